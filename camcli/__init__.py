@@ -1,0 +1,36 @@
+"""camviz: see where an image classifier looks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from camcli.engine.run import activations, heatmaps
+    from camcli.models.load import load_model
+    from camcli.pipeline import explain
+    from camcli.render.overlay import overlay
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "activations", "explain", "heatmaps", "load_model", "overlay"]
+
+# imported when first asked for: torch alone takes seconds
+_HOMES = {
+    "activations": "camcli.engine.run",
+    "explain": "camcli.pipeline",
+    "heatmaps": "camcli.engine.run",
+    "load_model": "camcli.models.load",
+    "overlay": "camcli.render.overlay",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

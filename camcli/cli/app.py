@@ -1,0 +1,114 @@
+"""The command `camviz`: its sub-commands, the default one, and what an error looks like."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+import typer.core
+import typer.main
+
+from camcli.cli import explain, help, methods  # noqa: A004
+from camcli.cli.output import error
+from camcli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CamvizError
+
+DEFAULT = "explain"
+EXIT_BUG = EXIT_BROKEN_PIPE = 1
+
+
+class DefaultGroup(typer.core.TyperGroup):
+    """Takes what does not begin with a command's name as arguments of `explain`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Puts `explain` in front where no command is named."""
+        if args[:1] == ["--help"]:
+            typer.echo(ctx.get_help())
+            raise typer.Exit
+        named = bool(args) and args[0] in self.commands
+        return super().parse_args(ctx, args if named else [DEFAULT, *args])
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Shows the default command's options, then the commands."""
+        page = typer.core.TyperGroup(
+            name=self.name,
+            commands=dict(self.commands),
+            params=self.commands[DEFAULT].params,
+            help=self.help,
+            rich_markup_mode=self.rich_markup_mode,
+            subcommand_metavar="",
+        )
+        page.format_help(ctx, formatter)
+
+
+app = typer.Typer(
+    cls=DefaultGroup,
+    help="See where an image classifier looks: camviz IMAGE... [--method gradcam++] [-m resnet50]",
+    add_completion=False,
+    # typer would import pydantic to look at the group's own option before any other
+    add_help_option=False,
+    rich_markup_mode="rich",
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+)
+app.command("explain")(explain.command)
+app.command("methods")(methods.command)
+app.command("help")(help.command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code."""
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    # file names need not be UTF-8: they are printed as the bytes that they are
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+    try:
+        code = _run(typed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # what reads our output has gone, and Python would complain once more at exit
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except Exception as problem:
+        code = _report(problem, _wants_traceback(typed, os.environ))
+    if code == EXIT_INTERRUPTED:
+        error("interrupted")
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    command = typer.main.get_command(app)
+    if not arguments:
+        with contextlib.redirect_stdout(sys.stderr):
+            command.main(["--help"], prog_name="camviz", standalone_mode=False)
+        return EXIT_USAGE
+    code = command.main(arguments, prog_name="camviz", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _report(problem: Exception, with_traceback: bool) -> int:
+    if with_traceback:
+        traceback.print_exception(problem)
+    if isinstance(problem, CamvizError):
+        error(str(problem))
+        return problem.exit_code
+    if isinstance(problem, typer.TyperException):
+        error(f"{problem.format_message()}\nAll options: camviz --help")
+        return problem.exit_code
+    error(
+        f"{type(problem).__name__}: {problem}\n"
+        "This is a bug in camviz. --debug shows where it happened: please report that."
+    )
+    return EXIT_BUG
+
+
+def _wants_traceback(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return "--debug" in options or environ.get("CAMVIZ_DEBUG", "").lower() in ("1", "true", "yes")

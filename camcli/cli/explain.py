@@ -1,0 +1,79 @@
+"""`camviz IMAGE...`, the default command: parse, run the pipeline, print."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import typer
+
+from camcli.cli import preview, stray
+from camcli.cli.model import load
+from camcli.cli.options import Flags, with_flags
+from camcli.cli.output import Printer, Style, error
+from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from camcli.config import Options
+    from camcli.records import Source
+
+EMBEDDED_NOTE = (
+    "using the embedded model, a small demonstrator of 100 classes; choose another with "
+    "--model NAME (such as --model resnet50) or --config PRESET"
+)
+
+
+@with_flags
+def command(images: list[str], flags: Flags) -> None:
+    """Draw where a classifier looks, on top of the pictures (the default command)."""
+    options = _resolved(flags, os.environ)
+    if flags.preview_model:
+        preview.show_model(options, as_json=flags.json)
+        return
+    if not images:
+        raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
+    printer = Printer(_style(flags))
+    sources = _sources(images, flags, options)
+    if "model" not in options.model_fields_set and options.checkpoint is None:
+        printer.note(EMBEDDED_NOTE)
+    if not _explained(sources, options, printer):
+        raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def _resolved(flags: Flags, environ: Mapping[str, str]) -> Options:
+    from camcli.config import resolve
+
+    cfg_options = flags.cfg_options or []
+    return resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
+
+
+def _style(flags: Flags) -> Style:
+    if flags.json and flags.quiet:
+        raise UsageError("--json and --quiet each say what is printed: give one of them.")
+    return "json" if flags.json else "paths" if flags.quiet else "text"
+
+
+def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
+    from camcli.media.sources import find_sources
+
+    try:
+        return find_sources(images)
+    except SourceError:
+        stray.check(images, flags, options)
+        raise
+
+
+def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
+    """Writes and prints everything; False where a picture failed."""
+    from camcli.pipeline import run
+
+    classifier = load(options, pretrained=options.pretrained)
+    for warning in classifier.warnings:
+        error(warning)
+    failed = False
+    for record in run(classifier, sources, options):
+        printer.record(record)
+        failed = failed or bool(record.error)
+    return not failed

@@ -1,0 +1,32 @@
+"""From options to a loaded model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from camcli.config import Options
+    from camcli.models.load import Classifier
+
+
+def load(options: Options, *, pretrained: bool) -> Classifier:
+    """Loads the model that the options name; raises UsageError for what cannot be built."""
+    from camcli.models.load import load_model
+
+    return load_model(
+        options.model,
+        pretrained=pretrained,
+        checkpoint=options.checkpoint,
+        strict=options.strict,
+        num_classes=options.num_classes,
+        img_size=options.img_size,
+        class_map=options.class_map,
+        model_kwargs=options.model_kwargs,
+        device=options.device,
+        preprocessing=options.preprocessing.model_dump(exclude_none=True),
+    )
+
+
+def load_structure(options: Options) -> Classifier:
+    """Loads the model for its layers alone: no published weights are fetched."""
+    return load(options, pretrained=False)

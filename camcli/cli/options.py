@@ -1,0 +1,310 @@
+"""The options of `camviz explain`: their names, help and panels; values are checked in config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from camcli import __version__
+from camcli.registry import METHOD_TITLES
+
+MODEL, LAYER, WHAT, PICTURE, OUTPUT = (
+    "Model",
+    "Layer",
+    "Method and category",
+    "Picture and device",
+    "Output",
+)
+SETTINGS = "Settings"
+
+Images = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IMAGE", help="Pictures, and folders of them.", show_default=False),
+]
+
+
+def _option(panel: str, metavar: str, help_text: str, *names: str) -> Any:
+    return typer.Option(
+        *names, metavar=metavar, help=help_text, rich_help_panel=panel, show_default=False
+    )
+
+
+def _switch(panel: str, help_text: str, *names: str, variable: str | None = None) -> Any:
+    return typer.Option(
+        *names,
+        metavar="",
+        help=help_text,
+        rich_help_panel=panel,
+        show_default=False,
+        envvar=variable,
+        show_envvar=False,
+    )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"camviz {__version__}")
+        raise typer.Exit
+
+
+Text = str | None
+Texts = list[str] | None
+Switch = bool | None
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What was typed; None where nothing was, so that environment and preset may speak."""
+
+    model: Annotated[
+        Text,
+        _option(
+            MODEL,
+            "NAME",
+            "embedded, or any timm or torchvision classifier (timm/NAME, torchvision/NAME, "
+            "hf-hub:ORG/NAME, local-dir:PATH); default embedded.",
+            "--model",
+            "-m",
+        ),
+    ] = None
+    checkpoint: Annotated[
+        Text, _option(MODEL, "FILE", "Your own weights: .pth, .pt or .safetensors.", "--checkpoint")
+    ] = None
+    pretrained: Annotated[
+        Switch,
+        _switch(
+            MODEL,
+            "The model's published weights, or random ones; default pretrained.",
+            "--pretrained/--no-pretrained",
+        ),
+    ] = None
+    strict: Annotated[
+        Switch,
+        _switch(
+            MODEL,
+            "Refuse a checkpoint with missing or unexpected keys; default strict.",
+            "--strict/--no-strict",
+        ),
+    ] = None
+    num_classes: Annotated[
+        Text, _option(MODEL, "N", "Classes of the model's head.", "--num-classes")
+    ] = None
+    img_size: Annotated[
+        Text, _option(MODEL, "N|HxW", "Input size in pixels; default the model's.", "--img-size")
+    ] = None
+    model_kwargs: Annotated[
+        Texts,
+        _option(
+            MODEL, "KEY=VALUE", "An argument of the model's constructor; repeat.", "--model-kwargs"
+        ),
+    ] = None
+    class_map: Annotated[
+        Text,
+        _option(MODEL, "FILE", "Class names: a name a line, or index,name.", "--class-map"),
+    ] = None
+
+    target_layers: Annotated[
+        Texts,
+        _option(
+            LAYER,
+            "NAMES",
+            "Layers to explain at (layer4, blocks.-1.norm1), by commas or repeated; "
+            "default found by measuring.",
+            "--target-layers",
+        ),
+    ] = None
+    layer_fusion: Annotated[
+        Text,
+        _option(
+            LAYER,
+            "HOW",
+            "Several layers: mean, max, product, or none for a map each; default mean.",
+            "--layer-fusion",
+        ),
+    ] = None
+    vit_like: Annotated[
+        Switch,
+        _switch(
+            LAYER,
+            "The layer puts out tokens, or does not; default measured.",
+            "--vit-like/--no-vit-like",
+        ),
+    ] = None
+    num_extra_tokens: Annotated[
+        Text,
+        _option(
+            LAYER,
+            "N",
+            "Tokens that are no part of the grid, such as the class token; default measured.",
+            "--num-extra-tokens",
+        ),
+    ] = None
+    preview_model: Annotated[
+        bool,
+        _switch(LAYER, "Show the model's layers and stop; needs no image.", "--preview-model"),
+    ] = False
+
+    method: Annotated[
+        Texts,
+        _option(
+            WHAT,
+            "NAMES",
+            f"{', '.join(METHOD_TITLES)}; by commas or repeated; default gradcam.",
+            "--method",
+        ),
+    ] = None
+    target_category: Annotated[
+        Texts,
+        _option(
+            WHAT,
+            "CLASSES",
+            "Classes to explain, by index or name, by commas or repeated; "
+            "default the predicted one.",
+            "--target-category",
+        ),
+    ] = None
+    top_k: Annotated[Text, _option(WHAT, "K", "Explain the K best classes.", "--top-k")] = None
+    aug_smooth: Annotated[
+        Switch,
+        _switch(WHAT, "Average over flips and brightness changes.", "--aug-smooth/--no-aug-smooth"),
+    ] = None
+    eigen_smooth: Annotated[
+        Switch,
+        _switch(
+            WHAT,
+            "First principal component of the weighted channels in place of their sum.",
+            "--eigen-smooth/--no-eigen-smooth",
+        ),
+    ] = None
+    seed: Annotated[
+        Text, _option(WHAT, "N", "Seed for methods that draw at random; default 0.", "--seed")
+    ] = None
+
+    fit: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "HOW",
+            "What the network sees of the picture: crop, squash or pad; default the model's.",
+            "--fit",
+        ),
+    ] = None
+    device: Annotated[
+        Text,
+        _option(PICTURE, "DEVICE", "auto, cpu, cuda, cuda:N or mps; default auto.", "--device"),
+    ] = None
+    batch_size: Annotated[
+        Text, _option(PICTURE, "N", "Pictures in one pass; default 8.", "--batch-size", "-b")
+    ] = None
+
+    colormap: Annotated[
+        Text,
+        _option(OUTPUT, "NAME", "jet, turbo, viridis, inferno, ...; default jet.", "--colormap"),
+    ] = None
+    alpha: Annotated[
+        Text, _option(OUTPUT, "0..1", "How much of the heat is laid on; default 0.5.", "--alpha")
+    ] = None
+    save_path: Annotated[
+        Text,
+        _option(
+            OUTPUT,
+            "PATH",
+            "A folder, or a file for a single picture (.jpg, .png, ...); default camviz-out.",
+            "--save-path",
+        ),
+    ] = None
+    format: Annotated[
+        Text,
+        _option(OUTPUT, "FORMAT", "jpg or png; default the input's own.", "--format"),
+    ] = None
+    save_map: Annotated[
+        Text, _option(OUTPUT, "npy", "Write the raw map as well.", "--save-map")
+    ] = None
+    map_size: Annotated[
+        Text,
+        _option(
+            OUTPUT,
+            "SIZE",
+            "The raw map's size: layer, input or image; default layer.",
+            "--map-size",
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        _switch(OUTPUT, "Print one JSON object a heatmap.", "--json", variable="CAMVIZ_JSON"),
+    ] = False
+    quiet: Annotated[
+        bool,
+        _switch(
+            OUTPUT, "Print one path a line, and no notes.", "--quiet", "-q", variable="CAMVIZ_QUIET"
+        ),
+    ] = False
+
+    config: Annotated[
+        Text,
+        _option(
+            SETTINGS,
+            "NAME|FILE",
+            "A preset or a TOML file of options; see camviz help presets.",
+            "--config",
+        ),
+    ] = None
+    cfg_options: Annotated[
+        Texts,
+        _option(
+            SETTINGS,
+            "KEY=VALUE",
+            "Change the preset, such as preprocessing.fit=pad; repeat.",
+            "--cfg-options",
+        ),
+    ] = None
+    debug: Annotated[
+        bool,
+        _switch(SETTINGS, "Show the traceback of an error.", "--debug", variable="CAMVIZ_DEBUG"),
+    ] = False
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            help="Show the version and stop.",
+            callback=_show_version,
+            is_eager=True,
+            rich_help_panel=SETTINGS,
+            show_default=False,
+        ),
+    ] = False
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options that were typed, without what only the command line itself needs."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {k: v for k, v in values.items() if v is not None and k not in OWN}
+
+
+OWN = frozenset({"preview_model", "json", "quiet", "config", "cfg_options", "debug", "version"})
+
+
+def with_flags(command: Callable[[list[str], Flags], None]) -> Callable[..., None]:
+    """Turns `command(images, flags)` into a function with one parameter an option, for typer."""
+
+    def spread(images: list[str] | None = None, **typed: Any) -> None:
+        command(images or [], Flags(**typed))
+
+    hints = get_type_hints(Flags, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter("images", keyword, default=None, annotation=Images),
+        *(
+            inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name])
+            for f in fields(Flags)
+        ),
+    ]
+    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    spread.__annotations__ = {p.name: p.annotation for p in parameters}
+    spread.__doc__ = command.__doc__
+    return spread

@@ -1,0 +1,107 @@
+"""What is printed: results to standard output as text, paths or JSON, the rest to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from camcli.records import Record
+
+Style = Literal["text", "paths", "json"]
+
+
+@dataclass(frozen=True)
+class Printer:
+    """Prints records and notes in one style."""
+
+    style: Style = "text"
+
+    def note(self, message: str) -> None:
+        """Says on standard error what is good to know, unless only paths are wanted."""
+        if self.style != "paths":
+            error(message)
+
+    def record(self, record: Record) -> None:
+        """Prints one result, and its warnings and error on standard error."""
+        for warning in record.warnings:
+            error(f"{record.source}: {warning}")
+        if record.error:
+            error(_failure(record))
+        if self.style == "json":
+            print_json(asdict(record))
+        elif not record.error and self.style == "paths":
+            for path in record.outputs:
+                typer.echo(path)
+        elif not record.error:
+            _lines().print(_line(record))
+
+
+def error(message: str) -> None:
+    """Prints a message to standard error, as `camviz: message`."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("camviz: ", "bold"), safe(message)))
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Prints an object as one line of JSON; what is not finite becomes null."""
+    typer.echo(json.dumps(_plain(value), allow_nan=False))
+
+
+def show(renderable: RenderableType) -> None:
+    """Prints a table, tree or page to standard output."""
+    from rich.console import Console
+
+    Console(highlight=False).print(renderable)
+
+
+def safe(text: str) -> str:
+    """Writes control characters as escapes, so that no name can steer the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
+def _failure(record: Record) -> str:
+    named = record.source in record.error
+    return record.error if named else f"{record.source}: {record.error}"
+
+
+def _line(record: Record) -> Any:
+    from rich.text import Text
+
+    known = record.label or ("" if record.category is None else f"class {record.category}")
+    percent = "" if record.probability is None else f" {record.probability:.1%}"
+    return Text.assemble(
+        safe(", ".join(record.outputs)),
+        "  ",
+        (safe(known), "bold"),
+        percent,
+        "  ",
+        (safe(f"{record.method} at {', '.join(record.layers)}"), "dim"),
+    )
+
+
+def _lines() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

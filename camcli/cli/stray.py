@@ -1,0 +1,83 @@
+"""Words that are no files: what the person may have meant, as an option takes one value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camcli.cli.model import load_structure
+from camcli.errors import CamvizError, UnknownName, UsageError
+from camcli.registry import method_name
+
+if TYPE_CHECKING:
+    from camcli.cli.options import Flags
+    from camcli.config import Options
+
+COMMANDS = ("explain", "methods", "help")
+NAME = re.compile(r"[\w.-]*\w")
+
+
+def check(words: Sequence[str], flags: Flags, options: Options) -> None:
+    """Raises UsageError for a word that is no file but names a command, method, layer or class."""
+    missing = [word for word in words if not Path(word).exists()]
+    for word in missing:
+        if word in COMMANDS:
+            raise UsageError(f"{word!r} is no file; a command comes first: camviz {word}")
+        if "=" in word and not word.startswith("-"):
+            raise UsageError(
+                f"{word!r} is no file. --cfg-options and --model-kwargs take one KEY=VALUE: "
+                f"repeat the option before each."
+            )
+    _raise_for(missing, partial(_is_known, method_name), "a method", "--method", flags.method)
+    names = [word for word in missing if NAME.fullmatch(word)]
+    if names:
+        _check_model(names, flags, options)
+
+
+def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
+    from camcli.models.layers import find_layer
+
+    try:
+        classifier = load_structure(options)
+    except CamvizError:
+        return
+    labels = {label.lower() for label in classifier.labels or ()}
+    of = f"of {classifier.name}"
+    _raise_for(
+        words,
+        partial(_is_known, partial(find_layer, classifier.module)),
+        f"a layer {of}",
+        "--target-layers",
+        flags.target_layers,
+    )
+    _raise_for(
+        words,
+        lambda word: word.lower() in labels,
+        f"a class {of}",
+        "--target-category",
+        flags.target_category,
+    )
+
+
+def _raise_for(
+    words: Sequence[str],
+    names_one: Callable[[str], bool],
+    what: str,
+    option: str,
+    typed: Sequence[str] | None,
+) -> None:
+    found = [word for word in words if names_one(word)]
+    if found:
+        meant = ",".join([*(typed or ()), *found])
+        raise UsageError(f"{found[0]!r} is no file, but {what}; did you mean {option} {meant}?")
+
+
+def _is_known(find: Callable[[str], str], word: str) -> bool:
+    try:
+        find(word)
+    except UnknownName:
+        return False
+    return True

@@ -1,0 +1,401 @@
+"""Presets, the environment, --cfg-options and flags -> one frozen object of options."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from camcli.errors import CamvizError, ConfigError, UnknownName
+from camcli.records import Fit, Interpolation
+from camcli.registry import METHOD_TITLES, method_name
+
+ENVIRONMENT = "CAMVIZ_"
+# variables that the command line reads itself
+OTHER_VARIABLES = frozenset({"CAMVIZ_CONFIG", "CAMVIZ_DEBUG", "CAMVIZ_QUIET", "CAMVIZ_JSON"})
+TABLES = frozenset({"preprocessing", "model_kwargs"})
+PATHS = frozenset({"checkpoint", "class_map", "save_path"})
+ALIASES: Mapping[str, tuple[str, ...]] = {"fit": ("preprocessing", "fit")}
+LITERALS = (bool, int, float, str, list, dict)
+BRACKETS = {"[": "]", "(": ")"}
+
+
+def _items(value: object) -> list[object]:
+    """Flattens `a,b`, `[a,b]`, `["a,b", "c"]` to single items."""
+    if isinstance(value, str):
+        inside = value.strip()
+        if inside[:1] in BRACKETS and inside.endswith(BRACKETS[inside[0]]):
+            inside = inside[1:-1]
+        return [_unquoted(item.strip()) for item in inside.split(",") if item.strip()]
+    if isinstance(value, list | tuple):
+        return [item for part in value for item in _items(part)]
+    return [value]
+
+
+def _categories(value: object) -> object:
+    # class names may hold commas, so only brackets make a list here; the labels decide the rest
+    if isinstance(value, str) and value.strip().startswith("["):
+        return [str(item) for item in _items(value)]
+    several = value if isinstance(value, list | tuple) else [value]
+    return [str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in several]
+
+
+def _methods(value: object) -> tuple[str, ...]:
+    names = tuple(str(item) for item in _items(value))
+    try:
+        return tuple(dict.fromkeys(method_name(name) for name in names))
+    except UnknownName as error:
+        raise ValueError(error) from error
+
+
+def _size(value: object) -> object:
+    """Reads a size: one number is a square, two are height and width."""
+    numbers = re.split(r"[x,\s]+", value.strip("[] ()")) if isinstance(value, str) else value
+    if isinstance(numbers, list | tuple):
+        return [*numbers, *numbers] if len(numbers) == 1 else numbers
+    return [numbers, numbers]
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
+Size = Annotated[tuple[Count, Count], BeforeValidator(_size)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_items), Field(min_length=1)]
+File = Annotated[Path, BeforeValidator(_path)]
+Choice = BeforeValidator(_lower)
+
+# the description of a field says which values it takes; error messages quote it
+NAME, FILE, SWITCH = "a name", "a file", "true or false"
+WHOLE, NATURAL = "a whole number from 1", "a whole number from 0"
+SIZE = "a number of pixels, or height x width"
+
+
+class PreprocessingOptions(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
+    """What overrules the model's own preprocessing."""
+
+    mean: Numbers | None = Field(default=None, description="numbers, one a channel")
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_items)] | None = (
+        Field(default=None, min_length=1, description="numbers above 0, one a channel")
+    )
+    interpolation: Annotated[Interpolation, Choice] | None = Field(
+        default=None, description="nearest, bilinear, bicubic, lanczos, box or hamming"
+    )
+    fit: Annotated[Fit, Choice] | None = Field(default=None, description="crop, squash or pad")
+    scale: Size | None = Field(default=None, description=SIZE)
+
+
+class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
+    """Every option of the command line."""
+
+    model: Text = Field(default="embedded", description=NAME)
+    pretrained: bool = Field(default=True, description=SWITCH)
+    checkpoint: File | None = Field(default=None, description=FILE)
+    strict: bool = Field(default=True, description=SWITCH)
+    num_classes: int | None = Field(default=None, ge=0, description=NATURAL)
+    img_size: Size | None = Field(default=None, description=SIZE)
+    model_kwargs: dict[str, Any] = Field(default={}, description="a table: name = value")
+    class_map: File | None = Field(default=None, description=FILE)
+
+    target_layers: Names = Field(default=(), description="names of layers")
+    layer_fusion: Annotated[Literal["mean", "max", "product", "none"], Choice] = Field(
+        default="mean", description="mean, max, product or none"
+    )
+    vit_like: bool | None = Field(default=None, description=SWITCH)
+    num_extra_tokens: int | None = Field(default=None, ge=0, description=NATURAL)
+
+    method: Annotated[tuple[str, ...], BeforeValidator(_methods)] = Field(
+        default=("gradcam",), min_length=1, description="names of methods"
+    )
+    target_category: Annotated[tuple[Text, ...], BeforeValidator(_categories)] = Field(
+        default=(), description="class indices or names"
+    )
+    top_k: Count | None = Field(default=None, description=WHOLE)
+    aug_smooth: bool = Field(default=False, description=SWITCH)
+    eigen_smooth: bool = Field(default=False, description=SWITCH)
+    seed: int = Field(default=0, ge=0, lt=2**63, description=NATURAL)
+
+    device: Annotated[str, Choice] = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto, cpu, cuda, cuda:N or mps",
+    )
+    batch_size: Count = Field(default=8, description=WHOLE)
+    preprocessing: PreprocessingOptions = Field(
+        default=PreprocessingOptions(), description="a table: mean, std, interpolation, fit, scale"
+    )
+
+    colormap: Annotated[Text, Choice] = Field(default="jet", description=NAME)
+    alpha: float = Field(default=0.5, ge=0, le=1, description="a number from 0 to 1")
+    save_path: File = Field(default=Path("camviz-out"), description="a file or a folder")
+    format: Annotated[Literal["jpg", "png"], Choice] | None = Field(
+        default=None, description="jpg or png"
+    )
+    save_map: Annotated[Literal["npy"], Choice] | None = Field(default=None, description="npy")
+    map_size: Annotated[Literal["layer", "input", "image"], Choice] = Field(
+        default="layer", description="layer, input or image"
+    )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """One value, where it stands, and how the person wrote it."""
+
+    key: tuple[str, ...]
+    value: object
+    shown: str
+    where: str = ""
+
+
+def resolve(
+    flags: Mapping[str, object],
+    *,
+    config: str | None,
+    cfg_options: Sequence[str],
+    environ: Mapping[str, str],
+) -> Options:
+    """Flags beat --cfg-options beat `CAMVIZ_*` beat the preset; raises ConfigError, UnknownName."""
+    chosen = config or environ.get(f"{ENVIRONMENT}CONFIG")
+    return _checked(
+        [
+            *(_from_file(find_config(chosen)) if chosen else ()),
+            *_from_environment(environ),
+            *_from_cfg_options(cfg_options),
+            *_from_flags(flags),
+        ]
+    )
+
+
+def from_keywords(**values: object) -> Options:
+    """Makes Options of Python keywords; raises ConfigError or UnknownName."""
+    return _checked(
+        _Given(key, part, f"{name}={value!r}", "the arguments")
+        for name, value in values.items()
+        for key, part in _leaves((name,), value)
+    )
+
+
+def find_config(given: str) -> Path:
+    """Finds a preset by name or a config file by path; raises UnknownName."""
+    shipped = presets()
+    name = given.lower().replace("-", "_")
+    if name in shipped:
+        return shipped[name]
+    path = Path(given).expanduser()
+    if path.is_file():
+        return path
+    hint = f"Presets: {', '.join(shipped)}; or name a TOML file that exists."
+    raise UnknownName("config", given, shipped, hint)
+
+
+def presets() -> dict[str, Path]:
+    """Returns the shipped presets, name -> file: from the wheel, else from the checkout."""
+    package = Path(__file__).parent
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((f for f in folders if f.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def _from_file(path: Path) -> Iterator[_Given]:
+    for key, value in _leaves((), _toml(path)):
+        placed = value
+        if key[-1] in PATHS and isinstance(value, str):
+            placed = path.parent / Path(value).expanduser()
+        yield _Given(key, placed, f"{path}: {'.'.join(key)} = {_toml_text(value)}", str(path))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[_Given]:
+    for name, text in sorted(environ.items()):
+        if name.startswith(ENVIRONMENT) and name not in OTHER_VARIABLES:
+            key = tuple(name.removeprefix(ENVIRONMENT).lower().split("__"))
+            for leaf, value in _text_leaves(key, text):
+                yield _Given(leaf, value, f"{name}={text}", "the environment")
+
+
+def _from_cfg_options(texts: Iterable[str]) -> Iterator[_Given]:
+    for text in texts:
+        key, value = _key_and_text(text, "--cfg-options")
+        for leaf, part in _text_leaves(key, value):
+            yield _Given(leaf, part, f"--cfg-options {text}", "--cfg-options")
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
+    for name, value in flags.items():
+        shown = f"--{name.replace('_', '-')} {_typed(value)}"
+        for leaf, part in _text_leaves((name,), value):
+            yield _Given(leaf, part, shown, "flags")
+
+
+def _text_leaves(key: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Gives what was typed for a key; only the values of `model_kwargs` have to guess a type."""
+    if key[0].replace("-", "_") != "model_kwargs":
+        yield from _leaves(key, value)
+    elif len(key) > 1:
+        yield from _leaves(key, literal_value(str(value)))
+    else:
+        for text in value if isinstance(value, list | tuple) else [value]:
+            name, literal = _key_and_text(str(text), "--model-kwargs")
+            yield (*key, *name), literal_value(literal)
+
+
+def _leaves(key: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Gives the single values at and below a key: one for each entry of a table."""
+    key = tuple(part.replace("-", "_") for part in key)
+    key = (*ALIASES.get(key[0], key[:1]), *key[1:]) if key else key
+    if isinstance(value, Mapping) and (not key or (len(key) == 1 and key[0] in TABLES)):
+        for name, below in value.items():
+            yield from _leaves((*key, name), below)
+    else:
+        yield key, value
+
+
+def _key_and_text(text: str, option: str) -> tuple[tuple[str, ...], str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"{option} {text}: takes key=value, such as {option} {EXAMPLES[option]}.")
+    return tuple(key.strip().split(".")), value.strip()
+
+
+EXAMPLES = {"--cfg-options": "preprocessing.fit=squash", "--model-kwargs": "drop_rate=0.1"}
+
+
+def literal_value(text: str) -> object:
+    """Reads a value as TOML would, `none` and bare words in lists too; else it is a text."""
+    plain = text.strip()
+    if plain.lower() in ("none", "null"):
+        return None
+    if plain.lower() in ("true", "false"):
+        return plain.lower() == "true"
+    try:
+        table = tomllib.loads(f"value = {plain}")
+    except tomllib.TOMLDecodeError:
+        table = {}
+    if len(table) == 1 and isinstance(table["value"], LITERALS):
+        return cast(object, table["value"])
+    if plain[:1] in BRACKETS and plain.endswith(BRACKETS[plain[0]]):
+        return [literal_value(item) for item in plain[1:-1].split(",") if item.strip()]
+    return plain
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
+
+
+def _toml(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not a text file in UTF-8.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _checked(given: Iterable[_Given]) -> Options:
+    """Lays the values over each other, the last on top, and checks them all."""
+    on_top: dict[tuple[str, ...], _Given] = {}
+    problems: list[CamvizError] = []
+    for item in given:
+        unknown = _unknown_key(item)
+        if unknown:
+            problems.append(unknown)
+        else:
+            on_top.pop(item.key, None)
+            on_top[item.key] = item
+    try:
+        options = Options.model_validate(_nested(on_top.values()))
+    except ValidationError as error:
+        problems += _problems(error, on_top)
+    if len(problems) > 1:
+        raise ConfigError("\n".join(["Several options are wrong:", *map(str, problems)]))
+    if problems:
+        raise problems[0]
+    return options
+
+
+def _unknown_key(item: _Given) -> UnknownName | None:
+    fields = _fields_below(item.key[:-1])
+    if fields is None or item.key[-1] in fields:
+        return None
+    if item.where == "the environment":
+        known = [f"{ENVIRONMENT}{name.upper()}" for name in Options.model_fields]
+        return UnknownName("environment variable", item.shown.partition("=")[0], known)
+    hint = "All: camviz help presets"
+    return UnknownName(f"key in {item.where}:", ".".join(item.key), _all_keys(), hint)
+
+
+def _fields_below(parents: tuple[str, ...]) -> Iterable[str] | None:
+    """Returns the names that may follow, or None where any may."""
+    if not parents:
+        return Options.model_fields
+    if parents[0] == "model_kwargs":
+        return None
+    return PreprocessingOptions.model_fields if parents == ("preprocessing",) else ()
+
+
+def _all_keys() -> list[str]:
+    below = (f"preprocessing.{name}" for name in PreprocessingOptions.model_fields)
+    return [*Options.model_fields, *below]
+
+
+def _nested(given: Iterable[_Given]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for item in given:
+        node = tree
+        for part in item.key[:-1]:
+            inner = node.get(part)
+            node[part] = dict(inner) if isinstance(inner, dict) else {}
+            node = node[part]
+        node[item.key[-1]] = None if _means_none(item) else item.value
+    return tree
+
+
+def _means_none(item: _Given) -> bool:
+    if not isinstance(item.value, str) or item.value.strip().lower() not in ("none", "null"):
+        return False
+    field = _field(item.key)
+    return field is not None and field.default is None
+
+
+def _field(key: tuple[str, ...]) -> Any:
+    model = PreprocessingOptions if key[0] == "preprocessing" and len(key) > 1 else Options
+    return model.model_fields.get(key[-1])
+
+
+def _problems(error: ValidationError, given: Mapping[tuple[str, ...], _Given]) -> list[CamvizError]:
+    found: dict[tuple[str, ...], CamvizError] = {}
+    for detail in error.errors():
+        place = tuple(map(str, detail["loc"]))
+        key = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in given or n == 0)
+        found.setdefault(key, _problem(given[key], detail.get("ctx", {}).get("error")))
+    return list(found.values())
+
+
+def _problem(item: _Given, cause: object) -> CamvizError:
+    unknown = cause.args[0] if isinstance(cause, ValueError) and cause.args else None
+    if isinstance(unknown, UnknownName):
+        kind = "method" if item.where == "flags" else f"method in {item.shown}:"
+        return UnknownName(kind, unknown.given, METHOD_TITLES, "All: camviz methods")
+    name = "" if item.where == "flags" else f"{'.'.join(item.key)} "
+    return ConfigError(f"{item.shown}: {name}takes {_field(item.key).description}.")
+
+
+def _typed(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _toml_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)

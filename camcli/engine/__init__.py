@@ -1,0 +1,1 @@
+"""Runs a model to answer what methods ask."""

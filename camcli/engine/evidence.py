@@ -1,0 +1,156 @@
+"""The evidence that methods ask for, each a function named by what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from camcli.engine.chunks import in_chunks
+from camcli.engine.hooks import Recording, record, rerun
+from camcli.engine.probe import Probe
+from camcli.engine.targets import logit
+from camcli.errors import MethodError
+from camcli.models.layout import from_maps, to_maps
+from camcli.registry import evidence
+
+# a function that builds the altered rows of a slice, and how many rows there are in all
+Altered = Callable[[slice], Tensor]
+Rescore = Callable[[Altered, int, int], Tensor]
+
+
+@evidence
+def recording(probe: Probe) -> Recording:
+    """Runs the forward pass that everything shares."""
+    return record(probe.module, probe.inputs, probe.layers, graph=probe.graph)
+
+
+@evidence
+def logits(recording: Recording) -> Tensor:
+    """The model's output in float32.  [b n]"""
+    return recording.logits.detach()
+
+
+@evidence
+def categories(probe: Probe, logits: Tensor) -> Tensor:
+    """The classes that are explained.  [b k]"""
+    return probe.choice.pick(logits)
+
+
+@evidence
+def scores(recording: Recording, categories: Tensor, slot: int) -> Tensor:
+    """The number that is explained for each picture.  [b]"""
+    with torch.enable_grad():
+        return logit(recording.logits, categories[:, slot])
+
+
+@evidence
+def activations(probe: Probe, layer: str, recording: Recording) -> Tensor:
+    """A target layer's output as maps, in float32.  [b c h w]"""
+    output = recording.outputs[layer].detach()
+    return to_maps(output, probe.layout(layer, output)).float()
+
+
+@evidence
+def raw_gradients(recording: Recording, scores: Tensor) -> dict[str, Tensor]:
+    """The score's gradients at all target layers, from one backward pass."""
+    outputs = recording.outputs
+    return dict(zip(outputs, _backward(scores, list(outputs.values())), strict=True))
+
+
+@evidence
+def gradients(
+    probe: Probe, layer: str, recording: Recording, raw_gradients: dict[str, Tensor]
+) -> Tensor:
+    """The score's gradients at a target layer as maps, in float32.  [b c h w]"""
+    layout = probe.layout(layer, recording.outputs[layer])
+    return to_maps(raw_gradients[layer], layout).float()
+
+
+@evidence
+def class_weights(layer: str, recording: Recording, activations: Tensor, scores: Tensor) -> Tensor:
+    """The score's gradient with respect to the pooled features, arXiv:1512.04150.  [b c]
+
+    Raises MethodError where the head is not pooling followed by one linear layer.
+    """
+    features = _head_features(recording)
+    pooled = activations.mean((2, 3))
+    if features.shape != pooled.shape or not torch.allclose(
+        features.detach().float(), pooled, rtol=1e-2, atol=1e-3
+    ):
+        raise MethodError(
+            f"CAM needs a head that is average pooling followed by one linear layer; between "
+            f"{layer!r} and the logits there is more. Try --method gradcam."
+        )
+    return _backward(scores, [features])[0].float()
+
+
+def _backward(scores: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
+    """Returns each picture's own gradients; zeros where a score does not depend on a tensor."""
+    ones = torch.ones_like(scores)
+    return torch.autograd.grad(scores, tensors, ones, retain_graph=True, materialize_grads=True)
+
+
+def _head_features(recording: Recording) -> Tensor:
+    """Returns the input [b c] of the linear layer that puts out the logits."""
+    number = recording.logits.shape[1]
+    for head, features in reversed(recording.head_inputs):
+        if head.out_features == number:
+            return features
+    raise MethodError("CAM needs a head with one linear layer, and this model's has none.")
+
+
+@evidence
+def score(probe: Probe, categories: Tensor, slot: int) -> Rescore:
+    """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]"""
+
+    def scored(altered: Altered, count: int, owner: int) -> Tensor:
+        category = categories[owner, slot]
+
+        def run(rows: slice) -> Tensor:
+            chunk = record(probe.module, altered(rows), (), graph=False).logits
+            return logit(chunk, category.expand(len(chunk)))
+
+        return torch.cat(in_chunks(run, count, probe.chunk))
+
+    return scored
+
+
+@evidence
+def tail(probe: Probe, layer: str, recording: Recording) -> bool:
+    """Tells by a dry run whether what lies behind a layer runs on a chunk by itself (law 2).
+
+    The layer hands on two unchanged outputs of one picture; a tail that does not mix or count
+    pictures returns that picture's logits twice.
+    """
+    one, output = probe.inputs[:1], recording.outputs[layer].detach()[:1]
+    wanted = recording.logits.detach()[:1].expand(2, -1)
+    try:
+        found = rerun(probe.module, one, layer, output.expand(2, *output.shape[1:]))
+    except (RuntimeError, ValueError):
+        # the answer to the dry run's question: a tail that remembers the batch size cannot
+        return False
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@evidence
+def rescore(
+    probe: Probe, layer: str, recording: Recording, tail: bool, categories: Tensor, slot: int
+) -> Rescore:
+    """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]"""
+
+    def rescored(altered: Altered, count: int, owner: int) -> Tensor:
+        output = recording.outputs[layer].detach()[owner : owner + 1]
+        layout = probe.layout(layer, output)
+        image, category = probe.inputs[owner : owner + 1], categories[owner, slot]
+
+        def run(rows: slice) -> Tensor:
+            other = from_maps(altered(rows), layout, output)
+            inputs = image if tail else image.expand(len(other), *image.shape[1:])
+            chunk = rerun(probe.module, inputs, layer, other)
+            return logit(chunk, category.expand(len(chunk)))
+
+        return torch.cat(in_chunks(run, count, probe.chunk))
+
+    return rescored

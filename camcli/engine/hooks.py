@@ -1,0 +1,167 @@
+"""Passes through a model with hooks at its layers; every hook lives in one `with`.
+
+Law 1: gradients begin at the target layer.  Law 3: the model is left as it was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from camcli.errors import LayerError, ModelError
+
+Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
+
+
+@dataclass
+class Recording:
+    """What one forward pass left: raw layer outputs, the linear heads' inputs, logits [b n]."""
+
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    head_inputs: list[tuple[nn.Linear, Tensor]] = field(default_factory=list)
+    logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+
+
+@contextmanager
+def left_as_found(module: nn.Module) -> Iterator[None]:
+    """Puts a model into evaluation mode, and each of its modules back into its own afterwards."""
+    training = {m: m.training for m in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for m, was_training in training.items():
+            m.training = was_training
+
+
+@contextmanager
+def hooked(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """Hooks the named layers; raises LayerError afterwards for one that was not called."""
+    called: set[str] = set()
+
+    def noting(name: str, hook: Hook) -> Hook:
+        def noted(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+            called.add(name)
+            return hook(m, args, output)
+
+        return noted
+
+    with ExitStack() as stack:
+        for name, hook in hooks.items():
+            handle = module.get_submodule(name).register_forward_hook(noting(name, hook))
+            stack.callback(handle.remove)
+        yield
+    for name in hooks:
+        if name not in called:
+            raise LayerError(f"Layer {name!r} took no part in the forward pass: choose another.")
+
+
+@contextmanager
+def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None]:
+    def note(m: nn.Module, args: tuple[Any, ...]) -> None:
+        # pooled features only: keeping every token projection's input would cost memory
+        if isinstance(m, nn.Linear) and args and args[0].ndim == 2:
+            recording.head_inputs.append((m, args[0]))
+
+    with ExitStack() as stack:
+        for m in module.modules():
+            if isinstance(m, nn.Linear):
+                stack.callback(m.register_forward_pre_hook(note).remove)
+        yield
+
+
+def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: bool) -> Recording:
+    """Runs one forward pass and keeps the layers' outputs.  [b 3 H W]
+
+    With `graph`, autograd records from the first of these layers on, and nothing before it.
+    Raises LayerError for a layer that was not called, ModelError for an output that is no logits.
+    """
+    recording = Recording()
+
+    def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        tensor = _tensor_in(output, name)
+        if graph and not tensor.requires_grad:
+            # nothing before this layer is recorded; what comes behind it is, from here on
+            tensor = tensor.detach().requires_grad_()
+            torch.set_grad_enabled(True)
+        recording.outputs[name] = tensor
+        # a clone goes on, so that an in-place activation behind the layer stays legal
+        return _with_tensor(output, tensor.clone())
+
+    hooks = {name: partial(keep, name) for name in layers}
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(not graph))
+        # no_grad puts the caller's gradient mode back, whatever a hook switched on
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(left_as_found(module))
+        stack.enter_context(_head_inputs_noted(module, recording))
+        stack.enter_context(hooked(module, hooks))
+        recording.logits = logits_of(_callable(module)(_network_input(inputs)))
+    return recording
+
+
+def rerun(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
+    """Runs a pass in which the layer puts out something else.  [b 3 H W] -> logits [b n]"""
+
+    def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
+        tensor = _tensor_in(original, layer)
+        # a copy of its own, so that an in-place activation behind the layer stays legal
+        copied = output.to(tensor.dtype).clone(memory_format=torch.contiguous_format)
+        return _with_tensor(original, copied)
+
+    with torch.inference_mode(), left_as_found(module), hooked(module, {layer: replace}):
+        return logits_of(module(_network_input(inputs)))
+
+
+def logits_of(output: Any) -> Tensor:
+    """Checks a model's output and returns it as float32 logits [b n]; raises ModelError."""
+    if not isinstance(output, Tensor):
+        raise ModelError(f"The model returned a {type(output).__name__}, not a tensor of logits.")
+    if output.ndim == 1:
+        output = output[:, None]
+    if output.ndim > 2 and output[0, :, ...].numel() == output.shape[1]:
+        output = output.flatten(1)
+    if output.ndim != 2:
+        shape = list(output.shape)
+        raise ModelError(f"The model returned a tensor of shape {shape}, not logits [b n].")
+    return output.float()
+
+
+def _network_input(inputs: Tensor) -> Tensor:
+    if inputs.is_inference():
+        inputs = inputs.clone()
+    return inputs.contiguous(memory_format=torch.channels_last)
+
+
+def _callable(module: nn.Module) -> Callable[[Tensor], Any]:
+    """Returns the model as it can be recorded: inference tensors cannot take part in autograd."""
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    inference = {name: tensor for name, tensor in named.items() if tensor.is_inference()}
+    if not inference or torch.is_inference_mode_enabled():
+        return module
+    copies = {name: tensor.clone() for name, tensor in inference.items()}
+    return lambda inputs: functional_call(module, copies, (inputs,))
+
+
+def _tensor_in(output: Any, layer: str) -> Tensor:
+    """Returns a layer's output, or the first tensor of several; raises LayerError."""
+    parts = output if isinstance(output, tuple | list) else [output]
+    for part in parts:
+        if isinstance(part, Tensor):
+            return part
+    raise LayerError(f"Layer {layer!r} puts out a {type(output).__name__}, which is no map.")
+
+
+def _with_tensor(output: Any, new: Tensor) -> Any:
+    """Puts a tensor back where `_tensor_in` found one."""
+    if isinstance(output, Tensor):
+        return new
+    position = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
+    return type(output)([*output[:position], new, *output[position + 1 :]])

@@ -1,0 +1,78 @@
+"""A probe: one batch in one model, each piece of evidence computed once in its scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from camcli.engine.targets import Choice
+from camcli.models.layout import Layout, forced
+from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
+
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the user says of a layer's tokens; None leaves it to what is measured."""
+
+    vit_like: bool | None = None
+    num_extra_tokens: int | None = None
+
+
+class Probe:
+    """Holds one batch of inputs [b 3 H W] and what has been found out about it so far."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        layers: Sequence[str],
+        choice: Choice,
+        *,
+        graph: bool,
+        layouts: Mapping[str, Layout] | None = None,
+        tokens: Tokens | None = None,
+        chunk: int = 32,
+    ) -> None:
+        self.module, self.inputs, self.layers, self.choice = module, inputs, tuple(layers), choice
+        self.graph, self.chunk = graph, chunk
+        self.tokens = tokens or Tokens()
+        self._layouts = dict(layouts or {})
+        self._found: dict[Key, Any] = {}
+
+    def get(self, name: str, layer: str = "", slot: int = 0) -> Any:
+        """Returns a piece of evidence for a layer and a category's slot, computed at most once."""
+        scope = EVIDENCE[name].scope
+        key = (name, layer if scope & Scope.LAYER else "", slot if scope & Scope.CATEGORY else 0)
+        if key not in self._found:
+            context = {"probe": self, "layer": layer, "slot": slot}
+            evidence = EVIDENCE_FUNCTIONS[name]
+            asked = [
+                context[a] if a in context else self.get(a, layer, slot) for a in evidence.asks_for
+            ]
+            self._found[key] = evidence.function(*asked)
+        return self._found[key]
+
+    def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Tensor:
+        """Runs a method on its evidence.  -> [b c h w] or [b h w], as the method gives"""
+        evidence = [self.get(name, layer, slot) for name in method.evidence]
+        result: Tensor = method.function(*evidence, **options)
+        return result
+
+    def layout(self, layer: str, output: Tensor) -> Layout:
+        """Returns a layer's layout, measured on its output where nobody has said it before."""
+        if layer not in self._layouts:
+            height, width = self.inputs.shape[-2:]
+            self._layouts[layer] = forced(
+                tuple(output.shape),
+                (height, width),
+                vit_like=self.tokens.vit_like,
+                num_extra_tokens=self.tokens.num_extra_tokens,
+                layer=layer,
+                batch=len(self.inputs),
+            )
+        return self._layouts[layer]

@@ -1,0 +1,252 @@
+"""Runs methods on a batch: raw maps for each layer, smoothed and fused as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+import camcli.engine.evidence
+import camcli.methods  # noqa: F401  (fills the registry)
+from camcli.engine.chunks import in_chunks
+from camcli.engine.probe import Probe, Tokens
+from camcli.engine.targets import Best, Choice, Fixed, Targets, fixed
+from camcli.errors import MethodError, UsageError
+from camcli.methods import compose
+from camcli.models.layers import TargetLayer, default_layer, find_layer
+from camcli.models.layout import Layout
+from camcli.registry import (
+    EVIDENCE,
+    METHODS,
+    Method,
+    checked_options,
+    depends_on_category,
+    method_name,
+    needed,
+)
+
+FUSED = ""  # the name under which the map of several layers stands
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a batch; layouts that are not given are measured on the pass itself."""
+
+    methods: tuple[str, ...]
+    layers: tuple[str, ...]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    tokens: Tokens = field(default_factory=Tokens)
+    layer_fusion: compose.Fusion = "mean"
+    aug_smooth: bool = False
+    eigen_smooth: bool = False
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuses what is not defined, before any pass is run."""
+        for name in self.methods:
+            checked_options(name, self.options.get(name, {}))
+        if self.layer_fusion not in get_args(compose.Fusion):
+            allowed = ", ".join(get_args(compose.Fusion))
+            raise UsageError(f"Layer fusion is one of {allowed}, not {self.layer_fusion!r}.")
+        maps = [name for name in self.methods if METHODS[name].gives == "map"]
+        if self.eigen_smooth and maps:
+            raise MethodError(
+                f"eigen-smooth takes the first component of weighted channels; "
+                f"{', '.join(maps)} makes a map directly. Leave --eigen-smooth out."
+            )
+
+    @property
+    def graph(self) -> bool:
+        """Whether any method needs a backward pass."""
+        return any(EVIDENCE[e].backward for e in needed(METHODS[m] for m in self.methods))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Logits [b n], categories [b k], and {method: {layer: raw maps [b k h w]}}."""
+
+    logits: Tensor
+    categories: Tensor
+    maps: compose.Maps
+
+
+def answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request) -> Answer:
+    """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out."""
+    inputs = _like(module, inputs)
+
+    def run(rows: slice) -> Answer:
+        return _answer(module, inputs[rows], choice.part(rows), request)
+
+    with torch.inference_mode(False), torch.no_grad():
+        parts = in_chunks(run, len(inputs), len(inputs))
+        maps = {
+            method: {
+                layer: torch.cat([part.maps[method][layer] for part in parts]) for layer in layers
+            }
+            for method, layers in parts[0].maps.items()
+        }
+        logits, categories = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "categories")
+        )
+    return Answer(logits, categories, maps)
+
+
+def _answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request) -> Answer:
+    def probe_of(views: Tensor, choice: Choice) -> Probe:
+        return Probe(
+            module,
+            views,
+            request.layers,
+            choice,
+            graph=request.graph,
+            layouts=request.layouts,
+            tokens=request.tokens,
+        )
+
+    probe = probe_of(inputs, choice)
+    categories = probe.get("categories")
+    if request.aug_smooth:
+        same = Fixed(categories)
+        maps = compose.augmentation_smoothed(
+            lambda views: _raw_maps(probe_of(views, same), request), inputs
+        )
+    else:
+        maps = _raw_maps(probe, request)
+    return Answer(probe.get("logits"), categories, _fused(maps, inputs, request))
+
+
+def _raw_maps(probe: Probe, request: Request) -> compose.Maps:
+    reduce = compose.eigen_smooth if request.eigen_smooth else compose.channel_sum
+
+    def one(method: Method, layer: str, slot: int) -> Tensor:
+        result = probe.apply(method, layer, slot, **request.options.get(method.name, {}))
+        return reduce(result) if method.gives == "weighted activations" else result
+
+    def every(method: Method, layer: str) -> Tensor:
+        k = probe.get("categories").shape[1]
+        slots = range(k) if depends_on_category(method.name) else [0]
+        maps = torch.stack([one(method, layer, slot) for slot in slots], 1).float()
+        return maps.expand(-1, k, -1, -1)
+
+    return {
+        name: {layer: every(METHODS[name], layer) for layer in request.layers}
+        for name in request.methods
+    }
+
+
+def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps:
+    if len(request.layers) == 1 or request.layer_fusion == "none":
+        return maps
+    size = (inputs.shape[-2], inputs.shape[-1])
+    return {
+        method: {FUSED: compose.fuse(list(layers.values()), size, request.layer_fusion)}
+        for method, layers in maps.items()
+    }
+
+
+def heatmaps(
+    module: nn.Module,
+    inputs: Tensor,
+    method: str | Sequence[str] = "gradcam",
+    *,
+    target_layers: str | Sequence[str] | None = None,
+    targets: Targets | None = None,
+    layer_fusion: compose.Fusion = "mean",
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    vit_like: bool | None = None,
+    num_extra_tokens: int | None = None,
+    seed: int = 0,
+) -> Any:
+    """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
+
+    Several layers are fused at the input's size [b H W]; k targets a picture give [b k h w]; a list
+    of methods gives {method: maps}; layer_fusion="none" gives {layer: maps}.  Left out, the layer
+    is found and the targets are the predicted classes.  Raises CamvizError for what is not defined.
+    """
+    inputs = _batch(inputs)
+    several = not isinstance(method, str)
+    given = list(method) if several else [str(method)]
+    names = {g: method_name(g) for g in given}
+    layers, layouts = target_layers_of(module, inputs, target_layers)
+    tokens = Tokens(vit_like, num_extra_tokens)
+    request = Request(
+        tuple(dict.fromkeys(names.values())),
+        layers,
+        {} if tokens != Tokens() else layouts,
+        tokens,
+        layer_fusion,
+        aug_smooth,
+        eigen_smooth,
+        seeded(names.values(), seed),
+    )
+    choice: Choice = Best() if targets is None else fixed(targets, len(inputs))
+    found = answer(module, inputs, choice, request).maps
+    k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
+
+    def shaped(maps: Mapping[str, Tensor]) -> Any:
+        plain = {layer: m if k_wanted else m[:, 0] for layer, m in maps.items()}
+        return plain if layer_fusion == "none" else next(iter(plain.values()))
+
+    return (
+        {g: shaped(found[n]) for g, n in names.items()}
+        if several
+        else shaped(found[names[given[0]]])
+    )
+
+
+def activations(
+    module: nn.Module, inputs: Tensor, target_layers: str | Sequence[str] | None = None
+) -> dict[str, Tensor]:
+    """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}"""
+    inputs = _like(module, _batch(inputs))
+    layers, layouts = target_layers_of(module, inputs, target_layers)
+    with torch.inference_mode(False), torch.no_grad():
+        probe = Probe(module, inputs, layers, Best(), graph=False, layouts=layouts)
+        return {layer: probe.get("activations", layer).clone() for layer in layers}
+
+
+def target_layers_of(
+    module: nn.Module, inputs: Tensor, given: str | Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, Layout]]:
+    """Finds the named layers, or the default one and its layout."""
+    if given:
+        names = [given] if isinstance(given, str) else given
+        return tuple(dict.fromkeys(find_layer(module, name) for name in names)), {}
+    default = found_default(module, (inputs.shape[1], inputs.shape[2], inputs.shape[3]))
+    return (default.name,), {default.name: default.layout}
+
+
+_defaults: WeakKeyDictionary[nn.Module, dict[tuple[int, int, int], TargetLayer]]
+_defaults = WeakKeyDictionary()
+
+
+def found_default(module: nn.Module, shape: tuple[int, int, int]) -> TargetLayer:
+    """Returns a model's default target layer for inputs (channels, H, W), found only once."""
+    known = _defaults.setdefault(module, {})
+    if shape not in known:
+        known[shape] = default_layer(module, shape)
+    return known[shape]
+
+
+def seeded(methods: Iterable[str], seed: int) -> dict[str, dict[str, Any]]:
+    """Gives the seed to those methods that draw."""
+    drawing = [m for m in methods if any(o.name == "seed" for o in METHODS[m].options)]
+    return {m: {"seed": seed} for m in drawing}
+
+
+def _batch(inputs: Tensor) -> Tensor:
+    if inputs.ndim != 4 or not inputs.is_floating_point():
+        shape = list(inputs.shape)
+        raise UsageError(f"Inputs are float tensors [b 3 H W], not {inputs.dtype} {shape}.")
+    return inputs
+
+
+def _like(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Moves inputs to where the model's parameters are, in their precision."""
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+    return inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)

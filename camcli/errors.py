@@ -1,0 +1,92 @@
+"""Every error that a user can meet.
+
+CamvizError
+├── UsageError              exit code 2: the command has to change
+│   ├── UnknownName         a model, layer, method, category, key or topic nobody has heard of
+│   ├── ConfigError         a preset or --cfg-options with a wrong key or value
+│   ├── SourceError         an input that is not there, or a folder without images
+│   ├── DeviceError         a device that this machine does not have
+│   ├── ModelError          a model that cannot be built or used
+│   │   ├── CheckpointError a checkpoint that cannot be used
+│   │   └── WeightsError    pretrained weights that cannot be fetched
+│   ├── LayerError          a layer that cannot be a target
+│   ├── MethodError         a method that is not defined for this model or these options
+│   └── OutputError         a place that cannot be written to
+└── ImageError              exit code 1: a file is there and is no readable image
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+EXIT_FAILED_IMAGES = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class CamvizError(Exception):
+    """An error with a message for a person: what, what was given, what next."""
+
+    exit_code = EXIT_USAGE
+
+
+class UsageError(CamvizError):
+    """A command that cannot be carried out as it was typed."""
+
+
+class UnknownName(UsageError):
+    """A name that is not among the known ones; the message offers the closest."""
+
+    def __init__(self, kind: str, given: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.given = kind, given
+        self.closest = closest(given, known)
+        near = f" Closest: {', '.join(map(repr, self.closest))}." if self.closest else ""
+        super().__init__(f"Unknown {kind} {given!r}.{near}{' ' + hint if hint else ''}")
+
+
+class ConfigError(UsageError):
+    """A preset or option with a wrong key or value."""
+
+
+class SourceError(UsageError):
+    """An input that is not there, or holds no images."""
+
+
+class DeviceError(UsageError):
+    """A device that this machine does not have."""
+
+
+class ModelError(UsageError):
+    """A model that cannot be built, or gives what camviz cannot explain."""
+
+
+class CheckpointError(ModelError):
+    """A checkpoint that cannot be used."""
+
+
+class WeightsError(ModelError):
+    """Pretrained weights that cannot be fetched."""
+
+
+class LayerError(UsageError):
+    """A layer that cannot be a target: no spatial grid, or not part of the forward pass."""
+
+
+class MethodError(UsageError):
+    """A method that is not defined for this model or with these options."""
+
+
+class OutputError(UsageError):
+    """A place that cannot be written to."""
+
+
+class ImageError(CamvizError):
+    """A file that is there and is no readable image."""
+
+    exit_code = EXIT_FAILED_IMAGES
+
+
+def closest(given: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Returns the known names most like the given one, best first, without regard to case."""
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(given.lower(), by_lower, n=most, cutoff=0.55)
+    return [by_lower[name] for name in near]

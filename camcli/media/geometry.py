@@ -1,0 +1,145 @@
+"""A picture -> what the network sees of it, and where in the picture that is.
+
+Sizes are (height, width).  The same pixels as timm's and torchvision's own transforms give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+
+from camcli.errors import ModelError
+from camcli.records import Box, Fit, Picture, Preprocessing, View
+
+Size = tuple[int, int]
+
+MODES: Mapping[int, str] = {1: "L", 3: "RGB"}
+
+LARGEST_RESIZED = 2**24  # pixels
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the view lies: the picture's size after resizing, and the view's upper left corner in it.
+
+    The corner is (top, left), negative where the view reaches beyond the picture; `box` is the view
+    in pixels of the original picture.
+    """
+
+    resized: Size
+    offset: tuple[int, int]
+    box: Box
+
+
+def place(picture_size: Size, preprocessing: Preprocessing) -> Placement:
+    """Works out where the network looks in a picture of this size."""
+    resized = RESIZED[preprocessing.fit](picture_size, preprocessing.scale)
+    height, width = preprocessing.size
+    top, left = _centred(resized[0], height), _centred(resized[1], width)
+    # one division each, so that an edge that meets the picture's edge does so exactly
+    box = Box(
+        left=left * picture_size[1] / resized[1],
+        top=top * picture_size[0] / resized[0],
+        right=(left + width) * picture_size[1] / resized[1],
+        bottom=(top + height) * picture_size[0] / resized[0],
+    )
+    return Placement(resized, (top, left), box)
+
+
+def view(picture: Picture, preprocessing: Preprocessing) -> View:
+    """Resizes, cuts or pads, and normalises a picture: inputs float32 [3 H W], or [1 H W]."""
+    channels = len(preprocessing.mean)
+    if channels not in MODES:
+        raise ModelError(f"A picture has 1 or 3 channels, and this model takes {channels}.")
+    placement = place(picture.size, preprocessing)
+    canvas = _canvas(picture, preprocessing, placement)
+    pixels = np.asarray(canvas, np.float32).reshape(*preprocessing.size, channels) / 255
+    mean = np.asarray(preprocessing.mean, np.float32)
+    std = np.asarray(preprocessing.std, np.float32)
+    normalised = ((pixels - mean) / std).transpose(2, 0, 1)
+    return View(torch.from_numpy(np.ascontiguousarray(normalised)), placement.box)
+
+
+def _canvas(picture: Picture, preprocessing: Preprocessing, placement: Placement) -> Image.Image:
+    mode = MODES[len(preprocessing.mean)]
+    image = Image.fromarray(picture.pixels)
+    image = image if image.mode == mode else image.convert(mode)
+    height, width = preprocessing.size
+    rows = _Visible.of(placement.offset[0], height, placement.resized[0])
+    columns = _Visible.of(placement.offset[1], width, placement.resized[1])
+    fill = tuple(round(255 * m) for m in preprocessing.mean)
+    canvas = Image.new(mode, (width, height), fill if preprocessing.fit == "pad" else 0)
+    resampling = Image.Resampling[preprocessing.interpolation.upper()]
+    seen = _resized_part(image, placement.resized, rows, columns, resampling)
+    canvas.paste(seen, (columns.start, rows.start))
+    return canvas
+
+
+@dataclass(frozen=True)
+class _Visible:
+    """Along one axis: which pixels of the resized picture are in view, and where in it."""
+
+    first: int
+    last: int
+    start: int
+
+    @classmethod
+    def of(cls, offset: int, view_edge: int, resized_edge: int) -> _Visible:
+        first = max(0, offset)
+        return cls(first, min(offset + view_edge, resized_edge), first - offset)
+
+
+def _resized_part(
+    image: Image.Image,
+    resized: Size,
+    rows: _Visible,
+    columns: _Visible,
+    resampling: Image.Resampling,
+) -> Image.Image:
+    if resized[0] * resized[1] <= LARGEST_RESIZED:
+        whole = image.resize(resized[::-1], resampling)
+        return whole.crop((columns.first, rows.first, columns.last, rows.last))
+    # 30,000 by 20 pixels would be blown up to 384,000 by 256: resize only what is in view, which is
+    # the same but for rounding, since Pillow's filter looks beyond its box
+    left, right = (x * image.width / resized[1] for x in (columns.first, columns.last))
+    top, bottom = (y * image.height / resized[0] for y in (rows.first, rows.last))
+    size = columns.last - columns.first, rows.last - rows.first
+    return image.resize(size, resampling, box=(left, top, right, bottom))
+
+
+def _centred(length: int, view_edge: int) -> int:
+    """Where a centred view begins, rounded as torchvision's CenterCrop does it."""
+    return -((view_edge - length) // 2) if view_edge > length else round((length - view_edge) / 2)
+
+
+def _shorter_edge_to(picture_size: Size, scale: Size) -> Size:
+    height, width = picture_size
+    if scale[0] != scale[1]:  # timm's ResizeKeepRatio
+        return _divided(picture_size, min(height / scale[0], width / scale[1]))
+    edge = scale[0]  # torchvision's Resize cuts the fraction off
+    if width <= height:
+        return int(edge * height / width), edge
+    return edge, int(edge * width / height)
+
+
+def _longer_edge_to(picture_size: Size, scale: Size) -> Size:
+    return _divided(picture_size, max(picture_size[0] / scale[0], picture_size[1] / scale[1]))
+
+
+def _divided(size: Size, ratio: float) -> Size:
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
+
+
+def _both_edges_to(picture_size: Size, scale: Size) -> Size:  # noqa: ARG001
+    return scale
+
+
+RESIZED: Mapping[Fit, Callable[[Size, Size], Size]] = {
+    "crop": _shorter_edge_to,
+    "pad": _longer_edge_to,
+    "squash": _both_edges_to,
+}

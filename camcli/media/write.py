@@ -1,0 +1,167 @@
+"""Pictures and maps -> files that are whole or not there; and what they are called."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.errors import OutputError, UnknownName
+from camcli.records import Source
+
+PICTURE_SUFFIXES: Mapping[str, str] = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+
+SAVING: Mapping[str, Mapping[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},  # thinned-out colour would blur the heatmap
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_deflate"},
+}
+
+LONGEST_EDGE: Mapping[str, int] = {"JPEG": 65500, "WEBP": 16383}  # pixels
+
+DEFAULT_SUFFIX = ".jpg"
+# in bytes of UTF-8: file systems allow 255, and a map's file adds .npy to its picture's name
+LONGEST_NAME, LONGEST_PART = 251, 64
+
+UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')
+UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
+
+
+def output_name(
+    source: Source,
+    method: str,
+    category: int,
+    label: str,
+    *,
+    format: str | None = None,  # noqa: A002
+    layer: str | None = None,
+) -> Path:
+    """Names an output, below the save path: `<stem>_<method>[_<layer>]_<index>-<label><suffix>`.
+
+    Where the output cannot have the input's own suffix, the input's whole name stands for its stem.
+    Raises UnknownName for a format that cannot be written.
+    """
+    own = source.path.suffix
+    wanted = _suffix(format) if format else None
+    keeps_own = own.lower() in PICTURE_SUFFIXES and wanted in (None, *_same_format(own))
+    head, suffix = (
+        (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
+    )
+    parts = [method, *([_short(_safe(layer), LONGEST_PART)] if layer else [])]
+    tail = "".join(f"_{part}" for part in [*parts, _category(category, label)]) + suffix
+    return source.folder / (_short(head, LONGEST_NAME - len(_encoded(tail))) + tail)
+
+
+def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Writes pixels [h w 3] in the format of the path's suffix; raises OutputError."""
+    kind = PICTURE_SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        known = " ".join(PICTURE_SUFFIXES)
+        raise OutputError(f"Cannot write {str(path)!r}: a picture's suffix is one of {known}.")
+    edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
+    if longest and edge > longest:
+        raise OutputError(
+            f"Cannot write {str(path)!r}: {kind} holds at most {longest} pixels an edge, and the "
+            f"picture has {edge}. Choose --format png."
+        )
+    with _replacing(path) as file:
+        Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}))
+
+
+def write_map(values: NDArray[np.float32], path: Path) -> None:
+    """Writes a map [h w] as .npy; raises OutputError."""
+    with _replacing(path) as file:
+        np.save(file, values, allow_pickle=False)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OutputError where a folder cannot be written to or made; leaves nothing behind."""
+    try:
+        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(None, f"{str(nearest)!r} is a file")
+        trial = nearest / _temporary_name()
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except (OSError, ValueError) as error:
+        raise _unwritable(folder, error) from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that takes the path's place when it is complete, and leaves no trace before."""
+    temporary = path.with_name(_temporary_name())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    except (OSError, ValueError) as error:  # Pillow's word for a picture that a format cannot hold
+        raise _unwritable(path, error) from error
+    finally:
+        with suppress(OSError, ValueError):
+            temporary.unlink()
+
+
+def _temporary_name() -> str:
+    return f".camviz-{secrets.token_hex(8)}.part"
+
+
+def _unwritable(path: Path, error: Exception) -> OutputError:
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return OutputError(f"Cannot write {str(path)!r}: {reason}. Choose another place (--save-path).")
+
+
+def _suffix(format: str) -> str:  # noqa: A002
+    suffix = "." + format.lower().removeprefix(".")
+    if suffix not in PICTURE_SUFFIXES:
+        raise UnknownName("format", format, (known[1:] for known in PICTURE_SUFFIXES))
+    return suffix
+
+
+def _same_format(suffix: str) -> tuple[str, ...]:
+    kind = PICTURE_SUFFIXES[suffix.lower()]
+    return tuple(other for other, its_kind in PICTURE_SUFFIXES.items() if its_kind == kind)
+
+
+def _category(category: int, label: str) -> str:
+    first_synonym = label.split(",")[0]
+    words = _short(_safe("_".join(first_synonym.split())), LONGEST_PART)
+    return f"{category}-{words}" if words else str(category)
+
+
+def _safe(text: str) -> str:
+    """Replaces what some file system refuses, or a terminal obeys, by `_`."""
+    return "".join(
+        "_" if c in UNSAFE_CHARACTERS or unicodedata.category(c) in UNSAFE_CATEGORIES else c
+        for c in unicodedata.normalize("NFC", text)
+    )
+
+
+def _short(text: str, limit: int) -> str:
+    """Cuts a text to a number of bytes; a hash of all of it keeps different ones different."""
+    encoded = _encoded(text)
+    if len(encoded) <= limit:
+        return text
+    mark = "~" + hashlib.sha256(encoded).hexdigest()[:10]
+    return encoded[: limit - len(mark)].decode("utf-8", "ignore") + mark
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # names that are no UTF-8 come with surrogates

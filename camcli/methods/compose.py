@@ -1,0 +1,97 @@
+"""What works with every method: reduction, normalisation, enlargement, layer fusion, smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Fusion = Literal["mean", "max", "product", "none"]
+
+# a map whose values differ by less than this share of its maximum is constant but for rounding
+SMALLEST_CONTRAST = 1e-6
+
+BRIGHTNESS = (0.9, 1.0, 1.1)
+
+
+def normalise(maps: Tensor) -> Tensor:
+    """ReLU, then min-max; zeros where a map is empty, constant or not finite.  [... h w] -> 0..1"""
+    positive = maps.relu()
+    low, high = positive.amin((-2, -1), keepdim=True), positive.amax((-2, -1), keepdim=True)
+    span = high - low
+    usable = span.isfinite() & (span > SMALLEST_CONTRAST * high)
+    return torch.where(usable, (positive - low) / span, 0.0)
+
+
+def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resizes maps bilinearly with half-pixel centres.  [... h w] -> [... H W]"""
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    resized = F.interpolate(flat, size, mode="bilinear", align_corners=False)
+    return resized.reshape(*maps.shape[:-2], *size)
+
+
+def fuse(maps: Sequence[Tensor], size: tuple[int, int], how: Fusion) -> Tensor:
+    """Fuses layers: each map normalised, enlarged, then combined.  l x [... h w] -> [... H W]"""
+    stack = torch.stack([enlarge(normalise(m), size) for m in maps])
+    combine: Mapping[str, Callable[[Tensor], Tensor]] = {
+        "mean": lambda s: s.mean(0),
+        "max": lambda s: s.amax(0),
+        "product": lambda s: s.prod(0),
+    }
+    return combine[how](stack)
+
+
+def channel_sum(weighted: Tensor) -> Tensor:
+    """Sums weighted activations over the channels.  [b c h w] -> [b h w]"""
+    return weighted.sum(1)
+
+
+def first_component(maps: Tensor, strength: Tensor) -> Tensor:
+    """Projects each place on the first principal component, arXiv:2008.00299 sec. 3.
+
+    [b c h w], strength [b h w] -> [b h w].  The channels are centred (PCA; the paper does not), and
+    the sign, which PCA leaves open, is the one in which the projection grows with `strength`.
+    """
+    b, c, h, w = maps.shape
+    rows = maps.reshape(b, c, h * w).transpose(1, 2)
+    # float64: the Gram matrix squares the condition number (MPS has float32 only)
+    rows = rows.to(torch.float32 if maps.device.type == "mps" else torch.float64)
+    finite = rows.isfinite().all(2).all(1, keepdim=True)
+    # eigh raises on NaN; one bad picture must not stop its neighbours
+    rows = torch.where(finite[..., None], rows - rows.mean(1, keepdim=True), 0.0)
+    if h * w <= c:
+        values, vectors = torch.linalg.eigh(rows @ rows.mT)
+        projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
+    else:
+        projection = (rows @ torch.linalg.eigh(rows.mT @ rows)[1][..., -1:]).squeeze(-1)
+    along = (projection * strength.reshape(b, -1).to(projection)).sum(1, keepdim=True)
+    signed = torch.where(along < 0, -projection, projection)
+    return torch.where(finite, signed, torch.nan).reshape(b, h, w).float()
+
+
+def eigen_smooth(weighted: Tensor) -> Tensor:
+    """Reduces weighted activations to their first principal component.  [b c h w] -> [b h w]"""
+    return first_component(weighted, channel_sum(weighted))
+
+
+Maps = Mapping[str, Mapping[str, Tensor]]
+
+
+def augmentation_smoothed(maps_of: Callable[[Tensor], Maps], inputs: Tensor) -> Maps:
+    """Averages raw maps over flips and brightness, each mapped back.  inputs [b 3 H W]
+
+    The six views are those of grad-cam's `aug_smooth`: mirrored or not, times 0.9, 1 and 1.1.
+    """
+    straight = [maps_of(inputs * factor) for factor in BRIGHTNESS]
+    mirrored = [maps_of((inputs * factor).flip(-1)) for factor in BRIGHTNESS]
+
+    def mean(method: str, layer: str) -> Tensor:
+        views = [maps[method][layer] for maps in straight]
+        views += [maps[method][layer].flip(-1) for maps in mirrored]
+        return torch.stack(views).mean(0)
+
+    first = straight[0]
+    return {m: {layer: mean(m, layer) for layer in first[m]} for m in first}

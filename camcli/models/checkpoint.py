@@ -1,0 +1,378 @@
+"""Weights out of a file, whatever a training script left around them, and into a model."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+import zipfile
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from camcli.errors import CheckpointError
+from camcli.models.request import Weights
+
+# where training scripts put the weights; an average of them is what they evaluate, so it comes
+# first, but mmengine's ema_state_dict comes after, since it swaps the two when it saves
+NESTS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "module",
+    "net",
+    "network",
+    "ema_state_dict",
+    "ema",
+    "teacher",
+    "student",
+    "encoder",
+    "weights",
+    "params",
+)
+DEEPEST_NEST = 4
+# the least share of a model's weights that a checkpoint of the same architecture has
+SAME_ARCHITECTURE = 0.5
+
+OTHER_FILES = (
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
+    (b"<", "a web page or XML: download the file itself"),
+    (b"\x89HDF", "an HDF5 file, which is Keras's format"),
+    (b"\x93NUMPY", "a NumPy array"),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file's weights by the names they have there.
+
+    `arch` is the architecture that the file names; `note` says where in the file they stood.
+    """
+
+    path: Path
+    weights: Weights
+    arch: str | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}{f' ({self.note})' if self.note else ''}"
+
+
+class Inert:
+    """Stands for any object that a training script left beside the weights; it runs nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> Inert:  # noqa: D102
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update({str(key): value for key, value in state.items()})
+
+
+def _empty_list(*_: object) -> list[object]:
+    return []
+
+
+def _empty_dict(*_: object) -> OrderedDict[object, object]:
+    return OrderedDict()
+
+
+# what stands for which globals; dictionaries and lists have to be real ones to be filled
+STAND_INS: Sequence[tuple[Callable[..., Any], str, str]] = (
+    (Inert, "argparse", "Namespace"),
+    (Inert, "types", "SimpleNamespace MappingProxyType"),
+    # a reference to a bound method is pickled as getattr(Class, "name")
+    (Inert, "builtins", "getattr object type int float str bool bytes tuple frozenset slice range"),
+    (dict, "builtins", "dict"),
+    (list, "builtins", "list"),
+    (_empty_dict, "collections", "defaultdict"),
+    (_empty_list, "collections", "deque"),
+    (Inert, "typing", "Any Union Optional List Dict Tuple"),
+    (Inert, "functools", "partial"),
+    (Inert, "datetime", "datetime date time timedelta timezone"),
+    (Inert, "uuid", "UUID"),
+    (Inert, "decimal", "Decimal"),
+    (Inert, "pathlib", "Path PurePath PosixPath PurePosixPath WindowsPath PureWindowsPath"),
+    (Inert, "pathlib._local", "Path PosixPath PurePosixPath WindowsPath PureWindowsPath"),
+    (
+        Inert,
+        "numpy",
+        "ndarray dtype bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 "
+        "float16 float32 float64",
+    ),
+    (Inert, "numpy.core.multiarray", "_reconstruct scalar"),
+    (Inert, "numpy._core.multiarray", "_reconstruct scalar"),
+    (Inert, "numpy.core.numeric", "_frombuffer"),
+    (Inert, "numpy._core.numeric", "_frombuffer"),
+    (Inert, "torch.torch_version", "TorchVersion"),
+    (Inert, "torch", "Generator"),
+    (Inert, "mmengine.logging.history_buffer", "HistoryBuffer"),
+    (OrderedDict, "mmengine.config.config", "ConfigDict"),
+    (Inert, "mmengine.config.config", "Config"),
+    (OrderedDict, "mmcv.utils.config", "ConfigDict"),
+    (Inert, "mmcv.utils.config", "Config"),
+    (OrderedDict, "addict.addict", "Dict"),
+    (OrderedDict, "yacs.config", "CfgNode"),
+    (OrderedDict, "fvcore.common.config", "CfgNode"),
+    (OrderedDict, "easydict", "EasyDict"),
+    (OrderedDict, "box.box", "Box"),
+    (Inert, "ml_collections.config_dict.config_dict", "ConfigDict FrozenConfigDict"),
+    (Inert, "omegaconf.dictconfig", "DictConfig"),
+    (Inert, "omegaconf.listconfig", "ListConfig"),
+    (Inert, "omegaconf.base", "ContainerMetadata Metadata"),
+    (
+        Inert,
+        "omegaconf.nodes",
+        "AnyNode StringNode IntegerNode FloatNode BooleanNode PathNode EnumNode BytesNode",
+    ),
+    (OrderedDict, "pytorch_lightning.utilities.parsing", "AttributeDict"),
+    (OrderedDict, "lightning.pytorch.utilities.parsing", "AttributeDict"),
+    (OrderedDict, "lightning_fabric.utilities.data", "AttributeDict"),
+    (OrderedDict, "lightning.fabric.utilities.data", "AttributeDict"),
+)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads .safetensors and everything that torch.save writes; raises CheckpointError.
+
+    Code in pickles never runs: what is no tensor, number or known stand-in is refused.
+    """
+    content = _content(path)
+    nest, note = _weights_in(content)
+    if nest is None:
+        keys = ", ".join(repr(str(key)) for key in list(content)[:5]) if content else "nothing"
+        raise CheckpointError(
+            f"Checkpoint {str(path)!r} holds no weights, only {keys}. "
+            "Save them with torch.save(model.state_dict(), FILE)."
+        )
+    return Checkpoint(path, nest, _architecture(content), note)
+
+
+def _content(path: Path) -> Mapping[Any, Any]:
+    try:
+        if path.is_dir():
+            raise CheckpointError(
+                f"Checkpoint {str(path)!r} is a folder: name a file in it, or load a folder that "
+                f"timm saved with --model local-dir:{path}"
+            )
+        with path.open("rb") as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no checkpoint {str(path)!r}.") from None
+    except OSError as error:
+        raise CheckpointError(f"Checkpoint {str(path)!r} cannot be read: {error}.") from error
+    if not start:
+        raise CheckpointError(f"Checkpoint {str(path)!r} is empty.")
+    for magic, words in OTHER_FILES:
+        if start.lstrip().startswith(magic):
+            raise CheckpointError(f"{str(path)!r} is no checkpoint but {words}.")
+    # told by what it holds: people rename these files
+    return _safetensors(path) if start[8:9] == b"{" else _pickled(path)
+
+
+def _safetensors(path: Path) -> Weights:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
+
+
+def _pickled(path: Path) -> Mapping[Any, Any]:
+    if zipfile.is_zipfile(path) and _is_torchscript(path):
+        raise CheckpointError(
+            f"{str(path)!r} is a TorchScript program, not weights: save those with "
+            "torch.save(model.state_dict(), FILE)."
+        )
+    stand_ins = [
+        (stand_in, f"{module}.{name}")
+        for stand_in, module, names in STAND_INS
+        for name in names.split()
+    ]
+    try:
+        with (
+            path.open("rb") as file,
+            torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file can raise anything in the reader
+        raise _refused(path, error) or _damaged(path, error) from error
+    if isinstance(content, Tensor) or not isinstance(content, Mapping):
+        kind = type(content).__name__.lower()
+        raise CheckpointError(f"Checkpoint {str(path)!r} holds a {kind}, not named weights.")
+    return content
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def _refused(path: Path, error: Exception) -> CheckpointError | None:
+    found = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
+    if not found:
+        return None
+    return CheckpointError(
+        f"Checkpoint {str(path)!r} asks for {found[1]!r}, and code in checkpoints is never run. "
+        "Save the weights alone: torch.save(model.state_dict(), FILE)."
+    )
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    detail = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
+    why = detail[0].rstrip(".") if detail else type(error).__name__
+    return CheckpointError(
+        f"Checkpoint {str(path)!r} is damaged, or no checkpoint at all: {why[:200]}. "
+        "camviz reads .safetensors and what torch.save writes."
+    )
+
+
+def _weights_in(content: object, depth: int = 0) -> tuple[Weights | None, str]:
+    if not isinstance(content, Mapping) or depth > DEEPEST_NEST:
+        return None, ""
+    for key in NESTS:
+        weights, note = _weights_in(content.get(key), depth + 1)
+        if weights:
+            return weights, ".".join(filter(None, (key, note)))
+    weights = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    return weights or None, ""
+
+
+def _architecture(content: Mapping[Any, Any]) -> str | None:
+    beside = content.get("args")
+    args = vars(beside) if isinstance(beside, Inert) else beside
+    named = [content.get("arch")]
+    if isinstance(args, Mapping):
+        named += [args.get("arch"), args.get("model")]
+    return next((name for name in named if isinstance(name, str) and name), None)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A checkpoint's weights under a model's own names, and what lies outside of the model."""
+
+    checkpoint: Checkpoint
+    weights: Weights
+    outside: tuple[str, ...] = ()
+
+
+def align(weights: Weights, wanted: Iterable[str]) -> tuple[Weights, tuple[str, ...]]:
+    """Strips the prefix that wrappers put before a model's names, and returns what lies outside.
+
+    The prefix is the one under which most of the wanted names are found.  A classifier beside the
+    trunk (`backbone.` and `head.`, as in OpenMMLab's files) is fetched too.
+    """
+    wanted = set(wanted)
+    prefix = _best_prefix(weights, wanted)
+    origin = {k.removeprefix(prefix): k for k in weights if k.startswith(prefix)}
+    parent = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    for beside in (parent, f"{parent}head.") if prefix else ():
+        found = {name: beside + name for name in wanted if beside + name in weights}
+        origin = {**found, **origin}
+    outside = weights.keys() - origin.values()
+    stripped = {name: weights[key] for name, key in origin.items()}
+    return stripped, tuple(key for key in weights if key in outside)
+
+
+def _best_prefix(names: Iterable[str], wanted: set[str]) -> str:
+    hits: Counter[str] = Counter()
+    for name in names:
+        cuts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        hits.update(name[:cut] for cut in cuts if name[cut:] in wanted)
+    return max(hits, key=lambda prefix: (hits[prefix], -len(prefix)), default="")
+
+
+Convert = Callable[[Weights, nn.Module], Weights]
+
+
+def fitted(checkpoint: Checkpoint, module: nn.Module, convert: Convert | None = None) -> Fitted:
+    """Returns the checkpoint's weights under the model's names, converted if that fits better."""
+    wanted = module.state_dict()
+    plain, outside = align(checkpoint.weights, wanted)
+    faults = _faults(plain, wanted)
+    if convert and faults:
+        # a converter that was written for other files may fail: the names that stay then speak
+        with contextlib.suppress(Exception):
+            converted, more = align(convert(dict(plain), module), wanted)
+            if len(_faults(converted, wanted)) < len(faults):
+                return Fitted(checkpoint, converted, outside + more)
+    return Fitted(checkpoint, plain, outside)
+
+
+def num_classes(weights: Weights, classifiers: Iterable[str]) -> int | None:
+    """Reads the number of classes off the classifier's weight [n c ...], None without one."""
+    for name in classifiers:
+        weight = weights.get(f"{name}.weight")
+        if weight is not None and weight.ndim > 0:
+            return weight.shape[0]
+    return None
+
+
+def load_into(module: nn.Module, fitted: Fitted, *, model: str, strict: bool) -> tuple[str, ...]:
+    """Loads what fits, and returns in words what does not.
+
+    Raises CheckpointError if nothing fits, and, if strict, for weights that are missing, unexpected
+    or of another shape.
+    """
+    wanted = module.state_dict()
+    file = f"Checkpoint {str(fitted.checkpoint.path)!r}"
+    faults = _faults(fitted.weights, wanted)
+    fitting = {
+        n: w for n, w in fitted.weights.items() if n in wanted and w.shape == wanted[n].shape
+    }
+    if faults and (strict or not fitting):
+        other = _other_architecture(fitted.checkpoint, len(fitting), len(wanted))
+        way_on = "--no-strict loads what fits, and leaves the rest random." if fitting else ""
+        lines = [f"{file} does not fit {model!r}{other}:", *map("  {}".format, _by_kind(faults))]
+        raise CheckpointError("\n".join(filter(None, (*lines, way_on))))
+    module.load_state_dict(fitting, strict=False)
+    notes = [f"{file}: {line}" for line in _by_kind(faults)]
+    if fitted.outside:
+        notes.append(f"{file}: left aside {_listed(fitted.outside)}")
+    return tuple(notes)
+
+
+def _faults(weights: Weights, wanted: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """Returns what keeps weights from fitting, as pairs of the kind of fault and a name."""
+    # files older than PyTorch 0.4.1 do not count batches, and inference does not either
+    counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    faults = [("missing", name) for name in counted if name not in weights]
+    for name, weight in weights.items():
+        if name not in wanted:
+            faults.append(("unexpected", name))
+        elif weight.shape != wanted[name].shape:
+            has, needs = list(weight.shape), list(wanted[name].shape)
+            faults.append(("other shape", f"{name} {has} where the model has {needs}"))
+    return faults
+
+
+def _by_kind(faults: Sequence[tuple[str, str]]) -> list[str]:
+    kinds = dict.fromkeys(kind for kind, _ in faults)
+    return [f"{kind}: {_listed([what for k, what in faults if k == kind])}" for kind in kinds]
+
+
+def _other_architecture(checkpoint: Checkpoint, fitting: int, wanted: int) -> str:
+    if fitting >= SAME_ARCHITECTURE * wanted:
+        return ""
+    says = f" (the file says {checkpoint.arch!r})" if checkpoint.arch else ""
+    return f": it is of another architecture{says}, with {fitting} of the {wanted} weights in it"
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

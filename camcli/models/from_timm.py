@@ -1,0 +1,177 @@
+"""Models out of timm: by name, from a Hugging Face repository, or from a folder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data.config import resolve_model_data_config
+from timm.models import get_arch_pretrained_cfgs, get_deprecated_models, get_pretrained_cfg
+from torch import nn
+
+from camcli.errors import ModelError, UnknownName, WeightsError
+from camcli.models.fetch import hub_file, url_file
+from camcli.models.labels import timm_labels
+from camcli.models.preprocessing import per_channel, scale_for
+from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
+from camcli.records import Fit, Preprocessing
+
+HUB, FOLDER = "hf-hub:", "local-dir:"
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+FITS: Mapping[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
+# arguments with which a model takes pictures of any size, fixed though its configuration says
+ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False, "use_naflex": True}
+
+
+def knows(name: str) -> bool:
+    """Tells whether timm has an architecture of that name, whatever the tag after the dot."""
+    return name.startswith((HUB, FOLDER)) or bool(timm.is_model(name))
+
+
+def names() -> list[str]:
+    """Returns all architectures of timm."""
+    return list(timm.list_models())
+
+
+def build(request: Request) -> Built:
+    """Builds a timm model; raises ModelError, WeightsError, or UnknownName for a tag."""
+    name, config = _located(request)
+    overlay, origin = _weights(request, name, config) if request.pretrained else ({}, "random")
+    arguments = _arguments(request, config)
+    try:
+        module = timm.create_model(
+            name,
+            pretrained=request.pretrained,
+            pretrained_cfg_overlay=overlay or None,
+            **arguments,
+        )
+    except Exception as error:  # a thousand constructors raise their own kinds
+        raise cannot_build("timm", request, error, overlay.get("file")) from error
+    return _described(module, request, origin)
+
+
+def _located(request: Request) -> tuple[str, Mapping[str, Any]]:
+    """Returns the name that timm builds from, and the configuration of its pretrained weights."""
+    name = request.name
+    if name.startswith(HUB):
+        config_file = hub_file(name, name.removeprefix(HUB), ("config.json",))
+        return f"{FOLDER}{config_file.parent}", _folder_config(name, config_file)
+    if name.startswith(FOLDER):
+        config_file = Path(name.removeprefix(FOLDER)) / "config.json"
+        return name, _folder_config(name, config_file)
+    name = _current_name(name)
+    try:
+        config = get_pretrained_cfg(name)
+    except RuntimeError:
+        arch, _, tag = name.partition(".")
+        tags = [full.partition(".")[2] for full in get_arch_pretrained_cfgs(arch)]
+        hint = f"{arch} has {', '.join(filter(None, tags)) or 'none'}."
+        raise UnknownName("pretrained tag", tag, tags, hint) from None
+    return name, asdict(config) if config else {}
+
+
+def _folder_config(name: str, file: Path) -> Mapping[str, Any]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        config["architecture"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{name!r} is no timm model: {file} has to be there and name its architecture."
+        ) from error
+    known: Mapping[str, Any] = config.get("pretrained_cfg", config)
+    return known
+
+
+def _current_name(name: str) -> str:
+    arch = name.partition(".")[0]
+    deprecated = get_deprecated_models()
+    if arch not in deprecated:
+        return name
+    current = deprecated[arch]
+    if current is None:
+        raise ModelError(f"timm has removed the model {arch!r}.")
+    return str(current)
+
+
+def _weights(request: Request, name: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Fetches the pretrained file, and returns what tells timm to take it, with its origin."""
+    if request.name.startswith(FOLDER):
+        return {}, request.name
+    hub = request.name.removeprefix(HUB) if request.name.startswith(HUB) else ""
+    repository, url = hub or config.get("hf_hub_id"), config.get("url")
+    custom = False
+    if repository:
+        given = config.get("hf_hub_filename")
+        file = hub_file(request.name, repository, (given,) if given else WEIGHTS_FILES)
+        origin = str(repository)
+    elif url and isinstance(url, str):
+        file, origin = url_file(request.name, url), url
+        custom = bool(config.get("custom_load"))
+    else:
+        raise _no_weights(request.name, name)
+    return {"file": str(file), "source": None, "custom_load": custom}, origin
+
+
+def _no_weights(given: str, name: str) -> WeightsError:
+    having = [n for n, c in get_arch_pretrained_cfgs(name).items() if c.has_weights]
+    others = f" It has them for {', '.join(having)}." if having else ""
+    return WeightsError(
+        f"timm has no pretrained weights for {given!r}.{others} Give your own with "
+        "--checkpoint FILE, choose another model, or leave out --model for the embedded one."
+    )
+
+
+def _arguments(request: Request, config: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(request.model_kwargs)
+    if request.num_classes is not None:
+        arguments["num_classes"] = request.num_classes
+    free = any(arguments.get(key) == value for key, value in ANY_SIZE.items())
+    if request.img_size is not None and config.get("fixed_input_size") and not free:
+        arguments["img_size"] = request.img_size
+    return arguments
+
+
+def _described(module: nn.Module, request: Request, origin: str) -> Built:
+    config: Any = module.pretrained_cfg
+    num_classes = int(getattr(module, "num_classes", 0))
+    new_head = request.pretrained and num_classes not in (0, config.get("num_classes"))
+    preprocessing = _preprocessing(module, request)
+    classifiers = config.get("classifier") or ()
+    return Built(
+        module=module,
+        preprocessing=preprocessing,
+        num_classes=num_classes,
+        weights=origin,
+        classifiers=(classifiers,) if isinstance(classifiers, str) else tuple(classifiers),
+        labels=timm_labels(config, num_classes),
+        in_chans=len(preprocessing.mean),
+        warnings=(new_head_warning(num_classes),) if new_head else (),
+        convert=_convert,
+    )
+
+
+def _preprocessing(module: nn.Module, request: Request) -> Preprocessing:
+    config = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
+    channels = request.model_kwargs.get("in_chans", config["input_size"][0])
+    size = request.img_size or tuple(config["input_size"][1:])
+    return Preprocessing(
+        size=size,
+        scale=scale_for(size, config["crop_pct"]),
+        mean=per_channel(config["mean"], channels),
+        std=per_channel(config["std"], channels),
+        interpolation=config["interpolation"],
+        fit=FITS.get(config["crop_mode"], "crop"),
+    )
+
+
+def _convert(weights: Weights, module: nn.Module) -> Weights:
+    # timm keeps beside each architecture what turns its original files into timm's layout
+    own = sys.modules[type(module).__module__]
+    convert = getattr(own, "checkpoint_filter_fn", None)
+    converted: Weights = convert(weights, module) if convert else weights
+    return converted

@@ -1,0 +1,150 @@
+"""Classifiers out of torchvision, by name; `name.WEIGHTS` chooses among pretrained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torchvision
+from torch import nn
+from torchvision.models import get_model, get_model_weights, list_models
+
+from camcli.errors import ModelError, UnknownName
+from camcli.models.fetch import url_file
+from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
+from camcli.records import Preprocessing
+
+# (beginning of the name, argument of the constructor that fixes the input size)
+FIXED_SIZE = (("vit_", "image_size"), ("maxvit", "input_size"))
+# without weights these warn unless told how to begin; and people's checkpoints of them come from
+# the pretrained ones, which take their input normalised in another way
+WITHOUT_WEIGHTS: Mapping[str, Mapping[str, Any]] = {
+    "inception_v3": {"init_weights": True, "transform_input": True},
+    "googlenet": {"init_weights": True, "transform_input": True},
+}
+# heads that speak during training only
+AUXILIARY = ("AuxLogits", "aux1", "aux2")
+
+
+def knows(name: str) -> bool:
+    """Tells whether torchvision has a classifier of that name, whatever follows the dot."""
+    return name.partition(".")[0] in names()
+
+
+def names() -> list[str]:
+    """Returns all classifiers of torchvision."""
+    return list(list_models(module=torchvision.models))
+
+
+def build(request: Request) -> Built:
+    """Builds a torchvision model; raises ModelError, WeightsError, or UnknownName for weights."""
+    name, weights = _chosen(request.name)
+    if request.num_classes is not None and request.num_classes < 1:
+        raise ModelError(f"torchvision's {name} needs at least one class.")
+    arguments = _arguments(name, request, weights)
+    # fetched first, so that get_model finds it in the cache
+    file = url_file(request.name, weights.url) if request.pretrained else None
+    try:
+        module = get_model(name, weights=weights if request.pretrained else None, **arguments)
+    except Exception as error:  # each constructor raises its own kinds
+        raise cannot_build("torchvision", request, error, file) from error
+    _drop_auxiliary_heads(module)
+    classifier, layer = _classifier(module)
+    own_classes = layer.weight.shape[0]
+    num_classes = request.num_classes or own_classes
+    new_head = num_classes != own_classes
+    if new_head:
+        _replace(module, classifier, _like(layer, num_classes))
+    categories = weights.meta["categories"]
+    return Built(
+        module=module,
+        preprocessing=_preprocessing(weights.transforms(), request.img_size),
+        num_classes=num_classes,
+        weights=repr(weights) if request.pretrained else "random",
+        classifiers=(classifier,),
+        labels=tuple(categories) if categories else None,
+        warnings=(new_head_warning(num_classes),) if new_head else (),
+        convert=_without_auxiliary_weights,
+    )
+
+
+def _chosen(given: str) -> tuple[str, Any]:
+    name, _, tag = given.partition(".")
+    known = get_model_weights(name)
+    if not tag:
+        return name, known.DEFAULT
+    for weights in known:
+        if weights.name.lower() == tag.lower():
+            return name, weights
+    tags = [weights.name for weights in known]
+    raise UnknownName("weights", tag, tags, f"torchvision's {name} has {', '.join(tags)}.")
+
+
+def _arguments(name: str, request: Request, weights: Any) -> dict[str, Any]:
+    arguments = dict(request.model_kwargs)
+    if not request.pretrained:
+        arguments = {**WITHOUT_WEIGHTS.get(name, {}), **arguments}
+        if request.num_classes is not None:
+            arguments["num_classes"] = request.num_classes
+    size = request.img_size or tuple(weights.transforms().crop_size) * 2
+    for beginning, argument in FIXED_SIZE:
+        if name.startswith(beginning):
+            arguments.setdefault(argument, _as(argument, name, size))
+    return arguments
+
+
+def _as(argument: str, name: str, size: tuple[int, ...]) -> int | tuple[int, ...]:
+    if argument == "input_size":
+        return size
+    if size[0] != size[1]:
+        raise ModelError(
+            f"torchvision's {name} takes square pictures only, not {size[0]}x{size[1]}: "
+            "timm's vision transformers take both."
+        )
+    return size[0]
+
+
+def _preprocessing(transforms: Any, asked: tuple[int, int] | None) -> Preprocessing:
+    (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+    size = asked or (crop, crop)
+    return Preprocessing(
+        size=size,
+        scale=(round(size[0] * resize / crop), round(size[1] * resize / crop)),
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        interpolation=transforms.interpolation.value,
+        fit="crop",
+    )
+
+
+def _classifier(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+    # SqueezeNet's is a convolution
+    *_, last = (
+        (name, part)
+        for name, part in module.named_modules()
+        if isinstance(part, nn.Linear | nn.Conv2d)
+    )
+    return last
+
+
+def _like(old: nn.Linear | nn.Conv2d, num_classes: int) -> nn.Module:
+    bias = old.bias is not None
+    if isinstance(old, nn.Conv2d):
+        return nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
+    return nn.Linear(old.in_features, num_classes, bias=bias)
+
+
+def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, new)
+
+
+def _drop_auxiliary_heads(module: nn.Module) -> None:
+    for name in AUXILIARY:
+        if getattr(module, name, None) is not None:
+            setattr(module, name, None)
+            module.aux_logits = False  # type: ignore[assignment]
+
+
+def _without_auxiliary_weights(weights: Weights, module: nn.Module) -> Weights:  # noqa: ARG001
+    return {k: v for k, v in weights.items() if k.partition(".")[0] not in AUXILIARY}

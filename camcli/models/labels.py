@@ -1,0 +1,144 @@
+"""Names of a model's classes, and the class that a user's word means."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from camcli.errors import ConfigError, UnknownName, UsageError
+
+Labels = tuple[str, ...]
+
+
+def labels_for(own: Labels | None, num_classes: int, class_map: Path | None) -> Labels | None:
+    """Returns a class map's names, else the model's own, or None where their number does not fit.
+
+    Raises ConfigError for a class map that cannot be used.
+    """
+    if class_map is not None:
+        return read_class_map(class_map, num_classes)
+    return own if own is not None and len(own) == num_classes else None
+
+
+def label(labels: Labels | None, index: int) -> str:
+    """Returns a class's name, or `class 3` where it has none."""
+    return (labels[index] if labels else "") or f"class {index}"
+
+
+def timm_labels(pretrained_cfg: Mapping[str, Any], num_classes: int) -> Labels | None:
+    """Returns the names in a timm configuration, else those of the ImageNet set of that size."""
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    names = pretrained_cfg.get("label_names")
+    if names:
+        described = pretrained_cfg.get("label_descriptions") or {}
+        if isinstance(names, Mapping):
+            by_index = {int(index): name for index, name in names.items()}
+            names = [by_index.get(index, "") for index in range(num_classes)]
+        return tuple(str(described.get(name, name)) for name in names)
+    subset = infer_imagenet_subset({"num_classes": num_classes})
+    return tuple(ImageNetInfo(subset).label_descriptions()) if subset else None
+
+
+def read_class_map(file: Path, num_classes: int) -> Labels:
+    """Reads a file of names, one a line, or of `index,name` lines from 0 with gaps allowed.
+
+    Classes without a name get an empty one.  Raises ConfigError with the line's number.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = "is no UTF-8 text" if isinstance(error, ValueError) else f"cannot be read ({error})"
+        raise ConfigError(f"Class map {str(file)!r} {why}.") from error
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise ConfigError(f"Class map {str(file)!r} is empty.")
+    indexed = re.match(r"\s*\d+\s*,", lines[0])
+    return (_indexed if indexed else _one_a_line)(file, lines, num_classes)
+
+
+def _one_a_line(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise ConfigError(
+                f"Class map {str(file)!r}, line {number} is empty, and the lines are counted: "
+                "write `index,name` on each line to leave classes out."
+            )
+    if len(lines) != num_classes:
+        raise ConfigError(
+            f"Class map {str(file)!r} names {len(lines)} classes, and the model has {num_classes}."
+        )
+    return tuple(line.strip() for line in lines)
+
+
+def _indexed(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
+    names: dict[int, str] = {}
+    for number, cells in enumerate(csv.reader(lines, skipinitialspace=True), 1):
+        if not cells:
+            continue
+        index, name = cells[0].strip(), ", ".join(cell.strip() for cell in cells[1:])
+        where = f"Class map {str(file)!r}, line {number}"
+        if not index.isdecimal() or not name:
+            raise ConfigError(f"{where} is not `index,name`: {','.join(cells)!r}.")
+        if int(index) >= num_classes:
+            raise ConfigError(f"{where}: {_range(num_classes)}, not {index}.")
+        if int(index) in names:
+            raise ConfigError(f"{where} names class {int(index)} a second time.")
+        names[int(index)] = name
+    return tuple(names.get(index, "") for index in range(num_classes))
+
+
+def find_category(text: str, labels: Labels | None, num_classes: int) -> int:
+    """Returns the class that an index, a name, one of its synonyms or a unique prefix means.
+
+    Raises UnknownName, or UsageError for an index out of range and for a word with several
+    meanings.
+    """
+    if re.fullmatch(r"\s*[-+]?\d+\s*", text):
+        index = int(text)
+        if not 0 <= index < num_classes:
+            raise UsageError(f"There is no category {index}: {_range(num_classes)}.")
+        return index
+    if not labels:
+        hint = f"Its classes have no names: {_range(num_classes)}, or give --class-map FILE."
+        raise UnknownName("category", text, (), hint)
+    wanted = _plain(text)
+    for matches in _MATCHES if wanted else ():
+        found = [index for index, name in enumerate(labels) if matches(name, wanted)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise UsageError(f"Category {text!r} could be {_some(found, labels)}: give the index.")
+    synonyms = (synonym.strip() for name in labels for synonym in name.split(","))
+    raise UnknownName("category", text, synonyms, f"Or an index: {_range(num_classes)}.")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.replace("_", " ").split()).casefold()
+
+
+def _synonyms(name: str) -> Iterator[str]:
+    return (_plain(synonym) for synonym in name.split(","))
+
+
+# the first that finds anything decides, so that `lion` is the lion although `lionfish` begins so
+_MATCHES: tuple[Callable[[str, str], bool], ...] = (
+    lambda name, wanted: _plain(name) == wanted,
+    lambda name, wanted: wanted in _synonyms(name),
+    lambda name, wanted: _plain(name).startswith(wanted),
+    lambda name, wanted: any(synonym.startswith(wanted) for synonym in _synonyms(name)),
+)
+
+
+def _range(num_classes: int) -> str:
+    return f"the model has the classes 0 to {num_classes - 1}"
+
+
+def _some(indices: Iterable[int], labels: Labels, most: int = 5) -> str:
+    named = [f"{index} {labels[index]!r}" for index in indices]
+    more = f" and {len(named) - most} more" if len(named) > most else ""
+    return ", ".join(named[:most]) + more

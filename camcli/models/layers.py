@@ -1,0 +1,315 @@
+"""The layers of a model: found by name, surveyed in one probing pass, and the default target."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import takewhile
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from camcli.errors import LayerError, ModelError, UnknownName
+from camcli.models.families import why_never_default
+from camcli.models.layout import Layout, measure, to_maps
+
+SEED = 0
+# strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all
+EVERYWHERE = 0.9
+ALL_LAYERS = "All: camviz --preview-model"
+
+
+@dataclass(frozen=True)
+class TargetLayer:
+    """A layer to explain at, how its output is laid out, and why it was chosen."""
+
+    name: str
+    layout: Layout
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """What one probing pass showed of a layer; `shape` is its last output's, batch of one first.
+
+    `called` counts its calls.  `depends` says whether the score depends on every cell of the grid.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...] | None
+    layout: Layout | None
+    parameters: int
+    called: int
+    depends: bool
+
+    @property
+    def is_target(self) -> bool:
+        """Whether the layer can be explained at."""
+        return self.layout is not None and self.depends
+
+
+@dataclass(frozen=True)
+class Survey:
+    """All layers in the order of `named_modules()`, the default target, and the input's (H, W)."""
+
+    layers: tuple[LayerFacts, ...]
+    default: TargetLayer | None
+    input_size: tuple[int, int]
+
+
+def find_layer(module: nn.Module, name: str) -> str:
+    """Finds a layer's name in `named_modules()`; raises UnknownName with the closest ones.
+
+    Letter case, `-` and `_` do not count where only one layer is meant, and negative numbers count
+    from the end: `blocks.-1.norm1`.
+    """
+    found: nn.Module | None = module
+    for part in name.split("."):
+        found = _child(found, part) if found else None
+    names: dict[nn.Module, str] = {layer: known for known, layer in module.named_modules() if known}
+    if found is None or found not in names:
+        raise UnknownName("layer", name, names.values(), ALL_LAYERS)
+    return names[found]
+
+
+def _child(module: nn.Module, part: str) -> nn.Module | None:
+    # named_children() would leave out a shared child's second name
+    children = {key: child for key, child in module._modules.items() if child is not None}
+    if part in children:
+        return children[part]
+    if part.removeprefix("-").isdigit():
+        # children of an nn.Sequential are in order whatever they are called
+        ordered = isinstance(module, nn.Sequential | nn.ModuleList)
+        numbered = [child for key, child in children.items() if ordered or key.isdigit()]
+        return numbered[int(part)] if -len(numbered) <= int(part) < 0 else None
+    alike = [child for key, child in children.items() if _plain(key) == _plain(part)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> TargetLayer:
+    """Returns the default target layer for inputs (channels, H, W).
+
+    Raises LayerError where no layer has a grid on which the score depends everywhere.
+    """
+    found = survey(module, inputs_shape)
+    if found.default:
+        return found.default
+    size = "x".join(map(str, inputs_shape))
+    grids = [layer.name for layer in found.layers if layer.layout]
+    if not grids:
+        raise LayerError(
+            f"No layer of this {type(module).__name__} puts out a grid larger than 1x1 for a {size}"
+            " input, so there is no place that a map could show."
+        )
+    raise LayerError(
+        f"{len(grids)} layers of this {type(module).__name__} put out a grid for a {size} input,"
+        f" but the score depends on none of them everywhere. Name one with --target-layers, such"
+        f" as {grids[-1]!r}. {ALL_LAYERS}"
+    )
+
+
+def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
+    """Measures every layer with one forward and one backward pass of noise (channels, H, W).
+
+    The score that layers are tested against is a random projection of the classifier's input and of
+    the logits, because a classifier may be zero or saturated.  Raises ModelError where the model
+    does not run on such an input.
+    """
+    input_size = inputs_shape[1:]
+    observed = _Observed(input_size)
+    _probe(module, inputs_shape, observed)
+    layers = tuple(_facts(name, layer, observed) for name, layer in module.named_modules() if name)
+    return Survey(layers, _default(module, observed), input_size)
+
+
+@dataclass
+class _Output:
+    """What a module put out: the shape and layout, and the share of cells the score depends on."""
+
+    shape: tuple[int, ...]
+    layout: Layout | None
+    share: Tensor | None = None
+
+    def see(self, gradient: Tensor) -> None:
+        """Notes on which share of the grid's cells any channel has gradient."""
+        if self.layout:
+            maps = to_maps(gradient, self.layout)
+            self.share = torch.linalg.vector_norm(maps, ord=inf, dim=1).gt(0).float().mean()
+
+    @property
+    def depends(self) -> bool:
+        return self.share is not None and self.share.item() >= EVERYWHERE
+
+
+@dataclass
+class _Observed:
+    """What hooks saw: last outputs in order of completion, and what may be the classifier."""
+
+    input_size: tuple[int, int]
+    outputs: dict[str, _Output] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    # for each number of outputs, the last linear map that had so many, and its input
+    linear: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
+    classifier: str | None = None
+    latest: tuple[Tensor, int, _Output] | None = None
+
+    def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Notes a call; a forward hook once the name is bound."""
+        tensor = _first_tensor(output)
+        if tensor is None:
+            return
+        self.calls[name] += 1
+        self.outputs.pop(name, None)
+        self.outputs[name] = self._output(tensor)
+        if args and isinstance(args[0], Tensor) and (width := _linear_width(layer)):
+            self.linear[width] = (name, args[0])
+
+    def _output(self, tensor: Tensor) -> _Output:
+        # stages, their last blocks and identities put out the same tensor: look at it once
+        if self.latest and self.latest[0] is tensor and self.latest[1] == tensor._version:
+            return self.latest[2]
+        shape = tuple(tensor.shape)
+        output = _Output(shape, measure(shape, self.input_size, batch=1))
+        if output.layout and tensor.requires_grad:
+            # hooks on the tensor keep no gradient alive, and stay with the value that the layer
+            # put out when an in-place activation changes it afterwards
+            tensor.register_hook(output.see)  # type: ignore[no-untyped-call]
+        self.latest = (tensor, tensor._version, output)
+        return output
+
+
+def _linear_width(layer: nn.Module) -> int:
+    """Returns how many outputs a classifier made of this module would have; 0 if it is none."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
+        return layer.out_channels
+    return 0
+
+
+def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Observed) -> None:
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    # drawn on the CPU, so that every device sees the same noise
+    generator = torch.Generator().manual_seed(SEED)
+    with torch.inference_mode(False), torch.enable_grad(), _as_found(module, like.device):
+        noise = torch.randn(1, *inputs_shape, generator=generator)
+        inputs = noise.to(like.device, like.dtype).requires_grad_()
+        with _hooked(module, observed.note):
+            # a leaf cannot be changed in place, but its clone can
+            logits = _run(module, inputs.clone())
+        scored = [logits]
+        width = logits.shape[-1] if logits.ndim < 3 else logits.shape[1]
+        if width in observed.linear:
+            observed.classifier, classified = observed.linear[width]
+            scored.append(classified)
+        score = sum(
+            (t.float() * torch.randn(t.shape, generator=generator).to(t.device)).sum()
+            for t in scored
+        )
+        if isinstance(score, Tensor) and score.requires_grad:
+            torch.autograd.grad(score, inputs, allow_unused=True)
+
+
+def _run(module: nn.Module, inputs: Tensor) -> Tensor:
+    try:
+        output = _first_tensor(_recordable(module)(inputs))
+    except Exception as error:
+        size = "x".join(map(str, inputs.shape[1:]))
+        message = f"The model does not run on a {size} input: {type(error).__name__}: {error}"
+        raise ModelError(message) from error
+    if output is None:
+        raise ModelError("The model returned no tensor of logits.")
+    return output
+
+
+def _recordable(module: nn.Module) -> Callable[[Tensor], Any]:
+    """Returns the model with clones of its inference tensors, which no graph can hold."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    clones = {name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()}
+    return partial(functional_call, module, clones) if clones else module
+
+
+def _first_tensor(output: Any) -> Tensor | None:
+    parts = output.values() if isinstance(output, Mapping) else output
+    if isinstance(parts, Tensor):
+        return parts
+    if not isinstance(parts, tuple | list) and parts is output:
+        return None
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+@contextmanager
+def _as_found(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluates the module with frozen weights, and puts everything back as it was.
+
+    The graph keeps no inputs for frozen weights.
+    """
+    training = {layer: layer.training for layer in module.modules()}
+    learning = [p for p in module.parameters() if p.requires_grad and not p.is_inference()]
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            module.eval()
+            for parameter in learning:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in learning:
+                parameter.requires_grad_(True)
+            for layer, was_training in training.items():
+                layer.training = was_training
+
+
+@contextmanager
+def _hooked(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for name, layer in module.named_modules():
+            if name:
+                stack.callback(layer.register_forward_hook(partial(note, name)).remove)
+        yield
+
+
+def _facts(name: str, layer: nn.Module, observed: _Observed) -> LayerFacts:
+    output = observed.outputs.get(name)
+    return LayerFacts(
+        name=name,
+        type=type(layer).__name__,
+        shape=output.shape if output else None,
+        layout=output.layout if output else None,
+        parameters=sum(parameter.numel() for parameter in layer.parameters()),
+        called=observed.calls[name],
+        depends=output is not None and output.depends,
+    )
+
+
+def _default(module: nn.Module, observed: _Observed) -> TargetLayer | None:
+    """Chooses the last layer in front of the classifier with a grid that the score depends on."""
+    in_front = takewhile(lambda item: item[0] != observed.classifier, observed.outputs.items())
+    passed_over = ""
+    for name, output in reversed(list(in_front)):
+        if not output.layout or not output.depends:
+            continue
+        if why_not := why_never_default(name, _classes(module, name)):
+            passed_over = passed_over or f" ({name} behind it {why_not})"
+            continue
+        h, w = output.layout.grid
+        reason = f"the last {h}x{w} grid on which the score depends everywhere{passed_over}"
+        return TargetLayer(name, output.layout, reason)
+    return None
+
+
+def _classes(module: nn.Module, name: str) -> list[str]:
+    """Returns the class names of a layer and of all around it but the model, outermost first."""
+    parts = name.split(".")
+    around = (".".join(parts[: end + 1]) for end in range(len(parts)))
+    return [type(module.get_submodule(part)).__name__ for part in around]

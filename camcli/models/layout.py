@@ -1,0 +1,265 @@
+"""How a layer's output is laid out as maps: a property of each layer, found from its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, floor, prod, sqrt
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from camcli.errors import LayerError
+
+Kind = Literal["nchw", "nhwc", "tokens", "channel tokens"]
+Size = tuple[int, int]
+
+# rounding on either side moves a grid by less than a cell from the input's aspect ratio
+MISFIT = 1.0
+MOST_EXTRA_TOKENS = 16
+# what a cell of misfit weighs against extra tokens: with 25, patch grids of every stride from 8 to
+# 32 and every aspect ratio to 2:1 are read rightly behind 0 to 8 extra tokens; with 20 or 30 not
+CELL_IN_TOKENS = 25.0
+# a class token and some registers are common; behind more, the other reading is the likelier
+COMMON_EXTRA_TOKENS = 8
+CONVOLUTION_STRIDES = (1, 2, 4, 8, 16, 32, 64)
+PATCH_STRIDES = (8, 14, 16, 32)
+SQUARE_EXTRA_TOKENS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the grid stands in a layer's output.
+
+    `nchw` [b c h w], `nhwc` [b h w c], `tokens` [b n c], `channel tokens` [b c n], where the n
+    tokens are `prefix` extra tokens, then the h*w of the grid row by row, then `suffix` extra ones.
+    """
+
+    kind: Kind
+    grid: tuple[int, int]
+    prefix: int = 0
+    suffix: int = 0
+
+    @property
+    def description(self) -> str:
+        """The layout in words: `14x14 tokens behind 1 extra`."""
+        before = f" behind {self.prefix} extra" if self.prefix else ""
+        after = f" before {self.suffix} extra" if self.suffix else ""
+        return f"{_sides(self.grid)} {self.kind}{before}{after}"
+
+
+def to_maps(output: Tensor, layout: Layout) -> Tensor:
+    """Lays a layer's output out as maps [b c h w], as a view of it."""
+    match layout.kind:
+        case "nchw":
+            return output
+        case "nhwc":
+            return output.permute(0, 3, 1, 2)
+        case "tokens":
+            output = output.transpose(1, 2)
+        case "channel tokens":
+            pass
+    (h, w), (b, c) = layout.grid, output.shape[:2]
+    return output.narrow(2, layout.prefix, h * w).view(b, c, h, w)
+
+
+def from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
+    """Puts maps [n c h w] back into the layer's shape, with the extra tokens of `like`.
+
+    `like` is an output of the layer, [1 ...] or [n ...].
+    """
+    match layout.kind:
+        case "nchw":
+            return maps
+        case "nhwc":
+            return maps.permute(0, 2, 3, 1)
+        case "tokens":
+            return from_maps(maps, _transposed(layout), like.transpose(1, 2)).transpose(1, 2)
+        case "channel tokens":
+            places = maps.flatten(2)
+            extra = like.expand(maps.shape[0], -1, -1)
+            before = extra[:, :, : layout.prefix]
+            after = extra[:, :, layout.prefix + places.shape[2] :]
+            return torch.cat((before, places, after), dim=2)
+
+
+def _transposed(layout: Layout) -> Layout:
+    return Layout("channel tokens", layout.grid, layout.prefix, layout.suffix)
+
+
+def measure(shape: tuple[int, ...], input_size: Size, *, batch: int | None = None) -> Layout | None:
+    """Finds a layout from an output's shape (batch first) and the input's size (H, W), or None.
+
+    None where there is no grid larger than 1x1, or where the output's batch is not the given one
+    (windows or heads folded into the batch).
+    """
+    if batch is not None and shape[:1] != (batch,):
+        return None
+    if len(shape) == 4:
+        return _measure_maps(shape, input_size)
+    if len(shape) == 3:
+        return _measure_tokens(shape, input_size)
+    return None
+
+
+def forced(
+    shape: tuple[int, ...],
+    input_size: Size,
+    *,
+    vit_like: bool | None = None,
+    num_extra_tokens: int | None = None,
+    layer: str = "the layer",
+    batch: int | None = None,
+) -> Layout:
+    """Lays a layer out as its user says, and measures what is left open.
+
+    `vit_like`: the channels stand last, [b n c] or [b h w c]; not `vit_like`: maps [b c h w].
+    `num_extra_tokens` stand before the grid's.  Raises LayerError where the numbers are no grid.
+    """
+    output = f"{layer!r} puts out [{_spelled(shape)}]"
+    if batch is not None and shape[:1] != (batch,):
+        raise LayerError(
+            f"{output} for a batch of {batch}: windows or heads are folded into it. Name the block"
+            " around it instead. Layers with a grid: camviz --preview-model"
+        )
+    if num_extra_tokens is not None and num_extra_tokens < 0:
+        raise LayerError(f"--num-extra-tokens is 0 or more, not {num_extra_tokens}.")
+    if len(shape) == 3 and vit_like is False:
+        raise LayerError(
+            f"{output}, which are tokens, but --no-vit-like asks for maps [b c h w]."
+            " Leave it out, or name another layer."
+        )
+    if len(shape) == 4 and num_extra_tokens:
+        raise LayerError(
+            f"{output}, which are maps and have no extra tokens. Leave --num-extra-tokens"
+            f" {num_extra_tokens} out, or name another layer."
+        )
+    if len(shape) == 3 and num_extra_tokens is not None:
+        layout = _behind(num_extra_tokens, shape, input_size, vit_like)
+        if layout is None:
+            raise LayerError(_arithmetic(layer, shape[1], num_extra_tokens, input_size))
+        return layout
+    layout = _said(shape, input_size, vit_like)
+    if layout is None or prod(layout.grid) <= 1:
+        raise LayerError(
+            f"{output}, which is no grid larger than 1x1 for a {_sides(input_size)} input."
+            " Layers with a grid: camviz --preview-model"
+        )
+    return layout
+
+
+def _said(shape: tuple[int, ...], input_size: Size, vit_like: bool | None) -> Layout | None:
+    match len(shape), vit_like:
+        case 4, True:
+            return Layout("nhwc", (shape[1], shape[2]))
+        case 4, False:
+            return Layout("nchw", (shape[2], shape[3]))
+        case 3, True:
+            return _best_reading("tokens", shape[1], input_size)[0]
+        case _:
+            return measure(shape, input_size)
+
+
+def _behind(
+    extra: int, shape: tuple[int, ...], input_size: Size, vit_like: bool | None
+) -> Layout | None:
+    if grid := _grid_of(shape[1] - extra, input_size):
+        return Layout("tokens", grid, extra)
+    if not vit_like and (grid := _grid_of(shape[2] - extra, input_size)):
+        return Layout("channel tokens", grid, extra)
+    return None
+
+
+def _arithmetic(layer: str, n: int, extra: int, input_size: Size) -> str:
+    """Says why n tokens less the extra ones are no grid, and which number near it would be."""
+    others = sorted(range(MOST_EXTRA_TOKENS + 1), key=lambda other: abs(other - extra))
+    near = ((other, _grid_of(n - other, input_size)) for other in others)
+    nearest = next(
+        (
+            f" (nearest: {prod(grid)} = {_sides(grid)} with {other} extra)"
+            for other, grid in near
+            if grid
+        ),
+        "",
+    )
+    return (
+        f"{layer!r} puts out {n} tokens; {n} - {extra} extra = {n - extra}, which is no grid for"
+        f" a {_sides(input_size)} input{nearest}."
+    )
+
+
+def _measure_maps(shape: tuple[int, ...], input_size: Size) -> Layout | None:
+    readings = (Layout("nchw", (shape[2], shape[3])), Layout("nhwc", (shape[1], shape[2])))
+    fitting = [reading for reading in readings if _is_grid(reading.grid, input_size)]
+    # min keeps the first of equals: ties are nchw
+    best = min(fitting, key=lambda reading: _misfit(reading.grid, input_size), default=None)
+    if best and best.kind == "nchw" and _is_attention(best.grid, input_size):
+        return None
+    return best
+
+
+def _measure_tokens(shape: tuple[int, ...], input_size: Size) -> Layout | None:
+    tokens, tokens_cost = _best_reading("tokens", shape[1], input_size)
+    if shape[1] <= MOST_EXTRA_TOKENS:
+        # too few for channels: [b 1 c] is a class token by itself
+        return tokens
+    channels, channels_cost = _best_reading("channel tokens", shape[2], input_size)
+    return channels if channels_cost + COMMON_EXTRA_TOKENS < tokens_cost else tokens
+
+
+def _best_reading(kind: Kind, n: int, input_size: Size) -> tuple[Layout | None, float]:
+    """Reads n tokens as few extra ones and a grid that fits well; the cost is infinite for None."""
+    best, lowest = None, float("inf")
+    for prefix in range(MOST_EXTRA_TOKENS + 1):
+        grid = _grid_of(n - prefix, input_size)
+        if grid and (cost := prefix + CELL_IN_TOKENS * _misfit(grid, input_size)) < lowest:
+            best, lowest = Layout(kind, grid, prefix), cost
+    return best, lowest
+
+
+def _grid_of(n: int, input_size: Size) -> Size | None:
+    """Finds the grid of exactly n cells that fits the input's aspect ratio best, if one fits."""
+    if n <= 1:
+        return None
+    height, width = input_size
+    ideal, reach = sqrt(n * height / width), MISFIT * (height + width) / width
+    sides = range(max(1, floor(ideal - reach)), ceil(ideal + reach) + 1)
+    grids = [(h, n // h) for h in sides if n % h == 0 and _is_grid((h, n // h), input_size)]
+    return min(grids, key=lambda grid: _misfit(grid, input_size), default=None)
+
+
+def _misfit(grid: Size, input_size: Size) -> float:
+    """Returns by how many cells a grid misses the input's shape: max(|h - H/s|, |w - W/s|).
+
+    The stride s is the one that fits best, hence the closed form.
+    """
+    (h, w), (height, width) = grid, input_size
+    return abs(h * width - w * height) / (height + width)
+
+
+def _is_grid(grid: Size, input_size: Size) -> bool:
+    (h, w), (height, width) = grid, input_size
+    # even kernels with padding make a grid of stride 1 a cell or two larger than its input
+    if h * w <= 1 or h > height + 2 or w > width + 2:
+        return False
+    return h == w if height == width else _misfit(grid, input_size) < MISFIT
+
+
+def _is_attention(grid: Size, input_size: Size) -> bool:
+    """Tells whether [b heads n n] looks like attention among n tokens, not like n x n cells.
+
+    Only square inputs need it: n x n cells do not fit another aspect ratio.
+    """
+    n, side = grid[0], input_size[0]
+    if grid[0] != grid[1] or any(n in (side // s, -(-side // s)) for s in CONVOLUTION_STRIDES):
+        return False
+    counts = {(side // stride) ** 2 for stride in PATCH_STRIDES}
+    return any(n - extra in counts for extra in SQUARE_EXTRA_TOKENS)
+
+
+def _sides(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _spelled(shape: tuple[int, ...]) -> str:
+    return " ".join(map(str, shape))

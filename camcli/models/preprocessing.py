@@ -1,0 +1,83 @@
+"""A model's preprocessing, and what a user may change about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast, get_args
+
+from camcli.errors import ConfigError, UnknownName
+from camcli.records import Fit, Interpolation, Preprocessing
+
+
+def scale_for(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
+    """Returns the size to resize to before `size` is cut out, as timm rounds it."""
+    return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
+
+
+def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Fits a mean or std to a number of channels; another number of them gets their average."""
+    if len(values) == channels:
+        return tuple(float(value) for value in values)
+    return (float(sum(values) / len(values)),) * channels
+
+
+def with_fit(preprocessing: Preprocessing, fit: Fit) -> Preprocessing:
+    """Chooses another view; `squash` and `pad` then show the whole picture."""
+    if fit not in get_args(Fit):
+        raise UnknownName("fit", fit, get_args(Fit), f"All: {', '.join(get_args(Fit))}")
+    scale = preprocessing.scale if fit == "crop" else preprocessing.size
+    return replace(preprocessing, fit=fit, scale=scale)
+
+
+def changed(
+    preprocessing: Preprocessing, fit: Fit | None, changes: Mapping[str, Any]
+) -> Preprocessing:
+    """Applies a user's changes; raises UnknownName or ConfigError."""
+    if fit is not None:
+        preprocessing = with_fit(preprocessing, fit)
+    for key, value in changes.items():
+        if key not in CHANGES:
+            hint = f"All: {', '.join(CHANGES)}"
+            raise UnknownName("preprocessing key", key, CHANGES, hint)
+        preprocessing = CHANGES[key](preprocessing, key, value)
+    return preprocessing
+
+
+def _channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
+    channels = len(preprocessing.mean)
+    given = [value] if isinstance(value, int | float) else value
+    if (
+        not isinstance(given, list | tuple)
+        or len(given) not in (1, channels)
+        or not all(isinstance(v, int | float) and math.isfinite(v) for v in given)
+        or (key == "std" and min(given) <= 0)
+    ):
+        sign = "positive " if key == "std" else ""
+        raise ConfigError(f"{key} takes 1 or {channels} {sign}numbers, not {value!r}.")
+    values = per_channel(given, channels)
+    if key == "mean":
+        return replace(preprocessing, mean=values)
+    return replace(preprocessing, std=values)
+
+
+def _interpolation(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
+    if value not in get_args(Interpolation):
+        hint = f"All: {', '.join(get_args(Interpolation))}"
+        raise UnknownName(key, str(value), get_args(Interpolation), hint)
+    return replace(preprocessing, interpolation=cast(Interpolation, value))
+
+
+def _crop_pct(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
+    if not isinstance(value, int | float) or not 0 < value <= 1:
+        raise ConfigError(f"{key} takes a number above 0 and up to 1, not {value!r}.")
+    return replace(preprocessing, scale=scale_for(preprocessing.size, value))
+
+
+CHANGES: Mapping[str, Callable[[Preprocessing, str, Any], Preprocessing]] = {
+    "mean": _channel_values,
+    "std": _channel_values,
+    "interpolation": _interpolation,
+    "crop_pct": _crop_pct,
+}

@@ -1,0 +1,125 @@
+"""The frozen dataclasses that flow through the house; no I/O.
+
+Shape letters: b pictures in a batch, k categories, c channels, h w a map's own grid (or a picture's
+pixels), H W the network's input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Fit = Literal["crop", "squash", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a picture comes from: its path, and the place its outputs take below the save path."""
+
+    path: Path
+    folder: Path = Path()
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright picture as a person sees it: pixels uint8 RGB [h w 3]."""
+
+    pixels: NDArray[np.uint8]
+    source: Source | None = None
+    frame: int = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in a picture, in pixels from its upper left corner; edges may be fractional.
+
+    It may reach beyond the picture, where a fit pads.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes network input: resize to `scale`, cut or pad to `size`, normalise.
+
+    Sizes are (height, width).  `crop`: the picture's shorter edge becomes `scale`, and the centre
+    of `size` is cut out; `squash`: the whole picture is resized to `scale` whatever its shape, then
+    cut; `pad`: the longer edge becomes `scale`, and the rest is filled with `mean`.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[int, int]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    interpolation: Interpolation = "bilinear"
+    fit: Fit = "crop"
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network sees of a picture: input [3 H W], and the box of the picture it shows."""
+
+    inputs: Tensor
+    box: Box
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """One raw map: values float32 [h w], signed and not normalised, and what it explains.
+
+    `category` is the explained class (the predicted one for methods that do not depend on it).
+    """
+
+    values: NDArray[np.float32]
+    method: str
+    layers: tuple[str, ...]
+    category: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a run's results: a heatmap that was written, or a picture that failed."""
+
+    source: str
+    picture_size: tuple[int, int] | None = None
+    view: Box | None = None
+    model: str = ""
+    method: str = ""
+    layers: tuple[str, ...] = ()
+    layer_reason: str = ""
+    category: int | None = None
+    label: str = ""
+    probability: float | None = None
+    rank: int | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    outputs: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: str = ""

@@ -1,0 +1,1 @@
+"""Heat in colour, and laid on the picture."""

@@ -1,0 +1,120 @@
+"""A heatmap laid on the original picture, exactly inside the part that the network saw."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeAlias
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from camcli.errors import UsageError
+from camcli.methods.compose import normalise
+from camcli.records import Box, Heatmap, Picture
+from camcli.render.colour import colours, lookup_table
+
+OUTSIDE = 0.4  # brightness left to what the network did not see
+
+MapLike: TypeAlias = "Heatmap | NDArray[Any] | Tensor"
+
+
+def overlay(
+    picture: Picture | NDArray[np.uint8] | Image.Image,
+    heatmap: MapLike,
+    alpha: float = 0.5,
+    colormap: str = "jet",
+    *,
+    box: Box | None = None,
+) -> NDArray[np.uint8]:
+    """Lays a raw map [h w] on a picture: uint8 RGB [h w 3]; raises UsageError.
+
+    Inside `box` (where it is left out, the whole picture) a pixel is `(1-alpha)*picture +
+    alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.
+    """
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is a share from 0 (picture) to 1 (heatmap), not {alpha}.")
+    lookup_table(colormap)  # an unknown name is an error for a map without heat, too
+    pixels = _pixels(picture)
+    heat = normalise(torch.from_numpy(_values(heatmap))).numpy()
+    if not heat.any():
+        return pixels.copy()
+    size = pixels.shape[0], pixels.shape[1]
+    inside, seen = enlarge(heat, box or _whole(size), size)
+    drawn = pixels.copy() if inside.shape == size else _dimmed(pixels)
+    drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, colours(inside, colormap), alpha, 0)
+    return drawn
+
+
+def resized_map(values: MapLike, box: Box, picture_size: tuple[int, int]) -> NDArray[np.float32]:
+    """Enlarges a raw map [h w] to the picture's size (height, width); NaN outside the view."""
+    inside, seen = enlarge(_values(values), box, picture_size)
+    everywhere = np.full(picture_size, np.nan, np.float32)
+    everywhere[seen] = inside
+    return everywhere
+
+
+def enlarge(
+    values: NDArray[np.float32], box: Box, picture_size: tuple[int, int]
+) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
+    """Samples a map [h w] at the centres of the pixels in its view: float32 [rows cols], and where.
+
+    Bilinear between the centres of the map's cells, and constant beyond the outermost ones.
+    """
+    rows = _pixels_between(box.top, box.bottom, picture_size[0])
+    columns = _pixels_between(box.left, box.right, picture_size[1])
+    down = _weights(rows, box.top, box.height, values.shape[0])
+    across = _weights(columns, box.left, box.width, values.shape[1])
+    # two small products: 12 megapixels from a 7x7 map cost as much as writing them down
+    return np.asarray(down @ values @ across.T, np.float32), (rows, columns)
+
+
+def _pixels_between(start: float, stop: float, count: int) -> slice:
+    """The pixels whose centres lie between two edges, or the middle one where the gap has none."""
+    middle = math.floor((start + stop) / 2)
+    first = min(math.ceil(start - 0.5), middle)
+    last = max(math.floor(stop - 0.5), middle)
+    return slice(max(first, 0), min(last + 1, count))
+
+
+def _weights(pixels: slice, start: float, length: float, cells: int) -> NDArray[np.float32]:
+    """How much of each cell is in each pixel, for one axis: [pixels cells], rows add up to 1."""
+    centres = np.arange(pixels.start, pixels.stop) + 0.5
+    position = ((centres - start) / length * cells - 0.5).clip(0, cells - 1)
+    distance = np.abs(position[:, None] - np.arange(cells))
+    return (1 - distance).clip(0).astype(np.float32)
+
+
+def _dimmed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=OUTSIDE), np.uint8)
+
+
+def _whole(picture_size: tuple[int, int]) -> Box:
+    return Box(0, 0, picture_size[1], picture_size[0])
+
+
+def _pixels(picture: Picture | NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+    if isinstance(picture, Picture):
+        return picture.pixels
+    if isinstance(picture, Image.Image):
+        picture = picture.convert("RGB")
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise UsageError(
+            f"The picture under an overlay is uint8 RGB [h w 3], not {pixels.dtype} "
+            f"{list(pixels.shape)}."
+        )
+    return np.ascontiguousarray(pixels)
+
+
+def _values(heatmap: MapLike) -> NDArray[np.float32]:
+    values: Any = heatmap.values if isinstance(heatmap, Heatmap) else heatmap
+    if isinstance(values, Tensor):
+        values = values.detach().float().cpu().numpy()
+    values = np.array(values, np.float32)
+    if values.ndim != 2 or values.size == 0:
+        raise UsageError(f"An overlay draws one map [h w], not shape {list(values.shape)}.")
+    return np.asarray(values)

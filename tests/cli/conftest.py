@@ -1,0 +1,105 @@
+"""A model and a pipeline that only remember what they were asked, and a way to run the command."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from torch import nn
+
+from camcli.cli.app import main
+from camcli.config import Options
+from camcli.errors import ModelError
+from camcli.records import Preprocessing, Record, Source
+
+
+@dataclass
+class Asked:
+    """What the fakes were asked for, and what they answer."""
+
+    model: dict[str, Any] = field(default_factory=dict)
+    options: Options | None = None
+    sources: tuple[Source, ...] = ()
+    records: list[Record] = field(default_factory=list)
+    problem: BaseException | None = None
+
+
+PREPROCESSING = Preprocessing((32, 32), (32, 32))
+
+
+@dataclass
+class FakeClassifier:
+    name: str
+    module: nn.Module = field(default_factory=lambda: Structure())
+    preprocessing: Preprocessing = PREPROCESSING
+    in_chans: int = 3
+    labels: tuple[str, ...] = ("tabby, tabby cat", "espresso")
+    warnings: tuple[str, ...] = ("the weights are fake",)
+
+
+class Structure(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer3 = nn.Conv2d(3, 8, 3)
+        self.layer4 = nn.Conv2d(8, 8, 3)
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def runner(*arguments: str) -> Result:
+        code = main(arguments)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return runner
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """Puts fakes in the place of model and pipeline."""
+    memory = Asked()
+
+    def load_model(name: str, **options: Any) -> FakeClassifier:
+        memory.model = {"name": name, **options}
+        if name == "missing":
+            raise ModelError("There is no such model.")
+        return FakeClassifier(name, Structure())
+
+    def run_pipeline(
+        classifier: FakeClassifier, sources: Sequence[Source], options: Options
+    ) -> Iterator[Record]:
+        assert classifier.name == memory.model["name"]
+        memory.options, memory.sources = options, tuple(sources)
+        yield from memory.records
+        if memory.problem:
+            raise memory.problem
+
+    for name, function in (("models.load", load_model), ("pipeline", run_pipeline)):
+        module = ModuleType(f"camcli.{name}")
+        setattr(module, {"models.load": "load_model", "pipeline": "run"}[name], function)
+        monkeypatch.setitem(sys.modules, f"camcli.{name}", module)
+    return memory
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    path = tmp_path / "cat.jpg"
+    path.touch()
+    return str(path)

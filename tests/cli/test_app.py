@@ -1,0 +1,227 @@
+"""Exit codes, messages, and what goes where."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from camcli.errors import ImageError, OutputError
+from camcli.records import Box, Record
+from camcli.registry import METHOD_TITLES
+
+from .conftest import Asked, Run
+
+RECORD = Record(
+    source="cat.jpg",
+    picture_size=(30, 40),
+    view=Box(5, 0, 35, 30),
+    model="resnet50",
+    method="gradcam",
+    layers=("layer4",),
+    category=281,
+    label="tabby",
+    probability=0.931,
+    rank=1,
+    minimum=-1.0,
+    maximum=float("nan"),
+    outputs=("out/cat_gradcam.jpg", "out/cat_gradcam.jpg.npy"),
+)
+
+
+def test_bare_command_shows_the_help_and_is_a_usage_error(run: Run) -> None:
+    result = run()
+    assert (result.code, result.out) == (2, "")
+    assert "--target-layers" in result.err
+
+
+def test_help_of_the_command_and_of_the_default_are_alike(run: Run) -> None:
+    result = run("--help")
+    assert (result.code, result.err) == (0, "")
+    assert "Usage: camviz [OPTIONS] [IMAGE]..." in result.out
+    assert "Usage: camviz explain [OPTIONS] [IMAGE]..." in run("img.jpg", "--help").out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out.startswith("camviz 0.")
+
+
+def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
+    asked.records = [RECORD]
+    result = run(image, "-m", "resnet50")
+    assert result.code == 0
+    assert result.out == (
+        "out/cat_gradcam.jpg, out/cat_gradcam.jpg.npy  tabby 93.1%  gradcam at layer4\n"
+    )
+    assert result.err == "camviz: the weights are fake\n"
+
+
+def test_a_class_without_a_name_is_shown_by_its_index(asked: Asked, run: Run, image: str) -> None:
+    asked.records = [replace(RECORD, label="", probability=None, outputs=("a.jpg",))]
+    assert run(image).out == "a.jpg  class 281  gradcam at layer4\n"
+
+
+def test_long_lines_are_not_wrapped(
+    asked: Asked, run: Run, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    asked.records = [replace(RECORD, outputs=("long/" * 40 + "a.jpg",))]
+    assert len(run(image).out.splitlines()) == 1
+
+
+def test_quiet_prints_paths_alone(asked: Asked, run: Run, image: str) -> None:
+    asked.records = [replace(RECORD, warnings=("the map is empty",))]
+    result = run(image, "-q")
+    assert result.out.splitlines() == list(RECORD.outputs)
+    assert "embedded" not in result.err
+    assert "camviz: cat.jpg: the map is empty\n" in result.err
+
+
+def test_json_is_one_object_a_record(asked: Asked, run: Run, image: str) -> None:
+    asked.records = [RECORD, replace(RECORD, error="cat.jpg: not an image", outputs=())]
+    result = run(image, "--json")
+    first, second = map(json.loads, result.out.splitlines())
+    assert result.code == 1
+    assert (first["label"], first["probability"]) == ("tabby", 0.931)
+    assert first["view"] == {"left": 5, "top": 0, "right": 35, "bottom": 30}
+    assert (first["minimum"], first["maximum"]) == (-1.0, None)
+    assert first["outputs"] == list(RECORD.outputs)
+    assert second["error"] == "cat.jpg: not an image"
+
+
+def test_a_failed_picture_is_told_and_the_others_are_printed(
+    asked: Asked, run: Run, image: str
+) -> None:
+    asked.records = [Record(source="bad.jpg", error="it is empty"), RECORD]
+    result = run(image)
+    assert result.code == 1
+    assert "camviz: bad.jpg: it is empty\n" in result.err
+    assert result.out.startswith("out/cat_gradcam.jpg")
+
+
+def test_the_default_model_is_named_in_one_line(asked: Asked, run: Run, image: str) -> None:
+    assert asked.model == {}
+    lines = run(image).err.splitlines()
+    assert [line for line in lines if "embedded" in line and "--model" in line] == lines[:1]
+    for chosen in (["-m", "embedded"], ["-m", "resnet50"], ["--config", "embedded"]):
+        assert "demonstrator" not in run(image, *chosen).err
+
+
+def test_names_cannot_steer_the_terminal(asked: Asked, run: Run, image: str) -> None:
+    asked.records = [replace(RECORD, label="a\x1b[31m[bold]b", outputs=("x\r.jpg",))]
+    out = run(image).out
+    assert "\x1b" not in out and "\r" not in out
+    assert "a\\x1b[31m[bold]b" in out
+
+
+@pytest.mark.parametrize(
+    ("problem", "code"),
+    [(OutputError("Cannot write there."), 2), (ImageError("No image."), 1)],
+)
+def test_errors_are_a_message_and_a_code(
+    asked: Asked, run: Run, image: str, problem: Exception, code: int
+) -> None:
+    asked.problem = problem
+    result = run(image, "-m", "x")
+    assert result.code == code
+    assert result.err.splitlines()[-1] == f"camviz: {problem}"
+    assert "Traceback" not in result.err
+
+
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    asked: Asked, run: Run, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked.problem = OutputError("Cannot write there.")
+    result = run(image, "--debug")
+    assert result.code == 2
+    assert "Traceback" in result.err and "run_pipeline" in result.err
+    monkeypatch.setenv("CAMVIZ_DEBUG", "1")
+    assert "Traceback" in run(image).err
+
+
+def test_a_bug_is_called_a_bug(asked: Asked, run: Run, image: str) -> None:
+    asked.problem = ZeroDivisionError("oh")
+    result = run(image)
+    assert result.code == 1
+    assert "ZeroDivisionError: oh" in result.err and "--debug" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_an_interruption(asked: Asked, run: Run, image: str) -> None:
+    asked.problem, asked.records = KeyboardInterrupt(), [RECORD]
+    result = run(image, "-q")
+    assert result.code == 130
+    assert result.out.splitlines() == list(RECORD.outputs)
+    assert result.err.splitlines()[-1] == "camviz: interrupted"
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--nope"], "No such option: --nope"),
+        (["--modle", "x"], "--model"),
+        (["a.jpg", "--model"], "--model"),
+        (["a.jpg", "--alpha", "2"], "--alpha 2: takes a number from 0 to 1."),
+        (["a.jpg", "--method", "gradcm"], "Closest: 'gradcam'"),
+        (["a.jpg", "--config", "resnet5"], "Closest: 'resnet50'"),
+        (["a.jpg", "--cfg-options", "alpa=1"], "Closest: 'alpha'"),
+        (["a.jpg", "--json", "-q"], "--quiet"),
+        (["a.jpg"], "a.jpg"),
+        (["-m", "x"], "No image given"),
+        (["methods", "x"], "x"),
+        (["help", "layer"], "Closest: 'layers'"),
+    ],
+)
+def test_wrong_usage(run: Run, typed: list[str], told: str) -> None:
+    result = run(*typed)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("camviz: ") and told in result.err
+    assert "Traceback" not in result.err and "╭" not in result.err
+
+
+@pytest.mark.usefixtures("asked")
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["gradcam++"], "--method gradcam++?"),
+        (["--method", "cam", "layercam", "xgradcam"], "--method cam,layercam,xgradcam?"),
+        (["--target-layers", "layer3", "layer4"], "--target-layers layer3,layer4?"),
+        (["layer4", "--target-layers", "layer3"], "--target-layers layer3,layer4?"),
+        (["--target-category", "0", "espresso"], "--target-category 0,espresso?"),
+        (["--cfg-options", "a=1", "b=2"], "repeat the option"),
+        (["--json", "methods"], "camviz methods"),
+    ],
+)
+def test_a_stray_word_is_understood(run: Run, image: str, typed: list[str], told: str) -> None:
+    result = run(*typed, image) if typed[0] != "--cfg-options" else run(image, *typed[2:])
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+
+
+def test_a_word_that_names_nothing_is_a_missing_file(asked: Asked, run: Run, image: str) -> None:
+    result = run(image, "layer9", "-m", "x")
+    assert result.code == 2
+    assert "'layer9' does not exist" in result.err
+    assert asked.model["pretrained"] is False
+    assert "'layer9' does not exist" in run(image, "layer9", "-m", "missing").err
+
+
+def test_methods(run: Run) -> None:
+    text = run("methods").out
+    objects = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
+    assert [found["name"] for found in objects] == list(METHOD_TITLES)
+    for name, title in METHOD_TITLES.items():
+        assert name in text and title in text
+
+
+def test_help_pages(run: Run) -> None:
+    listed = run("help").out
+    docs = Path(__file__).parents[2] / "camcli" / "docs"
+    for page in docs.glob("*.md"):
+        assert page.stem in listed
+        heading = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        assert heading in listed
+        assert heading in run("help", page.stem.upper()).out

@@ -1,0 +1,88 @@
+"""The command as people start it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "timm", "torchvision", "numpy", "cv2", "PIL", "pydantic")
+
+
+def camviz(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "camcli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "120", **environ},
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "stream", "told"),
+    [
+        ((), 2, "err", "--target-layers"),
+        (("--help",), 0, "out", "--target-layers"),
+        (("--version",), 0, "out", "camviz 0."),
+        (("--nope",), 2, "err", "camviz: No such option: --nope"),
+        (("pyproject.toml", "--method", "gradcm"), 2, "err", "'gradcam'"),
+        (("nowhere.jpg",), 2, "err", "'nowhere.jpg' does not exist"),
+        (("methods",), 0, "out", "gradcam++"),
+        (("help", "presets"), 0, "out", "--cfg-options"),
+    ],
+)
+def test_main_paths(arguments: tuple[str, ...], code: int, stream: str, told: str) -> None:
+    done = camviz(*arguments)
+    shown = {"out": done.stdout, "err": done.stderr}
+    assert done.returncode == code, done.stderr
+    assert told in shown.pop(stream)
+    assert shown.popitem()[1] == ""
+    assert "Traceback" not in done.stderr and "\x1b" not in done.stdout + done.stderr
+
+
+def test_no_color_is_honoured_where_colour_is_forced() -> None:
+    assert "\x1b[1m" in camviz("nowhere.jpg", FORCE_COLOR="1").stderr
+    forced = camviz("methods", FORCE_COLOR="1", NO_COLOR="1").stdout
+    assert "\x1b[3" not in forced
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version"])
+def test_help_imports_nothing_heavy(arguments: str) -> None:
+    code = (
+        "import sys; from camcli.cli.app import main; main(sys.argv[1:]); "
+        f"print(sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    # the pipe's reader is gone before the first line is written
+    command = f"({sys.executable} -m camcli methods; echo code $? >&2) | true"
+    done = subprocess.run(
+        ["sh", "-c", f"sleep 0.1; {command}"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stderr in ("code 1\n", "code 0\n")
+
+
+def test_file_names_that_are_not_utf8_come_out_as_they_went_in() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "camcli", b"no\xffwhere.jpg"],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"camviz: ") and b"\\udcff" in done.stderr

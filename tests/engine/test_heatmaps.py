@@ -1,0 +1,182 @@
+"""The Python interface: shapes, targets, fusion, smoothing, refusals."""
+
+import pytest
+import torch
+
+import camcli
+from camcli.errors import LayerError, MethodError, UnknownName, UsageError
+from camcli.methods.compose import normalise
+from camcli.registry import METHODS
+from tests.networks import Pooled, Staged, noise
+
+
+@pytest.fixture(scope="module")
+def model() -> Staged:
+    return Staged()
+
+
+def test_shapes(model: Staged) -> None:
+    inputs = noise()  # 48 x 64
+    maps = camcli.heatmaps(model, inputs, target_layers="last")
+    assert (maps.shape, maps.dtype) == ((2, 6, 8), torch.float32)
+    assert camcli.heatmaps(model, inputs, target_layers=["middle", "last"]).shape == (2, 48, 64)
+    k_each = camcli.heatmaps(model, inputs, target_layers="last", targets=[[0, 1, 2], [1, 2, 3]])
+    assert k_each.shape == (2, 3, 6, 8)
+    several = camcli.heatmaps(model, inputs, ["GradCAM", "eigen-cam"], target_layers="last")
+    assert {k: v.shape for k, v in several.items()} == {
+        "GradCAM": (2, 6, 8),
+        "eigen-cam": (2, 6, 8),
+    }
+    layers = camcli.heatmaps(
+        model, inputs, target_layers=["middle", "last"], layer_fusion="none", targets=1
+    )
+    assert {k: v.shape for k, v in layers.items()} == {"middle": (2, 12, 16), "last": (2, 6, 8)}
+
+
+def test_the_layer_and_the_targets_may_be_left_out(model: Staged) -> None:
+    inputs = noise()
+    predicted = model.eval()(inputs).argmax(1).tolist()
+    wanted = camcli.heatmaps(model, inputs, target_layers="last", targets=predicted)
+    torch.testing.assert_close(camcli.heatmaps(model, inputs), wanted)
+
+
+def test_targets_one_for_all_one_a_picture_or_k_for_each(model: Staged) -> None:
+    inputs = noise()
+    each = camcli.heatmaps(model, inputs, targets=[1, 3])
+    k_each = camcli.heatmaps(model, inputs, targets=torch.tensor([[1, 0], [2, 3]]))
+    torch.testing.assert_close(each, torch.stack([k_each[0, 0], k_each[1, 1]]))
+    torch.testing.assert_close(camcli.heatmaps(model, inputs, targets=1)[0], each[0])
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([1, 2, 3], "3 targets were given for 2 pictures"),
+        ([1, 5], r"Category 5 is not in 0\.\.4"),
+        ([-1, 0], r"Category -1 is not in 0\.\.4"),
+        ([0.5, 1.0], "Targets are indices"),
+        ([[[1]]], "Targets are indices"),
+    ],
+)
+def test_bad_targets(model: Staged, targets: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        camcli.heatmaps(model, noise(), target_layers="last", targets=targets)
+
+
+def test_several_layers_are_normalised_enlarged_and_averaged(model: Staged) -> None:
+    inputs = noise()
+    fused = camcli.heatmaps(model, inputs, target_layers=["middle", "last"], targets=1)
+    one = [
+        torch.nn.functional.interpolate(
+            normalise(camcli.heatmaps(model, inputs, target_layers=layer, targets=1))[:, None],
+            (48, 64),
+            mode="bilinear",
+        )[:, 0]
+        for layer in ("middle", "last")
+    ]
+    torch.testing.assert_close(fused, (one[0] + one[1]) / 2)
+    for how, wanted in (("max", torch.maximum(*one)), ("product", one[0] * one[1])):
+        found = camcli.heatmaps(
+            model, inputs, target_layers=["middle", "last"], targets=1, layer_fusion=how
+        )
+        torch.testing.assert_close(found, wanted)
+
+
+def test_gradcam_scales_with_the_score_and_negation_turns_it(model: Staged) -> None:
+    wanted = camcli.heatmaps(model, noise(), target_layers="last", targets=2)
+    for factor in (3.0, -1.0):
+        other = Staged()
+        with torch.no_grad():
+            other.fc.weight.mul_(factor)
+        found = camcli.heatmaps(other, noise(), target_layers="last", targets=2)
+        torch.testing.assert_close(found, wanted * factor)
+    assert wanted.min() < 0  # raw maps are signed
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "cam"])
+def test_aug_smooth_is_the_mean_of_six_views_mapped_back(model: Staged, name: str) -> None:
+    inputs = noise()
+    wanted = torch.zeros(2, 6, 8)
+    for factor in (0.9, 1.0, 1.1):
+        for flipped in (False, True):
+            views = (inputs * factor).flip(-1) if flipped else inputs * factor
+            maps = camcli.heatmaps(model, views, name, target_layers="last", targets=[1, 2])
+            wanted += (maps.flip(-1) if flipped else maps) / 6
+    found = camcli.heatmaps(
+        model, inputs, name, target_layers="last", targets=[1, 2], aug_smooth=True
+    )
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_eigen_smooth_works_for_weighted_channels_and_is_refused_for_maps(name: str) -> None:
+    inputs = torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(0))
+
+    def smoothed() -> torch.Tensor:
+        return camcli.heatmaps(
+            Pooled(), inputs, name, target_layers="features", targets=0, eigen_smooth=True
+        )
+
+    if METHODS[name].gives == "map":
+        with pytest.raises(MethodError, match=f"{name} makes a map directly"):
+            smoothed()
+        return
+    # the channels of `Pooled` are multiples of the input, so their component is the centred input
+    centred = inputs[:, 0] - inputs[:, 0].mean((1, 2), keepdim=True)
+    found = smoothed()
+    ratio = (found * centred).sum((1, 2), keepdim=True) / (centred**2).sum((1, 2), keepdim=True)
+    torch.testing.assert_close(found, ratio * centred, rtol=1e-4, atol=1e-5)
+    plain = camcli.heatmaps(Pooled(), inputs, name, target_layers="features", targets=0)
+    assert ((plain * found).sum((1, 2)) > 0).all()
+
+
+def test_randomcam_follows_its_seed_and_leaves_the_callers_alone(model: Staged) -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again, other = (
+        camcli.heatmaps(model, noise(), "randomcam", target_layers="last", seed=s)
+        for s in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_cam_needs_pooling_and_one_linear_layer() -> None:
+    with pytest.raises(MethodError, match="average pooling followed by one linear layer"):
+        camcli.heatmaps(Staged(), noise(), "cam", target_layers="middle")
+    no_linear = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+    with pytest.raises(MethodError, match="has none"):
+        camcli.heatmaps(no_linear, noise(), "cam", target_layers="0")
+
+
+def test_unknown_names_offer_the_closest(model: Staged) -> None:
+    with pytest.raises(UnknownName, match=r"'midle'.*Closest: 'middle'"):
+        camcli.heatmaps(model, noise(), target_layers="midle")
+    with pytest.raises(UnknownName, match="Closest: 'gradcam"):
+        camcli.heatmaps(model, noise(), "gradcm")
+    with pytest.raises(UsageError, match="one of mean, max, product, none"):
+        camcli.heatmaps(model, noise(), layer_fusion="median")
+
+
+def test_a_layer_without_a_grid_is_refused(model: Staged) -> None:
+    for layer in ("pool", "fc"):
+        with pytest.raises(LayerError, match=layer):
+            camcli.heatmaps(model, noise(), target_layers=layer)
+
+
+def test_inputs_must_be_a_float_batch(model: Staged) -> None:
+    for wrong in (torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(UsageError, match="float tensors"):
+            camcli.heatmaps(model, wrong)
+
+
+def test_activations_are_laid_out_as_maps(model: Staged) -> None:
+    model.eval()
+    found = camcli.activations(model, noise())
+    assert list(found) == ["last"]
+    torch.testing.assert_close(found["last"], model.last(model.middle(model.stem(noise())).relu()))
+    both = camcli.activations(model, noise(), ["stem", "middle"])
+    assert [tuple(v.shape) for v in both.values()] == [(2, 8, 24, 32), (2, 12, 12, 16)]

@@ -1,0 +1,357 @@
+"""The six laws of the engine, each with its tests."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.engine import hooks, run
+from camcli.engine.chunks import in_chunks
+from camcli.engine.hooks import record
+from camcli.engine.probe import Probe
+from camcli.engine.targets import Best, Fixed
+from camcli.errors import LayerError, ModelError
+from camcli.registry import METHODS, depends_on_category
+from tests.networks import Counting, Staged, noise
+
+LAYER = "last"
+# `Staged` is pooling and one linear layer only from its last stage on, behind a ReLU
+METHODS_ON_STAGED = [name for name in METHODS if name != "cam"]
+
+
+@contextmanager
+def spied(module: nn.Module, see: Callable[[Any, Any], None]) -> Iterator[None]:
+    handle = module.register_forward_hook(lambda _, args, output: see(args[0], output))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+# law 1: gradients begin at the target layer
+
+
+def test_nothing_below_the_target_layer_is_recorded() -> None:
+    model, seen = Staged().eval(), {}
+    with (
+        spied(model.middle[0], lambda _, out: seen.update(below=out.requires_grad)),
+        spied(model.pool, lambda _, out: seen.update(behind=out.requires_grad)),
+    ):
+        recording = record(model, noise(), [LAYER], graph=True)
+    assert seen == {"below": False, "behind": True}
+    assert recording.outputs[LAYER].is_leaf
+    assert recording.logits.requires_grad
+
+
+def test_gradients_equal_those_of_plain_autograd_at_several_layers() -> None:
+    model, inputs = Staged().eval(), noise()
+    kept: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., Tensor]:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+            kept[name] = output
+            output.retain_grad()
+            return output.clone()
+
+        return hook
+
+    for name in ("middle", LAYER):
+        model.get_submodule(name).register_forward_hook(keep(name))
+    model(inputs)[:, 3].sum().backward()
+    probe = Probe(Staged(), inputs, ["middle", LAYER], Fixed(torch.tensor([[3], [3]])), graph=True)
+    for name, output in kept.items():
+        assert output.grad is not None
+        torch.testing.assert_close(probe.get("gradients", name), output.grad)
+
+
+@pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+def test_it_works_in_every_gradient_mode(name: str, mode: Callable[[], Any]) -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), name, target_layers=LAYER)
+    with mode():
+        before = torch.is_grad_enabled()
+        model, inputs = Staged(), noise()  # in inference mode, its parameters are inference tensors
+        found = camcli.heatmaps(model, inputs, name, target_layers=LAYER)
+        assert torch.is_grad_enabled() is before
+    assert not found.is_inference()
+    assert not found.requires_grad
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
+def test_nobodys_gradients_are_touched(method: str) -> None:
+    model = Staged()
+    model.fc.weight.grad = torch.ones_like(model.fc.weight)
+    inputs = noise().requires_grad_()
+    camcli.heatmaps(model, inputs, method, target_layers=LAYER)
+    assert inputs.grad is None
+    assert model.fc.weight.grad.eq(1).all()
+    assert all(p.grad is None for n, p in model.named_parameters() if n != "fc.weight")
+
+
+def test_frozen_weights_make_no_difference() -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), target_layers=LAYER)
+    frozen = Staged().requires_grad_(False)
+    torch.testing.assert_close(camcli.heatmaps(frozen, noise(), target_layers=LAYER), wanted)
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_every_hook_must_have_fired() -> None:
+    model = Staged()
+    model.unused = nn.Conv2d(3, 3, 1)
+    with pytest.raises(LayerError, match="'unused' took no part"):
+        camcli.heatmaps(model, noise(), target_layers=["last", "unused"])
+
+
+# law 2: ablations run only what lies behind the layer
+
+
+@pytest.mark.parametrize(("model", "alone"), [(Staged(), True), (Counting(), False)])
+def test_rescoring_runs_the_tail_alone_where_the_model_allows_it(
+    model: Staged, alone: bool
+) -> None:
+    model.eval()
+    inputs = noise()
+    probe = Probe(model, inputs, [LAYER], Fixed(torch.tensor([[1], [2]])), graph=False, chunk=4)
+    maps = probe.get("activations", LAYER)[1] * torch.rand(10, 1, 6, 8)
+    assert probe.get("tail", LAYER) is alone
+
+    trunk: list[int] = []
+    with spied(model.stem, lambda x, _: trunk.append(len(x))):
+        found = probe.get("rescore", LAYER)(lambda rows: maps[rows], 10, 1)
+    assert trunk == ([1, 1, 1] if alone else [4, 4, 2])
+
+    behind = torch.relu(maps) if isinstance(model, Staged) and alone else maps
+    wanted = model.fc(behind.mean((2, 3)))[:, 2]
+    torch.testing.assert_close(found, wanted)
+
+
+def test_unchanged_maps_give_the_score_itself() -> None:
+    probe = Probe(Staged(), noise(), [LAYER], Best(), graph=False)
+    maps = probe.get("activations", LAYER)
+    for owner in range(2):
+        found = probe.get("rescore", LAYER)(lambda rows, o=owner: maps[o : o + 1], 1, owner)
+        torch.testing.assert_close(found[0], probe.get("scores")[owner])
+
+
+def test_scores_of_altered_inputs_come_in_chunks() -> None:
+    model, images = Staged().eval(), noise(7)
+    probe = Probe(model, images, [LAYER], Fixed(torch.full((7, 1), 3)), graph=False, chunk=3)
+    sizes: list[int] = []
+    with spied(model, lambda x, _: sizes.append(len(x))):
+        found = probe.get("score")(lambda rows: images[rows], 7, 0)
+    assert sizes == [7, 3, 3, 1]  # the first is the pass that everything shares
+    torch.testing.assert_close(found, model(images)[:, 3])
+
+
+# law 3: the model is left as it was found
+
+
+def _snapshot(model: nn.Module) -> list[Any]:
+    modules = [
+        (m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()
+    ]
+    parameters = [(p.requires_grad, p.grad is None, p.detach().clone()) for p in model.parameters()]
+    return [modules, parameters, [b.clone() for b in model.buffers()]]
+
+
+def _mixed() -> Staged:
+    model = Staged().train()
+    model.middle.eval()
+    model.stem[0].weight.requires_grad_(False)
+    return model
+
+
+def _assert_same(before: list[Any], after: list[Any]) -> None:
+    assert before[0] == after[0]
+    for (grad, none, value), (grad2, none2, value2) in zip(before[1], after[1], strict=True):
+        assert (grad, none) == (grad2, none2)
+        assert torch.equal(value, value2)
+    assert all(torch.equal(a, b) for a, b in zip(before[2], after[2], strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+def test_the_model_is_left_as_found(name: str) -> None:
+    model = _mixed()
+    before, random = _snapshot(model), torch.get_rng_state()
+    camcli.heatmaps(model, noise(), name)
+    _assert_same(before, _snapshot(model))
+    assert torch.equal(random, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("method", ["gradcam", "eigencam"])
+def test_the_model_is_left_as_found_when_it_raises(method: str, error: type[BaseException]) -> None:
+    model = _mixed()
+
+    def fail(*_: Any) -> None:
+        raise error("in the middle")
+
+    handle = model.fc.register_forward_hook(fail)
+    before = _snapshot(model)
+    with pytest.raises(error, match="in the middle"):
+        camcli.heatmaps(model, noise(), method, target_layers=LAYER)
+    _assert_same(before, _snapshot(model))
+    assert torch.is_grad_enabled()
+    handle.remove()
+
+
+# law 4: channels_last and inference mode where no gradient is asked for; float32 maps
+
+
+@pytest.mark.parametrize(("method", "inference"), [("gradcam", False), ("eigencam", True)])
+def test_inference_mode_and_channels_last(method: str, inference: bool) -> None:
+    model, seen = Staged(), {}
+
+    def see(x: Tensor, _: Tensor) -> None:
+        seen["inference"] = torch.is_inference_mode_enabled()
+        seen["channels_last"] = x.is_contiguous(memory_format=torch.channels_last)
+
+    with spied(model, see):
+        camcli.heatmaps(model, noise(), method, target_layers=LAYER)
+    assert seen == {"inference": inference, "channels_last": True}
+
+
+@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+def test_half_precision_weights_give_float32_maps(name: str) -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), name, target_layers=LAYER, targets=2)
+    half = Staged().to(torch.bfloat16)
+    found = camcli.heatmaps(half, noise(), name, target_layers=LAYER, targets=2)
+    assert found.dtype == torch.float32
+    both = torch.stack([wanted.flatten(), found.flatten()])
+    assert torch.corrcoef(both)[0, 1] > 0.98
+
+
+# law 5: batch equals single
+
+
+@pytest.mark.parametrize("options", [{}, {"aug_smooth": True}], ids=["plain", "aug-smooth"])
+@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+def test_batch_equals_single(name: str, options: dict[str, bool]) -> None:
+    model, inputs, targets = Staged(), noise(4), [[0, 1], [4, 2], [3, 0], [1, 1]]
+    inputs[2] *= 50
+    together = camcli.heatmaps(model, inputs, name, targets=targets, target_layers=LAYER, **options)
+    for row in range(4):
+        alone = camcli.heatmaps(
+            model,
+            inputs[row : row + 1],
+            name,
+            targets=targets[row : row + 1],
+            target_layers=LAYER,
+            **options,
+        )
+        torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
+    moved = not torch.allclose(together[:, 0], together[:, 1])
+    assert moved is depends_on_category(name)
+
+
+# law 6: batches and chunks halve when memory runs out
+
+
+def test_chunks_halve_and_go_on() -> None:
+    tried: list[tuple[int, int]] = []
+
+    def work(rows: slice) -> list[int]:
+        tried.append((rows.start, rows.stop))
+        if rows.stop - rows.start > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return list(range(rows.start, rows.stop))
+
+    assert list(chain.from_iterable(in_chunks(work, 11, 8))) == list(range(11))
+    assert tried == [(0, 8), (0, 4), (0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 11)]
+
+
+def test_one_row_that_does_not_fit_is_an_error_and_so_is_any_other() -> None:
+    def full(_: slice) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def broken(rows: slice) -> None:
+        raise RuntimeError(f"another reason at {rows}")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        in_chunks(full, 4, 4)
+    with pytest.raises(RuntimeError, match=r"another reason at slice\(0, 4"):
+        in_chunks(broken, 4, 4)
+
+
+def test_a_batch_that_does_not_fit_is_explained_in_halves() -> None:
+    model, inputs, targets = Staged(), noise(5), [4, 3, 2, 1, 0]
+    wanted = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
+
+    def fill(_: nn.Module, args: tuple[Tensor]) -> None:
+        if len(args[0]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(fill)
+    found = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
+    torch.testing.assert_close(found, wanted)
+
+
+# what several methods share
+
+
+def test_methods_share_one_forward_pass_and_one_backward_pass_a_category(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, forwards, backwards = Staged(), [], []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    plain = torch.autograd.grad
+
+    def counted(*args: Any, **options: Any) -> Any:
+        backwards.append(1)
+        return plain(*args, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", counted)
+    found = camcli.heatmaps(
+        model,
+        noise(),
+        METHODS_ON_STAGED,
+        target_layers=["middle", LAYER],
+        targets=[[0, 1, 2], [2, 3, 4]],
+    )
+    assert (len(forwards), len(backwards)) == (1, 3)
+    for name in METHODS_ON_STAGED:
+        alone = camcli.heatmaps(
+            model, noise(), name, target_layers=["middle", LAYER], targets=[[0, 1, 2], [2, 3, 4]]
+        )
+        torch.testing.assert_close(found[name], alone)
+
+
+def test_without_gradient_methods_there_is_no_backward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.autograd, "grad", lambda *_: pytest.fail("a backward pass"))
+    camcli.heatmaps(Staged(), noise(), ["eigencam", "randomcam"], target_layers=LAYER)
+
+
+def test_a_model_that_returns_something_else_is_named() -> None:
+    class Pair(Staged):
+        def forward(self, x: Tensor) -> Any:
+            return {"logits": super().forward(x)}
+
+    with pytest.raises(ModelError, match="returned a dict"):
+        camcli.heatmaps(Pair(), noise(), target_layers=LAYER)
+    with pytest.raises(ModelError, match=r"shape \[2, 16, 6, 8\]"):
+        hooks.logits_of(torch.zeros(2, 16, 6, 8))
+    assert hooks.logits_of(torch.zeros(2, dtype=torch.float16)).shape == (2, 1)
+    assert hooks.logits_of(torch.zeros(2, 7, 1, 1)).shape == (2, 7)
+
+
+def test_the_default_layer_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    plain = run.default_layer
+
+    def counted(*args: Any) -> Any:
+        calls.append(1)
+        return plain(*args)
+
+    monkeypatch.setattr(run, "default_layer", counted)
+    model = Staged()
+    for _ in range(3):
+        camcli.heatmaps(model, noise())
+    assert len(calls) == 1

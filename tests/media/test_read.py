@@ -1,0 +1,321 @@
+import io
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.errors import ImageError, UsageError
+from camcli.media.read import picture_from, read_picture
+from camcli.records import Picture, Source
+
+FORMATS = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
+LOSSLESS = {"png": {}, "bmp": {}, "tiff": {}, "webp": {"lossless": True}}
+
+
+def scene(height: int = 40, width: int = 64) -> NDArray[np.uint8]:
+    """Four flat quarters of different colour, the upper left one red."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2] = (250, 10, 10)
+    pixels[: height // 2, width // 2 :] = (10, 250, 10)
+    pixels[height // 2 :, : width // 2] = (10, 10, 250)
+    pixels[height // 2 :, width // 2 :] = (240, 240, 240)
+    return pixels
+
+
+def saved(image: Image.Image, path: Path, **options: object) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def pixels_of(path: Path) -> NDArray[np.uint8]:
+    return read_picture(Source(path)).pixels
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_is_read(tmp_path: Path, suffix: str) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / f"a.{suffix}", **LOSSLESS.get(suffix, {}))
+    pixels = pixels_of(path)
+    assert pixels.dtype == np.uint8 and pixels.shape == (40, 64, 3)
+    # away from the borders, where JPEG rings
+    for y, x in ((8, 8), (8, 56), (32, 8), (32, 56)):
+        assert np.abs(pixels[y, x].astype(int) - scene()[y, x]).max() <= (
+            0 if suffix in LOSSLESS else 8
+        )
+
+
+def test_source_and_size_are_kept(tmp_path: Path) -> None:
+    source = Source(saved(Image.fromarray(scene()), tmp_path / "a.png"), Path("sub"))
+    picture = read_picture(source)
+    assert picture.source == source and picture.size == (40, 64)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    # what a camera held in each way stores, so that turning it makes the scene upright again
+    upright = Image.fromarray(scene())
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.rotate(180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.rotate(90, expand=True),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.rotate(-90, expand=True),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(stored, tmp_path / f"a.{suffix}", exif=exif)
+    pixels = pixels_of(path).astype(int)
+    assert pixels.shape == (40, 64, 3)
+    for y, x in ((8, 8), (8, 56), (32, 8), (32, 56)):
+        assert np.abs(pixels[y, x] - scene()[y, x]).max() <= 12
+    with Image.open(path) as opened:
+        assert np.array_equal(picture_from(opened).pixels, pixels)
+
+
+def test_damaged_exif_does_not_hide_the_picture(tmp_path: Path) -> None:
+    path = saved(
+        Image.fromarray(scene()), tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09"
+    )
+    assert pixels_of(path).shape == (40, 64, 3)
+
+
+def test_alpha_lies_over_white(tmp_path: Path) -> None:
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[..., 0], rgba[..., 3] = 200, [0, 51, 255]
+    path = saved(Image.fromarray(rgba), tmp_path / "a.png")
+    expected = [[255, 255, 255], [244, 204, 204], [200, 0, 0]]
+    assert np.abs(pixels_of(path)[0].astype(int) - expected).max() <= 1
+    grey = Image.fromarray(rgba[..., 0])
+    grey.putalpha(Image.fromarray(rgba[..., 3]))
+    assert grey.mode == "LA"
+    path = saved(grey, tmp_path / "la.png")
+    assert np.abs(pixels_of(path)[1].astype(int).T - [255, 244, 200]).max() <= 1
+
+
+def test_transparency_of_palette_grey_and_rgb_pngs(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.putpixel((1, 0), 1)
+    one = saved(palette, tmp_path / "index.png", transparency=1)
+    assert pixels_of(one).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    shades = saved(palette, tmp_path / "bytes.png", transparency=b"\xff\x00")
+    assert pixels_of(shades).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+    rgb = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8))
+    trns = saved(rgb, tmp_path / "rgb.png", transparency=(1, 2, 3))
+    assert pixels_of(trns).tolist() == [[[255, 255, 255], [4, 5, 6]]]
+    grey = Image.fromarray(np.array([[7, 9]], np.uint8))
+    trns = saved(grey, tmp_path / "grey.png", transparency=7)
+    assert pixels_of(trns).tolist() == [[[255] * 3, [9] * 3]]
+
+
+def test_palette_grey_and_one_bit(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.array([[0, 100, 255]], np.uint8))
+    assert pixels_of(saved(grey, tmp_path / "l.png"))[0, :, 1].tolist() == [0, 100, 255]
+    bits = grey.point(lambda v: 255 * (v > 50), "1")
+    assert pixels_of(saved(bits, tmp_path / "1.png")).tolist() == [[[0] * 3, [255] * 3, [255] * 3]]
+    palette = Image.fromarray(scene()).quantize(4)
+    assert np.abs(pixels_of(saved(palette, tmp_path / "p.png")).astype(int) - scene()).max() <= 4
+
+
+def test_cmyk_as_adobe_writes_it(tmp_path: Path) -> None:
+    cmyk = Image.new("CMYK", (16, 16), (0, 255, 255, 0))  # no cyan: red
+    for path in (tmp_path / "a.jpg", tmp_path / "a.tif"):
+        red, green, blue = pixels_of(saved(cmyk, path))[8, 8].astype(int)
+        assert red > 245 and green < 10 and blue < 10
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_grey_is_scaled_by_its_range(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, 257 * 3, 257 * 128, 65535]], np.uint16)
+    path = saved(Image.fromarray(values), tmp_path / f"a.{suffix}")
+    assert pixels_of(path)[0, :, 0].tolist() == [0, 3, 128, 255]
+
+
+def test_big_endian_sixteen_bit(tmp_path: Path) -> None:
+    image = Image.frombytes("I;16B", (2, 1), np.array([0, 257 * 200], ">u2").tobytes())
+    assert pixels_of(saved(image, tmp_path / "a.tif"))[0, :, 2].tolist() == [0, 200]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 100, 255]], np.int32), [0, 100, 255]),
+        (np.array([[0, 257 * 9, 65535]], np.int32), [0, 9, 255]),
+        (np.array([[-10, 0, 10]], np.int32), [0, 128, 255]),
+        (np.array([[7, 7, 7]], np.int32), [7, 7, 7]),
+        (np.array([[-7, -7, -7]], np.int32), [0, 0, 0]),
+        (np.array([[0, 0.2, 1]], np.float32), [0, 51, 255]),
+        (np.array([[0, 20.4, 200]], np.float32), [0, 20, 200]),
+        (np.array([[0, np.nan, 1]], np.float32), [0, 0, 255]),
+        (np.array([[-2, 0, 2]], np.float32), [0, 128, 255]),
+    ],
+)
+def test_integer_and_float_pictures(
+    tmp_path: Path, values: NDArray[np.float32], expected: list[int]
+) -> None:
+    pixels = pixels_of(saved(Image.fromarray(values), tmp_path / "a.tif"))
+    assert pixels[0, :, 0].tolist() == expected
+
+
+def test_first_frame_of_a_gif(tmp_path: Path) -> None:
+    first = Image.fromarray(scene())
+    path = tmp_path / "a.gif"
+    first.save(path, save_all=True, append_images=[first.rotate(180)])
+    assert pixels_of(path)[5, 5, 0] > 240
+
+
+def test_unreadable_files_say_why(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "program.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    cases = {
+        "none.jpg": "there is no such file",
+        "empty.jpg": "it is empty",
+        "text.jpg": "it is no image",
+        "program.jpg": "EPS is a program",
+        ".": "it is a folder",
+    }
+    for name, reason in cases.items():
+        with pytest.raises(ImageError, match=reason) as caught:
+            read_picture(Source(tmp_path / name))
+        assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_truncated_file_is_an_error_never_grey_pixels(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (48, 48, 3), np.uint8)
+    whole = saved(Image.fromarray(noise), tmp_path / f"whole.{suffix}").read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    expected = pixels_of(tmp_path / f"whole.{suffix}")
+    for share in (0.02, 0.1, 0.3, 0.5, 0.8, 0.95):
+        cut.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ImageError, match=f"Cannot read '.*cut.{suffix}'"):
+            read_picture(Source(cut))
+    for missing in range(1, 12):
+        cut.write_bytes(whole[:-missing])
+        try:
+            assert np.array_equal(pixels_of(cut), expected)
+        except ImageError as error:
+            assert str(cut) in str(error)
+
+
+def test_damaged_bytes_never_raise_anything_else(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    for suffix in FORMATS:
+        whole = np.frombuffer(
+            saved(Image.fromarray(scene()), tmp_path / f"a.{suffix}").read_bytes(), np.uint8
+        )
+        for _ in range(40):
+            damaged = whole.copy()
+            damaged[draw.integers(0, min(len(whole), 400), 4)] = draw.integers(0, 255, 4)
+            path = tmp_path / f"damaged.{suffix}"
+            path.write_bytes(damaged.tobytes())
+            try:
+                assert pixels_of(path).ndim == 3
+            except ImageError as error:
+                assert str(path) in str(error)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    assert pixels_of(path).shape == (40, 64, 3)  # Pillow only warns up to twice the limit
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="too many pixels"):
+        read_picture(Source(path))
+
+
+def test_warning_filters_survive_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # so that each reading warns
+    before = list(warnings.filters)
+    failed: list[Exception] = []
+
+    def read_many() -> None:
+        try:
+            for _ in range(50):
+                pixels_of(path)
+        except ImageError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=read_many) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and warnings.filters == before
+
+
+def test_pictures_from_python_all_look_alike(tmp_path: Path) -> None:
+    pixels = scene()
+    path = saved(Image.fromarray(pixels), tmp_path / "a.png")
+    floats = pixels.astype(np.float32) / 255
+    opaque = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    alike = [
+        path,
+        str(path),
+        Source(path),
+        Image.fromarray(pixels),
+        pixels,
+        pixels[:, ::-1][:, ::-1],
+        floats,
+        floats.astype(np.float64),
+        opaque,
+        torch.from_numpy(pixels).permute(2, 0, 1),
+        torch.from_numpy(floats).permute(2, 0, 1).requires_grad_(),
+        Picture(pixels),
+    ]
+    for value in alike:
+        assert np.array_equal(picture_from(value).pixels, pixels)
+
+
+def test_grey_and_half_precision_and_transparent_values() -> None:
+    grey = np.array([[0, 51, 255]], np.uint8)
+    for value in (grey, grey[..., None], torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+        assert picture_from(value).pixels.tolist() == [[[0] * 3, [51] * 3, [255] * 3]]
+    half = torch.full((3, 2, 2), 0.5, dtype=torch.bfloat16)
+    assert (picture_from(half).pixels == 128).all()
+    clear = np.zeros((1, 1, 4))
+    assert picture_from(clear).pixels.tolist() == [[[255, 255, 255]]]
+
+
+def test_a_picture_does_not_change_with_the_callers_array() -> None:
+    frame = scene()
+    picture = picture_from(frame)
+    frame[:] = 0
+    assert picture.pixels.max() == 250
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.zeros((3, 8, 8), np.uint8), r"shape \(3, 8, 8\)"),
+        (np.zeros((0, 8, 3), np.uint8), "shape"),
+        (np.zeros((2, 8, 8, 3), np.uint8), "shape"),
+        (np.zeros((8, 8, 3), np.int64), "not int64"),
+        (np.full((8, 8, 3), -2.1), "not -2.1 to -2.1"),
+        (np.full((8, 8, 3), np.nan), "0 to 1"),
+        (torch.zeros(8, 8, 3), "shape"),
+        (3, "not int"),
+    ],
+)
+def test_values_that_are_no_picture(value: object, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        picture_from(value)  # type: ignore[arg-type]
+
+
+def test_a_lazily_opened_damaged_picture_is_an_image_error() -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(
+        file, "png"
+    )
+    with Image.open(io.BytesIO(file.getvalue()[:3000])) as image, pytest.raises(ImageError):
+        picture_from(image)

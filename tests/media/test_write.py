@@ -1,0 +1,216 @@
+import errno
+import os
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.errors import OutputError, UnknownName
+from camcli.media.write import (
+    PICTURE_SUFFIXES,
+    check_writable,
+    output_name,
+    write_map,
+    write_picture,
+)
+from camcli.records import Source
+
+
+def name(path: str, label: str = "cat", **options: str | None) -> str:
+    return str(output_name(Source(Path(path)), "gradcam", 3, label, **options))
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def scene() -> NDArray[np.uint8]:
+    y, x = np.mgrid[:40, :64].astype(np.uint8)
+    return np.dstack([x * 4, y * 6, x + y])
+
+
+@pytest.mark.parametrize(
+    ("path", "format", "expected"),
+    [
+        ("in/a.jpg", None, "a_gradcam_3-cat.jpg"),
+        ("in/a.JPEG", None, "a_gradcam_3-cat.JPEG"),
+        ("a.b.tiff", None, "a.b_gradcam_3-cat.tiff"),
+        ("a.gif", None, "a.gif_gradcam_3-cat.jpg"),
+        ("a.gif", "png", "a.gif_gradcam_3-cat.png"),
+        ("a.png", "jpg", "a.png_gradcam_3-cat.jpg"),
+        ("a.jpg", "jpg", "a_gradcam_3-cat.jpg"),
+        ("a.JPEG", "jpg", "a_gradcam_3-cat.JPEG"),
+        ("a.jpg", ".JPEG", "a_gradcam_3-cat.jpg"),
+        ("a.jpg", "PNG", "a.jpg_gradcam_3-cat.png"),
+        ("photo", None, "photo_gradcam_3-cat.jpg"),
+        (".jpg", None, ".jpg_gradcam_3-cat.jpg"),
+    ],
+)
+def test_names(path: str, format: str | None, expected: str) -> None:  # noqa: A002
+    assert name(path, format=format) == expected
+
+
+def test_unknown_format_is_refused() -> None:
+    with pytest.raises(UnknownName, match=r"'jpgg'.*'jpg'"):
+        name("a.png", format="jpgg")
+
+
+@pytest.mark.parametrize("format", [None, "jpg", "png"])
+def test_siblings_never_share_a_name(format: str | None) -> None:  # noqa: A002
+    suffixes = (*PICTURE_SUFFIXES, ".gif", ".JPG", ".ppm")
+    names = {name("a" + suffix, format=format) for suffix in suffixes}
+    assert len(names) == len(suffixes)
+
+
+def test_layer_and_folder_are_part_of_the_name() -> None:
+    source = Source(Path("photos/pets/a.jpg"), Path("pets"))
+    path = output_name(source, "gradcam++", 3, "cat", layer="blocks.11.norm1")
+    assert path == Path("pets/a_gradcam++_blocks.11.norm1_3-cat.jpg")
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("tabby, tabby cat", "a_gradcam_3-tabby.jpg"),
+        ("espresso  maker\n", "a_gradcam_3-espresso_maker.jpg"),
+        ('a/b\\c:d*e?f"g<h>i|j', "a_gradcam_3-a_b_c_d_e_f_g_h_i_j.jpg"),
+        ("../../etc/passwd", "a_gradcam_3-.._.._etc_passwd.jpg"),
+        ("red\x1b[31m\x00\u202e\u200b\ud800", "a_gradcam_3-red_[31m____.jpg"),
+        ("cafe\u0301 \u732b \U0001f408", "a_gradcam_3-caf\u00e9_\u732b_\U0001f408.jpg"),
+        ("", "a_gradcam_3.jpg"),
+        (" , cat", "a_gradcam_3.jpg"),
+        ("potter's wheel", "a_gradcam_3-potter's_wheel.jpg"),
+    ],
+)
+def test_labels_are_made_safe(label: str, expected: str) -> None:
+    assert name("a.jpg", label) == expected
+
+
+def test_names_are_bounded_and_stay_different(tmp_path: Path) -> None:
+    stems = ["猫" * 83, "猫" * 82 + "犬", "x" * 251, "x" * 250 + "y", "\udcff" * 200]
+    for layer in (None, "features." * 40 + "conv1", "features." * 40 + "conv2"):
+        names = [name(stem + ".jpg", "dog " * 100, layer=layer) for stem in stems]
+        assert len(set(names)) == len(stems)
+        assert all(len(os.fsencode(n + ".npy")) <= 255 for n in names)
+        write_picture(scene(), tmp_path / names[0])
+    layers = {name("a.jpg", layer="features." * 40 + end) for end in ("conv1", "conv2")}
+    assert len(layers) == 2
+
+
+def test_names_are_composed_and_repeatable() -> None:
+    decomposed = unicodedata.normalize("NFD", "Änderung")
+    assert name("a.jpg", decomposed) == name("a.jpg", "Änderung")
+    assert name("a.jpg", "x" * 300) == name("a.jpg", "x" * 300)
+
+
+@pytest.mark.parametrize("suffix", PICTURE_SUFFIXES)
+def test_pictures_come_back_as_written(tmp_path: Path, suffix: str) -> None:
+    path, again = tmp_path / "new" / "folder" / f"a{suffix}", tmp_path / f"b{suffix}"
+    write_picture(scene(), path)
+    write_picture(scene(), again)
+    assert path.read_bytes() == again.read_bytes()
+    with Image.open(path) as image:
+        assert image.format == PICTURE_SUFFIXES[suffix]
+        difference = np.abs(np.asarray(image).astype(int) - scene())
+    lossy = PICTURE_SUFFIXES[suffix] in ("JPEG", "WEBP")
+    assert difference.mean() < (3 if lossy else 1e-9)
+    assert names_in(path.parent) == [path.name]
+
+
+def test_jpeg_keeps_the_colour_of_every_pixel(tmp_path: Path) -> None:
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2], stripes[:, 1::2] = (255, 0, 0), (0, 0, 255)
+    write_picture(stripes, tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert np.abs(np.asarray(image).astype(int) - stripes).mean() < 12
+
+
+def test_maps_come_back_as_written(tmp_path: Path) -> None:
+    values = np.array([[-1.5, np.nan], [2, 3]], np.float32)
+    write_map(values, tmp_path / "sub" / "a.npy")
+    read = np.load(tmp_path / "sub" / "a.npy")
+    assert read.dtype == np.float32 and np.array_equal(read, values, equal_nan=True)
+
+
+def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").touch()
+    write_picture(scene(), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_unwritable_places_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    for path, reason in (
+        (tmp_path / "file" / "a.jpg", "Not a directory|File exists"),
+        (tmp_path / "folder.jpg", "Is a directory"),
+        (tmp_path / ("x" * 300 + ".jpg"), "name too long"),
+        (tmp_path / "a.xyz", "suffix is one of .jpg"),
+        (tmp_path / "a\0b.jpg", "null"),
+    ):
+        with pytest.raises(OutputError, match=reason) as caught:
+            write_picture(scene(), path)
+        assert repr(str(path)) in str(caught.value)
+    assert names_in(tmp_path) == ["file", "folder.jpg"]
+
+
+def test_what_a_format_cannot_hold_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(
+        OutputError, match="at most 65500 pixels an edge, and the picture has 70000"
+    ):
+        write_picture(np.zeros((1, 70_000, 3), np.uint8), tmp_path / "a.jpg")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_cut_off_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "a.png"
+    write_picture(scene(), path)
+    before = path.read_bytes()
+
+    def save_half(_: Image.Image, file: object, *_rest: object, **_more: object) -> None:
+        file.write(b"half a picture")  # type: ignore[attr-defined]
+        raise error
+
+    monkeypatch.setattr(Image.Image, "save", save_half)
+    wanted = OutputError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted):
+        write_picture(scene(), path)
+    assert names_in(tmp_path) == ["a.png"] and path.read_bytes() == before
+
+
+def test_check_writable_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    check_writable(tmp_path / "not" / "yet")
+    assert names_in(tmp_path) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OutputError, match="file"):
+            check_writable(folder)
+    with pytest.raises(OutputError, match="name too long"):
+        check_writable(tmp_path / ("x" * 300))
+
+
+def test_check_writable_finds_places_that_take_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(OutputError, match="Read-only"):
+        check_writable(tmp_path / "new")
+
+
+def test_check_writable_takes_a_folder_relative_to_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_writable(Path("camviz-out"))
+    check_writable(Path())
+    assert names_in(tmp_path) == []

@@ -1,0 +1,182 @@
+"""Every method against values worked out by hand, and against a slow replica from its paper."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import camcli
+from camcli.methods import compose
+from camcli.registry import METHOD_TITLES, METHODS
+from tests.networks import Pooled
+
+X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+# on `Pooled`, for category 0 and the input X; the channels are X and 2X, the gradients 3/4 and -1/4
+BY_HAND = {
+    "gradcam": 0.75 * X - 0.25 * 2 * X,
+    # alpha = 1 / (2 + sum(X) * 3/4) for the first channel; the second has negative gradients
+    "gradcam++": 4 * 0.75 / (2 + 10 * 0.75) * X,
+    "xgradcam": 0.75 * X - 0.25 * 2 * X,
+    "layercam": 0.75 * X,
+    "hirescam": 0.75 * X - 0.25 * 2 * X,
+    # the channels (1, 2) * (X - mean) lie on one line
+    "eigencam": 5**0.5 * (X - 2.5),
+    "eigengradcam": (0.75**2 + 0.5**2) ** 0.5 * (X - 2.5),
+    "cam": 3 * X - 2 * X,
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_value_worked_out_by_hand(name: str) -> None:
+    found = camcli.heatmaps(Pooled(), X.view(1, 1, 2, 2), name, target_layers="features", targets=0)
+    if name == "randomcam":
+        weights = torch.rand(2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+        wanted = weights[0] * X + weights[1] * 2 * X
+    else:
+        wanted = BY_HAND[name]
+    torch.testing.assert_close(found[0], wanted, rtol=2e-6, atol=1e-5)
+
+
+def _per_channel(weight: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np.ndarray]:
+    def replica(a: np.ndarray, g: np.ndarray) -> np.ndarray:
+        out = np.zeros(a.shape[1:])
+        for k in range(len(a)):
+            out += weight(a[k], g[k]) * a[k]
+        return out
+
+    return replica
+
+
+def _plus_plus_weight(a: np.ndarray, g: np.ndarray) -> float:
+    total = 0.0
+    for i in np.ndindex(a.shape):
+        alpha = g[i] ** 2 / (2 * g[i] ** 2 + a.sum() * g[i] ** 3 + 1e-6)
+        total += alpha * max(g[i], 0)
+    return total
+
+
+def _per_place(value: Callable[[float, float], float]) -> Callable[..., np.ndarray]:
+    def replica(a: np.ndarray, g: np.ndarray) -> np.ndarray:
+        out = np.zeros(a.shape[1:])
+        for k, i, j in np.ndindex(a.shape):
+            out[i, j] += value(a[k, i, j], g[k, i, j])
+        return out
+
+    return replica
+
+
+def _component(m: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    rows = m.reshape(len(m), -1).T
+    rows = rows - rows.mean(0)
+    projection = rows @ np.linalg.svd(rows, full_matrices=False)[2][0]
+    return (projection * np.sign(projection @ strength.reshape(-1))).reshape(m.shape[1:])
+
+
+def _random(a: np.ndarray, g: np.ndarray) -> np.ndarray:
+    del g
+    draws = torch.rand(len(a), generator=torch.Generator().manual_seed(0)).numpy() * 2 - 1
+    return np.einsum("c,chw->hw", draws, a)
+
+
+REPLICAS: dict[str, Callable[..., np.ndarray]] = {
+    "gradcam": _per_channel(lambda _, g: float(np.mean(g))),
+    "gradcam++": _per_channel(_plus_plus_weight),
+    "xgradcam": _per_channel(lambda a, g: float((a * g).sum() / (a.sum() + 1e-7))),
+    "layercam": _per_place(lambda a, g: max(g, 0) * a),
+    "hirescam": _per_place(lambda a, g: g * a),
+    "eigencam": lambda a, g: _component(a, np.sqrt((a**2).sum(0))),  # noqa: ARG005
+    "eigengradcam": lambda a, g: _component(a * g, (a * g).sum(0)),
+    # CAM's weights are one number a channel: here the gradients' sum, as behind average pooling
+    "cam": _per_channel(lambda _, g: float(np.sum(g))),
+    "randomcam": _random,
+}
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 3, 4), (2, 3, 5, 4)], ids=["c<hw", "c>hw"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_slow_replica_on_random_tensors(name: str, shape: tuple[int, ...]) -> None:
+    draw = torch.Generator().manual_seed(3)
+    tensors = {
+        "activations": torch.rand(shape, generator=draw),
+        "gradients": torch.randn(shape, generator=draw),
+    }
+    tensors["class_weights"] = tensors["gradients"].sum((2, 3))
+    method = METHODS[name]
+    found = method.function(*(tensors[e] for e in method.evidence))
+    if method.gives == "weighted activations":
+        found = compose.channel_sum(found)
+    for row in range(len(found)):
+        arrays = (tensors[e][row].double().numpy() for e in ("activations", "gradients"))
+        np.testing.assert_allclose(found[row], REPLICAS[name](*arrays), rtol=1e-4, atol=1e-4)
+
+
+def test_the_static_list_of_methods_is_the_registry() -> None:
+    assert set(METHOD_TITLES) == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_names_its_source_in_one_line(name: str) -> None:
+    summary = METHODS[name].summary
+    assert name == "randomcam" or "arXiv" in summary or "10." in summary
+    assert "[b c h w]" in summary
+
+
+def _map(*rows: list[float]) -> Tensor:
+    return torch.tensor(rows)
+
+
+def test_normalise_clips_below_and_spans_0_to_1() -> None:
+    found = compose.normalise(_map([-2.0, 0.0], [1.0, 4.0]))
+    torch.testing.assert_close(found, _map([0.0, 0.0], [0.25, 1.0]))
+    found = compose.normalise(_map([2.0, 3.0], [4.0, 6.0]))
+    torch.testing.assert_close(found, _map([0.0, 0.25], [0.5, 1.0]))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 3.0, torch.nan, torch.inf])
+def test_normalise_gives_zeros_for_an_empty_map(value: float) -> None:
+    maps = torch.full((2, 3, 3), value)
+    maps[1] = torch.arange(9.0).view(3, 3)  # a neighbour is not affected
+    found = compose.normalise(maps)
+    assert not found[0].any()
+    torch.testing.assert_close(found[1], maps[1] / 8)
+
+
+def test_normalise_keeps_a_tiny_map_and_drops_rounding_noise() -> None:
+    tiny = torch.arange(4.0).view(2, 2) * 1e-30
+    torch.testing.assert_close(compose.normalise(tiny), torch.arange(4.0).view(2, 2) / 3)
+    assert not compose.normalise(_map([1.0, 1.0], [1.0, 1.0 + 1e-7])).any()
+
+
+def test_enlarging_has_half_pixel_centres() -> None:
+    found = compose.enlarge(_map([0.0, 1.0]), (1, 8))
+    torch.testing.assert_close(found[0], torch.tensor([0, 0, 1, 3, 5, 7, 8, 8]) / 8)
+
+
+@pytest.mark.parametrize(("how", "wanted"), [("mean", 0.5), ("max", 1.0), ("product", 0.0)])
+def test_fusion_normalises_each_layer_first(how: compose.Fusion, wanted: float) -> None:
+    small = _map([0.0, 1.0], [0.0, 1.0]) * 1000
+    large = torch.zeros(4, 4)
+    large[:, :2] = 1e-3
+    fused = compose.fuse([small, large], (4, 4), how)
+    assert fused[0, 0] == fused[0, 3] == wanted
+
+
+def test_first_component_has_its_sign_from_the_strength() -> None:
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn(3, 4, 5, 6, generator=draw)
+    strength = torch.rand(3, 5, 6, generator=draw)
+    found = compose.first_component(maps, strength)
+    assert ((found * strength).sum((1, 2)) >= 0).all()
+    torch.testing.assert_close(compose.first_component(-maps, strength), found)
+
+
+def test_first_component_of_a_bad_picture_spares_its_neighbours() -> None:
+    maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    alone = compose.first_component(maps[1:], maps[1:].norm(dim=1))
+    maps[0, 1, 2, 3] = torch.nan
+    found = compose.first_component(maps, maps.nan_to_num().norm(dim=1))
+    assert found[0].isnan().all()
+    torch.testing.assert_close(found[1:], alone)

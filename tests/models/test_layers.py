@@ -1,0 +1,362 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from camcli.errors import LayerError, ModelError, UnknownName
+from camcli.models.layers import TargetLayer, default_layer, find_layer, survey
+from camcli.models.layout import Layout, to_maps
+
+Build = Callable[[], nn.Module]
+Shape = tuple[int, int, int]
+
+timm_model = partial(partial, timm.create_model)
+tv_model = partial(partial, torchvision.models.get_model, weights=None)
+
+VIT = {"img_size": 64, "depth": 2, "embed_dim": 48}
+SWIN = {"img_size": 64, "window_size": 4, "embed_dim": 24, "depths": (1, 2), "num_heads": (2, 4)}
+TV_VIT = {"image_size": 64, "patch_size": 16, "num_layers": 2, "num_heads": 2}
+TV_SWIN = {"patch_size": [4, 4], "embed_dim": 24, "depths": [1, 2], "num_heads": [2, 4]}
+SMALL_VIT = partial(timm_model, "vit_tiny_patch16_224", **VIT)
+SMALL_MOBILENET = timm_model("mobilenetv3_small_050")
+
+DEFAULTS: list[tuple[Build, Shape, str, Layout]] = [
+    (timm_model("test_resnet"), (3, 160, 160), "layer4", Layout("nchw", (5, 5))),
+    (timm_model("test_resnet", in_chans=1), (1, 160, 96), "layer4", Layout("nchw", (5, 3))),
+    (timm_model("test_convnext"), (3, 160, 160), "stages", Layout("nchw", (5, 5))),
+    (timm_model("test_efficientnet"), (3, 96, 160), "bn2", Layout("nchw", (3, 5))),
+    (SMALL_MOBILENET, (3, 128, 128), "blocks", Layout("nchw", (4, 4))),
+    (SMALL_MOBILENET, (3, 192, 128), "blocks", Layout("nchw", (6, 4))),
+    (
+        timm_model("densenet121", block_config=(2, 2)),
+        (3, 64, 64),
+        "features",
+        Layout("nchw", (8, 8)),
+    ),
+    (timm_model("test_vit"), (3, 160, 160), "blocks.5.norm1", Layout("tokens", (10, 10), 1)),
+    (
+        timm_model("test_vit", dynamic_img_size=True),
+        (3, 160, 96),
+        "blocks.5.norm1",
+        Layout("tokens", (10, 6), 1),
+    ),
+    # average pooling behind one register token; attention pooling
+    (timm_model("test_vit2"), (3, 160, 160), "blocks", Layout("tokens", (10, 10), 1)),
+    (timm_model("test_vit3"), (3, 160, 160), "norm", Layout("tokens", (10, 10), 1)),
+    (SMALL_VIT(), (3, 64, 64), "blocks.1.norm1", Layout("tokens", (4, 4), 1)),
+    (SMALL_VIT(global_pool="avg"), (3, 64, 64), "blocks", Layout("tokens", (4, 4), 1)),
+    (
+        timm_model("deit_tiny_distilled_patch16_224", **VIT),
+        (3, 64, 64),
+        "blocks.1.norm1",
+        Layout("tokens", (4, 4), 2),
+    ),
+    (
+        timm_model("cait_xxs24_224", **VIT),
+        (3, 64, 64),
+        "blocks_token_only.1.norm1",
+        Layout("tokens", (4, 4), 1),
+    ),
+    (
+        timm_model("swin_tiny_patch4_window7_224", **SWIN),
+        (3, 64, 64),
+        "norm",
+        Layout("nhwc", (8, 8)),
+    ),
+    (tv_model("resnet18"), (3, 160, 96), "layer4", Layout("nchw", (5, 3))),
+    (tv_model("mobilenet_v3_small"), (3, 128, 192), "features", Layout("nchw", (4, 6))),
+    (tv_model("squeezenet1_1"), (3, 96, 96), "features", Layout("nchw", (5, 5))),
+    # its classifier is all zero
+    (
+        partial(torchvision.models.VisionTransformer, hidden_dim=16, mlp_dim=32, **TV_VIT),
+        (3, 64, 64),
+        "encoder.layers.encoder_layer_1.ln_1",
+        Layout("tokens", (4, 4), 1),
+    ),
+    (
+        partial(torchvision.models.SwinTransformer, window_size=[4, 4], **TV_SWIN),
+        (3, 64, 96),
+        "norm",
+        Layout("nhwc", (8, 12)),
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize(("build", "shape", "name", "layout"), DEFAULTS)
+def test_default_layer_shows_where_the_picture_changes(
+    build: Build, shape: Shape, name: str, layout: Layout
+) -> None:
+    module = build().eval()
+    target = default_layer(module, shape)
+    assert (target.name, target.layout) == (name, layout)
+    h, w = layout.grid
+    assert f"the last {h}x{w} grid on which the score depends everywhere" in target.reason
+    for (down, right), (y, x) in zip(
+        CORNERS, _centres_of_change(module, shape, target), strict=True
+    ):
+        assert (y > 0.5, x > 0.5) == (down, right), (y, x)
+
+
+CORNERS = [(down, right) for down in (False, True) for right in (False, True)]
+
+
+def _changes(
+    module: nn.Module, target: TargetLayer, shape: Shape, places: list[tuple[slice, slice]]
+) -> Tensor:
+    """Brightens one place an image: how much the activations change by it.  -> [places h w]"""
+    inputs = torch.randn(1, *shape).repeat(1 + len(places), 1, 1, 1)
+    for image, (rows, columns) in zip(inputs[1:], places, strict=True):
+        image[:, rows, columns] += 3
+    outputs: list[Tensor] = []
+    layer = module.get_submodule(target.name)
+    keep = layer.register_forward_hook(lambda _, __, output: outputs.append(output.clone()))
+    with keep, torch.inference_mode():
+        module(inputs)
+    maps = to_maps(outputs[0], target.layout)
+    return (maps[1:] - maps[:1]).abs().sum(1)
+
+
+def _centres_of_change(
+    module: nn.Module, shape: Shape, target: TargetLayer
+) -> list[tuple[float, float]]:
+    """Brightens each corner: the change's centre of mass, as shares of height and width."""
+    height, width = shape[1] // 3, shape[2] // 3
+    places = [
+        (
+            slice(-height, None) if down else slice(height),
+            slice(-width, None) if right else slice(width),
+        )
+        for down, right in CORNERS
+    ]
+    changes = _changes(module, target, shape, places)
+    changes /= changes.sum((1, 2), keepdim=True)
+    y, x = ((torch.arange(n) + 0.5) / n for n in target.layout.grid)
+    return list(zip((changes.sum(2) @ y).tolist(), (changes.sum(1) @ x).tolist(), strict=True))
+
+
+TOKENS = [(build, shape) for build, shape, _, layout in DEFAULTS if layout.kind == "tokens"]
+
+
+@pytest.mark.parametrize(("build", "shape"), TOKENS)
+def test_a_bright_patch_changes_its_own_token_most(build: Build, shape: Shape) -> None:
+    # a prefix cut off at the wrong end moves every token by one, which corners do not show
+    module = build().eval()
+    target = default_layer(module, shape)
+    h, w = target.layout.grid
+    down, right = shape[1] // h, shape[2] // w
+    cells = [(0, 0), (1, w - 1), (h - 1, 0)]
+    patches = [
+        (slice(y * down, (y + 1) * down), slice(x * right, (x + 1) * right)) for y, x in cells
+    ]
+    changes = _changes(module, target, shape, patches)
+    assert [divmod(int(change.argmax()), w) for change in changes] == cells
+
+
+def test_reason_names_what_was_passed_over() -> None:
+    reason = default_layer(timm.create_model("test_vit"), (3, 160, 160)).reason
+    assert "(blocks.5.attn.qkv behind it lies inside an attention module)" in reason
+
+
+class Bench(nn.Module):
+    """A small network with what makes probing hard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.shared = nn.Conv2d(8, 8, 3, 1, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.pair = Pair()
+        self.unused = nn.Conv2d(8, 8, 1)
+        self.drop = nn.Dropout(0.5)
+        self.fc = nn.Linear(8, 5)
+        # saturated: a logit alone would have no gradient
+        nn.init.zeros_(self.fc.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.mul_(2)
+        x = self.shared(self.shared(self.relu(self.stem(x))))
+        # reads every other row only
+        skipping, x = self.pair(x.relu_())
+        return self.fc(self.drop(x.mean((2, 3)) + skipping.mean((2, 3))))
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x[:, :, ::2], x
+
+
+def test_survey_tells_the_facts() -> None:
+    module = Bench()
+    found = survey(module, (3, 32, 24))
+    facts = {layer.name: layer for layer in found.layers}
+    assert list(facts) == [name for name, _ in module.named_modules() if name]
+    assert found.input_size == (32, 24)
+
+    assert facts["stem"].shape == (1, 8, 16, 12)
+    assert facts["stem"].type == "Conv2d"
+    assert facts["stem"].parameters == 8 * 3 * 9 + 8
+    assert facts["stem"].layout == Layout("nchw", (16, 12))
+    assert facts["stem"].called == 1
+    assert facts["stem"].depends
+    assert facts["stem"].is_target
+    assert facts["shared"].called == 2
+    assert facts["unused"].called == 0
+    assert facts["unused"].shape is None
+    assert not facts["unused"].is_target
+    assert facts["fc"].shape == (1, 5)
+    assert facts["fc"].layout is None
+    assert found.default is not None
+    assert found.default.name == "shared"
+
+
+def test_a_layer_whose_cells_are_read_in_part_is_no_target() -> None:
+    class Part(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](self[1](self[0](x))[:, :, :4].mean((2, 3)))
+
+    module = Part(nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 4, 1), nn.Linear(4, 2))
+    first, second, _ = survey(module, (3, 8, 8)).layers
+    assert second.layout == Layout("nchw", (8, 8))
+    assert not second.depends
+    assert not first.depends
+    with pytest.raises(LayerError, match=r"2 layers of this Part .* none of them everywhere.*'1'"):
+        default_layer(module, (3, 8, 8))
+
+
+def test_windows_in_the_batch_are_no_targets() -> None:
+    module = timm.create_model("swin_tiny_patch4_window7_224", **SWIN)
+    facts = {layer.name: layer for layer in survey(module, (3, 64, 64)).layers}
+    assert facts["layers.0.blocks.0.attn.qkv"].shape == (16, 16, 72)
+    assert facts["layers.0.blocks.0.attn.qkv"].layout is None
+    assert facts["layers.0.blocks.0"].layout == Layout("nhwc", (16, 16))
+
+
+def test_no_grid_at_all() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
+    with pytest.raises(LayerError, match=r"No layer of this Sequential .* 3x4x4 input"):
+        default_layer(module, (3, 4, 4))
+
+
+def test_a_model_that_does_not_run_is_named() -> None:
+    with pytest.raises(ModelError, match=r"does not run on a 3x96x96 input: .*96.*64"):
+        survey(SMALL_VIT()(), (3, 96, 96))
+
+
+def _state(module: nn.Module) -> list[object]:
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules()]
+    return [
+        hooks,
+        [m.training for m in module.modules()],
+        [(p.requires_grad, p.grad, p.clone().tolist()) for p in module.parameters()],
+        [buffer.clone().tolist() for buffer in module.buffers()],
+        torch.get_rng_state().tolist(),
+        torch.is_grad_enabled(),
+    ]
+
+
+class Draws(nn.Sequential):
+    """Draws from the global generator, in whatever mode it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.rand(1))
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_the_model_is_left_as_it_was_found(raises: bool) -> None:
+    module = Draws(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).append(nn.Linear(5 if raises else 4, 2))
+    module[1].eval()
+    module[0].weight.requires_grad_(False)
+    before = _state(module)
+    if raises:
+        with pytest.raises(ModelError):
+            survey(module, (3, 8, 8))
+    else:
+        assert default_layer(module, (3, 8, 8)).name == "1"
+    assert _state(module) == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_under_the_callers_mode_and_on_weights_made_there(
+    mode: type[torch.no_grad | torch.inference_mode],
+) -> None:
+    with mode():
+        module = timm.create_model("test_resnet")
+        assert default_layer(module, (3, 64, 64)).name == "layer4"
+    assert default_layer(module, (3, 64, 64)).name == "layer4"
+
+
+def test_data_parallel_models_are_surveyed() -> None:
+    module = nn.DataParallel(timm.create_model("test_resnet"))
+    assert default_layer(module, (3, 64, 64)).name == "module.layer4"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_half_precision_finds_the_same(name: str, dtype: torch.dtype) -> None:
+    module = timm.create_model(name)
+    expected = default_layer(module, (3, 160, 160))
+    assert default_layer(module.to(dtype), (3, 160, 160)) == expected
+
+
+def test_one_forward_and_one_backward_pass() -> None:
+    passes: list[str] = []
+    module = timm.create_model("test_resnet")
+    module.conv1.register_forward_hook(lambda *_: passes.append("forward"))
+    module.conv1.register_full_backward_hook(lambda *_: passes.append("backward"))
+    survey(module, (3, 64, 64))
+    assert passes == ["forward", "backward"]
+
+
+FOUND = [
+    ("layer4", "layer4"),
+    ("layer4.1.conv2", "layer4.1.conv2"),
+    ("layer4.-1", "layer4.1"),
+    ("layer4.-2.conv-1", "layer4.0.conv1"),
+    ("Layer-4.1.BN2", "layer4.1.bn2"),
+    ("FC", "fc"),
+]
+
+
+@pytest.mark.parametrize(("given", "name"), FOUND)
+def test_find_layer(given: str, name: str) -> None:
+    assert find_layer(torchvision.models.resnet18(), given) == name
+
+
+def test_find_layer_counts_named_blocks_from_the_end() -> None:
+    module = torchvision.models.VisionTransformer(hidden_dim=16, mlp_dim=32, **TV_VIT)
+    assert find_layer(module, "encoder.layers.-1.ln-1") == "encoder.layers.encoder_layer_1.ln_1"
+
+
+@pytest.mark.parametrize("given", ["layer5", "layer4.2", "layer4.-3", "", "layer4.", "-1", "."])
+def test_find_layer_offers_the_closest(given: str) -> None:
+    with pytest.raises(UnknownName, match=r"Unknown layer .*All: camviz --preview-model") as raised:
+        find_layer(torchvision.models.resnet18(), given)
+    assert raised.value.given == given
+
+
+def test_find_layer_does_not_guess_between_two() -> None:
+    module = nn.Module()
+    module.a_b, module.ab = nn.Identity(), nn.Identity()
+    assert find_layer(module, "a_b") == "a_b"
+    with pytest.raises(UnknownName, match="Closest: 'ab', 'a_b'"):
+        find_layer(module, "A-B")
+
+
+def test_find_layer_gives_a_shared_layer_its_first_name() -> None:
+    module = nn.Module()
+    module.one = nn.Identity()
+    module.two = module.one
+    assert find_layer(module, "two") == "one"

@@ -1,0 +1,163 @@
+"""Our maps beside those of grad-cam and torchcam, both normalised alike."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.methods.compose import enlarge, normalise
+from camcli.registry import METHODS
+
+pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.filterwarnings("ignore"),  # the peers' own, and those of what they import
+]
+
+TARGETS = [2, 5]
+
+# our name: their class's name; RandomCAM draws from another generator, CAM is torchcam's below
+GRAD_CAM = {
+    "gradcam": "GradCAM",
+    "gradcam++": "GradCAMPlusPlus",
+    "xgradcam": "XGradCAM",
+    "layercam": "LayerCAM",
+    "hirescam": "HiResCAM",
+    "eigencam": "EigenCAM",
+    "eigengradcam": "EigenGradCAM",
+}
+SIGN_IS_ARBITRARY = ("eigencam", "eigengradcam")
+
+
+def _tokens(output: Tensor) -> Tensor:
+    """Drops the class token of a 14x14 ViT.  [b n c] -> [b c h w]"""
+    return output[:, 1:].transpose(1, 2).reshape(len(output), -1, 14, 14)
+
+
+def _nhwc(output: Tensor) -> Tensor:
+    return output.permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    layers: tuple[str, str]
+    size: int = 224
+    reshape: Callable[[Tensor], Tensor] | None = None
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("embedded", ("layer3", "layer4"), 80),
+        Case("timm/resnet18", ("layer3", "layer4")),
+        Case("torchvision/vgg11_bn", ("features.18", "features")),
+        Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4")),
+        Case("timm/convnext_atto", ("stages.2", "stages")),
+        Case("timm/densenet121", ("features.denseblock4", "features")),
+        Case("timm/vit_tiny_patch16_224", ("blocks.10", "blocks.11.norm1"), 224, _tokens),
+        Case("timm/swin_tiny_patch4_window7_224", ("layers.3", "norm"), 224, _nhwc),
+    )
+}
+
+
+@cache
+def _model(name: str) -> nn.Module:
+    return camcli.load_model(name, pretrained=name == "embedded", device="cpu").module
+
+
+@cache
+def _inputs(size: int) -> Tensor:
+    # smooth blobs rather than white noise: every stage has something to say
+    draw = torch.Generator().manual_seed(0)
+    return enlarge(torch.randn(2, 3, 9, 9, generator=draw), (size, size))
+
+
+def _peer(case: Case, method: str, layers: tuple[str, ...], **options: Any) -> np.ndarray:
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    # NCHW weights: some of their numpy code needs contiguous memory
+    model = _model(case.name).to(memory_format=torch.contiguous_format)
+    found = [model.get_submodule(layer) for layer in layers]
+    cam = getattr(pytorch_grad_cam, GRAD_CAM[method])(
+        model=model, target_layers=found, reshape_transform=case.reshape
+    )
+    try:
+        targets = [ClassifierOutputTarget(t) for t in TARGETS]
+        return cam(_inputs(case.size).clone(), targets=targets, **options)
+    finally:
+        cam.activations_and_grads.release()
+
+
+def _ours(case: Case, method: str, layers: tuple[str, ...], **options: Any) -> Tensor:
+    inputs = _inputs(case.size)
+    maps = camcli.heatmaps(
+        _model(case.name), inputs, method, target_layers=layers, targets=TARGETS, **options
+    )
+    if len(layers) == 1:
+        maps = enlarge(normalise(maps), (case.size, case.size))
+    return normalise(maps)
+
+
+def _apart(ours: Tensor, theirs: np.ndarray) -> float:
+    return float((ours - normalise(torch.from_numpy(np.asarray(theirs)).float())).abs().max())
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["one layer", "two layers"])
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", [m for m in GRAD_CAM if m not in SIGN_IS_ARBITRARY])
+def test_our_map_is_that_of_grad_cam(method: str, name: str, count: int) -> None:
+    case = CASES[name]
+    layers = case.layers[-count:]
+    assert _apart(_ours(case, method, layers), _peer(case, method, layers)) < 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", SIGN_IS_ARBITRARY)
+def test_principal_components_agree_up_to_sign(method: str, name: str) -> None:
+    case = CASES[name]
+    layer = case.layers[-1:]
+    theirs = _peer(case, method, layer)
+    raw = camcli.heatmaps(
+        _model(name), _inputs(case.size), method, target_layers=layer, targets=TARGETS
+    )
+    for row in range(2):
+        both = [normalise(enlarge(normalise(s * raw[row]), (case.size,) * 2)) for s in (1, -1)]
+        assert min(_apart(one, theirs[row]) for one in both) < 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", [m for m in GRAD_CAM if METHODS[m].gives != "map"])
+def test_eigen_smooth_agrees_up_to_sign(method: str, name: str) -> None:
+    case = CASES[name]
+    layer = case.layers[-1:]
+    theirs = _peer(case, method, layer, eigen_smooth=True)
+    raw = camcli.heatmaps(
+        _model(name),
+        _inputs(case.size),
+        method,
+        target_layers=layer,
+        targets=TARGETS,
+        eigen_smooth=True,
+    )
+    for row in range(2):
+        both = [normalise(enlarge(normalise(s * raw[row]), (case.size,) * 2)) for s in (1, -1)]
+        assert min(_apart(one, theirs[row]) for one in both) < 1e-4
+
+
+def test_our_cam_is_that_of_torchcam() -> None:
+    from torchcam.methods import CAM
+
+    model = _model("timm/resnet18")
+    inputs = _inputs(224)
+    with CAM(model, target_layer="layer4", fc_layer="fc") as extractor:
+        model(inputs)
+        theirs = extractor(TARGETS, normalized=False)[0]
+    ours = camcli.heatmaps(model, inputs, "cam", target_layers="layer4", targets=TARGETS)
+    assert float((normalise(ours) - normalise(theirs)).abs().max()) < 1e-4

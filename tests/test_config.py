@@ -1,0 +1,337 @@
+"""Presets, environment, --cfg-options and flags: who wins, and what a mistake is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from camcli import config
+from camcli.config import Options, PreprocessingOptions, find_config, literal_value, resolve
+from camcli.errors import ConfigError, UnknownName
+
+
+def resolved(
+    flags: Mapping[str, object] | None = None,
+    *,
+    preset: str | Path | None = None,
+    cfg: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Options:
+    chosen = str(preset) if preset else None
+    return resolve(flags or {}, config=chosen, cfg_options=cfg, environ=environ or {})
+
+
+def written(folder: Path, text: str, name: str = "mine.toml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert resolved() == Options()
+    assert Options().model == "embedded"
+    assert Options().save_path == Path("camviz-out")
+
+
+def test_nearer_beats_further(tmp_path: Path) -> None:
+    preset = written(tmp_path, "seed = 1\nalpha = 0.1\ntop_k = 1\nbatch_size = 1\n")
+    options = resolved(
+        {"seed": "4"},
+        preset=preset,
+        cfg=["seed=3", "alpha=0.3"],
+        environ={"CAMVIZ_SEED": "2", "CAMVIZ_ALPHA": "0.2", "CAMVIZ_TOP_K": "2"},
+    )
+    assert (options.seed, options.alpha, options.top_k, options.batch_size) == (4, 0.3, 2, 1)
+
+
+def test_a_later_cfg_option_beats_an_earlier_one() -> None:
+    assert resolved(cfg=["seed=1", "seed=2"]).seed == 2
+
+
+def test_tables_are_merged_key_by_key(tmp_path: Path) -> None:
+    preset = written(
+        tmp_path,
+        "[preprocessing]\nfit = 'pad'\nmean = [0.1, 0.2, 0.3]\n"
+        "[model_kwargs]\ndrop_rate = 0.5\nact = {name = 'relu', inplace = true}\n",
+    )
+    options = resolved(
+        {"model_kwargs": ["drop_rate=0.1"]},
+        preset=preset,
+        cfg=["preprocessing.fit=squash", "model-kwargs.act.name=gelu"],
+    )
+    assert options.preprocessing.fit == "squash"
+    assert options.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert options.model_kwargs == {"drop_rate": 0.1, "act": {"name": "gelu", "inplace": True}}
+
+
+@pytest.mark.parametrize("spelled", ["preprocessing.fit=pad", "fit=pad", "PREPROCESSING.fit=pad"])
+def test_fit_is_short_for_preprocessing_fit(spelled: str) -> None:
+    if spelled[0].isupper():
+        with pytest.raises(UnknownName, match="preprocessing"):
+            resolved(cfg=[spelled])
+    else:
+        assert resolved(cfg=[spelled]).preprocessing.fit == "pad"
+    assert resolved({"fit": "pad"}).preprocessing.fit == "pad"
+    assert resolved(environ={"CAMVIZ_FIT": "pad"}).preprocessing.fit == "pad"
+    assert resolved(environ={"CAMVIZ_PREPROCESSING__FIT": "Pad"}).preprocessing.fit == "pad"
+
+
+@pytest.mark.parametrize(
+    "given", ["a,b", "[a,b]", "(a, b)", '["a","b"]', ["a", "b"], ["a,b"], ("a", "b")]
+)
+def test_lists_by_commas_brackets_or_repeats(given: object) -> None:
+    assert resolved({"target_layers": given}).target_layers == ("a", "b")
+
+
+def test_lists_of_a_file_and_of_cfg_options(tmp_path: Path) -> None:
+    preset = written(tmp_path, 'target_layers = "a"\nmethod = ["CAM", "Grad-CAM"]\n')
+    assert resolved(preset=preset).target_layers == ("a",)
+    assert resolved(preset=preset).method == ("cam", "gradcam")
+    assert resolved(preset=preset, cfg=["target-layers=b,c"]).target_layers == ("b", "c")
+
+
+def test_class_names_keep_their_commas() -> None:
+    given = ["tabby, tabby cat", "281"]
+    assert resolved({"target_category": given}).target_category == ("tabby, tabby cat", "281")
+    assert resolved(cfg=["target_category=[tabby,281]"]).target_category == ("tabby", "281")
+
+
+def test_class_indices_in_a_file_are_numbers(tmp_path: Path) -> None:
+    preset = written(tmp_path, "target_category = [281, 'tabby']\n")
+    assert resolved(preset=preset).target_category == ("281", "tabby")
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [("224", (224, 224)), ("224x160", (224, 160)), ("[224, 160]", (224, 160)), (96, (96, 96))],
+)
+def test_sizes_are_height_and_width(given: object, size: tuple[int, int]) -> None:
+    assert resolved({"img_size": given}).img_size == size
+    assert resolved(cfg=[f"preprocessing.scale={given}"]).preprocessing.scale == size
+
+
+@pytest.mark.parametrize("spelling", ["Grad-CAM++", "gradcam_plusplus", "gradcampp", "GRADCAM++"])
+def test_methods_are_found_by_any_spelling(spelling: str) -> None:
+    assert resolved({"method": [spelling, "gradcam++"]}).method == ("gradcam++",)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("0.1", 0.1),
+        ("1e-3", 0.001),
+        ("true", True),
+        ("False", False),
+        ("none", None),
+        ("gelu", "gelu"),
+        ('"3"', "3"),
+        ("[1, 2]", [1, 2]),
+        ("[a, 2]", ["a", 2]),
+        ("(1,2)", [1, 2]),
+        ("{a = 1}", {"a": 1}),
+        ("2026-01-01", "2026-01-01"),
+        ("1\nother = 2", "1\nother = 2"),
+        ("", ""),
+    ],
+)
+def test_values_of_model_kwargs_guess_their_type(text: str, value: object) -> None:
+    assert literal_value(text) == value
+    assert resolved({"model_kwargs": [f"x={text}"]}).model_kwargs == {"x": literal_value(text)}
+
+
+def test_texts_of_a_file_stay_texts(tmp_path: Path) -> None:
+    preset = written(tmp_path, "[model_kwargs]\nname = '3'\n")
+    assert resolved(preset=preset).model_kwargs == {"name": "3"}
+
+
+def test_none_takes_a_value_away_but_is_a_layer_fusion(tmp_path: Path) -> None:
+    preset = written(tmp_path, "checkpoint = 'w.pt'\ntop_k = 3\n[preprocessing]\nfit = 'pad'\n")
+    options = resolved(
+        {"layer_fusion": "none"}, preset=preset, cfg=["checkpoint=none", "fit=none", "top_k=null"]
+    )
+    assert (options.checkpoint, options.top_k, options.preprocessing.fit) == (None, None, None)
+    assert options.layer_fusion == "none"
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    preset = written(
+        tmp_path / "sub", f"checkpoint = 'w.pt'\nclass_map = '{tmp_path / 'c.txt'}'\nmodel = 'm'\n"
+    )
+    options = resolved(preset=preset)
+    assert options.checkpoint == tmp_path / "sub" / "w.pt"
+    assert options.class_map == tmp_path / "c.txt"
+    assert options.model == "m"
+    assert resolved({"checkpoint": "w.pt"}).checkpoint == Path("w.pt")
+
+
+def test_the_environment_names_a_preset_and_flags_name_another(tmp_path: Path) -> None:
+    one, two = written(tmp_path, "seed = 1", "1.toml"), written(tmp_path, "seed = 2", "2.toml")
+    environ = {"CAMVIZ_CONFIG": str(one), "CAMVIZ_DEBUG": "1", "HOME": "x"}
+    assert resolved(environ=environ).seed == 1
+    assert resolved(preset=two, environ=environ).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("alpha", "1.5"),
+        ("alpha", "nan"),
+        ("alpha", "much"),
+        ("top_k", "0"),
+        ("top_k", "2.5"),
+        ("num_extra_tokens", "-1"),
+        ("seed", "-1"),
+        ("batch_size", "many"),
+        ("num_classes", "-1"),
+        ("img_size", "1x2x3"),
+        ("img_size", "0"),
+        ("layer_fusion", "sum"),
+        ("format", "gif"),
+        ("save_map", "npz"),
+        ("map_size", "big"),
+        ("device", "gpu"),
+        ("device", "cuda:"),
+        ("pretrained", "maybe"),
+        ("vit_like", "2"),
+        ("model", ""),
+    ],
+)
+def test_a_wrong_value_names_where_it_stands_and_what_is_allowed(
+    key: str, wrong: str, tmp_path: Path
+) -> None:
+    allowed = Options.model_fields[key].description
+    assert allowed
+    preset = written(tmp_path, f"{key} = '{wrong}'")
+    option, variable = f"--{key.replace('_', '-')}", f"CAMVIZ_{key.upper()}"
+    for shown, given in (
+        (f"{option} {wrong}: takes", resolved_with(flags={key: wrong})),
+        (f"--cfg-options {key}={wrong}: {key} takes", resolved_with(cfg=[f"{key}={wrong}"])),
+        (f"{variable}={wrong}: {key} takes", resolved_with(environ={variable: wrong})),
+        (f"{preset}: {key} = '{wrong}': {key} takes", resolved_with(preset=preset)),
+    ):
+        assert isinstance(given, ConfigError)
+        assert str(given) == f"{shown} {allowed}."
+
+
+def resolved_with(**given: Any) -> Exception:
+    with pytest.raises((ConfigError, UnknownName)) as caught:
+        resolved(given.pop("flags", None), **given)
+    return caught.value
+
+
+def test_a_wrong_value_in_a_table() -> None:
+    error = resolved_with(cfg=["preprocessing.std=[0.5,0]"])
+    assert str(error) == (
+        "--cfg-options preprocessing.std=[0.5,0]: preprocessing.std takes "
+        "numbers above 0, one a channel."
+    )
+
+
+def test_unknown_keys_come_with_the_closest(tmp_path: Path) -> None:
+    error = resolved_with(preset=written(tmp_path, "target_layer = 'x'"))
+    assert isinstance(error, UnknownName)
+    assert error.closest[0] == "target_layers"
+    assert "mine.toml" in str(error)
+    error = resolved_with(cfg=["preprocessing.fitt=pad"])
+    assert isinstance(error, UnknownName)
+    assert error.closest[0] == "preprocessing.fit"
+    error = resolved_with(environ={"CAMVIZ_ALPA": "1"})
+    assert isinstance(error, UnknownName)
+    assert error.closest[0] == "CAMVIZ_ALPHA"
+    assert isinstance(resolved_with(cfg=["alpha.deep=1"]), UnknownName)
+
+
+def test_unknown_methods_come_with_the_closest(tmp_path: Path) -> None:
+    error = resolved_with(flags={"method": "gradcm"})
+    assert isinstance(error, UnknownName)
+    assert error.closest[0] == "gradcam"
+    error = resolved_with(preset=written(tmp_path, "method = ['cam', 'gradcm']"))
+    assert isinstance(error, UnknownName)
+    assert "mine.toml" in str(error) and "'gradcm'" in str(error)
+
+
+def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
+    preset = written(tmp_path, "wrong = 1\nalpha = 2\n")
+    message = str(resolved_with(flags={"method": "gradcm", "top_k": "0"}, preset=preset))
+    assert len(message.splitlines()) == 5
+    for part in ("wrong", "alpha = 2", "gradcm", "--top-k 0"):
+        assert part in message
+
+
+def test_a_wrong_value_that_a_nearer_one_covers_does_no_harm(tmp_path: Path) -> None:
+    assert resolved({"alpha": "0.2"}, preset=written(tmp_path, "alpha = 2")).alpha == 0.2
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    error = resolved_with(preset=written(tmp_path, "a = 1\nb = = 2\n"))
+    assert "line 2" in str(error) and "mine.toml" in str(error)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in str(resolved_with(preset=tmp_path / "binary.toml"))
+
+
+@pytest.mark.parametrize("text", ["alpha", "=1"])
+def test_cfg_options_without_a_key_or_a_value(text: str) -> None:
+    assert "key=value" in str(resolved_with(cfg=[text]))
+    assert "key=value" in str(resolved_with(flags={"model_kwargs": [text]}))
+
+
+def test_presets_are_found_by_name_and_files_by_path(tmp_path: Path) -> None:
+    shipped = find_config("resnet50")
+    assert resolved(preset="resnet50").target_layers == ("layer4",)
+    assert find_config(str(shipped)) == shipped
+    assert find_config("Vit-Base-Patch16-224").stem == "vit_base_patch16_224"
+    with pytest.raises(UnknownName) as caught:
+        find_config("resnet5")
+    assert caught.value.closest[0] == "resnet50"
+    with pytest.raises(UnknownName):
+        find_config(str(tmp_path))
+
+
+def test_python_keywords_are_checked_alike() -> None:
+    options = config.from_keywords(method=["gradcam", "CAM"], top_k=2, target_category=[3, "cat"])
+    assert (options.method, options.top_k) == (("gradcam", "cam"), 2)
+    assert options.target_category == ("3", "cat")
+    with pytest.raises(ConfigError, match=re.escape("alpha=2: alpha takes a number from 0 to 1.")):
+        config.from_keywords(alpha=2)
+    with pytest.raises(UnknownName, match="'top_k'"):
+        config.from_keywords(topk=2)
+
+
+def test_options_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Options().alpha = 1
+
+
+@pytest.mark.parametrize("model", [Options, PreprocessingOptions])
+def test_every_key_says_what_it_takes_and_is_documented(model: type) -> None:
+    page = (Path(config.__file__).parent / "docs" / "presets.md").read_text(encoding="utf-8")
+    prefix = "preprocessing." if model is PreprocessingOptions else ""
+    for name, field in model.model_fields.items():
+        assert field.description
+        if name != "preprocessing":
+            assert f"`{prefix}{name}`" in page
+    for name in config.presets():
+        assert f"`{name}`" in page
+
+
+def test_every_literal_is_named_in_what_a_key_takes() -> None:
+    for model in (Options, PreprocessingOptions):
+        for field in model.model_fields.values():
+            for value in literals(field.annotation):
+                assert value in str(field.description)
+
+
+def literals(annotation: Any) -> list[str]:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    return [value for part in get_args(annotation) for value in literals(part)]
+
+
+def test_literals_are_looked_for_where_they_stand() -> None:
+    assert literals(Options.model_fields["format"].annotation) == ["jpg", "png"]
