@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from camcli.engine.run import activations, heatmaps
     from camcli.models.load import load_model
-    from camcli.pipeline import explain
-    from camcli.render.overlay import overlay
+    from camcli.pipeline import explain, overlay
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "activations", "explain", "heatmaps", "load_model", "overlay"]
@@ -20,7 +19,7 @@ _HOMES = {
     "explain": "camcli.pipeline",
     "heatmaps": "camcli.engine.run",
     "load_model": "camcli.models.load",
-    "overlay": "camcli.render.overlay",
+    "overlay": "camcli.pipeline",
 }
 
 

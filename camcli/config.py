@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -42,7 +43,7 @@ def _categories(value: object) -> object:
     if isinstance(value, str) and value.strip().startswith("["):
         return [str(item) for item in _items(value)]
     several = value if isinstance(value, list | tuple) else [value]
-    return [str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in several]
+    return [str(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in several]
 
 
 def _methods(value: object) -> tuple[str, ...]:
@@ -179,10 +180,11 @@ def resolve(
 
 
 def from_keywords(**values: object) -> Options:
-    """Makes Options of Python keywords; raises ConfigError or UnknownName."""
+    """Makes Options of Python keywords, None for a default; raises ConfigError or UnknownName."""
     return _checked(
         _Given(key, part, f"{name}={value!r}", "the arguments")
         for name, value in values.items()
+        if value is not None
         for key, part in _leaves((name,), value)
     )
 

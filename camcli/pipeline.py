@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from camcli.config import Options, from_keywords
 from camcli.engine.probe import Tokens
 from camcli.engine.run import Answer, Request, answer, found_default, seeded, target_layers_of
 from camcli.engine.targets import Best, Choice, Fixed
 from camcli.errors import ImageError, OutputError, UsageError
 from camcli.media.geometry import view as view_of
-from camcli.media.read import picture_from, read_picture
+from camcli.media.read import PictureLike, picture_from, read_picture
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
@@ -30,13 +31,11 @@ from camcli.models.labels import find_category, label
 from camcli.models.load import Classifier
 from camcli.records import Box, Heatmap, Picture, Record, Source, View
 from camcli.registry import method_name
-from camcli.render.overlay import overlay, resized_map
+from camcli.render import overlay as drawing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from camcli.config import Options
 
 Item = TypeVar("Item")
 
@@ -83,12 +82,12 @@ class Explanation:
 
     def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> RGB [h w 3]"""
-        return overlay(self.picture, self.map, alpha, colormap, box=self.view)
+        return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view)
 
     def sized_map(self, size: str) -> NDArray[np.float32]:
         """Returns the raw map at the layer's, the network input's or the picture's size."""
         if size == "image":
-            return resized_map(self.heatmap, self.view, self.picture.size)
+            return drawing.resized_map(self.heatmap, self.view, self.picture.size)
         if size == "input":
             enlarged: NDArray[np.float32] = compose.enlarge(
                 torch.from_numpy(self.heatmap), self.input_size
@@ -106,6 +105,21 @@ class Explanation:
         else:
             raise OutputError(f"{path} ends neither in .npy (raw map) nor in an image suffix.")
         return path
+
+
+def overlay(
+    picture: PictureLike,
+    heatmap: drawing.MapLike,
+    alpha: float = 0.5,
+    colormap: str = "jet",
+    *,
+    box: Box | None = None,
+) -> NDArray[np.uint8]:
+    """Draws a raw heatmap on a picture, inside the box that it shows (all of it).  -> RGB [h w 3]
+
+    The picture is a path, PIL picture, array or tensor.  Raises ImageError or UsageError.
+    """
+    return drawing.overlay(picture_from(picture), heatmap, alpha, colormap, box=box)
 
 
 @dataclass(frozen=True)
@@ -183,33 +197,32 @@ def explain(
     Options are those of the command line (`top_k=2`, `target_category=["tabby"]`,
     `target_layers=["layer4"]`, ...).  Raises CamvizError, ImageError for an unreadable picture.
     """
-    from camcli.config import Options
-
-    lists = {
-        key: [str(v) for v in ([value] if isinstance(value, str | int) else value)]
-        for key, value in options.items()
-        if key in ("target_category", "target_layers")
-    }
-    methods = [method] if isinstance(method, str) else list(method)
-    checked = Options.model_validate({**options, **lists, "method": methods})
+    checked = from_keywords(method=method, **options)
     todo = plan(classifier, checked)
-    single = isinstance(inputs, str | Path) or not isinstance(inputs, Iterable)
-    items = [inputs] if single or _is_one_picture(inputs) else inputs
-    for group in _batched(items, checked.batch_size):
-        for explanations in explain_batch([picture_from(item) for item in group], todo):
-            yield from explanations
+    items = [inputs] if _is_one_picture(inputs) else inputs
+    return (
+        explanation
+        for group in _batched(items, checked.batch_size)
+        for explanations in explain_batch([picture_from(item) for item in group], todo)
+        for explanation in explanations
+    )
 
 
 def _is_one_picture(value: Any) -> bool:
-    return getattr(value, "ndim", 4) <= 3 or hasattr(value, "getbands")
+    if isinstance(value, str | Path | Picture) or not isinstance(value, Iterable):
+        return True
+    # an array or a tensor of several pictures has four dimensions, a list has none
+    return getattr(value, "ndim", 4) <= 3
 
 
 def explain_batch(pictures: Sequence[Picture], todo: Plan) -> list[list[Explanation]]:
     """Explains some pictures in one pass; a list of explanations for each picture."""
+    if not pictures:
+        return []
     views = [view_of(picture, todo.classifier.preprocessing) for picture in pictures]
     inputs = torch.stack([v.inputs for v in views])
     found = answer(todo.classifier.module, inputs, todo.choice(len(pictures)), todo.request)
-    probabilities = found.logits.softmax(1).cpu()
+    probabilities = _probabilities(found.logits).cpu()
     return [
         list(_explanations(picture, view, found, row, probabilities[row], todo))
         for row, (picture, view) in enumerate(zip(pictures, views, strict=True))
@@ -246,6 +259,11 @@ def _explanations(
                 )
                 heatmap = Heatmap(values, method, used, category)
                 yield Explanation(picture, view.box, record, heatmap, (height, width))
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes; a single logit is a yes or no.  [b n] -> [b n]"""
+    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
 
 
 def why_empty(values: NDArray[np.float32]) -> Iterator[str]:

@@ -58,10 +58,12 @@ class Box:
 
     @property
     def width(self) -> float:
+        """From edge to edge, in pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
+        """From edge to edge, in pixels."""
         return self.bottom - self.top
 
 

@@ -1,8 +1,9 @@
 """Measures the embedded model on the validation photos: `python -m tests.localisation DATA`.
 
-DATA is the folder of `val.npz` (its format: `camcli/models/embedded/train.py`) with one box a photo,
-both ends included.  Grad-CAM at the default layer for the true class; the box of the largest
-component above 20 % of the map's maximum (arXiv:1512.04150 sec. 3.2), the map enlarged to the photo.
+DATA is the folder of `val.npz` (its format: `camcli/models/embedded/train.py`) with one box a
+photo, both ends included.  Grad-CAM at the default layer for the true class; the map is enlarged
+to the photo, and its box is that of the largest component above 20 % of its maximum
+(arXiv:1512.04150 sec. 3.2).
 """
 
 from __future__ import annotations

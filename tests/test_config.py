@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 
 from camcli import config
@@ -297,6 +298,8 @@ def test_python_keywords_are_checked_alike() -> None:
     options = config.from_keywords(method=["gradcam", "CAM"], top_k=2, target_category=[3, "cat"])
     assert (options.method, options.top_k) == (("gradcam", "cam"), 2)
     assert options.target_category == ("3", "cat")
+    assert config.from_keywords(target_category=np.int64(3)).target_category == ("3",)
+    assert config.from_keywords(target_layers=None, alpha=None) == Options()
     with pytest.raises(ConfigError, match=re.escape("alpha=2: alpha takes a number from 0 to 1.")):
         config.from_keywords(alpha=2)
     with pytest.raises(UnknownName, match="'top_k'"):

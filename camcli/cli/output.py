@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from camcli.records import Record
 
+UNLIMITED = 10_000  # columns
 Style = Literal["text", "paths", "json"]
 
 
@@ -59,11 +60,11 @@ def print_json(value: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(_plain(value), allow_nan=False))
 
 
-def show(renderable: RenderableType) -> None:
-    """Prints a table, tree or page to standard output."""
+def show(renderable: RenderableType, *, wide: bool = False) -> None:
+    """Prints a table, tree or page to standard output; a wide one is not cut at its edge."""
     from rich.console import Console
 
-    Console(highlight=False).print(renderable)
+    Console(highlight=False, width=UNLIMITED if wide else None).print(renderable)
 
 
 def safe(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from camcli.cli.model import load_structure
 from camcli.cli.output import print_json, safe, show
 
@@ -24,7 +26,8 @@ def show_model(options: Options, *, as_json: bool) -> None:
     if as_json:
         print_json(_data(classifier.name, found))
     else:
-        show(_tree(classifier.name, found))
+        show(_tree(classifier.name, found), wide=True)
+        typer.echo(_default_line(found))
 
 
 def _data(model: str, found: Survey) -> dict[str, Any]:
@@ -83,8 +86,14 @@ def _branch(layer: LayerFacts, found: Survey) -> Text:
     if layer.is_target:
         text.append("  target", style="green")
     if found.default and layer.name == found.default.name:
-        text.append(f"  <- default: {found.default.reason}", style="bold green")
+        text.append("  <- default", style="bold green")
     return text
+
+
+def _default_line(found: Survey) -> str:
+    if found.default is None:
+        return "default: none; name a layer with --target-layers"
+    return f"default: {found.default.name}, {found.default.reason}"
 
 
 def _short(count: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from camcli.cli.model import load_structure
 from camcli.errors import CamvizError, UnknownName, UsageError
+from camcli.media.sources import IMAGE_SUFFIXES
 from camcli.registry import method_name
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ NAME = re.compile(r"[\w.-]*\w")
 
 def check(words: Sequence[str], flags: Flags, options: Options) -> None:
     """Raises UsageError for a word that is no file but names a command, method, layer or class."""
-    missing = [word for word in words if not Path(word).exists()]
+    missing = [word for word in words if not _is_there(word)]
     for word in missing:
         if word in COMMANDS:
             raise UsageError(f"{word!r} is no file; a command comes first: camviz {word}")
@@ -32,7 +33,8 @@ def check(words: Sequence[str], flags: Flags, options: Options) -> None:
                 f"repeat the option before each."
             )
     _raise_for(missing, partial(_is_known, method_name), "a method", "--method", flags.method)
-    names = [word for word in missing if NAME.fullmatch(word)]
+    # a missing picture is no layer: building the model takes seconds
+    names = [w for w in missing if NAME.fullmatch(w) and Path(w).suffix not in IMAGE_SUFFIXES]
     if names:
         _check_model(names, flags, options)
 
@@ -73,6 +75,13 @@ def _raise_for(
     if found:
         meant = ",".join([*(typed or ()), *found])
         raise UsageError(f"{found[0]!r} is no file, but {what}; did you mean {option} {meant}?")
+
+
+def _is_there(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # a name too long for the file system
+        return False
 
 
 def _is_known(find: Callable[[str], str], word: str) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from camcli.errors import LayerError, ModelError
+from camcli.models.state import left_as_found, recordable
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
@@ -27,18 +27,6 @@ class Recording:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     head_inputs: list[tuple[nn.Linear, Tensor]] = field(default_factory=list)
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
-
-
-@contextmanager
-def left_as_found(module: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode, and each of its modules back into its own afterwards."""
-    training = {m: m.training for m in module.modules()}
-    try:
-        module.eval()
-        yield
-    finally:
-        for m, was_training in training.items():
-            m.training = was_training
 
 
 @contextmanager
@@ -103,7 +91,8 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
         stack.enter_context(left_as_found(module))
         stack.enter_context(_head_inputs_noted(module, recording))
         stack.enter_context(hooked(module, hooks))
-        recording.logits = logits_of(_callable(module)(_network_input(inputs)))
+        run = recordable(module) if graph else module
+        recording.logits = logits_of(run(_network_input(inputs)))
     return recording
 
 
@@ -131,23 +120,14 @@ def logits_of(output: Any) -> Tensor:
     if output.ndim != 2:
         shape = list(output.shape)
         raise ModelError(f"The model returned a tensor of shape {shape}, not logits [b n].")
-    return output.float()
+    logits: Tensor = output.float()
+    return logits
 
 
 def _network_input(inputs: Tensor) -> Tensor:
     if inputs.is_inference():
         inputs = inputs.clone()
     return inputs.contiguous(memory_format=torch.channels_last)
-
-
-def _callable(module: nn.Module) -> Callable[[Tensor], Any]:
-    """Returns the model as it can be recorded: inference tensors cannot take part in autograd."""
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    inference = {name: tensor for name, tensor in named.items() if tensor.is_inference()}
-    if not inference or torch.is_inference_mode_enabled():
-        return module
-    copies = {name: tensor.clone() for name, tensor in inference.items()}
-    return lambda inputs: functional_call(module, copies, (inputs,))
 
 
 def _tensor_in(output: Any, layer: str) -> Tensor:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from camcli.errors import LayerError, ModelError, UnknownName
 from camcli.models.families import why_never_default
 from camcli.models.layout import Layout, measure, to_maps
+from camcli.models.state import left_as_found, recordable
 
 SEED = 0
 # strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all
@@ -154,13 +154,13 @@ class _Output:
 
 @dataclass
 class _Observed:
-    """What hooks saw: last outputs in order of completion, and what may be the classifier."""
+    """What hooks saw: last outputs in order of completion, and the classifier."""
 
     input_size: tuple[int, int]
     outputs: dict[str, _Output] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
-    # for each number of outputs, the last linear map that had so many, and its input
-    linear: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
+    # the last module with weights of its own, and its input: the classifier, if it is linear
+    weighted: tuple[str, nn.Module, Tensor] | None = None
     classifier: str | None = None
     latest: tuple[Tensor, int, _Output] | None = None
 
@@ -172,8 +172,8 @@ class _Observed:
         self.calls[name] += 1
         self.outputs.pop(name, None)
         self.outputs[name] = self._output(tensor)
-        if args and isinstance(args[0], Tensor) and (width := _linear_width(layer)):
-            self.linear[width] = (name, args[0])
+        if args and isinstance(args[0], Tensor) and next(layer.parameters(False), None) is not None:
+            self.weighted = (name, layer, args[0])
 
     def _output(self, tensor: Tensor) -> _Output:
         # stages, their last blocks and identities put out the same tensor: look at it once
@@ -189,29 +189,30 @@ class _Observed:
         return output
 
 
-def _linear_width(layer: nn.Module) -> int:
-    """Returns how many outputs a classifier made of this module would have; 0 if it is none."""
-    if isinstance(layer, nn.Linear):
-        return layer.out_features
-    if isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1):
-        return layer.out_channels
-    return 0
+def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:
+    """Tells whether the last module with weights is linear and as wide as the logits.
+
+    A model without a classifier has a norm there, or something else that is none.
+    """
+    width = logits.shape[-1] if logits.ndim < 3 else logits.shape[1]
+    if isinstance(layer, nn.Conv2d):
+        return layer.kernel_size == (1, 1) and layer.out_channels == width
+    return isinstance(layer, nn.Linear) and layer.out_features == width
 
 
 def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Observed) -> None:
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     # drawn on the CPU, so that every device sees the same noise
     generator = torch.Generator().manual_seed(SEED)
-    with torch.inference_mode(False), torch.enable_grad(), _as_found(module, like.device):
+    with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
         noise = torch.randn(1, *inputs_shape, generator=generator)
         inputs = noise.to(like.device, like.dtype).requires_grad_()
         with _hooked(module, observed.note):
             # a leaf cannot be changed in place, but its clone can
             logits = _run(module, inputs.clone())
         scored = [logits]
-        width = logits.shape[-1] if logits.ndim < 3 else logits.shape[1]
-        if width in observed.linear:
-            observed.classifier, classified = observed.linear[width]
+        if observed.weighted and _is_classifier(observed.weighted[1], logits):
+            observed.classifier, _, classified = observed.weighted
             scored.append(classified)
         score = sum(
             (t.float() * torch.randn(t.shape, generator=generator).to(t.device)).sum()
@@ -223,7 +224,7 @@ def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Obs
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     try:
-        output = _first_tensor(_recordable(module)(inputs))
+        output = _first_tensor(recordable(module)(inputs))
     except Exception as error:
         size = "x".join(map(str, inputs.shape[1:]))
         message = f"The model does not run on a {size} input: {type(error).__name__}: {error}"
@@ -233,13 +234,6 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     return output
 
 
-def _recordable(module: nn.Module) -> Callable[[Tensor], Any]:
-    """Returns the model with clones of its inference tensors, which no graph can hold."""
-    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    clones = {name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()}
-    return partial(functional_call, module, clones) if clones else module
-
-
 def _first_tensor(output: Any) -> Tensor | None:
     parts = output.values() if isinstance(output, Mapping) else output
     if isinstance(parts, Tensor):
@@ -247,27 +241,6 @@ def _first_tensor(output: Any) -> Tensor | None:
     if not isinstance(parts, tuple | list) and parts is output:
         return None
     return next((part for part in parts if isinstance(part, Tensor)), None)
-
-
-@contextmanager
-def _as_found(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Evaluates the module with frozen weights, and puts everything back as it was.
-
-    The graph keeps no inputs for frozen weights.
-    """
-    training = {layer: layer.training for layer in module.modules()}
-    learning = [p for p in module.parameters() if p.requires_grad and not p.is_inference()]
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            module.eval()
-            for parameter in learning:
-                parameter.requires_grad_(False)
-            yield
-        finally:
-            for parameter in learning:
-                parameter.requires_grad_(True)
-            for layer, was_training in training.items():
-                layer.training = was_training
 
 
 @contextmanager

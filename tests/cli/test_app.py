@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from camcli.cli.app import app
+from camcli.cli.stray import COMMANDS
 from camcli.errors import ImageError, OutputError
 from camcli.records import Box, Record
 from camcli.registry import METHOD_TITLES
@@ -207,6 +209,16 @@ def test_a_word_that_names_nothing_is_a_missing_file(asked: Asked, run: Run, ima
     assert "'layer9' does not exist" in result.err
     assert asked.model["pretrained"] is False
     assert "'layer9' does not exist" in run(image, "layer9", "-m", "missing").err
+
+
+def test_a_missing_picture_builds_no_model(asked: Asked, run: Run) -> None:
+    assert "does not exist" in run("nowhere.jpg").err
+    assert asked.model == {}
+    assert run("long" * 100).code == 2
+
+
+def test_a_stray_command_is_known_as_one() -> None:
+    assert {command.name for command in app.registered_commands} == set(COMMANDS)
 
 
 def test_methods(run: Run) -> None:

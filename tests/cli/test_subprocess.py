@@ -86,3 +86,14 @@ def test_file_names_that_are_not_utf8_come_out_as_they_went_in() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith(b"camviz: ") and b"\\udcff" in done.stderr
+
+
+def test_from_picture_to_heatmap(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    done = camviz("demo_images/coffee.png", str(bad), "--save-path", str(tmp_path / "out"), "-q")
+    assert done.returncode == 1
+    (path,) = done.stdout.splitlines()
+    assert Path(path).is_file() and Path(path).parent == tmp_path / "out"
+    assert Path(path).name.startswith("coffee_gradcam_")
+    assert "bad.jpg" in done.stderr

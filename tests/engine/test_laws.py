@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_unchanged_maps_give_the_score_itself() -> None:
     probe = Probe(Staged(), noise(), [LAYER], Best(), graph=False)
     maps = probe.get("activations", LAYER)
     for owner in range(2):
-        found = probe.get("rescore", LAYER)(lambda rows, o=owner: maps[o : o + 1], 1, owner)
+        found = probe.get("rescore", LAYER)(partial(_row, maps[owner]), 1, owner)
         torch.testing.assert_close(found[0], probe.get("scores")[owner])
 
 
@@ -147,6 +148,10 @@ def test_scores_of_altered_inputs_come_in_chunks() -> None:
         found = probe.get("score")(lambda rows: images[rows], 7, 0)
     assert sizes == [7, 3, 3, 1]  # the first is the pass that everything shares
     torch.testing.assert_close(found, model(images)[:, 3])
+
+
+def _row(maps: Tensor, _: slice) -> Tensor:
+    return maps[None]
 
 
 # law 3: the model is left as it was found

@@ -46,6 +46,15 @@ DEFAULTS: list[tuple[Build, Shape, str, Layout]] = [
         "blocks.5.norm1",
         Layout("tokens", (10, 6), 1),
     ),
+    # no classifier: the projections of the last block are none
+    (timm_model("test_resnet", num_classes=0), (3, 96, 96), "layer4", Layout("nchw", (3, 3))),
+    (SMALL_VIT(num_classes=0), (3, 64, 64), "blocks.1.norm1", Layout("tokens", (4, 4), 1)),
+    (
+        SMALL_VIT(num_classes=0, global_pool="avg", fc_norm=False),
+        (3, 64, 64),
+        "norm",
+        Layout("tokens", (4, 4), 1),
+    ),
     # average pooling behind one register token; attention pooling
     (timm_model("test_vit2"), (3, 160, 160), "blocks", Layout("tokens", (10, 10), 1)),
     (timm_model("test_vit3"), (3, 160, 160), "norm", Layout("tokens", (10, 10), 1)),
@@ -320,6 +329,11 @@ def test_one_forward_and_one_backward_pass() -> None:
     assert passes == ["forward", "backward"]
 
 
+@pytest.fixture(scope="module")
+def resnet() -> nn.Module:
+    return torchvision.models.resnet18()
+
+
 FOUND = [
     ("layer4", "layer4"),
     ("layer4.1.conv2", "layer4.1.conv2"),
@@ -331,8 +345,8 @@ FOUND = [
 
 
 @pytest.mark.parametrize(("given", "name"), FOUND)
-def test_find_layer(given: str, name: str) -> None:
-    assert find_layer(torchvision.models.resnet18(), given) == name
+def test_find_layer(resnet: nn.Module, given: str, name: str) -> None:
+    assert find_layer(resnet, given) == name
 
 
 def test_find_layer_counts_named_blocks_from_the_end() -> None:
@@ -341,9 +355,9 @@ def test_find_layer_counts_named_blocks_from_the_end() -> None:
 
 
 @pytest.mark.parametrize("given", ["layer5", "layer4.2", "layer4.-3", "", "layer4.", "-1", "."])
-def test_find_layer_offers_the_closest(given: str) -> None:
+def test_find_layer_offers_the_closest(resnet: nn.Module, given: str) -> None:
     with pytest.raises(UnknownName, match=r"Unknown layer .*All: camviz --preview-model") as raised:
-        find_layer(torchvision.models.resnet18(), given)
+        find_layer(resnet, given)
     assert raised.value.given == given
 
 

@@ -1,6 +1,4 @@
-"""The embedded classifier's network: a narrow dilated ResNet-18, in torch alone so that it loads at once."""
-
-from collections import OrderedDict
+"""The embedded classifier's network: a narrow dilated ResNet-18, in torch alone to load at once."""
 
 from torch import Tensor, nn
 
@@ -15,7 +13,7 @@ def _convolution(c_in: int, c_out: int, stride: int = 1, dilation: int = 1) -> n
 
 
 class Block(nn.Module):
-    """A basic residual block, arXiv:1512.03385 fig. 2.  [b c_in h w] -> [b c_out h/stride w/stride]"""
+    """A basic residual block, arXiv:1512.03385 fig. 2.  [b c_in h w] -> [b c_out h/s w/s]"""
 
     def __init__(self, c_in: int, c_out: int, stride: int, dilations: tuple[int, int]) -> None:
         super().__init__()
@@ -31,10 +29,11 @@ class Block(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Adds what two convolutions find to their input."""
         y = self.act1(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y = y + self.downsample(x)
-        return self.act2(y)
+        y = self.bn2(self.conv2(y)) + self.downsample(x)
+        activated: Tensor = self.act2(y)
+        return activated
 
 
 class Network(nn.Module):
@@ -57,18 +56,17 @@ class Network(nn.Module):
             # the first convolution of a dilated stage still sees the grid of the stage before it
             before, dilation = dilation, dilation * wanted // step
             stride *= step
-            stage = OrderedDict(
-                [
-                    ("0", Block(c_in, c_out, step, (before, dilation))),
-                    ("1", Block(c_out, c_out, 1, (dilation, dilation))),
-                ]
-            )
-            setattr(self, f"layer{number}", nn.Sequential(stage))
+            first = Block(c_in, c_out, step, (before, dilation))
+            second = Block(c_out, c_out, 1, (dilation, dilation))
+            self.add_module(f"layer{number}", nn.Sequential(first, second))
             c_in = c_out
         self.global_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.fc = nn.Linear(c_in, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Runs the stem, the four stages, pooling and the linear head."""
         x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(self.global_pool(x))
+        for number in range(1, len(CHANNELS) + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+        logits: Tensor = self.fc(self.global_pool(x))
+        return logits

@@ -7,10 +7,11 @@ The folder DIR holds `train.npz`, `val.npz` and `classes.txt`: small JPEGs end t
 import argparse
 import io
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class Photos:
         """Decodes every JPEG of an .npz file into memory."""
         with np.load(file) as data:
             jpeg, offset, label = data["jpeg"], data["offset"], data["label"]
-        spans = zip(offset[:-1], offset[1:], strict=True)
+        spans = pairwise(offset)
         pictures = [
             np.asarray(Image.open(io.BytesIO(jpeg[a:b].tobytes())).convert("RGB"))
             for a, b in tqdm(spans, f"decode {file.name}", len(label), mininterval=1)
@@ -100,7 +101,7 @@ def random_views(pixels: Tensor, recipe: Recipe, draw: torch.Generator) -> Tenso
 
 
 def cutmix(views: Tensor, draw: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """CutMix, arXiv:1905.04899.  [b 3 h w] -> mixed [b 3 h w], partner [b], share of the original"""
+    """CutMix, arXiv:1905.04899.  [b 3 h w] -> mixed [b 3 h w], partner [b], original's share"""
     b, _, h, w = views.shape
     side = math.sqrt(1 - float(torch.rand((), generator=draw)))
     y, x = (int(torch.randint(n, (), generator=draw)) for n in (h, w))
@@ -120,12 +121,15 @@ class Training:
         r = recipe
         self.average = torch.optim.swa_utils.AveragedModel(
             network,
-            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(r.average),
+            avg_fn=lambda mean, new, _: torch.lerp(mean, new, 1 - r.average),
             use_buffers=True,
         )
         weights = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
-        groups = [{"params": weights, "weight_decay": r.weight_decay}, {"params": others}]
+        groups: list[dict[str, Any]] = [
+            {"params": weights, "weight_decay": r.weight_decay},
+            {"params": others},
+        ]
         self.optimiser = torch.optim.SGD(groups, r.learning_rate, r.momentum, nesterov=True)
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser, r.learning_rate, r.epochs * steps_per_epoch, pct_start=r.warm_up
@@ -147,7 +151,7 @@ class Training:
             for part, target in ((share, labels), (1 - share, labels[partner]))
         )
         self.optimiser.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimiser.step()
         self.schedule.step()
         self.average.update_parameters(self.network)
@@ -171,7 +175,7 @@ class Training:
         state = {part: getattr(self, part).state_dict() for part in self.PARTS}
         partial = file.with_name(file.name + ".partial")
         torch.save(state | {"steps_done": self.steps_done}, partial)
-        os.replace(partial, file)
+        partial.replace(file)
 
     def load(self, file: Path) -> None:
         """Goes on where `save` left off."""
@@ -187,7 +191,9 @@ def accuracy(network: nn.Module, photos: Photos, size: int) -> float:
     network.eval()
     device = next(network.parameters()).device
     right = 0
-    for pixels, labels in zip(photos.pixels.split(250), photos.labels.split(250), strict=True):
+    for pixels, labels in zip(
+        torch.split(photos.pixels, 250), torch.split(photos.labels, 250), strict=True
+    ):
         pictures = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in pixels]
         enlarged = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in pictures]
         batch = torch.from_numpy(np.stack(enlarged)).permute(0, 3, 1, 2)
@@ -246,7 +252,7 @@ def main() -> None:
     args = _arguments()
     torch.manual_seed(args.seed)
     classes = (args.data / "classes.txt").read_text(encoding="utf-8").splitlines()
-    network = Network(len(classes)).to(args.device, memory_format=torch.channels_last)
+    network = Network(len(classes)).to(memory_format=torch.channels_last).to(args.device)
     if args.start:
         network.load_state_dict(_start_weights(args.start))
     recipe = Recipe(args.epochs, args.learning_rate, cutmix=args.cutmix, seed=args.seed)

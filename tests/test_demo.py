@@ -1,0 +1,45 @@
+"""The promise of the README: the cat lights up for the cat, and the coffee for the coffee."""
+
+import numpy as np
+import pytest
+
+import camcli
+from camcli.models.load import Classifier
+from tests.checkout import ROOT
+
+PHOTO = ROOT / "demo_images" / "cat_and_coffee.jpg"
+CAT, COFFEE = ("tabby", "left"), ("espresso", "right")
+SIDES = {"left": slice(0, 300), "right": slice(300, 600)}
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return camcli.load_model(device="cpu")
+
+
+@pytest.mark.parametrize(("category", "side"), [CAT, COFFEE])
+def test_the_heat_lies_on_the_half_that_was_asked_for(
+    classifier: Classifier, category: str, side: str
+) -> None:
+    (found,) = camcli.explain(classifier, PHOTO, target_category=category)
+    heat = np.maximum(found.sized_map("image"), 0)
+    assert heat.shape == (400, 600)
+    assert heat[:, SIDES[side]].sum() >= 0.7 * heat.sum()
+
+
+@pytest.mark.parametrize(("category", "side"), [CAT, COFFEE])
+def test_the_overlay_is_red_on_the_half_that_was_asked_for(
+    classifier: Classifier, category: str, side: str
+) -> None:
+    (found,) = camcli.explain(classifier, PHOTO, target_category=category)
+    drawn = found.overlay(alpha=1.0).astype(int)
+    red = (drawn[..., 0] > 120) & (drawn[..., 2] < 60)  # the upper end of jet
+    rows, columns = np.nonzero(red)
+    assert len(rows) > 1000
+    assert SIDES[side].start <= np.median(columns) < SIDES[side].stop
+
+
+def test_the_espresso_is_seen(classifier: Classifier) -> None:
+    (found,) = camcli.explain(classifier, PHOTO)
+    assert found.label == "espresso"
+    assert found.probability > 0.2

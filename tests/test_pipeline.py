@@ -1,0 +1,301 @@
+"""From sources to explanations, files and records."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import camcli
+from camcli.config import from_keywords
+from camcli.errors import ImageError, MethodError, OutputError, UnknownName, UsageError
+from camcli.media.sources import find_sources
+from camcli.models.load import Classifier
+from camcli.pipeline import run, why_empty
+from camcli.records import Preprocessing, Record
+from tests.networks import Pooled, Staged
+from tests.test_demo import PHOTO
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return camcli.load_model(device="cpu")
+
+
+def _classifier(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> Classifier:
+    preprocessing = Preprocessing(
+        size, size, mean=(0.5,) * channels, std=(0.25,) * channels, fit="squash"
+    )
+    return Classifier(
+        module=module.eval(),
+        name="handmade",
+        origin="timm",
+        preprocessing=preprocessing,
+        labels=None,
+        weights="by hand",
+        num_classes=2,
+        in_chans=channels,
+    )
+
+
+def _opened(path: str | Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+def _run(classifier: Classifier, paths: list[Path], **options: Any) -> list[Record]:
+    return list(run(classifier, find_sources(paths), from_keywords(**options)))
+
+
+def test_explanations_of_paths_pictures_arrays_and_tensors_are_the_same(
+    classifier: Classifier,
+) -> None:
+    picture = _opened(PHOTO)
+    pixels = np.asarray(picture)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    forms = [PHOTO, str(PHOTO), picture, pixels, tensor, pixels / 255.0]
+    found = list(camcli.explain(classifier, forms, "gradcam", batch_size=4))
+    alone = [next(iter(camcli.explain(classifier, form))) for form in forms]
+    assert len(found) == len(forms)
+    for one in [*found, *alone]:
+        np.testing.assert_allclose(one.heatmap, found[0].heatmap, rtol=1e-3, atol=1e-4)
+        assert one.label == "espresso"
+    assert found[0].overlay().shape == (400, 600, 3)
+
+
+def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
+    found = list(camcli.explain(classifier, PHOTO, ["GradCAM", "eigencam"], top_k=3))
+    assert [(e.method, e.record.rank) for e in found] == [
+        (method, rank) for rank in (1, 2, 3) for method in ("gradcam", "eigencam")
+    ]
+    assert [e.probability for e in found] == sorted((e.probability for e in found), reverse=True)
+    assert len({e.category for e in found}) == 3
+    named = list(camcli.explain(classifier, PHOTO, target_category=["Tabby, tabby cat", 99]))
+    assert [e.label for e in named] == ["tabby, tabby cat", "espresso"]
+    commas = list(camcli.explain(classifier, PHOTO, target_category="tabby,espresso"))
+    assert [e.category for e in commas] == [e.category for e in named]
+
+
+def test_the_raw_map_is_that_of_heatmaps(classifier: Classifier) -> None:
+    from camcli.media.geometry import view
+    from camcli.media.read import picture_from
+
+    (found,) = camcli.explain(classifier, PHOTO, "hirescam", target_category="lemon")
+    inputs = view(picture_from(PHOTO), classifier.preprocessing).inputs[None]
+    wanted = camcli.heatmaps(classifier.module, inputs, "hirescam", targets=found.category)
+    np.testing.assert_allclose(found.heatmap, wanted[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_explanation_is_saved_as_map_or_picture(classifier: Classifier, tmp_path: Path) -> None:
+    (found,) = camcli.explain(classifier, PHOTO)
+    np.testing.assert_array_equal(np.load(found.save(tmp_path / "a_map.npy")), found.heatmap)
+    png = found.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(_opened(png)), found.overlay())
+    with pytest.raises(OutputError, match=r"a\.txt"):
+        found.save(tmp_path / "a.txt")
+
+
+def test_overlay_takes_any_picture(classifier: Classifier) -> None:
+    (found,) = camcli.explain(classifier, PHOTO)
+    pixels = np.asarray(_opened(PHOTO))
+    wanted = found.overlay(0.3, "viridis")
+    for form in (PHOTO, pixels, pixels / 255):
+        drawn = camcli.overlay(form, found.heatmap, alpha=0.3, colormap="viridis", box=found.view)
+        np.testing.assert_array_equal(drawn, wanted)
+    # a box over the whole picture is the default, and this one is squashed
+    np.testing.assert_array_equal(camcli.overlay(PHOTO, found.heatmap, 0.3, "viridis"), wanted)
+
+
+def test_mistakes_are_told_before_any_picture_is_read(classifier: Classifier) -> None:
+    with pytest.raises(UnknownName, match="gradcan"):
+        camcli.explain(classifier, "nowhere.jpg", "gradcan")
+    with pytest.raises(UnknownName, match="layer5"):
+        camcli.explain(classifier, "nowhere.jpg", target_layers="layer5")
+    with pytest.raises(UsageError, match="each choose the classes"):
+        camcli.explain(classifier, PHOTO, target_category="tabby", top_k=2)
+    with pytest.raises(MethodError, match="eigencam makes a map directly"):
+        camcli.explain(classifier, PHOTO, "eigencam", eigen_smooth=True)
+    with pytest.raises(ImageError, match=r"nowhere\.jpg"):
+        next(camcli.explain(classifier, "nowhere.jpg"))
+
+
+def test_files_and_records(classifier: Classifier, tmp_path: Path) -> None:
+    records = _run(
+        classifier,
+        [PHOTO],
+        method=["gradcam++", "layercam"],
+        target_category=["tabby", "espresso"],
+        save_path=tmp_path / "out",
+        save_map="npy",
+    )
+    names = [Path(r.outputs[0]).name for r in records]
+    assert names == [
+        f"cat_and_coffee_{method}_{label}.jpg"
+        for label in ("25-tabby", "99-espresso")
+        for method in ("gradcam++", "layercam")
+    ]
+    for record in records:
+        picture, raw = record.outputs
+        assert _opened(picture).size == (600, 400)
+        values = np.load(raw)
+        assert (values.min(), values.max()) == (record.minimum, record.maximum)
+        assert record.layers == ("layer4",)
+        assert record.layer_reason
+        assert json.dumps(asdict(record))
+    assert records[2].rank == 1
+    assert len(list((tmp_path / "out").iterdir())) == 8
+
+
+def test_the_same_command_gives_the_same_bytes(classifier: Classifier, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        _run(
+            classifier,
+            [PHOTO],
+            method=["gradcam", "randomcam", "eigencam"],
+            save_path=tmp_path / folder,
+            save_map="npy",
+        )
+    files = sorted((tmp_path / "one").iterdir())
+    assert len(files) == 6
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize(("size", "shape"), [("input", (80, 80)), ("image", (400, 600))])
+def test_map_sizes(
+    classifier: Classifier, tmp_path: Path, size: str, shape: tuple[int, int]
+) -> None:
+    options = {"save_path": tmp_path, "save_map": "npy"}
+    (small,) = _run(classifier, [PHOTO], **options)
+    raw = np.load(small.outputs[1])
+    (record,) = _run(classifier, [PHOTO], map_size=size, **options)
+    values = np.load(record.outputs[1])
+    size_of_input = classifier.preprocessing.size
+    assert values.shape == (size_of_input if size == "input" else shape)
+    # enlarged, but neither clipped nor normalised
+    assert raw.min() - 1e-4 <= values.min()
+    assert values.max() <= raw.max() + 1e-4
+    assert values.max() > 0.8 * raw.max()
+
+
+def test_a_map_for_each_layer(classifier: Classifier, tmp_path: Path) -> None:
+    layers = ["layer3", "layer4"]
+    records = _run(
+        classifier, [PHOTO], target_layers=layers, layer_fusion="none", save_path=tmp_path
+    )
+    assert [r.layers for r in records] == [("layer3",), ("layer4",)]
+    assert [Path(r.outputs[0]).name for r in records] == [
+        f"cat_and_coffee_gradcam_{layer}_99-espresso.jpg" for layer in layers
+    ]
+    (fused,) = _run(classifier, [PHOTO], target_layers=layers, save_path=tmp_path)
+    assert fused.layers == ("layer3", "layer4")
+
+
+def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    _opened(PHOTO).save(folder / "b.png")
+    (folder / "a.jpg").write_bytes(b"no picture")
+    (folder / "sub" / "c.jpg").write_bytes(PHOTO.read_bytes()[:5000])
+    _opened(PHOTO).save(folder / "sub" / "d.webp")
+    for size in (1, 8):
+        records = _run(classifier, [folder], save_path=tmp_path / "out", batch_size=size)
+        assert [Path(r.source).name for r in records] == ["a.jpg", "b.png", "c.jpg", "d.webp"]
+        assert [bool(r.error) for r in records] == [True, False, True, False]
+        assert all(not r.outputs for r in records if r.error)
+    written = {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {
+        Path("b_gradcam_99-espresso.png"),
+        Path("sub/d_gradcam_99-espresso.webp"),
+    }
+
+
+def test_a_single_output_file(classifier: Classifier, tmp_path: Path) -> None:
+    wanted = tmp_path / "picture.png"
+    (record,) = _run(classifier, [PHOTO], save_path=wanted)
+    assert record.outputs == (str(wanted),)
+    assert _opened(wanted).format == "PNG"
+    for more in ({"method": ["gradcam", "layercam"]}, {"top_k": 2}):
+        with pytest.raises(UsageError, match="is one file, but 2 heatmaps"):
+            _run(classifier, [PHOTO], save_path=wanted, **more)
+
+
+def test_outputs_never_collide(classifier: Classifier, tmp_path: Path) -> None:
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        _opened(PHOTO).save(tmp_path / folder / "a.jpg")
+    pair = [tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg"]
+    with pytest.raises(UsageError, match="would write the same files"):
+        _run(classifier, pair, save_path=tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.jpg"))
+    assert len(_run(classifier, [tmp_path], save_path=tmp_path / "out")) == 2
+
+
+def test_an_unwritable_place_is_told_first(classifier: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file"):
+        _run(classifier, [PHOTO], save_path=tmp_path / "file" / "out")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.zeros((3, 3)), "zero everywhere"),
+        (-np.ones((3, 3)), "negative everywhere"),
+        (-np.arange(9.0).reshape(3, 3), "negative everywhere"),
+        (np.full((3, 3), 2.0), "constant"),
+        (np.full((3, 3), np.nan), "not finite"),
+        (np.array([[1.0, np.inf]]), "not finite"),
+    ],
+)
+def test_an_empty_map_is_explained_in_words(values: np.ndarray, words: str) -> None:
+    (warning,) = why_empty(values.astype(np.float32))
+    assert words in warning
+    assert not list(why_empty(np.array([[0.0, 1.0]], np.float32)))
+
+
+def test_an_empty_map_leaves_the_plain_picture(tmp_path: Path) -> None:
+    module = Staged(2)
+    torch.nn.init.zeros_(module.fc.weight)
+    dead = _classifier(module, 3, (48, 64))
+    png = tmp_path / "a.png"
+    _opened(PHOTO).save(png)
+    (record,) = _run(dead, [png], target_layers="last", save_path=tmp_path / "out")
+    assert "zero everywhere" in record.warnings[0]
+    np.testing.assert_array_equal(_opened(record.outputs[0]), _opened(png))
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+def test_a_bright_square_is_hot_where_it_is(tmp_path: Path, fit: str) -> None:
+    # the activation of `Pooled` is the brightness itself, at stride 1; one channel, no padding
+    picture = Image.new("L", (240, 160))
+    picture.paste(255, (150, 40, 190, 80))
+    picture.save(tmp_path / "square.png")
+    module = _classifier(Pooled(), 1, (64, 96))
+    bright = Preprocessing((64, 96), (64, 96), mean=(0.0,), std=(1.0,), fit=fit)
+    bright_module = Classifier(
+        module.module, "handmade", "timm", bright, None, "by hand", 2, in_chans=1
+    )
+    (record,) = _run(
+        bright_module,
+        [tmp_path / "square.png"],
+        target_layers="features",
+        target_category="1",
+        save_path=tmp_path / "out",
+        save_map="npy",
+        map_size="image",
+    )
+    heat = np.nan_to_num(np.load(record.outputs[1])).clip(0)
+    y, x = (np.average(axis, weights=heat) for axis in np.indices(heat.shape))
+    assert abs(x + 0.5 - 170) < 1
+    assert abs(y + 0.5 - 60) < 1
+    assert record.outputs[0].endswith("square_gradcam_1-class_1.png")
