@@ -95,7 +95,9 @@ class PreprocessingOptions(BaseModel, frozen=True, extra="forbid", allow_inf_nan
         default=None, description="nearest, bilinear, bicubic, lanczos, box or hamming"
     )
     fit: Annotated[Fit, Choice] | None = Field(default=None, description="crop, squash or pad")
-    scale: Size | None = Field(default=None, description=SIZE)
+    crop_pct: float | None = Field(
+        default=None, gt=0, le=1, description="a number above 0 and up to 1"
+    )
 
 
 class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
@@ -135,7 +137,8 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     )
     batch_size: Count = Field(default=8, description=WHOLE)
     preprocessing: PreprocessingOptions = Field(
-        default=PreprocessingOptions(), description="a table: mean, std, interpolation, fit, scale"
+        default=PreprocessingOptions(),
+        description="a table: mean, std, interpolation, fit, crop_pct",
     )
 
     colormap: Annotated[Text, Choice] = Field(default="jet", description=NAME)

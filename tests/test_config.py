@@ -112,7 +112,7 @@ def test_class_indices_in_a_file_are_numbers(tmp_path: Path) -> None:
 )
 def test_sizes_are_height_and_width(given: object, size: tuple[int, int]) -> None:
     assert resolved({"img_size": given}).img_size == size
-    assert resolved(cfg=[f"preprocessing.scale={given}"]).preprocessing.scale == size
+    assert resolved(cfg=[f"img_size={given}"]).img_size == size
 
 
 @pytest.mark.parametrize("spelling", ["Grad-CAM++", "gradcam_plusplus", "gradcampp", "GRADCAM++"])

@@ -73,7 +73,11 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
     for warning in classifier.warnings:
         error(warning)
     failed = False
+    layer_said = bool(options.target_layers)
     for record in run(classifier, sources, options):
+        if not layer_said and record.layers:
+            printer.note(f"target layer {', '.join(record.layers)}: {record.layer_reason}")
+            layer_said = True
         printer.record(record)
         failed = failed or bool(record.error)
     return not failed

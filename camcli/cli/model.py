@@ -13,6 +13,7 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
     """Loads the model that the options name; raises UsageError for what cannot be built."""
     from camcli.models.load import load_model
 
+    preprocessing = options.preprocessing.model_dump(exclude_none=True)
     return load_model(
         options.model,
         pretrained=pretrained,
@@ -23,7 +24,8 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
         class_map=options.class_map,
         model_kwargs=options.model_kwargs,
         device=options.device,
-        preprocessing=options.preprocessing.model_dump(exclude_none=True),
+        fit=preprocessing.pop("fit", None),
+        preprocessing=preprocessing,
     )
 
 
