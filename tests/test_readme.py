@@ -84,3 +84,11 @@ def test_a_demo_image_is_readable_and_small(name: str) -> None:
 def test_the_cat_and_the_coffee_fill_a_half_each() -> None:
     with Image.open(DEMO_IMAGES / "cat_and_coffee.jpg") as picture:
         assert picture.size == (600, 400)
+
+
+def test_what_the_readme_links_to_is_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert len(links) >= 6
+    for link in links:
+        assert (ROOT / link).exists(), link

@@ -121,7 +121,7 @@ class Training:
         r = recipe
         self.average = torch.optim.swa_utils.AveragedModel(
             network,
-            avg_fn=lambda mean, new, _: torch.lerp(mean, new, 1 - r.average),
+            avg_fn=lambda mean, new, _: mean + (new - mean) * (1 - r.average),
             use_buffers=True,
         )
         weights = [p for p in network.parameters() if p.ndim > 1]
