@@ -30,9 +30,13 @@ def _items(value: object) -> list[object]:
     """Flattens `a,b`, `[a,b]`, `["a,b", "c"]` to single items."""
     if isinstance(value, str):
         inside = value.strip()
-        if inside[:1] in BRACKETS and inside.endswith(BRACKETS[inside[0]]):
-            inside = inside[1:-1]
-        return [_unquoted(item.strip()) for item in inside.split(",") if item.strip()]
+        bracketed = inside[:1] in BRACKETS and inside.endswith(BRACKETS[inside[0]])
+        listed = (inside[1:-1] if bracketed else inside).split(",")
+        items: list[object] = [_unquoted(item.strip()) for item in listed if item.strip()]
+        if not items and not bracketed:
+            # such as an unset shell variable: the default would be used in silence
+            raise ValueError("no items")
+        return items
     if isinstance(value, list | tuple):
         return [item for part in value for item in _items(part)]
     return [value]
@@ -40,9 +44,8 @@ def _items(value: object) -> list[object]:
 
 def _categories(value: object) -> object:
     # class names may hold commas, so only brackets make a list here; the labels decide the rest
-    if isinstance(value, str) and value.strip().startswith("["):
-        return [str(item) for item in _items(value)]
-    several = value if isinstance(value, list | tuple) else [value]
+    given = value if isinstance(value, list | tuple) else [value]
+    several = [v for g in given for v in (_items(g) if str(g).lstrip().startswith("[") else [g])]
     return [str(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in several]
 
 
@@ -67,11 +70,14 @@ def _lower(value: object) -> object:
 
 
 def _path(value: object) -> object:
+    if value == "":
+        raise ValueError("no name")  # Path("") would be the current folder
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
+Category = Annotated[str, Field(pattern=r"[^\s,]")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
 Size = Annotated[tuple[Count, Count], BeforeValidator(_size)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_items), Field(min_length=1)]
@@ -122,7 +128,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     method: Annotated[tuple[str, ...], BeforeValidator(_methods)] = Field(
         default=("gradcam",), min_length=1, description="names of methods"
     )
-    target_category: Annotated[tuple[Text, ...], BeforeValidator(_categories)] = Field(
+    target_category: Annotated[tuple[Category, ...], BeforeValidator(_categories)] = Field(
         default=(), description="class indices or names"
     )
     top_k: Count | None = Field(default=None, description=WHOLE)
@@ -171,10 +177,10 @@ def resolve(
     environ: Mapping[str, str],
 ) -> Options:
     """Flags beat --cfg-options beat `CAMVIZ_*` beat the preset; raises ConfigError, UnknownName."""
-    chosen = config or environ.get(f"{ENVIRONMENT}CONFIG")
+    chosen = environ.get(f"{ENVIRONMENT}CONFIG") if config is None else config
     return _checked(
         [
-            *(_from_file(find_config(chosen)) if chosen else ()),
+            *(() if chosen is None else _from_file(find_config(chosen))),
             *_from_environment(environ),
             *_from_cfg_options(cfg_options),
             *_from_flags(flags),
@@ -216,7 +222,7 @@ def presets() -> dict[str, Path]:
 def _from_file(path: Path) -> Iterator[_Given]:
     for key, value in _leaves((), _toml(path)):
         placed = value
-        if key[-1] in PATHS and isinstance(value, str):
+        if key[-1] in PATHS and isinstance(value, str) and value:
             placed = path.parent / Path(value).expanduser()
         yield _Given(key, placed, f"{path}: {'.'.join(key)} = {_toml_text(value)}", str(path))
 
@@ -399,7 +405,7 @@ def _problem(item: _Given, cause: object) -> CamvizError:
 
 
 def _typed(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return (",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)) or "''"
 
 
 def _toml_text(value: object) -> str:

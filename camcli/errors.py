@@ -12,7 +12,7 @@ CamvizError
 │   ├── LayerError          a layer that cannot be a target
 │   ├── MethodError         a method that is not defined for this model or these options
 │   └── OutputError         a place that cannot be written to
-└── ImageError              exit code 1: a file is there and is no readable image
+└── ImageError              exit code 1: a picture that cannot be read, or held by its format
 """
 
 from collections.abc import Iterable
@@ -80,7 +80,7 @@ class OutputError(UsageError):
 
 
 class ImageError(CamvizError):
-    """A file that is there and is no readable image."""
+    """A file that is there and is no readable image, or a picture too large for its format."""
 
     exit_code = EXIT_FAILED_IMAGES
 

@@ -16,13 +16,15 @@ from camcli.config import Options, from_keywords
 from camcli.engine.probe import Tokens
 from camcli.engine.run import Answer, Request, answer, found_default, seeded, target_layers_of
 from camcli.engine.targets import Best, Choice, Fixed
-from camcli.errors import ImageError, OutputError, UsageError
+from camcli.errors import ImageError, ModelError, OutputError, UsageError
 from camcli.media.geometry import view as view_of
 from camcli.media.read import PictureLike, picture_from, read_picture
+from camcli.media.sources import IMAGE_SUFFIXES
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
     output_name,
+    picture_format,
     write_map,
     write_picture,
 )
@@ -30,8 +32,9 @@ from camcli.methods import compose
 from camcli.models.labels import find_category, label
 from camcli.models.load import Classifier
 from camcli.records import Box, Heatmap, Picture, Record, Source, View
-from camcli.registry import method_name
+from camcli.registry import depends_on_category, method_name
 from camcli.render import overlay as drawing
+from camcli.render.colour import lookup_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +99,10 @@ class Explanation:
         return self.heatmap
 
     def save(self, path: str | Path) -> Path:
-        """Writes the raw map (.npy) or the overlay (an image suffix); raises OutputError."""
+        """Writes the raw map (.npy) or the overlay (an image suffix).
+
+        Raises OutputError, or ImageError for a picture that is too large for its format.
+        """
         path = Path(path)
         if path.suffix.lower() == ".npy":
             write_map(self.heatmap, path)
@@ -148,6 +154,8 @@ class Plan:
 def plan(classifier: Classifier, options: Options) -> Plan:
     """Resolves layers, methods and categories of a run; raises UsageError for what is unknown."""
     methods = tuple(dict.fromkeys(method_name(m) for m in options.method))
+    _check_has_classes(classifier, methods)
+    categories = _categories(classifier, options)
     tokens = Tokens(options.vit_like, options.num_extra_tokens)
     layers, layouts, reason = _layers(classifier, options.target_layers)
     request = Request(
@@ -160,7 +168,7 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         options.eigen_smooth,
         seeded(methods, options.seed),
     )
-    return Plan(classifier, request, _categories(classifier, options), reason)
+    return Plan(classifier, request, categories, reason)
 
 
 def _layers(classifier: Classifier, given: Sequence[str]) -> tuple[tuple[str, ...], Any, str]:
@@ -171,9 +179,21 @@ def _layers(classifier: Classifier, given: Sequence[str]) -> tuple[tuple[str, ..
     return layers, layouts, reason
 
 
+def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
+    asking = [name for name in methods if depends_on_category(name)]
+    if asking and not classifier.num_classes:
+        raise ModelError(
+            f"{classifier.name!r} has no classifier, and so no class that {asking[0]} could "
+            "explain: give --num-classes with your own --checkpoint, or try --method eigencam."
+        )
+
+
 def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int:
     if not options.target_category:
-        return options.top_k or 1
+        k, known = options.top_k or 1, classifier.num_classes
+        if known and k > known:
+            raise UsageError(f"--top-k {k} is more than the {known} classes of the model.")
+        return k
     if options.top_k:
         raise UsageError("--target-category and --top-k each choose the classes: give one of them.")
     names = [name for text in options.target_category for name in _names(text, classifier)]
@@ -289,6 +309,7 @@ def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> 
 
     Raises UsageError before anything is written where names, outputs or options do not fit.
     """
+    lookup_table(options.colormap)
     todo = plan(classifier, options)
     check_outputs(sources, todo, options)
     for group in _batched(sources, options.batch_size):
@@ -312,14 +333,28 @@ def _read(source: Source) -> Picture | Record:
 def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> None:
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
     if _is_file(options.save_path):
-        count = len(sources) * todo.maps_per_picture
-        if count > 1:
-            raise UsageError(
-                f"--save-path {options.save_path} is one file, but {count} heatmaps are to be "
-                "written: name a folder."
-            )
+        _check_single_file(len(sources) * todo.maps_per_picture, options)
         check_writable(options.save_path.parent)
-        return
+    else:
+        _check_distinct_files(sources, options)
+        check_writable(options.save_path)
+
+
+def _check_single_file(count: int, options: Options) -> None:
+    kind = picture_format(options.save_path)
+    if options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
+        raise UsageError(
+            f"--save-path {options.save_path} and --format {options.format} name two formats: "
+            "give one of them."
+        )
+    if count > 1:
+        raise UsageError(
+            f"--save-path {options.save_path} is one file, but {count} heatmaps are to be "
+            "written: name a folder."
+        )
+
+
+def _check_distinct_files(sources: Sequence[Source], options: Options) -> None:
     names = Counter(_output(source, "m", (), 0, "", options) for source in sources)
     doubled = {name for name, count in names.items() if count > 1}
     if doubled:
@@ -328,11 +363,10 @@ def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> No
             f"{' and '.join(same[:2])} would write the same files: name the folder that holds "
             "them, or use a --save-path for each."
         )
-    check_writable(options.save_path)
 
 
 def _is_file(save_path: Path) -> bool:
-    return save_path.suffix.lower() in PICTURE_SUFFIXES
+    return save_path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _output(
@@ -352,7 +386,10 @@ def _written(explanation: Explanation, todo: Plan, options: Options) -> Record:
         several = len(todo.request.layers) > 1
         layers = record.layers if several else ()
         path = _output(source, record.method, layers, explanation.category, record.label, options)
-    write_picture(explanation.overlay(options.alpha, options.colormap), path)
+    try:
+        write_picture(explanation.overlay(options.alpha, options.colormap), path)
+    except ImageError as error:
+        return replace(record, error=str(error))
     outputs = [str(path)]
     if options.save_map:
         map_path = path.with_name(path.name + ".npy")

@@ -99,6 +99,7 @@ def test_class_names_keep_their_commas() -> None:
     given = ["tabby, tabby cat", "281"]
     assert resolved({"target_category": given}).target_category == ("tabby, tabby cat", "281")
     assert resolved(cfg=["target_category=[tabby,281]"]).target_category == ("tabby", "281")
+    assert resolved({"target_category": ["[tabby,281]"]}).target_category == ("tabby", "281")
 
 
 def test_class_indices_in_a_file_are_numbers(tmp_path: Path) -> None:
@@ -201,6 +202,11 @@ def test_the_environment_names_a_preset_and_flags_name_another(tmp_path: Path) -
         ("pretrained", "maybe"),
         ("vit_like", "2"),
         ("model", ""),
+        ("save_path", ""),
+        ("checkpoint", ""),
+        ("target_layers", ""),
+        ("target_layers", ","),
+        ("target_category", " , "),
     ],
 )
 def test_a_wrong_value_names_where_it_stands_and_what_is_allowed(
@@ -211,7 +217,7 @@ def test_a_wrong_value_names_where_it_stands_and_what_is_allowed(
     preset = written(tmp_path, f"{key} = '{wrong}'")
     option, variable = f"--{key.replace('_', '-')}", f"CAMVIZ_{key.upper()}"
     for shown, given in (
-        (f"{option} {wrong}: takes", resolved_with(flags={key: wrong})),
+        (f"{option} {wrong or repr(wrong)}: takes", resolved_with(flags={key: wrong})),
         (f"--cfg-options {key}={wrong}: {key} takes", resolved_with(cfg=[f"{key}={wrong}"])),
         (f"{variable}={wrong}: {key} takes", resolved_with(environ={variable: wrong})),
         (f"{preset}: {key} = '{wrong}': {key} takes", resolved_with(preset=preset)),

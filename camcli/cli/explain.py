@@ -59,7 +59,8 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
     from camcli.media.sources import find_sources
 
     try:
-        return find_sources(images)
+        # a folder that is explained again would hold the pictures of the last time
+        return find_sources(images, leave_out=options.save_path)
     except SourceError:
         stray.check(images, flags, options)
         raise

@@ -58,10 +58,7 @@ def _tree(model: str, found: Survey) -> Tree:
     from rich.tree import Tree
 
     size = "x".join(map(str, found.input_size))
-    root = Tree(
-        Text.assemble((safe(model), "bold"), f"  input {size}; ", ("can be a target", "green")),
-        guide_style="dim",
-    )
+    root = Tree(Text.assemble((safe(model), "bold"), f"  input {size}"), guide_style="dim")
     branches = {"": root}
     for layer in found.layers:
         if layer.name:

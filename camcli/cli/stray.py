@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from camcli.config import Options
 
 COMMANDS = ("explain", "methods", "help")
-NAME = re.compile(r"[\w.-]*\w")
+NAME = re.compile(r"[\w. -]*\w")
 
 
 def check(words: Sequence[str], flags: Flags, options: Options) -> None:
-    """Raises UsageError for a word that is no file but names a command, method, layer or class."""
+    """Raises UsageError for a word that is no file but a command, method, layer, class or model."""
     missing = [word for word in words if not _is_there(word)]
     for word in missing:
         if word in COMMANDS:
@@ -41,12 +41,13 @@ def check(words: Sequence[str], flags: Flags, options: Options) -> None:
 
 def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
     from camcli.models.layers import find_layer
+    from camcli.models.load import find_model
 
     try:
         classifier = load_structure(options)
     except CamvizError:
         return
-    labels = {label.lower() for label in classifier.labels or ()}
+    synonyms = {s.strip().lower() for label in classifier.labels or () for s in label.split(",")}
     of = f"of {classifier.name}"
     _raise_for(
         words,
@@ -57,11 +58,12 @@ def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
     )
     _raise_for(
         words,
-        lambda word: word.lower() in labels,
+        lambda word: word.lower() in synonyms,
         f"a class {of}",
         "--target-category",
         flags.target_category,
     )
+    _raise_for(words, partial(_is_known, find_model), "a model", "--model", None)
 
 
 def _raise_for(
@@ -84,7 +86,7 @@ def _is_there(word: str) -> bool:
         return False
 
 
-def _is_known(find: Callable[[str], str], word: str) -> bool:
+def _is_known(find: Callable[[str], object], word: str) -> bool:
     try:
         find(word)
     except UnknownName:

@@ -12,17 +12,27 @@ from camcli.records import Source
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 
 
-def find_sources(paths: Sequence[str | Path]) -> tuple[Source, ...]:
-    """Lists files as named and the images in folders, in order; raises SourceError."""
-    return tuple(source for path in paths for source in _sources(Path(path)))
+def find_sources(
+    paths: Sequence[str | Path], *, leave_out: Path | None = None
+) -> tuple[Source, ...]:
+    """Lists files as named and the images in folders, each once, in order; raises SourceError.
+
+    A folder to `leave_out` is passed over where it lies in another one, but not where it is named.
+    """
+    found = (source for path in paths for source in _sources(path, leave_out))
+    return tuple(dict.fromkeys(found))
 
 
-def _sources(path: Path) -> tuple[Source, ...]:
+def _sources(given: str | Path, leave_out: Path | None) -> tuple[Source, ...]:
+    if given == "":
+        # Path("") would be the current folder, and all that lies in it
+        raise SourceError("'' names no picture: is a variable of the shell not set?")
+    path = Path(given)
     if not _exists(path):
         raise SourceError(f"{str(path)!r} does not exist.{_hint(path)}")
     if not path.is_dir():
         return (Source(path),)
-    images = sorted(_images(path))
+    images = sorted(_images(path, leave_out))
     if not images:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(
@@ -31,10 +41,15 @@ def _sources(path: Path) -> tuple[Source, ...]:
     return tuple(Source(path / image, image.parent) for image in images)
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def _images(folder: Path, leave_out: Path | None) -> Iterator[Path]:
     """Yields the images below a folder, relative to it; hidden files and folders are skipped."""
+    left_out = leave_out and leave_out.resolve()
     for place, subfolders, files in os.walk(folder, onerror=_refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        subfolders[:] = [
+            name
+            for name in subfolders
+            if not name.startswith(".") and Path(place, name).resolve() != left_out
+        ]
         for name in files:
             path = Path(place, name)
             is_image = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
@@ -57,6 +72,8 @@ def _exists(path: Path) -> bool:
 def _hint(path: Path) -> str:
     folder = path.parent
     try:
+        if path.is_symlink():
+            return f" It is a link to {str(path.readlink())!r}."
         near = closest(path.name, (entry.name for entry in folder.iterdir()))
     except (OSError, ValueError):
         return f" Nor does its folder {str(folder)!r}."

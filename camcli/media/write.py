@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli.errors import OutputError, UnknownName
+from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.records import Source
 
 PICTURE_SUFFIXES: Mapping[str, str] = {
@@ -68,17 +68,26 @@ def output_name(
     return source.folder / (_short(head, LONGEST_NAME - len(_encoded(tail))) + tail)
 
 
-def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Writes pixels [h w 3] in the format of the path's suffix; raises OutputError."""
+def picture_format(path: Path) -> str:
+    """Returns the name of the format that a path's suffix asks for; raises OutputError."""
     kind = PICTURE_SUFFIXES.get(path.suffix.lower())
     if kind is None:
         known = " ".join(PICTURE_SUFFIXES)
         raise OutputError(f"Cannot write {str(path)!r}: a picture's suffix is one of {known}.")
+    return kind
+
+
+def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Writes pixels [h w 3] in the format of the path's suffix.
+
+    Raises OutputError, or ImageError for a picture that is too large for the format.
+    """
+    kind = picture_format(path)
     edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
     if longest and edge > longest:
-        raise OutputError(
+        raise ImageError(
             f"Cannot write {str(path)!r}: {kind} holds at most {longest} pixels an edge, and the "
-            f"picture has {edge}. Choose --format png."
+            f"picture has {edge}. Choose --format png, or a --save-path that ends in .png."
         )
     with _replacing(path) as file:
         Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}))

@@ -43,11 +43,18 @@ DEEPEST_NEST = 4
 # the least share of a model's weights that a checkpoint of the same architecture has
 SAME_ARCHITECTURE = 0.5
 
+PICKLE = (
+    "a Python pickle, which may hold code and is never run: "
+    "save the weights with torch.save(model.state_dict(), FILE)"
+)
 OTHER_FILES = (
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
     (b"<", "a web page or XML: download the file itself"),
     (b"\x89HDF", "an HDF5 file, which is Keras's format"),
     (b"\x93NUMPY", "a NumPy array"),
+    # torch.save writes the older protocol 2
+    (b"\x80\x04", PICKLE),
+    (b"\x80\x05", PICKLE),
 )
 
 
@@ -171,14 +178,19 @@ def _content(path: Path) -> Mapping[Any, Any]:
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {str(path)!r}.") from None
     except OSError as error:
-        raise CheckpointError(f"Checkpoint {str(path)!r} cannot be read: {error}.") from error
+        raise CheckpointError(
+            f"Checkpoint {str(path)!r} cannot be read: {error.strerror}."
+        ) from error
     if not start:
         raise CheckpointError(f"Checkpoint {str(path)!r} is empty.")
+    # told by what it holds, since people rename these files; first, since it begins with a length,
+    # which may look like anything
+    if start[8:9] == b"{":
+        return _safetensors(path)
     for magic, words in OTHER_FILES:
         if start.lstrip().startswith(magic):
             raise CheckpointError(f"{str(path)!r} is no checkpoint but {words}.")
-    # told by what it holds: people rename these files
-    return _safetensors(path) if start[8:9] == b"{" else _pickled(path)
+    return _pickled(path)
 
 
 def _safetensors(path: Path) -> Weights:
@@ -234,10 +246,13 @@ def _refused(path: Path, error: Exception) -> CheckpointError | None:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    detail = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
-    why = detail[0].rstrip(".") if detail else type(error).__name__
+    said = str(error).rpartition("WeightsUnpickler error:")[2].strip()
+    first = re.split(r"\.\s|\n", said)[0].rstrip(".")
+    # readers say why in a sentence; a stumble over what is no pickle at all reads `101`
+    telling = first[:1].isupper() and not first.startswith("Unsupported operand")
+    why = f": {first[:200]}" if telling else ""
     return CheckpointError(
-        f"Checkpoint {str(path)!r} is damaged, or no checkpoint at all: {why[:200]}. "
+        f"Checkpoint {str(path)!r} is damaged, or no checkpoint at all{why}. "
         "camviz reads .safetensors and what torch.save writes."
     )
 
@@ -337,9 +352,13 @@ def load_into(module: nn.Module, fitted: Fitted, *, model: str, strict: bool) ->
     }
     if faults and (strict or not fitting):
         other = _other_architecture(fitted.checkpoint, len(fitting), len(wanted))
-        way_on = "--no-strict loads what fits, and leaves the rest random." if fitting else ""
+        way_on = (
+            "Name the model that it was saved from with --model."
+            if other
+            else "--no-strict loads what fits, and leaves the rest random."
+        )
         lines = [f"{file} does not fit {model!r}{other}:", *map("  {}".format, _by_kind(faults))]
-        raise CheckpointError("\n".join(filter(None, (*lines, way_on))))
+        raise CheckpointError("\n".join((*lines, way_on)))
     module.load_state_dict(fitting, strict=False)
     notes = [f"{file}: {line}" for line in _by_kind(faults)]
     if fitted.outside:

@@ -51,7 +51,11 @@ def read_class_map(file: Path, num_classes: int) -> Labels:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        why = "is no UTF-8 text" if isinstance(error, ValueError) else f"cannot be read ({error})"
+        why = (
+            f"cannot be read ({error.strerror})"
+            if isinstance(error, OSError)
+            else "is no UTF-8 text"
+        )
         raise ConfigError(f"Class map {str(file)!r} {why}.") from error
     while lines and not lines[-1].strip():
         lines.pop()

@@ -25,6 +25,7 @@ COMMON_EXTRA_TOKENS = 8
 CONVOLUTION_STRIDES = (1, 2, 4, 8, 16, 32, 64)
 PATCH_STRIDES = (8, 14, 16, 32)
 SQUARE_EXTRA_TOKENS = (0, 1, 2)
+READINGS = {True: ("--vit-like", "[b h w c]"), False: ("--no-vit-like", "[b c h w]")}
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,12 @@ def forced(
         raise LayerError(
             f"{output}, which is no grid larger than 1x1 for a {_sides(input_size)} input."
             " Layers with a grid: camviz --preview-model"
+        )
+    if vit_like is not None and not _is_grid(layout.grid, input_size):
+        option, letters = READINGS[vit_like]
+        raise LayerError(
+            f"{output}, which {option} reads as {letters}: {_sides(layout.grid)} is no grid for a"
+            f" {_sides(input_size)} input. Leave {option} out, or name another layer."
         )
     return layout
 

@@ -51,7 +51,7 @@ def reason(error: BaseException | str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # "Error(s) in loading state_dict for ResNet:" says less than the line below it
     telling = [line for line in lines if not line.endswith(":")]
-    return (telling or lines)[0][:200].rstrip(".:") if lines else type(error).__name__
+    return (telling or lines)[0][:200].rstrip(".:!") if lines else type(error).__name__
 
 
 def cannot_build(

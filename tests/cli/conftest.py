@@ -14,7 +14,7 @@ from torch import nn
 
 from camcli.cli.app import main
 from camcli.config import Options
-from camcli.errors import ModelError
+from camcli.errors import ModelError, UnknownName
 from camcli.records import Preprocessing, Record, Source
 
 
@@ -91,9 +91,15 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         if memory.problem:
             raise memory.problem
 
-    for name, function in (("models.load", load_model), ("pipeline", run_pipeline)):
+    def find_model(name: str) -> None:
+        raise UnknownName("model", name, ())
+
+    for name, functions in {
+        "models.load": {"load_model": load_model, "find_model": find_model},
+        "pipeline": {"run": run_pipeline},
+    }.items():
         module = ModuleType(f"camcli.{name}")
-        setattr(module, {"models.load": "load_model", "pipeline": "run"}[name], function)
+        vars(module).update(functions)
         monkeypatch.setitem(sys.modules, f"camcli.{name}", module)
     return memory
 

@@ -23,6 +23,7 @@ RECORD = Record(
     model="resnet50",
     method="gradcam",
     layers=("layer4",),
+    layer_reason="the last 7x7 grid",
     category=281,
     label="tabby",
     probability=0.931,
@@ -57,7 +58,10 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
     assert result.out == (
         "out/cat_gradcam.jpg, out/cat_gradcam.jpg.npy  tabby 93.1%  gradcam at layer4\n"
     )
-    assert result.err == "camviz: the weights are fake\n"
+    assert result.err == (
+        "camviz: the weights are fake\ncamviz: target layer layer4: the last 7x7 grid\n"
+    )
+    assert "target layer" not in run(image, "--target-layers", "layer4").err
 
 
 def test_a_class_without_a_name_is_shown_by_its_index(asked: Asked, run: Run, image: str) -> None:

@@ -107,7 +107,7 @@ def test_preset_and_environment_reach_the_run(
     monkeypatch.setenv("CAMVIZ_TOP_K", "3")
     options = options_of(asked, run, image, "--config", "vgg16", "--cfg-options", "fit=squash")
     assert (options.model, options.top_k, options.preprocessing.fit) == ("vgg16", 3, "squash")
-    assert asked.model["preprocessing"] == {"fit": "squash"}
+    assert (asked.model["fit"], asked.model["preprocessing"]) == ("squash", {})
 
 
 def test_the_model_is_loaded_as_asked(asked: Asked, run: Run, image: str) -> None:
@@ -122,6 +122,7 @@ def test_the_model_is_loaded_as_asked(asked: Asked, run: Run, image: str) -> Non
         "class_map": None,
         "model_kwargs": {},
         "device": "cpu",
+        "fit": None,
         "preprocessing": {},
     }
 

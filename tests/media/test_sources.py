@@ -64,6 +64,36 @@ def test_folder_without_images_is_an_error(photos: Path) -> None:
         find_sources([photos / "pets", photos / "empty"])
 
 
+def test_a_picture_that_is_named_twice_is_listed_once(photos: Path) -> None:
+    cat = photos / "pets" / "cat.webp"
+    assert find_sources([cat, photos / "pets", cat]) == find_sources([photos / "pets"])
+
+
+def test_an_empty_name_is_not_the_current_folder() -> None:
+    with pytest.raises(SourceError, match="names no picture"):
+        find_sources([""])
+
+
+def test_a_link_to_nothing_says_so(photos: Path) -> None:
+    (photos / "link.jpg").symlink_to("gone.jpg")
+    with pytest.raises(SourceError, match=r"does not exist\. It is a link to 'gone\.jpg'"):
+        find_sources([photos / "link.jpg"])
+    assert len(find_sources([photos])) == 5
+
+
+def test_the_folder_of_the_outputs_is_left_out_unless_it_is_named(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos)
+    found = find_sources(["."], leave_out=Path("pets"))
+    assert [s.path.name for s in found] == ["a.png", "b.JPG", "inside.gif"]
+    assert len(find_sources([photos], leave_out=photos / "pets" / "old")) == 4
+    assert len(find_sources(["pets"], leave_out=Path("pets"))) == 2
+    Path("pets/cat.webp").unlink()
+    with pytest.raises(SourceError, match="'pets' holds no images"):
+        find_sources(["pets"], leave_out=Path("pets/../pets/old"))
+
+
 def test_links_to_folders_do_not_loop(photos: Path) -> None:
     (photos / "again").symlink_to(photos)
     assert len(find_sources([photos])) == 5

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli.errors import OutputError, UnknownName
+from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
@@ -157,10 +157,8 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["file", "folder.jpg"]
 
 
-def test_what_a_format_cannot_hold_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(
-        OutputError, match="at most 65500 pixels an edge, and the picture has 70000"
-    ):
+def test_what_a_format_cannot_hold_is_the_fault_of_the_picture(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="at most 65500 pixels an edge, and the picture has 70000"):
         write_picture(np.zeros((1, 70_000, 3), np.uint8), tmp_path / "a.jpg")
     assert names_in(tmp_path) == []
 

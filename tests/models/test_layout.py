@@ -160,7 +160,6 @@ FORCED = [
     # channels of a transposed token layer are as many as a grid's cells
     ((1, 160, 196), SQUARE, {"vit_like": True}, Layout("tokens", (12, 12), 16)),
     ((1, 7, 7, 7), SQUARE, {"vit_like": True, "num_extra_tokens": 0}, Layout("nhwc", (7, 7))),
-    ((1, 7, 7, 768), SQUARE, {"vit_like": False}, Layout("nchw", (7, 768))),
     ((1, 12, 197, 197), SQUARE, {"vit_like": False}, Layout("nchw", (197, 197))),
     ((1, 512, 7, 7), SQUARE, {"num_extra_tokens": 0}, Layout("nchw", (7, 7))),
 ]
@@ -192,6 +191,8 @@ REFUSED = [
     ((1, 512, 7, 7), {"num_extra_tokens": 1}, "have no extra tokens"),
     ((1, 512, 1, 1), {}, "no grid larger than 1x1 for a 224x224 input.*--preview-model"),
     ((1, 512, 1, 1), {"vit_like": False}, "no grid larger than 1x1"),
+    ((1, 7, 7, 768), {"vit_like": False}, r"reads as \[b c h w\]: 7x768 is no grid for a 224x224"),
+    ((1, 512, 7, 7), {"vit_like": True}, r"--vit-like reads as \[b h w c\]: 512x7 is no grid"),
     ((1, 1000), {}, r"puts out \[1 1000\], which is no grid"),
     ((64, 49, 96), {"batch": 1}, "for a batch of 1: windows"),
 ]

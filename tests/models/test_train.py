@@ -92,6 +92,28 @@ def test_the_command_learns_and_writes_its_weights(
     assert train.accuracy(network, photos, 32) == 1.0
 
 
+def test_recalibration_measures_whole_photos_at_their_size(data: Path) -> None:
+    photos = train.Photos.read(data / "train.npz")
+    network = _training().network
+    weights = {k: v.clone() for k, v in network.named_parameters()}
+    train.recalibrate(network, photos, 48)
+    assert not network.training
+    assert all(torch.equal(v, weights[k]) for k, v in network.named_parameters())
+    with torch.no_grad():
+        views = torch.nn.functional.interpolate(photos.pixels.float(), 48, mode="bicubic")
+        stem = network.conv1(train.normalised(views.clamp(0, 255)))
+    torch.testing.assert_close(network.bn1.running_mean, stem.mean((0, 2, 3)), rtol=0, atol=0.02)
+
+
+def test_blending_is_the_mean_of_the_weights() -> None:
+    network, other = Network(2), Network(2).state_dict()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    train.blend(network, other)
+    after = network.state_dict()
+    torch.testing.assert_close(after["fc.weight"], (before["fc.weight"] + other["fc.weight"]) / 2)
+    assert after["bn1.num_batches_tracked"] == before["bn1.num_batches_tracked"]
+
+
 def test_photos_are_decoded_as_they_were_saved(data: Path) -> None:
     photos = train.Photos.read(data / "val.npz")
     assert photos.pixels.shape == (10, 3, 64, 64)

@@ -7,7 +7,7 @@ The folder DIR holds `train.npz`, `val.npz` and `classes.txt`: small JPEGs end t
 import argparse
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ from camcli.models.embedded.network import Network
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 STEPS_BETWEEN_SAVES = 100
+PHOTOS_TO_RECALIBRATE = 3072
 
 
 @dataclass(frozen=True)
@@ -194,12 +195,42 @@ def accuracy(network: nn.Module, photos: Photos, size: int) -> float:
     for pixels, labels in zip(
         torch.split(photos.pixels, 250), torch.split(photos.labels, 250), strict=True
     ):
-        pictures = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in pixels]
-        enlarged = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in pictures]
-        batch = torch.from_numpy(np.stack(enlarged)).permute(0, 3, 1, 2)
-        logits = network(normalised(batch.to(device)).contiguous(memory_format=torch.channels_last))
+        logits = network(_enlarged(pixels, size).to(device))
         right += int((logits.argmax(1).cpu() == labels).sum())
     return right / len(photos.labels)
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, photos: Photos, size: int) -> None:
+    """Measures BatchNorm's statistics anew on whole photos, enlarged bicubically to `size`.
+
+    Random crops show objects larger than whole photos do (arXiv:1906.06423).
+    """
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over all batches
+    rows = torch.randperm(len(photos.labels), generator=torch.Generator().manual_seed(0))
+    device = next(network.parameters()).device
+    network.train()
+    for chunk in torch.split(rows[:PHOTOS_TO_RECALIBRATE], 128):
+        network(_enlarged(photos.pixels[chunk], size).to(device))
+    network.eval()
+
+
+def _enlarged(pixels: Tensor, size: int) -> Tensor:
+    """Makes network input of whole photos.  uint8 [b 3 h w] -> [b 3 size size]"""
+    pictures = [Image.fromarray(p.permute(1, 2, 0).numpy()) for p in pixels]
+    enlarged = [np.asarray(p.resize((size, size), Image.Resampling.BICUBIC)) for p in pictures]
+    batch = torch.from_numpy(np.stack(enlarged)).permute(0, 3, 1, 2)
+    return normalised(batch).contiguous(memory_format=torch.channels_last)
+
+
+def blend(network: nn.Module, other: Mapping[str, Tensor]) -> None:
+    """Averages a network's weights with those of another run from the same start (2203.05482)."""
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(other[name].to(tensor.device), 0.5)
 
 
 def train(photos: Photos, training: Training, state_file: Path) -> None:
@@ -241,7 +272,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="weights to start from (else from nothing)")
     parser.add_argument("--epochs", type=int, default=28)
     parser.add_argument("--learning-rate", type=float, default=0.2)
+    parser.add_argument("--size", type=int, default=64, help="pixels of a training view")
+    parser.add_argument("--smallest-crop", type=float, default=0.3, help="share of the area")
     parser.add_argument("--cutmix", type=float, default=0.5, help="share of batches that are mixed")
+    parser.add_argument("--blend", type=Path, help="weights to average the trained ones with")
+    parser.add_argument("--input-size", type=int, default=80, help="pixels of a whole photo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -255,7 +290,14 @@ def main() -> None:
     network = Network(len(classes)).to(memory_format=torch.channels_last).to(args.device)
     if args.start:
         network.load_state_dict(_start_weights(args.start))
-    recipe = Recipe(args.epochs, args.learning_rate, cutmix=args.cutmix, seed=args.seed)
+    recipe = Recipe(
+        args.epochs,
+        args.learning_rate,
+        size=args.size,
+        smallest_crop=args.smallest_crop,
+        cutmix=args.cutmix,
+        seed=args.seed,
+    )
     photos = Photos.read(args.data / "train.npz")
     training = Training(network, recipe, len(photos.labels) // recipe.batch)
     state_file = args.out.with_name(args.out.name + ".state")
@@ -263,6 +305,9 @@ def main() -> None:
         training.load(state_file)
     train(photos, training, state_file)
     averaged = training.average.module
+    if args.blend:
+        blend(averaged, _start_weights(args.blend))
+    recalibrate(averaged, photos, args.input_size)
     save_file({k: v.contiguous() for k, v in averaged.state_dict().items()}, args.out)
     validation = Photos.read(args.data / "val.npz")
     for size in (64, 72, 80, 88, 96):

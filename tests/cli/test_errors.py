@@ -1,0 +1,424 @@
+"""Every mistake that a person can make: a short message, the right exit code, nothing behind it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from huggingface_hub import constants as hub
+from PIL import Image
+from safetensors.torch import save_file
+
+from .conftest import Result, Run
+
+MARKER = "THE_CODE_RAN"
+CODE = f"open({MARKER!r}, 'w')"
+GOOD = ("cat.jpg", "dog.png")
+LONGEST_MESSAGE = 8  # lines
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (CODE,)
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that people get wrong."""
+    folder = tmp_path_factory.mktemp("things")
+    ramp = np.linspace(0, 255, 120 * 90 * 3).reshape(90, 120, 3).astype(np.uint8)
+    for name in GOOD:
+        Image.fromarray(ramp).save(folder / name)
+    Image.new("RGB", (70_000, 2), "red").save(folder / "wide.png")
+    (folder / "cut.jpg").write_bytes((folder / "cat.jpg").read_bytes()[:700])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "link.jpg").symlink_to("gone.jpg")
+    for name in ("void", "notes", "in_the_way.png"):
+        (folder / name).mkdir()
+    (folder / "notes" / "a.txt").touch()
+    _write_texts(folder)
+    _write_checkpoints(folder)
+    return folder
+
+
+def _write_texts(folder: Path) -> None:
+    texts = {
+        "broken.toml": "model = 'embedded'\nalpha = \n",
+        "unknown.toml": "target_layer = 'layer4'\n",
+        "wrong.toml": "[preprocessing]\nfit = 'stretch'\n",
+        "two.txt": "cat\ndog\n",
+        "far.txt": "0,cat\n100,dog\n",
+        "nothing.txt": "\n",
+        "junk.pth": "hello world\n",
+        "page.pth": "<html>",
+        "empty.pth": "",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+
+
+def _write_checkpoints(folder: Path) -> None:
+    vit = timm.create_model("test_vit").state_dict()
+    torch.save({"state_dict": vit}, folder / "vit.pth")
+    save_file(vit, folder / "vit.safetensors")
+    torch.save({"epoch": 3}, folder / "counts.pth")
+    torch.save({"state_dict": vit, "hook": Evil()}, folder / "code.pth")
+    torch.save(Evil(), folder / "old_code.pth", _use_new_zipfile_serialization=False)
+    (folder / "code.pkl").write_bytes(pickle.dumps(Evil()))
+    for name in ("vit.pth", "vit.safetensors"):
+        content = (folder / name).read_bytes()
+        (folder / f"cut_{name}").write_bytes(content[: len(content) // 2])
+
+
+@pytest.fixture
+def there(things: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Stands in the folder of things, without a GPU or a network; returns the outputs' folder."""
+    monkeypatch.chdir(things)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    # outputs go to the same disc, but not among the things
+    return tmp_path / "out"
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def check_is_short(result: Result) -> None:
+    assert "Traceback" not in result.err and "bug in camviz" not in result.err
+    lines = result.err.splitlines()
+    assert lines[0].startswith("camviz: ")
+    assert len(lines) <= LONGEST_MESSAGE, result.err
+
+
+TINY_VIT, TINY_RESNET = "-m test_vit --no-pretrained", "-m test_resnet --no-pretrained"
+# named layers where it does not matter, because finding one takes a while
+VIT_LAYER = f"{TINY_VIT} --target-layers blocks.-1.norm1"
+
+# what is typed behind `camviz cat.jpg`, and what has to be said: what, what was given, what next
+WRONG = {
+    # names
+    "-m resnet5": ("Unknown model 'resnet5'", "'resnet50'"),
+    "-m timm/resnet5": ("Unknown model 'resnet5'", "in timm.", "'resnet50'"),
+    "-m torchvision/resnt18": ("Unknown model 'resnt18'", "in torchvision.", "'resnet18'"),
+    "-m resnet50.b9": ("Unknown pretrained tag 'b9'", "resnet50 has", "a1_in1k"),
+    "-m ''": ("--model ''", "takes a name"),
+    "-m local-dir:void": ("'local-dir:void' is no timm model", "config.json"),
+    "-m resnet18": ("'resnet18' cannot be fetched", "--checkpoint FILE", "embedded"),
+    "--target-layers layer5": ("Unknown layer 'layer5'", "'layer4'", "--preview-model"),
+    "--target-layers layer4.-9": ("Unknown layer 'layer4.-9'", "'layer4.1'"),
+    "--target-layers ''": ("--target-layers ''", "takes names of layers"),
+    "--method gradcm": ("Unknown method 'gradcm'", "'gradcam'", "camviz methods"),
+    "--method gradcam,layrcam": ("Unknown method 'layrcam'", "'layercam'"),
+    "--method ,": ("--method ,", "takes names of methods"),
+    "--target-category espreso": ("Unknown category 'espreso'", "'espresso'", "0 to 99"),
+    "--target-category te": ("'te' could be", "83 'teapot'", "give the index"),
+    "--target-category 100": ("There is no category 100", "0 to 99"),
+    "--target-category -1": ("There is no category -1", "0 to 99"),
+    "--target-category ,": ("--target-category ,", "takes class indices or names"),
+    "--colormap jett": ("Unknown colour map 'jett'", "'jet'", "viridis"),
+    "--config resnet5": ("Unknown config 'resnet5'", "'resnet50'", "TOML"),
+    "--config gone.toml": ("Unknown config 'gone.toml'", "a TOML file that exists"),
+    "--config ''": ("Unknown config ''", "Presets: "),
+    "--config void": ("Unknown config 'void'", "Presets: "),
+    "--cfg-options alpa=1": ("'alpa'", "'alpha'", "camviz help presets"),
+    "--cfg-options preprocessing.fitt=pad": ("'preprocessing.fitt'", "'preprocessing.fit'"),
+    "--config unknown.toml": ("unknown.toml", "'target_layer'", "'target_layers'"),
+    "--modle resnet50": ("No such option: --modle", "--model", "camviz --help"),
+    # values
+    "--alpha 2": ("--alpha 2", "from 0 to 1"),
+    "--alpha much": ("--alpha much", "from 0 to 1"),
+    "--alpha ''": ("--alpha ''", "from 0 to 1"),
+    "--top-k 0": ("--top-k 0", "from 1"),
+    "--top-k 101": ("--top-k 101", "100 classes"),
+    "--top-k 2 --target-category espresso": ("--target-category", "--top-k", "one of them"),
+    "--batch-size 0": ("--batch-size 0", "from 1"),
+    "--seed x": ("--seed x", "whole number"),
+    "--format gif": ("--format gif", "jpg or png"),
+    "--fit stretch": ("--fit stretch", "crop, squash or pad"),
+    "--save-map png": ("--save-map png", "npy"),
+    "--map-size huge": ("--map-size huge", "layer, input or image"),
+    "--layer-fusion sum": ("--layer-fusion sum", "mean, max, product or none"),
+    "--cfg-options preprocessing.fit=stretch": ("preprocessing.fit=stretch", "crop, squash or pad"),
+    "--cfg-options preprocessing.mean=1,2": ("mean takes 1 or 3 numbers", "(1.0, 2.0)"),
+    "--cfg-options alpha": ("--cfg-options alpha", "takes key=value"),
+    "--config wrong.toml": ("wrong.toml", "'stretch'", "crop, squash or pad"),
+    "--config broken.toml": ("broken.toml is not valid TOML", "line 2"),
+    "--config vit.pth": ("vit.pth is not a text file",),
+    "--alpha 2 --top-k 0": ("Several options", "--alpha 2", "--top-k 0"),
+    "--json -q": ("--json and --quiet", "one of them"),
+    "--model": ("Option '--model' requires an argument",),
+    # class maps
+    "--class-map two.txt": ("'two.txt' names 2 classes", "100"),
+    "--class-map far.txt": ("'far.txt', line 2", "0 to 99", "not 100"),
+    "--class-map nothing.txt": ("'nothing.txt' is empty",),
+    "--class-map gone.txt": ("'gone.txt' cannot be read (No such file or directory)",),
+    "--class-map void": ("'void' cannot be read (Is a directory)",),
+    "--class-map vit.pth": ("'vit.pth' is no UTF-8 text",),
+    # the model
+    f"{TINY_VIT} --img-size 30": ("'test_vit' does not take pictures of 30x30", "patch size"),
+    "--img-size 0": ("--img-size 0", "height x width"),
+    "--img-size 1": ("No layer", "larger than 1x1", "3x1x1"),
+    f"{TINY_RESNET} --model-kwargs depth=3": ("cannot build 'test_resnet' with depth=3", "depth"),
+    f"{TINY_RESNET} --model-kwargs in_chans=4": ("1 or 3 channels", "takes 4"),
+    "--model-kwargs depth=3": ("embedded model takes no model_kwargs", "depth"),
+    "--model-kwargs depth": ("--model-kwargs depth", "takes key=value"),
+    "--num-classes many": ("--num-classes many", "whole number"),
+    f"{TINY_RESNET} --num-classes 0": ("'test_resnet' has no classifier", "--method eigencam"),
+    # checkpoints
+    "--checkpoint gone.pth": ("There is no checkpoint 'gone.pth'",),
+    "--checkpoint ''": ("--checkpoint ''", "takes a file"),
+    "--checkpoint void": ("'void' is a folder", "local-dir:void"),
+    "--checkpoint empty.pth": ("'empty.pth' is empty",),
+    "--checkpoint junk.pth": ("'junk.pth' is damaged, or no checkpoint", "camviz reads"),
+    "--checkpoint page.pth": ("'page.pth' is no checkpoint", "web page"),
+    "--checkpoint cut_vit.pth": ("'cut_vit.pth' is damaged",),
+    "--checkpoint cut_vit.safetensors": ("'cut_vit.safetensors' is damaged",),
+    "--checkpoint counts.pth": ("'counts.pth' holds no weights", "'epoch'", "state_dict"),
+    "--checkpoint code.pth": ("'code.pth' asks for", "eval'", "never run", "state_dict"),
+    "--checkpoint old_code.pth": ("'old_code.pth' asks for", "eval'", "never run"),
+    "--checkpoint code.pkl": ("'code.pkl' is no checkpoint", "never run", "state_dict"),
+    "--checkpoint vit.pth": (
+        "'vit.pth' does not fit 'embedded'",
+        "another architecture",
+        "--model",
+    ),
+    "--checkpoint vit.safetensors -m test_resnet": (
+        "'vit.safetensors' does not fit 'test_resnet'",
+        "another architecture",
+        "missing: conv1",
+        "unexpected: blocks.0",
+    ),
+    # layers and methods
+    "--target-layers fc": ("'fc' puts out [1 100]", "no grid larger than 1x1", "--preview-model"),
+    "--target-layers global_pool": ("'global_pool' puts out [1 ", "no grid larger than 1x1"),
+    f"{TINY_VIT} --target-layers blocks.0.attn.attn_drop": ("took no part in the forward pass",),
+    f"{VIT_LAYER} --num-extra-tokens 3": ("101 - 3 extra = 98", "100 = 10x10 with 1 extra"),
+    f"{VIT_LAYER} --vit-like --num-extra-tokens 0": ("101 - 0 extra = 101", "with 1 extra"),
+    f"{VIT_LAYER} --no-vit-like": ("[1 101 64], which are tokens", "--no-vit-like"),
+    "--target-layers layer4 --num-extra-tokens 1": (
+        "maps and have no extra tokens",
+        "--num-extra-tokens 1",
+    ),
+    "--num-extra-tokens -1": ("--num-extra-tokens -1", "from 0"),
+    "--target-layers layer4 --vit-like": ("--vit-like reads as [b h w c]", "no grid", "80x80"),
+    "--eigen-smooth --method eigencam": ("eigencam makes a map directly", "--eigen-smooth out"),
+    "--method cam --target-layers layer3": ("CAM needs a head", "'layer3'", "--method gradcam"),
+    # the device
+    "--device cuda": ("CUDA was asked for", "none here", "--device cpu"),
+    "--device cuda:7": ("CUDA was asked for", "none here"),
+    "--device mps": ("MPS was asked for", "none here"),
+    "--device tpu": ("--device tpu", "auto, cpu, cuda, cuda:N or mps"),
+    # other words: each of them stands behind the picture
+    "gone.jpg": ("'gone.jpg' does not exist", "Closest in '.'"),
+    "cta.jpg": ("'cta.jpg' does not exist", "'cat.jpg'"),
+    "link.jpg": ("'link.jpg' does not exist", "a link to 'gone.jpg'"),
+    "void": ("Folder 'void' holds no images", ".jpg"),
+    "notes": ("Folder 'notes' holds no images", ".jpg"),
+    "''": ("'' names no picture",),
+    "layer4": ("'layer4' is no file, but a layer", "--target-layers layer4?"),
+    "--target-layers layer3 Layer4.-1": ("'Layer4.-1' is no file", "layer3,Layer4.-1?"),
+    "Grad-CAM": ("'Grad-CAM' is no file, but a method", "--method Grad-CAM?"),
+    "--method cam layercam": ("'layercam' is no file, but a method", "--method cam,layercam?"),
+    "espresso": ("'espresso' is no file, but a class", "--target-category espresso?"),
+    "resnet50": ("'resnet50' is no file, but a model", "--model resnet50?"),
+    "'tabby cat'": ("'tabby cat' is no file, but a class", "--target-category"),
+    "help": ("'help' is no file", "camviz help"),
+}
+
+
+@pytest.mark.parametrize("typed", WRONG)
+def test_wrong_usage_is_told_and_writes_nothing(run: Run, there: Path, typed: str) -> None:
+    before = files_in(Path())
+    result = run("cat.jpg", "--save-path", str(there), *shlex.split(typed))
+    assert (result.code, result.out) == (2, ""), result.err
+    for words in WRONG[typed]:
+        assert words in result.err
+    check_is_short(result)
+    assert not there.exists()
+    assert files_in(Path()) == before
+    assert not Path(MARKER).exists()
+
+
+UNWRITABLE = {
+    "two.txt": ("'two.txt' is a file", "--save-path"),
+    "two.txt/out": ("'two.txt/out'", "two.txt' is a file", "--save-path"),
+    "two.txt/a.png": ("two.txt' is a file", "--save-path"),
+    "in_the_way.png": ("'in_the_way.png'", "Is a directory", "--save-path"),
+    "a.gif": ("'a.gif'", "a picture's suffix is one of", ".png"),
+    "": ("--save-path ''", "takes a file or a folder"),
+    "\0": ("--save-path",),
+}
+
+
+@pytest.mark.parametrize("target", UNWRITABLE)
+@pytest.mark.usefixtures("there")
+def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
+    before = files_in(Path())
+    result = run("cat.jpg", "--save-path", target, "--target-layers", "layer4")
+    assert (result.code, result.out) == (2, ""), result.err
+    for words in UNWRITABLE[target]:
+        assert words in result.err
+    check_is_short(result)
+    assert files_in(Path()) == before
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("cat.jpg dog.png --save-path one.png", ("one.png is one file", "2 heatmaps", "a folder")),
+        ("cat.jpg --top-k 3 --save-path one.png", ("one.png is one file", "3 heatmaps")),
+        ("cat.jpg --save-path one.jpg --format png", ("one.jpg", "--format png", "two formats")),
+        ("cat.jpg {}/cat.jpg", ("would write the same files", "--save-path")),
+    ],
+)
+def test_outputs_that_would_meet(run: Run, there: Path, typed: str, told: tuple[str, ...]) -> None:
+    there.mkdir()
+    (there / "cat.jpg").write_bytes(Path("cat.jpg").read_bytes())
+    before = files_in(Path())
+    result = run(*shlex.split(typed.format(there)))
+    assert (result.code, result.out) == (2, "")
+    for words in told:
+        assert words in result.err
+    check_is_short(result)
+    assert files_in(Path()) == before
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_write_that_is_cut_off_leaves_no_half(
+    run: Run,
+    there: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    problem: BaseException,
+    code: int,
+    told: str,
+) -> None:
+    def save(_: Image.Image, file: Any, *__: object, **___: object) -> None:
+        file.write(b"half a picture")
+        raise problem
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    result = run("cat.jpg", "--save-path", str(there), "--target-layers", "layer4")
+    assert (result.code, result.out) == (code, "")
+    assert told in result.err.splitlines()[-1]
+    check_is_short(result)
+    assert files_in(there) == set()
+
+
+UNREADABLE = {
+    "empty.jpg": "it is empty",
+    "text.jpg": "it is no image",
+    "two.txt": "it is no image",
+    "cut.jpg": "it is truncated or damaged",
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_picture_that_cannot_be_read(run: Run, there: Path, name: str) -> None:
+    result = run(name, "--save-path", str(there), "--target-layers", "layer4")
+    assert (result.code, result.out) == (1, "")
+    assert f"Cannot read {name!r}: {UNREADABLE[name]}" in result.err
+    check_is_short(result)
+    assert not there.exists()
+
+
+def test_the_good_pictures_are_written_all_the_same(run: Run, there: Path) -> None:
+    result = run(*UNREADABLE, *GOOD, "-q", "--batch-size", "2", "--save-path", str(there))
+    assert result.code == 1
+    written = [Path(line) for line in result.out.splitlines()]
+    assert [path.name.split("_")[0] for path in written] == ["cat", "dog"]
+    assert files_in(there) == {path.name for path in written}
+    assert result.err.count("Cannot read") == len(UNREADABLE)
+    check_is_short(result)
+
+
+def test_a_picture_too_large_for_its_format_does_not_end_the_run(run: Run, there: Path) -> None:
+    typed = ("wide.png", "dog.png", "--format", "jpg", "-q", "--save-map", "npy")
+    result = run(*typed, "--save-path", str(there))
+    assert result.code == 1
+    assert "Cannot write " in result.err and "wide.png_gradcam_" in result.err
+    assert "at most 65500 pixels" in result.err and "--format png" in result.err
+    assert files_in(there) == {Path(line).name for line in result.out.splitlines()}
+    assert all(name.startswith("dog.png_") for name in files_in(there))
+    check_is_short(result)
+
+
+def test_a_folder_is_not_explained_with_what_was_written_into_it(
+    run: Run, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there.mkdir()
+    monkeypatch.chdir(there)
+    Image.new("RGB", (40, 30), "red").save("a.png")
+    first, second = (run(".", "-q", "--target-layers", "layer4") for _ in range(2))
+    assert (first.code, second.code) == (0, 0)
+    assert first.out == second.out
+    assert len(first.out.splitlines()) == 1
+
+
+def test_methods_that_need_no_class_need_no_classifier(run: Run, there: Path) -> None:
+    typed = f"cat.jpg {TINY_RESNET} --num-classes 0 --method eigencam -q --save-path"
+    assert run(*typed.split(), str(there)).code == 0
+
+
+def test_bare_command(run: Run) -> None:
+    result = run()
+    assert (result.code, result.out) == (2, "")
+    assert "Usage: camviz" in result.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "kind"),
+    [
+        ("gone.jpg", 2, "SourceError"),
+        ("cat.jpg --checkpoint code.pth", 2, "CheckpointError"),
+        ("cat.jpg --alpha 2", 2, "ConfigError"),
+    ],
+)
+@pytest.mark.usefixtures("there")
+def test_debug_shows_the_traceback(run: Run, typed: str, code: int, kind: str) -> None:
+    result = run(*typed.split(), "--debug")
+    assert (result.code, result.out) == (code, "")
+    assert result.err.startswith("Traceback") and f"errors.{kind}: " in result.err
+    assert result.err.splitlines()[-1].startswith("camviz: ")
+    assert not Path(MARKER).exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "code", "told"),
+    [
+        ("cat.jpg --checkpoint code.pth", 2, "never run"),
+        ("void", 2, "holds no images"),
+        ("empty.jpg", 1, "it is empty"),
+    ],
+)
+def test_as_people_start_it(there: Path, typed: str, code: int, told: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "camcli", *typed.split(), "--save-path", str(there)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in done.stderr
+    check_is_short(Result(done.returncode, done.stdout, done.stderr))
+    assert not there.exists() and not Path(MARKER).exists()
