@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from camcli.errors import CamvizError, ConfigError, UnknownName
-from camcli.records import Fit, Interpolation
+from camcli.records import Fit, Fusion, Interpolation
 from camcli.registry import METHOD_TITLES, method_name
 
 ENVIRONMENT = "CAMVIZ_"
@@ -119,7 +119,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     class_map: File | None = Field(default=None, description=FILE)
 
     target_layers: Names = Field(default=(), description="names of layers")
-    layer_fusion: Annotated[Literal["mean", "max", "product", "none"], Choice] = Field(
+    layer_fusion: Annotated[Fusion, Choice] = Field(
         default="mean", description="mean, max, product or none"
     )
     vit_like: bool | None = Field(default=None, description=SWITCH)

@@ -16,7 +16,7 @@ from camcli.config import Options, from_keywords
 from camcli.engine.probe import Tokens
 from camcli.engine.run import Answer, Request, answer, found_default, seeded, target_layers_of
 from camcli.engine.targets import Best, Choice, Fixed
-from camcli.errors import ImageError, ModelError, OutputError, UsageError
+from camcli.errors import ImageError, ModelError, OutputError, UnknownName, UsageError
 from camcli.media.geometry import view as view_of
 from camcli.media.read import PictureLike, picture_from, read_picture
 from camcli.media.sources import IMAGE_SUFFIXES
@@ -209,14 +209,28 @@ def _names(text: str, classifier: Classifier) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+# the others would be passed over in silence
+EXPLAINING = (
+    "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
+    "aug_smooth", "eigen_smooth", "seed", "batch_size",
+)  # fmt: skip
+NOT_EXPLAINING = (
+    "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
+    "overlay of an explanation."
+)
+
+
 def explain(
     classifier: Classifier, inputs: Any, method: str | Sequence[str] = "gradcam", **options: Any
 ) -> Iterator[Explanation]:
     """Explains pictures: paths, PIL pictures, arrays [h w 3] or tensors [3 h w], one or many.
 
-    Options are those of the command line (`top_k=2`, `target_category=["tabby"]`,
-    `target_layers=["layer4"]`, ...).  Raises CamvizError, ImageError for an unreadable picture.
+    Options are those of the command line that say what is explained (`top_k=2`,
+    `target_category=["tabby"]`, ...).  Raises CamvizError, ImageError for an unreadable picture.
     """
+    for name in options:
+        if name not in EXPLAINING:
+            raise UnknownName("option of explain", name, EXPLAINING, NOT_EXPLAINING)
     checked = from_keywords(method=method, **options)
     todo = plan(classifier, checked)
     items = [inputs] if _is_one_picture(inputs) else inputs
@@ -333,14 +347,15 @@ def _read(source: Source) -> Picture | Record:
 def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> None:
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
     if _is_file(options.save_path):
-        _check_single_file(len(sources) * todo.maps_per_picture, options)
+        _check_single_file(sources, todo, options)
         check_writable(options.save_path.parent)
     else:
         _check_distinct_files(sources, options)
         check_writable(options.save_path)
 
 
-def _check_single_file(count: int, options: Options) -> None:
+def _check_single_file(sources: Sequence[Source], todo: Plan, options: Options) -> None:
+    count = len(sources) * todo.maps_per_picture
     kind = picture_format(options.save_path)
     if options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
         raise UsageError(
@@ -352,6 +367,15 @@ def _check_single_file(count: int, options: Options) -> None:
             f"--save-path {options.save_path} is one file, but {count} heatmaps are to be "
             "written: name a folder."
         )
+    if any(_is_same_file(options.save_path, source.path) for source in sources):
+        raise UsageError(
+            f"--save-path {options.save_path} is the picture itself, which would be lost: "
+            "name another file, or a folder."
+        )
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _check_distinct_files(sources: Sequence[Source], options: Options) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Fit = Literal["crop", "squash", "pad"]
+Fusion = Literal["mean", "max", "product", "none"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 

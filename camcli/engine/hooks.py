@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
+from camcli.models.layout import tensor_in
 from camcli.models.state import left_as_found, recordable
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
@@ -131,17 +132,17 @@ def _network_input(inputs: Tensor) -> Tensor:
 
 
 def _tensor_in(output: Any, layer: str) -> Tensor:
-    """Returns a layer's output, or the first tensor of several; raises LayerError."""
-    parts = output if isinstance(output, tuple | list) else [output]
-    for part in parts:
-        if isinstance(part, Tensor):
-            return part
-    raise LayerError(f"Layer {layer!r} puts out a {type(output).__name__}, which is no map.")
+    tensor = tensor_in(output)
+    if tensor is None:
+        raise LayerError(f"Layer {layer!r} puts out a {type(output).__name__}, which is no map.")
+    return tensor
 
 
 def _with_tensor(output: Any, new: Tensor) -> Any:
-    """Puts a tensor back where `_tensor_in` found one."""
+    """Puts a tensor back where `tensor_in` found one."""
     if isinstance(output, Tensor):
         return new
     position = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
-    return type(output)([*output[:position], new, *output[position + 1 :]])
+    # a namedtuple takes its parts one by one
+    build = getattr(output, "_make", type(output))
+    return build([*output[:position], new, *output[position + 1 :]])

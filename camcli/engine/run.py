@@ -19,6 +19,7 @@ from camcli.errors import MethodError, UsageError
 from camcli.methods import compose
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
+from camcli.records import Fusion
 from camcli.registry import (
     EVIDENCE,
     METHODS,
@@ -40,7 +41,7 @@ class Request:
     layers: tuple[str, ...]
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     tokens: Tokens = field(default_factory=Tokens)
-    layer_fusion: compose.Fusion = "mean"
+    layer_fusion: Fusion = "mean"
     aug_smooth: bool = False
     eigen_smooth: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -49,8 +50,8 @@ class Request:
         """Refuses what is not defined, before any pass is run."""
         for name in self.methods:
             checked_options(name, self.options.get(name, {}))
-        if self.layer_fusion not in get_args(compose.Fusion):
-            allowed = ", ".join(get_args(compose.Fusion))
+        if self.layer_fusion not in get_args(Fusion):
+            allowed = ", ".join(get_args(Fusion))
             raise UsageError(f"Layer fusion is one of {allowed}, not {self.layer_fusion!r}.")
         maps = [name for name in self.methods if METHODS[name].gives == "map"]
         if self.eigen_smooth and maps:
@@ -155,7 +156,7 @@ def heatmaps(
     *,
     target_layers: str | Sequence[str] | None = None,
     targets: Targets | None = None,
-    layer_fusion: compose.Fusion = "mean",
+    layer_fusion: Fusion = "mean",
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     vit_like: bool | None = None,
@@ -240,9 +241,11 @@ def seeded(methods: Iterable[str], seed: int) -> dict[str, dict[str, Any]]:
 
 
 def _batch(inputs: Tensor) -> Tensor:
-    if inputs.ndim != 4 or not inputs.is_floating_point():
-        shape = list(inputs.shape)
-        raise UsageError(f"Inputs are float tensors [b 3 H W], not {inputs.dtype} {shape}.")
+    if not isinstance(inputs, Tensor):
+        raise UsageError(f"Inputs are a float tensor [b 3 H W], not a {type(inputs).__name__}.")
+    if inputs.ndim != 4 or not inputs.is_floating_point() or not inputs.numel():
+        given = f"{inputs.dtype} {list(inputs.shape)}"
+        raise UsageError(f"Inputs are a float tensor [b 3 H W], not {given}.")
     return inputs
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from camcli.errors import UsageError
 
+# torch takes booleans for whole numbers
+INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
+
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
@@ -62,9 +65,13 @@ class Fixed:
 
 def fixed(targets: Targets, b: int) -> Fixed:
     """Reads targets: one for all pictures, one a picture, or k a picture; raises UsageError."""
-    wanted = torch.as_tensor(targets)
-    if wanted.ndim > 2 or wanted.is_floating_point() or wanted.numel() == 0:
-        raise UsageError(f"Targets are indices, one a picture or k for each, not {targets!r}.")
+    problem = f"Targets are indices, one a picture or k for each, not {targets!r}."
+    try:
+        wanted = torch.as_tensor(targets)
+    except (TypeError, ValueError) as error:  # names of classes, or another k for each picture
+        raise UsageError(problem) from error
+    if wanted.ndim > 2 or wanted.dtype not in INTEGERS or wanted.numel() == 0:
+        raise UsageError(problem)
     if wanted.ndim == 0:
         wanted = wanted.expand(b)
     if len(wanted) != b:

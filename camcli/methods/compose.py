@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Fusion = Literal["mean", "max", "product", "none"]
+from camcli.records import Fusion
 
 # a map whose values differ by less than this share of its maximum is constant but for rounding
 SMALLEST_CONTRAST = 1e-6

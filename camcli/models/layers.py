@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError, UnknownName
 from camcli.models.families import why_never_default
-from camcli.models.layout import Layout, measure, to_maps
+from camcli.models.layout import Layout, measure, tensor_in, to_maps
 from camcli.models.state import left_as_found, recordable
 
 SEED = 0
@@ -166,7 +166,7 @@ class _Observed:
 
     def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Notes a call; a forward hook once the name is bound."""
-        tensor = _first_tensor(output)
+        tensor = tensor_in(output)
         if tensor is None:
             return
         self.calls[name] += 1
@@ -224,7 +224,7 @@ def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Obs
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     try:
-        output = _first_tensor(recordable(module)(inputs))
+        output = tensor_in(recordable(module)(inputs))
     except Exception as error:
         size = "x".join(map(str, inputs.shape[1:]))
         message = f"The model does not run on a {size} input: {type(error).__name__}: {error}"
@@ -232,15 +232,6 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     if output is None:
         raise ModelError("The model returned no tensor of logits.")
     return output
-
-
-def _first_tensor(output: Any) -> Tensor | None:
-    parts = output.values() if isinstance(output, Mapping) else output
-    if isinstance(parts, Tensor):
-        return parts
-    if not isinstance(parts, tuple | list) and parts is output:
-        return None
-    return next((part for part in parts if isinstance(part, Tensor)), None)
 
 
 @contextmanager

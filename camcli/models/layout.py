@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, floor, prod, sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -47,6 +47,12 @@ class Layout:
         before = f" behind {self.prefix} extra" if self.prefix else ""
         after = f" before {self.suffix} extra" if self.suffix else ""
         return f"{_sides(self.grid)} {self.kind}{before}{after}"
+
+
+def tensor_in(output: Any) -> Tensor | None:
+    """Returns a layer's output, or the first tensor of a tuple or list, or None."""
+    parts = output if isinstance(output, tuple | list) else [output]
+    return next((part for part in parts if isinstance(part, Tensor)), None)
 
 
 def to_maps(output: Tensor, layout: Layout) -> Tensor:

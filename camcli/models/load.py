@@ -15,9 +15,8 @@ import torch
 from torch import nn
 
 from camcli.errors import DeviceError, ModelError, UnknownName
-from camcli.models import checkpoint as checkpoint_file
-from camcli.models import embedded
-from camcli.models.checkpoint import Checkpoint
+from camcli.models import embedded, fitting
+from camcli.models.checkpoint import Checkpoint, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
 from camcli.models.preprocessing import changed
@@ -78,7 +77,7 @@ def load_model(
     and DeviceError.
     """
     place = resolve_device(device)
-    saved = checkpoint_file.read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
+    saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
     if saved and saved.arch and name == embedded.NAME:
         name = saved.arch
     origin, plain_name = find_model(name)
@@ -216,12 +215,12 @@ def _build_embedded(request: Request) -> Built:
 def _with_checkpoint(
     origin: Origin, request: Request, built: Built, saved: Checkpoint, strict: bool
 ) -> Built:
-    fitted = checkpoint_file.fitted(saved, built.module, built.convert)
-    classes = checkpoint_file.num_classes(fitted.weights, built.classifiers)
+    fitted = fitting.fitted(saved, built.module, built.convert)
+    classes = fitting.num_classes(fitted.weights, built.classifiers)
     if request.num_classes is None and classes not in (None, built.num_classes):
         built = _build(origin, replace(request, num_classes=classes))
-        fitted = checkpoint_file.fitted(saved, built.module, built.convert)
-    notes = checkpoint_file.load_into(built.module, fitted, model=request.name, strict=strict)
+        fitted = fitting.fitted(saved, built.module, built.convert)
+    notes = fitting.load_into(built.module, fitted, model=request.name, strict=strict)
     return replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
 
 

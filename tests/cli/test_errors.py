@@ -282,19 +282,21 @@ def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
         ("cat.jpg dog.png --save-path one.png", ("one.png is one file", "2 heatmaps", "a folder")),
         ("cat.jpg --top-k 3 --save-path one.png", ("one.png is one file", "3 heatmaps")),
         ("cat.jpg --save-path one.jpg --format png", ("one.jpg", "--format png", "two formats")),
+        ("cat.jpg --save-path ./cat.jpg", ("cat.jpg is the picture itself", "another file")),
         ("cat.jpg {}/cat.jpg", ("would write the same files", "--save-path")),
     ],
 )
 def test_outputs_that_would_meet(run: Run, there: Path, typed: str, told: tuple[str, ...]) -> None:
     there.mkdir()
     (there / "cat.jpg").write_bytes(Path("cat.jpg").read_bytes())
-    before = files_in(Path())
+    before, pixels = files_in(Path()), Path("cat.jpg").read_bytes()
     result = run(*shlex.split(typed.format(there)))
     assert (result.code, result.out) == (2, "")
     for words in told:
         assert words in result.err
     check_is_short(result)
     assert files_in(Path()) == before
+    assert Path("cat.jpg").read_bytes() == pixels
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,10 @@ def test_targets_one_for_all_one_a_picture_or_k_for_each(model: Staged) -> None:
         ([-1, 0], r"Category -1 is not in 0\.\.4"),
         ([0.5, 1.0], "Targets are indices"),
         ([[[1]]], "Targets are indices"),
+        ([True, False], "Targets are indices"),
+        ("tabby", "Targets are indices"),
+        (["tabby", "espresso"], "Targets are indices"),
+        ([[0, 1], [2]], "Targets are indices"),
     ],
 )
 def test_bad_targets(model: Staged, targets: object, message: str) -> None:
@@ -168,8 +172,9 @@ def test_a_layer_without_a_grid_is_refused(model: Staged) -> None:
 
 
 def test_inputs_must_be_a_float_batch(model: Staged) -> None:
-    for wrong in (torch.zeros(3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(UsageError, match="float tensors"):
+    bytes_, none = torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(0, 3, 8, 8)
+    for wrong in (torch.zeros(3, 8, 8), bytes_, none, none.numpy()):
+        with pytest.raises(UsageError, match="float tensor"):
             camcli.heatmaps(model, wrong)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -345,6 +345,36 @@ def test_a_model_that_returns_something_else_is_named() -> None:
         hooks.logits_of(torch.zeros(2, 16, 6, 8))
     assert hooks.logits_of(torch.zeros(2, dtype=torch.float16)).shape == (2, 1)
     assert hooks.logits_of(torch.zeros(2, 7, 1, 1)).shape == (2, 7)
+
+
+class Pair(NamedTuple):
+    scale: float
+    maps: Tensor
+
+
+class Packed(nn.Module):
+    """Its only layer packs its maps in a container."""
+
+    def __init__(self, pack: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.trunk = Staged().stem
+        self.trunk.register_forward_hook(lambda _, __, maps: pack(maps))
+        self.fc = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        (maps,) = (part for part in self.trunk(x) if isinstance(part, Tensor))
+        return self.fc(maps.mean((2, 3)))
+
+
+@pytest.mark.parametrize("pack", [lambda m: (2.0, m), lambda m: [m], partial(Pair, 2.0)])
+def test_maps_are_found_in_what_a_layer_packs_them_in(pack: Callable[[Tensor], Any]) -> None:
+    model = Packed(pack)
+    with torch.no_grad():
+        maps = Staged().eval().stem(noise())
+    torch.testing.assert_close(camcli.activations(model, noise()), {"trunk": maps})
+    wanted = (model.fc.weight[3, :, None, None] * maps).sum(1) / maps[0, 0].numel()
+    found = camcli.heatmaps(model, noise(), "hirescam", target_layers="trunk", targets=3)
+    torch.testing.assert_close(found, wanted.detach())
 
 
 def test_the_default_layer_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

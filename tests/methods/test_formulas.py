@@ -9,6 +9,7 @@ from torch import Tensor
 
 import camcli
 from camcli.methods import compose
+from camcli.records import Fusion
 from camcli.registry import METHOD_TITLES, METHODS
 from tests.networks import Pooled
 
@@ -156,7 +157,7 @@ def test_enlarging_has_half_pixel_centres() -> None:
 
 
 @pytest.mark.parametrize(("how", "wanted"), [("mean", 0.5), ("max", 1.0), ("product", 0.0)])
-def test_fusion_normalises_each_layer_first(how: compose.Fusion, wanted: float) -> None:
+def test_fusion_normalises_each_layer_first(how: Fusion, wanted: float) -> None:
     small = _map([0.0, 1.0], [0.0, 1.0]) * 1000
     large = torch.zeros(4, 4)
     large[:, :2] = 1e-3

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import timm
@@ -249,6 +250,19 @@ def test_windows_in_the_batch_are_no_targets() -> None:
     assert facts["layers.0.blocks.0.attn.qkv"].shape == (16, 16, 72)
     assert facts["layers.0.blocks.0.attn.qkv"].layout is None
     assert facts["layers.0.blocks.0"].layout == Layout("nhwc", (16, 16))
+
+
+def test_maps_in_a_dictionary_are_no_target() -> None:
+    class Named(nn.Conv2d):
+        def forward(self, x: Tensor) -> Any:
+            return {"maps": super().forward(x)}
+
+    class Model(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](self[1](self[0](x))["maps"].mean((2, 3)))
+
+    module = Model(nn.Conv2d(3, 4, 3, 1, 1), Named(4, 4, 1), nn.Linear(4, 2))
+    assert default_layer(module, (3, 8, 8)).name == "0"
 
 
 def test_no_grid_at_all() -> None:
