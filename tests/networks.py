@@ -46,6 +46,18 @@ def _stage(c_in: int, c_out: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1), norm)
 
 
+class Straight(Staged):
+    """Nothing lies between its last stage and the pooling, as CAM needs it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.pool(self.last(self.middle(self.stem(x)))).flatten(1))
+
+
+def network_for(method: str) -> Staged:
+    """Returns a network on which the method is defined: `Staged` has a ReLU before its pooling."""
+    return Straight() if method == "cam" else Staged()
+
+
 class Counting(Staged):
     """It counts pictures by the batch it was given, so its tail cannot run on a chunk."""
 

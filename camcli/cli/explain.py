@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -60,10 +61,17 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
 
     try:
         # a folder that is explained again would hold the pictures of the last time
-        return find_sources(images, leave_out=options.save_path)
+        sources = find_sources(images, leave_out=options.save_path)
     except SourceError:
         stray.check(images, flags, options)
         raise
+    place = options.save_path
+    if any(Path(image).is_dir() and place.is_dir() and place.samefile(image) for image in images):
+        raise UsageError(
+            f"--save-path {place} is the folder that is to be explained, and would be explained "
+            "again with its heatmaps next time: name another folder."
+        )
+    return sources
 
 
 def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:

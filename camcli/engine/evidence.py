@@ -19,6 +19,8 @@ from camcli.registry import evidence
 Altered = Callable[[slice], Tensor]
 Rescore = Callable[[Altered, int, int], Tensor]
 
+HEAD = ""  # the name under which the head's gradients stand: no layer has an empty one
+
 
 @evidence
 def recording(probe: Probe) -> Recording:
@@ -54,9 +56,18 @@ def activations(probe: Probe, layer: str, recording: Recording) -> Tensor:
 
 @evidence
 def raw_gradients(recording: Recording, scores: Tensor) -> dict[str, Tensor]:
-    """The score's gradients at all target layers, from one backward pass."""
-    outputs = recording.outputs
-    return dict(zip(outputs, _backward(scores, list(outputs.values())), strict=True))
+    """The score's gradients at all target layers and at the head, from one backward pass.
+
+    A layer on which the score does not depend gets zeros.
+    """
+    tensors = dict(recording.outputs)
+    if recording.features is not None and recording.features.requires_grad:
+        tensors[HEAD] = recording.features
+    ones = torch.ones_like(scores)
+    found = torch.autograd.grad(
+        scores, list(tensors.values()), ones, retain_graph=True, materialize_grads=True
+    )
+    return dict(zip(tensors, found, strict=True))
 
 
 @evidence
@@ -69,36 +80,27 @@ def gradients(
 
 
 @evidence
-def class_weights(layer: str, recording: Recording, activations: Tensor, scores: Tensor) -> Tensor:
+def class_weights(
+    layer: str, recording: Recording, activations: Tensor, raw_gradients: dict[str, Tensor]
+) -> Tensor:
     """The score's gradient with respect to the pooled features, arXiv:1512.04150.  [b c]
 
     Raises MethodError where the head is not pooling followed by one linear layer.
     """
-    features = _head_features(recording)
-    pooled = activations.mean((2, 3))
-    if features.shape != pooled.shape or not torch.allclose(
-        features.detach().float(), pooled, rtol=1e-2, atol=1e-3
-    ):
+    if recording.features is None or HEAD not in raw_gradients:
+        raise MethodError("CAM needs a head with one linear layer, and this model's has none.")
+    features, pooled = recording.features.detach().float(), activations.mean((2, 3))
+    if features.shape != pooled.shape or _apart(features, pooled) > 0.01:
         raise MethodError(
             f"CAM needs a head that is average pooling followed by one linear layer; between "
             f"{layer!r} and the logits there is more. Try --method gradcam."
         )
-    return _backward(scores, [features])[0].float()
+    return raw_gradients[HEAD].float()
 
 
-def _backward(scores: Tensor, tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    """Returns each picture's own gradients; zeros where a score does not depend on a tensor."""
-    ones = torch.ones_like(scores)
-    return torch.autograd.grad(scores, tensors, ones, retain_graph=True, materialize_grads=True)
-
-
-def _head_features(recording: Recording) -> Tensor:
-    """Returns the input [b c] of the linear layer that puts out the logits."""
-    number = recording.logits.shape[1]
-    for head, features in reversed(recording.head_inputs):
-        if head.out_features == number:
-            return features
-    raise MethodError("CAM needs a head with one linear layer, and this model's has none.")
+def _apart(found: Tensor, wanted: Tensor) -> float:
+    """Returns the length of the difference as a share of the wanted tensor's length."""
+    return float((found - wanted).norm() / wanted.norm().clamp(min=1e-30))
 
 
 @evidence

@@ -29,6 +29,12 @@ class Recording:
     head_inputs: list[tuple[nn.Linear, Tensor]] = field(default_factory=list)
     logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
 
+    @property
+    def features(self) -> Tensor | None:
+        """The input [b c] of the linear layer that puts out the logits, if there is one."""
+        width = self.logits.shape[1]
+        return next((x for m, x in reversed(self.head_inputs) if m.out_features == width), None)
+
 
 @contextmanager
 def hooked(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:

@@ -30,6 +30,7 @@ from camcli.registry import (
     needed,
 )
 
+Layers = str | nn.Module | Sequence[str | nn.Module]
 FUSED = ""  # the name under which the map of several layers stands
 
 
@@ -109,14 +110,12 @@ def _answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request)
         )
 
     probe = probe_of(inputs, choice)
-    categories = probe.get("categories")
+    categories, maps = probe.get("categories"), _raw_maps(probe, request)
     if request.aug_smooth:
         same = Fixed(categories)
         maps = compose.augmentation_smoothed(
-            lambda views: _raw_maps(probe_of(views, same), request), inputs
+            maps, lambda views: _raw_maps(probe_of(views, same), request), inputs
         )
-    else:
-        maps = _raw_maps(probe, request)
     return Answer(probe.get("logits"), categories, _fused(maps, inputs, request))
 
 
@@ -154,7 +153,7 @@ def heatmaps(
     inputs: Tensor,
     method: str | Sequence[str] = "gradcam",
     *,
-    target_layers: str | Sequence[str] | None = None,
+    target_layers: Layers | None = None,
     targets: Targets | None = None,
     layer_fusion: Fusion = "mean",
     aug_smooth: bool = False,
@@ -201,7 +200,7 @@ def heatmaps(
 
 
 def activations(
-    module: nn.Module, inputs: Tensor, target_layers: str | Sequence[str] | None = None
+    module: nn.Module, inputs: Tensor, target_layers: Layers | None = None
 ) -> dict[str, Tensor]:
     """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}"""
     inputs = _like(module, _batch(inputs))
@@ -212,26 +211,28 @@ def activations(
 
 
 def target_layers_of(
-    module: nn.Module, inputs: Tensor, given: str | Sequence[str] | None
+    module: nn.Module, inputs: Tensor, given: Layers | None
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
     """Finds the named layers, or the default one and its layout."""
     if given:
-        names = [given] if isinstance(given, str) else given
+        names = [given] if isinstance(given, str | nn.Module) else given
         return tuple(dict.fromkeys(find_layer(module, name) for name in names)), {}
     default = found_default(module, (inputs.shape[1], inputs.shape[2], inputs.shape[3]))
     return (default.name,), {default.name: default.layout}
 
 
-_defaults: WeakKeyDictionary[nn.Module, dict[tuple[int, int, int], TargetLayer]]
+_defaults: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], TargetLayer]]
 _defaults = WeakKeyDictionary()
 
 
 def found_default(module: nn.Module, shape: tuple[int, int, int]) -> TargetLayer:
     """Returns a model's default target layer for inputs (channels, H, W), found only once."""
     known = _defaults.setdefault(module, {})
-    if shape not in known:
-        known[shape] = default_layer(module, shape)
-    return known[shape]
+    # the parts are in the key because people swap a head or a stage between two calls
+    key = (*shape, *map(id, module.modules()))
+    if key not in known:
+        known[key] = default_layer(module, shape)
+    return known[key]
 
 
 def seeded(methods: Iterable[str], seed: int) -> dict[str, dict[str, Any]]:

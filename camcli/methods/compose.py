@@ -13,7 +13,7 @@ from camcli.records import Fusion
 # a map whose values differ by less than this share of its maximum is constant but for rounding
 SMALLEST_CONTRAST = 1e-6
 
-BRIGHTNESS = (0.9, 1.0, 1.1)
+OTHER_BRIGHTNESS = (0.9, 1.1)
 
 
 def normalise(maps: Tensor) -> Tensor:
@@ -79,18 +79,17 @@ def eigen_smooth(weighted: Tensor) -> Tensor:
 Maps = Mapping[str, Mapping[str, Tensor]]
 
 
-def augmentation_smoothed(maps_of: Callable[[Tensor], Maps], inputs: Tensor) -> Maps:
-    """Averages raw maps over flips and brightness, each mapped back.  inputs [b 3 H W]
+def augmentation_smoothed(plain: Maps, maps_of: Callable[[Tensor], Maps], inputs: Tensor) -> Maps:
+    """Averages the plain raw maps with those of five other views, mapped back.  inputs [b 3 H W]
 
     The six views are those of grad-cam's `aug_smooth`: mirrored or not, times 0.9, 1 and 1.1.
     """
-    straight = [maps_of(inputs * factor) for factor in BRIGHTNESS]
-    mirrored = [maps_of((inputs * factor).flip(-1)) for factor in BRIGHTNESS]
+    straight = [plain, *(maps_of(inputs * factor) for factor in OTHER_BRIGHTNESS)]
+    mirrored = [maps_of((inputs * factor).flip(-1)) for factor in (1.0, *OTHER_BRIGHTNESS)]
 
     def mean(method: str, layer: str) -> Tensor:
         views = [maps[method][layer] for maps in straight]
         views += [maps[method][layer].flip(-1) for maps in mirrored]
         return torch.stack(views).mean(0)
 
-    first = straight[0]
-    return {m: {layer: mean(m, layer) for layer in first[m]} for m in first}
+    return {m: {layer: mean(m, layer) for layer in layers} for m, layers in plain.items()}

@@ -64,18 +64,22 @@ class Survey:
     input_size: tuple[int, int]
 
 
-def find_layer(module: nn.Module, name: str) -> str:
+def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
     """Finds a layer's name in `named_modules()`; raises UnknownName with the closest ones.
 
     Letter case, `-` and `_` do not count where only one layer is meant, and negative numbers count
-    from the end: `blocks.-1.norm1`.
+    from the end: `blocks.-1.norm1`.  The layer itself will do, as grad-cam takes it.
     """
+    names: dict[nn.Module, str] = {part: known for known, part in module.named_modules() if known}
+    if isinstance(layer, nn.Module):
+        if layer not in names:
+            raise LayerError(f"This {type(layer).__name__} is no layer of the model. {ALL_LAYERS}")
+        return names[layer]
     found: nn.Module | None = module
-    for part in name.split("."):
-        found = _child(found, part) if found else None
-    names: dict[nn.Module, str] = {layer: known for known, layer in module.named_modules() if known}
+    for part in layer.split("."):
+        found = _child(found, part) if found is not None else None
     if found is None or found not in names:
-        raise UnknownName("layer", name, names.values(), ALL_LAYERS)
+        raise UnknownName("layer", layer, names.values(), ALL_LAYERS)
     return names[found]
 
 

@@ -282,8 +282,9 @@ def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
         ("cat.jpg dog.png --save-path one.png", ("one.png is one file", "2 heatmaps", "a folder")),
         ("cat.jpg --top-k 3 --save-path one.png", ("one.png is one file", "3 heatmaps")),
         ("cat.jpg --save-path one.jpg --format png", ("one.jpg", "--format png", "two formats")),
+        ("{0} --save-path {0}", ("is the folder that is to be explained", "another folder")),
         ("cat.jpg --save-path ./cat.jpg", ("cat.jpg is the picture itself", "another file")),
-        ("cat.jpg {}/cat.jpg", ("would write the same files", "--save-path")),
+        ("cat.jpg {0}/cat.jpg", ("would write the same files", "--save-path")),
     ],
 )
 def test_outputs_that_would_meet(run: Run, there: Path, typed: str, told: tuple[str, ...]) -> None:

@@ -97,3 +97,17 @@ def test_from_picture_to_heatmap(tmp_path: Path) -> None:
     assert Path(path).is_file() and Path(path).parent == tmp_path / "out"
     assert Path(path).name.startswith("coffee_gradcam_")
     assert "bad.jpg" in done.stderr
+
+
+def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
+    command = ["demo_images/cat_and_coffee.jpg", "--method", "gradcam++,randomcam,eigencam", "-q"]
+    names = []
+    for folder in ("one", "two"):
+        done = camviz(*command, "--save-map", "npy", "--save-path", str(tmp_path / folder))
+        assert done.returncode == 0, done.stderr
+        names.append([Path(line).name for line in done.stdout.splitlines()])
+    assert names[0] == names[1]
+    assert len(names[0]) == 6
+    for name in names[0]:
+        one, two = (tmp_path / folder / name for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()

@@ -5,7 +5,7 @@ import torch
 
 import camcli
 from camcli.registry import METHODS
-from tests.networks import Staged, noise
+from tests.networks import network_for, noise
 
 pytestmark = [
     pytest.mark.gpu,
@@ -13,9 +13,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "cam"])
+@pytest.mark.parametrize("name", METHODS)
 def test_cuda_gives_the_maps_of_the_cpu(name: str) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), name, targets=[1, 2])
-    found = camcli.heatmaps(Staged().cuda(), noise(), name, targets=[1, 2])
+    wanted = camcli.heatmaps(network_for(name), noise(), name, targets=[1, 2])
+    found = camcli.heatmaps(network_for(name).cuda(), noise(), name, targets=[1, 2])
     assert found.device.type == "cuda"
     torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=1e-4)

@@ -7,7 +7,7 @@ import camcli
 from camcli.errors import LayerError, MethodError, UnknownName, UsageError
 from camcli.methods.compose import normalise
 from camcli.registry import METHODS
-from tests.networks import Pooled, Staged, noise
+from tests.networks import Pooled, Staged, network_for, noise
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_gradcam_scales_with_the_score_and_negation_turns_it(model: Staged) -> N
     assert wanted.min() < 0  # raw maps are signed
 
 
-@pytest.mark.parametrize("name", [n for n in METHODS if n != "cam"])
-def test_aug_smooth_is_the_mean_of_six_views_mapped_back(model: Staged, name: str) -> None:
-    inputs = noise()
+@pytest.mark.parametrize("name", METHODS)
+def test_aug_smooth_is_the_mean_of_six_views_mapped_back(name: str) -> None:
+    model, inputs = network_for(name), noise()
     wanted = torch.zeros(2, 6, 8)
     for factor in (0.9, 1.0, 1.1):
         for flipped in (False, True):
@@ -185,3 +185,22 @@ def test_activations_are_laid_out_as_maps(model: Staged) -> None:
     torch.testing.assert_close(found["last"], model.last(model.middle(model.stem(noise())).relu()))
     both = camcli.activations(model, noise(), ["stem", "middle"])
     assert [tuple(v.shape) for v in both.values()] == [(2, 8, 24, 32), (2, 12, 12, 16)]
+
+
+def test_a_layer_itself_names_it(model: Staged) -> None:
+    wanted = camcli.heatmaps(model, noise(), target_layers="middle")
+    torch.testing.assert_close(camcli.heatmaps(model, noise(), target_layers=model.middle), wanted)
+    both = camcli.heatmaps(model, noise(), target_layers=[model.middle, "last"])
+    assert both.shape == (2, 48, 64)
+    with pytest.raises(LayerError, match="Conv2d is no layer of the model"):
+        camcli.heatmaps(model, noise(), target_layers=[torch.nn.Conv2d(3, 3, 1)])
+
+
+def test_a_stage_that_was_swapped_is_seen() -> None:
+    changing = Staged()
+    assert list(camcli.activations(changing, noise())) == ["last"]
+    changing.last = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Conv2d(12, 16, 1), torch.nn.Flatten(2)
+    )
+    changing.last.append(torch.nn.Unflatten(2, (1, 1)))
+    assert list(camcli.activations(changing, noise())) == ["middle"]

@@ -18,11 +18,9 @@ from camcli.engine.probe import Probe
 from camcli.engine.targets import Best, Fixed
 from camcli.errors import LayerError, ModelError
 from camcli.registry import METHODS, depends_on_category
-from tests.networks import Counting, Staged, noise
+from tests.networks import Counting, Staged, Straight, network_for, noise
 
 LAYER = "last"
-# `Staged` is pooling and one linear layer only from its last stage on, behind a ReLU
-METHODS_ON_STAGED = [name for name in METHODS if name != "cam"]
 
 
 @contextmanager
@@ -71,12 +69,13 @@ def test_gradients_equal_those_of_plain_autograd_at_several_layers() -> None:
 
 
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
-@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+@pytest.mark.parametrize("name", METHODS)
 def test_it_works_in_every_gradient_mode(name: str, mode: Callable[[], Any]) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), name, target_layers=LAYER)
+    wanted = camcli.heatmaps(network_for(name), noise(), name, target_layers=LAYER)
     with mode():
         before = torch.is_grad_enabled()
-        model, inputs = Staged(), noise()  # in inference mode, its parameters are inference tensors
+        # in inference mode, its parameters are inference tensors
+        model, inputs = network_for(name), noise()
         found = camcli.heatmaps(model, inputs, name, target_layers=LAYER)
         assert torch.is_grad_enabled() is before
     assert not found.is_inference()
@@ -165,8 +164,8 @@ def _snapshot(model: nn.Module) -> list[Any]:
     return [modules, parameters, [b.clone() for b in model.buffers()]]
 
 
-def _mixed() -> Staged:
-    model = Staged().train()
+def _mixed(method: str) -> Staged:
+    model = network_for(method).train()
     model.middle.eval()
     model.stem[0].weight.requires_grad_(False)
     return model
@@ -180,9 +179,9 @@ def _assert_same(before: list[Any], after: list[Any]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before[2], after[2], strict=True))
 
 
-@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+@pytest.mark.parametrize("name", METHODS)
 def test_the_model_is_left_as_found(name: str) -> None:
-    model = _mixed()
+    model = _mixed(name)
     before, random = _snapshot(model), torch.get_rng_state()
     camcli.heatmaps(model, noise(), name)
     _assert_same(before, _snapshot(model))
@@ -192,7 +191,7 @@ def test_the_model_is_left_as_found(name: str) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_the_model_is_left_as_found_when_it_raises(method: str, error: type[BaseException]) -> None:
-    model = _mixed()
+    model = _mixed(method)
 
     def fail(*_: Any) -> None:
         raise error("in the middle")
@@ -222,10 +221,10 @@ def test_inference_mode_and_channels_last(method: str, inference: bool) -> None:
     assert seen == {"inference": inference, "channels_last": True}
 
 
-@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+@pytest.mark.parametrize("name", METHODS)
 def test_half_precision_weights_give_float32_maps(name: str) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), name, target_layers=LAYER, targets=2)
-    half = Staged().to(torch.bfloat16)
+    wanted = camcli.heatmaps(network_for(name), noise(), name, target_layers=LAYER, targets=2)
+    half = network_for(name).to(torch.bfloat16)
     found = camcli.heatmaps(half, noise(), name, target_layers=LAYER, targets=2)
     assert found.dtype == torch.float32
     both = torch.stack([wanted.flatten(), found.flatten()])
@@ -236,9 +235,9 @@ def test_half_precision_weights_give_float32_maps(name: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"aug_smooth": True}], ids=["plain", "aug-smooth"])
-@pytest.mark.parametrize("name", METHODS_ON_STAGED)
+@pytest.mark.parametrize("name", METHODS)
 def test_batch_equals_single(name: str, options: dict[str, bool]) -> None:
-    model, inputs, targets = Staged(), noise(4), [[0, 1], [4, 2], [3, 0], [1, 1]]
+    model, inputs, targets = network_for(name), noise(4), [[0, 1], [4, 2], [3, 0], [1, 1]]
     inputs[2] *= 50
     together = camcli.heatmaps(model, inputs, name, targets=targets, target_layers=LAYER, **options)
     for row in range(4):
@@ -300,10 +299,11 @@ def test_a_batch_that_does_not_fit_is_explained_in_halves() -> None:
 # what several methods share
 
 
+@pytest.mark.parametrize("layers", [["last"], ["middle", "last"]], ids=["one", "two"])
 def test_methods_share_one_forward_pass_and_one_backward_pass_a_category(
-    monkeypatch: pytest.MonkeyPatch,
+    layers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, forwards, backwards = Staged(), [], []
+    model, forwards, backwards = Straight(), [], []
     model.register_forward_hook(lambda *_: forwards.append(1))
     plain = torch.autograd.grad
 
@@ -312,18 +312,12 @@ def test_methods_share_one_forward_pass_and_one_backward_pass_a_category(
         return plain(*args, **options)
 
     monkeypatch.setattr(torch.autograd, "grad", counted)
-    found = camcli.heatmaps(
-        model,
-        noise(),
-        METHODS_ON_STAGED,
-        target_layers=["middle", LAYER],
-        targets=[[0, 1, 2], [2, 3, 4]],
-    )
+    methods = [m for m in METHODS if m != "cam" or layers == ["last"]]
+    options: dict[str, Any] = {"target_layers": layers, "targets": [[0, 1, 2], [2, 3, 4]]}
+    found = camcli.heatmaps(model, noise(), methods, **options)
     assert (len(forwards), len(backwards)) == (1, 3)
-    for name in METHODS_ON_STAGED:
-        alone = camcli.heatmaps(
-            model, noise(), name, target_layers=["middle", LAYER], targets=[[0, 1, 2], [2, 3, 4]]
-        )
+    for name in methods:
+        alone = camcli.heatmaps(model, noise(), name, **options)
         torch.testing.assert_close(found[name], alone)
 
 
