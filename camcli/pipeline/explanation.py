@@ -1,0 +1,232 @@
+"""Pictures to explanations: what a person in Python gets, and what `outputs` writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from camcli.config import from_keywords
+from camcli.engine.run import Answer, answer
+from camcli.errors import OutputError, UnknownName
+from camcli.media.geometry import view as view_of
+from camcli.media.read import PictureLike, picture_from
+from camcli.media.write import PICTURE_SUFFIXES, write_map, write_picture
+from camcli.methods import compose
+from camcli.models.labels import label
+from camcli.models.load import Classifier
+from camcli.pipeline.plan import Plan, plan
+from camcli.records import Box, Heatmap, Picture, Record, View
+from camcli.render import overlay as drawing
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One heatmap of one picture, what it explains, and how sure the model was of it."""
+
+    picture: Picture
+    view: Box
+    record: Record
+    map: Heatmap
+    input_size: tuple[int, int]
+
+    @property
+    def heatmap(self) -> NDArray[np.float32]:
+        """The raw map [h w], signed and not normalised."""
+        return self.map.values
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.map.method
+
+    @property
+    def category(self) -> int:
+        """The explained class's index."""
+        return self.map.category
+
+    @property
+    def label(self) -> str:
+        """The explained class's name."""
+        return self.record.label
+
+    @property
+    def probability(self) -> float:
+        """The explained class's softmax probability, 0..1."""
+        return self.record.probability or 0.0
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the map, in words; empty where nothing is."""
+        return self.record.warnings
+
+    def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> NDArray[np.uint8]:
+        """Draws the heatmap on the original picture.  -> RGB [h w 3]"""
+        return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view)
+
+    def sized_map(self, size: str) -> NDArray[np.float32]:
+        """Returns the raw map at the layer's, the network input's or the picture's size."""
+        if size == "image":
+            return drawing.resized_map(self.heatmap, self.view, self.picture.size)
+        if size == "input":
+            enlarged: NDArray[np.float32] = compose.enlarge(
+                torch.from_numpy(self.heatmap), self.input_size
+            ).numpy()
+            return enlarged
+        return self.heatmap
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the raw map (.npy) or the overlay (an image suffix).
+
+        Raises OutputError, or ImageError for a picture that is too large for its format.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".npy":
+            write_map(self.heatmap, path)
+        elif path.suffix.lower() in PICTURE_SUFFIXES:
+            write_picture(self.overlay(), path)
+        else:
+            raise OutputError(f"{path} ends neither in .npy (raw map) nor in an image suffix.")
+        return path
+
+
+def overlay(
+    picture: PictureLike,
+    heatmap: drawing.MapLike,
+    alpha: float = 0.5,
+    colormap: str = "jet",
+    *,
+    box: Box | None = None,
+) -> NDArray[np.uint8]:
+    """Draws a raw heatmap on a picture, inside the box that it shows (all of it).  -> RGB [h w 3]
+
+    The picture is a path, PIL picture, array or tensor.  Raises ImageError or UsageError.
+    """
+    return drawing.overlay(picture_from(picture), heatmap, alpha, colormap, box=box)
+
+
+# the others would be passed over in silence
+EXPLAINING = (
+    "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
+    "aug_smooth", "eigen_smooth", "seed", "batch_size",
+)  # fmt: skip
+NOT_EXPLAINING = (
+    "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
+    "overlay of an explanation."
+)
+
+
+def explain(
+    classifier: Classifier, inputs: Any, method: str | Sequence[str] = "gradcam", **options: Any
+) -> Iterator[Explanation]:
+    """Explains pictures: paths, PIL pictures, arrays [h w 3] or tensors [3 h w], one or many.
+
+    Options are those of the command line that say what is explained (`top_k=2`,
+    `target_category=["tabby"]`, ...).  Raises CamvizError, ImageError for an unreadable picture.
+    """
+    for name in options:
+        if name not in EXPLAINING:
+            raise UnknownName("option of explain", name, EXPLAINING, NOT_EXPLAINING)
+    checked = from_keywords(method=method, **options)
+    todo = plan(classifier, checked)
+    items = [inputs] if _is_one_picture(inputs) else inputs
+    return (
+        explanation
+        for group in batched(items, checked.batch_size)
+        for explanations in explain_batch([picture_from(item) for item in group], todo)
+        for explanation in explanations
+    )
+
+
+def _is_one_picture(value: Any) -> bool:
+    if isinstance(value, str | Path | Picture) or not isinstance(value, Iterable):
+        return True
+    # an array or a tensor of several pictures has four dimensions, a list has none
+    return getattr(value, "ndim", 4) <= 3
+
+
+def explain_batch(pictures: Sequence[Picture], todo: Plan) -> list[list[Explanation]]:
+    """Explains some pictures in one pass; a list of explanations for each picture."""
+    if not pictures:
+        return []
+    views = [view_of(picture, todo.classifier.preprocessing) for picture in pictures]
+    inputs = torch.stack([v.inputs for v in views])
+    found = answer(todo.classifier.module, inputs, todo.choice(len(pictures)), todo.request)
+    probabilities = _probabilities(found.logits).cpu()
+    return [
+        list(_explanations(picture, view, found, row, probabilities[row], todo))
+        for row, (picture, view) in enumerate(zip(pictures, views, strict=True))
+    ]
+
+
+def _explanations(
+    picture: Picture, view: View, found: Answer, row: int, probabilities: Tensor, todo: Plan
+) -> Iterator[Explanation]:
+    height, width = view.inputs.shape[-2:]
+    for slot, category in enumerate(found.categories[row].tolist()):
+        base = Record(
+            source=str(picture.source or ""),
+            picture_size=picture.size,
+            view=view.box,
+            model=todo.classifier.name,
+            layer_reason=todo.layer_reason,
+            category=category,
+            label=label(todo.classifier.labels, category),
+            probability=float(probabilities[category]),
+            rank=int((probabilities > probabilities[category]).sum()) + 1,
+        )
+        for method, layers in found.maps.items():
+            for name, maps in layers.items():
+                used = (name,) if name else todo.request.layers
+                values = maps[row, slot].float().cpu().contiguous().numpy()
+                record = replace(
+                    base,
+                    method=method,
+                    layers=used,
+                    minimum=float(values.min()),
+                    maximum=float(values.max()),
+                    warnings=tuple(why_empty(values)),
+                )
+                heatmap = Heatmap(values, method, used, category)
+                yield Explanation(picture, view.box, record, heatmap, (height, width))
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Softmax over the classes; a single logit is a yes or no.  [b n] -> [b n]"""
+    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+
+
+def why_empty(values: NDArray[np.float32]) -> Iterator[str]:
+    """Says why a raw map [h w] shows nothing, with the likely cause; nothing where it does show."""
+    raw = torch.from_numpy(values)
+    if compose.normalise(raw).any():
+        return
+    if not raw.isfinite().all():
+        yield "the map is not finite: activations or gradients overflowed (half precision?)"
+    elif not raw.any():
+        yield (
+            "the map is zero everywhere: the score does not depend on this layer (a dead layer, "
+            "a head that is zero, or a layer behind the last attention)"
+        )
+    elif raw.max() <= 0:
+        yield "the map is negative everywhere: this layer speaks against the class at every place"
+    else:
+        yield "the map is constant: this layer says the same everywhere; choose an earlier one"
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Groups items, at most `size` together."""
+    remaining = iter(items)
+    while group := list(islice(remaining, size)):
+        yield group
