@@ -173,7 +173,7 @@ def test_the_same_command_gives_the_same_bytes(classifier: Classifier, tmp_path:
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
-@pytest.mark.parametrize(("size", "shape"), [("input", (80, 80)), ("image", (400, 600))])
+@pytest.mark.parametrize(("size", "shape"), [("input", (88, 88)), ("image", (400, 600))])
 def test_map_sizes(
     classifier: Classifier, tmp_path: Path, size: str, shape: tuple[int, int]
 ) -> None:

@@ -214,7 +214,7 @@ WRONG = {
         "--num-extra-tokens 1",
     ),
     "--num-extra-tokens -1": ("--num-extra-tokens -1", "from 0"),
-    "--target-layers layer4 --vit-like": ("--vit-like reads as [b h w c]", "no grid", "80x80"),
+    "--target-layers layer4 --vit-like": ("--vit-like reads as [b h w c]", "no grid", "88x88"),
     "--eigen-smooth --method eigencam": ("eigencam makes a map directly", "--eigen-smooth out"),
     "--method cam --target-layers layer3": ("CAM needs a head", "'layer3'", "--method gradcam"),
     # the device

@@ -134,7 +134,7 @@ def test_the_embedded_model() -> None:
 @pytest.mark.parametrize(
     ("name", "labels", "size"),
     [
-        ("embedded", 100, 80),
+        ("embedded", 100, 88),
         (ARCH, 1000, 160),
         ("test_vit", 1000, 160),
         ("torchvision/squeezenet1_1", 1000, 224),

@@ -11,7 +11,7 @@ from camcli.models.embedded.network import Network
 from camcli.records import Fit, Preprocessing
 
 NAME = "embedded"
-SIZE = 80
+SIZE = 88
 FIT: Fit = "squash"
 
 

@@ -40,7 +40,7 @@ class Network(nn.Module):
     """Classifies small pictures on a grid of stride 8.  [b 3 H W] -> logits [b k]
 
     Stages that would have gone below stride 8 are dilated instead (arXiv:1705.09914), so that an
-    80-pixel picture still gives a 10x10 heatmap.
+    88-pixel picture still gives an 11x11 heatmap.
     """
 
     def __init__(self, num_classes: int) -> None:

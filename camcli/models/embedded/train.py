@@ -276,7 +276,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--smallest-crop", type=float, default=0.3, help="share of the area")
     parser.add_argument("--cutmix", type=float, default=0.5, help="share of batches that are mixed")
     parser.add_argument("--blend", type=Path, help="weights to average the trained ones with")
-    parser.add_argument("--input-size", type=int, default=80, help="pixels of a whole photo")
+    parser.add_argument("--input-size", type=int, default=88, help="pixels of a whole photo")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
