@@ -22,6 +22,7 @@ from camcli.models.labels import label
 from camcli.models.load import Classifier
 from camcli.pipeline.plan import Plan, plan
 from camcli.records import Box, Heatmap, Picture, Record, View
+from camcli.registry import depends_on_category
 from camcli.render import overlay as drawing
 
 if TYPE_CHECKING:
@@ -175,18 +176,12 @@ def _explanations(
 ) -> Iterator[Explanation]:
     height, width = view.inputs.shape[-2:]
     for slot, category in enumerate(found.categories[row].tolist()):
-        base = Record(
-            source=str(picture.source or ""),
-            picture_size=picture.size,
-            view=view.box,
-            model=todo.classifier.name,
-            layer_reason=todo.layer_reason,
-            category=category,
-            label=label(todo.classifier.labels, category),
-            probability=float(probabilities[category]),
-            rank=int((probabilities > probabilities[category]).sum()) + 1,
-        )
         for method, layers in found.maps.items():
+            asks_class = depends_on_category(method)
+            if slot and not asks_class:
+                continue  # one map for all classes, which stands under the predicted one
+            shown = category if asks_class else int(probabilities.argmax())
+            base = _record(picture, view, shown, probabilities, todo)
             for name, maps in layers.items():
                 used = (name,) if name else todo.request.layers
                 values = maps[row, slot].float().cpu().contiguous().numpy()
@@ -198,8 +193,24 @@ def _explanations(
                     maximum=float(values.max()),
                     warnings=tuple(why_empty(values)),
                 )
-                heatmap = Heatmap(values, method, used, category)
+                heatmap = Heatmap(values, method, used, shown)
                 yield Explanation(picture, view.box, record, heatmap, (height, width))
+
+
+def _record(
+    picture: Picture, view: View, category: int, probabilities: Tensor, todo: Plan
+) -> Record:
+    return Record(
+        source=str(picture.source or ""),
+        picture_size=picture.size,
+        view=view.box,
+        model=todo.classifier.name,
+        layer_reason=todo.layer_reason,
+        category=category,
+        label=label(todo.classifier.labels, category),
+        probability=float(probabilities[category]),
+        rank=int((probabilities > probabilities[category]).sum()) + 1,
+    )
 
 
 def _probabilities(logits: Tensor) -> Tensor:

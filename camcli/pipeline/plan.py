@@ -38,7 +38,8 @@ class Plan:
         """How many heatmaps each picture gets."""
         k = self.categories if isinstance(self.categories, int) else len(self.categories)
         fused = len(self.request.layers) == 1 or self.request.layer_fusion != "none"
-        return len(self.request.methods) * k * (1 if fused else len(self.request.layers))
+        maps = sum(k if depends_on_category(m) else 1 for m in self.request.methods)
+        return maps * (1 if fused else len(self.request.layers))
 
 
 def plan(classifier: Classifier, options: Options) -> Plan:
