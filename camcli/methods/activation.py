@@ -9,7 +9,7 @@ from camcli.registry import method
 
 @method("eigencam", gives="map")
 def eigencam(activations: Tensor) -> Tensor:
-    """EigenCAM, arXiv:2008.00299 sec. 3, centred as PCA is.  [b c h w] -> [b h w]"""
+    """EigenCAM, arXiv:2008.00299, centred as PCA is.  [b c h w] -> [b h w]"""
     return first_component(activations, activations.norm(dim=1))
 
 

@@ -49,7 +49,7 @@ def channel_sum(weighted: Tensor) -> Tensor:
 
 
 def first_component(maps: Tensor, strength: Tensor) -> Tensor:
-    """Projects each place on the first principal component, arXiv:2008.00299 sec. 3.
+    """Projects each place on the first principal component, arXiv:2008.00299.
 
     [b c h w], strength [b h w] -> [b h w].  The channels are centred (PCA; the paper does not), and
     the sign, which PCA leaves open, is the one in which the projection grows with `strength`.

@@ -19,7 +19,7 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @method("gradcam++", gives="weighted activations")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
-    """Grad-CAM++, arXiv:1710.11063 eq. 5, 19.  [b c h w] -> weighted activations [b c h w]"""
+    """Grad-CAM++, arXiv:1710.11063.  [b c h w] -> weighted activations [b c h w]"""
     square, cube = gradients**2, gradients**3
     mass = activations.sum((2, 3), keepdim=True)
     alpha = square / (2 * square + mass * cube + GRADCAM_PLUS_PLUS_EPSILON)
@@ -28,7 +28,7 @@ def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @method("xgradcam", gives="weighted activations")
 def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """XGrad-CAM, arXiv:2008.02312 eq. 8.  [b c h w] -> weighted activations [b c h w]"""
+    """XGrad-CAM, arXiv:2008.02312.  [b c h w] -> weighted activations [b c h w]"""
     mass = activations.sum((2, 3), keepdim=True)
     weights = (gradients * activations).sum((2, 3), keepdim=True) / (mass + XGRADCAM_EPSILON)
     return weights * activations
@@ -36,24 +36,24 @@ def xgradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @method("layercam", gives="weighted activations")
 def layercam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """LayerCAM, TIP 2021 (10.1109/TIP.2021.3089943) eq. 5-7.  [b c h w] -> the same, weighted"""
+    """LayerCAM, TIP 2021 (10.1109/TIP.2021.3089943).  [b c h w] -> the same, weighted"""
     return gradients.relu() * activations
 
 
 @method("hirescam", gives="weighted activations")
 def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """HiResCAM, arXiv:2011.08891 eq. 5.  [b c h w] -> weighted activations [b c h w]"""
+    """HiResCAM, arXiv:2011.08891.  [b c h w] -> weighted activations [b c h w]"""
     return gradients * activations
 
 
 @method("eigengradcam", gives="map")
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
-    """EigenCAM of gradient times activation, arXiv:2008.00299 sec. 3.  [b c h w] -> [b h w]"""
+    """EigenCAM of gradient times activation, arXiv:2008.00299.  [b c h w] -> [b h w]"""
     weighted = gradients * activations
     return first_component(weighted, channel_sum(weighted))
 
 
 @method("cam", gives="weighted activations")
 def cam(activations: Tensor, class_weights: Tensor) -> Tensor:
-    """CAM, arXiv:1512.04150 eq. 1.  [b c h w], [b c] -> weighted activations [b c h w]"""
+    """CAM, arXiv:1512.04150.  [b c h w], [b c] -> weighted activations [b c h w]"""
     return torch.einsum("bc,bchw->bchw", class_weights, activations)
