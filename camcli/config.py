@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from camcli.errors import CamvizError, ConfigError, UnknownName
+from camcli.models.user_code import is_code
 from camcli.records import Fit, Fusion, Interpolation
 from camcli.registry import METHOD_TITLES, method_name
 
@@ -21,7 +22,11 @@ ENVIRONMENT = "CAMVIZ_"
 OTHER_VARIABLES = frozenset({"CAMVIZ_CONFIG", "CAMVIZ_DEBUG", "CAMVIZ_QUIET", "CAMVIZ_JSON"})
 TABLES = frozenset({"preprocessing", "model_kwargs"})
 PATHS = frozenset({"checkpoint", "class_map", "save_path"})
-ALIASES: Mapping[str, tuple[str, ...]] = {"fit": ("preprocessing", "fit")}
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    name: ("preprocessing", name) for name in ("mean", "std", "fit")
+}
+# a file may come from elsewhere; all else is said by who runs the command
+SAID_HERE = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
 LITERALS = (bool, int, float, str, list, dict)
 BRACKETS = {"[": "]", "(": ")"}
 
@@ -326,6 +331,7 @@ def _checked(given: Iterable[_Given]) -> Options:
         else:
             on_top.pop(item.key, None)
             on_top[item.key] = item
+    problems += _code_in_a_file(on_top)
     try:
         options = Options.model_validate(_nested(on_top.values()))
     except ValidationError as error:
@@ -335,6 +341,15 @@ def _checked(given: Iterable[_Given]) -> Options:
     if problems:
         raise problems[0]
     return options
+
+
+def _code_in_a_file(on_top: Mapping[tuple[str, ...], _Given]) -> Iterator[ConfigError]:
+    """Refuses a file that names code to run: presets are data, which people pass on."""
+    model = on_top.get(("model",))
+    if model and model.where not in SAID_HERE and is_code(str(model.value)):
+        yield ConfigError(
+            f"{model.shown}: a preset runs no code; name it yourself: --model {model.value}"
+        )
 
 
 def _unknown_key(item: _Given) -> UnknownName | None:

@@ -90,3 +90,11 @@ def closest(given: str, known: Iterable[str], most: int = 3) -> list[str]:
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(given.lower(), by_lower, n=most, cutoff=0.55)
     return [by_lower[name] for name in near]
+
+
+def reason(error: BaseException | str) -> str:
+    """Returns the first line of an error's text that tells something, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # "Error(s) in loading state_dict for ResNet:" says less than the line below it
+    telling = [line for line in lines if not line.endswith(":")]
+    return (telling or lines)[0][:200].rstrip(".:!") if lines else type(error).__name__

@@ -97,13 +97,14 @@ class View:
 class Heatmap:
     """One raw map: values float32 [h w], signed and not normalised, and what it explains.
 
-    `category` is the explained class (the predicted one for methods that do not depend on it).
+    `category` is the explained class: the predicted one for methods that do not depend on it, None
+    for a model without classes.
     """
 
     values: NDArray[np.float32]
     method: str
     layers: tuple[str, ...]
-    category: int
+    category: int | None
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,13 @@ def test_fit_is_short_for_preprocessing_fit(spelled: str) -> None:
     assert resolved(environ={"CAMVIZ_PREPROCESSING__FIT": "Pad"}).preprocessing.fit == "pad"
 
 
+def test_mean_and_std_are_short_for_those_of_preprocessing() -> None:
+    given = {"mean": "0.5, 0.4,0.3", "std": "0.25"}
+    for options in (resolved(given), resolved(cfg=[f"{k}={v}" for k, v in given.items()])):
+        assert options.preprocessing.mean == (0.5, 0.4, 0.3)
+        assert options.preprocessing.std == (0.25,)
+
+
 @pytest.mark.parametrize(
     "given", ["a,b", "[a,b]", "(a, b)", '["a","b"]', ["a", "b"], ["a,b"], ("a", "b")]
 )
@@ -344,3 +351,18 @@ def literals(annotation: Any) -> list[str]:
 
 def test_literals_are_looked_for_where_they_stand() -> None:
     assert literals(Options.model_fields["format"].annotation) == ["jpg", "png"]
+
+
+def test_a_preset_names_no_code_to_run(tmp_path: Path) -> None:
+    for code in ("evil.py:f", "package.evil:f", "../evil.py:f"):
+        preset = written(tmp_path, f'model = "{code}"\n')
+        told = rf"mine\.toml: model = '{code}': a preset runs no code; .* --model {code}$"
+        for environ in ({}, {"CAMVIZ_CONFIG": str(preset)}):
+            with pytest.raises(ConfigError, match=told):
+                resolved(preset=None if environ else preset, environ=environ)
+        # whoever runs the command may name it
+        assert resolved({"model": code}, preset=preset).model == code
+        assert resolved(cfg=[f"model={code}"], preset=preset).model == code
+        assert resolved(environ={"CAMVIZ_MODEL": code}, preset=preset).model == code
+        assert config.from_keywords(model=code).model == code
+        assert resolved({"model": "resnet50"}, preset=preset).model == "resnet50"

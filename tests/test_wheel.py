@@ -18,6 +18,7 @@ LARGEST_WHEEL = 15_000_000  # bytes
 MODEL_FILES = {
     "camcli/models/embedded/labels.txt",
     "camcli/models/embedded/weights.safetensors",
+    "camcli/models/parameters.csv",
 }
 
 

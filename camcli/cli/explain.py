@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from camcli.cli import preview, stray
-from camcli.cli.model import load
+from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
 from camcli.cli.output import Printer, Style, error
 from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError

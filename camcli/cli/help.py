@@ -11,7 +11,7 @@ from camcli.cli.output import show
 from camcli.errors import UnknownName
 
 Topic = Annotated[
-    str | None, typer.Argument(metavar="[TOPIC]", help="A page's name.", show_default=False)
+    str | None, typer.Argument(metavar="TOPIC", help="A page's name.", show_default=False)
 ]
 
 

@@ -65,8 +65,8 @@ class Flags:
         _option(
             MODEL,
             "NAME",
-            "embedded, or any timm or torchvision classifier (timm/NAME, torchvision/NAME, "
-            "hf-hub:ORG/NAME, local-dir:PATH); default embedded.",
+            "embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME, "
+            "hf-hub:ORG/NAME, local-dir:PATH), or your own (FILE.py:FUNCTION); default embedded.",
             "--model",
             "-m",
         ),
@@ -184,6 +184,24 @@ class Flags:
         Text, _option(WHAT, "N", "Seed for methods that draw at random; default 0.", "--seed")
     ] = None
 
+    mean: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "N,...",
+            "Mean of the input's channels, 0..1, or one for all; default the model's.",
+            "--mean",
+        ),
+    ] = None
+    std: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "N,...",
+            "Standard deviation of the channels, or one for all; default the model's.",
+            "--std",
+        ),
+    ] = None
     fit: Annotated[
         Text,
         _option(

@@ -82,14 +82,13 @@ def _line(record: Record) -> Any:
 
     known = record.label or ("" if record.category is None else f"class {record.category}")
     percent = "" if record.probability is None else f" {record.probability:.1%}"
-    return Text.assemble(
-        safe(", ".join(record.outputs)),
-        "  ",
-        (safe(known), "bold"),
-        percent,
-        "  ",
-        (safe(f"{record.method} at {', '.join(record.layers)}"), "dim"),
+    parts = (
+        Text(safe(", ".join(record.outputs))),
+        Text.assemble((safe(known), "bold"), percent),
+        Text(safe(f"{record.method} at {', '.join(record.layers)}"), "dim"),
     )
+    # a model without classes has no middle part
+    return Text("  ").join(part for part in parts if part)
 
 
 def _lines() -> Console:

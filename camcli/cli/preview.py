@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from camcli.cli.model import load_structure
+from camcli.cli.loading import load_structure
 from camcli.cli.output import print_json, safe, show
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def _branch(layer: LayerFacts, found: Survey) -> Text:
         text.append(f"  grid {'x'.join(map(str, layer.layout.grid))}")
     if layer.parameters:
         text.append(f"  {_short(layer.parameters)}", style="dim")
-    if not layer.called:
-        text.append("  not called", style="dim")
+    if layer.called != 1:
+        text.append(f"  called {layer.called}x" if layer.called else "  not called", style="dim")
     if layer.is_target:
         text.append("  target", style="green")
     if found.default and layer.name == found.default.name:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.cli.model import load_structure
+from camcli.cli.loading import load_structure
 from camcli.errors import CamvizError, UnknownName, UsageError
 from camcli.media.sources import IMAGE_SUFFIXES
 from camcli.registry import method_name
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from camcli.cli.options import Flags
     from camcli.config import Options
 
-COMMANDS = ("explain", "methods", "help")
+COMMANDS = ("explain", "methods", "models", "help")
 NAME = re.compile(r"[\w. -]*\w")
 
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from camcli.engine.chunks import in_chunks
 from camcli.engine.hooks import Recording, record, rerun
 from camcli.engine.probe import Probe
-from camcli.engine.targets import logit
+from camcli.engine.targets import Best, logit
 from camcli.errors import MethodError
 from camcli.models.layout import from_maps, to_maps
+from camcli.models.state import left_as_found
 from camcli.registry import evidence
 
 # a function that builds the altered rows of a slice, and how many rows there are in all
@@ -37,7 +38,7 @@ def logits(recording: Recording) -> Tensor:
 @evidence
 def categories(probe: Probe, logits: Tensor) -> Tensor:
     """The classes that are explained.  [b k]"""
-    return probe.choice.pick(logits)
+    return (probe.choice or Best()).pick(logits)
 
 
 @evidence
@@ -55,18 +56,27 @@ def activations(probe: Probe, layer: str, recording: Recording) -> Tensor:
 
 
 @evidence
-def raw_gradients(recording: Recording, scores: Tensor) -> dict[str, Tensor]:
+def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[str, Tensor]:
     """The score's gradients at all target layers and at the head, from one backward pass.
 
-    A layer on which the score does not depend gets zeros.
+    A layer on which the score does not depend gets zeros.  Raises MethodError where no gradient
+    comes back at all.
     """
+    if not scores.requires_grad:
+        raise MethodError(
+            f"No gradient comes back to {', '.join(map(repr, probe.layers))}: what lies behind uses"
+            " none of it, or passes none on (quantised weights, detach, reentrant checkpointing)."
+            " Try another layer, or --method eigencam, which needs no gradient."
+        )
     tensors = dict(recording.outputs)
     if recording.features is not None and recording.features.requires_grad:
         tensors[HEAD] = recording.features
     ones = torch.ones_like(scores)
-    found = torch.autograd.grad(
-        scores, list(tensors.values()), ones, retain_graph=True, materialize_grads=True
-    )
+    # a model that checkpoints by itself runs some of its layers again here
+    with left_as_found(probe.module):
+        found = torch.autograd.grad(
+            scores, list(tensors.values()), ones, retain_graph=True, materialize_grads=True
+        )
     return dict(zip(tensors, found, strict=True))
 
 
@@ -127,9 +137,9 @@ def tail(probe: Probe, layer: str, recording: Recording) -> bool:
     pictures returns that picture's logits twice.
     """
     one, output = probe.inputs[:1], recording.outputs[layer].detach()[:1]
-    wanted = recording.logits.detach()[:1].expand(2, -1)
+    wanted, calls = recording.logits.detach()[:1].expand(2, -1), recording.calls[layer]
     try:
-        found = rerun(probe.module, one, layer, output.expand(2, *output.shape[1:]))
+        found = rerun(probe.module, one, layer, output.expand(2, *output.shape[1:]), calls=calls)
     except (RuntimeError, ValueError):
         # the answer to the dry run's question: a tail that remembers the batch size cannot
         return False
@@ -150,7 +160,7 @@ def rescore(
         def run(rows: slice) -> Tensor:
             other = from_maps(altered(rows), layout, output)
             inputs = image if tail else image.expand(len(other), *image.shape[1:])
-            chunk = rerun(probe.module, inputs, layer, other)
+            chunk = rerun(probe.module, inputs, layer, other, calls=recording.calls[layer])
             return logit(chunk, category.expand(len(chunk)))
 
         return torch.cat(in_chunks(run, count, probe.chunk))

@@ -5,17 +5,19 @@ Law 1: gradients begin at the target layer.  Law 3: the model is left as it was 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
-from camcli.models.layout import tensor_in
+from camcli.models.layout import tensor_in, with_tensor
 from camcli.models.state import left_as_found, recordable
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
@@ -23,11 +25,19 @@ Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
 @dataclass
 class Recording:
-    """What one forward pass left: raw layer outputs, the linear heads' inputs, logits [b n]."""
+    """What one forward pass left: raw layer outputs, the linear heads' inputs, the output."""
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
     head_inputs: list[tuple[nn.Linear, Tensor]] = field(default_factory=list)
-    logits: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    output: Any = None
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """The output as float32 logits [b n]; raises ModelError where it is none."""
+        # on demand: a method that asks no class explains models without any, too
+        with torch.enable_grad():
+            return logits_of(self.output)
 
     @property
     def features(self) -> Tensor | None:
@@ -76,7 +86,7 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
     """Runs one forward pass and keeps the layers' outputs.  [b 3 H W]
 
     With `graph`, autograd records from the first of these layers on, and nothing before it.
-    Raises LayerError for a layer that was not called, ModelError for an output that is no logits.
+    Raises LayerError for a layer that was not called.
     """
     recording = Recording()
 
@@ -86,9 +96,11 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
             # nothing before this layer is recorded; what comes behind it is, from here on
             tensor = tensor.detach().requires_grad_()
             torch.set_grad_enabled(True)
+        # of several uses in one pass the last one counts
         recording.outputs[name] = tensor
+        recording.calls[name] += 1
         # a clone goes on, so that an in-place activation behind the layer stays legal
-        return _with_tensor(output, tensor.clone())
+        return with_tensor(output, tensor.clone())
 
     hooks = {name: partial(keep, name) for name in layers}
     with ExitStack() as stack:
@@ -99,18 +111,26 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
         stack.enter_context(_head_inputs_noted(module, recording))
         stack.enter_context(hooked(module, hooks))
         run = recordable(module) if graph else module
-        recording.logits = logits_of(run(_network_input(inputs)))
+        recording.output = run(_network_input(inputs))
     return recording
 
 
-def rerun(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
-    """Runs a pass in which the layer puts out something else.  [b 3 H W] -> logits [b n]"""
+def rerun(
+    module: nn.Module, inputs: Tensor, layer: str, output: Tensor, *, calls: int = 1
+) -> Tensor:
+    """Runs a pass in which the layer's last call puts out something else.
+
+    [b 3 H W] -> logits [b n]
+    """
+    calls_to_come = count(calls - 1, -1)
 
     def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
+        if next(calls_to_come):
+            return original
         tensor = _tensor_in(original, layer)
         # a copy of its own, so that an in-place activation behind the layer stays legal
         copied = output.to(tensor.dtype).clone(memory_format=torch.contiguous_format)
-        return _with_tensor(original, copied)
+        return with_tensor(original, copied)
 
     with torch.inference_mode(), left_as_found(module), hooked(module, {layer: replace}):
         return logits_of(module(_network_input(inputs)))
@@ -139,16 +159,7 @@ def _network_input(inputs: Tensor) -> Tensor:
 
 def _tensor_in(output: Any, layer: str) -> Tensor:
     tensor = tensor_in(output)
-    if tensor is None:
-        raise LayerError(f"Layer {layer!r} puts out a {type(output).__name__}, which is no map.")
+    if tensor is None or not tensor.is_floating_point():
+        kind = type(output).__name__ if tensor is None else f"{tensor.dtype} tensor"
+        raise LayerError(f"Layer {layer!r} puts out a {kind}, which is no map: choose another.")
     return tensor
-
-
-def _with_tensor(output: Any, new: Tensor) -> Any:
-    """Puts a tensor back where `tensor_in` found one."""
-    if isinstance(output, Tensor):
-        return new
-    position = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
-    # a namedtuple takes its parts one by one
-    build = getattr(output, "_make", type(output))
-    return build([*output[:position], new, *output[position + 1 :]])

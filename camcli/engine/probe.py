@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from camcli.engine.targets import Choice
 from camcli.models.layout import Layout, forced
+from camcli.models.state import watchable
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int]
@@ -24,21 +25,25 @@ class Tokens:
 
 
 class Probe:
-    """Holds one batch of inputs [b 3 H W] and what has been found out about it so far."""
+    """Holds one batch of inputs [b 3 H W] and what has been found out about it so far.
+
+    Raises ModelError for a model that hooks cannot look into.
+    """
 
     def __init__(
         self,
         module: nn.Module,
         inputs: Tensor,
         layers: Sequence[str],
-        choice: Choice,
+        choice: Choice | None,
         *,
         graph: bool,
         layouts: Mapping[str, Layout] | None = None,
         tokens: Tokens | None = None,
         chunk: int = 32,
     ) -> None:
-        self.module, self.inputs, self.layers, self.choice = module, inputs, tuple(layers), choice
+        self.module, self.inputs = watchable(module), inputs
+        self.layers, self.choice = tuple(layers), choice
         self.graph, self.chunk = graph, chunk
         self.tokens = tokens or Tokens()
         self._layouts = dict(layouts or {})

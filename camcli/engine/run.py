@@ -69,19 +69,26 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits [b n], categories [b k], and {method: {layer: raw maps [b k h w]}}."""
+    """Logits [b n], categories [b k], {method: {layer: raw maps [b k h w]}}, and layers' calls.
 
-    logits: Tensor
-    categories: Tensor
+    Where no class was asked for, there are no logits and no categories, and k is 1.
+    """
+
+    logits: Tensor | None
+    categories: Tensor | None
     maps: compose.Maps
+    calls: Mapping[str, int]
 
 
-def answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request) -> Answer:
-    """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out."""
+def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
+    """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
+
+    Without a choice the output is not looked at, which only methods that ask no class allow.
+    """
     inputs = _like(module, inputs)
 
     def run(rows: slice) -> Answer:
-        return _answer(module, inputs[rows], choice.part(rows), request)
+        return _answer(module, inputs[rows], choice and choice.part(rows), request)
 
     with torch.inference_mode(False), torch.no_grad():
         parts = in_chunks(run, len(inputs), len(inputs))
@@ -91,14 +98,18 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request) 
             }
             for method, layers in parts[0].maps.items()
         }
-        logits, categories = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("logits", "categories")
-        )
-    return Answer(logits, categories, maps)
+        logits = _joined(part.logits for part in parts)
+        categories = _joined(part.categories for part in parts)
+    return Answer(logits, categories, maps, parts[0].calls)
 
 
-def _answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request) -> Answer:
-    def probe_of(views: Tensor, choice: Choice) -> Probe:
+def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
+
+
+def _answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
+    def probe_of(views: Tensor, choice: Choice | None) -> Probe:
         return Probe(
             module,
             views,
@@ -110,13 +121,16 @@ def _answer(module: nn.Module, inputs: Tensor, choice: Choice, request: Request)
         )
 
     probe = probe_of(inputs, choice)
-    categories, maps = probe.get("categories"), _raw_maps(probe, request)
+    logits = probe.get("logits") if choice else None
+    categories = probe.get("categories") if choice else None
+    maps = _raw_maps(probe, request)
     if request.aug_smooth:
-        same = Fixed(categories)
+        same = None if categories is None else Fixed(categories)
         maps = compose.augmentation_smoothed(
             maps, lambda views: _raw_maps(probe_of(views, same), request), inputs
         )
-    return Answer(probe.get("logits"), categories, _fused(maps, inputs, request))
+    calls = probe.get("recording").calls
+    return Answer(logits, categories, _fused(maps, inputs, request), calls)
 
 
 def _raw_maps(probe: Probe, request: Request) -> compose.Maps:
@@ -127,7 +141,7 @@ def _raw_maps(probe: Probe, request: Request) -> compose.Maps:
         return reduce(result) if method.gives == "weighted activations" else result
 
     def every(method: Method, layer: str) -> Tensor:
-        k = probe.get("categories").shape[1]
+        k = probe.get("categories").shape[1] if probe.choice else 1
         slots = range(k) if depends_on_category(method.name) else [0]
         maps = torch.stack([one(method, layer, slot) for slot in slots], 1).float()
         return maps.expand(-1, k, -1, -1)
@@ -184,7 +198,9 @@ def heatmaps(
         eigen_smooth,
         seeded(names.values(), seed),
     )
-    choice: Choice = Best() if targets is None else fixed(targets, len(inputs))
+    choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
+    if choice is None and any(map(depends_on_category, request.methods)):
+        choice = Best()
     found = answer(module, inputs, choice, request).maps
     k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
 

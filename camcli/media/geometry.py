@@ -17,6 +17,7 @@ from camcli.records import Box, Fit, Picture, Preprocessing, View
 
 Size = tuple[int, int]
 
+# a picture's modes, by their numbers of channels
 MODES: Mapping[int, str] = {1: "L", 3: "RGB"}
 
 LARGEST_RESIZED = 2**24  # pixels
@@ -51,13 +52,22 @@ def place(picture_size: Size, preprocessing: Preprocessing) -> Placement:
 
 
 def view(picture: Picture, preprocessing: Preprocessing) -> View:
-    """Resizes, cuts or pads, and normalises a picture: inputs float32 [3 H W], or [1 H W]."""
+    """Resizes, cuts or pads, and normalises a picture: inputs float32 [c H W].
+
+    One channel is grey; six, nine, ... are red, green and blue again and again, as timm repeats the
+    weights of the first layer.  Raises ModelError for other numbers.
+    """
     channels = len(preprocessing.mean)
-    if channels not in MODES:
-        raise ModelError(f"A picture has 1 or 3 channels, and this model takes {channels}.")
+    if channels != 1 and channels % 3:
+        raise ModelError(
+            f"A picture has 1 or 3 channels, and this model takes {channels}: "
+            "camcli.heatmaps(module, inputs) in Python takes tensors of any number of channels."
+        )
     placement = place(picture.size, preprocessing)
     canvas = _canvas(picture, preprocessing, placement)
-    pixels = np.asarray(canvas, np.float32).reshape(*preprocessing.size, channels) / 255
+    bands = min(channels, 3)
+    once = np.asarray(canvas, np.float32).reshape(*preprocessing.size, bands) / 255
+    pixels = np.tile(once, (1, 1, channels // bands))
     mean = np.asarray(preprocessing.mean, np.float32)
     std = np.asarray(preprocessing.std, np.float32)
     normalised = ((pixels - mean) / std).transpose(2, 0, 1)
@@ -65,13 +75,14 @@ def view(picture: Picture, preprocessing: Preprocessing) -> View:
 
 
 def _canvas(picture: Picture, preprocessing: Preprocessing, placement: Placement) -> Image.Image:
-    mode = MODES[len(preprocessing.mean)]
+    bands = min(len(preprocessing.mean), 3)
+    mode = MODES[bands]
     image = Image.fromarray(picture.pixels)
     image = image if image.mode == mode else image.convert(mode)
     height, width = preprocessing.size
     rows = _Visible.of(placement.offset[0], height, placement.resized[0])
     columns = _Visible.of(placement.offset[1], width, placement.resized[1])
-    fill = tuple(round(255 * m) for m in preprocessing.mean)
+    fill = tuple(round(255 * m) for m in preprocessing.mean[:bands])
     canvas = Image.new(mode, (width, height), fill if preprocessing.fit == "pad" else 0)
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
     seen = _resized_part(image, placement.resized, rows, columns, resampling)

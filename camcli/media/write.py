@@ -46,13 +46,13 @@ UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
 def output_name(
     source: Source,
     method: str,
-    category: int,
+    category: int | None,
     label: str,
     *,
     format: str | None = None,  # noqa: A002
     layer: str | None = None,
 ) -> Path:
-    """Names an output, below the save path: `<stem>_<method>[_<layer>]_<index>-<label><suffix>`.
+    """Names an output, below the save path: `<stem>_<method>[_<layer>][_<index>-<label>]<suffix>`.
 
     Where the output cannot have the input's own suffix, the input's whole name stands for its stem.
     Raises UnknownName for a format that cannot be written.
@@ -64,7 +64,8 @@ def output_name(
         (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
     )
     parts = [method, *([_short(_safe(layer), LONGEST_PART)] if layer else [])]
-    tail = "".join(f"_{part}" for part in [*parts, _category(category, label)]) + suffix
+    parts += [] if category is None else [_category(category, label)]
+    tail = "".join(f"_{part}" for part in parts) + suffix
     return source.folder / (_short(head, LONGEST_NAME - len(_encoded(tail))) + tail)
 
 

@@ -1,13 +1,14 @@
-"""Weights out of a file, whatever a training script left around them."""
+"""Weights out of a file or folder, whatever a training script left around them."""
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from camcli.errors import CheckpointError
 from camcli.models.request import Weights
+from camcli.models.trained import Settings, architecture, settings
 
 # where training scripts put the weights; an average of them is what they evaluate, so it comes
 # first, but mmengine's ema_state_dict comes after, since it swaps the two when it saves
@@ -39,6 +41,18 @@ NESTS = (
     "params",
 )
 DEEPEST_NEST = 4
+# tensors that stand beside weights and are none: the count of an AveragedModel
+NOT_WEIGHTS = frozenset({"n_averaged"})
+
+# what folders hold, by timm, transformers, accelerate and timm's training script
+IN_FOLDERS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model_best.pth.tar",
+)
+INDEX = ".index.json"
 
 PICKLE = (
     "a Python pickle, which may hold code and is never run: "
@@ -59,16 +73,27 @@ OTHER_FILES = (
 class Checkpoint:
     """A file's weights by the names they have there.
 
-    `arch` is the architecture that the file names; `note` says where in the file they stood.
+    `arch` is the architecture that the file names; `note` says where in the file they stood;
+    `settings` are what the architecture was trained with.
     """
 
     path: Path
     weights: Weights
     arch: str | None = None
     note: str = ""
+    settings: Settings = field(default_factory=Settings)
 
     def __str__(self) -> str:
         return f"{self.path}{f' ({self.note})' if self.note else ''}"
+
+    def settings_for(self, name: str) -> Settings:
+        """Returns the settings if they are for the model of this name, else none."""
+        return self.settings if self.arch and _plain(self.arch) == _plain(name) else Settings()
+
+
+def _plain(name: str) -> str:
+    """Leaves out the library before a name, and the tag of pretrained weights behind it."""
+    return name.rpartition("/")[2].partition(".")[0]
 
 
 class Inert:
@@ -148,10 +173,14 @@ STAND_INS: Sequence[tuple[Callable[..., Any], str, str]] = (
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads .safetensors and everything that torch.save writes; raises CheckpointError.
+    """Reads .safetensors, what torch.save writes, and folders of them; raises CheckpointError.
 
     Code in pickles never runs: what is no tensor, number or known stand-in is refused.
     """
+    if path.is_dir():
+        return _from_folder(path)
+    if path.name.endswith(INDEX) and path.is_file():
+        return Checkpoint(path, _shards(path), _beside(path.parent))
     content = _content(path)
     nest, note = _weights_in(content)
     if nest is None:
@@ -160,16 +189,47 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"Checkpoint {str(path)!r} holds no weights, only {keys}. "
             "Save them with torch.save(model.state_dict(), FILE)."
         )
-    return Checkpoint(path, nest, _architecture(content), note)
+    named = architecture(content) or _beside(path.parent)
+    return Checkpoint(path, nest, named, note, settings(content))
+
+
+def _from_folder(folder: Path) -> Checkpoint:
+    for name in IN_FOLDERS:
+        if (folder / name).is_file():
+            return read_checkpoint(folder / name)
+    raise CheckpointError(
+        f"Checkpoint {str(folder)!r} is a folder with none of {', '.join(IN_FOLDERS)}: "
+        "name a file in it."
+    )
+
+
+def _beside(folder: Path) -> str | None:
+    """Returns the name by which timm builds what a config.json beside the weights describes."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, Mapping):
+        return None
+    # timm cannot read what transformers writes about timm's models
+    timms = {"architecture", "pretrained_cfg"} <= config.keys() and "model_type" not in config
+    return f"local-dir:{folder}" if timms else architecture(config)
+
+
+def _shards(index: Path) -> Weights:
+    try:
+        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted({Path(name).name for name in placed.values()})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{str(index)!r} is no index of a sharded checkpoint.") from error
+    weights: Weights = {}
+    for file in files:
+        weights |= read_checkpoint(index.parent / file).weights
+    return weights
 
 
 def _content(path: Path) -> Mapping[Any, Any]:
     try:
-        if path.is_dir():
-            raise CheckpointError(
-                f"Checkpoint {str(path)!r} is a folder: name a file in it, or load a folder that "
-                f"timm saved with --model local-dir:{path}"
-            )
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
@@ -261,14 +321,9 @@ def _weights_in(content: object, depth: int = 0) -> tuple[Weights | None, str]:
         weights, note = _weights_in(content.get(key), depth + 1)
         if weights:
             return weights, ".".join(filter(None, (key, note)))
-    weights = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    weights = {
+        k: v
+        for k, v in content.items()
+        if isinstance(k, str) and isinstance(v, Tensor) and k not in NOT_WEIGHTS
+    }
     return weights or None, ""
-
-
-def _architecture(content: Mapping[Any, Any]) -> str | None:
-    beside = content.get("args")
-    args = vars(beside) if isinstance(beside, Inert) else beside
-    named = [content.get("arch")]
-    if isinstance(args, Mapping):
-        named += [args.get("arch"), args.get("model")]
-    return next((name for name in named if isinstance(name, str) and name), None)

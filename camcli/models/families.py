@@ -1,9 +1,9 @@
-"""What measurement cannot decide about layers: first-match tables, each row with its reason."""
+"""What measurement cannot decide about models: tables, each row with its reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,3 +47,29 @@ def why_never_default(name: str, classes: Sequence[str]) -> str | None:
         if any(re.fullmatch(row.pattern, subject) for subject in subjects[row.subject]):
             return row.reason
     return None
+
+
+# attributes of modules that are off while a model is watched, and who has them: checkpointed layers
+# run again in the backward pass, when no hook is there any more, or hand no gradient back
+SWITCHES: Mapping[str, str] = {
+    "grad_checkpointing": "timm, whose ResNet then runs the blocks of its stages, never the stages",
+    "gradient_checkpointing": "transformers, where it needs training mode too, and its imitators",
+    "use_checkpoint": "Swin Transformer's own code, and what descends from it",
+    "with_cp": "OpenMMLab",
+    "memory_efficient": "torchvision's DenseNet",
+    "device_ids": "DataParallel around a part of the model, which runs copies of it in threads",
+}
+
+
+# architectures that take no classifier: with any number of classes they have the same parameters.
+# What merely comes without one, as DINO's models do, is not among them
+NO_CLASSIFIER: Mapping[str, str] = {
+    r"(deepseek_vit|gemma4_vit|mobilenetv5|qwen3_vit)_.*_enc": (
+        "the encoder of a language model, which takes image tokens from it"
+    ),
+}
+
+
+def takes_classifier(architecture: str) -> bool:
+    """Tells whether a timm architecture can classify, with the weights that fit."""
+    return not any(re.fullmatch(pattern, architecture) for pattern in NO_CLASSIFIER)

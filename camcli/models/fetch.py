@@ -16,8 +16,7 @@ from urllib.parse import urlsplit
 
 import torch
 
-from camcli.errors import WeightsError
-from camcli.models.request import reason
+from camcli.errors import WeightsError, reason
 
 SECONDS_TO_ANSWER = 4.0
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
@@ -30,17 +29,32 @@ def hub_file(model: str, repository: str, alternatives: Sequence[str]) -> Path:
     """
     import huggingface_hub as hub
 
-    name, _, at = repository.partition("@")
-    revision = at or None
+    name, revision = _name_and_revision(repository)
     with _worded(model, f"{hub.constants.ENDPOINT}/{name}", hub.constants.HF_HUB_CACHE):
-        for file in alternatives:
-            cached = hub.try_to_load_from_cache(name, file, revision=revision)
-            if isinstance(cached, str):
-                return Path(cached)
+        cached = cached_hub_file(repository, alternatives)
+        if cached:
+            return cached
         if hub.constants.HF_HUB_OFFLINE:
             raise ConnectionError("HF_HUB_OFFLINE is set, and they are not in the cache")
         file = _first_in_repository(name, revision, alternatives)
         return Path(hub.hf_hub_download(name, file, revision=revision))
+
+
+def cached_hub_file(repository: str, alternatives: Sequence[str]) -> Path | None:
+    """Returns the first of a repository's files that is on this machine, or None."""
+    import huggingface_hub as hub
+
+    name, revision = _name_and_revision(repository)
+    for file in alternatives:
+        cached = hub.try_to_load_from_cache(name, file, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
+def _name_and_revision(repository: str) -> tuple[str, str | None]:
+    name, _, revision = repository.partition("@")
+    return name, revision or None
 
 
 def _first_in_repository(name: str, revision: str | None, alternatives: Sequence[str]) -> str:
@@ -68,11 +82,10 @@ def url_file(model: str, url: str) -> Path:
 
     Raises WeightsError.
     """
-    parts = urlsplit(url)
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    target = cache / Path(parts.path).name
-    if target.exists():
-        return target
+    cached = cached_url_file(url)
+    if cached:
+        return cached
+    target = _place(url)
 
     def ask() -> None:
         request = urllib.request.Request(url, method="HEAD")
@@ -80,14 +93,24 @@ def url_file(model: str, url: str) -> Path:
         with contextlib.suppress(urllib.error.HTTPError):
             urllib.request.urlopen(request, timeout=SECONDS_TO_ANSWER).close()
 
-    with _worded(model, url, str(cache)):
+    with _worded(model, url, str(target.parent)):
         _in_time(ask)
-        cache.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         digits = HASH_IN_NAME.search(target.name)
         torch.hub.download_url_to_file(
             url, str(target), digits and digits[1], progress=sys.stderr.isatty()
         )
     return target
+
+
+def cached_url_file(url: str) -> Path | None:
+    """Returns a file of the web that is in torch.hub's cache, or None."""
+    target = _place(url)
+    return target if target.exists() else None
+
+
+def _place(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 
 def _in_time(ask: Callable[[], None]) -> None:

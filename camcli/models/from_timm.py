@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from timm.models import get_arch_pretrained_cfgs, get_deprecated_models, get_pre
 from torch import nn
 
 from camcli.errors import ModelError, UnknownName, WeightsError
-from camcli.models.fetch import hub_file, url_file
+from camcli.models.fetch import cached_hub_file, cached_url_file, hub_file, url_file
 from camcli.models.labels import timm_labels
 from camcli.models.preprocessing import per_channel, scale_for
 from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
@@ -81,7 +81,8 @@ def _folder_config(name: str, file: Path) -> Mapping[str, Any]:
         config["architecture"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{name!r} is no timm model: {file} has to be there and name its architecture."
+            f"{name!r} is no timm model: {file} has to be there and name its architecture. "
+            "A folder of weights alone goes to --checkpoint, beside --model."
         ) from error
     known: Mapping[str, Any] = config.get("pretrained_cfg", config)
     return known
@@ -106,8 +107,7 @@ def _weights(request: Request, name: str, config: Mapping[str, Any]) -> tuple[di
     repository, url = hub or config.get("hf_hub_id"), config.get("url")
     custom = False
     if repository:
-        given = config.get("hf_hub_filename")
-        file = hub_file(request.name, repository, (given,) if given else WEIGHTS_FILES)
+        file = hub_file(request.name, repository, _hub_files(config))
         origin = str(repository)
     elif url and isinstance(url, str):
         file, origin = url_file(request.name, url), url
@@ -115,6 +115,19 @@ def _weights(request: Request, name: str, config: Mapping[str, Any]) -> tuple[di
     else:
         raise _no_weights(request.name, name)
     return {"file": str(file), "source": None, "custom_load": custom}, origin
+
+
+def cached_weights(config: Mapping[str, Any]) -> Path | None:
+    """Returns the pretrained file that building would take without a download, or None."""
+    repository, url = config.get("hf_hub_id"), config.get("url")
+    if repository:
+        return cached_hub_file(repository, _hub_files(config))
+    return cached_url_file(url) if url and isinstance(url, str) else None
+
+
+def _hub_files(config: Mapping[str, Any]) -> tuple[str, ...]:
+    given = config.get("hf_hub_filename")
+    return (given,) if given else WEIGHTS_FILES
 
 
 def _no_weights(given: str, name: str) -> WeightsError:
@@ -141,18 +154,22 @@ def _described(module: nn.Module, request: Request, origin: str) -> Built:
     num_classes = int(getattr(module, "num_classes", 0))
     new_head = request.pretrained and num_classes not in (0, config.get("num_classes"))
     preprocessing = _preprocessing(module, request)
-    classifiers = config.get("classifier") or ()
     return Built(
         module=module,
         preprocessing=preprocessing,
         num_classes=num_classes,
         weights=origin,
-        classifiers=(classifiers,) if isinstance(classifiers, str) else tuple(classifiers),
+        classifiers=_listed(config.get("classifier")),
+        stems=_listed(config.get("first_conv")),
         labels=timm_labels(config, num_classes),
         in_chans=len(preprocessing.mean),
         warnings=(new_head_warning(num_classes),) if new_head else (),
         convert=_convert,
     )
+
+
+def _listed(names: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names or ())
 
 
 def _preprocessing(module: nn.Module, request: Request) -> Preprocessing:

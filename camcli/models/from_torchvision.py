@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torchvision
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
+from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from camcli.errors import ModelError, UnknownName
 from camcli.models.fetch import url_file
+from camcli.models.preprocessing import per_channel
 from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
 from camcli.records import Preprocessing
 
@@ -41,14 +44,17 @@ def build(request: Request) -> Built:
     name, weights = _chosen(request.name)
     if request.num_classes is not None and request.num_classes < 1:
         raise ModelError(f"torchvision's {name} needs at least one class.")
+    channels = _channels(request)
     arguments = _arguments(name, request, weights)
-    # fetched first, so that get_model finds it in the cache
+    # fetched first, so that torchvision finds it in the cache
     file = url_file(request.name, weights.url) if request.pretrained else None
     try:
-        module = get_model(name, weights=weights if request.pretrained else None, **arguments)
+        module = _module(name, request, weights, arguments)
     except Exception as error:  # each constructor raises its own kinds
         raise cannot_build("torchvision", request, error, file) from error
     _drop_auxiliary_heads(module)
+    stem, first = _stem(module)
+    _take_channels(module, first, channels)
     classifier, layer = _classifier(module)
     own_classes = layer.weight.shape[0]
     num_classes = request.num_classes or own_classes
@@ -58,13 +64,15 @@ def build(request: Request) -> Built:
     categories = weights.meta["categories"]
     return Built(
         module=module,
-        preprocessing=_preprocessing(weights.transforms(), request.img_size),
+        preprocessing=_preprocessing(weights.transforms(), request.img_size, channels),
         num_classes=num_classes,
         weights=repr(weights) if request.pretrained else "random",
         classifiers=(classifier,),
+        stems=(stem,),
+        in_chans=channels,
         labels=tuple(categories) if categories else None,
         warnings=(new_head_warning(num_classes),) if new_head else (),
-        convert=_without_auxiliary_weights,
+        convert=_convert,
     )
 
 
@@ -80,8 +88,27 @@ def _chosen(given: str) -> tuple[str, Any]:
     raise UnknownName("weights", tag, tags, f"torchvision's {name} has {', '.join(tags)}.")
 
 
+def _channels(request: Request) -> int:
+    channels = request.model_kwargs.get("in_chans", 3)
+    if not isinstance(channels, int) or channels < 1:
+        raise ModelError(f"in_chans is a whole number from 1, not {channels!r}.")
+    return channels
+
+
+def _module(name: str, request: Request, weights: Any, arguments: Mapping[str, Any]) -> nn.Module:
+    resized = request.img_size is not None and any(name.startswith(b) for b, _ in FIXED_SIZE)
+    if request.pretrained and not resized:
+        module: nn.Module = get_model(name, weights=weights, **arguments)
+        return module
+    module = get_model(name, weights=None, **arguments)
+    if request.pretrained:
+        # torchvision itself builds pretrained models at their own size only
+        module.load_state_dict(_convert(weights.get_state_dict(weights_only=True), module))
+    return module
+
+
 def _arguments(name: str, request: Request, weights: Any) -> dict[str, Any]:
-    arguments = dict(request.model_kwargs)
+    arguments = {k: v for k, v in request.model_kwargs.items() if k != "in_chans"}
     if not request.pretrained:
         arguments = {**WITHOUT_WEIGHTS.get(name, {}), **arguments}
         if request.num_classes is not None:
@@ -104,14 +131,14 @@ def _as(argument: str, name: str, size: tuple[int, ...]) -> int | tuple[int, ...
     return size[0]
 
 
-def _preprocessing(transforms: Any, asked: tuple[int, int] | None) -> Preprocessing:
+def _preprocessing(transforms: Any, asked: tuple[int, int] | None, channels: int) -> Preprocessing:
     (crop,), (resize,) = transforms.crop_size, transforms.resize_size
     size = asked or (crop, crop)
     return Preprocessing(
         size=size,
         scale=(round(size[0] * resize / crop), round(size[1] * resize / crop)),
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
+        mean=per_channel(transforms.mean, channels),
+        std=per_channel(transforms.std, channels),
         interpolation=transforms.interpolation.value,
         fit="crop",
     )
@@ -139,6 +166,25 @@ def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), last, new)
 
 
+def _stem(module: nn.Module) -> tuple[str, nn.Conv2d]:
+    return next((n, part) for n, part in module.named_modules() if isinstance(part, nn.Conv2d))
+
+
+def _take_channels(module: nn.Module, stem: nn.Conv2d, channels: int) -> None:
+    """Makes the first convolution take other channels with the weights that it has, as timm does.
+
+    One grey channel gives what it gave in all of them; more see the weights repeated.
+    """
+    old, weight = stem.in_channels, stem.weight.detach()
+    if channels == old:
+        return
+    repeated = weight.repeat(1, math.ceil(channels / old), 1, 1)[:, :channels] * (old / channels)
+    stem.weight = nn.Parameter(weight.sum(1, keepdim=True) if channels == 1 else repeated)
+    stem.in_channels = channels
+    if getattr(module, "transform_input", False):
+        module.transform_input = False  # type: ignore[assignment]  # it knows three channels only
+
+
 def _drop_auxiliary_heads(module: nn.Module) -> None:
     for name in AUXILIARY:
         if getattr(module, name, None) is not None:
@@ -146,5 +192,8 @@ def _drop_auxiliary_heads(module: nn.Module) -> None:
             module.aux_logits = False  # type: ignore[assignment]
 
 
-def _without_auxiliary_weights(weights: Weights, module: nn.Module) -> Weights:  # noqa: ARG001
-    return {k: v for k, v in weights.items() if k.partition(".")[0] not in AUXILIARY}
+def _convert(weights: Weights, module: nn.Module) -> Weights:
+    kept = {k: v for k, v in weights.items() if k.partition(".")[0] not in AUXILIARY}
+    if isinstance(module, VisionTransformer):
+        kept = interpolate_embeddings(module.image_size, module.patch_size, kept)
+    return kept

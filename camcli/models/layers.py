@@ -16,13 +16,15 @@ from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError, UnknownName
 from camcli.models.families import why_never_default
-from camcli.models.layout import Layout, measure, tensor_in, to_maps
-from camcli.models.state import left_as_found, recordable
+from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
+from camcli.models.state import left_as_found, recordable, unwrapped, watchable
 
 SEED = 0
 # strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all
 EVERYWHERE = 0.9
 ALL_LAYERS = "All: camviz --preview-model"
+# what wrappers call the module inside; people copy names with and without it
+WRAPPED = ("module", "_orig_mod")
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
     """Finds a layer's name in `named_modules()`; raises UnknownName with the closest ones.
 
     Letter case, `-` and `_` do not count where only one layer is meant, and negative numbers count
-    from the end: `blocks.-1.norm1`.  The layer itself will do, as grad-cam takes it.
+    from the end: `blocks.-1.norm1`.  The layer itself will do, as grad-cam takes it.  Wrappers need
+    not be named, and may be: `module.layer4`, `_orig_mod.layer4`.
     """
+    module = unwrapped(module)
     names: dict[nn.Module, str] = {part: known for known, part in module.named_modules() if known}
     if isinstance(layer, nn.Module):
         if layer not in names:
@@ -88,6 +92,11 @@ def _child(module: nn.Module, part: str) -> nn.Module | None:
     children = {key: child for key, child in module._modules.items() if child is not None}
     if part in children:
         return children[part]
+    inner = unwrapped(module)
+    if part in WRAPPED:
+        return inner
+    if inner is not module:
+        return _child(inner, part)
     if part.removeprefix("-").isdigit():
         # children of an nn.Sequential are in order whatever they are called
         ordered = isinstance(module, nn.Sequential | nn.ModuleList)
@@ -109,15 +118,15 @@ def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Targ
     found = survey(module, inputs_shape)
     if found.default:
         return found.default
-    size = "x".join(map(str, inputs_shape))
+    size, kind = "x".join(map(str, inputs_shape)), type(unwrapped(module)).__name__
     grids = [layer.name for layer in found.layers if layer.layout]
     if not grids:
         raise LayerError(
-            f"No layer of this {type(module).__name__} puts out a grid larger than 1x1 for a {size}"
+            f"No layer of this {kind} puts out a grid larger than 1x1 for a {size}"
             " input, so there is no place that a map could show."
         )
     raise LayerError(
-        f"{len(grids)} layers of this {type(module).__name__} put out a grid for a {size} input,"
+        f"{len(grids)} layers of this {kind} put out a grid for a {size} input,"
         f" but the score depends on none of them everywhere. Name one with --target-layers, such"
         f" as {grids[-1]!r}. {ALL_LAYERS}"
     )
@@ -128,8 +137,9 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
 
     The score that layers are tested against is a random projection of the classifier's input and of
     the logits, because a classifier may be zero or saturated.  Raises ModelError where the model
-    does not run on such an input.
+    does not run on such an input, or hooks cannot look into it.
     """
+    module = watchable(module)
     input_size = inputs_shape[1:]
     observed = _Observed(input_size)
     _probe(module, inputs_shape, observed)
@@ -145,9 +155,10 @@ class _Output:
     layout: Layout | None
     share: Tensor | None = None
 
-    def see(self, gradient: Tensor) -> None:
+    def see(self, gradient: Tensor | None) -> None:
         """Notes on which share of the grid's cells any channel has gradient."""
-        if self.layout:
+        # quantised layers hand back no gradient at all
+        if self.layout and gradient is not None:
             maps = to_maps(gradient, self.layout)
             self.share = torch.linalg.vector_norm(maps, ord=inf, dim=1).gt(0).float().mean()
 
@@ -168,16 +179,21 @@ class _Observed:
     classifier: str | None = None
     latest: tuple[Tensor, int, _Output] | None = None
 
-    def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Notes a call; a forward hook once the name is bound."""
+    def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Notes a call and returns what goes on; a forward hook once the name is bound."""
         tensor = tensor_in(output)
         if tensor is None:
-            return
+            return output
+        if any(arg is tensor for arg in args):
+            # what a layer hands on unchanged may be used beside it, which is no use of its output
+            tensor = tensor.clone()
+            output = with_tensor(output, tensor)
         self.calls[name] += 1
         self.outputs.pop(name, None)
         self.outputs[name] = self._output(tensor)
         if args and isinstance(args[0], Tensor) and next(layer.parameters(False), None) is not None:
             self.weighted = (name, layer, args[0])
+        return output
 
     def _output(self, tensor: Tensor) -> _Output:
         # stages, their last blocks and identities put out the same tensor: look at it once
@@ -223,7 +239,7 @@ def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Obs
             for t in scored
         )
         if isinstance(score, Tensor) and score.requires_grad:
-            torch.autograd.grad(score, inputs, allow_unused=True)
+            _follow(score, inputs)
 
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -236,6 +252,17 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     if output is None:
         raise ModelError("The model returned no tensor of logits.")
     return output
+
+
+def _follow(score: Tensor, inputs: Tensor) -> None:
+    try:
+        torch.autograd.grad(score, inputs, allow_unused=True)
+    except RuntimeError as error:
+        why = str(error).partition(". ")[0]
+        raise ModelError(
+            f"No gradient can be followed through the model: {why}. Name a layer with"
+            " --target-layers, and a method that needs no gradient: --method eigencam."
+        ) from error
 
 
 @contextmanager
@@ -251,7 +278,7 @@ def _facts(name: str, layer: nn.Module, observed: _Observed) -> LayerFacts:
     output = observed.outputs.get(name)
     return LayerFacts(
         name=name,
-        type=type(layer).__name__,
+        type=type(unwrapped(layer)).__name__,
         shape=output.shape if output else None,
         layout=output.layout if output else None,
         parameters=sum(parameter.numel() for parameter in layer.parameters()),
@@ -272,7 +299,9 @@ def _default(module: nn.Module, observed: _Observed) -> TargetLayer | None:
             continue
         h, w = output.layout.grid
         reason = f"the last {h}x{w} grid on which the score depends everywhere{passed_over}"
-        return TargetLayer(name, output.layout, reason)
+        calls = observed.calls[name]
+        said = f"; it {last_use(calls)}" if calls > 1 else ""
+        return TargetLayer(name, output.layout, reason + said)
     return None
 
 
@@ -280,4 +309,9 @@ def _classes(module: nn.Module, name: str) -> list[str]:
     """Returns the class names of a layer and of all around it but the model, outermost first."""
     parts = name.split(".")
     around = (".".join(parts[: end + 1]) for end in range(len(parts)))
-    return [type(module.get_submodule(part)).__name__ for part in around]
+    return [type(unwrapped(module.get_submodule(part))).__name__ for part in around]
+
+
+def last_use(calls: int) -> str:
+    """Says which use of a shared layer is explained."""
+    return f"runs {calls} times in a pass, and the last counts"

@@ -24,6 +24,9 @@ CELL_IN_TOKENS = 25.0
 COMMON_EXTRA_TOKENS = 8
 CONVOLUTION_STRIDES = (1, 2, 4, 8, 16, 32, 64)
 PATCH_STRIDES = (8, 14, 16, 32)
+COMMON_STRIDES = sorted({*CONVOLUTION_STRIDES, *PATCH_STRIDES, 12})
+# what a stride that hardly any network has weighs against extra tokens: more than the common ones
+ODD_STRIDE = COMMON_EXTRA_TOKENS + 1.0
 SQUARE_EXTRA_TOKENS = (0, 1, 2)
 READINGS = {True: ("--vit-like", "[b h w c]"), False: ("--no-vit-like", "[b c h w]")}
 
@@ -53,6 +56,16 @@ def tensor_in(output: Any) -> Tensor | None:
     """Returns a layer's output, or the first tensor of a tuple or list, or None."""
     parts = output if isinstance(output, tuple | list) else [output]
     return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def with_tensor(output: Any, new: Tensor) -> Any:
+    """Puts a tensor back where `tensor_in` found one."""
+    if isinstance(output, Tensor):
+        return new
+    position = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
+    # a namedtuple takes its parts one by one
+    build = getattr(output, "_make", type(output))
+    return build([*output[:position], new, *output[position + 1 :]])
 
 
 def to_maps(output: Tensor, layout: Layout) -> Tensor:
@@ -217,7 +230,20 @@ def _measure_tokens(shape: tuple[int, ...], input_size: Size) -> Layout | None:
         # too few for channels: [b 1 c] is a class token by itself
         return tokens
     channels, channels_cost = _best_reading("channel tokens", shape[2], input_size)
+    tokens_cost += _oddity(tokens, input_size)
+    channels_cost += _oddity(channels, input_size)
     return channels if channels_cost + COMMON_EXTRA_TOKENS < tokens_cost else tokens
+
+
+def _oddity(layout: Layout | None, input_size: Size) -> float:
+    """Tells a number of channels that happens to be a square from a grid of a common stride."""
+    if layout is None or any(_has_stride(layout.grid, s, input_size) for s in COMMON_STRIDES):
+        return 0
+    return ODD_STRIDE
+
+
+def _has_stride(grid: Size, stride: int, input_size: Size) -> bool:
+    return all(abs(n - length / stride) < 1 for n, length in zip(grid, input_size, strict=True))
 
 
 def _best_reading(kind: Kind, n: int, input_size: Size) -> tuple[Layout | None, float]:

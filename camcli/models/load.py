@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -14,19 +15,22 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from camcli.errors import DeviceError, ModelError, UnknownName
+from camcli.errors import DeviceError, ModelError, UnknownName, reason
 from camcli.models import embedded, fitting
 from camcli.models.checkpoint import Checkpoint, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
 from camcli.models.preprocessing import changed
-from camcli.models.request import Built, Request, new_head_warning, reason
+from camcli.models.request import Built, Request, channels_warning, new_head_warning
+from camcli.models.trained import Settings, as_trained
+from camcli.models.user_code import is_code
 from camcli.records import Fit, Preprocessing
 
-Origin = Literal["embedded", "timm", "torchvision"]
+Origin = Literal["embedded", "python", "timm", "torchvision"]
 
 # asked in this order for a name without a prefix; imported when asked, for seconds are at stake
 LIBRARIES: Mapping[Origin, str] = {
+    "python": "camcli.models.from_python",
     "timm": "camcli.models.from_timm",
     "torchvision": "camcli.models.from_torchvision",
 }
@@ -70,28 +74,35 @@ def load_model(
     fit: Fit | None = None,
     preprocessing: Mapping[str, Any] | None = None,
 ) -> Classifier:
-    """Loads the embedded model, or any classifier of timm or torchvision.
+    """Loads the embedded model, any classifier of timm or torchvision, or one of the user's own.
 
-    `timm/` and `torchvision/` before a name choose the library; `img_size` is in pixels, one number
-    or (height, width).  Raises UnknownName, ModelError, CheckpointError, WeightsError, ConfigError
-    and DeviceError.
+    `timm/` and `torchvision/` before a name choose the library; `FILE.py:FUNCTION` and
+    `package.module:FUNCTION` run that code; `img_size` is in pixels, one number or (height, width).
+    Raises UnknownName, ModelError, CheckpointError, WeightsError, ConfigError and DeviceError.
     """
     place = resolve_device(device)
+    if checkpoint is None and _is_folder(name):
+        checkpoint, name = Path(name).expanduser(), embedded.NAME
     saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
-    if saved and saved.arch and name == embedded.NAME:
-        name = saved.arch
+    name = _named(name, saved)
     origin, plain_name = find_model(name)
-    request = _request(
-        plain_name, pretrained and saved is None, num_classes, img_size, model_kwargs
+    settings = saved.settings_for(plain_name) if saved else Settings()
+    kwargs = {**settings.model_kwargs, **(model_kwargs or {})}
+    request = replace(
+        _request(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
+        preprocessing=preprocessing or {},
     )
+    # the user's own function gives the weights that it wants, and has run at its size
+    of_library = origin != "python"
     with _undisturbed():
-        built = _build(origin, request)
         if saved:
-            built = _with_checkpoint(origin, request, built, saved, strict)
-        elif not pretrained:
-            warning = f"{plain_name!r} has random weights: its maps mean nothing."
-            built = replace(built, warnings=(warning,))
-        if request.img_size is not None:
+            origin, built = _with_checkpoint(_homes(origin, name, request), request, saved, strict)
+        else:
+            built = _build(origin, request)
+            if of_library and not pretrained:
+                warning = f"{plain_name!r} has random weights: its maps mean nothing."
+                built = replace(built, warnings=(warning,))
+        if of_library and request.img_size is not None:
             _check_size(built, request)
         module = _ready(built.module, place)
     class_file = Path(class_map) if class_map is not None else None
@@ -99,13 +110,34 @@ def load_model(
         module=module,
         name=plain_name,
         origin=origin,
-        preprocessing=changed(built.preprocessing, fit, preprocessing or {}),
+        preprocessing=changed(as_trained(built.preprocessing, settings), fit, preprocessing or {}),
         labels=labels_for(built.labels, built.num_classes, class_file),
         weights=built.weights,
         num_classes=built.num_classes,
         in_chans=built.in_chans,
-        warnings=built.warnings,
+        warnings=(*built.warnings, *channels_warning(built.in_chans)),
     )
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        find_model(name)
+    except UnknownName:
+        return Path(name).expanduser().is_dir()
+    return False
+
+
+def _named(name: str, saved: Checkpoint | None) -> str:
+    """Returns the user's name of the model, or the checkpoint's where the user gave none."""
+    # a checkpoint is data: it may name an architecture, but no code to run
+    if name != embedded.NAME or not saved or not saved.arch or is_code(saved.arch):
+        return name
+    try:
+        find_model(saved.arch)
+    except UnknownName as error:
+        hint = f"Checkpoint {str(saved.path)!r} says so: name another with --model."
+        raise UnknownName("model", saved.arch, error.closest, hint) from error
+    return saved.arch
 
 
 def find_model(name: str) -> tuple[Origin, str]:
@@ -114,6 +146,8 @@ def find_model(name: str) -> tuple[Origin, str]:
         return "embedded", name
     if name.startswith(TIMM_SCHEMES):
         return "timm", name
+    if is_code(name):
+        return "python", name
     prefix, _, rest = name.partition("/")
     chosen = {origin: module for origin, module in LIBRARIES.items() if origin == prefix}
     plain_name = rest if chosen else name
@@ -125,6 +159,8 @@ def find_model(name: str) -> tuple[Origin, str]:
         known += library.names()
     where = f"in {prefix}" if chosen else "in timm or torchvision"
     hint = f"It is not {where}. Without --model the embedded classifier is used."
+    if Path(name).expanduser().is_file():
+        hint = "A file of weights goes to --checkpoint."
     raise UnknownName("model", plain_name, known, hint)
 
 
@@ -213,15 +249,27 @@ def _build_embedded(request: Request) -> Built:
 
 
 def _with_checkpoint(
-    origin: Origin, request: Request, built: Built, saved: Checkpoint, strict: bool
-) -> Built:
-    fitted = fitting.fitted(saved, built.module, built.convert)
-    classes = fitting.num_classes(fitted.weights, built.classifiers)
-    if request.num_classes is None and classes not in (None, built.num_classes):
-        built = _build(origin, replace(request, num_classes=classes))
-        fitted = fitting.fitted(saved, built.module, built.convert)
-    notes = fitting.load_into(built.module, fitted, model=request.name, strict=strict)
-    return replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
+    origins: Iterable[Origin], request: Request, saved: Checkpoint, strict: bool
+) -> tuple[Origin, Built]:
+    """Builds the model of the first library that the weights fit, or of the one they fit best."""
+    attempts: list[tuple[Origin, Built, fitting.Fitted]] = []
+    for origin in origins:
+        attempts.append((origin, *fitting.built_for(saved, partial(_build, origin), request)))
+        if not attempts[-1][-1].faults:
+            break
+    origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
+    notes = fitting.load_into(built, fitted, request, strict=strict)
+    return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
+
+
+def _homes(origin: Origin, name: str, request: Request) -> Iterator[Origin]:
+    """Gives where a checkpoint's model may come from: one name can stand for two networks."""
+    yield origin
+    # with a library before the name, a tag behind it or arguments, timm's is meant
+    plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
+    torchvision = importlib.import_module(LIBRARIES["torchvision"])
+    if origin == "timm" and plain and torchvision.knows(name):
+        yield "torchvision"
 
 
 def _check_size(built: Built, request: Request) -> None:

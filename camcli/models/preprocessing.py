@@ -17,9 +17,10 @@ def scale_for(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
 
 
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Fits a mean or std to a number of channels; another number of them gets their average."""
-    if len(values) == channels:
-        return tuple(float(value) for value in values)
+    """Fits a mean or std to a number of channels: repeated as often as it fits, else averaged."""
+    repeats, rest = divmod(channels, len(values))
+    if not rest:
+        return tuple(float(value) for value in values) * repeats
     return (float(sum(values) / len(values)),) * channels
 
 
@@ -47,15 +48,17 @@ def changed(
 
 def _channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
     channels = len(preprocessing.mean)
+    counts = sorted({1, channels} if channels % 3 else {1, 3, channels})
     given = [value] if isinstance(value, int | float) else value
     if (
         not isinstance(given, list | tuple)
-        or len(given) not in (1, channels)
+        or len(given) not in counts
         or not all(isinstance(v, int | float) and math.isfinite(v) for v in given)
         or (key == "std" and min(given) <= 0)
     ):
         sign = "positive " if key == "std" else ""
-        raise ConfigError(f"{key} takes 1 or {channels} {sign}numbers, not {value!r}.")
+        takes = " or ".join(map(str, counts))
+        raise ConfigError(f"{key} takes {takes} {sign}numbers, not {value!r}.")
     values = per_channel(given, channels)
     if key == "mean":
         return replace(preprocessing, mean=values)

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from camcli.errors import ModelError
+from camcli.errors import ModelError, reason
 from camcli.records import Preprocessing
 
 Weights = dict[str, Tensor]
@@ -17,13 +17,17 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Request:
-    """A model by its name within a library; `img_size` is (height, width)."""
+    """A model by its name within a library, and what the user says about it.
+
+    `img_size` is (height, width); `preprocessing` is what overrules the model's own.
+    """
 
     name: str
     pretrained: bool = True
     num_classes: int | None = None
     img_size: tuple[int, int] | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Built:
     """A model on the CPU and what its library knows about it.
 
     `labels` are the library's own names, whether they fit the number of classes or not;
-    `classifiers` names the layers whose outputs are the logits; `convert` rewrites weights in the
-    layouts that the library itself accepts.
+    `classifiers` names the layers whose outputs are the logits, `stems` those that see the input's
+    channels; `convert` rewrites weights in the layouts that the library itself accepts.
     """
 
     module: nn.Module
@@ -40,18 +44,11 @@ class Built:
     num_classes: int
     weights: str
     classifiers: tuple[str, ...]
+    stems: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     in_chans: int = 3
     warnings: tuple[str, ...] = ()
     convert: Callable[[Weights, nn.Module], Weights] | None = None
-
-
-def reason(error: BaseException | str) -> str:
-    """Returns the first line of an error's text that tells something, at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # "Error(s) in loading state_dict for ResNet:" says less than the line below it
-    telling = [line for line in lines if not line.endswith(":")]
-    return (telling or lines)[0][:200].rstrip(".:!") if lines else type(error).__name__
 
 
 def cannot_build(
@@ -73,3 +70,12 @@ def new_head_warning(num_classes: int) -> str:
         f"The classifier for {num_classes} classes is new and has random weights: "
         "maps of its classes mean nothing."
     )
+
+
+def channels_warning(in_chans: int) -> tuple[str, ...]:
+    """Says what a model of several times three channels sees of a picture."""
+    times, rest = divmod(in_chans, 3)
+    if rest or times < 2:
+        return ()
+    seen = f"it sees a picture's red, green and blue {times} times"
+    return (f"The model takes {in_chans} channels: {seen}.",)

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.nn.parallel import DistributedDataParallel
+
+from camcli.errors import ModelError
+from camcli.models.families import SWITCHES
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Returns a module out of DataParallel, DistributedDataParallel and torch.compile."""
+    inner: nn.Module | None = module
+    while inner is not None:
+        module, inner = inner, _inner(inner)
+    return module
+
+
+def _inner(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, nn.DataParallel | DistributedDataParallel):
+        inside: nn.Module = module.module
+        return inside
+    # told by the name it gives, because importing torch.compile's class takes seconds
+    return dict(module.named_children()).get("_orig_mod")
+
+
+def watchable(module: nn.Module) -> nn.Module:
+    """Returns a model out of its wrappers; raises ModelError where hooks cannot look inside."""
+    module = unwrapped(module)
+    if any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules()):
+        kind = "TorchScript"
+    elif isinstance(module, GraphModule) and not _calls_layers(module):
+        kind = "an exported program"
+    else:
+        return module
+    raise ModelError(
+        f"This model is {kind}, and hooks cannot look inside: give the model it was made from."
+    )
+
+
+def _calls_layers(module: GraphModule) -> bool:
+    # all that torch.export leaves of them is one that checks the inputs
+    return any(n.op == "call_module" and n.target != "_guards_fn" for n in module.graph.nodes)
 
 
 @contextmanager
@@ -18,13 +59,17 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
 
     Frozen, because a graph keeps no inputs for frozen weights.
     """
-    training = {layer: layer.training for layer in module.modules()}
-    parameters = list(module.parameters())
+    layers = list(module.modules())
+    training = {layer: layer.training for layer in layers}
+    # each of torch's own walks over the parameters takes as long as all of this
+    parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
     learning = [p for p in parameters if p.requires_grad and not p.is_inference()]
     devices = {p.device for p in parameters if p.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)):
+    with torch.random.fork_rng(list(devices)), _as_written(), _switched_off(layers):
         try:
-            module.eval()
+            # setting attributes of modules is slow, and most are in evaluation mode already
+            if any(training.values()):
+                module.eval()
             for parameter in learning:
                 parameter.requires_grad_(False)
             yield
@@ -32,11 +77,43 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
             for parameter in learning:
                 parameter.requires_grad_(True)
             for layer, was_training in training.items():
-                layer.training = was_training
+                if layer.training != was_training:
+                    layer.training = was_training
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Runs compiled parts as they were written: compiled code ignores hooks that came later."""
+    with ExitStack() as stack:
+        # where it was not imported, which takes seconds, nothing has been compiled
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextmanager
+def _switched_off(layers: Iterable[nn.Module]) -> Iterator[None]:
+    states = [vars(layer) for layer in layers]
+    on = [(state, name, state[name]) for state in states for name in SWITCHES if state.get(name)]
+    try:
+        for state, name, _ in on:
+            state[name] = False
+        yield
+    finally:
+        for state, name, value in on:
+            state[name] = value
 
 
 def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
     """Returns the model with clones of its inference tensors, which no graph can hold."""
+    held = (
+        tensor
+        for layer in module.modules()
+        for tensor in (*layer._parameters.values(), *layer._buffers.values())
+    )
+    # collecting names is slow, and such tensors are rare
+    if not any(tensor is not None and tensor.is_inference() for tensor in held):
+        return module
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     clones = {name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()}
-    return partial(functional_call, module, clones) if clones else module
+    return partial(functional_call, module, clones)

@@ -19,6 +19,7 @@ from camcli.media.read import PictureLike, picture_from
 from camcli.media.write import PICTURE_SUFFIXES, write_map, write_picture
 from camcli.methods import compose
 from camcli.models.labels import label
+from camcli.models.layers import last_use
 from camcli.models.load import Classifier
 from camcli.pipeline.plan import Plan, plan
 from camcli.records import Box, Heatmap, Picture, Record, View
@@ -53,8 +54,8 @@ class Explanation:
         return self.map.method
 
     @property
-    def category(self) -> int:
-        """The explained class's index."""
+    def category(self) -> int | None:
+        """The explained class's index, None for a model without classes."""
         return self.map.category
 
     @property
@@ -63,9 +64,9 @@ class Explanation:
         return self.record.label
 
     @property
-    def probability(self) -> float:
-        """The explained class's softmax probability, 0..1."""
-        return self.record.probability or 0.0
+    def probability(self) -> float | None:
+        """The explained class's softmax probability, 0..1; None for a model without classes."""
+        return self.record.probability
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -164,24 +165,27 @@ def explain_batch(pictures: Sequence[Picture], todo: Plan) -> list[list[Explanat
     views = [view_of(picture, todo.classifier.preprocessing) for picture in pictures]
     inputs = torch.stack([v.inputs for v in views])
     found = answer(todo.classifier.module, inputs, todo.choice(len(pictures)), todo.request)
-    probabilities = _probabilities(found.logits).cpu()
     return [
-        list(_explanations(picture, view, found, row, probabilities[row], todo))
+        list(_explanations(picture, view, found, row, todo))
         for row, (picture, view) in enumerate(zip(pictures, views, strict=True))
     ]
 
 
 def _explanations(
-    picture: Picture, view: View, found: Answer, row: int, probabilities: Tensor, todo: Plan
+    picture: Picture, view: View, found: Answer, row: int, todo: Plan
 ) -> Iterator[Explanation]:
     height, width = view.inputs.shape[-2:]
-    for slot, category in enumerate(found.categories[row].tolist()):
+    logits = None if found.logits is None else found.logits[row]
+    categories = [None] if found.categories is None else found.categories[row].tolist()
+    for slot, category in enumerate(categories):
         for method, layers in found.maps.items():
             asks_class = depends_on_category(method)
             if slot and not asks_class:
                 continue  # one map for all classes, which stands under the predicted one
-            shown = category if asks_class else int(probabilities.argmax())
-            base = _record(picture, view, shown, probabilities, todo)
+            shown = category if asks_class or logits is None else int(logits.argmax())
+            base = _record(picture, view, todo)
+            if logits is not None:
+                base = _with_class(base, shown, logits, todo)
             for name, maps in layers.items():
                 used = (name,) if name else todo.request.layers
                 values = maps[row, slot].float().cpu().contiguous().numpy()
@@ -191,21 +195,28 @@ def _explanations(
                     layers=used,
                     minimum=float(values.min()),
                     maximum=float(values.max()),
-                    warnings=tuple(why_empty(values)),
+                    warnings=(*why_empty(values), *_used_again(used, found)),
                 )
                 heatmap = Heatmap(values, method, used, shown)
                 yield Explanation(picture, view.box, record, heatmap, (height, width))
 
 
-def _record(
-    picture: Picture, view: View, category: int, probabilities: Tensor, todo: Plan
-) -> Record:
+def _record(picture: Picture, view: View, todo: Plan) -> Record:
     return Record(
         source=str(picture.source or ""),
         picture_size=picture.size,
         view=view.box,
         model=todo.classifier.name,
         layer_reason=todo.layer_reason,
+    )
+
+
+def _with_class(record: Record, category: int, logits: Tensor, todo: Plan) -> Record:
+    """Adds what is known of the explained class.  [n]"""
+    # a single logit is a yes or no
+    probabilities = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
+    return replace(
+        record,
         category=category,
         label=label(todo.classifier.labels, category),
         probability=float(probabilities[category]),
@@ -213,9 +224,10 @@ def _record(
     )
 
 
-def _probabilities(logits: Tensor) -> Tensor:
-    """Softmax over the classes; a single logit is a yes or no.  [b n] -> [b n]"""
-    return logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()
+def _used_again(layers: Iterable[str], found: Answer) -> Iterator[str]:
+    for layer in layers:
+        if found.calls[layer] > 1:
+            yield f"layer {layer!r} {last_use(found.calls[layer])}"
 
 
 def why_empty(values: NDArray[np.float32]) -> Iterator[str]:

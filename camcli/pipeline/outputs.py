@@ -102,7 +102,12 @@ def _is_file(save_path: Path) -> bool:
 
 
 def _output(
-    source: Source, method: str, layers: Sequence[str], category: int, text: str, options: Options
+    source: Source,
+    method: str,
+    layers: Sequence[str],
+    category: int | None,
+    text: str,
+    options: Options,
 ) -> Path:
     layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
     name = output_name(source, method, category, text, format=options.format, layer=layer)

@@ -20,15 +20,20 @@ from camcli.registry import depends_on_category, method_name
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to every picture: the request, the categories, and why this layer."""
+    """What is done to every picture: the request, the categories, and why this layer.
+
+    The categories are given ones, a number of best ones, or None for a model without classes.
+    """
 
     classifier: Classifier
     request: Request
-    categories: tuple[int, ...] | int
+    categories: tuple[int, ...] | int | None
     layer_reason: str
 
-    def choice(self, pictures: int) -> Choice:
-        """Returns the choice of categories for a batch."""
+    def choice(self, pictures: int) -> Choice | None:
+        """Returns the choice of categories for a batch, if there are any."""
+        if self.categories is None:
+            return None
         if isinstance(self.categories, int):
             return Best(self.categories)
         return Fixed(torch.tensor(self.categories).expand(pictures, -1))
@@ -36,7 +41,8 @@ class Plan:
     @property
     def maps_per_picture(self) -> int:
         """How many heatmaps each picture gets."""
-        k = self.categories if isinstance(self.categories, int) else len(self.categories)
+        chosen = 1 if self.categories is None else self.categories
+        k = chosen if isinstance(chosen, int) else len(chosen)
         fused = len(self.request.layers) == 1 or self.request.layer_fusion != "none"
         maps = sum(k if depends_on_category(m) else 1 for m in self.request.methods)
         return maps * (1 if fused else len(self.request.layers))
@@ -79,10 +85,17 @@ def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
         )
 
 
-def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int:
+def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
+    if not classifier.num_classes:
+        if options.target_category or options.top_k:
+            raise UsageError(
+                f"{classifier.name!r} has no classes that could be chosen: leave --target-category "
+                "and --top-k out."
+            )
+        return None
     if not options.target_category:
         k, known = options.top_k or 1, classifier.num_classes
-        if known and k > known:
+        if k > known:
             raise UsageError(f"--top-k {k} is more than the {known} classes of the model.")
         return k
     if options.top_k:

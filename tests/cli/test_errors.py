@@ -57,6 +57,11 @@ def _write_texts(folder: Path) -> None:
         "broken.toml": "model = 'embedded'\nalpha = \n",
         "unknown.toml": "target_layer = 'layer4'\n",
         "wrong.toml": "[preprocessing]\nfit = 'stretch'\n",
+        "code.toml": "model = 'user.py:net'\n",
+        "user.py": (
+            "import torch\ndef net():\n    return torch.nn.Conv2d(3, 4, 0 / 0)\n"
+            "def text():\n    return 'net'\n"
+        ),
         "two.txt": "cat\ndog\n",
         "far.txt": "0,cat\n100,dog\n",
         "nothing.txt": "\n",
@@ -85,6 +90,8 @@ def _write_checkpoints(folder: Path) -> None:
 def there(things: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Stands in the folder of things, without a GPU or a network; returns the outputs' folder."""
     monkeypatch.chdir(things)
+    # Python's own caches of what it imports are no outputs
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(hub, "ENDPOINT", "http://127.0.0.1:9")
@@ -149,6 +156,9 @@ WRONG = {
     "--seed x": ("--seed x", "whole number"),
     "--format gif": ("--format gif", "jpg or png"),
     "--fit stretch": ("--fit stretch", "crop, squash or pad"),
+    "--mean 0.5,x": ("--mean 0.5,x", "numbers, one a channel"),
+    "--mean 0.5,0.5": ("mean takes 1 or 3 numbers",),
+    "--std 0": ("--std 0", "numbers above 0"),
     "--save-map png": ("--save-map png", "npy"),
     "--map-size huge": ("--map-size huge", "layer, input or image"),
     "--layer-fusion sum": ("--layer-fusion sum", "mean, max, product or none"),
@@ -161,6 +171,16 @@ WRONG = {
     "--alpha 2 --top-k 0": ("Several options", "--alpha 2", "--top-k 0"),
     "--json -q": ("--json and --quiet", "one of them"),
     "--model": ("Option '--model' requires an argument",),
+    # the user's own code
+    "-m user.py": ("'user.py' names no function", "-m FILE.py:FUNCTION"),
+    "-m users.py:net": ("Unknown file 'users.py'", "'user.py'"),
+    "-m user.py:nett": ("Unknown function of user.py 'nett'", "'net'", "user.py has net, text."),
+    "-m use.nets:net": ("Unknown module 'use.nets'", "nor installed"),
+    "-m user.py:net": ("'user.py:net' failed", "File user.py, line 3: ZeroDivisionError"),
+    "-m user:net": ("'user:net' failed", "File user.py, line 3: ZeroDivisionError"),
+    "-m user.py:text": ("'user.py:text' gave a str", "torch.nn.Module"),
+    "-m user.py:text --num-classes 2 --model-kwargs depth=3": ("with depth=3", "--model-kwargs"),
+    "--config code.toml": ("code.toml", "a preset runs no code", "--model user.py:net"),
     # class maps
     "--class-map two.txt": ("'two.txt' names 2 classes", "100"),
     "--class-map far.txt": ("'far.txt', line 2", "0 to 99", "not 100"),
@@ -181,7 +201,7 @@ WRONG = {
     # checkpoints
     "--checkpoint gone.pth": ("There is no checkpoint 'gone.pth'",),
     "--checkpoint ''": ("--checkpoint ''", "takes a file"),
-    "--checkpoint void": ("'void' is a folder", "local-dir:void"),
+    "--checkpoint void": ("'void' is a folder", "model.safetensors", "name a file in it"),
     "--checkpoint empty.pth": ("'empty.pth' is empty",),
     "--checkpoint junk.pth": ("'junk.pth' is damaged, or no checkpoint", "camviz reads"),
     "--checkpoint page.pth": ("'page.pth' is no checkpoint", "web page"),
@@ -192,8 +212,8 @@ WRONG = {
     "--checkpoint old_code.pth": ("'old_code.pth' asks for", "eval'", "never run"),
     "--checkpoint code.pkl": ("'code.pkl' is no checkpoint", "never run", "state_dict"),
     "--checkpoint vit.pth": (
-        "'vit.pth' does not fit 'embedded'",
-        "another architecture",
+        "'vit.pth' does not say its architecture",
+        "not the embedded model's",
         "--model",
     ),
     "--checkpoint vit.safetensors -m test_resnet": (
@@ -377,9 +397,13 @@ def test_a_folder_is_not_explained_with_what_was_written_into_it(
     assert len(first.out.splitlines()) == 1
 
 
-def test_methods_that_need_no_class_need_no_classifier(run: Run, there: Path) -> None:
-    typed = f"cat.jpg {TINY_RESNET} --num-classes 0 --method eigencam -q --save-path"
-    assert run(*typed.split(), str(there)).code == 0
+@pytest.mark.parametrize("choosing", ["--target-category 3", "--top-k 2"])
+def test_a_model_without_classes_has_none_to_choose(run: Run, there: Path, choosing: str) -> None:
+    typed = f"cat.jpg {TINY_RESNET} --num-classes 0 --method eigencam {choosing} --save-path"
+    result = run(*typed.split(), str(there))
+    assert result.code == 2
+    assert "'test_resnet' has no classes" in result.err and "--target-category" in result.err
+    assert not there.exists()
 
 
 def test_bare_command(run: Run) -> None:
@@ -394,6 +418,7 @@ def test_bare_command(run: Run) -> None:
         ("gone.jpg", 2, "SourceError"),
         ("cat.jpg --checkpoint code.pth", 2, "CheckpointError"),
         ("cat.jpg --alpha 2", 2, "ConfigError"),
+        ("cat.jpg -m user.py:net", 2, "ModelError"),
     ],
 )
 @pytest.mark.usefixtures("there")

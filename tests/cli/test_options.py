@@ -33,8 +33,9 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         "--model-kwargs a=1 --model-kwargs b=c --class-map c.txt --target-layers l1,l2 "
         "--target-layers l3 --layer-fusion max --vit-like --num-extra-tokens 0 --method CAM "
         "--method grad-cam --target-category 3 --target-category a,b --top-k 2 --aug-smooth "
-        "--eigen-smooth --seed 5 --fit pad --device cpu -b 4 --colormap turbo --alpha 0.25 "
-        "--save-path out --format png --save-map npy --map-size image"
+        "--eigen-smooth --seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --device cpu "
+        "-b 4 --colormap turbo --alpha 0.25 --save-path out --format png --save-map npy "
+        "--map-size image"
     )
     assert options_of(asked, run, image, *typed.split()) == Options(
         model="x",
@@ -55,7 +56,7 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         aug_smooth=True,
         eigen_smooth=True,
         seed=5,
-        preprocessing=PreprocessingOptions(fit="pad"),
+        preprocessing=PreprocessingOptions(mean=(0.5, 0.4, 0.3), std=(0.25,), fit="pad"),
         device="cpu",
         batch_size=4,
         colormap="turbo",
@@ -69,7 +70,9 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
 
 def test_every_option_of_config_is_a_flag_and_the_other_way_round() -> None:
     flags = {field.name for field in fields(Flags)} - OWN
-    assert flags - {"fit"} == set(Options.model_fields) - {"preprocessing"}
+    short = {"mean", "std", "fit"}
+    assert flags - short == set(Options.model_fields) - {"preprocessing"}
+    assert short <= set(PreprocessingOptions.model_fields)
 
 
 @pytest.mark.parametrize("before", ["", "explain"])
@@ -125,6 +128,11 @@ def test_the_model_is_loaded_as_asked(asked: Asked, run: Run, image: str) -> Non
         "fit": None,
         "preprocessing": {},
     }
+
+
+def test_mean_and_std_reach_the_model(asked: Asked, run: Run, image: str) -> None:
+    run(image, "--mean", "0.5,0.4,0.3", "--std", "0.2")
+    assert asked.model["preprocessing"] == {"mean": (0.5, 0.4, 0.3), "std": (0.2,)}
 
 
 def test_help_tells_the_true_defaults(run: Run) -> None:

@@ -45,6 +45,15 @@ def test_it_is_shown_for_the_input_size_that_was_asked_for(run: Run) -> None:
     assert next(x for x in found["layers"] if x["name"] == "layer4")["grid"] == [2, 3]
 
 
+def test_layers_that_run_several_times_are_told(run: Run) -> None:
+    lines = run(
+        "--preview-model", "-m", "torchvision/resnet18", "--img-size", "64"
+    ).out.splitlines()
+    (relu,) = (line for line in lines if "layer4.1.relu" in line)
+    assert "called 2x" in relu
+    assert "called" not in next(line for line in lines if "layer4.1.conv1" in line)
+
+
 def test_the_default_model_has_a_preview(run: Run) -> None:
     result = run("--preview-model")
     assert (result.code, result.err) == (0, "")

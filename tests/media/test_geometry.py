@@ -120,8 +120,18 @@ def test_grey_models_get_one_channel() -> None:
     inputs = view(given, ours).inputs
     assert inputs.shape == (1, 28, 28)
     assert np.allclose(inputs[0], (grey - 0.13) / 0.3, atol=1e-5)
-    with pytest.raises(ModelError, match="takes 6"):
-        view(given, replace(ours, mean=(0.5,) * 6))
+
+
+@pytest.mark.parametrize("fit", CROP_MODES.values())
+def test_many_channels_are_the_pictures_own_again_and_again(fit: Fit) -> None:
+    rgb = Preprocessing((28, 40), (28, 40), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), fit=fit)
+    given = picture(30, 50)
+    once = view(given, rgb)
+    twice = view(given, replace(rgb, mean=rgb.mean * 2, std=rgb.std * 2))
+    assert twice.box == once.box
+    assert torch.equal(twice.inputs, once.inputs.repeat(2, 1, 1))
+    with pytest.raises(ModelError, match=r"takes 4: camcli\.heatmaps"):
+        view(given, replace(rgb, mean=(0.5,) * 4))
 
 
 def test_padding_is_the_mean_and_the_box_reaches_beyond_the_picture() -> None:

@@ -221,7 +221,7 @@ def test_truncated_files(tmp_path: Path, zipped: bool, share: float) -> None:
 def test_files_that_are_not_there_or_folders(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"There is no checkpoint '.*gone\.pth'"):
         read_checkpoint(tmp_path / "gone.pth")
-    with pytest.raises(CheckpointError, match="local-dir:"):
+    with pytest.raises(CheckpointError, match=r"a folder with none of model\.safetensors, "):
         read_checkpoint(tmp_path)
 
 

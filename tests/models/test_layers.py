@@ -321,11 +321,6 @@ def test_it_works_under_the_callers_mode_and_on_weights_made_there(
     assert default_layer(module, (3, 64, 64)).name == "layer4"
 
 
-def test_data_parallel_models_are_surveyed() -> None:
-    module = nn.DataParallel(timm.create_model("test_resnet"))
-    assert default_layer(module, (3, 64, 64)).name == "module.layer4"
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_half_precision_finds_the_same(name: str, dtype: torch.dtype) -> None:

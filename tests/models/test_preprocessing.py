@@ -15,7 +15,9 @@ def test_the_scale_is_rounded_down_as_in_timm() -> None:
     assert scale_for((80, 80), 1) == (80, 80)
 
 
-def test_other_channels_get_the_average() -> None:
+def test_other_channels_get_the_same_again_or_the_average() -> None:
+    assert per_channel((0.1, 0.2, 0.3), 6) == (0.1, 0.2, 0.3, 0.1, 0.2, 0.3)
+    assert per_channel((0.1, 0.2, 0.3), 4) == pytest.approx((0.2,) * 4)
     assert per_channel((0.1, 0.2, 0.3), 3) == (0.1, 0.2, 0.3)
     assert per_channel((0.1, 0.2, 0.3), 1) == pytest.approx((0.2,))
     assert per_channel((0.5,), 4) == (0.5,) * 4

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from camcli.models.checkpoint import read_checkpoint
 from camcli.models.fitting import fitted, load_into
+from camcli.models.request import Built, Request
+from camcli.records import Preprocessing
 
 State = dict[str, Tensor]
 
@@ -46,4 +48,6 @@ def saved(folder: Path, content: Any, name: str = "a.pth", **how: Any) -> Path:
 
 
 def loaded(file: Path, model: nn.Module, *, strict: bool = True) -> tuple[str, ...]:
-    return load_into(model, fitted(read_checkpoint(file), model), model="tiny", strict=strict)
+    built = Built(model, Preprocessing((8, 8), (8, 8)), 5, "random", ("fc",), ("conv1",))
+    found = fitted(read_checkpoint(file), model, None, built.classifiers)
+    return load_into(built, found, Request("tiny"), strict=strict)

@@ -1,0 +1,146 @@
+"""What can be named after `-m`, and what is known of it before it is built."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg
+from torchvision.models import get_model_weights
+
+from camcli.errors import UnknownName
+from camcli.models import embedded, from_timm, from_torchvision
+from camcli.models.embedded.network import Network
+from camcli.models.families import takes_classifier
+from camcli.models.fetch import cached_url_file
+
+Library = Literal["embedded", "timm", "torchvision"]
+Availability = Literal["here", "to download", "none"]
+PARAMETERS = Path(__file__).with_name("parameters.csv")
+WILDCARDS = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model with its pretrained weights, by the name to type; `input_size` is (height, width).
+
+    `classes` is 0 where the weights come without a classifier; `parameters` is None where nobody
+    has counted them.
+    """
+
+    name: str
+    library: Library
+    input_size: tuple[int, int]
+    classes: int
+    parameters: int | None
+    weights: Availability
+
+    @property
+    def qualified_name(self) -> str:
+        """Its name with the library in front: `timm/resnet50.a1_in1k`."""
+        return f"{self.library}/{self.name.removeprefix(f'{self.library}/')}"
+
+
+def find(pattern: str = "") -> list[Entry]:
+    """Returns what a piece of a name or a shell pattern finds, without regard to case.
+
+    A pattern without a tag finds an architecture with all its tags.  Raises UnknownName.
+    """
+    found = [entry for entry in entries() if _matches(entry, pattern.lower())]
+    if not found:
+        known = [embedded.NAME, *from_timm.names(), *from_torchvision.names()]
+        hint = "Give a piece of a name, or a pattern in quotes: camviz models '*vit*'"
+        raise UnknownName("model", pattern, known, hint)
+    return [
+        entry if entry.parameters else replace(entry, parameters=count_parameters(entry.name))
+        for entry in found
+    ]
+
+
+def entries() -> Iterator[Entry]:
+    """Yields all that can be named; parameters are None for what `parameters.csv` does not know."""
+    yield _embedded()
+    yield from _timm()
+    yield from _torchvision()
+
+
+def count_parameters(name: str) -> int | None:
+    """Counts what a timm model learns by building it without memory; None where that fails."""
+    try:
+        with torch.device("meta"):
+            module = timm.create_model(name, pretrained=False)
+    except Exception:  # constructors that compute with their weights each raise their own kind
+        return None
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _matches(entry: Entry, pattern: str) -> bool:
+    qualified = entry.qualified_name.lower()
+    plain = qualified.partition("/")[2]
+    if WILDCARDS.isdisjoint(pattern):
+        return pattern in plain or qualified.startswith(pattern)
+    names = (plain, qualified, plain.partition(".")[0], qualified.partition(".")[0])
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def _embedded() -> Entry:
+    labels = embedded.labels()
+    with torch.device("meta"):
+        network = Network(len(labels))
+    return Entry(
+        name=embedded.NAME,
+        library="embedded",
+        input_size=(embedded.SIZE, embedded.SIZE),
+        classes=len(labels),
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        weights="here",
+    )
+
+
+def _timm() -> Iterator[Entry]:
+    with PARAMETERS.open(encoding="utf-8", newline="") as file:
+        parameters = {row["name"]: int(row["parameters"]) for row in csv.DictReader(file)}
+    for architecture in filter(takes_classifier, from_timm.names()):
+        for name, config in _with_weights(architecture).items():
+            yield Entry(
+                name=name,
+                library="timm",
+                input_size=config.input_size[1:],
+                classes=config.num_classes,
+                parameters=parameters.get(name),
+                weights=_availability(config),
+            )
+
+
+def _with_weights(architecture: str) -> dict[str, PretrainedCfg]:
+    """Returns the tags that have weights, the default one first; else the architecture alone."""
+    tags = get_arch_pretrained_cfgs(architecture)
+    having = {name: config for name, config in tags.items() if config.has_weights}
+    return having or {architecture: get_pretrained_cfg(architecture) or PretrainedCfg()}
+
+
+def _availability(config: PretrainedCfg) -> Availability:
+    if not config.has_weights:
+        return "none"
+    return "here" if from_timm.cached_weights(vars(config)) else "to download"
+
+
+def _torchvision() -> Iterator[Entry]:
+    for architecture in from_torchvision.names():
+        for weights in get_model_weights(architecture):
+            name = f"{architecture}.{weights.name}"
+            (edge,) = weights.transforms().crop_size
+            yield Entry(
+                name=f"torchvision/{name}" if from_timm.knows(name) else name,
+                library="torchvision",
+                input_size=(edge, edge),
+                classes=len(weights.meta["categories"] or ()),
+                parameters=weights.meta["num_params"],
+                weights="here" if cached_url_file(weights.url) else "to download",
+            )

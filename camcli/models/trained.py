@@ -1,0 +1,89 @@
+"""What training scripts note beside the weights: the architecture, its arguments and its input."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from camcli.errors import ConfigError, UnknownName
+from camcli.models.preprocessing import changed
+from camcli.records import Preprocessing
+
+# where scripts keep their arguments, besides the file's own top
+PLACES = ("args", "hyper_parameters", "hparams", "config", "cfg")
+# under which of their names the architecture stands
+NAMES = ("arch", "architecture", "model_name", "model", "backbone")
+# a name in a library and nothing else: a file must not have code of the user's run
+LIBRARY_NAME = re.compile(r"(?:(?:timm|torchvision)/)?[\w-]+(?:\.[\w-]+)?")
+# timm's own repositories bear the names of its models, which need no look at the hub
+OWN_REPOSITORY = re.compile(r"^hf[-_]hub:timm/")
+
+PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
+# arguments of timm.create_model that say nothing about the network
+NOT_THE_NETWORKS = (
+    "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+    "scriptable", "features_only",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Arguments of the model's constructor and changes of its preprocessing, as it was trained."""
+
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+
+
+def architecture(content: Mapping[Any, Any]) -> str | None:
+    """Returns the first name of a model of a library that a checkpoint's content gives."""
+    for place in (content, *(_arguments(content.get(place)) for place in PLACES)):
+        for key in NAMES:
+            given = place.get(key)
+            name = OWN_REPOSITORY.sub("", given) if isinstance(given, str) else ""
+            if LIBRARY_NAME.fullmatch(name):
+                return name
+    return None
+
+
+def settings(content: Mapping[Any, Any]) -> Settings:
+    """Reads the arguments of timm's training script, and of those that descend from it."""
+    args = _arguments(content.get("args"))
+    if "crop_pct" not in args:
+        return Settings()  # other scripts mean other things by the same names
+    given = args.get("model_kwargs")
+    kwargs = {
+        "img_size": _input_size(args),
+        "global_pool": args.get("gp"),
+        "bn_eps": args.get("bn_eps"),
+        **(given if isinstance(given, Mapping) else {}),
+    }
+    return Settings(
+        {k: v for k, v in kwargs.items() if v is not None and k not in NOT_THE_NETWORKS},
+        {key: args[key] for key in PREPROCESSING if args.get(key)},
+    )
+
+
+def as_trained(preprocessing: Preprocessing, settings: Settings) -> Preprocessing:
+    """Applies what can be applied: training may have drawn an interpolation for each picture."""
+    for key, value in settings.preprocessing.items():
+        with suppress(ConfigError, UnknownName):
+            preprocessing = changed(preprocessing, None, {key: value})
+    return preprocessing
+
+
+def _arguments(place: object) -> Mapping[Any, Any]:
+    kept: Mapping[Any, Any] = (
+        place if isinstance(place, Mapping) else getattr(place, "__dict__", {})
+    )
+    return kept
+
+
+def _input_size(args: Mapping[Any, Any]) -> tuple[int, ...] | None:
+    size = args.get("input_size") or args.get("img_size")
+    edges = tuple(size)[-2:] if isinstance(size, list | tuple) else (size, size)
+    if len(edges) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in edges):
+        return None
+    return edges

@@ -1,0 +1,214 @@
+"""Explains one model of every family, with random weights: `python -m tests.coverage --all`.
+
+Writes `camcli/docs/models.md`: timm's modules, each by its smallest model that has a classifier,
+and all of torchvision's classifiers (about an hour on two cores).  With names of models it prints
+their rows only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import camcli
+from camcli.engine.run import found_default
+from camcli.errors import CamvizError, ModelError
+from camcli.models import from_torchvision
+from camcli.models.catalogue import entries
+from camcli.models.layers import TargetLayer
+from camcli.models.load import Classifier
+from tests.corners import margin, noise, outer_columns, prepared
+
+TABLE = Path(camcli.__file__).parent / "docs" / "models.md"
+METHODS = ("gradcam", "layercam", "eigencam")
+JOBS = 2
+STRIDE = 32
+# of the sides, towards the corner that was brightened; a wrong layout is far below 0
+CLEAR = 0.02
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found of a model at its own size and, where it takes one, at an oblong one."""
+
+    name: str
+    target: TargetLayer | None = None
+    sizes: tuple[Size, ...] = ()
+    problems: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        layer = f"{self.target.name}, {self.target.layout.description}" if self.target else "-"
+        sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
+        said = "; ".join(self.problems) or "ok"
+        return f"{self.name}: {layer} at {sizes}: {said} ({self.seconds:.0f} s)"
+
+
+def covered(name: str) -> Row:
+    """Explains a model with random weights, and lists what is wrong with the result."""
+    start = time.monotonic()
+    try:
+        classifier = camcli.load_model(name, pretrained=False)
+        classifiers = [classifier, *_oblong(name, classifier.preprocessing.size)]
+        targets, problems = zip(*map(_checked, classifiers), strict=True)
+    except (CamvizError, RuntimeError) as error:
+        return Row(name, problems=(f"{type(error).__name__}: {error}",))
+    return Row(
+        name=name,
+        target=targets[0],
+        sizes=tuple(classifier.preprocessing.size for classifier in classifiers),
+        problems=tuple(problem for found in problems for problem in found),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _oblong(name: str, size: Size) -> list[Classifier]:
+    """Loads a model for an input that is not square, at the first such size that it takes."""
+    height, width = size
+    less = round(height * 5 / 7 / STRIDE) * STRIDE
+    # windows and blocks want whole multiples of themselves
+    for oblong in ((height, less), (height, 2 * width)):
+        with suppress(ModelError):
+            return [camcli.load_model(name, pretrained=False, img_size=oblong)]
+    return []
+
+
+def _checked(classifier: Classifier) -> tuple[TargetLayer, list[str]]:
+    shape = (classifier.in_chans, *classifier.preprocessing.size)
+    module = prepared(classifier.module, shape)
+    target = found_default(module, shape)
+    return target, list(_problems(module, target, shape))
+
+
+def _problems(module: nn.Module, target: TargetLayer, shape: tuple[int, int, int]) -> Iterator[str]:
+    size, columns = f"{shape[1]}x{shape[2]}", target.layout.grid[1]
+    if (least := margin(module, target.name, shape)) < CLEAR:
+        yield f"a bright corner is not seen where it is at {size} ({least:.3f})"
+    outer = outer_columns(module, target.name, shape, columns)
+    if target.layout.kind.endswith("tokens") and outer != (0, columns - 1):
+        yield f"the outer columns are seen at {outer} of {columns} at {size}"
+    maps: dict[str, Tensor] = camcli.heatmaps(module, noise(shape), METHODS)
+    for method, values in maps.items():
+        if values.shape[1:] != target.layout.grid:
+            yield f"{method} has a {list(values.shape[1:])} grid at {size}"
+        if not values.isfinite().all():
+            yield f"{method} is not finite at {size}"
+        elif values.std() == 0:
+            yield f"{method} is the same everywhere at {size}"
+
+
+def smallest() -> dict[str, str]:
+    """Returns timm's modules, each with its smallest model that has a classifier."""
+    sizes = {
+        entry.name.partition(".")[0]: entry.parameters
+        for entry in entries()
+        if entry.library == "timm" and entry.classes and entry.parameters
+    }
+    found = {}
+    for module in timm.list_modules():
+        names = [name for name in timm.list_models(module=module) if name in sizes]
+        if names:
+            found[module] = min(names, key=lambda name: sizes[name])
+    return found
+
+
+def _all(names: Iterable[str]) -> Iterator[Row]:
+    # a fresh process now and then gives back what large models took
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(JOBS, context, initializer=_begin, max_tasks_per_child=8) as pool:
+        for done in as_completed([pool.submit(covered, name) for name in names]):
+            yield done.result()
+
+
+def _begin() -> None:
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+
+
+def _table(rows: Iterable[tuple[str, Row]]) -> str:
+    return "\n".join(
+        f"| {family} | {row.target.name} | {row.target.layout.description} | "
+        f"{', '.join(f'{h}x{w}' for h, w in row.sizes)} |"
+        for family, row in rows
+        if row.target
+    )
+
+
+HEAD = "|---|---|---|---|"
+
+
+def page(timm_rows: dict[str, Row], torchvision_rows: dict[str, Row]) -> str:
+    """Writes the handbook's page from the rows of timm's modules and torchvision's names."""
+    without = sorted(set(timm.list_modules()) - timm_rows.keys())
+    of_timm = ((f"{module}: `{row.name}`", row) for module, row in timm_rows.items())
+    of_torchvision = ((f"`{name}`", row) for name, row in torchvision_rows.items())
+    return f"""# Models that are explained without options
+
+`camviz img.jpg -m NAME` takes every classifier of timm and torchvision; `camviz models` lists them,
+and `camviz help weights` tells of weights, checkpoints and models of your own. The target layer and
+its layout are measured, not looked up: this table shows what was found, with random weights, for
+the smallest model in each of timm's {len(timm_rows)} modules that have a classifier, and for all
+{len(torchvision_rows)} classifiers of torchvision. Each was checked at the sizes in the last column
+(one of them not square, where the model takes such pictures): a bright corner of the input changes
+the activations in that corner, the first and last column of tokens stand where they should, and
+Grad-CAM, LayerCAM and EigenCAM are finite. It is written by `python -m tests.coverage --all`.
+
+## timm {timm.__version__}
+
+| module: model | default layer | layout | checked at |
+{HEAD}
+{_table(of_timm)}
+
+## torchvision {torchvision.__version__}
+
+| model | default layer | layout | checked at |
+{HEAD}
+{_table(of_torchvision)}
+
+## Without a map
+
+| | why |
+|---|---|
+| timm's modules {", ".join(without)} | their models come without a classifier, so there is no class to ask for; `--method eigencam` shows what they see |
+| TorchScript and exported programs | hooks cannot look inside: explain the model that they were made from |
+
+LeViT's attention between stages has no shortcut, and EfficientViT's linear attention takes the mean
+of nearly all places, so that with random weights no place keeps its place: these two were checked
+with attention that prefers near places (LeViT) or is weak (EfficientViT).
+"""  # noqa: E501
+
+
+def main(arguments: list[str]) -> int:
+    """Prints a row a model, writes the page for `--all`; 1 where something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.coverage", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--all", action="store_true", help="every family; writes models.md")
+    asked = parser.parse_args(arguments)
+    families = {module: f"timm/{name}" for module, name in smallest().items()} if asked.all else {}
+    others = {name: f"torchvision/{name}" for name in from_torchvision.names()} if asked.all else {}
+    rows: dict[str, Row] = {}
+    for row in _all([*asked.names, *families.values(), *others.values()]):
+        print(row, flush=True)
+        rows[row.name] = row
+    if asked.all:
+        found = [{key: rows[name] for key, name in part.items()} for part in (families, others)]
+        TABLE.write_text(page(*found), encoding="utf-8")
+    return int(any(row.problems for row in rows.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

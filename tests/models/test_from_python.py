@@ -1,0 +1,408 @@
+"""Models that the user's own code builds: what runs, what is found out, what a mistake is told."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from camcli.errors import ModelError, UnknownName
+from camcli.models.load import Classifier, find_model, load_model
+from camcli.models.user_code import is_code
+from tests.networks import noise
+
+PARTS = """
+from torch import nn
+
+def stage(c_in, c_out):
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, 2, 1), nn.BatchNorm2d(c_out), nn.ReLU())
+"""
+NETS = """
+import functools
+import torch
+from torch import nn
+from parts import stage
+
+class Net(nn.Module):
+    def __init__(self, num_classes=5, width=8, channels=3):
+        super().__init__()
+        # registered first and called last
+        self.fc = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+        self.stages = nn.Sequential(stage(channels, width), stage(width, width))
+
+    def forward(self, x):
+        return self.fc(self.stages(x).mean((2, 3)))
+
+class Patches(nn.Module):
+    def __init__(self, channels=3):
+        super().__init__()
+        self.unfold = nn.Unfold(16, stride=16)
+        self.proj = nn.Linear(channels * 256, 6)
+
+    def forward(self, x):
+        return self.proj(self.unfold(x).transpose(1, 2)).mean(1)
+
+class Sized(Net):
+    def __init__(self, img_size=224, num_classes=3):
+        super().__init__(num_classes)
+        self.img_size = img_size
+
+class Trunk(Net):
+    def __init__(self, kind):
+        super().__init__(0)
+        self.kind = kind
+
+    def forward(self, x):
+        maps = self.stages(x)
+        pooled = maps.mean((2, 3))
+        return {"maps": maps, "tokens": maps.flatten(2).mT, "pair": (pooled, maps),
+                "pooled": pooled}[self.kind]
+
+def net(num_classes=5, width=8):
+    print("building")
+    return Net(num_classes, width)
+
+def plain():
+    return Net()
+
+def anything(**options):
+    return Net(**options)
+
+def gray():
+    return Net(channels=1)
+
+def infrared():
+    return Patches(channels=4)
+
+def dino(num_classes=0):
+    return nn.Sequential(Net(0, width=8), nn.LayerNorm(8))
+
+def wrapped():
+    return nn.DataParallel(Net())
+
+def scripted():
+    return torch.jit.trace(Net().eval(), torch.zeros(1, 3, 48, 48))
+
+def half():
+    return Net().bfloat16()
+
+def single():
+    return nn.Sequential(Net(1), nn.Flatten(0))
+
+def nothing():
+    return {"model": Net()}
+
+def recorded():
+    return Net().train()
+
+wide = functools.partial(Net, width=16)
+made = Net()
+"""
+
+
+@pytest.fixture(autouse=True)
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Stands in a folder with the user's code, and forgets what was imported from it."""
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path, tmp_path / "package"):
+        folder.mkdir(exist_ok=True)
+        (folder / "nets.py").write_text(NETS)
+        (folder / "parts.py").write_text(PARTS)
+    text = (tmp_path / "package" / "nets.py").read_text()
+    (tmp_path / "package" / "nets.py").write_text(text.replace("from parts", "from .parts"))
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+def load(name: str = "nets.py:net", **options: Any) -> Classifier:
+    return load_model(name, **{"img_size": 48, "device": "cpu", **options})
+
+
+def logits(classifier: Classifier, size: int = 48) -> Tensor:
+    with torch.no_grad():
+        return classifier.module(noise(2, classifier.in_chans, (size, size)))
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a.py:f", "a/b.py:f", "~/a.py:f", r"C:\a\b.py:f", "a:f", "a.b.c:Net", "a.py", "a.py:"],
+)
+def test_names_that_mean_code(name: str) -> None:
+    assert is_code(name)
+    assert find_model(name) == ("python", name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet50",
+        "timm/resnet50.a1_in1k",
+        "hf-hub:timm/resnet18",
+        "hf-hub:resnet18",
+        "local-dir:void",
+        r"C:\models",
+        "a-b:f",
+        "a:f.g",
+        ":f",
+        "a:",
+        "",
+    ],
+)
+def test_names_that_do_not(name: str) -> None:
+    assert not is_code(name)
+
+
+# what is built
+
+
+@pytest.mark.parametrize(
+    ("function", "classes"),
+    [("net", 5), ("plain", 5), ("Net", 5), ("wide", 5), ("made", 5), ("anything", 5), ("Sized", 3)],
+)
+@pytest.mark.parametrize("place", ["nets.py", "./package/../nets.py", "package.nets"])
+def test_a_function_a_class_or_a_module_is_built(place: str, function: str, classes: int) -> None:
+    classifier = load(f"{place}:{function}")
+    assert (classifier.origin, classifier.name) == ("python", f"{place}:{function}")
+    assert classifier.weights == f"as built by {place}:{function}"
+    assert (classifier.num_classes, classifier.labels, classifier.in_chans) == (classes, None, 3)
+    assert logits(classifier).shape == (2, classes)
+    assert not any(part.training for part in classifier.module.modules())
+    assert not any("random" in warning for warning in classifier.warnings)
+
+
+def test_without_a_size_it_is_imagenets() -> None:
+    preprocessing = load(img_size=None).preprocessing
+    assert (preprocessing.size, preprocessing.scale) == ((224, 224), (256, 256))
+    assert load(img_size=(64, 96)).preprocessing.size == (64, 96)
+
+
+def test_arguments_reach_the_function() -> None:
+    classifier = load(num_classes=7, model_kwargs={"width": 12})
+    assert (classifier.num_classes, classifier.module.fc.in_features) == (7, 12)
+    assert load("nets.py:anything", num_classes=2, model_kwargs={"width": 4}).num_classes == 2
+    assert load("nets.py:Sized").module.img_size == 48
+    assert load("nets.py:Sized", img_size=(32, 64)).module.img_size == (32, 64)
+    assert load("nets.py:Sized", img_size=None).module.img_size == 224
+
+
+def test_weights_are_the_same_each_time() -> None:
+    torch.testing.assert_close(logits(load()), logits(load()))
+
+
+def test_the_path_is_put_back_and_the_module_kept() -> None:
+    path = sys.path.copy()
+    module = load("nets.py:made").module
+    assert sys.path == path
+    own = sys.modules[type(module).__module__]
+    assert own.__file__ == str(Path("nets.py").resolve())
+    assert "nets" not in sys.modules
+    # what pickle, dataclasses and torch.compile look up
+    assert own.Net is type(module)
+    assert type(pickle.loads(pickle.dumps(module))) is type(module)
+
+
+def test_what_it_prints_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    load()
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("", "building\n")
+
+
+def test_the_file_is_read_anew_and_files_of_one_name_are_two(there: Path) -> None:
+    (there / "other").mkdir()
+    changed = NETS.replace("num_classes=5", "num_classes=9").replace("from parts", "from parts9")
+    (there / "other" / "nets.py").write_text(changed)
+    (there / "other" / "parts9.py").write_text(PARTS)
+    first, second = load("nets.py:Net"), load("other/nets.py:Net")
+    assert (first.num_classes, second.num_classes) == (5, 9)
+    assert type(first.module).__module__ != type(second.module).__module__
+    # longer, since Python tells a changed file by its second and its size
+    (there / "nets.py").write_text(NETS.replace("num_classes=5", "num_classes=11"))
+    assert load("nets.py:Net").num_classes == 11
+
+
+def test_half_precision_and_training_mode() -> None:
+    assert load("nets.py:half").module.fc.weight.dtype == torch.bfloat16
+    assert not load("nets.py:recorded").module.training
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_wrappers_are_taken_off_and_torchscript_is_refused() -> None:
+    assert type(load("nets.py:wrapped").module).__name__ == "Net"
+    with pytest.raises(ModelError, match="is TorchScript, and hooks cannot look inside"):
+        load("nets.py:scripted")
+
+
+# preprocessing
+
+
+def test_assumed_preprocessing_is_said() -> None:
+    plain = load()
+    assert plain.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert plain.warnings == (
+        "preprocessing: ImageNet's mean and std assumed; --mean and --std would change it",
+    )
+    given = load(preprocessing={"mean": 0.5, "std": [0.1, 0.2, 0.3]})
+    assert (given.preprocessing.mean, given.preprocessing.std) == ((0.5,) * 3, (0.1, 0.2, 0.3))
+    assert given.warnings == ()
+    (warning,) = load(preprocessing={"mean": 0.5}).warnings
+    assert "ImageNet's std assumed; --std" in warning
+
+
+def test_channels_are_those_of_the_first_convolution_or_of_the_mean() -> None:
+    assert load("nets.py:gray").in_chans == 1
+    assert load("nets.py:gray").preprocessing.mean == pytest.approx((0.449,), abs=1e-3)
+    # a linear layer of 4 * 256 inputs does not say that it takes four channels
+    assert load("nets.py:infrared", preprocessing={"mean": (0.1, 0.2, 0.3, 0.4)}).in_chans == 4
+    with pytest.raises(ModelError, match=r"not run on a 3x48x48 input .* line \d+: RuntimeError"):
+        load("nets.py:infrared")
+
+
+# classes
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("maps", r"gives [1, 8, 12, 12] in place of logits"),
+        ("tokens", r"gives [1, 144, 8] in place of logits"),
+        ("pair", "gives a tuple in place of logits"),
+    ],
+)
+def test_an_output_that_is_no_logits_has_no_classes(kind: str, told: str) -> None:
+    classifier = load("nets.py:Trunk", model_kwargs={"kind": kind})
+    assert classifier.num_classes == 0
+    assert told in classifier.warnings[-1]
+    silent = load("nets.py:Trunk", num_classes=0, model_kwargs={"kind": kind})
+    assert (silent.num_classes, len(silent.warnings)) == (0, 1)
+
+
+def test_one_number_a_picture_is_one_class() -> None:
+    classifier = load("nets.py:single")
+    assert (classifier.num_classes, logits(classifier).shape) == (1, (2,))
+
+
+def test_what_ends_in_a_norm_has_features() -> None:
+    classifier = load("nets.py:dino")
+    assert (classifier.num_classes, classifier.labels) == (0, None)
+    assert "ends in a LayerNorm: its 8 outputs" in classifier.warnings[-1]
+    assert "with --num-classes 8 for classes" in classifier.warnings[-1]
+    meant = load("nets.py:dino", num_classes=8)
+    assert (meant.num_classes, len(meant.warnings)) == (8, 1)
+
+
+def test_num_classes_0_says_that_there_are_none() -> None:
+    assert load("nets.py:Trunk", model_kwargs={"kind": "pooled"}, num_classes=0).num_classes == 0
+    # the function takes no num_classes, and what it builds has some
+    assert load("nets.py:plain", num_classes=0).num_classes == 0
+    assert load("nets.py:plain", num_classes=5).num_classes == 5
+
+
+# checkpoints
+
+
+def test_a_checkpoint_tells_its_number_of_classes(there: Path) -> None:
+    trained = load(num_classes=7)
+    with torch.no_grad():
+        trained.module.fc.bias.fill_(3.0)
+    torch.save({"state_dict": trained.module.state_dict()}, there / "a.pth")
+    classifier = load(checkpoint=there / "a.pth")
+    assert classifier.num_classes == 7
+    assert "a.pth" in classifier.weights
+    torch.testing.assert_close(logits(classifier), logits(trained))
+    with pytest.raises(ModelError, match=r"gives 5 classes, .* has 7: let the function take"):
+        load("nets.py:plain", checkpoint=there / "a.pth")
+
+
+def test_a_checkpoint_names_no_code_that_would_run(there: Path) -> None:
+    (there / "evil.py").write_text("open('ran', 'w')\ndef f(): ...\n")
+    state = load_model(device="cpu").module.state_dict()
+    for arch in ("evil.py:f", "evil:f"):
+        torch.save({"arch": arch, "state_dict": state}, there / "a.pth")
+        assert load_model(checkpoint=there / "a.pth", device="cpu").name == "embedded"
+    assert not Path("ran").exists()
+
+
+# mistakes
+
+WRONG: dict[str, tuple[str, type[Exception], str]] = {
+    "gone": ("gone.py:net", UnknownName, "Unknown file 'gone.py'"),
+    "misspelt": ("netz.py:net", UnknownName, r"Unknown file 'netz\.py'\. Closest: 'nets\.py'"),
+    "folder": ("package.py:net", UnknownName, "Unknown file"),
+    "no function": ("nets.py", ModelError, "'nets.py' names no function .* FILE.py:FUNCTION"),
+    "no name": ("nets.py:my-net", ModelError, "names no function"),
+    "function": ("nets.py:nett", UnknownName, r"function of nets.py 'nett'\. Closest: 'net'"),
+    "functions": ("nets.py:zzz", UnknownName, r"nets\.py has Net, Patches, Sized"),
+    "value": ("nets.py:PI", UnknownName, "Unknown function of nets.py 'PI'"),
+    "module": ("packge.nets:net", UnknownName, "Unknown module 'packge.nets'. It is neither in"),
+    "inner": ("package.netz:net", UnknownName, "Unknown module 'package.netz'"),
+    "no model": ("nets.py:nothing", ModelError, "gave a dict, and not a torch.nn.Module"),
+    "arguments": ("nets.py:Trunk", ModelError, "with no arguments: missing .* 'kind'.*KEY=VALUE"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_names_and_functions_that_build_nothing(case: str) -> None:
+    name, kind, told = WRONG[case]
+    Path("nets.py").write_text(NETS + "\nPI = 3.14\n")
+    path = sys.path.copy()
+    with pytest.raises(kind, match=told):
+        load(name)
+    assert sys.path == path
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"model_kwargs": {"widht": 3}},
+            "cannot be called with widht=3: got an unexpected keyword",
+        ),
+        ({"num_classes": 4, "name": "nets.py:plain"}, "gives 5 classes, and --num-classes"),
+        ({"num_classes": 4, "name": "nets.py:made"}, "gives 5 classes, and --num-classes"),
+        ({"model_kwargs": {"width": 3}, "name": "nets.py:made"}, "cannot be called with width=3"),
+        ({"model_kwargs": {"width": -3}}, r"File nets\.py, line \d+: RuntimeError: .*negative"),
+    ],
+)
+def test_arguments_that_do_not_fit(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(ModelError, match=told):
+        load(**options)
+
+
+CODE = {
+    "import os\nraise SystemExit(3)\n": r"File bad\.py, line 2: SystemExit: 3\.",
+    "x = 1\ny = zz\n": r"File bad\.py, line 2: NameError: name 'zz' is not defined\.",
+    "def f(:\n": r"File bad\.py, line 1: SyntaxError: invalid syntax\.",
+    "import not_installed\n": r"File bad\.py, line 1: ModuleNotFoundError: .*'not_installed'\.",
+    "import helper\n": r"File helper\.py, line 3: ZeroDivisionError: division by zero\.",
+    "def f():\n  return {}['a']\n": r"File bad\.py, line 2: KeyError: 'a'\.",
+    "import torch\ndef f():\n  torch.zeros(2) @ torch.zeros(3)\n": r"File bad\.py, line 3: Runti",
+    "from torch.nn import *\nclass f(Module):\n  def forward(self, x):\n    return self.gone\n": (
+        r"does not run on a 3x48x48 input .* File bad\.py, line 4: AttributeError: .*'gone'\.$"
+    ),
+}
+
+
+@pytest.mark.parametrize("code", CODE)
+@pytest.mark.parametrize("name", ["bad.py:f", "bad:f"])
+def test_errors_of_the_code_are_told_by_line(there: Path, name: str, code: str) -> None:
+    (there / "bad.py").write_text(code)
+    (there / "helper.py").write_text("\n\nx = 1 / 0\n")
+    before = sys.path.copy(), {m for m in sys.modules if "bad" in m}
+    with pytest.raises(ModelError, match=CODE[code]) as caught:
+        load(name)
+    assert caught.value.__cause__ is not None
+    assert len(str(caught.value).splitlines()) == 1
+    assert sys.path == before[0]
+    if "def f" not in code and "class f" not in code:
+        assert {m for m in sys.modules if "bad" in m} == before[1]
