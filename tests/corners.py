@@ -19,19 +19,23 @@ import camcli
 
 CORNERS = [(down, right) for down in (False, True) for right in (False, True)]
 SHARE = 3  # a corner takes a third of each side
-# little against the noise of 1 below it: random weights answer a flash of light chaotically, but
-# statistics of pictures that are all alike would make much of any difference
-BRIGHTER, CALIBRATED = 0.03, 0.3
+# little against the noise of 1 below it: random weights answer a flash of light chaotically, yet in
+# some networks what is little drowns
+BRIGHTER = (0.03, 0.3)
 DAMPED = 0.1
+# of the sides, towards the corner that was brightened; a wrong layout is far below 0
+CLEAR = 0.02
+DRAWS = 8
 Part = tuple[slice, slice]
+Shape = tuple[int, int, int]
 
 
-def noise(shape: tuple[int, int, int], b: int = 1) -> Tensor:
-    """Seeded normal noise.  (channels, H, W) -> [b channels H W]"""
-    return torch.randn(b, *shape, generator=torch.Generator().manual_seed(0))
+def noise(shape: Shape, seed: int = 0) -> Tensor:
+    """Seeded normal noise.  (channels, H, W) -> [1 channels H W]"""
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def prepared(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+def prepared(module: nn.Module, shape: Shape) -> nn.Module:
     """Gives random weights on which a place of the input keeps its place in the layers.
 
     A zero classifier has no gradient, BatchNorm's first statistics let values grow or fade from
@@ -52,7 +56,7 @@ def prepared(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
             if type(part).__name__ in LOCAL:
                 LOCAL[type(part).__name__](part)
         with _calibrating(module):
-            module(_brightened(noise(shape), _corners(shape), CALIBRATED))
+            module(_brightened(noise(shape), _corners(shape), max(BRIGHTER)))
     return module.eval()
 
 
@@ -85,13 +89,20 @@ def _calibrating(module: nn.Module) -> Iterator[None]:
         norm.momentum = momentum
 
 
-def margin(module: nn.Module, layer: str, shape: tuple[int, int, int]) -> float:
+def keeps_places(module: nn.Module, layer: str, shape: Shape) -> bool:
+    """Tells whether a layer changes clearly towards each corner that is brightened."""
+    return any(margin(module, layer, shape, draws) > CLEAR for draws in (1, DRAWS))
+
+
+def margin(module: nn.Module, layer: str, shape: Shape, draws: int = 1) -> float:
     """Brightens each corner: how far towards it the change lies, as a share of the sides.
 
     It is the least of four corners and two axes, at most 0.5, and below 0 for a wrong layout.  What
-    changes alike whichever corner is brightened (attention, pooled gates) is left aside.
+    changes alike whichever corner is brightened (attention, pooled gates) is left aside.  More
+    draws of the noise that is brightened, by little and by much, are for networks that scatter it.
     """
-    shares = _changes(module, layer, shape, _corners(shape))
+    corners = _corners(shape)
+    shares = sum(changes(module, layer, shape, corners, draw) for draw in range(draws)) / draws
     own = (shares - shares.mean(0)).clamp(min=0)
     own = own / own.sum((1, 2), keepdim=True)
     y, x = ((torch.arange(n) + 0.5) / n - 0.5 for n in own.shape[1:])
@@ -101,23 +112,22 @@ def margin(module: nn.Module, layer: str, shape: tuple[int, int, int]) -> float:
     )
 
 
-def outer_columns(
-    module: nn.Module, layer: str, shape: tuple[int, int, int], columns: int
-) -> tuple[int, int]:
+def outer_columns(module: nn.Module, layer: str, shape: Shape, columns: int) -> tuple[int, int]:
     """Brightens the first and then the last of some columns: which columns change most."""
     width = shape[2] // columns
-    first, last = _changes(
+    first, last = changes(
         module, layer, shape, [(slice(None), slice(width)), (slice(None), slice(-width, None))]
     )
     difference = (first - last).sum(0)
     return int(difference.argmax()), int(difference.argmin())
 
 
-def _changes(
-    module: nn.Module, layer: str, shape: tuple[int, int, int], parts: Sequence[Part]
+def changes(
+    module: nn.Module, layer: str, shape: Shape, parts: Sequence[Part], draw: int = 0
 ) -> Tensor:
     """Shares of the cells in the change that each brightened part makes.  -> [parts h w]"""
-    maps = camcli.activations(module, _brightened(noise(shape), parts, BRIGHTER), layer)[layer]
+    images = _brightened(noise(shape, draw), parts, BRIGHTER[draw % len(BRIGHTER)])
+    maps = camcli.activations(module, images, layer)[layer]
     changes = (maps[1:] - maps[:1]).abs().sum(1)
     return changes / changes.sum((1, 2), keepdim=True)
 
@@ -130,7 +140,7 @@ def _brightened(image: Tensor, parts: Sequence[Part], by: float) -> Tensor:
     return images
 
 
-def _corners(shape: tuple[int, int, int]) -> list[Part]:
+def _corners(shape: Shape) -> list[Part]:
     return [(_end(shape[1], down), _end(shape[2], right)) for down, right in CORNERS]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from camcli.engine.targets import Choice
 from camcli.models.layout import Layout, forced
+from camcli.models.order import in_order
 from camcli.models.state import watchable
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
@@ -72,7 +73,7 @@ class Probe:
         """Returns a layer's layout, measured on its output where nobody has said it before."""
         if layer not in self._layouts:
             height, width = self.inputs.shape[-2:]
-            self._layouts[layer] = forced(
+            layout = forced(
                 tuple(output.shape),
                 (height, width),
                 vit_like=self.tokens.vit_like,
@@ -80,4 +81,5 @@ class Probe:
                 layer=layer,
                 batch=len(self.inputs),
             )
+            self._layouts[layer] = in_order(self.module, layer, layout)
         return self._layouts[layer]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from camcli.errors import LayerError, ModelError, UnknownName
 from camcli.models.families import why_never_default
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
+from camcli.models.order import in_order
 from camcli.models.state import left_as_found, recordable, unwrapped, watchable
 
 SEED = 0
@@ -143,7 +144,9 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     input_size = inputs_shape[1:]
     observed = _Observed(input_size)
     _probe(module, inputs_shape, observed)
-    layers = tuple(_facts(name, layer, observed) for name, layer in module.named_modules() if name)
+    layers = tuple(
+        _facts(module, name, layer, observed) for name, layer in module.named_modules() if name
+    )
     return Survey(layers, _default(module, observed), input_size)
 
 
@@ -274,13 +277,14 @@ def _hooked(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
         yield
 
 
-def _facts(name: str, layer: nn.Module, observed: _Observed) -> LayerFacts:
+def _facts(module: nn.Module, name: str, layer: nn.Module, observed: _Observed) -> LayerFacts:
     output = observed.outputs.get(name)
+    layout = output.layout if output else None
     return LayerFacts(
         name=name,
         type=type(unwrapped(layer)).__name__,
         shape=output.shape if output else None,
-        layout=output.layout if output else None,
+        layout=in_order(module, name, layout) if layout else None,
         parameters=sum(parameter.numel() for parameter in layer.parameters()),
         called=observed.calls[name],
         depends=output is not None and output.depends,
@@ -301,7 +305,7 @@ def _default(module: nn.Module, observed: _Observed) -> TargetLayer | None:
         reason = f"the last {h}x{w} grid on which the score depends everywhere{passed_over}"
         calls = observed.calls[name]
         said = f"; it {last_use(calls)}" if calls > 1 else ""
-        return TargetLayer(name, output.layout, reason + said)
+        return TargetLayer(name, in_order(module, name, output.layout), reason + said)
     return None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import ceil, floor, prod, sqrt
 from typing import Any, Literal
 
@@ -36,13 +37,15 @@ class Layout:
     """Where the grid stands in a layer's output.
 
     `nchw` [b c h w], `nhwc` [b h w c], `tokens` [b n c], `channel tokens` [b c n], where the n
-    tokens are `prefix` extra tokens, then the h*w of the grid row by row, then `suffix` extra ones.
+    tokens are `prefix` extra tokens, then the h*w of the grid, then `suffix` extra ones.  Those of
+    the grid stand row by row, or else each cell's at its index in `order`.
     """
 
     kind: Kind
     grid: tuple[int, int]
     prefix: int = 0
     suffix: int = 0
+    order: tuple[int, ...] = ()
 
     @property
     def description(self) -> str:
@@ -69,7 +72,7 @@ def with_tensor(output: Any, new: Tensor) -> Any:
 
 
 def to_maps(output: Tensor, layout: Layout) -> Tensor:
-    """Lays a layer's output out as maps [b c h w], as a view of it."""
+    """Lays a layer's output out as maps [b c h w], as a view of it where it stands row by row."""
     match layout.kind:
         case "nchw":
             return output
@@ -80,7 +83,8 @@ def to_maps(output: Tensor, layout: Layout) -> Tensor:
         case "channel tokens":
             pass
     (h, w), (b, c) = layout.grid, output.shape[:2]
-    return output.narrow(2, layout.prefix, h * w).view(b, c, h, w)
+    places = output.narrow(2, layout.prefix, h * w)
+    return (places[:, :, list(layout.order)] if layout.order else places).view(b, c, h, w)
 
 
 def from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
@@ -97,6 +101,8 @@ def from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
             return from_maps(maps, _transposed(layout), like.transpose(1, 2)).transpose(1, 2)
         case "channel tokens":
             places = maps.flatten(2)
+            if layout.order:
+                places = places[:, :, torch.tensor(layout.order).argsort()]
             extra = like.expand(maps.shape[0], -1, -1)
             before = extra[:, :, : layout.prefix]
             after = extra[:, :, layout.prefix + places.shape[2] :]
@@ -104,7 +110,7 @@ def from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
 
 
 def _transposed(layout: Layout) -> Layout:
-    return Layout("channel tokens", layout.grid, layout.prefix, layout.suffix)
+    return replace(layout, kind="channel tokens")
 
 
 def measure(shape: tuple[int, ...], input_size: Size, *, batch: int | None = None) -> Layout | None:
@@ -230,20 +236,21 @@ def _measure_tokens(shape: tuple[int, ...], input_size: Size) -> Layout | None:
         # too few for channels: [b 1 c] is a class token by itself
         return tokens
     channels, channels_cost = _best_reading("channel tokens", shape[2], input_size)
-    tokens_cost += _oddity(tokens, input_size)
-    channels_cost += _oddity(channels, input_size)
+    tokens_cost += _oddity(tokens, COMMON_STRIDES, input_size)
+    # 256 and 1024 are squares, but numbers of channels much more often
+    channels_cost += _oddity(channels, CONVOLUTION_STRIDES, input_size)
     return channels if channels_cost + COMMON_EXTRA_TOKENS < tokens_cost else tokens
 
 
-def _oddity(layout: Layout | None, input_size: Size) -> float:
-    """Tells a number of channels that happens to be a square from a grid of a common stride."""
-    if layout is None or any(_has_stride(layout.grid, s, input_size) for s in COMMON_STRIDES):
-        return 0
-    return ODD_STRIDE
+def _oddity(layout: Layout | None, strides: Sequence[int], input_size: Size) -> float:
+    """Tells a number of channels that happens to be a square from a grid of a usual stride."""
+    usual = layout and any(_has_stride(layout.grid, stride, input_size) for stride in strides)
+    return 0 if usual else ODD_STRIDE
 
 
 def _has_stride(grid: Size, stride: int, input_size: Size) -> bool:
-    return all(abs(n - length / stride) < 1 for n, length in zip(grid, input_size, strict=True))
+    # convolutions without padding leave out a cell
+    return all(abs(n - length / stride) <= 1 for n, length in zip(grid, input_size, strict=True))
 
 
 def _best_reading(kind: Kind, n: int, input_size: Size) -> tuple[Layout | None, float]:

@@ -11,8 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError, UnknownName
-from camcli.models.layers import TargetLayer, default_layer, find_layer, survey
-from camcli.models.layout import Layout, to_maps
+from camcli.models.layers import default_layer, find_layer, survey
+from camcli.models.layout import Layout
+from tests.corners import changes, keeps_places, prepared
 
 Build = Callable[[], nn.Module]
 Shape = tuple[int, int, int]
@@ -32,8 +33,8 @@ DEFAULTS: list[tuple[Build, Shape, str, Layout]] = [
     (timm_model("test_resnet", in_chans=1), (1, 160, 96), "layer4", Layout("nchw", (5, 3))),
     (timm_model("test_convnext"), (3, 160, 160), "stages", Layout("nchw", (5, 5))),
     (timm_model("test_efficientnet"), (3, 96, 160), "bn2", Layout("nchw", (3, 5))),
-    (SMALL_MOBILENET, (3, 128, 128), "blocks", Layout("nchw", (4, 4))),
-    (SMALL_MOBILENET, (3, 192, 128), "blocks", Layout("nchw", (6, 4))),
+    (SMALL_MOBILENET, (3, 224, 224), "blocks", Layout("nchw", (7, 7))),
+    (SMALL_MOBILENET, (3, 288, 192), "blocks", Layout("nchw", (9, 6))),
     (
         timm_model("densenet121", block_config=(2, 2)),
         (3, 64, 64),
@@ -112,47 +113,7 @@ def test_default_layer_shows_where_the_picture_changes(
     assert (target.name, target.layout) == (name, layout)
     h, w = layout.grid
     assert f"the last {h}x{w} grid on which the score depends everywhere" in target.reason
-    for (down, right), (y, x) in zip(
-        CORNERS, _centres_of_change(module, shape, target), strict=True
-    ):
-        assert (y > 0.5, x > 0.5) == (down, right), (y, x)
-
-
-CORNERS = [(down, right) for down in (False, True) for right in (False, True)]
-
-
-def _changes(
-    module: nn.Module, target: TargetLayer, shape: Shape, places: list[tuple[slice, slice]]
-) -> Tensor:
-    """Brightens one place an image: how much the activations change by it.  -> [places h w]"""
-    inputs = torch.randn(1, *shape).repeat(1 + len(places), 1, 1, 1)
-    for image, (rows, columns) in zip(inputs[1:], places, strict=True):
-        image[:, rows, columns] += 3
-    outputs: list[Tensor] = []
-    layer = module.get_submodule(target.name)
-    keep = layer.register_forward_hook(lambda _, __, output: outputs.append(output.clone()))
-    with keep, torch.inference_mode():
-        module(inputs)
-    maps = to_maps(outputs[0], target.layout)
-    return (maps[1:] - maps[:1]).abs().sum(1)
-
-
-def _centres_of_change(
-    module: nn.Module, shape: Shape, target: TargetLayer
-) -> list[tuple[float, float]]:
-    """Brightens each corner: the change's centre of mass, as shares of height and width."""
-    height, width = shape[1] // 3, shape[2] // 3
-    places = [
-        (
-            slice(-height, None) if down else slice(height),
-            slice(-width, None) if right else slice(width),
-        )
-        for down, right in CORNERS
-    ]
-    changes = _changes(module, target, shape, places)
-    changes /= changes.sum((1, 2), keepdim=True)
-    y, x = ((torch.arange(n) + 0.5) / n for n in target.layout.grid)
-    return list(zip((changes.sum(2) @ y).tolist(), (changes.sum(1) @ x).tolist(), strict=True))
+    assert keeps_places(prepared(module, shape), name, shape)
 
 
 TOKENS = [(build, shape) for build, shape, _, layout in DEFAULTS if layout.kind == "tokens"]
@@ -169,8 +130,8 @@ def test_a_bright_patch_changes_its_own_token_most(build: Build, shape: Shape) -
     patches = [
         (slice(y * down, (y + 1) * down), slice(x * right, (x + 1) * right)) for y, x in cells
     ]
-    changes = _changes(module, target, shape, patches)
-    assert [divmod(int(change.argmax()), w) for change in changes] == cells
+    changed = changes(module, target.name, shape, patches)
+    assert [divmod(int(change.argmax()), w) for change in changed] == cells
 
 
 def test_reason_names_what_was_passed_over() -> None:

@@ -36,6 +36,14 @@ MEASURED = [
     ((1, 384, 196), SQUARE, Layout("channel tokens", (14, 14))),
     ((1, 160, 196), SQUARE, Layout("channel tokens", (14, 14))),
     ((1, 192, 140), (224, 160), Layout("channel tokens", (14, 10))),
+    # T2T unfolds patches: 24*24 and 12*12 + 3 are channels by their odd strides
+    ((1, 147, 3136), SQUARE, Layout("channel tokens", (56, 56))),
+    ((1, 576, 784), SQUARE, Layout("channel tokens", (28, 28))),
+    ((1, 576, 196), SQUARE, Layout("channel tokens", (14, 14))),
+    ((1, 196, 576), SQUARE, Layout("tokens", (14, 14))),
+    # an odd stride by itself makes no channels of tokens
+    ((1, 730, 256), SQUARE, Layout("tokens", (27, 27), 1)),
+    ((1, 484, 256), SQUARE, Layout("tokens", (22, 22))),
 ]
 
 
