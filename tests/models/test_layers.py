@@ -134,6 +134,17 @@ def test_a_bright_patch_changes_its_own_token_most(build: Build, shape: Shape) -
     assert [divmod(int(change.argmax()), w) for change in changed] == cells
 
 
+HIERA = {"img_size": (96, 64), "embed_dim": 24, "num_heads": 1, "stages": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("layer", ["unroll", "blocks.0.norm1", "blocks.1", "blocks.2", "blocks.3"])
+def test_hieras_tokens_are_put_in_their_places(layer: str) -> None:
+    # it keeps together what its next poolings join, so that corners are scattered over the tokens
+    shape = (3, 96, 64)
+    module = prepared(timm.create_model("hiera_tiny_224", **HIERA), shape)
+    assert keeps_places(module, layer, shape)
+
+
 def test_reason_names_what_was_passed_over() -> None:
     reason = default_layer(timm.create_model("test_vit"), (3, 160, 160)).reason
     assert "(blocks.5.attn.qkv behind it lies inside an attention module)" in reason

@@ -212,6 +212,14 @@ def test_refusals(shape: tuple[int, ...], said: dict[str, bool | int], message: 
         forced(shape, SQUARE, layer="here", **said)  # type: ignore[arg-type]
 
 
+def test_tokens_out_of_order_are_put_in_their_places() -> None:
+    layout = Layout("tokens", (2, 2), 1, order=(2, 0, 3, 1))
+    tokens = torch.tensor([9.0, 0, 1, 2, 3])[None, :, None]
+    maps = to_maps(tokens, layout)
+    assert maps.tolist() == [[[[2, 0], [3, 1]]]]
+    assert torch.equal(from_maps(maps, layout, tokens), tokens)
+
+
 def test_description() -> None:
     assert Layout("tokens", (14, 10), 1).description == "14x10 tokens behind 1 extra"
     assert Layout("nchw", (7, 7)).description == "7x7 nchw"
