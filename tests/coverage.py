@@ -43,16 +43,25 @@ class Row:
     """What was found of a model at its own size and, where it takes one, at an oblong one."""
 
     name: str
-    target: TargetLayer | None = None
+    layer: str = ""
+    layout: str = ""
     sizes: tuple[Size, ...] = ()
     problems: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def __str__(self) -> str:
-        layer = f"{self.target.name}, {self.target.layout.description}" if self.target else "-"
-        sizes = ", ".join(f"{h}x{w}" for h, w in self.sizes)
-        said = "; ".join(self.problems) or "ok"
-        return f"{self.name}: {layer} at {sizes}: {said} ({self.seconds:.0f} s)"
+        return (
+            f"{self.name}: {self.layer}, {self.layout} at {self.spelled_sizes}: {self.result}"
+            f" ({self.seconds:.0f} s)"
+        )
+
+    @property
+    def spelled_sizes(self) -> str:
+        return ", ".join(f"{h}x{w}" for h, w in self.sizes)
+
+    @property
+    def result(self) -> str:
+        return "; ".join(self.problems) or "ok"
 
 
 def covered(name: str) -> Row:
@@ -66,7 +75,8 @@ def covered(name: str) -> Row:
         return Row(name, problems=(f"{type(error).__name__}: {error}",))
     return Row(
         name=name,
-        target=targets[0],
+        layer=targets[0].name,
+        layout=targets[0].layout.description,
         sizes=tuple(classifier.preprocessing.size for classifier in classifiers),
         problems=tuple(problem for found in problems for problem in found),
         seconds=time.monotonic() - start,
@@ -135,16 +145,15 @@ def _begin() -> None:
     warnings.simplefilter("ignore")
 
 
-def _table(rows: Iterable[tuple[str, Row]]) -> str:
-    return "\n".join(
-        f"| {family} | {row.target.name} | {row.target.layout.description} | "
-        f"{', '.join(f'{h}x{w}' for h, w in row.sizes)} |"
-        for family, row in rows
-        if row.target
+HEAD = "| default layer | layout | checked at | result |\n|---|---|---|---|---|"
+
+
+def _table(first: str, rows: Iterable[tuple[str, Row]]) -> str:
+    lines = (
+        f"| {name} | {row.layer} | {row.layout} | {row.spelled_sizes} | {row.result} |"
+        for name, row in rows
     )
-
-
-HEAD = "|---|---|---|---|"
+    return "\n".join((f"| {first} {HEAD}", *lines))
 
 
 def page(timm_rows: dict[str, Row], torchvision_rows: dict[str, Row]) -> str:
@@ -165,15 +174,11 @@ Grad-CAM, LayerCAM and EigenCAM are finite. It is written by `python -m tests.co
 
 ## timm {timm.__version__}
 
-| module: model | default layer | layout | checked at |
-{HEAD}
-{_table(of_timm)}
+{_table("module: model", of_timm)}
 
 ## torchvision {torchvision.__version__}
 
-| model | default layer | layout | checked at |
-{HEAD}
-{_table(of_torchvision)}
+{_table("model", of_torchvision)}
 
 ## Without a map
 

@@ -79,5 +79,4 @@ SAMPLE = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) f
 def test_a_family_is_explained_without_options(name: str) -> None:
     row = covered(name)
     assert row.problems == ()
-    assert row.target is not None
-    assert (row.target.name, row.target.layout.description) == DEFAULTS[name]
+    assert (row.layer, row.layout) == DEFAULTS[name]
