@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
 import camcli
 import camcli.methods  # fills the registry
 from camcli.cli.app import main
-from camcli.errors import ModelError, UsageError
+from camcli.errors import MethodError, ModelError, UsageError
 from camcli.media.write import output_name
 from camcli.models.load import Classifier
 from camcli.records import Source
@@ -157,3 +158,10 @@ def test_a_module_as_it_is() -> None:
     # one that is its own only layer has no name to hook, so it stands in another
     module = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1))
     assert camcli.heatmaps(module, noise(), "eigencam").shape == (2, 24, 32)
+
+
+def test_a_bare_module_without_a_classifier_has_no_class_to_ask_for() -> None:
+    module, inputs = timm.create_model("test_resnet", num_classes=0), torch.zeros(1, 3, 96, 96)
+    with pytest.raises(MethodError, match=r"ResNet has no classifier, .* gradcam could"):
+        camcli.heatmaps(module, inputs, ["eigencam", "gradcam"])
+    assert camcli.heatmaps(module, inputs, "eigencam").shape == (1, 3, 3)

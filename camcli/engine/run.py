@@ -19,6 +19,7 @@ from camcli.errors import MethodError, UsageError
 from camcli.methods import compose
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
+from camcli.models.state import has_classifier
 from camcli.records import Fusion
 from camcli.registry import (
     EVIDENCE,
@@ -199,7 +200,13 @@ def heatmaps(
         seeded(names.values(), seed),
     )
     choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
-    if choice is None and any(map(depends_on_category, request.methods)):
+    asking = [name for name in request.methods if depends_on_category(name)]
+    if asking and not has_classifier(module):
+        raise MethodError(
+            f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
+            " could explain. Try eigencam."
+        )
+    if choice is None and asking:
         choice = Best()
     found = answer(module, inputs, choice, request).maps
     k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2

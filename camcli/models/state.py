@@ -34,6 +34,11 @@ def _inner(module: nn.Module) -> nn.Module | None:
     return dict(module.named_children()).get("_orig_mod")
 
 
+def has_classifier(module: nn.Module) -> bool:
+    """Tells whether a model has classes; timm's say that they have none, others are believed to."""
+    return getattr(unwrapped(module), "num_classes", None) != 0
+
+
 def watchable(module: nn.Module) -> nn.Module:
     """Returns a model out of its wrappers; raises ModelError where hooks cannot look inside."""
     module = unwrapped(module)
