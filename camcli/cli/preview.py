@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def show_model(options: Options, *, as_json: bool) -> None:
     """Prints a model's layers as a tree, or as one JSON object; no weights are needed."""
     from camcli.models.layers import survey
+    from camcli.models.output import answering
 
     classifier = load_structure(options)
-    found = survey(classifier.module, (classifier.in_chans, *classifier.preprocessing.size))
+    with answering(classifier.module, classifier.output_key):
+        found = survey(classifier.module, (classifier.in_chans, *classifier.preprocessing.size))
     if as_json:
         print_json(_data(classifier.name, found))
     else:
@@ -89,7 +91,8 @@ def _branch(layer: LayerFacts, found: Survey) -> Text:
 
 def _default_line(found: Survey) -> str:
     if found.default is None:
-        return "default: none; name a layer with --target-layers"
+        why = f", {found.problem}" if found.problem else ""
+        return f"default: none{why}; name a layer with --target-layers"
     return f"default: {found.default.name}, {found.default.reason}"
 
 

@@ -184,9 +184,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     content = _content(path)
     nest, note = _weights_in(content)
     if nest is None:
-        keys = ", ".join(repr(str(key)) for key in list(content)[:5]) if content else "nothing"
+        keys = ", ".join(repr(str(key)) for key in list(content)[:5])
         raise CheckpointError(
-            f"Checkpoint {str(path)!r} holds no weights, only {keys}. "
+            f"Checkpoint {str(path)!r} holds no weights{keys and f', only {keys}'}. "
             "Save them with torch.save(model.state_dict(), FILE)."
         )
     named = architecture(content) or _beside(path.parent)
@@ -219,12 +219,17 @@ def _beside(folder: Path) -> str | None:
 def _shards(index: Path) -> Weights:
     try:
         placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = sorted({Path(name).name for name in placed.values()})
+        files = sorted({index.parent / Path(name).name for name in placed.values()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{str(index)!r} is no index of a sharded checkpoint.") from error
     weights: Weights = {}
     for file in files:
-        weights |= read_checkpoint(index.parent / file).weights
+        # an index could name itself, or the folder above
+        if file.is_dir() or file.name.endswith(INDEX):
+            raise CheckpointError(
+                f"{str(index)!r} names {file.name!r}, which is no file of weights."
+            )
+        weights |= read_checkpoint(file).weights
     return weights
 
 

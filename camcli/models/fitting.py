@@ -179,10 +179,8 @@ def built_for(
 
 def _other_numbers(built: Built, found: Fitted) -> dict[str, int]:
     """Returns the numbers of classes and channels in which the weights differ from the model."""
-    classes, channels = (
-        num_classes(found.weights, built.classifiers),
-        in_chans(found.weights, built),
-    )
+    classes = num_classes(found.weights, built.classifiers)
+    channels = in_chans(found.weights, built)
     pairs = {"num_classes": (classes, built.num_classes), "in_chans": (channels, built.in_chans)}
     return {k: saved for k, (saved, own) in pairs.items() if saved is not None and saved != own}
 

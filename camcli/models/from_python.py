@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from camcli.errors import ModelError, reason
+from camcli.errors import CamvizError, ModelError, reason
+from camcli.models.output import answering, described
 from camcli.models.preprocessing import per_channel, scale_for
 from camcli.models.request import Built, Request
 from camcli.models.state import left_as_found, watchable
-from camcli.models.user_code import find, is_code, running, where
+from camcli.models.user_code import find, running, where
 from camcli.records import Preprocessing
 
 # what nearly every ImageNet model was evaluated with
 SIZE, CROP_PCT = (224, 224), 0.875
-
-
-def knows(name: str) -> bool:
-    """Tells whether a name means the user's own code."""
-    return is_code(name)
-
-
-def names() -> list[str]:
-    """Returns no name: the user's code can be anywhere."""
-    return []
 
 
 def build(request: Request) -> Built:
@@ -41,8 +33,10 @@ def build(request: Request) -> Built:
     """
     with running(request.name):
         module = _module(find(request.name), request)
-        channels, size = _channels(module, request), request.img_size or SIZE
-        trial = _tried(module, (channels, *size), request.name)
+        size = request.img_size or SIZE
+        with answering(module, request.output_key):
+            trial = _tried(module, _channels(module, request), size, request.name)
+    channels = trial.channels
     num_classes = _num_classes(trial, request)
     return Built(
         module=module,
@@ -89,21 +83,25 @@ def _arguments(function: Callable[..., Any], request: Request) -> dict[str, Any]
     return arguments
 
 
-def _channels(module: nn.Module, request: Request) -> int:
-    """Reads the input's channels off the user's mean, or else off the first convolution."""
+def _channels(module: nn.Module, request: Request) -> list[int]:
+    """Lists the numbers of channels that the input may have, the likeliest first.
+
+    They are those of the user's mean, of the first convolution, and of a picture.
+    """
     mean = request.preprocessing.get("mean")
-    if isinstance(mean, tuple | list) and len(mean) > 1:
-        return len(mean)
+    of_mean = [len(mean)] if isinstance(mean, tuple | list) and len(mean) > 1 else []
     # not depthwise ones, which stand in blocks; a linear layer in front takes patches of 3 channels
     full = (m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups == 1)
-    first = next(full, None)
-    return first.in_channels if first else 3
+    # the first that is written down need not be the first that runs
+    of_first = [m.in_channels for m in islice(full, 1)]
+    return list(dict.fromkeys([*of_mean, *of_first, 3]))
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """What one picture gave: the output, and the last layer with weights of its own."""
+    """What a picture of so many channels gave: the output, and the last layer with weights."""
 
+    channels: int
     output: Any
     last_name: str
     last: nn.Module | None
@@ -126,7 +124,24 @@ class _Trial:
         return "norm" in type(self.last).__name__.lower()
 
 
-def _tried(module: nn.Module, shape: tuple[int, int, int], name: str) -> _Trial:
+def _tried(module: nn.Module, channels: Sequence[int], size: tuple[int, int], name: str) -> _Trial:
+    """Runs the model on as many channels as it takes; raises ModelError of the first number."""
+    failed = []
+    for number in channels:
+        try:
+            return _run(module, number, size)
+        except CamvizError:
+            raise
+        except Exception as error:  # the user's code raises what it will
+            failed.append(error)
+    shape = "x".join(map(str, (channels[0], *size)))
+    raise ModelError(
+        f"{name!r} does not run on a {shape} input (--img-size names another size, and N "
+        f"numbers for --mean mean N channels). {where(failed[0], name)}."
+    ) from failed[0]
+
+
+def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> _Trial:
     last: list[tuple[str, nn.Module | None]] = [("", None)]
 
     def note(layer_name: str, layer: nn.Module, *_: object) -> None:
@@ -139,16 +154,9 @@ def _tried(module: nn.Module, shape: tuple[int, int, int], name: str) -> _Trial:
             if layer_name and next(layer.parameters(False), None) is not None:
                 hook = layer.register_forward_hook(partial(note, layer_name))
                 stack.callback(hook.remove)
-        try:
-            with torch.no_grad(), left_as_found(module):
-                output = module(torch.zeros(1, *shape, dtype=like.dtype))
-        except Exception as error:
-            size = "x".join(map(str, shape))
-            raise ModelError(
-                f"{name!r} does not run on a {size} input (--img-size names another size, and N "
-                f"numbers for --mean mean N channels). {where(error, name)}."
-            ) from error
-    return _Trial(output, *last[0])
+        with torch.no_grad(), left_as_found(module):
+            output = module(torch.zeros(1, channels, *size, dtype=like.dtype))
+    return _Trial(channels, output, *last[0])
 
 
 def _num_classes(trial: _Trial, request: Request) -> int:
@@ -164,10 +172,12 @@ def _num_classes(trial: _Trial, request: Request) -> int:
 
 
 def _assumed_preprocessing(request: Request) -> tuple[str, ...]:
-    missing = [key for key in ("mean", "std") if key not in request.preprocessing]
-    options = " and ".join(f"--{key}" for key in missing)
-    told = f"preprocessing: ImageNet's {' and '.join(missing)} assumed; {options} would change it"
-    return (told,) if missing else ()
+    moments = [key for key in ("mean", "std") if key not in request.preprocessing]
+    assumed = {f"--{key}": f"ImageNet's {' and '.join(moments)}" for key in moments}
+    if request.img_size is None:
+        assumed = {"--img-size": f"{SIZE[0]}x{SIZE[1]} pixels", **assumed}
+    what = " and ".join(dict.fromkeys(assumed.values()))
+    return (f"preprocessing: {what} assumed; change it with {', '.join(assumed)}",) if what else ()
 
 
 def _no_logits(trial: _Trial, request: Request) -> tuple[str, ...]:
@@ -175,8 +185,11 @@ def _no_logits(trial: _Trial, request: Request) -> tuple[str, ...]:
         return ()
     if not trial.width:
         is_tensor = isinstance(trial.output, Tensor)
-        given = list(trial.output.shape) if is_tensor else f"a {type(trial.output).__name__}"
-        return (f"{request.name!r} gives {given} in place of logits [b n]: it has no classes",)
+        given = list(trial.output.shape) if is_tensor else described(trial.output)
+        way_on = "" if is_tensor else "; --output-key says which part of it the logits are"
+        return (
+            f"{request.name!r} gives {given} in place of logits [b n]: it has no classes{way_on}",
+        )
     if request.num_classes is None and trial.ends_in_a_norm:
         return (
             f"{request.name!r} ends in a {type(trial.last).__name__}: its {trial.width} outputs "

@@ -143,6 +143,8 @@ def _arguments(request: Request, config: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(request.model_kwargs)
     if request.num_classes is not None:
         arguments["num_classes"] = request.num_classes
+    if request.in_chans is not None:
+        arguments["in_chans"] = request.in_chans
     free = any(arguments.get(key) == value for key, value in ANY_SIZE.items())
     if request.img_size is not None and config.get("fixed_input_size") and not free:
         arguments["img_size"] = request.img_size
@@ -174,7 +176,7 @@ def _listed(names: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def _preprocessing(module: nn.Module, request: Request) -> Preprocessing:
     config = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
-    channels = request.model_kwargs.get("in_chans", config["input_size"][0])
+    channels = request.in_chans or config["input_size"][0]
     size = request.img_size or tuple(config["input_size"][1:])
     return Preprocessing(
         size=size,

@@ -44,7 +44,7 @@ def build(request: Request) -> Built:
     name, weights = _chosen(request.name)
     if request.num_classes is not None and request.num_classes < 1:
         raise ModelError(f"torchvision's {name} needs at least one class.")
-    channels = _channels(request)
+    channels = request.in_chans or 3
     arguments = _arguments(name, request, weights)
     # fetched first, so that torchvision finds it in the cache
     file = url_file(request.name, weights.url) if request.pretrained else None
@@ -86,13 +86,6 @@ def _chosen(given: str) -> tuple[str, Any]:
             return name, weights
     tags = [weights.name for weights in known]
     raise UnknownName("weights", tag, tags, f"torchvision's {name} has {', '.join(tags)}.")
-
-
-def _channels(request: Request) -> int:
-    channels = request.model_kwargs.get("in_chans", 3)
-    if not isinstance(channels, int) or channels < 1:
-        raise ModelError(f"in_chans is a whole number from 1, not {channels!r}.")
-    return channels
 
 
 def _module(name: str, request: Request, weights: Any, arguments: Mapping[str, Any]) -> nn.Module:

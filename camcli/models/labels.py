@@ -12,12 +12,16 @@ from camcli.errors import ConfigError, UnknownName, UsageError
 
 Labels = tuple[str, ...]
 
+NO_YES = ("no", "yes")
+
 
 def labels_for(own: Labels | None, num_classes: int, class_map: Path | None) -> Labels | None:
     """Returns a class map's names, else the model's own, or None where their number does not fit.
 
-    Raises ConfigError for a class map that cannot be used.
+    A single logit is a no and a yes.  Raises ConfigError for a class map that cannot be used.
     """
+    if num_classes == 1:
+        own, num_classes = NO_YES, 2
     if class_map is not None:
         return read_class_map(class_map, num_classes)
     return own if own is not None and len(own) == num_classes else None

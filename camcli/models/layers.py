@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.errors import LayerError, ModelError, UnknownName
+from camcli.errors import CamvizError, LayerError, ModelError, UnknownName
 from camcli.models.families import why_never_default
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
 from camcli.models.order import in_order
+from camcli.models.output import described
 from camcli.models.state import left_as_found, recordable, unwrapped, watchable
 
 SEED = 0
@@ -60,11 +61,15 @@ class LayerFacts:
 
 @dataclass(frozen=True)
 class Survey:
-    """All layers in the order of `named_modules()`, the default target, and the input's (H, W)."""
+    """All layers in the order of `named_modules()`, the default target, and the input's (H, W).
+
+    `problem` says why no dependence could be measured, and so no default found.
+    """
 
     layers: tuple[LayerFacts, ...]
     default: TargetLayer | None
     input_size: tuple[int, int]
+    problem: str = ""
 
 
 def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
@@ -126,6 +131,11 @@ def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Targ
             f"No layer of this {kind} puts out a grid larger than 1x1 for a {size}"
             " input, so there is no place that a map could show."
         )
+    if found.problem:
+        raise LayerError(
+            f"No layer of this {kind} can be chosen by measuring: {found.problem}. Name one with"
+            f" --target-layers, such as {grids[-1]!r}. {ALL_LAYERS}"
+        )
     raise LayerError(
         f"{len(grids)} layers of this {kind} put out a grid for a {size} input,"
         f" but the score depends on none of them everywhere. Name one with --target-layers, such"
@@ -142,12 +152,12 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     """
     module = watchable(module)
     input_size = inputs_shape[1:]
-    observed = _Observed(input_size)
-    _probe(module, inputs_shape, observed)
+    observed = Observed(input_size)
+    probing_pass(module, inputs_shape, observed)
     layers = tuple(
         _facts(module, name, layer, observed) for name, layer in module.named_modules() if name
     )
-    return Survey(layers, _default(module, observed), input_size)
+    return Survey(layers, _default(module, observed), input_size, observed.problem)
 
 
 @dataclass
@@ -171,7 +181,7 @@ class _Output:
 
 
 @dataclass
-class _Observed:
+class Observed:
     """What hooks saw: last outputs in order of completion, and the classifier."""
 
     input_size: tuple[int, int]
@@ -181,6 +191,7 @@ class _Observed:
     weighted: tuple[str, nn.Module, Tensor] | None = None
     classifier: str | None = None
     latest: tuple[Tensor, int, _Output] | None = None
+    problem: str = ""
 
     def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Notes a call and returns what goes on; a forward hook once the name is bound."""
@@ -223,7 +234,8 @@ def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:
     return isinstance(layer, nn.Linear) and layer.out_features == width
 
 
-def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Observed) -> None:
+def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed: Observed) -> None:
+    """Runs noise (channels, H, W) forward and back, and notes what every layer puts out."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     # drawn on the CPU, so that every device sees the same noise
     generator = torch.Generator().manual_seed(SEED)
@@ -241,20 +253,32 @@ def _probe(module: nn.Module, inputs_shape: tuple[int, int, int], observed: _Obs
             (t.float() * torch.randn(t.shape, generator=generator).to(t.device)).sum()
             for t in scored
         )
-        if isinstance(score, Tensor) and score.requires_grad:
+        if not torch.as_tensor(score).isfinite():
+            observed.problem = (
+                "its output is not finite (NaN weights, or half precision overflowed)"
+            )
+        elif isinstance(score, Tensor) and score.requires_grad:
             _follow(score, inputs)
+        else:
+            observed.problem = "no gradient comes back from its output (no_grad, detach, integers)"
 
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     try:
-        output = tensor_in(recordable(module)(inputs))
+        output = recordable(module)(inputs)
+    except CamvizError:
+        raise
     except Exception as error:
         size = "x".join(map(str, inputs.shape[1:]))
         message = f"The model does not run on a {size} input: {type(error).__name__}: {error}"
         raise ModelError(message) from error
-    if output is None:
-        raise ModelError("The model returned no tensor of logits.")
-    return output
+    logits = tensor_in(output)
+    if logits is None:
+        raise ModelError(
+            f"The model returned {described(output)}, and no tensor of logits: --output-key (in "
+            "Python output_key) says which part of it they are."
+        )
+    return logits
 
 
 def _follow(score: Tensor, inputs: Tensor) -> None:
@@ -277,7 +301,7 @@ def _hooked(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
         yield
 
 
-def _facts(module: nn.Module, name: str, layer: nn.Module, observed: _Observed) -> LayerFacts:
+def _facts(module: nn.Module, name: str, layer: nn.Module, observed: Observed) -> LayerFacts:
     output = observed.outputs.get(name)
     layout = output.layout if output else None
     return LayerFacts(
@@ -291,14 +315,14 @@ def _facts(module: nn.Module, name: str, layer: nn.Module, observed: _Observed) 
     )
 
 
-def _default(module: nn.Module, observed: _Observed) -> TargetLayer | None:
+def _default(module: nn.Module, observed: Observed) -> TargetLayer | None:
     """Chooses the last layer in front of the classifier with a grid that the score depends on."""
     in_front = takewhile(lambda item: item[0] != observed.classifier, observed.outputs.items())
     passed_over = ""
     for name, output in reversed(list(in_front)):
         if not output.layout or not output.depends:
             continue
-        if why_not := why_never_default(name, _classes(module, name)):
+        if why_not := why_never_default(name, classes_around(module, name)):
             passed_over = passed_over or f" ({name} behind it {why_not})"
             continue
         h, w = output.layout.grid
@@ -309,7 +333,7 @@ def _default(module: nn.Module, observed: _Observed) -> TargetLayer | None:
     return None
 
 
-def _classes(module: nn.Module, name: str) -> list[str]:
+def classes_around(module: nn.Module, name: str) -> list[str]:
     """Returns the class names of a layer and of all around it but the model, outermost first."""
     parts = name.split(".")
     around = (".".join(parts[: end + 1]) for end in range(len(parts)))

@@ -187,7 +187,7 @@ def _said(shape: tuple[int, ...], input_size: Size, vit_like: bool | None) -> La
         case 4, False:
             return Layout("nchw", (shape[2], shape[3]))
         case 3, True:
-            return _best_reading("tokens", shape[1], input_size)[0]
+            return tokens_of(shape[1], input_size)
         case _:
             return measure(shape, input_size)
 
@@ -218,6 +218,11 @@ def _arithmetic(layer: str, n: int, extra: int, input_size: Size) -> str:
         f"{layer!r} puts out {n} tokens; {n} - {extra} extra = {n - extra}, which is no grid for"
         f" a {_sides(input_size)} input{nearest}."
     )
+
+
+def tokens_of(n: int, input_size: Size) -> Layout | None:
+    """Reads n tokens as few extra ones and a grid that fits the input's size (H, W), or None."""
+    return _best_reading("tokens", n, input_size)[0]
 
 
 def _measure_maps(shape: tuple[int, ...], input_size: Size) -> Layout | None:

@@ -20,6 +20,7 @@ from camcli.models import embedded, fitting
 from camcli.models.checkpoint import Checkpoint, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
+from camcli.models.output import OutputKey
 from camcli.models.preprocessing import changed
 from camcli.models.request import Built, Request, channels_warning, new_head_warning
 from camcli.models.trained import Settings, as_trained
@@ -28,12 +29,14 @@ from camcli.records import Fit, Preprocessing
 
 Origin = Literal["embedded", "python", "timm", "torchvision"]
 
-# asked in this order for a name without a prefix; imported when asked, for seconds are at stake
-LIBRARIES: Mapping[Origin, str] = {
+# imported when asked, for seconds are at stake
+BUILDERS: Mapping[Origin, str] = {
     "python": "camcli.models.from_python",
     "timm": "camcli.models.from_timm",
     "torchvision": "camcli.models.from_torchvision",
 }
+# asked in this order for a name without a prefix
+LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
 TIMM_SCHEMES = ("hf-hub:", "local-dir:")
 
 
@@ -41,7 +44,8 @@ TIMM_SCHEMES = ("hf-hub:", "local-dir:")
 class Classifier:
     """A model in evaluation mode on its device, and all that is known about it.
 
-    [b in_chans H W] -> logits [b num_classes]; no classes at all if it has no head.
+    [b in_chans H W] -> logits [b num_classes], or something that holds them under `output_key`; no
+    classes at all if it has no head.
     """
 
     module: nn.Module
@@ -53,6 +57,12 @@ class Classifier:
     num_classes: int
     in_chans: int = 3
     warnings: tuple[str, ...] = ()
+    output_key: OutputKey | None = None
+
+    @property
+    def num_categories(self) -> int:
+        """How many classes can be explained: a single logit is a no (0) and a yes (1)."""
+        return 2 if self.num_classes == 1 else self.num_classes
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +83,7 @@ def load_model(
     device: str | torch.device = "auto",
     fit: Fit | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    output_key: OutputKey | None = None,
 ) -> Classifier:
     """Loads the embedded model, any classifier of timm or torchvision, or one of the user's own.
 
@@ -86,23 +97,27 @@ def load_model(
     saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
     name = _named(name, saved)
     origin, plain_name = find_model(name)
-    settings = saved.settings_for(plain_name) if saved else Settings()
+    if output_key is not None and origin != "python":
+        raise ModelError(
+            f"{plain_name!r} returns logits and nothing else: leave --output-key out, which is for "
+            "models of your own."
+        )
+    # training scripts note arguments of the libraries' constructors, not of the user's function
+    noted = saved if origin != "python" else None
+    settings = noted.settings_for(plain_name) if noted else Settings()
     kwargs = {**settings.model_kwargs, **(model_kwargs or {})}
     request = replace(
         _request(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
         preprocessing=preprocessing or {},
+        output_key=output_key,
     )
-    # the user's own function gives the weights that it wants, and has run at its size
-    of_library = origin != "python"
     with _undisturbed():
         if saved:
             origin, built = _with_checkpoint(_homes(origin, name, request), request, saved, strict)
         else:
-            built = _build(origin, request)
-            if of_library and not pretrained:
-                warning = f"{plain_name!r} has random weights: its maps mean nothing."
-                built = replace(built, warnings=(warning,))
-        if of_library and request.img_size is not None:
+            built = _as_asked(origin, request)
+        # the user's own code has run at its size
+        if origin != "python" and request.img_size is not None:
             _check_size(built, request)
         module = _ready(built.module, place)
     class_file = Path(class_map) if class_map is not None else None
@@ -116,6 +131,7 @@ def load_model(
         num_classes=built.num_classes,
         in_chans=built.in_chans,
         warnings=(*built.warnings, *channels_warning(built.in_chans)),
+        output_key=output_key,
     )
 
 
@@ -149,11 +165,11 @@ def find_model(name: str) -> tuple[Origin, str]:
     if is_code(name):
         return "python", name
     prefix, _, rest = name.partition("/")
-    chosen = {origin: module for origin, module in LIBRARIES.items() if origin == prefix}
+    chosen = [origin for origin in LIBRARIES if origin == prefix]
     plain_name = rest if chosen else name
     known: list[str] = [] if chosen else [embedded.NAME]
-    for origin, module in (chosen or LIBRARIES).items():
-        library = importlib.import_module(module)
+    for origin in chosen or LIBRARIES:
+        library = importlib.import_module(BUILDERS[origin])
         if library.knows(plain_name):
             return origin, plain_name
         known += library.names()
@@ -161,6 +177,8 @@ def find_model(name: str) -> tuple[Origin, str]:
     hint = f"It is not {where}. Without --model the embedded classifier is used."
     if Path(name).expanduser().is_file():
         hint = "A file of weights goes to --checkpoint."
+    elif ":" in name:
+        hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."
     raise UnknownName("model", plain_name, known, hint)
 
 
@@ -220,9 +238,18 @@ def _size(given: Any) -> tuple[int, int] | None:
 def _build(origin: Origin, request: Request) -> Built:
     if origin == "embedded":
         return _build_embedded(request)
-    library: ModuleType = importlib.import_module(LIBRARIES[origin])
-    built: Built = library.build(request)
+    builder: ModuleType = importlib.import_module(BUILDERS[origin])
+    built: Built = builder.build(request)
     return built
+
+
+def _as_asked(origin: Origin, request: Request) -> Built:
+    """Builds a model with its library's weights, or with random ones and a warning of them."""
+    built = _build(origin, request)
+    if origin == "python" or request.pretrained:
+        return built
+    warning = f"{request.name!r} has random weights: its maps mean nothing."
+    return replace(built, warnings=(warning,))
 
 
 def _build_embedded(request: Request) -> Built:
@@ -267,7 +294,7 @@ def _homes(origin: Origin, name: str, request: Request) -> Iterator[Origin]:
     yield origin
     # with a library before the name, a tag behind it or arguments, timm's is meant
     plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
-    torchvision = importlib.import_module(LIBRARIES["torchvision"])
+    torchvision = importlib.import_module(BUILDERS["torchvision"])
     if origin == "timm" and plain and torchvision.knows(name):
         yield "torchvision"
 

@@ -57,8 +57,13 @@ def _channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Prepr
         or (key == "std" and min(given) <= 0)
     ):
         sign = "positive " if key == "std" else ""
-        takes = " or ".join(map(str, counts))
-        raise ConfigError(f"{key} takes {takes} {sign}numbers, not {value!r}.")
+        numbers = "number" if counts == [1] else "numbers"
+        takes = f"{' or '.join(map(str, counts))} {sign}{numbers}"
+        raise ConfigError(f"{key} takes {takes} for this model's input, not {value!r}.")
+    if key == "mean" and max(given) > 1:
+        raise ConfigError(
+            f"mean is of colours from 0 to 1, not {value!r}: divide mean and std by 255."
+        )
     values = per_channel(given, channels)
     if key == "mean":
         return replace(preprocessing, mean=values)

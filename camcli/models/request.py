@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from camcli.errors import ModelError, reason
+from camcli.models.output import OutputKey
 from camcli.records import Preprocessing
 
 Weights = dict[str, Tensor]
@@ -19,7 +20,8 @@ Weights = dict[str, Tensor]
 class Request:
     """A model by its name within a library, and what the user says about it.
 
-    `img_size` is (height, width); `preprocessing` is what overrules the model's own.
+    `img_size` is (height, width); `preprocessing` is what overrules the model's own; `output_key`
+    names the logits in what the user's own code returns.
     """
 
     name: str
@@ -28,6 +30,17 @@ class Request:
     img_size: tuple[int, int] | None = None
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    output_key: OutputKey | None = None
+
+    @property
+    def in_chans(self) -> int | None:
+        """The number of input channels that is asked for; raises ModelError for none."""
+        if "in_chans" not in self.model_kwargs:
+            return None
+        channels = self.model_kwargs["in_chans"]
+        if not isinstance(channels, int) or channels < 1:
+            raise ModelError(f"in_chans is a whole number from 1, not {channels!r}.")
+        return channels
 
 
 @dataclass(frozen=True)

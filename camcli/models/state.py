@@ -70,7 +70,7 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
     learning = [p for p in parameters if p.requires_grad and not p.is_inference()]
     devices = {p.device for p in parameters if p.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)), _as_written(), _switched_off(layers):
+    with torch.random.fork_rng(list(devices)), _as_written(), switched_off(layers, SWITCHES):
         try:
             # setting attributes of modules is slow, and most are in evaluation mode already
             if any(training.values()):
@@ -97,9 +97,10 @@ def _as_written() -> Iterator[None]:
 
 
 @contextmanager
-def _switched_off(layers: Iterable[nn.Module]) -> Iterator[None]:
+def switched_off(layers: Iterable[nn.Module], names: Iterable[str]) -> Iterator[None]:
+    """Sets the named attributes to False where they are on, and puts them back afterwards."""
     states = [vars(layer) for layer in layers]
-    on = [(state, name, state[name]) for state in states for name in SWITCHES if state.get(name)]
+    on = [(state, name, state[name]) for state in states for name in names if state.get(name)]
     try:
         for state, name, _ in on:
             state[name] = False

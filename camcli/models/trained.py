@@ -62,7 +62,7 @@ def settings(content: Mapping[Any, Any]) -> Settings:
     }
     return Settings(
         {k: v for k, v in kwargs.items() if v is not None and k not in NOT_THE_NETWORKS},
-        {key: args[key] for key in PREPROCESSING if args.get(key)},
+        {key: args[key] for key in PREPROCESSING if args.get(key) is not None},
     )
 
 
@@ -82,7 +82,7 @@ def _arguments(place: object) -> Mapping[Any, Any]:
 
 
 def _input_size(args: Mapping[Any, Any]) -> tuple[int, ...] | None:
-    size = args.get("input_size") or args.get("img_size")
+    size = args.get("img_size") if args.get("input_size") is None else args["input_size"]
     edges = tuple(size)[-2:] if isinstance(size, list | tuple) else (size, size)
     if len(edges) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in edges):
         return None

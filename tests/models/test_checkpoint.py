@@ -230,7 +230,7 @@ def test_files_that_are_not_there_or_folders(tmp_path: Path) -> None:
     [
         (torch.zeros(2), "holds a tensor"),
         ([torch.zeros(2)], "holds a list"),
-        ({}, "no weights, only nothing"),
+        ({}, "holds no weights\\. Save"),
         ({"epoch": 3, "optimizer": {"state": {}}}, "no weights, only 'epoch', 'optimizer'"),
     ],
 )

@@ -424,6 +424,18 @@ def test_shards_that_are_missing_are_named(tmp_path: Path, resnet: Trained) -> N
         load(tmp_path)
 
 
+@pytest.mark.parametrize("shard", ["model.safetensors.index.json", "..", ".", "a/..", "/"])
+def test_shards_are_files_of_the_folder(tmp_path: Path, resnet: Trained, shard: str) -> None:
+    # the folder above has weights that nobody named
+    save_file(weights_of(resnet.model), tmp_path / "model.safetensors")
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    index = {"weight_map": {"fc.weight": shard}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"names .*, which is no file of weights"):
+        load(folder)
+
+
 def test_weights_in_the_place_of_a_name(tmp_path: Path, resnet: Trained) -> None:
     file = written(tmp_path, weights_of(resnet.model))
     with pytest.raises(UnknownName, match=r"A file of weights goes to --checkpoint\."):
@@ -513,7 +525,15 @@ def test_timms_training_arguments_build_the_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [{"interpolation": "random"}, {"mean": "x"}, {"img_size": "x"}, {"crop_pct": 7}]
+    "args",
+    [
+        {"interpolation": "random"},
+        {"mean": "x"},
+        {"mean": torch.ones(3), "std": [], "input_size": torch.ones(3)},
+        {"mean": [124.0, 116.0, 104.0]},
+        {"img_size": "x"},
+        {"crop_pct": 7},
+    ],
 )
 def test_arguments_that_cannot_be_used_are_left(
     tmp_path: Path, resnet: Trained, args: dict[str, Any]
@@ -627,10 +647,11 @@ def test_torchvisions_inception_takes_other_channels() -> None:
     assert logits(classifier.module, 96, 96, 1).shape == (2, 2)
 
 
-@pytest.mark.parametrize("channels", [0, 2.5, "3"])
-def test_channels_that_are_none(channels: Any) -> None:
-    with pytest.raises(ModelError, match="in_chans"):
-        load_model("torchvision/resnet18", pretrained=False, model_kwargs={"in_chans": channels})
+@pytest.mark.parametrize("name", ["torchvision/resnet18", ARCH])
+@pytest.mark.parametrize("channels", [0, -1, 2.5, "3"])
+def test_channels_that_are_none(name: str, channels: Any) -> None:
+    with pytest.raises(ModelError, match="in_chans is a whole number from 1"):
+        load_model(name, pretrained=False, model_kwargs={"in_chans": channels})
 
 
 def test_channels_that_were_asked_for_are_kept(tmp_path: Path) -> None:

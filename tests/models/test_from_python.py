@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from camcli.errors import ModelError, UnknownName
+from camcli.errors import ConfigError, ModelError, UnknownName
 from camcli.models.load import Classifier, find_model, load_model
 from camcli.models.user_code import is_code
 from tests.networks import noise
@@ -76,6 +76,18 @@ def anything(**options):
 
 def gray():
     return Net(channels=1)
+
+def six():
+    return Net(channels=6)
+
+class HeadFirst(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(8, 5, 1)
+        self.stage = stage(3, 8)
+
+    def forward(self, x):
+        return self.head(self.stage(x)).mean((2, 3))
 
 def infrared():
     return Patches(channels=4)
@@ -250,13 +262,20 @@ def test_assumed_preprocessing_is_said() -> None:
     plain = load()
     assert plain.preprocessing.mean == (0.485, 0.456, 0.406)
     assert plain.warnings == (
-        "preprocessing: ImageNet's mean and std assumed; --mean and --std would change it",
+        "preprocessing: ImageNet's mean and std assumed; change it with --mean, --std",
+    )
+    (unsized,) = load(img_size=None).warnings
+    assert (
+        "224x224 pixels and ImageNet's mean and std assumed; change it with --img-size, --mean,"
+        in unsized
     )
     given = load(preprocessing={"mean": 0.5, "std": [0.1, 0.2, 0.3]})
     assert (given.preprocessing.mean, given.preprocessing.std) == ((0.5,) * 3, (0.1, 0.2, 0.3))
     assert given.warnings == ()
+    (size,) = load(preprocessing={"mean": 0.5, "std": 0.5}, img_size=None).warnings
+    assert size == "preprocessing: 224x224 pixels assumed; change it with --img-size"
     (warning,) = load(preprocessing={"mean": 0.5}).warnings
-    assert "ImageNet's std assumed; --std" in warning
+    assert "ImageNet's std assumed; change it with --std" in warning
 
 
 def test_channels_are_those_of_the_first_convolution_or_of_the_mean() -> None:
@@ -268,6 +287,17 @@ def test_channels_are_those_of_the_first_convolution_or_of_the_mean() -> None:
         load("nets.py:infrared")
 
 
+def test_channels_that_do_not_run_are_not_those_of_the_model() -> None:
+    assert load("nets.py:HeadFirst").in_chans == 3
+    # three numbers for six channels are meant twice
+    six = load("nets.py:six", preprocessing={"mean": (0.1, 0.2, 0.3), "std": 0.5})
+    assert (six.in_chans, six.preprocessing.mean) == (6, (0.1, 0.2, 0.3) * 2)
+    with pytest.raises(ConfigError, match="mean takes 1 or 3 numbers for this model's input"):
+        load(preprocessing={"mean": (0.1, 0.2)})
+    with pytest.raises(ConfigError, match="std takes 1 positive number for"):
+        load("nets.py:gray", preprocessing={"std": (0.1, 0.2, 0.3)})
+
+
 # classes
 
 
@@ -276,7 +306,7 @@ def test_channels_are_those_of_the_first_convolution_or_of_the_mean() -> None:
     [
         ("maps", r"gives [1, 8, 12, 12] in place of logits"),
         ("tokens", r"gives [1, 144, 8] in place of logits"),
-        ("pair", "gives a tuple in place of logits"),
+        ("pair", "gives a tuple with 0: [1, 8], 1: [1, 8, 12, 12] in place of logits"),
     ],
 )
 def test_an_output_that_is_no_logits_has_no_classes(kind: str, told: str) -> None:
@@ -290,6 +320,7 @@ def test_an_output_that_is_no_logits_has_no_classes(kind: str, told: str) -> Non
 def test_one_number_a_picture_is_one_class() -> None:
     classifier = load("nets.py:single")
     assert (classifier.num_classes, logits(classifier).shape) == (1, (2,))
+    assert (classifier.num_categories, classifier.labels) == (2, ("no", "yes"))
 
 
 def test_what_ends_in_a_norm_has_features() -> None:
@@ -324,6 +355,12 @@ def test_a_checkpoint_tells_its_number_of_classes(there: Path) -> None:
         load("nets.py:plain", checkpoint=there / "a.pth")
 
 
+def test_training_arguments_of_an_architecture_of_that_name_are_left(there: Path) -> None:
+    args = {"model": "nets", "crop_pct": 0.9, "mean": [0.1] * 3, "gp": "avg", "img_size": 32}
+    torch.save({"state_dict": load().module.state_dict(), "args": args}, there / "a.pth")
+    assert load(checkpoint=there / "a.pth").preprocessing == load().preprocessing
+
+
 def test_a_checkpoint_names_no_code_that_would_run(there: Path) -> None:
     (there / "evil.py").write_text("open('ran', 'w')\ndef f(): ...\n")
     state = load_model(device="cpu").module.state_dict()
@@ -337,6 +374,7 @@ def test_a_checkpoint_names_no_code_that_would_run(there: Path) -> None:
 
 WRONG: dict[str, tuple[str, type[Exception], str]] = {
     "gone": ("gone.py:net", UnknownName, "Unknown file 'gone.py'"),
+    "no dots": ("./nets:net", UnknownName, r"Unknown model .* or package\.module:FUNCTION\."),
     "misspelt": ("netz.py:net", UnknownName, r"Unknown file 'netz\.py'\. Closest: 'nets\.py'"),
     "folder": ("package.py:net", UnknownName, "Unknown file"),
     "no function": ("nets.py", ModelError, "'nets.py' names no function .* FILE.py:FUNCTION"),

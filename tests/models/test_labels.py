@@ -33,6 +33,13 @@ def test_a_category_is_found_by_index_name_synonym_or_prefix(text: str, index: i
     assert find_category(text, ANIMALS, len(ANIMALS)) == index
 
 
+def test_a_single_logit_is_named_no_and_yes(tmp_path: Path) -> None:
+    assert labels_for(None, 1, None) == ("no", "yes")
+    assert labels_for(None, 1, class_map(tmp_path, "dog\ncat\n")) == ("dog", "cat")
+    with pytest.raises(ConfigError, match="names 1 classes, and the model has 2"):
+        labels_for(None, 1, class_map(tmp_path, "cat\n"))
+
+
 def test_an_unknown_category_offers_the_closest() -> None:
     with pytest.raises(UnknownName, match="'lionfish'"):
         find_category("lyonfish", ANIMALS, len(ANIMALS))

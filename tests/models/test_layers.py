@@ -243,6 +243,23 @@ def test_no_grid_at_all() -> None:
         default_layer(module, (3, 4, 4))
 
 
+class Silent(nn.Sequential):
+    """Its output carries no gradient."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
+
+
+def test_why_nothing_could_be_measured() -> None:
+    parts = [nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    with pytest.raises(LayerError, match=r"by measuring: no gradient comes back .* such as '0'"):
+        default_layer(Silent(*parts), (3, 8, 8))
+    nn.init.constant_(parts[0].weight, torch.nan)
+    with pytest.raises(LayerError, match=r"by measuring: its output is not finite .* such as '0'"):
+        default_layer(nn.Sequential(*parts), (3, 8, 8))
+
+
 def test_a_model_that_does_not_run_is_named() -> None:
     with pytest.raises(ModelError, match=r"does not run on a 3x96x96 input: .*96.*64"):
         survey(SMALL_VIT()(), (3, 96, 96))

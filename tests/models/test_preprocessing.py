@@ -46,6 +46,7 @@ def test_changes_are_applied() -> None:
         ({"mean": "a"}, ConfigError, "'a'"),
         ({"std": 0}, ConfigError, "positive"),
         ({"mean": float("nan")}, ConfigError, "nan"),
+        ({"mean": [123.7, 116.3, 103.5]}, ConfigError, "divide mean and std by 255"),
         ({"interpolation": "cubic"}, UnknownName, "'bicubic'"),
         ({"crop_pct": 0}, ConfigError, "crop_pct"),
     ],
