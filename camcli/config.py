@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -12,18 +12,20 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from camcli.errors import CamvizError, ConfigError, UnknownName
+from camcli.cards import CARDS
+from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
 from camcli.models.user_code import is_code
-from camcli.records import Fit, Fusion, Interpolation
-from camcli.registry import METHOD_TITLES, method_name
+from camcli.records import Fit, Fusion, Interpolation, TargetName
+from camcli.registry import method_name, options_for
 
 ENVIRONMENT = "CAMVIZ_"
 # variables that the command line reads itself
 OTHER_VARIABLES = frozenset({"CAMVIZ_CONFIG", "CAMVIZ_DEBUG", "CAMVIZ_QUIET", "CAMVIZ_JSON"})
-TABLES = frozenset({"preprocessing", "model_kwargs"})
+TABLES = frozenset({"preprocessing", "model_kwargs", "set"})
 PATHS = frozenset({"checkpoint", "class_map", "save_path"})
 ALIASES: Mapping[str, tuple[str, ...]] = {
-    name: ("preprocessing", name) for name in ("mean", "std", "fit")
+    **{name: ("preprocessing", name) for name in ("mean", "std", "fit")},
+    "max_channels": ("set", "max_channels"),
 }
 # a file may come from elsewhere; all else is said by who runs the command
 SAID_HERE = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
@@ -51,7 +53,7 @@ def _categories(value: object) -> object:
     # class names may hold commas, so only brackets make a list here; the labels decide the rest
     given = value if isinstance(value, list | tuple) else [value]
     several = [v for g in given for v in (_items(g) if str(g).lstrip().startswith("[") else [g])]
-    return [str(v) if isinstance(v, Integral) and not isinstance(v, bool) else v for v in several]
+    return [_as_text(value) for value in several]
 
 
 def _methods(value: object) -> tuple[str, ...]:
@@ -74,6 +76,15 @@ def _lower(value: object) -> object:
     return value.strip().lower() if isinstance(value, str) else value
 
 
+def _target(value: object) -> object:
+    lower = _lower(value)
+    return lower.replace("_", "-") if isinstance(lower, str) else value
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
+
+
 def _path(value: object) -> object:
     if value == "":
         raise ValueError("no name")  # Path("") would be the current folder
@@ -88,6 +99,7 @@ Size = Annotated[tuple[Count, Count], BeforeValidator(_size)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_items), Field(min_length=1)]
 File = Annotated[Path, BeforeValidator(_path)]
 Choice = BeforeValidator(_lower)
+Key = Annotated[str, BeforeValidator(_as_text), Field(min_length=1)]
 
 # the description of a field says which values it takes; error messages quote it
 NAME, FILE, SWITCH = "a name", "a file", "true or false"
@@ -122,6 +134,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     img_size: Size | None = Field(default=None, description=SIZE)
     model_kwargs: dict[str, Any] = Field(default={}, description="a table: name = value")
     class_map: File | None = Field(default=None, description=FILE)
+    output_key: Key | None = Field(default=None, description="a name or a position")
 
     target_layers: Names = Field(default=(), description="names of layers")
     layer_fusion: Annotated[Fusion, Choice] = Field(
@@ -137,6 +150,17 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         default=(), description="class indices or names"
     )
     top_k: Count | None = Field(default=None, description=WHOLE)
+    target: Annotated[TargetName | Callable[..., Any], BeforeValidator(_target)] = Field(
+        default="logit",
+        description="logit, probability, log-probability, rest, counterfactual or contrast",
+    )
+    contrast: Annotated[tuple[Category, ...], BeforeValidator(_categories)] = Field(
+        default=(), description="class indices or names"
+    )
+    contrast_strength: float = Field(
+        default=0.6, ge=0, allow_inf_nan=False, description="a number from 0"
+    )
+    set: dict[str, Any] = Field(default={}, description="a table: name = value")
     aug_smooth: bool = Field(default=False, description=SWITCH)
     eigen_smooth: bool = Field(default=False, description=SWITCH)
     seed: int = Field(default=0, ge=0, lt=2**63, description=NATURAL)
@@ -256,14 +280,16 @@ def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
 
 def _text_leaves(key: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
     """Gives what was typed for a key; only the values of `model_kwargs` have to guess a type."""
-    if key[0].replace("-", "_") != "model_kwargs":
+    table = key[0].replace("-", "_")
+    read = READ_AS.get(table)
+    if read is None:
         yield from _leaves(key, value)
     elif len(key) > 1:
-        yield from _leaves(key, literal_value(str(value)))
+        yield from _leaves(key, read(str(value)))
     else:
         for text in value if isinstance(value, list | tuple) else [value]:
-            name, literal = _key_and_text(str(text), "--model-kwargs")
-            yield (*key, *name), literal_value(literal)
+            name, literal = _key_and_text(str(text), f"--{table.replace('_', '-')}")
+            yield from _leaves((*key, *name), read(literal))
 
 
 def _leaves(key: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
@@ -284,7 +310,11 @@ def _key_and_text(text: str, option: str) -> tuple[tuple[str, ...], str]:
     return tuple(key.strip().split(".")), value.strip()
 
 
-EXAMPLES = {"--cfg-options": "preprocessing.fit=squash", "--model-kwargs": "drop_rate=0.1"}
+EXAMPLES = {
+    "--cfg-options": "preprocessing.fit=squash",
+    "--model-kwargs": "drop_rate=0.1",
+    "--set": "samples=8",
+}
 
 
 def literal_value(text: str) -> object:
@@ -303,6 +333,17 @@ def literal_value(text: str) -> object:
     if plain[:1] in BRACKETS and plain.endswith(BRACKETS[plain[0]]):
         return [literal_value(item) for item in plain[1:-1].split(",") if item.strip()]
     return plain
+
+
+def _text_or_none(text: str) -> str | None:
+    return None if text.strip().lower() in ("none", "null") else text
+
+
+# what becomes of a typed value below a table: a method's signature says what its options are
+READ_AS: Mapping[str, Callable[[str], object]] = {
+    "model_kwargs": literal_value,
+    "set": _text_or_none,
+}
 
 
 def _unquoted(text: str) -> str:
@@ -334,6 +375,7 @@ def _checked(given: Iterable[_Given]) -> Options:
     problems += _code_in_a_file(on_top)
     try:
         options = Options.model_validate(_nested(on_top.values()))
+        problems += _wrong_options(options.method, on_top.values())
     except ValidationError as error:
         problems += _problems(error, on_top)
     if len(problems) > 1:
@@ -352,6 +394,19 @@ def _code_in_a_file(on_top: Mapping[tuple[str, ...], _Given]) -> Iterator[Config
         )
 
 
+def _wrong_options(methods: Sequence[str], given: Iterable[_Given]) -> Iterator[ConfigError]:
+    """Holds what is set against the signatures of the methods that are asked for."""
+    items = [item for item in given if item.key[0] == "set"]
+    if items:
+        # torch is imported only where somebody asks for it
+        import camcli.methods  # noqa: F401  (fills the registry)
+    for item in items:
+        try:
+            options_for(methods, {".".join(item.key[1:]): item.value})
+        except UsageError as error:
+            yield ConfigError(f"{item.shown}: {error}")
+
+
 def _unknown_key(item: _Given) -> UnknownName | None:
     fields = _fields_below(item.key[:-1])
     if fields is None or item.key[-1] in fields:
@@ -367,7 +422,7 @@ def _fields_below(parents: tuple[str, ...]) -> Iterable[str] | None:
     """Returns the names that may follow, or None where any may."""
     if not parents:
         return Options.model_fields
-    if parents[0] == "model_kwargs":
+    if parents[0] in READ_AS:
         return None
     return PreprocessingOptions.model_fields if parents == ("preprocessing",) else ()
 
@@ -414,7 +469,7 @@ def _problem(item: _Given, cause: object) -> CamvizError:
     unknown = cause.args[0] if isinstance(cause, ValueError) and cause.args else None
     if isinstance(unknown, UnknownName):
         kind = "method" if item.where == "flags" else f"method in {item.shown}:"
-        return UnknownName(kind, unknown.given, METHOD_TITLES, "All: camviz methods")
+        return UnknownName(kind, unknown.given, CARDS, "All: camviz methods")
     name = "" if item.where == "flags" else f"{'.'.join(item.key)} "
     return ConfigError(f"{item.shown}: {name}takes {_field(item.key).description}.")
 

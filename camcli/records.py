@@ -6,9 +6,10 @@ pixels), H W the network's input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "squash", "pad"]
 Fusion = Literal["mean", "max", "product", "none"]
+TargetName = Literal[
+    "logit", "probability", "log-probability", "rest", "counterfactual", "contrast"
+]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
@@ -109,7 +113,12 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Record:
-    """One line of a run's results: a heatmap that was written, or a picture that failed."""
+    """One line of a run's results: a heatmap that was written, or a picture that failed.
+
+    `target` says which number of the class is explained, empty where the method asks no class;
+    `contrast` the classes that it was compared with; `options` the method's own where they are not
+    the defaults.
+    """
 
     source: str
     picture_size: tuple[int, int] | None = None
@@ -122,6 +131,11 @@ class Record:
     label: str = ""
     probability: float | None = None
     rank: int | None = None
+    target: str = ""
+    contrast: tuple[int, ...] = ()
+    contrast_labels: tuple[str, ...] = ()
+    contrast_strength: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     minimum: float | None = None
     maximum: float | None = None
     outputs: tuple[str, ...] = ()

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Flag, auto
+from math import isfinite
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
+from camcli.cards import CARDS
 from camcli.errors import UnknownName, UsageError
 
 
@@ -37,15 +40,34 @@ class Declaration:
 
 
 EVIDENCE: Mapping[str, Declaration] = {
+    "inputs": Declaration(Scope.BATCH, False, "what the network is given [b 3 H W]"),
     "recording": Declaration(Scope.BATCH, False, "what one forward pass left at the layers"),
     "logits": Declaration(Scope.BATCH, False, "the model's output [b n]"),
     "categories": Declaration(Scope.BATCH, False, "the classes that are explained [b k]"),
+    "references": Declaration(Scope.CATEGORY, False, "the classes of a contrast [b r], or None"),
+    "target": Declaration(Scope.CATEGORY, False, "how logits become the number explained"),
     "scores": Declaration(Scope.CATEGORY, False, "the number that is explained [b]"),
     "activations": Declaration(Scope.LAYER, False, "a target layer's output as maps [b c h w]"),
     "raw_gradients": Declaration(Scope.CATEGORY, True, "the score's gradients at every layer"),
     "gradients": Declaration(Scope.LAYER | Scope.CATEGORY, True, "the same as maps [b c h w]"),
     "class_weights": Declaration(
         Scope.LAYER | Scope.CATEGORY, True, "the score's gradient by the pooled features [b c]"
+    ),
+    "gradients_at": Declaration(
+        Scope.LAYER | Scope.CATEGORY, True, "the same gradients for other inputs"
+    ),
+    "unfused": Declaration(Scope.BATCH, True, "a pass that can be differentiated twice"),
+    "curvature": Declaration(
+        Scope.LAYER | Scope.CATEGORY, True, "the score's Hessian times the activations [b c h w]"
+    ),
+    "attended": Declaration(Scope.BATCH, False, "what a pass with readable attention left"),
+    "attention": Declaration(Scope.BATCH, False, "softmaxed, block by block, l x [b heads n n]"),
+    "attention_gradients": Declaration(Scope.CATEGORY, True, "the score's gradients by all of it"),
+    "readout": Declaration(Scope.BATCH, False, "which tokens the score is read off [n]"),
+    "places": Declaration(Scope.BATCH, False, "which token stands at each cell [h w]"),
+    "block_readings": Declaration(Scope.BATCH, True, "the logits read off each block's tokens"),
+    "block_gradients": Declaration(
+        Scope.CATEGORY, True, "each block's score's gradients by its attention, l x [b heads q n]"
     ),
     "tail": Declaration(Scope.LAYER, False, "whether what lies behind a layer runs by itself"),
     "score": Declaration(Scope.CATEGORY, False, "scores of altered inputs, in chunks"),
@@ -56,6 +78,15 @@ EVIDENCE: Mapping[str, Declaration] = {
 
 Gives = Literal["weighted activations", "map"]
 
+# what an option can be, in words
+KINDS: Mapping[type, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a word",
+}
+SPELLED = {"true": True, "false": False}
+
 
 @dataclass(frozen=True)
 class Option:
@@ -64,6 +95,27 @@ class Option:
     name: str
     type: type
     default: Any
+
+    def __str__(self) -> str:
+        """Its name, default and type, as a person sets it."""
+        shown = str(self.default).lower() if self.type is bool else repr(self.default)
+        return f"{self.name}={shown} ({KINDS[self.type]})"
+
+    def read(self, value: Any) -> Any:
+        """Returns a value of the option's type, which a text may spell; raises ValueError."""
+        text = isinstance(value, str)
+        if self.type is bool and text and value.lower() in SPELLED:
+            return SPELLED[value.lower()]
+        if self.type in (int, float) and text:
+            value = self.type(value)
+        number = not isinstance(value, bool) and self.type in (int, float)
+        if self.type is int and number and isinstance(value, Integral):
+            return int(value)
+        if self.type is float and number and isinstance(value, Real) and isfinite(value):
+            return float(value)
+        if self.type in (bool, str) and isinstance(value, self.type):
+            return value
+        raise ValueError(f"not {KINDS[self.type]}: {value!r}")
 
 
 @dataclass(frozen=True)
@@ -96,19 +148,6 @@ CONTEXT = ("probe", "layer", "slot")
 
 METHODS: dict[str, Method] = {}
 EVIDENCE_FUNCTIONS: dict[str, Evidence] = {}
-
-# what `--help` shows without importing torch; a test holds it against METHODS
-METHOD_TITLES: Mapping[str, str] = {
-    "gradcam": "gradients averaged over the map weight the channels",
-    "gradcam++": "positive gradients, weighted by their higher derivatives",
-    "xgradcam": "gradients weighted by the normalised activations",
-    "layercam": "positive gradients weight each place by itself",
-    "hirescam": "gradients weight each place by itself, signed",
-    "eigencam": "first principal component of the activations; no class",
-    "eigengradcam": "first principal component of gradient times activation",
-    "cam": "the linear head's own weights (pooling and one linear layer only)",
-    "randomcam": "random weights: the baseline every method must beat",
-}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -159,6 +198,11 @@ def depends_on_category(name: str) -> bool:
     return any(EVIDENCE[e].scope & Scope.CATEGORY for e in METHODS[name].evidence)
 
 
+def depends_on_layer(name: str) -> bool:
+    """Tells whether a method's map is another one at another layer."""
+    return any(EVIDENCE[e].scope & Scope.LAYER for e in METHODS[name].evidence)
+
+
 def spelling(name: str) -> str:
     """Reduces a name to what counts when names are compared: `Grad-CAM_plusplus` -> `gradcam++`."""
     plain = re.sub(r"[-_ ]", "", name.lower())
@@ -167,22 +211,82 @@ def spelling(name: str) -> str:
 
 def method_name(given: str) -> str:
     """Finds a method's registered name; raises UnknownName with the closest ones."""
-    for name in METHOD_TITLES:
+    for name in CARDS:
         if spelling(name) == spelling(given):
             return name
-    raise UnknownName("method", given, METHOD_TITLES, "All: camviz methods")
+    raise UnknownName("method", given, CARDS, "All: camviz methods")
 
 
 def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks options against a method's signature; raises UnknownName or UsageError."""
+    """Reads options by a method's signature; raises UnknownName or UsageError."""
     known = {option.name: option for option in METHODS[name].options}
+    read = {}
     for key, value in given.items():
         if key not in known:
-            raise UnknownName(f"option of {name}", key, known)
-        if not isinstance(value, known[key].type):
-            wanted = known[key].type.__name__
-            raise UsageError(f"Option {key!r} of {name} takes {wanted}, not {value!r}.")
-    return dict(given)
+            raise _unknown_option([name], key)
+        try:
+            read[key] = known[key].read(value)
+        except ValueError as error:
+            wanted = KINDS[known[key].type]
+            raise UsageError(f"Option {key!r} of {name} takes {wanted}, not {value!r}.") from error
+    return read
+
+
+def options_for(
+    methods: Sequence[str], given: Mapping[str, Any], seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Gives each method those options that it has; `method.name` is for one of them alone.
+
+    None stands for the default, the seed goes to all that draw.  Raises UnknownName for an option
+    that none of the methods has, and UsageError for a wrong value or a method that was not asked
+    for.
+    """
+    drawing = [m for m in methods if any(o.name == "seed" for o in METHODS[m].options)]
+    found: dict[str, dict[str, Any]] = {m: {"seed": seed} for m in drawing}
+    flat = {key: value for key, value in _flat(given) if value is not None}
+    # what is said of one method outweighs what is said of all
+    for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
+        owner, _, name = key.rpartition(".")
+        asked = [_asked_for(owner, key, methods)] if owner else methods
+        having = [m for m in asked if any(o.name == name for o in METHODS[m].options)]
+        if not having:
+            raise _unknown_option(asked, name)
+        for m in having:
+            found.setdefault(m, {}).update(checked_options(m, {name: value}))
+    return found
+
+
+def changed_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of a method's options that are not as in its signature."""
+    defaults = {option.name: option.default for option in METHODS[name].options}
+    return {key: value for key, value in given.items() if value != defaults[key]}
+
+
+def _flat(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", below) for name, below in _flat(value))
+        else:
+            yield key, value
+
+
+def _asked_for(owner: str, key: str, methods: Sequence[str]) -> str:
+    name = method_name(owner)
+    if name not in methods:
+        asked = ", ".join(methods)
+        raise UsageError(f"Option {key!r} is for {name}, and {asked} is what is asked for.")
+    return name
+
+
+def _unknown_option(methods: Sequence[str], name: str) -> UnknownName:
+    options = {m: METHODS[m].options for m in methods}
+    having = (f"{m} has {', '.join(map(str, o)) or 'no options'}" for m, o in options.items())
+    elsewhere = [m for m, found in METHODS.items() if name in (o.name for o in found.options)]
+    also = f" It is an option of {', '.join(elsewhere)}." if elsewhere else ""
+    known = [option.name for m in methods for option in options[m]]
+    return UnknownName(
+        f"option of {', '.join(methods)}", name, known, f"{'; '.join(having)}.{also}"
+    )
 
 
 def _parameters(

@@ -1,6 +1,7 @@
 """Small networks whose heatmaps can be worked out by hand."""
 
 import torch
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 
@@ -53,9 +54,32 @@ class Straight(Staged):
         return self.fc(self.pool(self.last(self.middle(self.stem(x)))).flatten(1))
 
 
+class Attending(Staged):
+    """The cells of its last stage are tokens, which two blocks and a class token attend to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.token = nn.Parameter(torch.randn(1, 1, 16))
+            self.blocks = nn.Sequential(Block(16, num_heads=2), Block(16, num_heads=2))
+            self.norm = nn.LayerNorm(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last(self.middle(self.stem(x))).flatten(2).mT
+        x = self.blocks(torch.cat([self.token.expand(len(x), -1, -1), x], 1))
+        return self.fc(self.norm(x)[:, 0])
+
+
+NEEDS: dict[str, type[Staged]] = {
+    "cam": Straight,
+    **dict.fromkeys(("rollout", "genericattention", "gradattention", "legrad"), Attending),
+}
+
+
 def network_for(method: str) -> Staged:
     """Returns a network on which the method is defined: `Staged` has a ReLU before its pooling."""
-    return Straight() if method == "cam" else Staged()
+    return NEEDS.get(method, Staged)()
 
 
 class Counting(Staged):

@@ -204,6 +204,11 @@ def test_the_environment_names_a_preset_and_flags_name_another(tmp_path: Path) -
         ("format", "gif"),
         ("save_map", "npz"),
         ("map_size", "big"),
+        ("target", "logits"),
+        ("contrast", ""),
+        ("contrast_strength", "-1"),
+        ("contrast_strength", "inf"),
+        ("output_key", ""),
         ("device", "gpu"),
         ("device", "cuda:"),
         ("pretrained", "maybe"),
@@ -366,3 +371,74 @@ def test_a_preset_names_no_code_to_run(tmp_path: Path) -> None:
         assert resolved(environ={"CAMVIZ_MODEL": code}, preset=preset).model == code
         assert config.from_keywords(model=code).model == code
         assert resolved({"model": "resnet50"}, preset=preset).model == "resnet50"
+
+
+def test_options_of_methods_by_flag_file_environment_and_keyword(tmp_path: Path) -> None:
+    preset = written(
+        tmp_path,
+        "method = ['smoothgradcam++', 'scorecam']\n"
+        "[set]\nsamples = 3\nsigma = 0.5\nscorecam.max_channels = 9\n",
+    )
+    method = ("smoothgradcam++", "scorecam")
+    assert resolved(preset=preset).set == {
+        "samples": 3, "sigma": 0.5, "scorecam": {"max_channels": 9}
+    }  # fmt: skip
+    options = resolved(
+        {"set": ["samples=4", "score-cam.max-channels=7"], "max_channels": "8"},
+        preset=preset,
+        cfg=["set.sigma=none"],
+        environ={"CAMVIZ_SET__SAMPLES": "5"},
+    )
+    assert options.method == method
+    assert options.set == {
+        "samples": "4",
+        "sigma": None,
+        "scorecam": {"max_channels": 9},
+        "score_cam": {"max_channels": "7"},
+        "max_channels": "8",
+    }
+    environ = {"CAMVIZ_MAX_CHANNELS": "5", "CAMVIZ_METHOD": "scorecam"}
+    assert resolved(environ=environ).set == {"max_channels": "5"}
+    assert config.from_keywords(method="scorecam", set={"scorecam.max_channels": 2}).set == {
+        "scorecam.max_channels": 2
+    }
+
+
+def test_a_wrong_option_of_a_method_names_where_it_stands(tmp_path: Path) -> None:
+    sample = "'samples' of smoothgradcam++ takes a whole number, not 'x'."
+    method = {"method": "smoothgradcam++"}
+    preset = written(tmp_path, "method = 'smoothgradcam++'\n[set]\nsamples = 'x'\n")
+    for shown, error in (
+        ("--set samples=x", resolved_with(flags={**method, "set": ["samples=x"]})),
+        ("--cfg-options set.samples=x", resolved_with(flags=method, cfg=["set.samples=x"])),
+        (
+            "CAMVIZ_SET__SAMPLES=x",
+            resolved_with(flags=method, environ={"CAMVIZ_SET__SAMPLES": "x"}),
+        ),
+        (f"{preset}: set.samples = 'x'", resolved_with(preset=preset)),
+    ):
+        assert isinstance(error, ConfigError)
+        assert str(error) == f"{shown}: Option {sample}"
+    told = str(resolved_with(flags={"max_channels": "3"}))
+    assert told.startswith("--max-channels 3: Unknown option of gradcam 'max_channels'.")
+    assert "takes key=value" in str(resolved_with(flags={"set": ["samples"]}))
+    assert "a table: name = value" in str(
+        resolved_with(preset=written(tmp_path, "set = 3", "three.toml"))
+    )
+    several = resolved_with(flags={**method, "set": ["samples=x", "sigmo=1"], "alpha": "2"})
+    assert "--alpha 2" in str(several)
+
+
+def test_targets_by_any_spelling_and_classes_like_those_of_target_category() -> None:
+    assert resolved({"target": "Log_Probability"}).target == "log-probability"
+    options = resolved({"contrast": ["tabby, tabby cat", "3"]}, cfg=["target=contrast"])
+    assert (options.target, options.contrast) == ("contrast", ("tabby, tabby cat", "3"))
+    assert config.from_keywords(contrast=[3, "cat"]).contrast == ("3", "cat")
+    assert config.from_keywords(target=len).target is len
+
+
+def test_an_output_key_is_a_name_or_a_position(tmp_path: Path) -> None:
+    preset = written(tmp_path, "output_key = 0\n")
+    assert resolved(preset=preset).output_key == "0"
+    assert resolved(preset=preset, cfg=["output_key=none"]).output_key is None
+    assert resolved({"output_key": "logits"}).output_key == "logits"

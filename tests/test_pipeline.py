@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -310,3 +310,114 @@ def test_a_bright_square_is_hot_where_it_is(tmp_path: Path, fit: str) -> None:
     assert abs(x + 0.5 - 170) < 1
     assert abs(y + 0.5 - 60) < 1
     assert record.outputs[0].endswith("square_gradcam_1-class_1.png")
+
+
+# what is explained of a class, and with which options
+
+
+def test_the_record_and_the_file_name_the_target(classifier: Classifier, tmp_path: Path) -> None:
+    names = {}
+    for target in ("logit", "rest", "contrast"):
+        (record,) = _run(classifier, [PHOTO], target=target, save_path=tmp_path)
+        assert record.target == target
+        names[target] = Path(record.outputs[0]).name
+    assert list(names.values()) == [
+        f"cat_and_coffee_gradcam{part}_99-espresso.jpg" for part in ("", "_rest", "_contrast")
+    ]
+    # the last one chose the three classes with the closest logits itself
+    logits = camcli.explain(classifier, PHOTO, top_k=4)
+    nearest = [e.category for e in logits][1:]
+    assert (record.contrast, record.contrast_strength) == (tuple(nearest), 0.6)
+    assert record.contrast_labels == tuple(classifier.labels[c] for c in nearest)  # type: ignore[index]
+
+
+def test_a_contrast_names_its_classes(classifier: Classifier, tmp_path: Path) -> None:
+    (record,) = _run(
+        classifier,
+        [PHOTO],
+        contrast=["tabby,lemon"],
+        contrast_strength=1,
+        target_category="espresso",
+        save_path=tmp_path,
+    )
+    assert (record.target, record.contrast) == ("contrast", (25, 96))
+    assert record.contrast_labels == ("tabby, tabby cat", "lemon")
+    assert record.contrast_strength == 1.0
+    assert record.outputs[0].endswith("_gradcam_contrast-25-96_99-espresso.jpg")
+    assert json.loads(json.dumps(asdict(record)))["contrast"] == [25, 96]
+    values = [
+        next(camcli.explain(classifier, PHOTO, target_category=c)).heatmap for c in (99, 25, 96)
+    ]
+    (found,) = camcli.explain(classifier, PHOTO, contrast=[25, 96], contrast_strength=1)
+    wanted = values[0] - (values[1] + values[2]) / 2
+    np.testing.assert_allclose(found.heatmap, wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_a_class_that_could_only_be_compared_with_itself(classifier: Classifier) -> None:
+    (plain,) = camcli.explain(classifier, PHOTO)
+    (found,) = camcli.explain(classifier, PHOTO, contrast="espresso")
+    assert "nothing is taken from its logit" in found.warnings[0]
+    assert found.record.contrast == ()
+    np.testing.assert_allclose(found.heatmap, plain.heatmap, rtol=1e-4, atol=1e-6)
+    for given in ({}, {"target": "contrast"}):
+        with pytest.raises(UsageError, match="compares 'espresso' with itself"):
+            camcli.explain(
+                classifier, PHOTO, contrast="espresso", target_category=["tabby", 99], **given
+            )
+
+
+def test_a_method_that_asks_no_class_has_no_target(classifier: Classifier, tmp_path: Path) -> None:
+    both = {"method": ["gradcam", "eigencam"], "save_path": tmp_path}
+    first, second = _run(classifier, [PHOTO], target="probability", **both)
+    assert (first.target, second.target) == ("probability", "")
+    assert Path(second.outputs[0]).name == "cat_and_coffee_eigencam_99-espresso.jpg"
+
+
+def test_a_function_is_a_target(classifier: Classifier, tmp_path: Path) -> None:
+    def twice(logits: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        return 2 * logits.gather(1, categories[:, None])[:, 0]
+
+    (plain,) = camcli.explain(classifier, PHOTO)
+    (found,) = camcli.explain(classifier, PHOTO, target=twice)
+    assert found.record.target == "twice"
+    np.testing.assert_allclose(found.heatmap, 2 * plain.heatmap, rtol=1e-4, atol=1e-6)
+    (record,) = _run(classifier, [PHOTO], target=twice, save_path=tmp_path)
+    assert "_gradcam_twice_" in record.outputs[0]
+
+
+def test_the_record_names_the_options_that_are_no_defaults(classifier: Classifier) -> None:
+    methods = ["smoothgradcam++", "scorecam", "gradcam"]
+    given = {"samples": 2, "scorecam.max_channels": 4, "sigma": 0.15}
+    found = list(camcli.explain(classifier, PHOTO, methods, set=given, seed=3))
+    assert [e.record.options for e in found] == [
+        {"seed": 3, "samples": 2},
+        {"max_channels": 4},
+        {},
+    ]
+    with pytest.raises(UsageError, match="Unknown option of gradcam 'samples'"):
+        camcli.explain(classifier, PHOTO, set={"samples": 2})
+
+
+def test_a_single_logit_is_a_no_and_a_yes(tmp_path: Path) -> None:
+    module = Staged(1)
+    single = replace(_classifier(module, 3, (48, 64)), num_classes=1, labels=("no", "yes"))
+    options = {"target_layers": "last", "save_path": tmp_path}
+    both = _run(single, [PHOTO], target_category=["no", "1"], **options)
+    assert [(r.category, r.label) for r in both] == [(0, "no"), (1, "yes")]
+    assert both[0].probability == pytest.approx(1 - both[1].probability)  # type: ignore[operator]
+    assert {r.rank for r in both} == {1, 2}
+    (predicted,) = _run(single, [PHOTO], **options)
+    assert predicted.probability == max(r.probability for r in both)  # type: ignore[type-var]
+    (classless,) = _run(single, [PHOTO], method="eigencam", **options)
+    assert classless.label == predicted.label
+    with pytest.raises(UsageError, match="--top-k 3 is more than the 2 classes"):
+        _run(single, [PHOTO], top_k=3, **options)
+    with pytest.raises(UsageError, match=r"single one: .*counterfactual"):
+        _run(single, [PHOTO], target="contrast", **options)
+
+
+def test_a_strength_without_a_contrast_is_told(classifier: Classifier) -> None:
+    with pytest.raises(UsageError, match="--contrast-strength is for --contrast"):
+        camcli.explain(classifier, PHOTO, contrast_strength=1)
+    with pytest.raises(UsageError, match="target of its own"):
+        camcli.explain(classifier, PHOTO, contrast="tabby", target="logit")

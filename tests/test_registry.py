@@ -2,19 +2,22 @@
 
 import pytest
 
-import camcli.engine.evidence  # noqa: F401
+import camcli.engine.run  # noqa: F401
+from camcli.cards import CARDS
 from camcli.errors import UnknownName, UsageError
 from camcli.registry import (
     EVIDENCE,
     EVIDENCE_FUNCTIONS,
-    METHOD_TITLES,
     METHODS,
+    Option,
+    changed_options,
     checked_options,
     depends_on_category,
     evidence,
     method,
     method_name,
     needed,
+    options_for,
 )
 
 
@@ -56,7 +59,7 @@ def test_spellings_of_methods(typed: str, name: str) -> None:
     assert method_name(typed) == name
 
 
-@pytest.mark.parametrize("name", METHOD_TITLES)
+@pytest.mark.parametrize("name", CARDS)
 def test_every_method_is_found_by_its_own_name(name: str) -> None:
     assert method_name(name) == name
 
@@ -73,12 +76,87 @@ def test_what_a_method_needs_is_followed_to_the_end() -> None:
 
 def test_which_methods_depend_on_the_category() -> None:
     independent = {name for name in METHODS if not depends_on_category(name)}
-    assert independent == {"eigencam", "randomcam"}
+    assert independent == {"eigencam", "fem", "kpcacam", "randomcam", "rollout"}
 
 
 def test_options_are_checked_against_the_signature() -> None:
     assert checked_options("randomcam", {"seed": 3}) == {"seed": 3}
     with pytest.raises(UnknownName, match="sed"):
         checked_options("randomcam", {"sed": 3})
-    with pytest.raises(UsageError, match="takes int"):
+    with pytest.raises(UsageError, match="takes a whole number"):
         checked_options("randomcam", {"seed": "three"})
+
+
+# options by name and type
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "read"),
+    [
+        (int, 8, 8),
+        (int, " 8", 8),
+        (float, 8, 8.0),
+        (float, "1e-1", 0.1),
+        (bool, True, True),
+        (bool, "False", False),
+        (str, "8", "8"),
+    ],
+)
+def test_an_option_is_read_by_its_type(kind: type, given: object, read: object) -> None:
+    found = Option("x", kind, kind()).read(given)
+    assert (found, type(found)) == (read, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (int, 8.0),
+        (int, "8.5"),
+        (int, True),
+        (float, "many"),
+        (float, "nan"),
+        (float, True),
+        (float, None),
+        (bool, 1),
+        (bool, "yes"),
+        (str, 8),
+    ],
+)
+def test_an_option_of_another_type_is_refused(kind: type, given: object) -> None:
+    with pytest.raises(ValueError, match=r"not |could not|invalid"):
+        Option("x", kind, kind()).read(given)
+
+
+def test_each_method_gets_the_options_that_it_has() -> None:
+    both = ["smoothgradcam++", "scorecam", "gradcam"]
+    found = options_for(both, {"samples": "3", "max_channels": 4})
+    assert found == {"smoothgradcam++": {"seed": 0, "samples": 3}, "scorecam": {"max_channels": 4}}
+    assert options_for(["gradcam"], {}) == {}
+    # none takes a value back, and a method's own outweighs what is said to all
+    several = {"iscam.samples": 2, "samples": 3, "sscam": {"samples": 4}, "max_channels": None}
+    found = options_for(["iscam", "sscam", "smoothgradcam++"], several, seed=5)
+    assert [options["samples"] for options in found.values()] == [4, 3, 2]
+    assert {options.get("seed") for options in found.values()} == {5, None}
+    assert options_for(["randomcam"], {"seed": 7}, seed=5) == {"randomcam": {"seed": 7}}
+    assert changed_options("sscam", {"seed": 0, "samples": 4}) == {"samples": 4}
+
+
+@pytest.mark.parametrize(
+    ("methods", "given", "told"),
+    [
+        (
+            ["smoothgradcam++", "gradcam"],
+            {"sampels": 3},
+            r"Unknown option of smoothgradcam\+\+, gradcam 'sampels'\. Closest: 'samples'\. "
+            r"smoothgradcam\+\+ has samples=8 \(a whole number\), .*; gradcam has no options\.",
+        ),
+        (["gradcam"], {"max_channels": 3}, "It is an option of ablationcam, scorecam"),
+        (["smoothgradcam++"], {"samples": "x"}, r"'samples' of .* takes a whole number, not 'x'"),
+        (["gradcam", "cam"], {"Score-CAM.max_channels": 3}, "for scorecam, and gradcam, cam is"),
+        (["scorecam"], {"scorecan.max_channels": 3}, "Unknown method 'scorecan'"),
+        (["scorecam"], {"scorecam": {"samples": 3}}, "Unknown option of scorecam 'samples'"),
+    ],
+)
+def test_wrong_options_are_told(methods: list[str], given: dict[str, object], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        options_for(methods, given)

@@ -26,6 +26,7 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
         device=options.device,
         fit=preprocessing.pop("fit", None),
         preprocessing=preprocessing,
+        output_key=options.output_key,
     )
 
 

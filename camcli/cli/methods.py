@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
+from camcli.cards import CARDS
 from camcli.cli.output import print_json, show
-from camcli.registry import METHOD_TITLES
 
 Json = Annotated[
     bool, typer.Option("--json", metavar="", help="One JSON object a method.", show_default=False)
@@ -15,14 +16,28 @@ Json = Annotated[
 
 
 def command(as_json: Json = False) -> None:
-    """List the methods and what each of them shows."""
+    """List the methods: what each shows, whether it asks a class, its cost and its paper."""
     if as_json:
-        for name, title in METHOD_TITLES.items():
-            print_json({"name": name, "shows": title})
+        for name, card in CARDS.items():
+            print_json({"name": name, **asdict(card), "options": _options(name)})
         return
     from rich.table import Table
 
-    table = Table("method", "what it shows", box=None, pad_edge=False)
-    for name, title in METHOD_TITLES.items():
-        table.add_row(name, title)
-    show(table)
+    heads = ("method", "what it shows", "class", "passes a picture and class", "where", "paper")
+    table = Table(*heads, box=None, pad_edge=False)
+    for name, card in CARDS.items():
+        asks = "yes" if card.asks_class else "no"
+        table.add_row(name, card.shows, asks, card.cost, card.where, card.paper)
+    show(table, wide=True)
+    typer.echo("\nOptions of a method, for --set: camviz methods --json")
+
+
+def _options(name: str) -> list[dict[str, Any]]:
+    # imported here: signatures are read with torch at hand, which takes seconds
+    import camcli.methods  # noqa: F401
+    from camcli.registry import METHODS
+
+    return [
+        {"name": option.name, "type": option.type.__name__, "default": option.default}
+        for option in METHODS[name].options
+    ]

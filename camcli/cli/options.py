@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from camcli import __version__
-from camcli.registry import METHOD_TITLES
+from camcli.cards import CARDS
 
 MODEL, LAYER, WHAT, PICTURE, OUTPUT = (
     "Model",
@@ -107,6 +107,16 @@ class Flags:
         _option(MODEL, "FILE", "Class names: a name a line, or index,name.", "--class-map"),
     ] = None
 
+    output_key: Annotated[
+        Text,
+        _option(
+            MODEL,
+            "KEY",
+            "Where your own model's logits are in the tuple or dictionary that it returns.",
+            "--output-key",
+        ),
+    ] = None
+
     target_layers: Annotated[
         Texts,
         _option(
@@ -153,7 +163,7 @@ class Flags:
         _option(
             WHAT,
             "NAMES",
-            f"{', '.join(METHOD_TITLES)}; by commas or repeated; default gradcam.",
+            f"{', '.join(CARDS)}; by commas or repeated; default gradcam.",
             "--method",
         ),
     ] = None
@@ -168,6 +178,53 @@ class Flags:
         ),
     ] = None
     top_k: Annotated[Text, _option(WHAT, "K", "Explain the K best classes.", "--top-k")] = None
+    target: Annotated[
+        Text,
+        _option(
+            WHAT,
+            "NAME",
+            "What is explained of the class: logit, probability, log-probability, rest, "
+            "counterfactual (what speaks against it) or contrast; default logit.",
+            "--target",
+        ),
+    ] = None
+    contrast: Annotated[
+        Texts,
+        _option(
+            WHAT,
+            "CLASSES",
+            "Why this class and not those: by index or name, by commas or repeated; "
+            "--target contrast takes the 3 most similar.",
+            "--contrast",
+        ),
+    ] = None
+    contrast_strength: Annotated[
+        Text,
+        _option(
+            WHAT,
+            "N",
+            "How much of the other classes' mean logit is taken away; default 0.6.",
+            "--contrast-strength",
+        ),
+    ] = None
+    set: Annotated[
+        Texts,
+        _option(
+            WHAT,
+            "NAME=VALUE",
+            "An option of the methods, or of one: METHOD.NAME=VALUE; repeat.",
+            "--set",
+        ),
+    ] = None
+    max_channels: Annotated[
+        Text,
+        _option(
+            WHAT,
+            "K",
+            "Only the K channels with the highest mean activation, for a quick look.",
+            "--max-channels",
+        ),
+    ] = None
     aug_smooth: Annotated[
         Switch,
         _switch(WHAT, "Average over flips and brightness changes.", "--aug-smooth/--no-aug-smooth"),

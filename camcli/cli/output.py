@@ -85,10 +85,16 @@ def _line(record: Record) -> Any:
     parts = (
         Text(safe(", ".join(record.outputs))),
         Text.assemble((safe(known), "bold"), percent),
-        Text(safe(f"{record.method} at {', '.join(record.layers)}"), "dim"),
+        Text(safe(f"{record.method} at {', '.join(record.layers)}{_target(record)}"), "dim"),
     )
     # a model without classes has no middle part
     return Text("  ").join(part for part in parts if part)
+
+
+def _target(record: Record) -> str:
+    if record.contrast_labels:
+        return f", in contrast to {', '.join(record.contrast_labels)}"
+    return "" if record.target in ("", "logit") else f", {record.target}"
 
 
 def _lines() -> Console:

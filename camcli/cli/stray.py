@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from camcli.cli.loading import load_structure
 from camcli.errors import CamvizError, UnknownName, UsageError
 from camcli.media.sources import IMAGE_SUFFIXES
+from camcli.models.user_code import is_code
 from camcli.registry import method_name
 
 if TYPE_CHECKING:
@@ -22,16 +23,20 @@ NAME = re.compile(r"[\w. -]*\w")
 
 
 def check(words: Sequence[str], flags: Flags, options: Options) -> None:
-    """Raises UsageError for a word that is no file but a command, method, layer, class or model."""
+    """Raises UsageError for a word that is no file but a command, method, layer, class or model.
+
+    Code that is named by mistake is not run.
+    """
     missing = [word for word in words if not _is_there(word)]
     for word in missing:
         if word in COMMANDS:
             raise UsageError(f"{word!r} is no file; a command comes first: camviz {word}")
         if "=" in word and not word.startswith("-"):
             raise UsageError(
-                f"{word!r} is no file. --cfg-options and --model-kwargs take one KEY=VALUE: "
+                f"{word!r} is no file. --cfg-options, --model-kwargs and --set take one KEY=VALUE: "
                 f"repeat the option before each."
             )
+    _raise_for(missing, _is_code_of_a_file, "a function", "--model", None)
     _raise_for(missing, partial(_is_known, method_name), "a method", "--method", flags.method)
     # a missing picture is no layer: building the model takes seconds
     names = [w for w in missing if NAME.fullmatch(w) and Path(w).suffix not in IMAGE_SUFFIXES]
@@ -56,14 +61,16 @@ def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
         "--target-layers",
         flags.target_layers,
     )
+    categories = flags.target_category
+    contrasting = flags.contrast and not categories
     _raise_for(
         words,
         lambda word: word.lower() in synonyms,
         f"a class {of}",
-        "--target-category",
-        flags.target_category,
+        *(("--contrast", flags.contrast) if contrasting else ("--target-category", categories)),
     )
-    _raise_for(words, partial(_is_known, find_model), "a model", "--model", None)
+    libraries = [word for word in words if not is_code(word)]
+    _raise_for(libraries, partial(_is_known, find_model), "a model", "--model", None)
 
 
 def _raise_for(
@@ -84,6 +91,11 @@ def _is_there(word: str) -> bool:
         return Path(word).exists()
     except OSError:  # a name too long for the file system
         return False
+
+
+def _is_code_of_a_file(word: str) -> bool:
+    place = word.rpartition(":")[0]
+    return bool(place) and is_code(word) and _is_there(place)
 
 
 def _is_known(find: Callable[[str], object], word: str) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from camcli.engine.chunks import in_chunks
+from camcli.engine.chunks import in_chunks, is_out_of_memory
 from camcli.engine.hooks import Recording, record, rerun
 from camcli.engine.probe import Probe
-from camcli.engine.targets import Best, logit
+from camcli.engine.targets import Best
 from camcli.errors import MethodError
 from camcli.models.layout import from_maps, to_maps
 from camcli.models.state import left_as_found
@@ -19,8 +19,16 @@ from camcli.registry import evidence
 # a function that builds the altered rows of a slice, and how many rows there are in all
 Altered = Callable[[slice], Tensor]
 Rescore = Callable[[Altered, int, int], Tensor]
+# logits [m n] of one picture, by its row, or of the whole batch in order (None) -> scores [m]
+Scored = Callable[[Tensor, int | None], Tensor]
 
 HEAD = ""  # the name under which the head's gradients stand: no layer has an empty one
+
+
+@evidence
+def inputs(probe: Probe) -> Tensor:
+    """What the network is given.  [b 3 H W]"""
+    return probe.inputs
 
 
 @evidence
@@ -42,10 +50,28 @@ def categories(probe: Probe, logits: Tensor) -> Tensor:
 
 
 @evidence
-def scores(recording: Recording, categories: Tensor, slot: int) -> Tensor:
+def references(probe: Probe, logits: Tensor, categories: Tensor, slot: int) -> Tensor | None:
+    """The classes that a contrast compares with, chosen by the pictures as they are.  [b r]"""
+    return probe.target.references(logits, categories[:, slot])
+
+
+@evidence
+def target(probe: Probe, categories: Tensor, references: Tensor | None, slot: int) -> Scored:
+    """How the logits of a picture, altered or not, become the number that is explained."""
+
+    def scored(logits: Tensor, owner: int | None) -> Tensor:
+        rows = slice(None) if owner is None else [owner] * len(logits)
+        compared = None if references is None else references[rows]
+        return probe.target.score(logits, categories[rows, slot], compared)
+
+    return scored
+
+
+@evidence
+def scores(recording: Recording, target: Scored) -> Tensor:
     """The number that is explained for each picture.  [b]"""
     with torch.enable_grad():
-        return logit(recording.logits, categories[:, slot])
+        return target(recording.logits, None)
 
 
 @evidence
@@ -114,15 +140,12 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
 
 
 @evidence
-def score(probe: Probe, categories: Tensor, slot: int) -> Rescore:
+def score(probe: Probe, target: Scored) -> Rescore:
     """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]"""
 
     def scored(altered: Altered, count: int, owner: int) -> Tensor:
-        category = categories[owner, slot]
-
         def run(rows: slice) -> Tensor:
-            chunk = record(probe.module, altered(rows), (), graph=False).logits
-            return logit(chunk, category.expand(len(chunk)))
+            return target(record(probe.module, altered(rows), (), graph=False).logits, owner)
 
         return torch.cat(in_chunks(run, count, probe.chunk))
 
@@ -140,28 +163,28 @@ def tail(probe: Probe, layer: str, recording: Recording) -> bool:
     wanted, calls = recording.logits.detach()[:1].expand(2, -1), recording.calls[layer]
     try:
         found = rerun(probe.module, one, layer, output.expand(2, *output.shape[1:]), calls=calls)
-    except (RuntimeError, ValueError):
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         # the answer to the dry run's question: a tail that remembers the batch size cannot
         return False
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
 @evidence
-def rescore(
-    probe: Probe, layer: str, recording: Recording, tail: bool, categories: Tensor, slot: int
-) -> Rescore:
+def rescore(probe: Probe, layer: str, recording: Recording, tail: bool, target: Scored) -> Rescore:
     """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]"""
 
     def rescored(altered: Altered, count: int, owner: int) -> Tensor:
         output = recording.outputs[layer].detach()[owner : owner + 1]
         layout = probe.layout(layer, output)
-        image, category = probe.inputs[owner : owner + 1], categories[owner, slot]
+        image = probe.inputs[owner : owner + 1]
 
         def run(rows: slice) -> Tensor:
             other = from_maps(altered(rows), layout, output)
             inputs = image if tail else image.expand(len(other), *image.shape[1:])
             chunk = rerun(probe.module, inputs, layer, other, calls=recording.calls[layer])
-            return logit(chunk, category.expand(len(chunk)))
+            return target(chunk, owner)
 
         return torch.cat(in_chunks(run, count, probe.chunk))
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
 from camcli.models.layout import tensor_in, with_tensor
+from camcli.models.output import described
 from camcli.models.state import left_as_found, recordable
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
@@ -136,10 +137,27 @@ def rerun(
         return logits_of(module(_network_input(inputs)))
 
 
+def continued(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
+    """Runs a pass in which a layer puts out something else, and records what lies behind.
+
+    [b 3 H W] -> logits [b n]
+    """
+
+    def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
+        torch.set_grad_enabled(True)
+        return with_tensor(original, output.clone())
+
+    with torch.no_grad(), left_as_found(module), hooked(module, {layer: replace}):
+        return logits_of(recordable(module)(_network_input(inputs)))
+
+
 def logits_of(output: Any) -> Tensor:
     """Checks a model's output and returns it as float32 logits [b n]; raises ModelError."""
     if not isinstance(output, Tensor):
-        raise ModelError(f"The model returned a {type(output).__name__}, not a tensor of logits.")
+        raise ModelError(
+            f"The model returned {described(output)}, not a tensor of logits: --output-key (in "
+            "Python output_key) says which part of it they are."
+        )
     if output.ndim == 1:
         output = output[:, None]
     if output.ndim > 2 and output[0, :, ...].numel() == output.shape[1]:

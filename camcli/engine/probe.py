@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from camcli.engine.targets import Choice
+from camcli.engine.targets import Choice, Fixed, Plain, Target
 from camcli.models.layout import Layout, forced
 from camcli.models.order import in_order
 from camcli.models.state import watchable
@@ -39,6 +40,7 @@ class Probe:
         choice: Choice | None,
         *,
         graph: bool,
+        target: Target | None = None,
         layouts: Mapping[str, Layout] | None = None,
         tokens: Tokens | None = None,
         chunk: int = 32,
@@ -46,6 +48,7 @@ class Probe:
         self.module, self.inputs = watchable(module), inputs
         self.layers, self.choice = tuple(layers), choice
         self.graph, self.chunk = graph, chunk
+        self.target = target or Plain()
         self.tokens = tokens or Tokens()
         self._layouts = dict(layouts or {})
         self._found: dict[Key, Any] = {}
@@ -68,6 +71,20 @@ class Probe:
         evidence = [self.get(name, layer, slot) for name in method.evidence]
         result: Tensor = method.function(*evidence, **options)
         return result
+
+    def about(self, inputs: Tensor) -> Probe:
+        """Returns a probe that asks of other inputs the same, about these inputs' categories.
+
+        What a contrast compares with is theirs, too.
+        """
+        other = copy(self)
+        other.inputs, other._found = inputs, {}
+        if self.choice:
+            categories = self.get("categories")
+            other.choice = Fixed(categories)
+            for slot in range(categories.shape[1]):
+                other._found["references", "", slot] = self.get("references", slot=slot)
+        return other
 
     def layout(self, layer: str, output: Tensor) -> Layout:
         """Returns a layer's layout, measured on its output where nobody has said it before."""

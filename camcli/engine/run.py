@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
@@ -10,25 +10,39 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+import camcli.engine.attention
+import camcli.engine.derivatives
 import camcli.engine.evidence
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.chunks import in_chunks
 from camcli.engine.probe import Probe, Tokens
-from camcli.engine.targets import Best, Choice, Fixed, Targets, fixed
+from camcli.engine.targets import (
+    ABOUT_A_CLASS,
+    Best,
+    Choice,
+    Plain,
+    Target,
+    Targets,
+    fixed,
+    target_of,
+)
 from camcli.errors import MethodError, UsageError
 from camcli.methods import compose
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
+from camcli.models.output import OutputKey, answering
 from camcli.models.state import has_classifier
-from camcli.records import Fusion
+from camcli.records import Fusion, TargetName
 from camcli.registry import (
     EVIDENCE,
     METHODS,
     Method,
     checked_options,
     depends_on_category,
+    depends_on_layer,
     method_name,
     needed,
+    options_for,
 )
 
 Layers = str | nn.Module | Sequence[str | nn.Module]
@@ -47,6 +61,8 @@ class Request:
     aug_smooth: bool = False
     eigen_smooth: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    target: Target = field(default_factory=Plain)
+    output_key: OutputKey | None = None
 
     def __post_init__(self) -> None:
         """Refuses what is not defined, before any pass is run."""
@@ -61,6 +77,12 @@ class Request:
                 f"eigen-smooth takes the first component of weighted channels; "
                 f"{', '.join(maps)} makes a map directly. Leave --eigen-smooth out."
             )
+        classless = [name for name in self.methods if not depends_on_category(name)]
+        if self.target.name in ABOUT_A_CLASS and classless:
+            raise MethodError(
+                f"Target {self.target.name} asks about a class, and {', '.join(classless)} shows "
+                "none in particular: leave one of the two out."
+            )
 
     @property
     def graph(self) -> bool:
@@ -72,11 +94,13 @@ class Request:
 class Answer:
     """Logits [b n], categories [b k], {method: {layer: raw maps [b k h w]}}, and layers' calls.
 
-    Where no class was asked for, there are no logits and no categories, and k is 1.
+    Where no class was asked for, there are no logits and no categories, and k is 1; references
+    [b k r] are there for a contrast only.
     """
 
     logits: Tensor | None
     categories: Tensor | None
+    references: Tensor | None
     maps: compose.Maps
     calls: Mapping[str, int]
 
@@ -91,7 +115,7 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
     def run(rows: slice) -> Answer:
         return _answer(module, inputs[rows], choice and choice.part(rows), request)
 
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), answering(module, request.output_key):
         parts = in_chunks(run, len(inputs), len(inputs))
         maps = {
             method: {
@@ -101,7 +125,8 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
         }
         logits = _joined(part.logits for part in parts)
         categories = _joined(part.categories for part in parts)
-    return Answer(logits, categories, maps, parts[0].calls)
+        references = _joined(part.references for part in parts)
+    return Answer(logits, categories, references, maps, parts[0].calls)
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
@@ -110,28 +135,33 @@ def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def _answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
-    def probe_of(views: Tensor, choice: Choice | None) -> Probe:
-        return Probe(
-            module,
-            views,
-            request.layers,
-            choice,
-            graph=request.graph,
-            layouts=request.layouts,
-            tokens=request.tokens,
-        )
-
-    probe = probe_of(inputs, choice)
+    probe = Probe(
+        module,
+        inputs,
+        request.layers,
+        choice,
+        graph=request.graph,
+        target=request.target,
+        layouts=request.layouts,
+        tokens=request.tokens,
+    )
     logits = probe.get("logits") if choice else None
     categories = probe.get("categories") if choice else None
     maps = _raw_maps(probe, request)
     if request.aug_smooth:
-        same = None if categories is None else Fixed(categories)
         maps = compose.augmentation_smoothed(
-            maps, lambda views: _raw_maps(probe_of(views, same), request), inputs
+            maps, lambda views: _raw_maps(probe.about(views), request), inputs
         )
     calls = probe.get("recording").calls
-    return Answer(logits, categories, _fused(maps, inputs, request), calls)
+    return Answer(logits, categories, _references(probe), _fused(maps, inputs, request), calls)
+
+
+def _references(probe: Probe) -> Tensor | None:
+    if not probe.choice:
+        return None
+    slots = range(probe.get("categories").shape[1])
+    found = [probe.get("references", slot=slot) for slot in slots]
+    return None if found[0] is None else torch.stack(found, 1)
 
 
 def _raw_maps(probe: Probe, request: Request) -> compose.Maps:
@@ -147,10 +177,12 @@ def _raw_maps(probe: Probe, request: Request) -> compose.Maps:
         maps = torch.stack([one(method, layer, slot) for slot in slots], 1).float()
         return maps.expand(-1, k, -1, -1)
 
-    return {
-        name: {layer: every(METHODS[name], layer) for layer in request.layers}
-        for name in request.methods
-    }
+    def at_layers(method: Method) -> Mapping[str, Tensor]:
+        if depends_on_layer(method.name):
+            return {layer: every(method, layer) for layer in request.layers}
+        return dict.fromkeys(request.layers, every(method, request.layers[0]))
+
+    return {name: at_layers(METHODS[name]) for name in request.methods}
 
 
 def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps:
@@ -170,24 +202,36 @@ def heatmaps(
     *,
     target_layers: Layers | None = None,
     targets: Targets | None = None,
+    target: TargetName | Callable[[Tensor, Tensor], Tensor] | None = None,
+    contrast: int | Sequence[int] = (),
+    contrast_strength: float = 0.6,
     layer_fusion: Fusion = "mean",
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     vit_like: bool | None = None,
     num_extra_tokens: int | None = None,
     seed: int = 0,
+    set: Mapping[str, Any] | None = None,  # noqa: A002
+    output_key: OutputKey | None = None,
 ) -> Any:
     """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
 
     Several layers are fused at the input's size [b H W]; k targets a picture give [b k h w]; a list
     of methods gives {method: maps}; layer_fusion="none" gives {layer: maps}.  Left out, the layer
     is found and the targets are the predicted classes.  Raises CamvizError for what is not defined.
+
+    What is explained of a class is its logit, or another `target`: a name, or a function of logits
+    [b n] and categories [b] to scores [b].  `contrast` names the classes to compare with, `set` the
+    methods' own options, `output_key` the logits in a model's tuple or dictionary.
     """
     inputs = _batch(inputs)
     several = not isinstance(method, str)
     given = list(method) if several else [str(method)]
     names = {g: method_name(g) for g in given}
-    layers, layouts = target_layers_of(module, inputs, target_layers)
+    against = [contrast] if isinstance(contrast, int) else contrast
+    explained = target_of(target, against, contrast_strength)
+    options = options_for(list(names.values()), set or {}, seed)
+    layers, layouts = target_layers_of(module, inputs, target_layers, output_key)
     tokens = Tokens(vit_like, num_extra_tokens)
     request = Request(
         tuple(dict.fromkeys(names.values())),
@@ -197,7 +241,9 @@ def heatmaps(
         layer_fusion,
         aug_smooth,
         eigen_smooth,
-        seeded(names.values(), seed),
+        options,
+        explained,
+        output_key,
     )
     choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
     asking = [name for name in request.methods if depends_on_category(name)]
@@ -223,45 +269,47 @@ def heatmaps(
 
 
 def activations(
-    module: nn.Module, inputs: Tensor, target_layers: Layers | None = None
+    module: nn.Module,
+    inputs: Tensor,
+    target_layers: Layers | None = None,
+    *,
+    output_key: OutputKey | None = None,
 ) -> dict[str, Tensor]:
     """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}"""
     inputs = _like(module, _batch(inputs))
-    layers, layouts = target_layers_of(module, inputs, target_layers)
+    layers, layouts = target_layers_of(module, inputs, target_layers, output_key)
     with torch.inference_mode(False), torch.no_grad():
         probe = Probe(module, inputs, layers, Best(), graph=False, layouts=layouts)
         return {layer: probe.get("activations", layer).clone() for layer in layers}
 
 
 def target_layers_of(
-    module: nn.Module, inputs: Tensor, given: Layers | None
+    module: nn.Module, inputs: Tensor, given: Layers | None, output_key: OutputKey | None = None
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
     """Finds the named layers, or the default one and its layout."""
     if given:
         names = [given] if isinstance(given, str | nn.Module) else given
         return tuple(dict.fromkeys(find_layer(module, name) for name in names)), {}
-    default = found_default(module, (inputs.shape[1], inputs.shape[2], inputs.shape[3]))
+    shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
+    default = found_default(module, shape, output_key)
     return (default.name,), {default.name: default.layout}
 
 
-_defaults: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], TargetLayer]]
+_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], TargetLayer]]
 _defaults = WeakKeyDictionary()
 
 
-def found_default(module: nn.Module, shape: tuple[int, int, int]) -> TargetLayer:
+def found_default(
+    module: nn.Module, shape: tuple[int, int, int], output_key: OutputKey | None = None
+) -> TargetLayer:
     """Returns a model's default target layer for inputs (channels, H, W), found only once."""
     known = _defaults.setdefault(module, {})
     # the parts are in the key because people swap a head or a stage between two calls
-    key = (*shape, *map(id, module.modules()))
+    key = (*shape, output_key, *map(id, module.modules()))
     if key not in known:
-        known[key] = default_layer(module, shape)
+        with answering(module, output_key):
+            known[key] = default_layer(module, shape)
     return known[key]
-
-
-def seeded(methods: Iterable[str], seed: int) -> dict[str, dict[str, Any]]:
-    """Gives the seed to those methods that draw."""
-    drawing = [m for m in methods if any(o.name == "seed" for o in METHODS[m].options)]
-    return {m: {"seed": seed} for m in drawing}
 
 
 def _batch(inputs: Tensor) -> Tensor:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from math import isfinite
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from camcli.errors import UsageError
+from camcli.errors import UnknownName, UsageError
+from camcli.records import TargetName
 
 # torch takes booleans for whole numbers
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
@@ -35,9 +38,10 @@ class Best:
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns the k best; raises UsageError where the model has fewer.  [b n] -> [b k]"""
-        if self.k > logits.shape[1]:
-            raise UsageError(f"top-k {self.k} is more than the model's {logits.shape[1]} classes.")
-        return logits.topk(self.k).indices
+        found = class_logits(logits)
+        if self.k > found.shape[1]:
+            raise UsageError(f"top-k {self.k} is more than the model's {found.shape[1]} classes.")
+        return found.topk(self.k).indices
 
     def part(self, rows: slice) -> Choice:  # noqa: ARG002
         """Returns itself: every picture has its own best."""
@@ -52,11 +56,7 @@ class Fixed:
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns them; raises UsageError for one the model does not have.  [b n] -> [b k]"""
-        n = logits.shape[1]
-        outside = self.categories[(self.categories < 0) | (self.categories >= n)]
-        if len(outside):
-            raise UsageError(f"Category {int(outside[0])} is not in 0..{n - 1}.")
-        return self.categories.to(logits.device)
+        return _checked(self.categories, logits)
 
     def part(self, rows: slice) -> Choice:
         """Returns the choice for some of the batch's pictures."""
@@ -79,6 +79,202 @@ def fixed(targets: Targets, b: int) -> Fixed:
     return Fixed(wanted.reshape(b, -1).long())
 
 
+def _checked(categories: Tensor, logits: Tensor) -> Tensor:
+    n = class_logits(logits).shape[1]
+    outside = categories[(categories < 0) | (categories >= n)]
+    if len(outside):
+        raise UsageError(f"Category {int(outside[0])} is not in 0..{n - 1}.")
+    return categories.to(logits.device)
+
+
+def class_logits(logits: Tensor) -> Tensor:
+    """Gives each class a logit of its own: a single one is a no (0) and a yes (1).  [b n] or [b 2]
+
+    So is grad-cam's BinaryClassifierOutputTarget.
+    """
+    return logits if logits.shape[1] > 1 else torch.cat([-logits, logits], 1)
+
+
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Returns log-softmax, or for a single logit log-sigmoid of its two sides.  [b n] or [b 2]"""
+    if logits.shape[1] > 1:
+        return logits.log_softmax(1)
+    return F.logsigmoid(class_logits(logits))
+
+
+def _of(values: Tensor, categories: Tensor) -> Tensor:
+    return values.gather(1, categories[:, None]).squeeze(1)
+
+
 def logit(logits: Tensor, categories: Tensor) -> Tensor:
-    """Explains the logit itself.  [b n], [b] -> scores [b]"""
-    return logits.gather(1, categories[:, None]).squeeze(1)
+    """The class's logit, in front of softmax or sigmoid.  [b n], [b] -> scores [b]"""
+    return _of(class_logits(logits), categories)
+
+
+def probability(logits: Tensor, categories: Tensor) -> Tensor:
+    """The class's softmax probability; sigmoid for a single logit.  [b n], [b] -> scores [b]"""
+    return log_probability(logits, categories).exp()
+
+
+def log_probability(logits: Tensor, categories: Tensor) -> Tensor:
+    """The logarithm of the class's probability.  [b n], [b] -> scores [b]"""
+    return _of(log_probabilities(logits), categories)
+
+
+def rest(logits: Tensor, categories: Tensor) -> Tensor:
+    """ReST, arXiv:2501.06261: logit plus log-probability.  [b n], [b] -> scores [b]"""
+    return logit(logits, categories) + log_probability(logits, categories)
+
+
+def counterfactual(logits: Tensor, categories: Tensor) -> Tensor:
+    """The negated logit: what speaks against the class, arXiv:1610.02391.  [b n], [b] -> [b]"""
+    return -logit(logits, categories)
+
+
+def contrast(
+    logits: Tensor, categories: Tensor, references: Tensor, *, strength: float = 0.6
+) -> Tensor:
+    """Finer-CAM, arXiv:2501.11309: the logit minus so much of the references' mean logit.
+
+    [b n], [b], references [b r] -> scores [b].  A plain mean and 0.6 are what the authors' code
+    calls `aggregate`; grad-cam weights the references by softmax, and takes 1.  A class is never
+    its own reference.
+    """
+    counted = references != categories[:, None]
+    total = (logits.gather(1, references) * counted).sum(1)
+    return logit(logits, categories) - strength * total / counted.sum(1).clamp(min=1)
+
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+SCORES: Mapping[TargetName, Score] = {
+    "logit": logit,
+    "probability": probability,
+    "log-probability": log_probability,
+    "rest": rest,
+    "counterfactual": counterfactual,
+}
+CONTRAST: TargetName = "contrast"
+# questions about a class, to which a map that shows none is no answer
+ABOUT_A_CLASS: frozenset[TargetName] = frozenset({"counterfactual", CONTRAST})
+# how many classes Finer-CAM's authors compare with
+SIMILAR = 3
+
+
+class Target(Protocol):
+    """The number that is explained, as a function of the logits."""
+
+    @property
+    def name(self) -> str:
+        """What the target is called."""
+
+    @property
+    def mark(self) -> str:
+        """What files are called by; empty for the logit."""
+
+    def references(self, logits: Tensor, categories: Tensor) -> Tensor | None:
+        """Returns the classes that others are compared with.  [b n], [b] -> [b r]"""
+
+    def score(self, logits: Tensor, categories: Tensor, references: Tensor | None) -> Tensor:
+        """Returns the number for each row.  [b n], [b], [b r] -> [b]"""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A target of the explained class alone, or any function of logits and categories."""
+
+    name: str = "logit"
+    function: Score = logit
+
+    @property
+    def mark(self) -> str:
+        """Its name, unless it is the logit."""
+        return "" if self.function is logit else self.name
+
+    def references(self, logits: Tensor, categories: Tensor) -> None:
+        """Compares with no class."""
+
+    def score(
+        self,
+        logits: Tensor,
+        categories: Tensor,
+        references: Tensor | None,  # noqa: ARG002
+    ) -> Tensor:
+        """Returns the function's scores; raises UsageError where they are not one a picture."""
+        scores = self.function(logits, categories)
+        if not isinstance(scores, Tensor) or scores.shape != categories.shape:
+            given = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+            raise UsageError(
+                f"Target {self.name!r} returned {given} for {len(categories)} pictures: it takes "
+                "logits [b n] and categories [b], and returns scores [b]."
+            )
+        return scores
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Why this class and not those: given ones, or else the most similar by their logits."""
+
+    against: tuple[int, ...] = ()
+    strength: float = 0.6
+
+    def __post_init__(self) -> None:
+        """Refuses a strength that turns the question round."""
+        if not (isfinite(self.strength) and self.strength >= 0):
+            raise UsageError(f"A contrast's strength is a number from 0, not {self.strength!r}.")
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return CONTRAST
+
+    @property
+    def mark(self) -> str:
+        """Its name, and the classes that were given."""
+        return "-".join([CONTRAST, *map(str, self.against)])
+
+    def references(self, logits: Tensor, categories: Tensor) -> Tensor:
+        """Returns the given classes, or those with the closest logits.  [b n], [b] -> [b r]
+
+        Raises UsageError for a model with a single logit.
+        """
+        b, n = logits.shape
+        if n == 1:
+            raise UsageError(
+                "A contrast compares the logits of classes, and this model has a single one: "
+                "its other side is --target counterfactual."
+            )
+        if self.against:
+            return _checked(torch.tensor(self.against), logits).expand(b, -1)
+        apart = (logits - logits.gather(1, categories[:, None])).abs()
+        apart = apart.scatter(1, categories[:, None], torch.inf)
+        return apart.topk(min(SIMILAR, n - 1), largest=False).indices
+
+    def score(self, logits: Tensor, categories: Tensor, references: Tensor | None) -> Tensor:
+        """Returns Finer-CAM's scores.  [b n], [b], [b r] -> [b]"""
+        if references is None:
+            raise TypeError("a contrast needs its references")
+        return contrast(logits, categories, references, strength=self.strength)
+
+
+def target_of(
+    given: str | Callable[..., Any] | None, against: Sequence[int] = (), strength: float = 0.6
+) -> Target:
+    """Finds a target by name, or takes a function for one; classes to compare with mean a contrast.
+
+    Raises UnknownName, or UsageError for a contrast with another target.
+    """
+    if against and given not in (None, CONTRAST):
+        raise UsageError(
+            "A contrast is a target of its own: give --contrast or another --target, not both."
+        )
+    if against or given == CONTRAST:
+        return Contrast(tuple(dict.fromkeys(against)), strength)
+    if given is None:
+        return Plain()
+    if callable(given):
+        return Plain(getattr(given, "__name__", type(given).__name__), given)
+    for name, function in SCORES.items():
+        if name == given:
+            return Plain(name, function)
+    raise UnknownName("target", given, [*SCORES, CONTRAST], f"All: {', '.join(SCORES)}, contrast.")

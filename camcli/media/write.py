@@ -51,11 +51,12 @@ def output_name(
     *,
     format: str | None = None,  # noqa: A002
     layer: str | None = None,
+    target: str = "",
 ) -> Path:
-    """Names an output, below the save path: `<stem>_<method>[_<layer>][_<index>-<label>]<suffix>`.
+    """Names an output: `<stem>_<method>[_<layer>][_<target>][_<index>-<label>]<suffix>`.
 
-    Where the output cannot have the input's own suffix, the input's whole name stands for its stem.
-    Raises UnknownName for a format that cannot be written.
+    It stands below the save path.  Where the output cannot have the input's own suffix, the input's
+    whole name stands for its stem.  Raises UnknownName for a format that cannot be written.
     """
     own = source.path.suffix
     wanted = _suffix(format) if format else None
@@ -63,7 +64,7 @@ def output_name(
     head, suffix = (
         (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
     )
-    parts = [method, *([_short(_safe(layer), LONGEST_PART)] if layer else [])]
+    parts = [method, *(_short(_safe(part), LONGEST_PART) for part in (layer, target) if part)]
     parts += [] if category is None else [_category(category, label)]
     tail = "".join(f"_{part}" for part in parts) + suffix
     return source.folder / (_short(head, LONGEST_NAME - len(_encoded(tail))) + tail)

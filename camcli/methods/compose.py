@@ -18,11 +18,21 @@ OTHER_BRIGHTNESS = (0.9, 1.1)
 
 def normalise(maps: Tensor) -> Tensor:
     """ReLU, then min-max; zeros where a map is empty, constant or not finite.  [... h w] -> 0..1"""
-    positive = maps.relu()
-    low, high = positive.amin((-2, -1), keepdim=True), positive.amax((-2, -1), keepdim=True)
+    return min_max(maps.relu())
+
+
+def min_max(maps: Tensor) -> Tensor:
+    """Stretches each map to 0..1; zeros where it is constant or not finite.  [... h w] -> 0..1"""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    usable = has_contrast(maps)[..., None, None]
+    return torch.where(usable, (maps - low) / (high - low), 0.0)
+
+
+def has_contrast(maps: Tensor) -> Tensor:
+    """Tells whether a map is finite and more than constant but for rounding.  [... h w] -> bool"""
+    low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
     span = high - low
-    usable = span.isfinite() & (span > SMALLEST_CONTRAST * high)
-    return torch.where(usable, (positive - low) / span, 0.0)
+    return span.isfinite() & (span > SMALLEST_CONTRAST * torch.maximum(high, -low))
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -55,20 +65,37 @@ def first_component(maps: Tensor, strength: Tensor) -> Tensor:
     the sign, which PCA leaves open, is the one in which the projection grows with `strength`.
     """
     b, c, h, w = maps.shape
-    rows = maps.reshape(b, c, h * w).transpose(1, 2)
-    # float64: the Gram matrix squares the condition number (MPS has float32 only)
-    rows = rows.to(torch.float32 if maps.device.type == "mps" else torch.float64)
-    finite = rows.isfinite().all(2).all(1, keepdim=True)
-    # eigh raises on NaN; one bad picture must not stop its neighbours
-    rows = torch.where(finite[..., None], rows - rows.mean(1, keepdim=True), 0.0)
+    rows, finite = centred_places(maps)
     if h * w <= c:
         values, vectors = torch.linalg.eigh(rows @ rows.mT)
         projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
     else:
         projection = (rows @ torch.linalg.eigh(rows.mT @ rows)[1][..., -1:]).squeeze(-1)
-    along = (projection * strength.reshape(b, -1).to(projection)).sum(1, keepdim=True)
-    signed = torch.where(along < 0, -projection, projection)
-    return torch.where(finite, signed, torch.nan).reshape(b, h, w).float()
+    projection = torch.where(finite, projection, torch.nan)
+    return grown_with(strength, projection.reshape(b, h, w)).float()
+
+
+def centred_places(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Lists each place's channels less their means, zeros for a picture that is not finite.
+
+    [b c h w] -> [b h*w c], and which pictures are finite [b 1]
+    """
+    # float64: a Gram matrix squares the condition number
+    rows = precise(maps).flatten(2).transpose(1, 2)
+    finite = rows.isfinite().all(2).all(1, keepdim=True)
+    # eigh raises on NaN; one bad picture must not stop its neighbours
+    return torch.where(finite[..., None], rows - rows.mean(1, keepdim=True), 0.0), finite
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """Returns the tensor in float64, or in float32 on MPS, which has nothing wider."""
+    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+
+
+def grown_with(strength: Tensor, maps: Tensor) -> Tensor:
+    """Turns the maps that fall where the strength grows.  [b h w], [b h w] -> [b h w]"""
+    along = (maps * strength.to(maps)).sum((1, 2), keepdim=True)
+    return torch.where(along < 0, -maps, maps)
 
 
 def eigen_smooth(weighted: Tensor) -> Tensor:

@@ -1,14 +1,19 @@
 """Methods that weight activations by the score's gradients at the same layer."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from camcli.errors import UsageError
 from camcli.methods.compose import channel_sum, first_component
 from camcli.registry import method
 
 # as in grad-cam: larger than g^2 on random networks, where it decides the map
 GRADCAM_PLUS_PLUS_EPSILON = 1e-6
 XGRADCAM_EPSILON = 1e-7
+# so that rounding does not decide the sign of a map that goes as far down as up
+SIGN_TOLERANCE = 1e-6
 
 
 @method("gradcam", gives="weighted activations")
@@ -20,10 +25,47 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 @method("gradcam++", gives="weighted activations")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM++, arXiv:1710.11063.  [b c h w] -> weighted activations [b c h w]"""
-    square, cube = gradients**2, gradients**3
+    return _plus_plus(activations, gradients, gradients**2, gradients**3)
+
+
+def _plus_plus(activations: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
     mass = activations.sum((2, 3), keepdim=True)
-    alpha = square / (2 * square + mass * cube + GRADCAM_PLUS_PLUS_EPSILON)
-    return (alpha * gradients.relu()).sum((2, 3), keepdim=True) * activations
+    alpha = second / (2 * second + mass * third + GRADCAM_PLUS_PLUS_EPSILON)
+    return (alpha * first.relu()).sum((2, 3), keepdim=True) * activations
+
+
+@method("smoothgradcam++", gives="weighted activations")
+def smooth_gradcam_plus_plus(
+    inputs: Tensor,
+    activations: Tensor,
+    gradients_at: Callable[[Tensor], Tensor],
+    *,
+    samples: int = 8,
+    sigma: float = 0.15,
+    seed: int = 0,
+) -> Tensor:
+    """Smooth Grad-CAM++, arXiv:1908.01224: sigma is a share of the picture's range.  [b c h w]
+
+    Its alpha is that of Grad-CAM++, which it is without noise (the paper prints the first
+    derivative for the second above the line).  Raises UsageError for no samples or negative noise.
+    """
+    if samples < 1 or sigma < 0:
+        raise UsageError(
+            f"smoothgradcam++ takes samples of 1 or more and a sigma of 0 or more, not {samples}"
+            f" and {sigma}."
+        )
+    draw = torch.Generator().manual_seed(seed)
+    pictures = inputs.float()
+    deviation = sigma * (pictures.amax((1, 2, 3)) - pictures.amin((1, 2, 3)))
+    sums = [torch.zeros_like(activations) for _ in range(3)]
+    for _ in range(samples):
+        # one draw for all pictures, so that a map does not depend on its neighbours in the batch
+        noise = torch.randn(pictures.shape[1:], generator=draw).to(pictures)
+        gradients = gradients_at(pictures + deviation[:, None, None, None] * noise)
+        for power, total in enumerate(sums, 1):
+            total += gradients**power
+    first, second, third = (total / samples for total in sums)
+    return _plus_plus(activations, first, second, third)
 
 
 @method("xgradcam", gives="weighted activations")
@@ -46,6 +88,18 @@ def hirescam(activations: Tensor, gradients: Tensor) -> Tensor:
     return gradients * activations
 
 
+@method("gradcamelementwise", gives="weighted activations")
+def gradcam_elementwise(activations: Tensor, gradients: Tensor) -> Tensor:
+    """HiResCAM (arXiv:2011.08891), each term above zero, as in grad-cam.  [b c h w] -> the same"""
+    return (gradients * activations).relu()
+
+
+@method("shapleycam", gives="weighted activations")
+def shapleycam(activations: Tensor, gradients: Tensor, curvature: Tensor) -> Tensor:
+    """ShapleyCAM, arXiv:2501.06261.  [b c h w] -> weighted activations [b c h w]"""
+    return (gradients - curvature / 2).mean((2, 3), keepdim=True) * activations
+
+
 @method("eigengradcam", gives="map")
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """EigenCAM of gradient times activation, arXiv:2008.00299.  [b c h w] -> [b h w]"""
@@ -57,3 +111,15 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 def cam(activations: Tensor, class_weights: Tensor) -> Tensor:
     """CAM, arXiv:1512.04150.  [b c h w], [b c] -> weighted activations [b c h w]"""
     return torch.einsum("bc,bchw->bchw", class_weights, activations)
+
+
+@method("segeigencam", gives="map")
+def segeigencam(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Seg-Eigen-CAM, Appl. Sci. 2025 (10.3390/app15137562).  [b c h w] -> [b h w]
+
+    Its sign is the paper's, not that of EigenCAM: the value farthest from zero is positive.
+    """
+    weighted = gradients.abs() * activations
+    found = first_component(weighted, channel_sum(weighted))
+    high, low = found.amax((1, 2), keepdim=True), found.amin((1, 2), keepdim=True)
+    return torch.where(-low > high * (1 + SIGN_TOLERANCE), -found, found)

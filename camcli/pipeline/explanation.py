@@ -13,6 +13,7 @@ from torch import Tensor
 
 from camcli.config import from_keywords
 from camcli.engine.run import Answer, answer
+from camcli.engine.targets import Contrast, log_probabilities
 from camcli.errors import OutputError, UnknownName
 from camcli.media.geometry import view as view_of
 from camcli.media.read import PictureLike, picture_from
@@ -23,7 +24,7 @@ from camcli.models.layers import last_use
 from camcli.models.load import Classifier
 from camcli.pipeline.plan import Plan, plan
 from camcli.records import Box, Heatmap, Picture, Record, View
-from camcli.registry import depends_on_category
+from camcli.registry import changed_options, depends_on_category
 from camcli.render import overlay as drawing
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def overlay(
 # the others would be passed over in silence
 EXPLAINING = (
     "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
-    "aug_smooth", "eigen_smooth", "seed", "batch_size",
+    "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth", "seed",
+    "batch_size",
 )  # fmt: skip
 NOT_EXPLAINING = (
     "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
@@ -175,17 +177,20 @@ def _explanations(
     picture: Picture, view: View, found: Answer, row: int, todo: Plan
 ) -> Iterator[Explanation]:
     height, width = view.inputs.shape[-2:]
-    logits = None if found.logits is None else found.logits[row]
+    logs = None if found.logits is None else log_probabilities(found.logits[row : row + 1])[0]
     categories = [None] if found.categories is None else found.categories[row].tolist()
     for slot, category in enumerate(categories):
         for method, layers in found.maps.items():
             asks_class = depends_on_category(method)
             if slot and not asks_class:
                 continue  # one map for all classes, which stands under the predicted one
-            shown = category if asks_class or logits is None else int(logits.argmax())
+            shown = category if asks_class or logs is None else int(logs.argmax())
             base = _record(picture, view, todo)
-            if logits is not None:
-                base = _with_class(base, shown, logits, todo)
+            if logs is not None:
+                base = _with_class(base, shown, logs.exp(), todo)
+            if asks_class:
+                compared = None if found.references is None else found.references[row, slot]
+                base = _with_target(base, compared, todo)
             for name, maps in layers.items():
                 used = (name,) if name else todo.request.layers
                 values = maps[row, slot].float().cpu().contiguous().numpy()
@@ -193,9 +198,10 @@ def _explanations(
                     base,
                     method=method,
                     layers=used,
+                    options=changed_options(method, todo.request.options.get(method, {})),
                     minimum=float(values.min()),
                     maximum=float(values.max()),
-                    warnings=(*why_empty(values), *_used_again(used, found)),
+                    warnings=(*base.warnings, *why_empty(values), *_used_again(used, found)),
                 )
                 heatmap = Heatmap(values, method, used, shown)
                 yield Explanation(picture, view.box, record, heatmap, (height, width))
@@ -211,16 +217,31 @@ def _record(picture: Picture, view: View, todo: Plan) -> Record:
     )
 
 
-def _with_class(record: Record, category: int, logits: Tensor, todo: Plan) -> Record:
+def _with_class(record: Record, category: int, probabilities: Tensor, todo: Plan) -> Record:
     """Adds what is known of the explained class.  [n]"""
-    # a single logit is a yes or no
-    probabilities = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
     return replace(
         record,
         category=category,
         label=label(todo.classifier.labels, category),
         probability=float(probabilities[category]),
         rank=int((probabilities > probabilities[category]).sum()) + 1,
+    )
+
+
+def _with_target(record: Record, references: Tensor | None, todo: Plan) -> Record:
+    """Adds what is explained of the class, and the classes that it is compared with.  [r]"""
+    target, labels = todo.request.target, todo.classifier.labels
+    if not isinstance(target, Contrast) or references is None:
+        return replace(record, target=target.name)
+    others = tuple(c for c in references.tolist() if c != record.category)
+    alone = "the only class to compare with is the explained one: nothing is taken from its logit"
+    return replace(
+        record,
+        target=target.name,
+        contrast=others,
+        contrast_labels=tuple(label(labels, c) for c in others),
+        contrast_strength=target.strength,
+        warnings=() if others else (alone,),
     )
 
 
@@ -239,8 +260,8 @@ def why_empty(values: NDArray[np.float32]) -> Iterator[str]:
         yield "the map is not finite: activations or gradients overflowed (half precision?)"
     elif not raw.any():
         yield (
-            "the map is zero everywhere: the score does not depend on this layer (a dead layer, "
-            "a head that is zero, or a layer behind the last attention)"
+            "the map is zero everywhere: the score does not depend on this layer (a dead layer, a "
+            "head that is zero, a layer behind the last attention, or a probability of 0 or 1)"
         )
     elif raw.max() <= 0:
         yield "the map is negative everywhere: this layer speaks against the class at every place"

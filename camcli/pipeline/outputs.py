@@ -58,7 +58,7 @@ def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> No
         _check_single_file(sources, todo, options)
         check_writable(options.save_path.parent)
     else:
-        _check_distinct_files(sources, options)
+        _check_distinct_files(sources, todo, options)
         check_writable(options.save_path)
 
 
@@ -86,11 +86,11 @@ def _is_same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-def _check_distinct_files(sources: Sequence[Source], options: Options) -> None:
-    names = Counter(_output(source, "m", (), 0, "", options) for source in sources)
-    doubled = {name for name, count in names.items() if count > 1}
-    if doubled:
-        same = [str(s) for s in sources if _output(s, "m", (), 0, "", options) in doubled]
+def _check_distinct_files(sources: Sequence[Source], todo: Plan, options: Options) -> None:
+    written = [_output(s, Record(str(s), method="m"), (), todo, options) for s in sources]
+    names = Counter(written)
+    if len(names) < len(written):
+        same = [str(s) for s, name in zip(sources, written, strict=True) if names[name] > 1]
         raise UsageError(
             f"{' and '.join(same[:2])} would write the same files: name the folder that holds "
             "them, or use a --save-path for each."
@@ -102,15 +102,18 @@ def _is_file(save_path: Path) -> bool:
 
 
 def _output(
-    source: Source,
-    method: str,
-    layers: Sequence[str],
-    category: int | None,
-    text: str,
-    options: Options,
+    source: Source, record: Record, layers: Sequence[str], todo: Plan, options: Options
 ) -> Path:
     layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
-    name = output_name(source, method, category, text, format=options.format, layer=layer)
+    name = output_name(
+        source,
+        record.method,
+        record.category,
+        record.label,
+        format=options.format,
+        layer=layer,
+        target=todo.request.target.mark if record.target else "",
+    )
     return options.save_path / name
 
 
@@ -122,7 +125,7 @@ def _written(explanation: Explanation, todo: Plan, options: Options) -> Record:
         source = picture.source or Source(Path("picture"))
         several = len(todo.request.layers) > 1
         layers = record.layers if several else ()
-        path = _output(source, record.method, layers, explanation.category, record.label, options)
+        path = _output(source, record, layers, todo, options)
     try:
         write_picture(explanation.overlay(options.alpha, options.colormap), path)
     except ImageError as error:

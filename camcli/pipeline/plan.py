@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from camcli.config import Options
 from camcli.engine.probe import Tokens
-from camcli.engine.run import Request, found_default, seeded, target_layers_of
-from camcli.engine.targets import Best, Choice, Fixed
+from camcli.engine.run import Request, found_default, target_layers_of
+from camcli.engine.targets import Best, Choice, Contrast, Fixed, Target, target_of
 from camcli.errors import ModelError, UsageError
-from camcli.models.labels import find_category
+from camcli.models.labels import find_category, label
+from camcli.models.layout import Layout
 from camcli.models.load import Classifier
-from camcli.registry import depends_on_category, method_name
+from camcli.registry import depends_on_category, method_name, options_for
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ def plan(classifier: Classifier, options: Options) -> Plan:
     methods = tuple(dict.fromkeys(method_name(m) for m in options.method))
     _check_has_classes(classifier, methods)
     categories = _categories(classifier, options)
+    target = _target(classifier, options, categories)
+    chosen = options_for(methods, options.set, options.seed)
     tokens = Tokens(options.vit_like, options.num_extra_tokens)
     layers, layouts, reason = _layers(classifier, options.target_layers)
     request = Request(
@@ -63,45 +65,77 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         options.layer_fusion,
         options.aug_smooth,
         options.eigen_smooth,
-        seeded(methods, options.seed),
+        chosen,
+        target,
+        classifier.output_key,
     )
     return Plan(classifier, request, categories, reason)
 
 
-def _layers(classifier: Classifier, given: Sequence[str]) -> tuple[tuple[str, ...], Any, str]:
+def _layers(
+    classifier: Classifier, given: Sequence[str]
+) -> tuple[tuple[str, ...], dict[str, Layout], str]:
     shape = (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
     probe = torch.empty(1, *shape)
-    layers, layouts = target_layers_of(classifier.module, probe, given)
-    reason = "named by --target-layers" if given else found_default(classifier.module, shape).reason
-    return layers, layouts, reason
+    layers, layouts = target_layers_of(classifier.module, probe, given, classifier.output_key)
+    if given:
+        return layers, layouts, "named by --target-layers"
+    default = found_default(classifier.module, shape, classifier.output_key)
+    return layers, layouts, default.reason
 
 
 def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
     asking = [name for name in methods if depends_on_category(name)]
     if asking and not classifier.num_classes:
+        way_on = "give --num-classes with your own --checkpoint"
+        if classifier.origin == "python":
+            way_on = "let your code return logits [b n], or name them with --output-key"
         raise ModelError(
             f"{classifier.name!r} has no classifier, and so no class that {asking[0]} could "
-            "explain: give --num-classes with your own --checkpoint, or try --method eigencam."
+            f"explain: {way_on}, or try --method eigencam."
         )
 
 
 def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
     if not classifier.num_classes:
-        if options.target_category or options.top_k:
+        if options.target_category or options.top_k or options.contrast:
             raise UsageError(
-                f"{classifier.name!r} has no classes that could be chosen: leave --target-category "
-                "and --top-k out."
+                f"{classifier.name!r} has no classes that could be chosen: leave --target-category,"
+                " --top-k and --contrast out."
             )
         return None
     if not options.target_category:
-        k, known = options.top_k or 1, classifier.num_classes
+        k, known = options.top_k or 1, classifier.num_categories
         if k > known:
             raise UsageError(f"--top-k {k} is more than the {known} classes of the model.")
         return k
     if options.top_k:
         raise UsageError("--target-category and --top-k each choose the classes: give one of them.")
-    names = [name for text in options.target_category for name in _names(text, classifier)]
-    found = (find_category(n, classifier.labels, classifier.num_classes) for n in names)
+    return _found(options.target_category, classifier)
+
+
+def _target(
+    classifier: Classifier, options: Options, categories: tuple[int, ...] | int | None
+) -> Target:
+    against = _found(options.contrast, classifier)
+    given = options.target if "target" in options.model_fields_set else None
+    target = target_of(given, against, options.contrast_strength)
+    if not isinstance(target, Contrast) and "contrast_strength" in options.model_fields_set:
+        raise UsageError(
+            "--contrast-strength is for --contrast CLASSES, or --target contrast: give one of them."
+        )
+    alone = [c for c in categories if {c} == set(against)] if isinstance(categories, tuple) else []
+    if alone:
+        raise UsageError(
+            f"--contrast compares {label(classifier.labels, alone[0])!r} with itself: name another "
+            "class, or leave it to --target contrast."
+        )
+    return target
+
+
+def _found(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
+    names = [name for text in given for name in _names(text, classifier)]
+    found = (find_category(n, classifier.labels, classifier.num_categories) for n in names)
     return tuple(dict.fromkeys(found))
 
 

@@ -40,6 +40,7 @@ class FakeClassifier:
     in_chans: int = 3
     labels: tuple[str, ...] = ("tabby, tabby cat", "espresso")
     warnings: tuple[str, ...] = ("the weights are fake",)
+    output_key: str | None = None
 
 
 class Structure(nn.Module):

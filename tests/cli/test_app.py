@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from camcli.cards import CARDS
 from camcli.cli.app import app
 from camcli.cli.stray import COMMANDS
 from camcli.errors import ImageError, OutputError
 from camcli.records import Box, Record
-from camcli.registry import METHOD_TITLES
 
 from .conftest import Asked, Run
 
@@ -62,6 +63,21 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
         "camviz: the weights are fake\ncamviz: target layer layer4: the last 7x7 grid\n"
     )
     assert "target layer" not in run(image, "--target-layers", "layer4").err
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"target": "logit"}, "gradcam at layer4"),
+        ({"target": "rest"}, "gradcam at layer4, rest"),
+        ({"contrast_labels": ("lion", "ox")}, "gradcam at layer4, in contrast to lion, ox"),
+    ],
+)
+def test_a_result_line_names_the_target(
+    asked: Asked, run: Run, image: str, given: dict[str, Any], told: str
+) -> None:
+    asked.records = [replace(RECORD, **given)]
+    assert run(image).out.endswith(f"  {told}\n")
 
 
 def test_a_class_without_a_name_is_shown_by_its_index(asked: Asked, run: Run, image: str) -> None:
@@ -228,9 +244,15 @@ def test_a_stray_command_is_known_as_one() -> None:
 def test_methods(run: Run) -> None:
     text = run("methods").out
     objects = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
-    assert [found["name"] for found in objects] == list(METHOD_TITLES)
-    for name, title in METHOD_TITLES.items():
-        assert name in text and title in text
+    assert [found["name"] for found in objects] == list(CARDS)
+    for name, card in CARDS.items():
+        assert name in text and card.shows in text and card.paper in text
+    by_name = {found["name"]: found for found in objects}
+    assert by_name["rollout"]["asks_class"] is False
+    assert by_name["gradcam"]["cost"] == "1 forward, 1 backward"
+    assert {"name": "sigma", "type": "float", "default": 0.15} in by_name["smoothgradcam++"][
+        "options"
+    ]
 
 
 def test_help_pages(run: Run) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from camcli.cli.options import OWN, Flags
-from camcli.config import Options, PreprocessingOptions
+from camcli.config import ALIASES, Options, PreprocessingOptions
 
 from .conftest import Asked, Run
 
@@ -32,7 +32,9 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         "-m x --checkpoint w.pt --no-pretrained --no-strict --num-classes 3 --img-size 64x32 "
         "--model-kwargs a=1 --model-kwargs b=c --class-map c.txt --target-layers l1,l2 "
         "--target-layers l3 --layer-fusion max --vit-like --num-extra-tokens 0 --method CAM "
-        "--method grad-cam --target-category 3 --target-category a,b --top-k 2 --aug-smooth "
+        "--method ablation-cam --target-category 3 --target-category a,b --top-k 2 --aug-smooth "
+        "--target Log_Probability --contrast 4 --contrast c,d --contrast-strength 1 "
+        "--set ablationcam.max_channels=4 --max-channels 8 --output-key 0 "
         "--eigen-smooth --seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --device cpu "
         "-b 4 --colormap turbo --alpha 0.25 --save-path out --format png --save-map npy "
         "--map-size image"
@@ -50,9 +52,14 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         layer_fusion="max",
         vit_like=True,
         num_extra_tokens=0,
-        method=("cam", "gradcam"),
+        method=("cam", "ablationcam"),
         target_category=("3", "a,b"),
         top_k=2,
+        target="log-probability",
+        contrast=("4", "c,d"),
+        contrast_strength=1.0,
+        set={"ablationcam": {"max_channels": "4"}, "max_channels": "8"},
+        output_key="0",
         aug_smooth=True,
         eigen_smooth=True,
         seed=5,
@@ -70,9 +77,9 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
 
 def test_every_option_of_config_is_a_flag_and_the_other_way_round() -> None:
     flags = {field.name for field in fields(Flags)} - OWN
-    short = {"mean", "std", "fit"}
+    short = set(ALIASES)
     assert flags - short == set(Options.model_fields) - {"preprocessing"}
-    assert short <= set(PreprocessingOptions.model_fields)
+    assert short - {"max_channels"} <= set(PreprocessingOptions.model_fields)
 
 
 @pytest.mark.parametrize("before", ["", "explain"])
@@ -127,6 +134,7 @@ def test_the_model_is_loaded_as_asked(asked: Asked, run: Run, image: str) -> Non
         "device": "cpu",
         "fit": None,
         "preprocessing": {},
+        "output_key": None,
     }
 
 

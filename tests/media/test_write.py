@@ -71,6 +71,14 @@ def test_layer_and_folder_are_part_of_the_name() -> None:
     assert path == Path("pets/a_gradcam++_blocks.11.norm1_3-cat.jpg")
 
 
+def test_the_target_is_part_of_the_name() -> None:
+    assert name("a.jpg", target="contrast-4-5") == "a_gradcam_contrast-4-5_3-cat.jpg"
+    assert name("a.jpg", layer="l", target="<lambda>") == "a_gradcam_l__lambda__3-cat.jpg"
+    many = name("a.jpg", target="contrast" + "-100" * 99)
+    assert len(many) < 120
+    assert many != name("a.jpg", target="contrast" + "-100" * 98)
+
+
 @pytest.mark.parametrize(
     ("label", "expected"),
     [

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import camcli
 from camcli.errors import ConfigError, ModelError, UnknownName
 from camcli.models.load import Classifier, find_model, load_model
 from camcli.models.user_code import is_code
@@ -315,6 +316,22 @@ def test_an_output_that_is_no_logits_has_no_classes(kind: str, told: str) -> Non
     assert told in classifier.warnings[-1]
     silent = load("nets.py:Trunk", num_classes=0, model_kwargs={"kind": kind})
     assert (silent.num_classes, len(silent.warnings)) == (0, 1)
+
+
+def test_an_output_key_names_the_logits() -> None:
+    pair: dict[str, Any] = {"model_kwargs": {"kind": "pair"}, "num_classes": 8}
+    classifier = load("nets.py:Trunk", output_key="0", **pair)
+    assert (classifier.num_classes, classifier.output_key) == (8, "0")
+    assert len(classifier.warnings) == 1
+    # the model itself is left as it is
+    with torch.no_grad():
+        assert isinstance(classifier.module(noise(1, 3, (48, 48))), tuple)
+    found = camcli.explain(classifier, noise(1, 3, (48, 48))[0].abs().clamp(max=1), top_k=2)
+    assert len({e.category for e in found}) == 2
+    with pytest.raises(ModelError, match=r"a tuple with 0: .*, and nothing under the output key 2"):
+        load("nets.py:Trunk", output_key=2, **pair)
+    with pytest.raises(ModelError, match=r"'resnet18' returns logits and nothing else"):
+        load("timm/resnet18", output_key=0)
 
 
 def test_one_number_a_picture_is_one_class() -> None:

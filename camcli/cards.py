@@ -1,0 +1,165 @@
+"""What a person is told of each method before it is asked for; needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GRADIENT = "1 forward, 1 backward"
+FORWARD = "1 forward"
+TRANSFORMERS = "transformers whose attention can be read"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a method shows, what it costs for each picture and class, where it works, its paper.
+
+    `asks_class`: its map is another one for another class; `gradients`: it needs a backward pass.
+    """
+
+    shows: str
+    cost: str
+    paper: str
+    where: str = "any model"
+    asks_class: bool = True
+    gradients: bool = True
+
+
+# a test holds it against the registry
+CARDS: Mapping[str, Card] = {
+    "gradcam": Card(
+        "gradients averaged over the map weight the channels", GRADIENT, "arXiv:1610.02391"
+    ),
+    "gradcam++": Card(
+        "positive gradients, weighted by their higher derivatives", GRADIENT, "arXiv:1710.11063"
+    ),
+    "xgradcam": Card(
+        "gradients weighted by the normalised activations", GRADIENT, "arXiv:2008.02312"
+    ),
+    "layercam": Card(
+        "positive gradients weight each place by itself",
+        GRADIENT,
+        "doi:10.1109/TIP.2021.3089943",
+    ),
+    "hirescam": Card("gradients weight each place by itself, signed", GRADIENT, "arXiv:2011.08891"),
+    "gradcamelementwise": Card(
+        "the positive products of gradient and activation", GRADIENT, "arXiv:2011.08891"
+    ),
+    "smoothgradcam++": Card(
+        "gradcam++ with derivatives averaged over noisy copies of the picture",
+        "1 forward; 1 forward, 1 backward a sample",
+        "arXiv:1908.01224",
+    ),
+    "shapleycam": Card(
+        "gradients less half the curvature, averaged over the map, weight the channels",
+        "1 forward, 2 backward",
+        "arXiv:2501.06261",
+        "what can be differentiated twice",
+    ),
+    "eigencam": Card(
+        "first principal component of the activations",
+        FORWARD,
+        "arXiv:2008.00299",
+        asks_class=False,
+        gradients=False,
+    ),
+    "eigengradcam": Card(
+        "first principal component of gradient times activation", GRADIENT, "arXiv:2008.00299"
+    ),
+    "segeigencam": Card(
+        "first principal component of the gradient's size times activation",
+        GRADIENT,
+        "doi:10.3390/app15137562",
+    ),
+    "kpcacam": Card(
+        "first kernel principal component of the activations",
+        FORWARD,
+        "arXiv:2410.00267",
+        asks_class=False,
+        gradients=False,
+    ),
+    "fem": Card(
+        "where channels rise far above their own mean",
+        FORWARD,
+        "hal-02963298",
+        asks_class=False,
+        gradients=False,
+    ),
+    "ablationcam": Card(
+        "the share of the score that goes with a channel weights it",
+        "1 forward; what lies behind the layer a channel",
+        "WACV 2020",
+        gradients=False,
+    ),
+    "scorecam": Card(
+        "the score of the picture masked with a channel weights it",
+        "1 forward a channel",
+        "arXiv:1910.01279",
+        gradients=False,
+    ),
+    "sscam": Card(
+        "scorecam, averaged over noisy masks",
+        "1 forward a channel and sample",
+        "arXiv:2006.14255",
+        gradients=False,
+    ),
+    "iscam": Card(
+        "scorecam, averaged over masks that grow",
+        "1 forward a channel and sample",
+        "arXiv:2010.03023",
+        gradients=False,
+    ),
+    "rise": Card(
+        "how well the class does when random masks leave a pixel to be seen",
+        "1 forward a mask",
+        "arXiv:1806.07421",
+        "any model, as a black box",
+        gradients=False,
+    ),
+    "occlusion": Card(
+        "the drop of the score behind a grey square",
+        "1 forward a place of the square",
+        "arXiv:1311.2901",
+        "any model, as a black box",
+        gradients=False,
+    ),
+    "cam": Card(
+        "the linear head's own weights",
+        GRADIENT,
+        "arXiv:1512.04150",
+        "pooling and one linear layer behind the target layer",
+    ),
+    "rollout": Card(
+        "attention multiplied through all blocks",
+        FORWARD,
+        "arXiv:2005.00928",
+        TRANSFORMERS,
+        asks_class=False,
+        gradients=False,
+    ),
+    "genericattention": Card(
+        "rollout of attention times its positive gradients",
+        GRADIENT,
+        "arXiv:2103.15679",
+        TRANSFORMERS,
+    ),
+    "gradattention": Card(
+        "the last block's attention times its positive gradients",
+        GRADIENT,
+        "arXiv:2103.15679",
+        TRANSFORMERS,
+    ),
+    "legrad": Card(
+        "the positive gradients of each block's own score by its attention",
+        "1 forward, 1 backward a block",
+        "arXiv:2404.03214",
+        TRANSFORMERS,
+    ),
+    "randomcam": Card(
+        "random weights: the baseline that every method must beat",
+        FORWARD,
+        "-",
+        asks_class=False,
+        gradients=False,
+    ),
+}

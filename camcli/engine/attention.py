@@ -1,0 +1,192 @@
+"""Evidence of transformers: attention, its gradients, and the score read off each block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import prod
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camcli.engine.evidence import Scored, tail
+from camcli.engine.hooks import Recording, continued, record
+from camcli.engine.probe import Probe
+from camcli.errors import MethodError
+from camcli.models.attention import Attentions, attentions, watched
+from camcli.models.state import left_as_found
+from camcli.registry import evidence
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Attentions]]
+_known = WeakKeyDictionary()
+
+
+def found_attentions(module: nn.Module, shape: tuple[int, int, int]) -> Attentions:
+    """Returns where a model attends for inputs (channels, H, W), found only once."""
+    known = _known.setdefault(module, {})
+    # the parts are in the key because people swap a head between two calls
+    key = (*shape, *map(id, module.modules()))
+    if key not in known:
+        known[key] = attentions(module, shape)
+    return known[key]
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What a pass left whose attention can be read: where, the attention, blocks and logits.
+
+    `maps` are one list a block, of what passed its sites: l x sites x [b heads q m].
+    """
+
+    found: Attentions
+    maps: list[list[Tensor]]
+    recording: Recording
+
+
+@evidence
+def attended(probe: Probe) -> Attended:
+    """Runs a pass in which attention is not fused; recording begins at the first block's.
+
+    Raises MethodError for a model whose attention cannot be read.
+    """
+    shape = probe.inputs.shape
+    found = found_attentions(probe.module, (shape[1], shape[2], shape[3]))
+    passed: dict[str, Tensor] = {}
+
+    def take(site: str, attention: Tensor) -> Tensor | None:
+        if probe.graph and not attention.requires_grad:
+            # nothing before the first attention is recorded; `record` puts the mode back
+            attention = attention.detach().requires_grad_()
+            torch.set_grad_enabled(True)
+        passed[site] = attention
+        return attention if probe.graph else None
+
+    sites = [site for block in found.blocks for site in block.sites]
+    names = [block.name for block in found.blocks]
+    with watched(probe.module, sites, take):
+        recording = record(probe.module, probe.inputs, names, graph=probe.graph)
+    maps = [[passed[site] for site in block.sites] for block in found.blocks]
+    return Attended(found, maps, recording)
+
+
+@evidence
+def attention(attended: Attended) -> list[Tensor]:
+    """Softmaxed attention among all tokens, block by block.  l x [b heads n n]"""
+    # a token that has not joined yet, or is not renewed, attends to itself
+    return [_among_all(maps, attended.found.tokens, 1.0) for maps in attended.maps]
+
+
+@evidence
+def readout(probe: Probe, attended: Attended) -> Tensor:
+    """What each token counts where the score is read off: they share 1.  [n]"""
+    counts = torch.zeros(attended.found.tokens, device=probe.inputs.device)
+    counts[list(attended.found.readers)] = 1 / len(attended.found.readers)
+    return counts
+
+
+@evidence
+def places(attended: Attended) -> Tensor:
+    """Which token stands at each cell of the grid.  [h w]"""
+    layout = attended.found.layout
+    return layout.prefix + torch.arange(prod(layout.grid)).view(layout.grid)
+
+
+@evidence
+def attention_gradients(probe: Probe, attended: Attended, target: Scored) -> list[Tensor]:
+    """The score's gradients by the attention of all blocks, in its shape.  l x [b heads n n]"""
+    with torch.enable_grad():
+        scores = target(attended.recording.logits, None)
+    sites = [site for maps in attended.maps for site in maps]
+    found = iter(_gradients(probe, scores, sites))
+    gradients = [[next(found) for _ in maps] for maps in attended.maps]
+    return [_among_all(maps, attended.found.tokens, 0.0) for maps in gradients]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Blocks whose outputs have one shape, these outputs one after another, and their logits.
+
+    outputs [l*b ...], logits [l*b k], recorded from these outputs on.
+    """
+
+    blocks: tuple[str, ...]
+    outputs: Tensor
+    logits: Tensor
+
+
+@evidence
+def block_readings(probe: Probe, attended: Attended) -> list[Reading]:
+    """Reads off each block what the model would say if it were the last of its kind.
+
+    Its tokens are handed to what lies behind the last block with an output of the same shape.
+    """
+    recording = attended.recording
+    shapes = groupby(recording.outputs, lambda name: recording.outputs[name].shape)
+
+    def read(blocks: tuple[str, ...]) -> Reading:
+        outputs = torch.cat([recording.outputs[name] for name in blocks]).detach().requires_grad_()
+        inputs = probe.inputs
+        if not tail(probe, blocks[-1], recording):
+            inputs = inputs.repeat(len(blocks), 1, 1, 1)
+        return Reading(blocks, outputs, continued(probe.module, inputs, blocks[-1], outputs))
+
+    return [read(tuple(blocks)) for _, blocks in shapes]
+
+
+@evidence
+def block_gradients(
+    probe: Probe, attended: Attended, block_readings: list[Reading], target: Scored
+) -> list[Tensor]:
+    """Each block's own score's gradients by that block's attention.  l x [b heads q n]"""
+    behind: dict[str, Tensor] = {}
+    for reading in block_readings:
+        with torch.enable_grad():
+            parts = reading.logits.chunk(len(reading.blocks))
+            scores = torch.cat([target(part, None) for part in parts])
+        (found,) = _gradients(probe, scores, [reading.outputs])
+        behind |= zip(reading.blocks, found.chunk(len(reading.blocks)), strict=True)
+    outputs = attended.recording.outputs
+    return [
+        _columns(_gradients(probe, outputs[name], maps, behind[name]), attended.found.tokens)
+        for name, maps in zip(outputs, attended.maps, strict=True)
+    ]
+
+
+def _gradients(
+    probe: Probe, outputs: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Follows outputs back to inputs; raises MethodError where no gradient comes back at all."""
+    if not outputs.requires_grad:
+        raise MethodError(
+            "No gradient comes back to this model's attention (detach, integers, quantised weights)"
+            ": try --method rollout, which needs none."
+        )
+    weights = torch.ones_like(outputs) if weights is None else weights
+    with left_as_found(probe.module):
+        return torch.autograd.grad(
+            outputs, inputs, weights, retain_graph=True, materialize_grads=True
+        )
+
+
+def _columns(sites: Sequence[Tensor], n: int) -> Tensor:
+    """Puts a block's heads side by side, and its keys to the last of n.  -> [b heads q n]"""
+    heads = torch.cat([site.detach().float() for site in sites], 1)
+    return F.pad(heads, (n - heads.shape[-1], 0))
+
+
+def _among_all(sites: Sequence[Tensor], n: int, itself: float) -> Tensor:
+    """Lays a block's attention out among n tokens; the others attend `itself` to themselves.
+
+    sites x [b heads q m] -> [b heads n n], where q is 1 for a class token in front, or else m
+    """
+    given = _columns(sites, n)
+    (b, heads, q), m = given.shape[:3], sites[0].shape[-1]
+    if q == n:
+        return given
+    found = itself * torch.eye(n, device=given.device).repeat(b, heads, 1, 1)
+    first = 0 if q == 1 else n - m
+    found[:, :, first : first + q] = given
+    return found

@@ -1,0 +1,88 @@
+"""Evidence that takes more than one backward pass: of noisy inputs, and of gradients themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from camcli.engine.hooks import Recording
+from camcli.engine.probe import Probe
+from camcli.errors import MethodError
+from camcli.models.layout import to_maps
+from camcli.models.state import left_as_found
+from camcli.registry import evidence
+
+# what autograd calls all fused attention, whatever the device; none has a second derivative
+FUSED_ATTENTION = "ScaledDotProduct"
+# what stands in a graph for a derivative that is missing, torch's own and somebody else's; the
+# latter is passed over in silence, as if its derivative were zero
+NO_SECOND_DERIVATIVE = {"torch::autograd::NotImplemented", "torch::autograd::Error"}
+
+
+@evidence
+def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
+    """The score's gradients at a layer for other inputs, from passes that are not kept.
+
+    [b 3 H W] -> maps [b c h w]
+    """
+
+    def at(inputs: Tensor) -> Tensor:
+        found: Tensor = probe.about(inputs.to(probe.inputs)).get("gradients", layer, slot)
+        return found
+
+    return at
+
+
+@evidence
+def unfused(probe: Probe, recording: Recording) -> Probe:
+    """The probe, or one of the same inputs whose pass ran without fused attention."""
+    if not any(FUSED_ATTENTION in node.name() for node in _graph(recording.logits)):
+        return probe
+    other = probe.about(probe.inputs)
+    with sdpa_kernel(SDPBackend.MATH):
+        other.get("recording")
+    return other
+
+
+def _graph(tensor: Tensor) -> Iterator[Node]:
+    waiting, seen = [tensor.grad_fn], set[Node]()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+            yield node
+
+
+@evidence
+def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
+    """The score's Hessian at a target layer times the layer's own output, in float32.  [b c h w]
+
+    Raises MethodError where something behind the layer has no second derivative.
+    """
+    output = unfused.get("recording").outputs[layer]
+    scores = unfused.get("scores", layer, slot)
+    with torch.enable_grad(), left_as_found(probe.module):
+        (first,) = torch.autograd.grad(
+            scores, output, torch.ones_like(scores), create_graph=True, materialize_grads=True
+        )
+        if any(node.name() in NO_SECOND_DERIVATIVE for node in _graph(first)):
+            raise MethodError(
+                f"ShapleyCAM needs second derivatives, and something behind {layer!r} has none."
+                " Try --method gradcam, which is the same without the curvature."
+            )
+        product = _derivative_along(output.detach(), first, output)
+    return to_maps(product, probe.layout(layer, output)).float()
+
+
+def _derivative_along(vector: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
+    if not gradient.requires_grad:  # the score is linear in the output
+        return torch.zeros_like(vector)
+    (product,) = torch.autograd.grad(
+        gradient, output, vector, retain_graph=True, materialize_grads=True
+    )
+    return product

@@ -1,0 +1,273 @@
+"""Where a model's softmaxed attention passes, among which tokens, and which of these are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camcli.errors import MethodError
+from camcli.models.layers import Observed, probing_pass
+from camcli.models.layout import Layout, tensor_in, tokens_of
+from camcli.models.state import switched_off, watchable
+
+# the softmaxed attention [b heads q n] that passes a site -> what goes on instead, or None
+Instead = Callable[[Tensor], Tensor | None]
+
+FUSED = ("fused_attn",)
+# rows that sum to one do so within this in bfloat16
+ROUNDING = 0.02
+
+# attention modules whose dropout comes too late: the child that takes the softmaxed attention in,
+# and the order of its dimensions that makes it [b heads q n]
+TAKEN_IN: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    # CaiT mixes its heads behind the softmax, and after that rows sum to anything
+    "TalkingHeadAttn": ("proj_w", (0, 3, 1, 2)),
+}
+# attention modules whose dropouts are no sites, for the reason above or their own
+PASSED_OVER: Mapping[str, str] = {
+    **dict.fromkeys(TAKEN_IN, "read elsewhere"),
+    "OutlookAttention": "VOLO weights the places around each place, as a convolution does",
+}
+# attention modules that make something else of what they softmax
+DERIVED: Mapping[str, str] = {
+    "DiffAttention": "is one of two whose difference counts",
+    "DiffParallelScalingBlock": "is one of two whose difference counts",
+}
+# blocks that are attention modules themselves; the others have one inside
+OWN_BLOCKS = ("ParallelScalingBlock",)
+MHA = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block with attention, and the sites in it where the softmaxed attention passes."""
+
+    name: str
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Attentions:
+    """A model's blocks in order, the layout of its tokens, and those that the score is read off.
+
+    Blocks may attend among the last of these tokens only, where a class token joins behind them.
+    """
+
+    blocks: tuple[Block, ...]
+    layout: Layout
+    tokens: int
+    readers: tuple[int, ...]
+
+
+def attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Attentions:
+    """Finds a model's attention by one forward and one backward pass of noise (channels, H, W).
+
+    Raises MethodError where attention cannot be read, or is not among the same tokens throughout.
+    """
+    module = watchable(module)
+    sites = tuple(_candidates(module))
+    seen = _Seen(inputs_shape[1:], around={_block_of(module, site) for site in sites})
+    with watched(module, sites, seen.take):
+        probing_pass(module, inputs_shape, seen)
+    found = [site for site, _ in seen.softmaxed]
+    kind, ways_on = type(module).__name__, "Try --method gradcam."
+    if not found:
+        raise MethodError(
+            f"This {kind} shows no softmaxed attention: it has none, or none in modules like timm's"
+            f" attn_drop or torch's MultiheadAttention. {ways_on}"
+        )
+    for site, shape in seen.softmaxed:
+        if why_not := _why_unreadable(module, site, shape, seen):
+            raise MethodError(
+                f"Attention of this {kind} cannot be read: {site!r} {why_not}. {ways_on}"
+            )
+    counts = [shape[-1] for _, shape in seen.softmaxed]
+    layout = tokens_of(max(counts), seen.input_size)
+    if layout is None or min(counts) < prod(layout.grid) or len(set(found)) < len(found):
+        among = ", then ".join(str(count) for count, _ in groupby(counts))
+        raise MethodError(
+            f"Attention of this {kind} is among {among} tokens: these methods need the same tokens"
+            f" in all blocks, a grid of them, and each block once. {ways_on}"
+        )
+    named = groupby(found, partial(_block_of, module))
+    blocks = tuple(Block(name, tuple(inside)) for name, inside in named)
+    gathers = seen.softmaxed[-1][1][-2] == 1
+    readers = (0,) if gathers else seen.readers(blocks[-1].name, max(counts))
+    return Attentions(blocks, layout, max(counts), readers)
+
+
+def _candidates(module: nn.Module) -> Iterator[str]:
+    """Names where softmaxed attention may pass: dropouts, torch's own modules, and `TAKEN_IN`."""
+    for name, layer in module.named_modules():
+        kind, around = type(layer).__name__, module.get_submodule(name.rpartition(".")[0])
+        if kind in TAKEN_IN:
+            yield f"{name}.{TAKEN_IN[kind][0]}"
+        elif type(around).__name__ in PASSED_OVER:
+            continue
+        elif isinstance(layer, nn.Dropout | nn.MultiheadAttention):
+            yield name
+
+
+def _module_of(module: nn.Module, site: str) -> str:
+    """Names the attention module that a site belongs to."""
+    own = isinstance(module.get_submodule(site), nn.MultiheadAttention)
+    return site if own else site.rpartition(".")[0]
+
+
+def _block_of(module: nn.Module, site: str) -> str:
+    """Names the block around a site: the first module around its attention that is no list."""
+    attention = _module_of(module, site)
+    if type(module.get_submodule(attention)).__name__ in OWN_BLOCKS:
+        return attention
+    name = attention.rpartition(".")[0]
+    while name and isinstance(module.get_submodule(name), nn.Sequential | nn.ModuleList):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _why_unreadable(
+    module: nn.Module, site: str, shape: tuple[int, ...], seen: _Seen
+) -> str | None:
+    attention, block = _module_of(module, site), _block_of(module, site)
+    if kind := DERIVED.get(type(module.get_submodule(attention)).__name__):
+        return kind
+    given = seen.inputs.get(attention, ())
+    if len(shape) != 4 or shape[0] != 1 or given[:1] != (1,):
+        return f"looks through windows or has no batch in front, {list(shape)} for one picture"
+    queries, keys = shape[-2:]
+    if queries not in (1, keys) or keys not in _token_counts(given):
+        return f"is among channels or skips tokens, {list(shape)} for an input {list(given)}"
+    out = seen.outputs[block].shape if block in seen.outputs else ()
+    if not {queries, keys} & {*_token_counts(out)}:
+        return f"has no block around it that puts out its {keys} tokens, but {block!r} {list(out)}"
+    return None
+
+
+def _token_counts(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many tokens there are, whether channels stand last or second: [1 n c], [1 c h w]."""
+    return prod(shape[1:-1]), prod(shape[2:])
+
+
+@dataclass
+class _Seen(Observed):
+    """What the noise showed of attention, besides what it shows of every layer."""
+
+    around: set[str] = field(default_factory=set)
+    softmaxed: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self, site: str, attention: Tensor) -> None:
+        """Notes what is softmaxed among all that passes the candidates."""
+        if _is_softmaxed(attention):
+            self.softmaxed.append((site, tuple(attention.shape)))
+
+    def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Notes inputs of modules, and on which of their tokens the score depends."""
+        output = super().note(name, layer, args, output)
+        if args and isinstance(args[0], Tensor):
+            self.inputs[name] = tuple(args[0].shape)
+        tensor = tensor_in(output)
+        if name in self.around and tensor is not None and tensor.requires_grad:
+            tensor.register_hook(partial(self.gradients.__setitem__, name))  # type: ignore[no-untyped-call]
+        return output
+
+    def readers(self, block: str, n: int) -> tuple[int, ...]:
+        """Returns those of a block's n tokens on which the score depends; all where it is none."""
+        if block not in self.gradients:
+            return tuple(range(n))
+        gradient, layout = self.gradients[block], self.outputs[block].layout
+        if layout and layout.kind == "nchw":
+            gradient = gradient.permute(0, 2, 3, 1)
+        used = gradient.flatten(1, -2).ne(0).any(2)[0]
+        return tuple((used if used.any() else ~used).nonzero().flatten().tolist())
+
+
+def _is_softmaxed(tensor: Tensor) -> bool:
+    if tensor.ndim < 3 or tensor.shape[-1] < 2 or not tensor.is_floating_point():
+        return False
+    found = tensor.detach().float()
+    return bool((found >= 0).all() and ((found.sum(-1) - 1).abs() < ROUNDING).all())
+
+
+@contextmanager
+def watched(
+    module: nn.Module, sites: Iterable[str], take: Callable[[str, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Hands the softmaxed attention [b heads q n] of each site, with its name, to `take`.
+
+    What that returns, if anything, takes its place.  Meanwhile nothing is fused: a fused kernel
+    never holds the attention.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(switched_off(module.modules(), FUSED))
+        stack.enter_context(_without_fastpath())
+        for site in sites:
+            for handle in _hooks(module, site, partial(take, site)):
+                stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def _without_fastpath() -> Iterator[None]:
+    found = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(found)
+
+
+def _hooks(module: nn.Module, site: str, take: Instead) -> Iterator[Any]:
+    layer, around = module.get_submodule(site), module.get_submodule(site.rpartition(".")[0])
+    if isinstance(layer, nn.MultiheadAttention):
+        yield layer.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
+        yield layer.register_forward_hook(partial(_attend_again, take))
+    elif type(around).__name__ in TAKEN_IN:
+        _, order = TAKEN_IN[type(around).__name__]
+        yield layer.register_forward_pre_hook(partial(_take_in, take, order))
+    else:
+        yield layer.register_forward_hook(lambda _, __, output: take(output))
+
+
+def _take_in(
+    take: Instead, order: tuple[int, ...], _: nn.Module, args: tuple[Tensor]
+) -> Tensor | None:
+    instead = take(args[0].permute(order))
+    back = [order.index(dimension) for dimension in range(len(order))]
+    return None if instead is None else instead.permute(back)
+
+
+def _ask_for_weights(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    asked = {"need_weights": True, "average_attn_weights": False}
+    named = {**dict(zip(MHA, args, strict=False)), **kwargs, **asked}
+    return tuple(named.pop(name) for name in MHA[:3]), named
+
+
+def _attend_again(
+    take: Instead,
+    layer: nn.MultiheadAttention,
+    args: tuple[Tensor, Tensor, Tensor],
+    output: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor] | None:
+    """Gathers the values anew: no gradient comes back to the weights that the module hands out."""
+    instead = take(output[1])
+    if instead is None:
+        return None
+    b, n, c = args[2].shape
+    stacked: Tensor | None = layer.in_proj_weight
+    weight = layer.v_proj_weight if stacked is None else stacked[-c:]
+    bias = None if layer.in_proj_bias is None else layer.in_proj_bias[-c:]
+    values = F.linear(args[2], weight, bias).view(b, n, layer.num_heads, -1).transpose(1, 2)
+    return layer.out_proj((instead @ values).transpose(1, 2).flatten(2)), instead

@@ -1,0 +1,55 @@
+"""Several pictures with captions on one sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+TILE = 320  # pixels of a tile's longer edge: a dozen of them stand side by side on a screen
+GAP, CAPTION, TEXT = 8, 24, 15
+PAPER, INK = "white", "black"
+
+
+def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+    """Draws captioned pictures in rows, nearly as wide as high: n x [h w 3] -> uint8 [H W 3].
+
+    Each picture is reduced to at most `TILE` pixels, never enlarged; a caption that is too long
+    for its tile is cut.
+    """
+    pictures = [_reduced(pixels) for _, pixels in tiles]
+    width = max(max(picture.width for picture in pictures), TILE // 2)
+    height = max(picture.height for picture in pictures)
+    columns = _columns(len(tiles), width + GAP, height + CAPTION + GAP)
+    rows = math.ceil(len(tiles) / columns)
+    size = (columns * (width + GAP) + GAP, rows * (height + CAPTION + GAP) + GAP)
+    sheet = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
+    for index, ((caption, _), picture) in enumerate(zip(tiles, pictures, strict=True)):
+        left = GAP + index % columns * (width + GAP)
+        top = GAP + index // columns * (height + CAPTION + GAP)
+        draw.text((left, top), _cut(caption, width, font), INK, font)
+        sheet.paste(picture, (left, top + CAPTION))
+    return np.asarray(sheet)
+
+
+def _columns(count: int, width: int, height: int) -> int:
+    """Returns how many of `count` tiles stand side by side on a sheet about as wide as high."""
+    return min(count, max(1, round(math.sqrt(count * height / width))))
+
+
+def _reduced(pixels: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    return picture
+
+
+def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}...") > width:
+        text = text[:-1]
+    return f"{text}..."

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from camcli.render.sheet import CAPTION, GAP, TILE, contact_sheet
+
+
+def tile(height: int, width: int, value: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "rows"), [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 2, 2), (9, 3, 3)]
+)
+def test_pictures_stand_in_rows_below_their_captions(count: int, columns: int, rows: int) -> None:
+    height, width = 200, 300
+    sheet = contact_sheet([(f"map {i}", tile(height, width, 10 + i)) for i in range(count)])
+    across, down = width + GAP, height + CAPTION + GAP
+    assert sheet.shape == (rows * down + GAP, columns * across + GAP, 3)
+    for i in range(count):
+        left, top = GAP + i % columns * across, GAP + i // columns * down
+        caption, picture = sheet[top : top + CAPTION], sheet[top + CAPTION :]
+        assert (picture[:height, left : left + width] == 10 + i).all()
+        assert caption[:, left : left + width].min() < 128, "no ink"
+    assert (sheet[:GAP] == 255).all()
+
+
+def test_large_pictures_are_reduced_and_small_ones_are_not_enlarged() -> None:
+    large = contact_sheet([("large", tile(1000, 500, 0))])
+    assert large.shape == (TILE + CAPTION + 2 * GAP, TILE // 2 + 2 * GAP, 3)
+    small = contact_sheet([("small", tile(20, 30, 0))])
+    assert (small[GAP + CAPTION : GAP + CAPTION + 20, GAP : GAP + 30] == 0).all()
+    assert (small[GAP + CAPTION :, GAP + 30 :] == 255).all()
+
+
+def test_a_long_caption_stays_above_its_own_picture() -> None:
+    sheet = contact_sheet([("a caption without an end " * 20, tile(200, 200, 0))] * 2)
+    assert (sheet[:, -GAP:] == 255).all()
