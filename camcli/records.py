@@ -98,6 +98,14 @@ class View:
 
 
 @dataclass(frozen=True)
+class Detailed:
+    """A method's map [b h w], and by name what it found out besides, tensors [b ...]."""
+
+    map: Tensor
+    details: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Heatmap:
     """One raw map: values float32 [h w], signed and not normalised, and what it explains.
 

@@ -78,6 +78,9 @@ EVIDENCE: Mapping[str, Declaration] = {
 
 Gives = Literal["weighted activations", "map"]
 
+# what methods find out besides a map, for each picture
+DETAILS: Mapping[str, str] = {}
+
 # what an option can be, in words
 KINDS: Mapping[type, str] = {
     int: "a whole number",
@@ -120,13 +123,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method and what its signature says about it."""
+    """A registered method, what its signature says about it, and what it gives besides a map."""
 
     name: str
     function: Callable[..., Any]
     gives: Gives
     evidence: tuple[str, ...]
     options: tuple[Option, ...]
+    details: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -152,14 +156,23 @@ EVIDENCE_FUNCTIONS: dict[str, Evidence] = {}
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def method(name: str, *, gives: Gives) -> Callable[[Function], Function]:
-    """Registers a method; raises TypeError for evidence that is not declared."""
+def method(
+    name: str, *, gives: Gives, details: tuple[str, ...] = ()
+) -> Callable[[Function], Function]:
+    """Registers a method; raises TypeError for evidence or details that are not declared.
+
+    A method with details returns its map as `records.Detailed`.
+    """
 
     def register(function: Function) -> Function:
         positional, keyword_only = _parameters(function)
         _check_declared(function, positional)
+        if unknown := [detail for detail in details if detail not in DETAILS]:
+            raise TypeError(
+                f"{function.__qualname__} gives {unknown}, which is no declared detail."
+            )
         options = tuple(Option(p.name, type(p.default), p.default) for p in keyword_only.values())
-        METHODS[name] = Method(name, function, gives, tuple(positional), options)
+        METHODS[name] = Method(name, function, gives, tuple(positional), options, details)
         return function
 
     return register

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 import camcli
 from camcli.config import from_keywords
@@ -421,3 +422,38 @@ def test_a_strength_without_a_contrast_is_told(classifier: Classifier) -> None:
         camcli.explain(classifier, PHOTO, contrast_strength=1)
     with pytest.raises(UsageError, match="target of its own"):
         camcli.explain(classifier, PHOTO, contrast="tabby", target="logit")
+
+
+def test_a_method_that_looks_at_no_layer_needs_none() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3 * 32 * 32, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(x.flatten(1))
+
+    torch.manual_seed(0)
+    model, inputs = Flat().eval(), torch.rand(1, 3, 32, 32)
+    found = camcli.heatmaps(model, inputs, "occlusion", set={"window": 8, "stride": 8}, targets=1)
+    weights = model.head.weight[1].detach().view(3, 32, 32) * inputs[0]
+    torch.testing.assert_close(found[0], weights.unfold(1, 8, 8).unfold(2, 8, 8).sum((0, 3, 4)))
+
+
+def test_a_method_that_looks_at_no_layer_gives_one_map(
+    classifier: Classifier, tmp_path: Path
+) -> None:
+    named = {"target_layers": ["layer3", "layer4"], "layer_fusion": "none"}
+    wide = {"occlusion.window": 32, "occlusion.stride": 32}
+    method = ["gradcam", "occlusion"]
+    found = _run(classifier, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
+    assert [(r.method, r.layers) for r in found] == [
+        ("gradcam", ("layer3",)),
+        ("gradcam", ("layer4",)),
+        ("occlusion", ()),
+    ]
+    assert [bool(record.layer_reason) for record in found] == [True, True, False]
+    assert len(set(tmp_path.iterdir())) == 3
+    inputs = torch.rand(1, 3, 64, 64)
+    both = camcli.heatmaps(classifier.module, inputs, method, set=wide, **named)
+    assert list(both["gradcam"]) == list(both["occlusion"]) == named["target_layers"]

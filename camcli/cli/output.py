@@ -85,10 +85,15 @@ def _line(record: Record) -> Any:
     parts = (
         Text(safe(", ".join(record.outputs))),
         Text.assemble((safe(known), "bold"), percent),
-        Text(safe(f"{record.method} at {', '.join(record.layers)}{_target(record)}"), "dim"),
+        Text(safe(f"{record.method}{_at(record)}{_target(record)}"), "dim"),
     )
     # a model without classes has no middle part
     return Text("  ").join(part for part in parts if part)
+
+
+def _at(record: Record) -> str:
+    # some methods look at no layer
+    return f" at {', '.join(record.layers)}" if record.layers else ""
 
 
 def _target(record: Record) -> str:

@@ -13,6 +13,7 @@ from camcli.engine.targets import Choice, Fixed, Plain, Target
 from camcli.models.layout import Layout, forced
 from camcli.models.order import in_order
 from camcli.models.state import watchable
+from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int]
@@ -66,11 +67,11 @@ class Probe:
             self._found[key] = evidence.function(*asked)
         return self._found[key]
 
-    def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Tensor:
+    def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Detailed:
         """Runs a method on its evidence.  -> [b c h w] or [b h w], as the method gives"""
         evidence = [self.get(name, layer, slot) for name in method.evidence]
-        result: Tensor = method.function(*evidence, **options)
-        return result
+        result: Tensor | Detailed = method.function(*evidence, **options)
+        return result if isinstance(result, Detailed) else Detailed(result, {})
 
     def about(self, inputs: Tensor) -> Probe:
         """Returns a probe that asks of other inputs the same, about these inputs' categories.

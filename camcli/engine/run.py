@@ -45,8 +45,11 @@ from camcli.registry import (
     options_for,
 )
 
+# method, layer and name -> [b k ...]
+Details = dict[tuple[str, str, str], Tensor]
 Layers = str | nn.Module | Sequence[str | nn.Module]
-FUSED = ""  # the name under which the map of several layers stands
+# the name under which a map of several layers stands, or one that looks at none
+WHOLE = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,12 @@ class Request:
                 f"eigen-smooth takes the first component of weighted channels; "
                 f"{', '.join(maps)} makes a map directly. Leave --eigen-smooth out."
             )
+        detailed = [m for m in self.methods if METHODS[m].details and depends_on_layer(m)]
+        if detailed and len(self.layers) > 1 and self.layer_fusion != "none":
+            raise MethodError(
+                f"{detailed[0]} shows more than a map of each layer: give one layer, or "
+                "--layer-fusion none."
+            )
         classless = [name for name in self.methods if not depends_on_category(name)]
         if self.target.name in ABOUT_A_CLASS and classless:
             raise MethodError(
@@ -95,13 +104,14 @@ class Answer:
     """Logits [b n], categories [b k], {method: {layer: raw maps [b k h w]}}, and layers' calls.
 
     Where no class was asked for, there are no logits and no categories, and k is 1; references
-    [b k r] are there for a contrast only.
+    [b k r] are there for a contrast only.  Details [b k ...] are those of the pictures as they are.
     """
 
     logits: Tensor | None
     categories: Tensor | None
     references: Tensor | None
     maps: compose.Maps
+    details: Details
     calls: Mapping[str, int]
 
 
@@ -126,7 +136,8 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
         logits = _joined(part.logits for part in parts)
         categories = _joined(part.categories for part in parts)
         references = _joined(part.references for part in parts)
-    return Answer(logits, categories, references, maps, parts[0].calls)
+        details = {key: torch.cat([p.details[key] for p in parts]) for key in parts[0].details}
+    return Answer(logits, categories, references, maps, details, parts[0].calls)
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
@@ -147,13 +158,14 @@ def _answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: R
     )
     logits = probe.get("logits") if choice else None
     categories = probe.get("categories") if choice else None
-    maps = _raw_maps(probe, request)
+    maps, details = _raw_maps(probe, request)
     if request.aug_smooth:
         maps = compose.augmentation_smoothed(
-            maps, lambda views: _raw_maps(probe.about(views), request), inputs
+            maps, lambda views: _raw_maps(probe.about(views), request)[0], inputs
         )
     calls = probe.get("recording").calls
-    return Answer(logits, categories, _references(probe), _fused(maps, inputs, request), calls)
+    fused = _fused(maps, inputs, request)
+    return Answer(logits, categories, _references(probe), fused, details, calls)
 
 
 def _references(probe: Probe) -> Tensor | None:
@@ -164,35 +176,43 @@ def _references(probe: Probe) -> Tensor | None:
     return None if found[0] is None else torch.stack(found, 1)
 
 
-def _raw_maps(probe: Probe, request: Request) -> compose.Maps:
+def _raw_maps(probe: Probe, request: Request) -> tuple[compose.Maps, Details]:
     reduce = compose.eigen_smooth if request.eigen_smooth else compose.channel_sum
+    k = probe.get("categories").shape[1] if probe.choice else 1
+    details: Details = {}
 
-    def one(method: Method, layer: str, slot: int) -> Tensor:
-        result = probe.apply(method, layer, slot, **request.options.get(method.name, {}))
-        return reduce(result) if method.gives == "weighted activations" else result
+    def of_categories(found: Sequence[Tensor]) -> Tensor:
+        stack = torch.stack(tuple(found), 1).float()
+        return stack.expand(-1, k, *stack.shape[2:])
 
     def every(method: Method, layer: str) -> Tensor:
-        k = probe.get("categories").shape[1] if probe.choice else 1
         slots = range(k) if depends_on_category(method.name) else [0]
-        maps = torch.stack([one(method, layer, slot) for slot in slots], 1).float()
-        return maps.expand(-1, k, -1, -1)
+        options = request.options.get(method.name, {})
+        found = [probe.apply(method, layer, slot, **options) for slot in slots]
+        for name in method.details:
+            details[method.name, layer, name] = of_categories([f.details[name] for f in found])
+        weighted = method.gives == "weighted activations"
+        return of_categories([reduce(f.map) if weighted else f.map for f in found])
 
     def at_layers(method: Method) -> Mapping[str, Tensor]:
         if depends_on_layer(method.name):
             return {layer: every(method, layer) for layer in request.layers}
-        return dict.fromkeys(request.layers, every(method, request.layers[0]))
+        return {WHOLE: every(method, WHOLE)}
 
-    return {name: at_layers(METHODS[name]) for name in request.methods}
+    return {name: at_layers(METHODS[name]) for name in request.methods}, details
 
 
 def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps:
     if len(request.layers) == 1 or request.layer_fusion == "none":
         return maps
     size = (inputs.shape[-2], inputs.shape[-1])
-    return {
-        method: {FUSED: compose.fuse(list(layers.values()), size, request.layer_fusion)}
-        for method, layers in maps.items()
-    }
+
+    def fused(method: str) -> Mapping[str, Tensor]:
+        if not depends_on_layer(method):
+            return maps[method]
+        return {WHOLE: compose.fuse(list(maps[method].values()), size, request.layer_fusion)}
+
+    return {method: fused(method) for method in maps}
 
 
 def heatmaps(
@@ -231,7 +251,7 @@ def heatmaps(
     against = [contrast] if isinstance(contrast, int) else contrast
     explained = target_of(target, against, contrast_strength)
     options = options_for(list(names.values()), set or {}, seed)
-    layers, layouts = target_layers_of(module, inputs, target_layers, output_key)
+    layers, layouts = layers_for(names.values(), module, inputs, target_layers, output_key)
     tokens = Tokens(vit_like, num_extra_tokens)
     request = Request(
         tuple(dict.fromkeys(names.values())),
@@ -259,6 +279,8 @@ def heatmaps(
 
     def shaped(maps: Mapping[str, Tensor]) -> Any:
         plain = {layer: m if k_wanted else m[:, 0] for layer, m in maps.items()}
+        if layer_fusion == "none" and WHOLE in plain:
+            return dict.fromkeys(layers or (WHOLE,), plain[WHOLE])
         return plain if layer_fusion == "none" else next(iter(plain.values()))
 
     return (
@@ -281,6 +303,20 @@ def activations(
     with torch.inference_mode(False), torch.no_grad():
         probe = Probe(module, inputs, layers, Best(), graph=False, layouts=layouts)
         return {layer: probe.get("activations", layer).clone() for layer in layers}
+
+
+def layers_for(
+    methods: Iterable[str],
+    module: nn.Module,
+    inputs: Tensor,
+    given: Layers | None,
+    output_key: OutputKey | None,
+) -> tuple[tuple[str, ...], dict[str, Layout]]:
+    """Finds the layers that methods look at; none where they look at none and none is named."""
+    # they work where no layer can be found
+    if not given and not any(map(depends_on_layer, methods)):
+        return (), {}
+    return target_layers_of(module, inputs, given, output_key)
 
 
 def target_layers_of(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +24,7 @@ from camcli.models.layers import last_use
 from camcli.models.load import Classifier
 from camcli.pipeline.plan import Plan, plan
 from camcli.records import Box, Heatmap, Picture, Record, View
-from camcli.registry import changed_options, depends_on_category
+from camcli.registry import METHODS, changed_options, depends_on_category, depends_on_layer
 from camcli.render import overlay as drawing
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Explanation:
     record: Record
     map: Heatmap
     input_size: tuple[int, int]
+    details: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def heatmap(self) -> NDArray[np.float32]:
@@ -192,19 +193,25 @@ def _explanations(
                 compared = None if found.references is None else found.references[row, slot]
                 base = _with_target(base, compared, todo)
             for name, maps in layers.items():
-                used = (name,) if name else todo.request.layers
+                fused = todo.request.layers if depends_on_layer(method) else ()
+                used = (name,) if name else fused
                 values = maps[row, slot].float().cpu().contiguous().numpy()
                 record = replace(
                     base,
                     method=method,
                     layers=used,
+                    layer_reason=todo.layer_reason if used else "",
                     options=changed_options(method, todo.request.options.get(method, {})),
                     minimum=float(values.min()),
                     maximum=float(values.max()),
                     warnings=(*base.warnings, *why_empty(values), *_used_again(used, found)),
                 )
                 heatmap = Heatmap(values, method, used, shown)
-                yield Explanation(picture, view.box, record, heatmap, (height, width))
+                details = {
+                    detail: found.details[method, name, detail][row, slot].cpu().numpy()
+                    for detail in METHODS[method].details
+                }
+                yield Explanation(picture, view.box, record, heatmap, (height, width), details)
 
 
 def _record(picture: Picture, view: View, todo: Plan) -> Record:
@@ -213,7 +220,6 @@ def _record(picture: Picture, view: View, todo: Plan) -> Record:
         picture_size=picture.size,
         view=view.box,
         model=todo.classifier.name,
-        layer_reason=todo.layer_reason,
     )
 
 

@@ -9,13 +9,13 @@ import torch
 
 from camcli.config import Options
 from camcli.engine.probe import Tokens
-from camcli.engine.run import Request, found_default, target_layers_of
+from camcli.engine.run import Request, found_default, layers_for
 from camcli.engine.targets import Best, Choice, Contrast, Fixed, Target, target_of
 from camcli.errors import ModelError, UsageError
 from camcli.models.labels import find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
-from camcli.registry import depends_on_category, method_name, options_for
+from camcli.registry import depends_on_category, depends_on_layer, method_name, options_for
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,13 @@ class Plan:
         """How many heatmaps each picture gets."""
         chosen = 1 if self.categories is None else self.categories
         k = chosen if isinstance(chosen, int) else len(chosen)
-        fused = len(self.request.layers) == 1 or self.request.layer_fusion != "none"
-        maps = sum(k if depends_on_category(m) else 1 for m in self.request.methods)
-        return maps * (1 if fused else len(self.request.layers))
+        layers = len(self.request.layers) if self.request.layer_fusion == "none" else 1
+
+        def maps(method: str) -> int:
+            several = layers if depends_on_layer(method) else 1
+            return several * (k if depends_on_category(method) else 1)
+
+        return sum(map(maps, self.request.methods))
 
 
 def plan(classifier: Classifier, options: Options) -> Plan:
@@ -56,7 +60,7 @@ def plan(classifier: Classifier, options: Options) -> Plan:
     target = _target(classifier, options, categories)
     chosen = options_for(methods, options.set, options.seed)
     tokens = Tokens(options.vit_like, options.num_extra_tokens)
-    layers, layouts, reason = _layers(classifier, options.target_layers)
+    layers, layouts, reason = _layers(classifier, methods, options.target_layers)
     request = Request(
         methods,
         layers,
@@ -73,15 +77,15 @@ def plan(classifier: Classifier, options: Options) -> Plan:
 
 
 def _layers(
-    classifier: Classifier, given: Sequence[str]
+    classifier: Classifier, methods: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str]:
     shape = (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
     probe = torch.empty(1, *shape)
-    layers, layouts = target_layers_of(classifier.module, probe, given, classifier.output_key)
-    if given:
-        return layers, layouts, "named by --target-layers"
-    default = found_default(classifier.module, shape, classifier.output_key)
-    return layers, layouts, default.reason
+    module, key = classifier.module, classifier.output_key
+    layers, layouts = layers_for(methods, module, probe, given, key)
+    if given or not layers:
+        return layers, layouts, "named by --target-layers" if given else ""
+    return layers, layouts, found_default(module, shape, key).reason
 
 
 def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
