@@ -1,10 +1,8 @@
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import pytest
 import timm
-from huggingface_hub import constants as hub
 from timm.models import get_pretrained_cfg
 from torchvision.models import get_model_weights
 
@@ -17,21 +15,11 @@ from tests.parameters import can_classify
 
 RESNET = "test_resnet.r160_in1k"
 HUB_FOLDER = "hub/models--timm--test_resnet.r160_in1k"
-CLOSED_PORT = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
 def everything() -> list[Entry]:
     return find()
-
-
-@pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Empty caches, and no network."""
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "ENDPOINT", CLOSED_PORT)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    yield tmp_path
 
 
 def named(name: str) -> Entry:

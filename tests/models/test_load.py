@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from camcli.models import fetch
 from camcli.models.load import Classifier, find_model, load_model, resolve_device
 
 ARCH = "test_resnet"
-CLOSED_PORT = "http://127.0.0.1:9"
 THREE_WAYS = r"(?s)into the cache.*--checkpoint FILE.*leave out --model"
 
 
@@ -48,15 +46,6 @@ def trained(name: str = ARCH, seed: int = 3, **options: Any) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return timm.create_model(name, **options).eval()
-
-
-@pytest.fixture
-def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Empty caches, and no network."""
-    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "ENDPOINT", CLOSED_PORT)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    yield tmp_path
 
 
 def in_hub_cache(caches: Path, repository: str) -> Path:
