@@ -85,6 +85,13 @@ CARDS: Mapping[str, Card] = {
         asks_class=False,
         gradients=False,
     ),
+    "dff": Card(
+        "the activations as a few concepts, and the classes that each speaks for",
+        "1 forward; what lies behind the layer a concept",
+        "arXiv:1806.10206",
+        asks_class=False,
+        gradients=False,
+    ),
     "ablationcam": Card(
         "the share of the score that goes with a channel weights it",
         "1 forward; what lies behind the layer a channel",
@@ -154,6 +161,24 @@ CARDS: Mapping[str, Card] = {
         "1 forward, 1 backward a block",
         "arXiv:2404.03214",
         TRANSFORMERS,
+    ),
+    "fullgrad": Card(
+        "all that the picture and every bias put into the score",
+        "2 forward, 1 backward",
+        "arXiv:1905.00780",
+        "any model; complete for those in straight pieces, as of ReLU and BatchNorm",
+    ),
+    "guidedbackprop": Card(
+        "gradients of the pixels that stay positive at every rectifier on the way back",
+        "2 forward, 1 backward",
+        "arXiv:1412.6806",
+        "models with ReLU, GELU, SiLU or their like",
+    ),
+    "guidedgradcam": Card(
+        "guidedbackprop's pixels times gradcam's map",
+        "2 forward, 2 backward",
+        "arXiv:1610.02391",
+        "models with ReLU, GELU, SiLU or their like",
     ),
     "randomcam": Card(
         "random weights: the baseline that every method must beat",

@@ -16,7 +16,7 @@ from camcli.cards import CARDS
 from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
 from camcli.models.user_code import is_code
 from camcli.records import Fit, Fusion, Interpolation, TargetName
-from camcli.registry import method_name, options_for
+from camcli.registry import method_names, named, options_for
 
 ENVIRONMENT = "CAMVIZ_"
 # variables that the command line reads itself
@@ -59,7 +59,7 @@ def _categories(value: object) -> object:
 def _methods(value: object) -> tuple[str, ...]:
     names = tuple(str(item) for item in _items(value))
     try:
-        return tuple(dict.fromkeys(method_name(name) for name in names))
+        return method_names(names)
     except UnknownName as error:
         raise ValueError(error) from error
 
@@ -138,7 +138,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
 
     target_layers: Names = Field(default=(), description="names of layers")
     layer_fusion: Annotated[Fusion, Choice] = Field(
-        default="mean", description="mean, max, product or none"
+        default="mean", description="mean, max, product, refine or none"
     )
     vit_like: bool | None = Field(default=None, description=SWITCH)
     num_extra_tokens: int | None = Field(default=None, ge=0, description=NATURAL)
@@ -163,6 +163,10 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     set: dict[str, Any] = Field(default={}, description="a table: name = value")
     aug_smooth: bool = Field(default=False, description=SWITCH)
     eigen_smooth: bool = Field(default=False, description=SWITCH)
+    noise_smooth: Count | None = Field(default=None, description=WHOLE)
+    noise_sigma: float = Field(
+        default=0.15, ge=0, allow_inf_nan=False, description="a number from 0"
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description=NATURAL)
 
     device: Annotated[str, Choice] = Field(
@@ -402,7 +406,7 @@ def _wrong_options(methods: Sequence[str], given: Iterable[_Given]) -> Iterator[
         import camcli.methods  # noqa: F401  (fills the registry)
     for item in items:
         try:
-            options_for(methods, {".".join(item.key[1:]): item.value})
+            options_for(named(methods), {".".join(item.key[1:]): item.value})
         except UsageError as error:
             yield ConfigError(f"{item.shown}: {error}")
 

@@ -6,7 +6,7 @@ pixels), H W the network's input.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Fit = Literal["crop", "squash", "pad"]
-Fusion = Literal["mean", "max", "product", "none"]
+Fusion = Literal["mean", "max", "product", "refine", "none"]
 TargetName = Literal[
     "logit", "probability", "log-probability", "rest", "counterfactual", "contrast"
 ]
@@ -106,6 +106,33 @@ class Detailed:
 
 
 @dataclass(frozen=True)
+class Concept:
+    """One of the concepts of a picture: its colour `#rrggbb`, and the classes it speaks for.
+
+    The likeliest classes come first; a model without classes has none.
+    """
+
+    colour: str
+    categories: tuple[int, ...] = ()
+    labels: tuple[str, ...] = ()
+    probabilities: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class FullGradients:
+    """What a picture's input [3 H W] and its biases, l x [c h w], put into its score.
+
+    Biases without places, as a linear head's, are not among them.  `residual` is what all together
+    leave of the score.
+    """
+
+    score: Tensor
+    input_term: Tensor
+    bias_terms: Sequence[Tensor]
+    residual: Tensor
+
+
+@dataclass(frozen=True)
 class Heatmap:
     """One raw map: values float32 [h w], signed and not normalised, and what it explains.
 
@@ -124,8 +151,10 @@ class Record:
     """One line of a run's results: a heatmap that was written, or a picture that failed.
 
     `target` says which number of the class is explained, empty where the method asks no class;
-    `contrast` the classes that it was compared with; `options` the method's own where they are not
-    the defaults.
+    `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
+    map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
+    defaults; `residual` what a map that should be complete leaves of the score; `concepts`
+    those that a method tells apart; `sheet` the file in which the heatmap stands among others.
     """
 
     source: str
@@ -135,6 +164,7 @@ class Record:
     method: str = ""
     layers: tuple[str, ...] = ()
     layer_reason: str = ""
+    layer_fusion: str = ""
     category: int | None = None
     label: str = ""
     probability: float | None = None
@@ -144,8 +174,12 @@ class Record:
     contrast_labels: tuple[str, ...] = ()
     contrast_strength: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    smoothing: Mapping[str, Any] = field(default_factory=dict)
+    concepts: tuple[Concept, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    residual: float | None = None
     outputs: tuple[str, ...] = ()
+    sheet: str = ""
     warnings: tuple[str, ...] = ()
     error: str = ""

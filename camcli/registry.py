@@ -69,17 +69,36 @@ EVIDENCE: Mapping[str, Declaration] = {
     "block_gradients": Declaration(
         Scope.CATEGORY, True, "each block's score's gradients by its attention, l x [b heads q n]"
     ),
+    "guided": Declaration(
+        Scope.BATCH,
+        True,
+        "a pass from the inputs on that goes back through positive gradients only",
+    ),
+    "guided_gradients": Declaration(
+        Scope.CATEGORY, True, "the score's gradients at its inputs in such a pass [b 3 H W]"
+    ),
     "tail": Declaration(Scope.LAYER, False, "whether what lies behind a layer runs by itself"),
     "score": Declaration(Scope.CATEGORY, False, "scores of altered inputs, in chunks"),
     "rescore": Declaration(
         Scope.LAYER | Scope.CATEGORY, False, "scores when a layer puts out other maps, in chunks"
     ),
+    "full_pass": Declaration(Scope.BATCH, True, "what a pass from the input on met of biases"),
+    "full_gradients": Declaration(
+        Scope.CATEGORY, True, "what the input and every bias put into the score"
+    ),
+    "relogits": Declaration(Scope.LAYER, False, "logits when it does, in chunks"),
 }
 
 Gives = Literal["weighted activations", "map"]
 
 # what methods find out besides a map, for each picture
-DETAILS: Mapping[str, str] = {}
+DETAILS: Mapping[str, str] = {
+    "score": "the number that is explained []",
+    "residual": "what a map that should be complete leaves of the score []",
+    "pixels": "what each value of the network's input counts, signed [3 H W]",
+    "concepts": "the strengths of each concept [n h w]",
+    "concept_logits": "what the model says of each concept alone [n classes], or [n 0]",
+}
 
 # what an option can be, in words
 KINDS: Mapping[type, str] = {
@@ -149,6 +168,8 @@ class Evidence:
 
 # what the engine itself hands to evidence, besides other evidence
 CONTEXT = ("probe", "layer", "slot")
+
+ALL = "all"  # stands for every method that fits the model
 
 METHODS: dict[str, Method] = {}
 EVIDENCE_FUNCTIONS: dict[str, Evidence] = {}
@@ -228,6 +249,17 @@ def method_name(given: str) -> str:
         if spelling(name) == spelling(given):
             return name
     raise UnknownName("method", given, CARDS, "All: camviz methods")
+
+
+def method_names(given: Iterable[str]) -> tuple[str, ...]:
+    """Finds methods' registered names, or only `ALL` where that is among them."""
+    names = dict.fromkeys(n if spelling(n) == ALL else method_name(n) for n in given)
+    return (ALL,) if any(spelling(name) == ALL for name in names) else tuple(names)
+
+
+def named(methods: Sequence[str]) -> tuple[str, ...]:
+    """Returns what the methods' names stand for: `ALL` for every one, in the order of the cards."""
+    return tuple(CARDS) if ALL in methods else tuple(methods)
 
 
 def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import camcli
+from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import ImageError, MethodError, OutputError, UnknownName, UsageError
 from camcli.media.sources import find_sources
@@ -237,7 +239,7 @@ def test_a_single_output_file(classifier: Classifier, tmp_path: Path) -> None:
     assert record.outputs == (str(wanted),)
     assert _opened(wanted).format == "PNG"
     for more in ({"method": ["gradcam", "layercam"]}, {"top_k": 2}):
-        with pytest.raises(UsageError, match="is one file, but 2 heatmaps"):
+        with pytest.raises(UsageError, match="is one file, but 2 pictures"):
             _run(classifier, [PHOTO], save_path=wanted, **more)
 
 
@@ -399,6 +401,60 @@ def test_the_record_names_the_options_that_are_no_defaults(classifier: Classifie
         camcli.explain(classifier, PHOTO, set={"samples": 2})
 
 
+def test_the_record_names_smoothing_and_fusion(classifier: Classifier) -> None:
+    (plain,) = camcli.explain(classifier, PHOTO)
+    assert (plain.record.smoothing, plain.record.layer_fusion) == ({}, "")
+    (found,) = camcli.explain(classifier, PHOTO, noise_smooth=2, aug_smooth=True, seed=4)
+    smoothing = {"aug_smooth": True, "noise_smooth": 2, "noise_sigma": 0.15, "seed": 4}
+    assert found.record.smoothing == smoothing
+    assert found.category == plain.category
+    assert found.probability == pytest.approx(plain.probability)  # of the picture as it is
+    assert not np.allclose(found.heatmap, plain.heatmap, rtol=1e-2)
+    layers = {"target_layers": ["layer3", "layer4"], "eigen_smooth": True}
+    for fusion, told in (("refine", ["refine"]), ("mean", ["mean"]), ("none", ["", ""])):
+        several = list(camcli.explain(classifier, PHOTO, layer_fusion=fusion, **layers))
+        assert [e.record.layer_fusion for e in several] == told
+        assert all(e.record.smoothing == {"eigen_smooth": True} for e in several)
+    with pytest.raises(UsageError, match="--noise-sigma is for --noise-smooth N"):
+        camcli.explain(classifier, PHOTO, noise_sigma=0.2)
+
+
+def test_what_is_typed_reaches_the_record(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    typed = "--noise-smooth 2 --noise-sigma 0.1 --layer-fusion refine --target-layers layer3,layer4"
+    words = [str(PHOTO), *typed.split(), "--device", "cpu", "--save-path", str(tmp_path), "--json"]
+    assert main(words) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["smoothing"] == {"noise_smooth": 2, "noise_sigma": 0.1, "seed": 0}
+    assert (record["layer_fusion"], record["layers"]) == ("refine", ["layer3", "layer4"])
+    assert (record["minimum"], record["warnings"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "method", "layers", "words"),
+    [
+        (0.0, "rise", 0, "does not depend on the picture"),
+        (0.0, "eigencam", 1, "this layer is dead, or says the same everywhere"),
+        (-1.0, "rise", 0, "the picture speaks against the class"),
+        (-1.0, "randomcam", 1, "only what is above zero is drawn"),
+        (1.0, "rollout", 0, "the picture says the same everywhere$"),
+        (1.0, "gradcam", 1, "this layer says the same everywhere; choose an earlier one"),
+    ],
+)
+def test_an_empty_map_is_explained_by_what_was_looked_at(
+    value: float, method: str, layers: int, words: str
+) -> None:
+    (warning,) = why_empty(np.full((3, 3), value, np.float32), method, layers)
+    assert re.search(words, warning)
+
+
+def test_layers_that_do_not_meet_say_so() -> None:
+    (warning,) = why_empty(np.zeros((3, 3), np.float32), layers=2)
+    assert "no place is hot in each; --layer-fusion none" in warning
+    assert "this layer" not in warning
+
+
 def test_a_single_logit_is_a_no_and_a_yes(tmp_path: Path) -> None:
     module = Staged(1)
     single = replace(_classifier(module, 3, (48, 64)), num_classes=1, labels=("no", "yes"))
@@ -457,3 +513,14 @@ def test_a_method_that_looks_at_no_layer_gives_one_map(
     inputs = torch.rand(1, 3, 64, 64)
     both = camcli.heatmaps(classifier.module, inputs, method, set=wide, **named)
     assert list(both["gradcam"]) == list(both["occlusion"]) == named["target_layers"]
+
+
+@pytest.mark.parametrize(("given", "largest"), [({}, 32), ({"batch_size": 4}, 4)])
+def test_no_more_altered_pictures_than_a_batch_stand_in_memory(
+    given: dict[str, Any], largest: int
+) -> None:
+    classifier, seen = camcli.load_model(device="cpu"), []
+    classifier.module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    settings = {"masks": 50}
+    list(camcli.explain(classifier, PHOTO, "rise", set=settings, **given))
+    assert max(seen) == largest

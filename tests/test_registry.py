@@ -76,7 +76,7 @@ def test_what_a_method_needs_is_followed_to_the_end() -> None:
 
 def test_which_methods_depend_on_the_category() -> None:
     independent = {name for name in METHODS if not depends_on_category(name)}
-    assert independent == {"eigencam", "fem", "kpcacam", "randomcam", "rollout"}
+    assert independent == {"dff", "eigencam", "fem", "kpcacam", "randomcam", "rollout"}
 
 
 def test_options_are_checked_against_the_signature() -> None:

@@ -76,17 +76,30 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
 
 def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
     """Writes and prints everything; False where a picture failed."""
-    from camcli.pipeline import run
+    from camcli.pipeline import carried_out, plan
 
     classifier = load(options, pretrained=options.pretrained)
     for warning in classifier.warnings:
         error(warning)
-    failed = False
+    todo = plan(classifier, options)
+    for why, methods in _reasons(todo.left_out).items():
+        printer.note(f"left out: {', '.join(methods)}: {why}")
+    failed, sheet = False, ""
     layer_said = bool(options.target_layers)
-    for record in run(classifier, sources, options):
+    for record in carried_out(todo, sources, options):
         if not layer_said and record.layers:
             printer.note(f"target layer {', '.join(record.layers)}: {record.layer_reason}")
             layer_said = True
+        if record.sheet and record.sheet != sheet:
+            sheet = record.sheet
+            printer.sheet(record, len(todo.request.methods))
         printer.record(record)
         failed = failed or bool(record.error)
     return not failed
+
+
+def _reasons(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for method, why in left_out.items():
+        reasons.setdefault(why, []).append(method)
+    return reasons

@@ -132,7 +132,8 @@ class Flags:
         _option(
             LAYER,
             "HOW",
-            "Several layers: mean, max, product, or none for a map each; default mean.",
+            "Several layers: mean, max, product, refine (RefineCAM), or none for a map each; "
+            "default mean.",
             "--layer-fusion",
         ),
     ] = None
@@ -163,7 +164,7 @@ class Flags:
         _option(
             WHAT,
             "NAMES",
-            f"{', '.join(CARDS)}; by commas or repeated; default gradcam.",
+            f"{', '.join(CARDS)}, or all on one sheet; by commas or repeated; default gradcam.",
             "--method",
         ),
     ] = None
@@ -237,8 +238,20 @@ class Flags:
             "--eigen-smooth/--no-eigen-smooth",
         ),
     ] = None
+    noise_smooth: Annotated[
+        Text, _option(WHAT, "N", "Average over N noisy copies of the picture.", "--noise-smooth")
+    ] = None
+    noise_sigma: Annotated[
+        Text,
+        _option(
+            WHAT,
+            "N",
+            "That noise's deviation, as a share of the picture's range; default 0.15.",
+            "--noise-sigma",
+        ),
+    ] = None
     seed: Annotated[
-        Text, _option(WHAT, "N", "Seed for methods that draw at random; default 0.", "--seed")
+        Text, _option(WHAT, "N", "Seed for methods and noise drawn at random; default 0.", "--seed")
     ] = None
 
     mean: Annotated[
@@ -273,7 +286,14 @@ class Flags:
         _option(PICTURE, "DEVICE", "auto, cpu, cuda, cuda:N or mps; default auto.", "--device"),
     ] = None
     batch_size: Annotated[
-        Text, _option(PICTURE, "N", "Pictures in one pass; default 8.", "--batch-size", "-b")
+        Text,
+        _option(
+            PICTURE,
+            "N",
+            "Pictures in one pass, or copies that a method alters (32); default 8.",
+            "--batch-size",
+            "-b",
+        ),
     ] = None
 
     colormap: Annotated[

@@ -42,8 +42,17 @@ class Printer:
         elif not record.error and self.style == "paths":
             for path in record.outputs:
                 typer.echo(path)
-        elif not record.error:
-            _lines().print(_line(record))
+        elif not record.error and not record.sheet:
+            made = f"{record.method}{_at(record)}{_target(record)}"
+            _lines().print(_line(record, ", ".join(record.outputs), made))
+
+    def sheet(self, record: Record, methods: int) -> None:
+        """Prints that a sheet was written, by the first record of it."""
+        if self.style == "paths":
+            typer.echo(record.sheet)
+        elif self.style == "text":
+            made = f"{methods} methods{_at(record)}{_target(record)}"
+            _lines().print(_line(record, record.sheet, made))
 
 
 def error(message: str) -> None:
@@ -77,15 +86,15 @@ def _failure(record: Record) -> str:
     return record.error if named else f"{record.source}: {record.error}"
 
 
-def _line(record: Record) -> Any:
+def _line(record: Record, place: str, made: str) -> Any:
     from rich.text import Text
 
     known = record.label or ("" if record.category is None else f"class {record.category}")
     percent = "" if record.probability is None else f" {record.probability:.1%}"
     parts = (
-        Text(safe(", ".join(record.outputs))),
+        Text(safe(place)),
         Text.assemble((safe(known), "bold"), percent),
-        Text(safe(f"{record.method}{_at(record)}{_target(record)}"), "dim"),
+        Text(safe(made), "dim"),
     )
     # a model without classes has no middle part
     return Text("  ").join(part for part in parts if part)

@@ -40,7 +40,7 @@ def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tens
 @evidence
 def unfused(probe: Probe, recording: Recording) -> Probe:
     """The probe, or one of the same inputs whose pass ran without fused attention."""
-    if not any(FUSED_ATTENTION in node.name() for node in _graph(recording.logits)):
+    if not any(FUSED_ATTENTION in node.name() for node in graph_of(recording.logits)):
         return probe
     other = probe.about(probe.inputs)
     with sdpa_kernel(SDPBackend.MATH):
@@ -48,7 +48,8 @@ def unfused(probe: Probe, recording: Recording) -> Probe:
     return other
 
 
-def _graph(tensor: Tensor) -> Iterator[Node]:
+def graph_of(tensor: Tensor) -> Iterator[Node]:
+    """Yields every step that was recorded on the way to a tensor."""
     waiting, seen = [tensor.grad_fn], set[Node]()
     while waiting:
         node = waiting.pop()
@@ -70,7 +71,7 @@ def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
         (first,) = torch.autograd.grad(
             scores, output, torch.ones_like(scores), create_graph=True, materialize_grads=True
         )
-        if any(node.name() in NO_SECOND_DERIVATIVE for node in _graph(first)):
+        if any(node.name() in NO_SECOND_DERIVATIVE for node in graph_of(first)):
             raise MethodError(
                 f"ShapleyCAM needs second derivatives, and something behind {layer!r} has none."
                 " Try --method gradcam, which is the same without the curvature."

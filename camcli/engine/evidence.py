@@ -176,16 +176,52 @@ def rescore(probe: Probe, layer: str, recording: Recording, tail: bool, target: 
     """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]"""
 
     def rescored(altered: Altered, count: int, owner: int) -> Tensor:
-        output = recording.outputs[layer].detach()[owner : owner + 1]
-        layout = probe.layout(layer, output)
-        image = probe.inputs[owner : owner + 1]
+        rerun_rows = _rerunning(probe, layer, recording, owner, tail=tail)
 
         def run(rows: slice) -> Tensor:
-            other = from_maps(altered(rows), layout, output)
-            inputs = image if tail else image.expand(len(other), *image.shape[1:])
-            chunk = rerun(probe.module, inputs, layer, other, calls=recording.calls[layer])
-            return target(chunk, owner)
+            return target(rerun_rows(altered(rows)), owner)
 
         return torch.cat(in_chunks(run, count, probe.chunk))
 
     return rescored
+
+
+@evidence
+def relogits(probe: Probe, layer: str, recording: Recording) -> Rescore:
+    """Finds logits of one picture when the layer puts out other maps, in chunks.  -> [n classes]
+
+    Where no class was asked for the output is not looked at, and there are none: [n 0].
+    """
+
+    def rerun_alone(altered: Altered, count: int, owner: int) -> Tensor:
+        if not probe.choice:
+            return torch.zeros(count, 0, device=probe.inputs.device)
+        # not among the parameters: the dry run looks at the output, which may be no logits
+        tail = probe.get("tail", layer)
+        rerun_rows = _rerunning(probe, layer, recording, owner, tail=tail)
+
+        def run(rows: slice) -> Tensor:
+            return rerun_rows(altered(rows))
+
+        return torch.cat(in_chunks(run, count, probe.chunk))
+
+    return rerun_alone
+
+
+def _rerunning(
+    probe: Probe, layer: str, recording: Recording, owner: int, *, tail: bool
+) -> Callable[[Tensor], Tensor]:
+    """Returns what runs one picture with other maps [n c h w] at the layer.  -> logits [n classes]
+
+    Only what lies behind the layer runs on all of them where its tail runs by itself.
+    """
+    output = recording.outputs[layer].detach()[owner : owner + 1]
+    layout = probe.layout(layer, output)
+    image = probe.inputs[owner : owner + 1]
+
+    def run(maps: Tensor) -> Tensor:
+        other = from_maps(maps, layout, output)
+        inputs = image if tail else image.expand(len(other), *image.shape[1:])
+        return rerun(probe.module, inputs, layer, other, calls=recording.calls[layer])
+
+    return run

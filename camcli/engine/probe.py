@@ -17,6 +17,7 @@ from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int]
+CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Probe:
         target: Target | None = None,
         layouts: Mapping[str, Layout] | None = None,
         tokens: Tokens | None = None,
-        chunk: int = 32,
+        chunk: int = CHUNK,
     ) -> None:
         self.module, self.inputs = watchable(module), inputs
         self.layers, self.choice = tuple(layers), choice

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -11,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import camcli.engine.attention
+import camcli.engine.backprop
 import camcli.engine.derivatives
 import camcli.engine.evidence
+import camcli.engine.fullgrad
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.chunks import in_chunks
-from camcli.engine.probe import Probe, Tokens
+from camcli.engine.probe import CHUNK, Probe, Tokens
 from camcli.engine.targets import (
     ABOUT_A_CLASS,
     Best,
@@ -66,6 +69,9 @@ class Request:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: Target = field(default_factory=Plain)
     output_key: OutputKey | None = None
+    noise: compose.Noise | None = None
+    # how many altered pictures, or outputs of a layer, stand in memory together
+    chunk: int = CHUNK
 
     def __post_init__(self) -> None:
         """Refuses what is not defined, before any pass is run."""
@@ -74,6 +80,8 @@ class Request:
         if self.layer_fusion not in get_args(Fusion):
             allowed = ", ".join(get_args(Fusion))
             raise UsageError(f"Layer fusion is one of {allowed}, not {self.layer_fusion!r}.")
+        if self.layer_fusion == "refine":
+            self._check_refinable()
         maps = [name for name in self.methods if METHODS[name].gives == "map"]
         if self.eigen_smooth and maps:
             raise MethodError(
@@ -91,6 +99,19 @@ class Request:
             raise MethodError(
                 f"Target {self.target.name} asks about a class, and {', '.join(classless)} shows "
                 "none in particular: leave one of the two out."
+            )
+
+    def _check_refinable(self) -> None:
+        layerless = [name for name in self.methods if not depends_on_layer(name)]
+        if layerless:
+            raise MethodError(
+                f"RefineCAM multiplies the maps of several layers, and {', '.join(layerless)} looks"
+                " at none: leave --layer-fusion refine out."
+            )
+        if len(self.layers) < 2:
+            raise UsageError(
+                "RefineCAM (--layer-fusion refine) multiplies the maps of several layers: name two"
+                " or more with --target-layers; --preview-model shows them."
             )
 
     @property
@@ -120,7 +141,7 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
 
     Without a choice the output is not looked at, which only methods that ask no class allow.
     """
-    inputs = _like(module, inputs)
+    inputs = like(module, inputs)
 
     def run(rows: slice) -> Answer:
         return _answer(module, inputs[rows], choice and choice.part(rows), request)
@@ -146,26 +167,30 @@ def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def _answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
-    probe = Probe(
+    probe = probe_for(module, inputs, choice, request, graph=request.graph)
+    logits = probe.get("logits") if choice else None
+    categories = probe.get("categories") if choice else None
+    maps, details = _smoothed(probe, request)
+    calls = probe.get("recording").calls
+    fused = _fused(maps, inputs, request)
+    return Answer(logits, categories, _references(probe), fused, details, calls)
+
+
+def probe_for(
+    module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request, *, graph: bool
+) -> Probe:
+    """Returns a probe of a batch [b 3 H W] for what is asked."""
+    return Probe(
         module,
         inputs,
         request.layers,
         choice,
-        graph=request.graph,
+        graph=graph,
         target=request.target,
         layouts=request.layouts,
         tokens=request.tokens,
+        chunk=request.chunk,
     )
-    logits = probe.get("logits") if choice else None
-    categories = probe.get("categories") if choice else None
-    maps, details = _raw_maps(probe, request)
-    if request.aug_smooth:
-        maps = compose.augmentation_smoothed(
-            maps, lambda views: _raw_maps(probe.about(views), request)[0], inputs
-        )
-    calls = probe.get("recording").calls
-    fused = _fused(maps, inputs, request)
-    return Answer(logits, categories, _references(probe), fused, details, calls)
 
 
 def _references(probe: Probe) -> Tensor | None:
@@ -174,6 +199,22 @@ def _references(probe: Probe) -> Tensor | None:
     slots = range(probe.get("categories").shape[1])
     found = [probe.get("references", slot=slot) for slot in slots]
     return None if found[0] is None else torch.stack(found, 1)
+
+
+def _smoothed(probe: Probe, request: Request) -> tuple[compose.Maps, Details]:
+    """Returns raw maps, smoothed as asked; of augmented views, each is smoothed by itself."""
+    maps, details = _raw_maps(probe, request)
+
+    def plain(views: Tensor) -> compose.Maps:
+        return _raw_maps(probe.about(views), request)[0]
+
+    maps_of: Callable[[Tensor], compose.Maps] = plain
+    if request.noise:
+        maps_of = partial(compose.noise_smoothed, plain, noise=request.noise)
+        maps = maps_of(probe.inputs)
+    if request.aug_smooth:
+        maps = compose.augmentation_smoothed(maps, maps_of, probe.inputs)
+    return maps, details
 
 
 def _raw_maps(probe: Probe, request: Request) -> tuple[compose.Maps, Details]:
@@ -228,6 +269,8 @@ def heatmaps(
     layer_fusion: Fusion = "mean",
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
+    noise_smooth: int | None = None,
+    noise_sigma: float = 0.15,
     vit_like: bool | None = None,
     num_extra_tokens: int | None = None,
     seed: int = 0,
@@ -242,7 +285,8 @@ def heatmaps(
 
     What is explained of a class is its logit, or another `target`: a name, or a function of logits
     [b n] and categories [b] to scores [b].  `contrast` names the classes to compare with, `set` the
-    methods' own options, `output_key` the logits in a model's tuple or dictionary.
+    methods' own options, `output_key` the logits in a model's tuple or dictionary.  `noise_smooth`
+    copies with noise of `noise_sigma` of the picture's range are averaged.
     """
     inputs = _batch(inputs)
     several = not isinstance(method, str)
@@ -264,6 +308,7 @@ def heatmaps(
         options,
         explained,
         output_key,
+        None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
     )
     choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
     asking = [name for name in request.methods if depends_on_category(name)]
@@ -298,7 +343,7 @@ def activations(
     output_key: OutputKey | None = None,
 ) -> dict[str, Tensor]:
     """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}"""
-    inputs = _like(module, _batch(inputs))
+    inputs = like(module, _batch(inputs))
     layers, layouts = target_layers_of(module, inputs, target_layers, output_key)
     with torch.inference_mode(False), torch.no_grad():
         probe = Probe(module, inputs, layers, Best(), graph=False, layouts=layouts)
@@ -357,7 +402,7 @@ def _batch(inputs: Tensor) -> Tensor:
     return inputs
 
 
-def _like(module: nn.Module, inputs: Tensor) -> Tensor:
+def like(module: nn.Module, inputs: Tensor) -> Tensor:
     """Moves inputs to where the model's parameters are, in their precision."""
     parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
     return inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)

@@ -36,8 +36,9 @@ SAVING: Mapping[str, Mapping[str, Any]] = {
 LONGEST_EDGE: Mapping[str, int] = {"JPEG": 65500, "WEBP": 16383}  # pixels
 
 DEFAULT_SUFFIX = ".jpg"
-# in bytes of UTF-8: file systems allow 255, and a map's file adds .npy to its picture's name
-LONGEST_NAME, LONGEST_PART = 251, 64
+# in bytes of UTF-8: file systems allow 255, and what stands beside a picture adds .npy or
+# .pixels.png to its name
+LONGEST_NAME, LONGEST_PART = 244, 64
 
 UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')
 UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})

@@ -1,5 +1,21 @@
 """Pure tensor functions, one file a family; importing this fills the registry."""
 
-from camcli.methods import activation, attention, gradient, perturbation
+from camcli.methods import (
+    activation,
+    attention,
+    backprop,
+    factorization,
+    fullgrad,
+    gradient,
+    perturbation,
+)
 
-__all__ = ["activation", "attention", "gradient", "perturbation"]
+__all__ = [
+    "activation",
+    "attention",
+    "backprop",
+    "factorization",
+    "fullgrad",
+    "gradient",
+    "perturbation",
+]

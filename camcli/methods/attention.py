@@ -86,7 +86,8 @@ def _relevance(attention: Tensor, gradients: Tensor) -> Tensor:
 
 
 def _times(row: Tensor, matrix: Tensor) -> Tensor:
-    return torch.einsum("bi,bij->bj", row, matrix)
+    # no matrix product, which autocast would round to half precision
+    return (row[:, :, None] * matrix).sum(1)
 
 
 def _strongest(fused: Tensor, discard_ratio: float) -> Tensor:

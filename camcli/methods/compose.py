@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from numbers import Integral
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from camcli.errors import UsageError
 from camcli.records import Fusion
 
 # a map whose values differ by less than this share of its maximum is constant but for rounding
@@ -43,12 +47,18 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fuse(maps: Sequence[Tensor], size: tuple[int, int], how: Fusion) -> Tensor:
-    """Fuses layers: each map normalised, enlarged, then combined.  l x [... h w] -> [... H W]"""
+    """Fuses layers: each map normalised, enlarged, then combined.  l x [... h w] -> [... H W]
+
+    `refine` is RefineCAM, arXiv:2605.14641: the product of the enlarged maps, each of which spans
+    0 to 1, as in the authors' code and in grad-cam.
+    """
     stack = torch.stack([enlarge(normalise(m), size) for m in maps])
     combine: Mapping[str, Callable[[Tensor], Tensor]] = {
         "mean": lambda s: s.mean(0),
         "max": lambda s: s.amax(0),
         "product": lambda s: s.prod(0),
+        # what is enlarged no longer reaches the ends
+        "refine": lambda s: min_max(s).prod(0),
     }
     return combine[how](stack)
 
@@ -120,3 +130,46 @@ def augmentation_smoothed(plain: Maps, maps_of: Callable[[Tensor], Maps], inputs
         return torch.stack(views).mean(0)
 
     return {m: {layer: mean(m, layer) for layer in layers} for m, layers in plain.items()}
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How many noisy copies, how strong as a share of a picture's range, and drawn from what seed.
+
+    Raises UsageError for no copies, or a strength that is none.
+    """
+
+    samples: int
+    sigma: float = 0.15
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be drawn."""
+        whole = isinstance(self.samples, Integral) and self.samples >= 1
+        if not (whole and isfinite(self.sigma) and self.sigma >= 0):
+            raise UsageError(
+                "Noise takes samples of 1 or more and a sigma of 0 or more, not "
+                f"{self.samples!r} and {self.sigma!r}."
+            )
+
+    def copies(self, inputs: Tensor) -> Iterator[Tensor]:
+        """Gives the pictures with Gaussian noise, once for each sample.  [b 3 H W] -> the same"""
+        draw = torch.Generator().manual_seed(self.seed)
+        deviation = self.sigma * (inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3)))
+        for _ in range(self.samples):
+            # one draw for all pictures, so that a map does not depend on its neighbours
+            drawn = torch.randn(inputs.shape[1:], generator=draw).to(inputs)
+            yield inputs + deviation[:, None, None, None] * drawn
+
+
+def noise_smoothed(maps_of: Callable[[Tensor], Maps], inputs: Tensor, noise: Noise) -> Maps:
+    """Averages the raw maps of noisy copies, SmoothGrad, arXiv:1706.03825.  inputs [b 3 H W]
+
+    The plain picture is none of them, as in the paper.
+    """
+    first, *others = (maps_of(copy) for copy in noise.copies(inputs))
+
+    def mean(method: str, layer: str) -> Tensor:
+        return torch.stack([maps[method][layer] for maps in (first, *others)]).mean(0)
+
+    return {m: {layer: mean(m, layer) for layer in layers} for m, layers in first.items()}

@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from camcli.errors import UsageError
-from camcli.methods.compose import channel_sum, first_component
+from camcli.methods.compose import Noise, channel_sum, first_component
 from camcli.registry import method
 
 # as in grad-cam: larger than g^2 on random networks, where it decides the map
@@ -49,19 +48,10 @@ def smooth_gradcam_plus_plus(
     Its alpha is that of Grad-CAM++, which it is without noise (the paper prints the first
     derivative for the second above the line).  Raises UsageError for no samples or negative noise.
     """
-    if samples < 1 or sigma < 0:
-        raise UsageError(
-            f"smoothgradcam++ takes samples of 1 or more and a sigma of 0 or more, not {samples}"
-            f" and {sigma}."
-        )
-    draw = torch.Generator().manual_seed(seed)
-    pictures = inputs.float()
-    deviation = sigma * (pictures.amax((1, 2, 3)) - pictures.amin((1, 2, 3)))
+    noise = Noise(samples, sigma, seed)
     sums = [torch.zeros_like(activations) for _ in range(3)]
-    for _ in range(samples):
-        # one draw for all pictures, so that a map does not depend on its neighbours in the batch
-        noise = torch.randn(pictures.shape[1:], generator=draw).to(pictures)
-        gradients = gradients_at(pictures + deviation[:, None, None, None] * noise)
+    for noisy in noise.copies(inputs):
+        gradients = gradients_at(noisy)
         for power, total in enumerate(sums, 1):
             total += gradients**power
     first, second, third = (total / samples for total in sums)
@@ -110,7 +100,7 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 @method("cam", gives="weighted activations")
 def cam(activations: Tensor, class_weights: Tensor) -> Tensor:
     """CAM, arXiv:1512.04150.  [b c h w], [b c] -> weighted activations [b c h w]"""
-    return torch.einsum("bc,bchw->bchw", class_weights, activations)
+    return class_weights[:, :, None, None] * activations
 
 
 @method("segeigencam", gives="map")

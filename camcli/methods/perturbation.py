@@ -173,7 +173,9 @@ def rise(
         return (built(rows)[:, None] * image).to(image.dtype)
 
     scores = [score(partial(masked, image), masks, i) for i, image in enumerate(inputs)]
-    better = [found - found.mean() for found in scores]
+    # the first one goes first: the rounded mean of equal scores is not always theirs
+    apart = [found - found[0] for found in scores]
+    better = [found - found.mean() for found in apart]
     maps = torch.zeros(len(inputs), *inputs.shape[-2:], device=inputs.device)
     for start in range(0, masks, MASKS_AT_ONCE):
         rows = slice(start, min(start + MASKS_AT_ONCE, masks))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from camcli.config import from_keywords
-from camcli.engine.run import Answer, answer
+from camcli.engine.run import Answer, Request, answer
 from camcli.engine.targets import Contrast, log_probabilities
-from camcli.errors import OutputError, UnknownName
+from camcli.errors import MethodError, OutputError, UnknownName
 from camcli.media.geometry import view as view_of
 from camcli.media.read import PictureLike, picture_from
 from camcli.media.write import PICTURE_SUFFIXES, write_map, write_picture
@@ -23,15 +23,23 @@ from camcli.models.labels import label
 from camcli.models.layers import last_use
 from camcli.models.load import Classifier
 from camcli.pipeline.plan import Plan, plan
-from camcli.records import Box, Heatmap, Picture, Record, View
+from camcli.records import Box, Concept, Heatmap, Picture, Record, View
 from camcli.registry import METHODS, changed_options, depends_on_category, depends_on_layer
 from camcli.render import overlay as drawing
+from camcli.render.concepts import concepts_overlay, palette
+from camcli.render.pixels import drawn_on_grey
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 Item = TypeVar("Item")
+
+# a share of the score that rounding alone does not reach
+LARGEST_RESIDUAL = 0.01
+
+CLASSES_OF_A_CONCEPT = 3
+SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
 
 
 @dataclass(frozen=True)
@@ -75,9 +83,32 @@ class Explanation:
         """What is wrong with the map, in words; empty where nothing is."""
         return self.record.warnings
 
+    @property
+    def concepts(self) -> tuple[Concept, ...]:
+        """The concepts that a method tells apart, the strongest first; empty for most methods."""
+        return self.record.concepts
+
     def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> NDArray[np.uint8]:
-        """Draws the heatmap on the original picture.  -> RGB [h w 3]"""
+        """Draws the heatmap on the original picture.  -> RGB [h w 3]
+
+        Concepts, where there are some, are drawn in colours of their own, above a legend.
+        """
+        if self.concepts:
+            strengths = self.details["concepts"]
+            return concepts_overlay(self.picture, strengths, self.concepts, alpha, box=self.view)
         return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """Draws what each pixel of the network's input counts, zero in grey.  -> RGB [H W 3]
+
+        Raises MethodError for a method that does not tell.
+        """
+        if "pixels" not in self.details:
+            raise MethodError(
+                f"{self.method} gives a map, and nothing for single pixels: guidedbackprop and"
+                " guidedgradcam do."
+            )
+        return drawn_on_grey(self.details["pixels"])
 
     def sized_map(self, size: str) -> NDArray[np.float32]:
         """Returns the raw map at the layer's, the network input's or the picture's size."""
@@ -123,8 +154,8 @@ def overlay(
 # the others would be passed over in silence
 EXPLAINING = (
     "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
-    "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth", "seed",
-    "batch_size",
+    "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
+    "noise_smooth", "noise_sigma", "seed", "batch_size",
 )  # fmt: skip
 NOT_EXPLAINING = (
     "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
@@ -196,22 +227,60 @@ def _explanations(
                 fused = todo.request.layers if depends_on_layer(method) else ()
                 used = (name,) if name else fused
                 values = maps[row, slot].float().cpu().contiguous().numpy()
+                details = {
+                    detail: found.details[method, name, detail][row, slot].cpu().numpy()
+                    for detail in METHODS[method].details
+                }
                 record = replace(
                     base,
                     method=method,
                     layers=used,
                     layer_reason=todo.layer_reason if used else "",
+                    layer_fusion=todo.request.layer_fusion if len(used) > 1 else "",
                     options=changed_options(method, todo.request.options.get(method, {})),
+                    smoothing=_smoothing(todo.request),
+                    concepts=_concepts(details, todo),
                     minimum=float(values.min()),
                     maximum=float(values.max()),
-                    warnings=(*base.warnings, *why_empty(values), *_used_again(used, found)),
+                    residual=float(details["residual"]) if "residual" in details else None,
+                    warnings=(
+                        *base.warnings,
+                        *why_empty(values, method, len(used)),
+                        *_used_again(used, found),
+                        *_why_incomplete(details),
+                    ),
                 )
                 heatmap = Heatmap(values, method, used, shown)
-                details = {
-                    detail: found.details[method, name, detail][row, slot].cpu().numpy()
-                    for detail in METHODS[method].details
-                }
                 yield Explanation(picture, view.box, record, heatmap, (height, width), details)
+
+
+def _concepts(details: Mapping[str, NDArray[np.float32]], todo: Plan) -> tuple[Concept, ...]:
+    """Names the classes that each concept speaks for, if there are concepts."""
+    if "concept_logits" not in details:
+        return ()
+    probabilities = log_probabilities(torch.from_numpy(details["concept_logits"])).exp()
+    best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
+    peaks = details["concepts"].max((1, 2))
+    # what rounding left of a concept speaks for nothing
+    there = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
+    colours, names = palette(len(probabilities)), todo.classifier.labels
+    found = zip(colours, there, best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(
+        Concept(colour, tuple(c), tuple(label(names, i) for i in c), tuple(p))
+        if is_there
+        else Concept(colour, (), (), ())
+        for colour, is_there, c, p in found
+    )
+
+
+def _smoothing(request: Request) -> dict[str, Any]:
+    """Names the options of smoothing that are no defaults."""
+    views = {"aug_smooth": request.aug_smooth, "eigen_smooth": request.eigen_smooth}
+    chosen: dict[str, Any] = {name: True for name, asked in views.items() if asked}
+    if noise := request.noise:
+        drawn = {"noise_smooth": noise.samples, "noise_sigma": noise.sigma, "seed": noise.seed}
+        chosen.update(drawn)
+    return chosen
 
 
 def _record(picture: Picture, view: View, todo: Plan) -> Record:
@@ -257,22 +326,53 @@ def _used_again(layers: Iterable[str], found: Answer) -> Iterator[str]:
             yield f"layer {layer!r} {last_use(found.calls[layer])}"
 
 
-def why_empty(values: NDArray[np.float32]) -> Iterator[str]:
-    """Says why a raw map [h w] shows nothing, with the likely cause; nothing where it does show."""
-    raw = torch.from_numpy(values)
+def _why_incomplete(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
+    """Says how much of a score a map leaves out that should explain all of it."""
+    if "residual" not in details:
+        return
+    residual, score = float(details["residual"]), float(details["score"])
+    if abs(residual) > LARGEST_RESIDUAL * abs(score):
+        yield (
+            f"input and biases put {score - residual:.3g} into a score of {score:.3g}: they make up"
+            " the logits of networks in straight pieces (ReLU, BatchNorm), and less where"
+            " activations are smooth, or gates, attention and norms look at the picture"
+        )
+
+
+def why_empty(
+    values: NDArray[np.float32], method: str = "gradcam", layers: int = 1
+) -> Iterator[str]:
+    """Says why a raw map [h w] shows nothing, with the likely cause; nothing where it does show.
+
+    A map of several layers is empty where one of them is, or where they do not meet; a map of none
+    is one of the whole network.
+    """
+    raw, asks_class = torch.from_numpy(values), depends_on_category(method)
+    seen = "this layer" if layers else "the picture"
     if compose.normalise(raw).any():
         return
     if not raw.isfinite().all():
         yield "the map is not finite: activations or gradients overflowed (half precision?)"
-    elif not raw.any():
+    elif not raw.any() and layers > 1:
         yield (
-            "the map is zero everywhere: the score does not depend on this layer (a dead layer, a "
-            "head that is zero, a layer behind the last attention, or a probability of 0 or 1)"
+            "the layers' maps together are zero everywhere: one or all of them are empty, or no "
+            "place is hot in each; --layer-fusion none shows them one by one"
         )
+    elif not raw.any() and asks_class:
+        yield (
+            f"the map is zero everywhere: the score does not depend on {seen} (a dead layer, a "
+            "head that is zero, a layer behind the last attention, or a probability of 0 or 1), or "
+            "the layer says the same everywhere"
+        )
+    elif not raw.any():
+        yield f"the map is zero everywhere: {seen} is dead, or says the same everywhere"
+    elif raw.max() <= 0 and asks_class:
+        yield f"the map is negative everywhere: {seen} speaks against the class at every place"
     elif raw.max() <= 0:
-        yield "the map is negative everywhere: this layer speaks against the class at every place"
+        yield "the map is negative everywhere, and only what is above zero is drawn"
     else:
-        yield "the map is constant: this layer says the same everywhere; choose an earlier one"
+        choice = "; choose an earlier one" if layers else ""
+        yield f"the map is constant: {seen} says the same everywhere{choice}"
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

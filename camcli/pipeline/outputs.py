@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import ImageError, UsageError
@@ -20,10 +21,16 @@ from camcli.media.write import (
     write_picture,
 )
 from camcli.models.load import Classifier
-from camcli.pipeline.explanation import Explanation, batched, explain_batch
+from camcli.pipeline.explanation import Explanation, batched, explain_batch, why_empty
 from camcli.pipeline.plan import Plan, plan
 from camcli.records import Picture, Record, Source
+from camcli.registry import ALL
 from camcli.render.colour import lookup_table
+from camcli.render.sheet import contact_sheet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> Iterator[Record]:
@@ -31,9 +38,14 @@ def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> 
 
     Raises UsageError before anything is written where names, outputs or options do not fit.
     """
+    yield from carried_out(plan(classifier, options), sources, options)
+
+
+def carried_out(todo: Plan, sources: Sequence[Source], options: Options) -> Iterator[Record]:
+    """Does what is planned with the sources; one record a heatmap, or a picture that failed."""
     lookup_table(options.colormap)
-    todo = plan(classifier, options)
     check_outputs(sources, todo, options)
+    finished = _on_sheets if todo.on_sheets else _each_written
     for group in batched(sources, options.batch_size):
         read = [_read(source) for source in group]
         explained = iter(explain_batch([p for p in read if isinstance(p, Picture)], todo))
@@ -41,8 +53,7 @@ def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> 
             if isinstance(picture, Record):
                 yield picture
                 continue
-            for explanation in next(explained):
-                yield _written(explanation, todo, options)
+            yield from finished(next(explained), todo, options)
 
 
 def _read(source: Source) -> Picture | Record:
@@ -63,7 +74,7 @@ def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> No
 
 
 def _check_single_file(sources: Sequence[Source], todo: Plan, options: Options) -> None:
-    count = len(sources) * todo.maps_per_picture
+    count = len(sources) * todo.overlays_per_picture
     kind = picture_format(options.save_path)
     if options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
         raise UsageError(
@@ -72,7 +83,7 @@ def _check_single_file(sources: Sequence[Source], todo: Plan, options: Options) 
         )
     if count > 1:
         raise UsageError(
-            f"--save-path {options.save_path} is one file, but {count} heatmaps are to be "
+            f"--save-path {options.save_path} is one file, but {count} pictures are to be "
             "written: name a folder."
         )
     if any(_is_same_file(options.save_path, source.path) for source in sources):
@@ -117,22 +128,86 @@ def _output(
     return options.save_path / name
 
 
-def _written(explanation: Explanation, todo: Plan, options: Options) -> Record:
-    record, picture = explanation.record, explanation.picture
+def _place(explanation: Explanation, record: Record, todo: Plan, options: Options) -> Path:
     if _is_file(options.save_path):
-        path = options.save_path
-    else:
-        source = picture.source or Source(Path("picture"))
-        several = len(todo.request.layers) > 1
-        layers = record.layers if several else ()
-        path = _output(source, record, layers, todo, options)
+        return options.save_path
+    source = explanation.picture.source or Source(Path("picture"))
+    layers = record.layers if len(todo.request.layers) > 1 else ()
+    return _output(source, record, layers, todo, options)
+
+
+def _each_written(
+    explanations: Sequence[Explanation], todo: Plan, options: Options
+) -> Iterator[Record]:
+    for explanation in explanations:
+        yield _written(explanation, todo, options)
+
+
+def _written(explanation: Explanation, todo: Plan, options: Options) -> Record:
+    record = explanation.record
+    path = _place(explanation, record, todo, options)
     try:
         write_picture(explanation.overlay(options.alpha, options.colormap), path)
     except ImageError as error:
         return replace(record, error=str(error))
-    outputs = [str(path)]
+    return replace(record, outputs=(str(path), *_besides(explanation, path, options)))
+
+
+def _besides(explanation: Explanation, path: Path, options: Options) -> Iterator[str]:
+    """Writes what stands beside an overlay."""
+    if "pixels" in explanation.details:
+        # without loss: single pixels count here
+        pixels_path = path.with_name(path.name + ".pixels.png")
+        write_picture(explanation.pixels(), pixels_path)
+        yield str(pixels_path)
     if options.save_map:
         map_path = path.with_name(path.name + ".npy")
         write_map(explanation.sized_map(options.map_size), map_path)
-        outputs.append(str(map_path))
-    return replace(record, outputs=tuple(outputs))
+        yield str(map_path)
+
+
+def _on_sheets(
+    explanations: Sequence[Explanation], todo: Plan, options: Options
+) -> Iterator[Record]:
+    """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
+    classes = dict.fromkeys(e.category for e in explanations if e.record.target)
+    recorded: set[tuple[str, ...]] = set()
+    for category in classes or [explanations[0].category]:
+        shown = [e for e in explanations if e.category == category or not e.record.target]
+        shown.sort(key=lambda e: todo.request.methods.index(e.method))
+        about = next((e for e in shown if e.record.target), shown[0])
+        path = _place(about, replace(about.record, method=ALL, layers=()), todo, options)
+        try:
+            write_picture(_sheet(about, shown, options), path)
+        except ImageError as error:
+            yield replace(about.record, method=ALL, error=str(error))
+            continue
+        for explanation in shown:
+            key = (explanation.method, *explanation.map.layers)
+            if explanation.record.target or key not in recorded:
+                recorded.add(key)
+                own = _place_beside(explanation, path, todo, options)
+                outputs = tuple(_besides(explanation, own, options))
+                yield replace(explanation.record, sheet=str(path), outputs=outputs)
+
+
+def _sheet(about: Explanation, shown: Sequence[Explanation], options: Options) -> NDArray[np.uint8]:
+    percent = "" if about.probability is None else f" {about.probability:.1%}"
+    tiles = [(f"{about.label}{percent}", about.picture.pixels)]
+    for e in shown:
+        layer = f" {e.map.layers[0]}" if options.layer_fusion == "none" and e.map.layers else ""
+        empty = " (empty)" if any(why_empty(e.heatmap)) else ""
+        # pixels say more than the map that is made of them
+        drawn = e.pixels() if "pixels" in e.details else e.overlay(options.alpha, options.colormap)
+        tiles.append((f"{e.method}{layer}{empty}", drawn))
+    return contact_sheet(tiles)
+
+
+def _place_beside(explanation: Explanation, sheet: Path, todo: Plan, options: Options) -> Path:
+    """Names what stands beside a sheet for one of its heatmaps."""
+    if not _is_file(options.save_path):
+        return _place(explanation, explanation.record, todo, options)
+    layer = ".".join(explanation.map.layers) if options.layer_fusion == "none" else None
+    return sheet.parent / output_name(
+        Source(Path(sheet.name)), explanation.method, None, "", layer=layer
+    )

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from camcli.config import Options
-from camcli.engine.probe import Tokens
+from camcli.engine.fits import unfit
+from camcli.engine.probe import CHUNK, Tokens
 from camcli.engine.run import Request, found_default, layers_for
 from camcli.engine.targets import Best, Choice, Contrast, Fixed, Target, target_of
 from camcli.errors import ModelError, UsageError
+from camcli.methods.compose import Noise
 from camcli.models.labels import find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
-from camcli.registry import depends_on_category, depends_on_layer, method_name, options_for
+from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Plan:
     request: Request
     categories: tuple[int, ...] | int | None
     layer_reason: str
+    on_sheets: bool = False
+    # of all methods those that do not fit, and why
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def choice(self, pictures: int) -> Choice | None:
         """Returns the choice of categories for a batch, if there are any."""
@@ -39,10 +44,12 @@ class Plan:
         return Fixed(torch.tensor(self.categories).expand(pictures, -1))
 
     @property
-    def maps_per_picture(self) -> int:
-        """How many heatmaps each picture gets."""
+    def overlays_per_picture(self) -> int:
+        """How many overlays are written of each picture: one a heatmap, or a sheet a class."""
         chosen = 1 if self.categories is None else self.categories
         k = chosen if isinstance(chosen, int) else len(chosen)
+        if self.on_sheets:
+            return k
         layers = len(self.request.layers) if self.request.layer_fusion == "none" else 1
 
         def maps(method: str) -> int:
@@ -53,16 +60,20 @@ class Plan:
 
 
 def plan(classifier: Classifier, options: Options) -> Plan:
-    """Resolves layers, methods and categories of a run; raises UsageError for what is unknown."""
-    methods = tuple(dict.fromkeys(method_name(m) for m in options.method))
-    _check_has_classes(classifier, methods)
+    """Resolves layers, methods and categories of a run; raises UsageError for what is unknown.
+
+    Of all methods, those are left out that do not fit.
+    """
+    methods, on_sheets = named(options.method), ALL in options.method
+    if not on_sheets:
+        _check_has_classes(classifier, methods)
     categories = _categories(classifier, options)
     target = _target(classifier, options, categories)
     chosen = options_for(methods, options.set, options.seed)
     tokens = Tokens(options.vit_like, options.num_extra_tokens)
     layers, layouts, reason = _layers(classifier, methods, options.target_layers)
     request = Request(
-        methods,
+        (),
         layers,
         {} if tokens != Tokens() else layouts,
         tokens,
@@ -72,14 +83,30 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         chosen,
         target,
         classifier.output_key,
+        _noise(options),
+        options.batch_size if "batch_size" in options.model_fields_set else CHUNK,
     )
-    return Plan(classifier, request, categories, reason)
+    todo = Plan(classifier, request, categories, reason, on_sheets)
+    left_out = _left_out(todo, methods) if on_sheets else {}
+    fitting = tuple(name for name in methods if name not in left_out)
+    return replace(todo, request=replace(request, methods=fitting), left_out=left_out)
+
+
+def _left_out(todo: Plan, methods: Sequence[str]) -> dict[str, str]:
+    # grey noise, for a constant picture may leave the network without a gradient
+    shape, draw = _input_shape(todo.classifier), torch.Generator().manual_seed(0)
+    picture = torch.rand(1, *shape, generator=draw)
+    return unfit(todo.classifier.module, picture, todo.choice(1), todo.request, methods)
+
+
+def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
+    return (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
 
 
 def _layers(
     classifier: Classifier, methods: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str]:
-    shape = (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
+    shape = _input_shape(classifier)
     probe = torch.empty(1, *shape)
     module, key = classifier.module, classifier.output_key
     layers, layouts = layers_for(methods, module, probe, given, key)
@@ -135,6 +162,14 @@ def _target(
             "class, or leave it to --target contrast."
         )
     return target
+
+
+def _noise(options: Options) -> Noise | None:
+    if options.noise_smooth:
+        return Noise(options.noise_smooth, options.noise_sigma, options.seed)
+    if "noise_sigma" in options.model_fields_set:
+        raise UsageError("--noise-sigma is for --noise-smooth N: give that, too.")
+    return None
 
 
 def _found(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:

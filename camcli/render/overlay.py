@@ -35,8 +35,7 @@ def overlay(
     Inside `box` (where it is left out, the whole picture) a pixel is `(1-alpha)*picture +
     alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.
     """
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha is a share from 0 (picture) to 1 (heatmap), not {alpha}.")
+    check_alpha(alpha)
     lookup_table(colormap)  # an unknown name is an error for a map without heat, too
     pixels = _pixels(picture)
     heat = normalise(torch.from_numpy(_values(heatmap))).numpy()
@@ -44,9 +43,15 @@ def overlay(
         return pixels.copy()
     size = pixels.shape[0], pixels.shape[1]
     inside, seen = enlarge(heat, box or _whole(size), size)
-    drawn = pixels.copy() if inside.shape == size else _dimmed(pixels)
+    drawn = pixels.copy() if inside.shape == size else dimmed(pixels)
     drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, colours(inside, colormap), alpha, 0)
     return drawn
+
+
+def check_alpha(alpha: float) -> None:
+    """Raises UsageError for what is no share."""
+    if not 0 <= alpha <= 1:
+        raise UsageError(f"alpha is a share from 0 (picture) to 1 (heatmap), not {alpha}.")
 
 
 def resized_map(values: MapLike, box: Box, picture_size: tuple[int, int]) -> NDArray[np.float32]:
@@ -88,7 +93,8 @@ def _weights(pixels: slice, start: float, length: float, cells: int) -> NDArray[
     return (1 - distance).clip(0).astype(np.float32)
 
 
-def _dimmed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def dimmed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Darkens a picture [h w 3] to what stands outside the view."""
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=OUTSIDE), np.uint8)
 
 

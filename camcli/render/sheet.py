@@ -31,7 +31,7 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.
     for index, ((caption, _), picture) in enumerate(zip(tiles, pictures, strict=True)):
         left = GAP + index % columns * (width + GAP)
         top = GAP + index // columns * (height + CAPTION + GAP)
-        draw.text((left, top), _cut(caption, width, font), INK, font)
+        draw.text((left, top), cut(caption, width, font), INK, font)
         sheet.paste(picture, (left, top + CAPTION))
     return np.asarray(sheet)
 
@@ -47,7 +47,8 @@ def _reduced(pixels: NDArray[np.uint8]) -> Image.Image:
     return picture
 
 
-def _cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Shortens a text to a width in pixels, and marks it by three dots."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}...") > width:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -57,6 +57,11 @@ class Result:
     err: str
 
 
+@dataclass(frozen=True)
+class FakePlan:
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
 Run = Callable[..., Result]
 
 
@@ -83,10 +88,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             raise ModelError("There is no such model.")
         return FakeClassifier(name, Structure())
 
-    def run_pipeline(
-        classifier: FakeClassifier, sources: Sequence[Source], options: Options
-    ) -> Iterator[Record]:
+    def plan(classifier: FakeClassifier, _: Options) -> FakePlan:
         assert classifier.name == memory.model["name"]
+        return FakePlan()
+
+    def carried_out(_: FakePlan, sources: Sequence[Source], options: Options) -> Iterator[Record]:
         memory.options, memory.sources = options, tuple(sources)
         yield from memory.records
         if memory.problem:
@@ -97,7 +103,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     for name, functions in {
         "models.load": {"load_model": load_model, "find_model": find_model},
-        "pipeline": {"run": run_pipeline},
+        "pipeline": {"plan": plan, "carried_out": carried_out},
     }.items():
         module = ModuleType(f"camcli.{name}")
         vars(module).update(functions)

@@ -161,7 +161,11 @@ WRONG = {
     "--std 0": ("--std 0", "numbers above 0"),
     "--save-map png": ("--save-map png", "npy"),
     "--map-size huge": ("--map-size huge", "layer, input or image"),
-    "--layer-fusion sum": ("--layer-fusion sum", "mean, max, product or none"),
+    "--layer-fusion sum": ("--layer-fusion sum", "mean, max, product, refine or none"),
+    "--layer-fusion refine": ("--layer-fusion refine", "two or more", "--target-layers"),
+    "--noise-smooth 0": ("--noise-smooth 0", "from 1"),
+    "--noise-smooth 2 --noise-sigma -1": ("--noise-sigma -1", "from 0"),
+    "--noise-sigma 0.1": ("--noise-sigma is for --noise-smooth N",),
     "--cfg-options preprocessing.fit=stretch": ("preprocessing.fit=stretch", "crop, squash or pad"),
     "--cfg-options preprocessing.mean=1,2": ("mean takes 1 or 3 numbers", "(1.0, 2.0)"),
     "--cfg-options alpha": ("--cfg-options alpha", "takes key=value"),
@@ -319,8 +323,8 @@ def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        ("cat.jpg dog.png --save-path one.png", ("one.png is one file", "2 heatmaps", "a folder")),
-        ("cat.jpg --top-k 3 --save-path one.png", ("one.png is one file", "3 heatmaps")),
+        ("cat.jpg dog.png --save-path one.png", ("one.png is one file", "2 pictures", "a folder")),
+        ("cat.jpg --top-k 3 --save-path one.png", ("one.png is one file", "3 pictures")),
         ("cat.jpg --save-path one.jpg --format png", ("one.jpg", "--format png", "two formats")),
         ("{0} --save-path {0}", ("is the folder that is to be explained", "another folder")),
         ("cat.jpg --save-path ./cat.jpg", ("cat.jpg is the picture itself", "another file")),

@@ -35,7 +35,8 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         "--method ablation-cam --target-category 3 --target-category a,b --top-k 2 --aug-smooth "
         "--target Log_Probability --contrast 4 --contrast c,d --contrast-strength 1 "
         "--set ablationcam.max_channels=4 --max-channels 8 --output-key 0 "
-        "--eigen-smooth --seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --device cpu "
+        "--eigen-smooth --noise-smooth 4 --noise-sigma 0.1 "
+        "--seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --device cpu "
         "-b 4 --colormap turbo --alpha 0.25 --save-path out --format png --save-map npy "
         "--map-size image"
     )
@@ -62,6 +63,8 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         output_key="0",
         aug_smooth=True,
         eigen_smooth=True,
+        noise_smooth=4,
+        noise_sigma=0.1,
         seed=5,
         preprocessing=PreprocessingOptions(mean=(0.5, 0.4, 0.3), std=(0.25,), fit="pad"),
         device="cpu",

@@ -1,12 +1,14 @@
 """The Python interface: shapes, targets, fusion, smoothing, refusals."""
 
+from typing import Any
+
 import pytest
 import torch
 
 import camcli
 from camcli.errors import LayerError, MethodError, UnknownName, UsageError
-from camcli.methods.compose import normalise
-from camcli.registry import METHODS
+from camcli.methods.compose import Noise, normalise
+from camcli.registry import METHODS, depends_on_layer
 from tests.networks import Pooled, Staged, network_for, noise
 
 
@@ -113,6 +115,111 @@ def test_aug_smooth_is_the_mean_of_six_views_mapped_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_noise_smooth_is_the_mean_of_noisy_copies(name: str) -> None:
+    model, inputs = network_for(name), noise()
+    options = {"target_layers": "last", "targets": [1, 2]}
+    draw = torch.Generator().manual_seed(3)
+    spans = [float(picture.max() - picture.min()) for picture in inputs]
+    maps = []
+    for _ in range(2):
+        drawn = torch.randn(inputs.shape[1:], generator=draw)
+        noisy = [p + 0.2 * s * drawn for p, s in zip(inputs, spans, strict=True)]
+        maps.append(camcli.heatmaps(model, torch.stack(noisy), name, **options, seed=3))
+    found = camcli.heatmaps(model, inputs, name, **options, seed=3, noise_smooth=2, noise_sigma=0.2)
+    torch.testing.assert_close(found, (maps[0] + maps[1]) / 2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_without_strength_noise_smooth_changes_nothing(name: str) -> None:
+    model = network_for(name)
+    plain = camcli.heatmaps(model, noise(), name, target_layers="last", targets=1)
+    still = camcli.heatmaps(
+        model, noise(), name, target_layers="last", targets=1, noise_smooth=1, noise_sigma=0
+    )
+    torch.testing.assert_close(still, plain)
+
+
+@pytest.mark.parametrize("target", ["logit", "contrast"])
+def test_noisy_copies_are_asked_about_the_plain_pictures_classes(target: str) -> None:
+    model, inputs = Staged(seed=3), noise()
+    options = {"target_layers": "last", "noise_smooth": 3, "noise_sigma": 2.0}
+    best = model.eval()(inputs).topk(4).indices
+    copies = Noise(3, 2.0).copies(inputs)
+    others = [model(copy).topk(4).indices for copy in copies]
+    assert all((other[:, 0] != best[:, 0]).all() for other in others)
+    assert all((other.sort(1)[0] != best.sort(1)[0]).any(1).all() for other in others)
+    for row in range(2):
+        against = best[row, 1:].tolist() if target == "contrast" else []
+        wanted = camcli.heatmaps(
+            model, inputs[row : row + 1], targets=int(best[row, 0]), contrast=against, **options
+        )
+        found = camcli.heatmaps(model, inputs, target=target, **options)
+        torch.testing.assert_close(found[row], wanted[0])
+
+
+def test_of_augmented_views_each_is_smoothed_with_noise(model: Staged) -> None:
+    inputs = noise()
+    options = {"target_layers": "last", "targets": [1, 2], "noise_smooth": 2}
+    wanted = torch.zeros(())
+    for factor in (0.9, 1.0, 1.1):
+        wanted = wanted + camcli.heatmaps(model, inputs * factor, **options) / 6
+        flipped = (inputs * factor).flip(-1)
+        wanted = wanted + camcli.heatmaps(model, flipped, **options).flip(-1) / 6
+    found = camcli.heatmaps(model, inputs, **options, aug_smooth=True)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_noisy_maps_may_be_principal_components(model: Staged) -> None:
+    inputs = noise()
+    options = {"target_layers": "last", "targets": [1, 2], "eigen_smooth": True}
+    copies = Noise(2).copies(inputs)
+    wanted = sum(camcli.heatmaps(model, copy, **options) for copy in copies) / 2
+    found = camcli.heatmaps(model, inputs, **options, noise_smooth=2)
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"noise_smooth": 0}, {"noise_smooth": 2.5}, {"noise_smooth": 2, "noise_sigma": -0.1}]
+)
+def test_noise_that_is_none_is_refused(model: Staged, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="samples of 1 or more and a sigma of 0 or more"):
+        camcli.heatmaps(model, noise(), **wrong)
+
+
+REFINE: dict[str, Any] = {"target_layers": ["middle", "last"], "layer_fusion": "refine"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_refinecam_multiplies_the_maps_of_layers_and_is_refused_without(name: str) -> None:
+    model, inputs = network_for(name), noise()
+    options = {**REFINE, "targets": [1, 2]}
+    if not depends_on_layer(name):
+        with pytest.raises(MethodError, match=f"RefineCAM multiplies .*{name} looks at none"):
+            camcli.heatmaps(model, inputs, name, **options)
+        return
+    if METHODS[name].details:
+        with pytest.raises(MethodError, match=f"{name} shows more than a map"):
+            camcli.heatmaps(model, inputs, name, **options)
+        return
+    if name == "cam":  # it looks at the last layer only
+        return
+    one_by_one = camcli.heatmaps(model, inputs, name, **{**options, "layer_fusion": "none"})
+    wanted = torch.ones(())
+    for maps in one_by_one.values():
+        large = torch.nn.functional.interpolate(maps.relu()[:, None], (48, 64), mode="bilinear")
+        low, high = large.amin((1, 2, 3), keepdim=True), large.amax((1, 2, 3), keepdim=True)
+        wanted = wanted * torch.where(high > low, (large - low) / (high - low), 0.0)[:, 0]
+    found = camcli.heatmaps(model, inputs, name, **options)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [None, "last", ["last", "last"]])
+def test_refinecam_needs_several_layers(model: Staged, layers: Any) -> None:
+    with pytest.raises(UsageError, match=r"several layers: name two or more with --target-layers"):
+        camcli.heatmaps(model, noise(), target_layers=layers, layer_fusion="refine")
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_eigen_smooth_works_for_weighted_channels_and_is_refused_for_maps(name: str) -> None:
     inputs = torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(0))
 
@@ -161,7 +268,7 @@ def test_unknown_names_offer_the_closest(model: Staged) -> None:
         camcli.heatmaps(model, noise(), target_layers="midle")
     with pytest.raises(UnknownName, match="Closest: 'gradcam"):
         camcli.heatmaps(model, noise(), "gradcm")
-    with pytest.raises(UsageError, match="one of mean, max, product, none"):
+    with pytest.raises(UsageError, match="one of mean, max, product, refine, none"):
         camcli.heatmaps(model, noise(), layer_fusion="median")
 
 

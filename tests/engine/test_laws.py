@@ -139,6 +139,14 @@ def test_unchanged_maps_give_the_score_itself() -> None:
         torch.testing.assert_close(found[0], probe.get("scores")[owner])
 
 
+def test_unchanged_maps_give_the_logits_themselves() -> None:
+    probe = Probe(Staged(), noise(), [LAYER], Best(), graph=False)
+    maps = probe.get("activations", LAYER)
+    for owner in range(2):
+        found = probe.get("relogits", LAYER)(partial(_row, maps[owner]), 1, owner)
+        torch.testing.assert_close(found[0], probe.get("logits")[owner])
+
+
 def test_scores_of_altered_inputs_come_in_chunks() -> None:
     model, images = Staged().eval(), noise(7)
     probe = Probe(model, images, [LAYER], Fixed(torch.full((7, 1), 3)), graph=False, chunk=3)
@@ -234,9 +242,9 @@ def test_half_precision_weights_give_float32_maps(name: str) -> None:
 # law 5: batch equals single
 
 
-@pytest.mark.parametrize("options", [{}, {"aug_smooth": True}], ids=["plain", "aug-smooth"])
+@pytest.mark.parametrize("options", [{}, {"aug_smooth": True}, {"noise_smooth": 2}], ids=str)
 @pytest.mark.parametrize("name", METHODS)
-def test_batch_equals_single(name: str, options: dict[str, bool]) -> None:
+def test_batch_equals_single(name: str, options: dict[str, Any]) -> None:
     model, inputs, targets = network_for(name), noise(4), [[0, 1], [4, 2], [3, 0], [1, 1]]
     inputs[2] *= 50
     together = camcli.heatmaps(model, inputs, name, targets=targets, target_layers=LAYER, **options)
@@ -299,7 +307,16 @@ def test_a_batch_that_does_not_fit_is_explained_in_halves() -> None:
 # what several methods share
 
 # evidence that alters inputs or outputs, differentiates twice, or does not fuse attention
-PASSES_OF_ITS_OWN = {"score", "rescore", "gradients_at", "curvature", "places"}
+PASSES_OF_ITS_OWN = {
+    "score",
+    "rescore",
+    "gradients_at",
+    "curvature",
+    "places",
+    "guided_gradients",
+    "full_gradients",
+    "relogits",
+}
 
 
 @pytest.mark.parametrize("layers", [["last"], ["middle", "last"]], ids=["one", "two"])

@@ -102,7 +102,7 @@ def test_names_are_bounded_and_stay_different(tmp_path: Path) -> None:
     for layer in (None, "features." * 40 + "conv1", "features." * 40 + "conv2"):
         names = [name(stem + ".jpg", "dog " * 100, layer=layer) for stem in stems]
         assert len(set(names)) == len(stems)
-        assert all(len(os.fsencode(n + ".npy")) <= 255 for n in names)
+        assert all(len(os.fsencode(n + ".pixels.png")) <= 255 for n in names)
         write_picture(scene(), tmp_path / names[0])
     layers = {name("a.jpg", layer="features." * 40 + end) for end in ("conv1", "conv2")}
     assert len(layers) == 2

@@ -1,11 +1,20 @@
 """Deep feature factorization: what it finds, and what it leaves open."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from camcli.engine.probe import Probe
+from camcli.engine.run import activations as activations_of
+from camcli.engine.targets import Best
 from camcli.errors import UsageError
-from camcli.methods.factorization import factorised
+from camcli.methods.factorization import dff, factorised
+from camcli.records import Detailed
+from camcli.registry import METHODS
+from tests.networks import Counting, Pooled, Staged, noise
 
 
 def _mixed(noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,5 +90,113 @@ def test_nothing_has_no_strength() -> None:
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_no_more_concepts_than_channels_or_places(k: int) -> None:
-    with pytest.raises(UsageError, match="choose 1 to 6"):
+    with pytest.raises(UsageError, match=f"concepts is 1 to 6 .*, not {k}"):
         factorised(torch.rand(1, 6, 3, 3), k)
+
+
+def _slow_error(places: np.ndarray, k: int, seed: int) -> float:
+    """Lee's and Seung's updates from random numbers, a number at a time.  [n c]"""
+    draw, (n, c) = np.random.default_rng(seed), places.shape
+    w, h = draw.random((n, k)), draw.random((k, c))
+    for _ in range(300):
+        rebuilt = w @ h
+        for i, j in np.ndindex(k, c):
+            h[i, j] *= w[:, i] @ places[:, j] / (w[:, i] @ rebuilt[:, j])
+        rebuilt = w @ h
+        for i, j in np.ndindex(n, k):
+            w[i, j] *= places[i] @ h[j] / (rebuilt[i] @ h[j])
+    return float(np.linalg.norm(places - w @ h) / np.linalg.norm(places))
+
+
+def test_a_slow_replica_from_random_numbers_comes_no_nearer() -> None:
+    activations = _mixed(noise=1.0)[2][:1]
+    rows = activations.double().permute(0, 2, 3, 1).reshape(-1, 12).numpy()
+    assert _error(activations, 3) < 1.005 * min(_slow_error(rows, 3, seed) for seed in range(3))
+
+
+# on a model
+
+
+def _explained(model: nn.Module, inputs: Tensor, layer: str, concepts: int) -> Detailed:
+    probe = Probe(model.eval(), inputs, [layer], Best(), graph=False, chunk=2)
+    return probe.apply(METHODS["dff"], layer, 0, concepts=concepts)
+
+
+def test_one_concept_by_hand() -> None:
+    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    found = _explained(Pooled(), x.view(1, 1, 2, 2), "features", 1)
+    # the channels are x and 2x: one concept, (1, 2) / sqrt(5), is all there is
+    torch.testing.assert_close(found.map, 5**0.5 * x[None])
+    torch.testing.assert_close(found.details["concepts"], 5**0.5 * x[None, None])
+    torch.testing.assert_close(found.details["concept_logits"], torch.tensor([[[2.5, 12.5]]]))
+
+
+class Primary(nn.Module):
+    """Its features are the input's channels, and the means of these its logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Conv2d(3, 3, 1, bias=False)
+        nn.init.dirac_(self.features.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).mean((2, 3))
+
+
+def test_each_concept_speaks_for_the_class_that_it_feeds() -> None:
+    inputs = torch.zeros(1, 3, 4, 4)
+    inputs[0, 0, 2:, 2:] = 1
+    inputs[0, 2, :2, :2] = 3
+    found = _explained(Primary(), inputs, "features", 2)
+    wanted = inputs[:, [2, 0]]
+    torch.testing.assert_close(found.details["concepts"], wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.map, wanted.sum(1), rtol=0, atol=1e-4)
+    # each alone is as long as both, and is on at 4 of 16 places
+    one = 40**0.5 / 2 * 4 / 16
+    logits = torch.tensor([[[0, 0, one], [one, 0, 0]]])
+    torch.testing.assert_close(found.details["concept_logits"], logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["the tail", "the whole model"])
+def test_logits_of_a_concept_are_those_of_the_layer_that_holds_nothing_else(alone: bool) -> None:
+    model = (Staged() if alone else Counting()).eval()
+    found = _explained(model, noise(), "last", 4)
+    maps = activations_of(model, noise(), "last")["last"]
+    for row in range(2):
+        parts, strengths = factorised(maps[row : row + 1], 4)
+        length = maps[row].relu().norm()
+        for k in range(4):
+            layer = torch.einsum("c,hw->chw", parts[k], strengths[0, k])
+            pooled = (layer * length / layer.norm()).mean((1, 2))
+            wanted = model.fc(pooled)
+            torch.testing.assert_close(found.details["concept_logits"][row, k], wanted)
+    assert (maps < 0).any()  # which count as none
+
+
+def test_without_a_choice_of_classes_nothing_is_asked_of_the_output() -> None:
+    model, passes = Staged().eval(), []
+    model.fc.register_forward_hook(lambda *_: passes.append(1))
+    probe = Probe(model, noise(), ["last"], None, graph=False)
+    found = probe.apply(METHODS["dff"], "last", 0)
+    assert found.details["concept_logits"].shape == (2, 5, 0)
+    assert len(passes) == 1
+
+
+def _no_logits(altered: Callable[[slice], Tensor], count: int, _: int) -> Tensor:
+    return altered(slice(0, count)).sum((1, 2, 3))[:, None]
+
+
+def test_a_picture_that_overflowed_is_told_and_spares_its_neighbours() -> None:
+    activations = _mixed(noise=1.0)[2]
+    wanted = dff(activations, _no_logits, concepts=3)
+    activations[0, 1, 2, 3] = torch.inf
+    found = dff(activations, _no_logits, concepts=3)
+    assert found.map[0].isnan().all()
+    torch.testing.assert_close(found.map[1], wanted.map[1])
+    torch.testing.assert_close(found.details["concepts"][1], wanted.details["concepts"][1])
+
+
+def test_a_dead_layer_has_concepts_without_strength() -> None:
+    found = dff(torch.zeros(1, 6, 3, 3), _no_logits, concepts=2)
+    assert not found.map.any()
+    assert found.details["concept_logits"].isfinite().all()

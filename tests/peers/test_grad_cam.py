@@ -77,7 +77,7 @@ def _normalised_alike(monkeypatch: pytest.MonkeyPatch) -> None:
         maps = normalise(torch.from_numpy(np.asarray(cams)).float())
         return (maps if target_size is None else enlarge(maps, target_size[::-1])).numpy()
 
-    for module in ("base_cam", "utils.image"):
+    for module in ("base_cam", "refine_cam", "utils.image"):
         monkeypatch.setattr(f"pytorch_grad_cam.{module}.scale_cam_image", scaled)
 
 
@@ -166,6 +166,55 @@ def test_eigen_smooth_agrees_up_to_sign(method: str, name: str) -> None:
     for row in range(2):
         both = [normalise(enlarge(normalise(s * raw[row]), (case.size,) * 2)) for s in (1, -1)]
         assert min(_apart(one, theirs[row]) for one in both) < 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("method", ["gradcam++", "layercam"])
+def test_refine_is_the_refinecam_of_grad_cam(method: str, name: str) -> None:
+    # it hands eigen_smooth on as aug_smooth, so that is not compared
+    import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    case = CASES[name]
+    model = _model(name).to(memory_format=torch.contiguous_format)
+    cam = pytorch_grad_cam.RefineCAM(
+        model,
+        [model.get_submodule(layer) for layer in case.layers],
+        case.reshape,
+        getattr(pytorch_grad_cam, GRAD_CAM[method]),
+    )
+    try:
+        targets = [ClassifierOutputTarget(t) for t in TARGETS]
+        theirs = cam(_inputs(case.size).clone(), targets=targets)
+    finally:
+        for one in cam.base_cam_per_layer:
+            one.activations_and_grads.release()
+    assert _apart(_ours(case, method, case.layers, layer_fusion="refine"), theirs) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["embedded", "timm/resnet18"])
+def test_product_is_the_refinecam_of_torchcam(name: str) -> None:
+    # which does not stretch the maps again once they are enlarged
+    from torchcam.methods import LayerCAM, RefineCAM
+
+    case, model = CASES[name], _model(name)
+    inputs, size = _inputs(case.size), (case.size, case.size)
+    with RefineCAM(model, [*case.layers], base_method=LayerCAM) as extractor:
+        scores = model(inputs)
+        theirs = extractor(TARGETS, scores, normalized=False, target_shape=size)[0]
+    found = {
+        how: camcli.heatmaps(
+            model,
+            inputs,
+            "layercam",
+            target_layers=case.layers,
+            targets=TARGETS,
+            layer_fusion=how,
+        )
+        for how in ("product", "refine")
+    }
+    assert _apart(normalise(found["product"]), theirs.numpy()) < 1e-4
+    assert _apart(normalise(found["refine"]), theirs.numpy()) > 1e-3
 
 
 def test_our_cam_is_that_of_torchcam() -> None:

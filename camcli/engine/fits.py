@@ -1,0 +1,43 @@
+"""Which methods fit a model: those that are defined for it, and whose evidence can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+import camcli.engine.run as engine
+from camcli.engine.targets import Choice
+from camcli.errors import CamvizError
+from camcli.models.output import answering
+from camcli.registry import METHODS, depends_on_category
+
+
+def unfit(
+    module: nn.Module,
+    inputs: Tensor,
+    choice: Choice | None,
+    request: engine.Request,
+    methods: Iterable[str],
+) -> dict[str, str]:
+    """Tells of those methods that cannot be asked for so, or of this model, why not.  [1 3 H W]
+
+    Without a choice there is no class to ask for.
+    """
+    inputs = engine.like(module, inputs)
+    probe = engine.probe_for(module, inputs, choice, request, graph=True)
+    found = {}
+    with torch.inference_mode(False), torch.no_grad(), answering(module, request.output_key):
+        for name in methods:
+            if choice is None and depends_on_category(name):
+                found[name] = "The model has no classes."
+                continue
+            try:
+                replace(request, methods=(name,))
+                for evidence in METHODS[name].evidence:
+                    probe.get(evidence, request.layers[0])
+            except CamvizError as error:
+                found[name] = str(error)
+    return found

@@ -1,0 +1,173 @@
+"""Evidence of FullGrad: what the input and every bias put into the score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+
+from camcli.engine.evidence import Scored
+from camcli.engine.hooks import logits_of
+from camcli.engine.probe import Probe
+from camcli.errors import MethodError
+from camcli.methods.compose import precise
+from camcli.models.attention import FUSED
+from camcli.models.biases import bias_of, opened
+from camcli.models.layout import measure, to_maps
+from camcli.models.order import in_order
+from camcli.models.state import left_as_found, recordable, switched_off
+from camcli.records import FullGradients
+from camcli.registry import evidence
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A constant that an operation in a layer added, and where its output's gradient passes."""
+
+    constant: Tensor
+    layer: str
+    edge: GradientEdge
+
+
+@dataclass(frozen=True)
+class FullPass:
+    """What one picture's pass recorded from the input [1 3 H W] on."""
+
+    inputs: Tensor
+    biases: list[Bias]
+    logits: Tensor
+
+
+class _Biases(TorchFunctionMode):
+    """Notes the bias of every operation while a model runs."""
+
+    def __init__(self, running: list[str]) -> None:
+        super().__init__()
+        self.running = running
+        self.found: list[Bias] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if inside := opened(func):
+            with self:
+                return inside(*args, **kwargs)
+        # found before, as an operation in place changes what it is given
+        constant = bias_of(func, args, kwargs)
+        output = func(*args, **kwargs)
+        if constant is not None and output.requires_grad:
+            # the edge stays where it is when something behind works in place
+            self.found.append(Bias(constant, self.running[-1], get_gradient_edge(output)))
+        return output
+
+
+@contextmanager
+def _running(module: nn.Module) -> Iterator[list[str]]:
+    """Keeps the names of the layers that run at the moment, from the outermost on."""
+    running = [""]
+    with ExitStack() as stack:
+        for name, layer in module.named_modules():
+
+            def enter(*_: Any, name: str = name) -> None:
+                running.append(name)
+
+            def leave(*_: Any) -> None:
+                running.pop()
+
+            stack.callback(layer.register_forward_pre_hook(enter).remove)
+            stack.callback(layer.register_forward_hook(leave).remove)
+        yield running
+
+
+@evidence
+def full_pass(probe: Probe) -> Callable[[int], FullPass]:
+    """Runs passes of single pictures, recorded from the input on; the latest is kept.
+
+    Alone, for what windows or a sequence in front make of a batch cannot be told apart again, and
+    the gradients of all layers take much memory.
+    """
+    module = probe.module
+
+    @lru_cache(maxsize=1)
+    def passed(row: int) -> FullPass:
+        inputs = probe.inputs[row : row + 1].detach().clone().requires_grad_()
+        with ExitStack() as stack:
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(left_as_found(module))
+            # a fused kernel adds position biases where nobody sees it
+            stack.enter_context(switched_off(module.modules(), FUSED))
+            noting = _Biases(stack.enter_context(_running(module)))
+            stack.enter_context(noting)
+            output = recordable(module)(inputs.clone(memory_format=torch.channels_last))
+            return FullPass(inputs, noting.found, logits_of(output))
+
+    return passed
+
+
+@evidence
+def full_gradients(
+    probe: Probe, full_pass: Callable[[int], FullPass], target: Scored
+) -> Callable[[int], FullGradients]:
+    """What the input and each bias of a picture put into its score: themselves times gradient.
+
+    Raises MethodError where no gradient comes back to the input.
+    """
+
+    def score(row: int) -> Tensor:
+        with torch.enable_grad():
+            return target(full_pass(row).logits, row)
+
+    if not score(0).requires_grad:
+        raise MethodError(
+            "No gradient comes back to the input (detach, integers, quantised weights). Try"
+            " --method eigencam, which needs none."
+        )
+
+    def found(row: int) -> FullGradients:
+        scores, recorded = score(row), full_pass(row)
+        edges = [get_gradient_edge(recorded.inputs), *(bias.edge for bias in recorded.biases)]
+        with left_as_found(probe.module):
+            first, *gradients = torch.autograd.grad(
+                scores, edges, torch.ones_like(scores), retain_graph=True, allow_unused=True
+            )
+        input_term = _product(recorded.inputs, first)
+        # what nothing came back to has no part in the score
+        terms = [
+            (bias.layer, _product(bias.constant, gradient))
+            for bias, gradient in zip(recorded.biases, gradients, strict=True)
+            if gradient is not None
+        ]
+        explained = _total(input_term) + sum(_total(term) for _, term in terms)
+        residual = precise(scores[0].detach()) - explained
+        maps = [m for layer, term in terms for m in _as_maps(probe, layer, term)]
+        return FullGradients(scores[0].detach(), input_term[0], maps, residual.float())
+
+    return found
+
+
+def _product(value: Tensor, gradient: Tensor) -> Tensor:
+    return value.detach() * gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+
+
+def _total(term: Tensor) -> Tensor:
+    return precise(term).sum()
+
+
+def _as_maps(probe: Probe, layer: str, term: Tensor) -> Iterator[Tensor]:
+    """Lays a term out as maps [c h w]; nothing where it has no places, as a linear head's."""
+    height, width = probe.inputs.shape[-2:]
+    layout = measure(tuple(term.shape), (height, width), batch=1)
+    if layout is not None:
+        yield to_maps(term, in_order(probe.module, layer, layout))[0]

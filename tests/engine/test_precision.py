@@ -1,0 +1,112 @@
+"""In bfloat16 autocast maps stay what they are, and methods calculate in full precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.engine.probe import Probe
+from camcli.engine.targets import Fixed
+from camcli.media.geometry import view
+from camcli.media.read import picture_from
+from camcli.methods.compose import eigen_smooth
+from camcli.models.load import Classifier
+from camcli.records import Detailed
+from camcli.registry import METHODS, depends_on_layer
+from tests.checkout import ROOT
+
+PHOTOS = ("cat_and_coffee.jpg", "chelsea.png")
+# the embedded model has no attention to read
+ATTENTION = ("rollout", "genericattention", "gradattention", "legrad")
+# a pass in bfloat16 is slow on processors that have none
+FEW: dict[str, dict[str, Any]] = {
+    "scorecam": {"max_channels": 8},
+    "sscam": {"samples": 2, "max_channels": 8},
+    "iscam": {"samples": 2, "max_channels": 8},
+    "ablationcam": {"max_channels": 32},
+    "rise": {"masks": 20},
+    "occlusion": {"window": 24, "stride": 22},
+}
+
+
+@cache
+def _classifier(name: str) -> Classifier:
+    trained = name == "embedded"
+    return camcli.load_model(name, pretrained=trained, device="cpu")
+
+
+@cache
+def _photos(name: str) -> Tensor:
+    preprocessing = _classifier(name).preprocessing
+    pictures = [picture_from(ROOT / "demo_images" / photo) for photo in PHOTOS]
+    return torch.stack([view(picture, preprocessing).inputs for picture in pictures])
+
+
+def _model_for(method: str) -> tuple[nn.Module, Tensor]:
+    name = "timm/test_vit" if method in ATTENTION else "embedded"
+    return _classifier(name).module, _photos(name)
+
+
+def _bfloat16() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_in_autocast_are_those_in_float32(name: str) -> None:
+    model, photos = _model_for(name)
+    options = {"targets": [25, 99], "set": FEW.get(name)}
+    wanted = camcli.heatmaps(model, photos, name, **options)
+    with _bfloat16():
+        assert model(photos).dtype == torch.bfloat16
+        found = camcli.heatmaps(model, photos, name, **options)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, wanted)
+    for one, other in zip(wanted, found, strict=True):
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_calculate_in_full_precision(name: str) -> None:
+    model, photos = _model_for(name)
+    method, options = METHODS[name], FEW.get(name, {})
+    with torch.no_grad():
+        probe = _probe(model, photos, name)
+        evidence = [probe.get(e, *probe.layers) for e in method.evidence]
+        wanted = _map_of(method.function(*evidence, **options))
+        with _bfloat16():
+            passing = [_in_float32(e) if callable(e) else e for e in evidence]
+            found = _map_of(method.function(*passing, **options))
+    scale = wanted.abs().max()
+    torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-5)
+
+
+def test_principal_components_are_taken_in_full_precision() -> None:
+    for shape in ((2, 5, 8, 9), (2, 90, 4, 5)):
+        weighted = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        wanted = eigen_smooth(weighted)
+        with _bfloat16():
+            torch.testing.assert_close(eigen_smooth(weighted), wanted)
+
+
+def _probe(model: nn.Module, photos: Tensor, name: str) -> Probe:
+    layers = ["layer4"] if depends_on_layer(name) else []
+    categories = Fixed(torch.tensor([[25], [99]]))
+    return Probe(model, photos, layers, categories, graph=True)
+
+
+def _map_of(result: Tensor | Detailed) -> Tensor:
+    return result.map if isinstance(result, Detailed) else result
+
+
+def _in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def passed(*args: Any) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return function(*args)
+
+    return passed

@@ -1,0 +1,149 @@
+"""`--method all`: every method that fits the model, on one sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import camcli
+from camcli.cards import CARDS
+from camcli.cli.app import main
+from camcli.config import from_keywords
+from camcli.errors import UsageError
+from camcli.media.sources import find_sources
+from camcli.models.load import Classifier
+from camcli.pipeline import carried_out, plan, run
+from camcli.records import Record
+from camcli.registry import METHODS, depends_on_category, depends_on_layer
+from tests.test_demo import PHOTO
+
+# few passes, for what is drawn does not matter here
+QUICK = {"masks": 8, "samples": 1, "max_channels": 2, "window": 44, "stride": 44}
+TRANSFORMERS = {name for name, card in CARDS.items() if "transformers" in card.where}
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Classifier:
+    return camcli.load_model(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def vit() -> Classifier:
+    return camcli.load_model("test_vit", pretrained=False, device="cpu")
+
+
+def _run(classifier: Classifier, save_path: Path, **options: Any) -> list[Record]:
+    chosen = from_keywords(method="all", set=QUICK, save_path=save_path, **options)
+    return list(run(classifier, find_sources([PHOTO]), chosen))
+
+
+def _left_out(classifier: Classifier, **options: Any) -> dict[str, str]:
+    todo = plan(classifier, from_keywords(method="all", **options))
+    assert {*todo.left_out, *todo.request.methods} == set(CARDS) == set(METHODS)
+    return dict(todo.left_out)
+
+
+def test_a_sheet_for_each_class(embedded: Classifier, tmp_path: Path) -> None:
+    records = _run(embedded, tmp_path, target_category=["espresso", "tabby"])
+    sheets = list(dict.fromkeys(record.sheet for record in records))
+    assert sorted(map(Path, sheets)) == sorted(tmp_path.glob("*_all_*"))
+    assert ["espresso" in sheet for sheet in sheets] == [True, False]
+    fitting = set(METHODS) - TRANSFORMERS
+    for sheet in sheets:
+        asking = {r.method for r in records if r.sheet == sheet and r.target}
+        assert asking == {name for name in fitting if depends_on_category(name)}
+    # what asks no class stands on both and is told of once
+    classless = [r.method for r in records if not r.target]
+    assert sorted(classless) == sorted(n for n in fitting if not depends_on_category(n))
+    with Image.open(sheets[0]) as one, Image.open(sheets[1]) as other:
+        assert one.size == other.size
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() > 50
+
+
+def test_what_does_not_fit_is_left_out_with_the_reason(
+    embedded: Classifier, vit: Classifier
+) -> None:
+    left_out = _left_out(embedded)
+    assert set(left_out) == TRANSFORMERS
+    assert all("shows no softmaxed attention" in why for why in left_out.values())
+    left_out = _left_out(vit)
+    assert not TRANSFORMERS & set(left_out)
+    assert "average pooling followed by one linear layer" in left_out["cam"]
+    classless = {name for name in METHODS if not depends_on_category(name)}
+    assert classless <= set(_left_out(embedded, target="counterfactual"))
+    maps = {name for name, method in METHODS.items() if method.gives == "map"}
+    assert maps <= set(_left_out(embedded, eigen_smooth=True))
+
+
+def test_a_model_without_classes(tmp_path: Path) -> None:
+    headless = camcli.load_model("test_vit", pretrained=False, num_classes=0, device="cpu")
+    (sheet,) = {record.sheet for record in _run(headless, tmp_path)}
+    left_out = _left_out(headless)
+    assert set(left_out) == {name for name in METHODS if depends_on_category(name)}
+    assert Path(sheet).name == f"{PHOTO.stem}_all{PHOTO.suffix}"
+
+
+def test_maps_are_written_beside_it(embedded: Classifier, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"save_map": "npy", "target_layers": ["layer3", "layer4"]}
+    for number, (fusion, a_layer) in enumerate((("mean", 1), ("none", 2))):
+        for place in (tmp_path / str(number), tmp_path / f"{number}.png"):
+            records = _run(embedded, place, layer_fusion=fusion, **options)
+            maps = [path for r in records for path in r.outputs if path.endswith(".npy")]
+            assert len(set(maps)) == len(records) == len(maps)
+            counts = [a_layer if depends_on_layer(r.method) else 1 for r in records]
+            methods = [record.method for record in records]
+            assert [methods.count(m) for m in methods] == counts
+            for record in records:
+                map_ = np.load(next(p for p in record.outputs if p.endswith(".npy")))
+                assert (map_.min(), map_.max()) == (record.minimum, record.maximum)
+
+
+def test_one_file_holds_one_sheet(embedded: Classifier, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is one file, but 2 pictures"):
+        _run(embedded, tmp_path / "a.png", top_k=2)
+    assert {r.sheet for r in _run(embedded, tmp_path / "a.png")} == {str(tmp_path / "a.png")}
+
+
+def test_a_sheet_that_cannot_be_written_is_an_error(
+    embedded: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(camcli.media.write.LONGEST_EDGE, "JPEG", 100)
+    (record,) = _run(embedded, tmp_path)
+    assert (record.method, record.sheet) == ("all", "")
+    assert "JPEG holds at most 100 pixels" in record.error
+
+
+@pytest.mark.parametrize("style", ["", "--json", "-q"])
+def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sheet.png"
+    settings = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
+    command = [str(PHOTO), "--method", "All,gradcam", *settings, "--save-path", str(path)]
+    assert main([*command, *([style] if style else [])]) == 0
+    out, err = capsys.readouterr()
+    fitting = [name for name in CARDS if name not in TRANSFORMERS]
+    if style == "--json":
+        records = [json.loads(line) for line in out.splitlines()]
+        assert [record["method"] for record in records] == fitting
+        assert {record["sheet"] for record in records} == {str(path)}
+    elif style == "-q":
+        assert out.splitlines()[0] == str(path)
+        assert all(Path(line).is_file() for line in out.splitlines())
+    else:
+        assert out == f"{path}  espresso 75.5%  {len(fitting)} methods at layer4\n"
+    assert (f"left out: {', '.join(n for n in CARDS if n in TRANSFORMERS)}: " in err) is not (
+        style == "-q"
+    )
+
+
+def test_a_picture_that_cannot_be_read_is_no_sheet(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    chosen = from_keywords(method="all", save_path=tmp_path / "out")
+    classifier = camcli.load_model(device="cpu")
+    (record,) = carried_out(plan(classifier, chosen), find_sources([bad]), chosen)
+    assert (record.sheet, bool(record.error)) == ("", True)
