@@ -54,12 +54,12 @@ class Measured:
 
 def measure(classifier: Classifier, photos: Photos, boxes: NDArray[np.int16]) -> Measured:
     """Runs Grad-CAM for the true class of every photo.  boxes [n 4]: x0 y0 x1 y1"""
-    layers, layouts = target_layers_of(classifier.module, _inputs(classifier, photos, [0]), None)
+    layers, layouts = target_layers_of(classifier.module, inputs_of(classifier, photos, [0]), None)
     request = Request(("gradcam",), layers, layouts)
     right, rows = [], []
     size = (photos.pixels.shape[-2], photos.pixels.shape[-1])
     for indices in torch.arange(len(photos.labels)).split(250):
-        inputs = _inputs(classifier, photos, indices.tolist())
+        inputs = inputs_of(classifier, photos, indices.tolist())
         labels = photos.labels[indices]
         found = answer(classifier.module, inputs, Fixed(labels[:, None]), request)
         right += (found.logits.argmax(1) == labels).tolist()
@@ -67,11 +67,17 @@ def measure(classifier: Classifier, photos: Photos, boxes: NDArray[np.int16]) ->
         heat = enlarge(normalise(maps[:, 0]), size).double().numpy()
         rows += [_one(h, boxes[i]) for h, i in zip(heat, indices.tolist(), strict=True)]
     overlap, peak, inside = (np.array(column) for column in zip(*rows, strict=True))
+    return Measured(np.array(right), overlap, peak, inside, is_small(boxes, size))
+
+
+def is_small(boxes: NDArray[np.int16], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tells of which photos [h w] the object covers less than a quarter.  [n 4] -> [n]"""
     area = (boxes[:, 2] - boxes[:, 0] + 1.0) * (boxes[:, 3] - boxes[:, 1] + 1.0)
-    return Measured(np.array(right), overlap, peak, inside, area < SMALL * size[0] * size[1])
+    return np.asarray(area < SMALL * size[0] * size[1])
 
 
-def _inputs(classifier: Classifier, photos: Photos, indices: list[int]) -> Tensor:
+def inputs_of(classifier: Classifier, photos: Photos, indices: list[int]) -> Tensor:
+    """Returns the network's inputs for some of the photos.  -> [b 3 H W]"""
     pictures = [Picture(photos.pixels[i].permute(1, 2, 0).numpy()) for i in indices]
     return torch.stack([view(p, classifier.preprocessing).inputs for p in pictures])
 
