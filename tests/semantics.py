@@ -33,7 +33,7 @@ GAUSSIAN = "a centred Gaussian"
 WIDTH = 0.25
 BATCH = 50
 # thousands of passes a photo: measured on the first so many photos
-SLOW: Mapping[str, int] = {"sscam": 100, "iscam": 100, "rise": 100}
+SLOW: Mapping[str, int] = {"sscam": 50, "iscam": 50, "rise": 50}
 
 
 @dataclass

@@ -147,3 +147,13 @@ def test_a_picture_that_cannot_be_read_is_no_sheet(tmp_path: Path) -> None:
     classifier = camcli.load_model(device="cpu")
     (record,) = carried_out(plan(classifier, chosen), find_sources([bad]), chosen)
     assert (record.sheet, bool(record.error)) == ("", True)
+
+
+def test_a_warning_names_its_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grey = tmp_path / "grey.png"
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(grey)
+    settings = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
+    model = ["-m", "test_vit", "--cfg-options", "pretrained=false"]
+    command = [str(grey), *model, "--method", "all", *settings, "--save-path", str(tmp_path / "o")]
+    assert main(command) == 0
+    assert f"{grey}: fullgrad: input and biases put " in capsys.readouterr().err

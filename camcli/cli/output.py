@@ -33,8 +33,10 @@ class Printer:
 
     def record(self, record: Record) -> None:
         """Prints one result, and its warnings and error on standard error."""
+        # on a sheet it is not to be seen which of the heatmaps is meant
+        about = f"{record.source}: {record.method}" if record.sheet else record.source
         for warning in record.warnings:
-            error(f"{record.source}: {warning}")
+            error(f"{about}: {warning}")
         if record.error:
             error(_failure(record))
         if self.style == "json":

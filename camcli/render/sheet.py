@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,20 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.
     """
     pictures = [_reduced(pixels) for _, pixels in tiles]
     width = max(max(picture.width for picture in pictures), TILE // 2)
-    height = max(picture.height for picture in pictures)
-    columns = _columns(len(tiles), width + GAP, height + CAPTION + GAP)
-    rows = math.ceil(len(tiles) / columns)
-    size = (columns * (width + GAP) + GAP, rows * (height + CAPTION + GAP) + GAP)
+    usual = sorted(picture.height for picture in pictures)[len(pictures) // 2]
+    columns = _columns(len(tiles), width + GAP, usual + CAPTION + GAP)
+    # a row is as high as its highest picture: some have a legend, or show the input alone
+    heights = [
+        max(picture.height for picture in pictures[first : first + columns]) + CAPTION + GAP
+        for first in range(0, len(pictures), columns)
+    ]
+    tops = [GAP, *(GAP + below for below in accumulate(heights))]
+    size = (columns * (width + GAP) + GAP, tops[-1])
     sheet = Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
     for index, ((caption, _), picture) in enumerate(zip(tiles, pictures, strict=True)):
         left = GAP + index % columns * (width + GAP)
-        top = GAP + index // columns * (height + CAPTION + GAP)
+        top = tops[index // columns]
         draw.text((left, top), cut(caption, width, font), INK, font)
         sheet.paste(picture, (left, top + CAPTION))
     return np.asarray(sheet)

@@ -38,3 +38,11 @@ def test_large_pictures_are_reduced_and_small_ones_are_not_enlarged() -> None:
 def test_a_long_caption_stays_above_its_own_picture() -> None:
     sheet = contact_sheet([("a caption without an end " * 20, tile(200, 200, 0))] * 2)
     assert (sheet[:, -GAP:] == 255).all()
+
+
+def test_a_row_is_as_high_as_its_highest_picture() -> None:
+    pictures = [tile(100, 200, 10)] * 4 + [tile(160, 200, 20)]
+    sheet = contact_sheet([(str(i), picture) for i, picture in enumerate(pictures)])
+    columns = sheet.shape[1] // (200 + GAP)
+    rows = -(-5 // columns)
+    assert len(sheet) == GAP + (rows - 1) * (100 + CAPTION + GAP) + 160 + CAPTION + GAP
