@@ -15,8 +15,9 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from camcli.cards import CARDS
 from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
 from camcli.models.user_code import is_code
-from camcli.records import Fit, Fusion, Interpolation, TargetName
+from camcli.records import Fit, Fusion, Interpolation, Precision, TargetName
 from camcli.registry import method_names, named, options_for
+from camcli.stages import stage
 
 ENVIRONMENT = "CAMVIZ_"
 # variables that the command line reads itself
@@ -175,6 +176,9 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         description="auto, cpu, cuda, cuda:N or mps",
     )
     batch_size: Count = Field(default=8, description=WHOLE)
+    precision: Annotated[Precision, Choice] = Field(
+        default="float32", description="float32, bf16, fp16 or auto"
+    )
     preprocessing: PreprocessingOptions = Field(
         default=PreprocessingOptions(),
         description="a table: mean, std, interpolation, fit, crop_pct",
@@ -403,7 +407,8 @@ def _wrong_options(methods: Sequence[str], given: Iterable[_Given]) -> Iterator[
     items = [item for item in given if item.key[0] == "set"]
     if items:
         # torch is imported only where somebody asks for it
-        import camcli.methods  # noqa: F401  (fills the registry)
+        with stage("import"):
+            import camcli.methods  # noqa: F401  (fills the registry)
     for item in items:
         try:
             options_for(named(methods), {".".join(item.key[1:]): item.value})

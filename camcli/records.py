@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "squash", "pad"]
 Fusion = Literal["mean", "max", "product", "refine", "none"]
+Precision = Literal["float32", "bf16", "fp16", "auto"]
 TargetName = Literal[
     "logit", "probability", "log-probability", "rest", "counterfactual", "contrast"
 ]
@@ -161,6 +162,7 @@ class Record:
     picture_size: tuple[int, int] | None = None
     view: Box | None = None
     model: str = ""
+    precision: str = ""
     method: str = ""
     layers: tuple[str, ...] = ()
     layer_reason: str = ""

@@ -4,12 +4,17 @@ from collections.abc import Iterator
 
 import pytest
 
+# where a test names no number: the true ones take seconds a map
+FEW = {"rise": {"masks": 200}, "dff": {"concepts": 2}}
+
 
 @pytest.fixture(scope="session", autouse=True)
-def _a_few_masks() -> Iterator[None]:
-    """Lets RISE draw 200 masks where a test names no number: its 4,000 take a second a map."""
-    from camcli.methods.perturbation import rise
+def _few_passes() -> Iterator[None]:
+    import camcli.methods  # noqa: F401  (fills the registry)
+    from camcli.registry import METHODS
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(rise.__kwdefaults__, "masks", 200)
+        for name, numbers in FEW.items():
+            for option, number in numbers.items():
+                patch.setitem(METHODS[name].function.__kwdefaults__, option, number)
         yield

@@ -11,8 +11,9 @@ import typer
 from camcli.cli import preview, stray
 from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
-from camcli.cli.output import Printer, Style, error
+from camcli.cli.output import Printer, Style, error, profile
 from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError
+from camcli.stages import STOPWATCH, stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,12 +40,16 @@ def command(images: list[str], flags: Flags) -> None:
     sources = _sources(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
-    if not _explained(sources, options, printer):
+    finished = _explained(sources, options, printer)
+    if flags.profile:
+        error(profile(STOPWATCH))
+    if not finished:
         raise typer.Exit(EXIT_FAILED_IMAGES)
 
 
 def _resolved(flags: Flags, environ: Mapping[str, str]) -> Options:
-    from camcli.config import resolve
+    with stage("import"):
+        from camcli.config import resolve
 
     cfg_options = flags.cfg_options or []
     return resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
@@ -57,7 +62,8 @@ def _style(flags: Flags) -> Style:
 
 
 def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
-    from camcli.media.sources import find_sources
+    with stage("import"):
+        from camcli.media.sources import find_sources
 
     try:
         # a folder that is explained again would hold the pictures of the last time
@@ -76,7 +82,8 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
 
 def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
     """Writes and prints everything; False where a picture failed."""
-    from camcli.pipeline import carried_out, plan
+    with stage("import"):
+        from camcli.pipeline import carried_out, plan
 
     classifier = load(options, pretrained=options.pretrained)
     for warning in classifier.warnings:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from camcli.stages import stage
+
 if TYPE_CHECKING:
     from camcli.config import Options
     from camcli.models.load import Classifier
 
 
+@stage("load")
 def load(options: Options, *, pretrained: bool) -> Classifier:
     """Loads the model that the options name; raises UsageError for what cannot be built."""
-    from camcli.models.load import load_model
+    with stage("import"):
+        from camcli.models.load import load_model
 
     preprocessing = options.preprocessing.model_dump(exclude_none=True)
     return load_model(

@@ -295,6 +295,15 @@ class Flags:
             "-b",
         ),
     ] = None
+    precision: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "NAME",
+            "float32, bf16, fp16, or auto: bf16 where a GPU has it; default float32.",
+            "--precision",
+        ),
+    ] = None
 
     colormap: Annotated[
         Text,
@@ -357,6 +366,9 @@ class Flags:
             "--cfg-options",
         ),
     ] = None
+    profile: Annotated[
+        bool, _switch(OUTPUT, "Say at the end where the time went.", "--profile")
+    ] = False
     debug: Annotated[
         bool,
         _switch(SETTINGS, "Show the traceback of an error.", "--debug", variable="CAMVIZ_DEBUG"),
@@ -381,7 +393,9 @@ class Flags:
         return {k: v for k, v in values.items() if v is not None and k not in OWN}
 
 
-OWN = frozenset({"preview_model", "json", "quiet", "config", "cfg_options", "debug", "version"})
+OWN = frozenset(
+    {"preview_model", "json", "quiet", "profile", "config", "cfg_options", "debug", "version"}
+)
 
 
 def with_flags(command: Callable[[list[str], Flags], None]) -> Callable[..., None]:

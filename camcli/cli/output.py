@@ -7,9 +7,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import typer
+
+from camcli.stages import Stage, Stopwatch
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -64,6 +66,15 @@ def error(message: str) -> None:
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     console.print(Text.assemble(("camviz: ", "bold"), safe(message)))
+
+
+def profile(stopwatch: Stopwatch) -> str:
+    """Tells where the time went, in seconds."""
+    taken = stopwatch.seconds
+    stages = [f"{name} {taken[name]:.2f}" for name in get_args(Stage) if name in taken]
+    total = stopwatch.total
+    parts = [*stages, f"other {total - sum(taken.values()):.2f}"]
+    return f"seconds: {', '.join(parts)}; {total:.2f} in all"
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from camcli.errors import MethodError
 from camcli.models.attention import Attentions, attentions, watched
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
+from camcli.stages import stage
 
 _known: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Attentions]]
 _known = WeakKeyDictionary()
@@ -165,7 +166,7 @@ def _gradients(
             ": try --method rollout, which needs none."
         )
     weights = torch.ones_like(outputs) if weights is None else weights
-    with left_as_found(probe.module):
+    with stage("backward"), left_as_found(probe.module):
         return torch.autograd.grad(
             outputs, inputs, weights, retain_graph=True, materialize_grads=True
         )

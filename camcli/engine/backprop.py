@@ -15,6 +15,7 @@ from camcli.errors import MethodError
 from camcli.models.rectifiers import composed_noted, rectifiers_among
 from camcli.models.state import left_as_found, recordable
 from camcli.registry import evidence
+from camcli.stages import stage
 
 Gradients = tuple[Tensor | None, ...]
 
@@ -70,7 +71,7 @@ def guided_gradients(probe: Probe, guided: Guided, target: Scored) -> Tensor:
     """
     with torch.enable_grad():
         scores = target(guided.logits, None)
-    with left_as_found(probe.module):
+    with stage("backward"), left_as_found(probe.module):
         (found,) = torch.autograd.grad(
             scores,
             guided.inputs,

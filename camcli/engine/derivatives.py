@@ -15,6 +15,7 @@ from camcli.errors import MethodError
 from camcli.models.layout import to_maps
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
+from camcli.stages import stage
 
 # what autograd calls all fused attention, whatever the device; none has a second derivative
 FUSED_ATTENTION = "ScaledDotProduct"
@@ -67,7 +68,7 @@ def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
     """
     output = unfused.get("recording").outputs[layer]
     scores = unfused.get("scores", layer, slot)
-    with torch.enable_grad(), left_as_found(probe.module):
+    with stage("backward"), torch.enable_grad(), left_as_found(probe.module):
         (first,) = torch.autograd.grad(
             scores, output, torch.ones_like(scores), create_graph=True, materialize_grads=True
         )

@@ -15,6 +15,7 @@ from camcli.errors import MethodError
 from camcli.models.layout import from_maps, to_maps
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
+from camcli.stages import stage
 
 # a function that builds the altered rows of a slice, and how many rows there are in all
 Altered = Callable[[slice], Tensor]
@@ -99,7 +100,7 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
         tensors[HEAD] = recording.features
     ones = torch.ones_like(scores)
     # a model that checkpoints by itself runs some of its layers again here
-    with left_as_found(probe.module):
+    with stage("backward"), left_as_found(probe.module):
         found = torch.autograd.grad(
             scores, list(tensors.values()), ones, retain_graph=True, materialize_grads=True
         )

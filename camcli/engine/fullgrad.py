@@ -25,6 +25,7 @@ from camcli.models.order import in_order
 from camcli.models.state import left_as_found, recordable, switched_off
 from camcli.records import FullGradients
 from camcli.registry import evidence
+from camcli.stages import stage
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def full_gradients(
     def found(row: int) -> FullGradients:
         scores, recorded = score(row), full_pass(row)
         edges = [get_gradient_edge(recorded.inputs), *(bias.edge for bias in recorded.biases)]
-        with left_as_found(probe.module):
+        with stage("backward"), left_as_found(probe.module):
             first, *gradients = torch.autograd.grad(
                 scores, edges, torch.ones_like(scores), retain_graph=True, allow_unused=True
             )

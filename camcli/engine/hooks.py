@@ -20,6 +20,7 @@ from camcli.errors import LayerError, ModelError
 from camcli.models.layout import tensor_in, with_tensor
 from camcli.models.output import described
 from camcli.models.state import left_as_found, recordable
+from camcli.stages import stage
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
@@ -83,6 +84,7 @@ def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None
         yield
 
 
+@stage("forward")
 def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: bool) -> Recording:
     """Runs one forward pass and keeps the layers' outputs.  [b 3 H W]
 
@@ -116,6 +118,7 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
     return recording
 
 
+@stage("forward")
 def rerun(
     module: nn.Module, inputs: Tensor, layer: str, output: Tensor, *, calls: int = 1
 ) -> Tensor:
@@ -137,6 +140,7 @@ def rerun(
         return logits_of(module(_network_input(inputs)))
 
 
+@stage("forward")
 def continued(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
     """Runs a pass in which a layer puts out something else, and records what lies behind.
 

@@ -18,6 +18,7 @@ import camcli.engine.evidence
 import camcli.engine.fullgrad
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.chunks import in_chunks
+from camcli.engine.precision import running_in
 from camcli.engine.probe import CHUNK, Probe, Tokens
 from camcli.engine.targets import (
     ABOUT_A_CLASS,
@@ -35,7 +36,7 @@ from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
 from camcli.models.output import OutputKey, answering
 from camcli.models.state import has_classifier
-from camcli.records import Fusion, TargetName
+from camcli.records import Fusion, Precision, TargetName
 from camcli.registry import (
     EVIDENCE,
     METHODS,
@@ -47,6 +48,7 @@ from camcli.registry import (
     needed,
     options_for,
 )
+from camcli.stages import stage
 
 # method, layer and name -> [b k ...]
 Details = dict[tuple[str, str, str], Tensor]
@@ -72,11 +74,15 @@ class Request:
     noise: compose.Noise | None = None
     # how many altered pictures, or outputs of a layer, stand in memory together
     chunk: int = CHUNK
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         """Refuses what is not defined, before any pass is run."""
         for name in self.methods:
             checked_options(name, self.options.get(name, {}))
+        if self.precision not in get_args(Precision):
+            allowed = ", ".join(get_args(Precision))
+            raise UsageError(f"Precision is one of {allowed}, not {self.precision!r}.")
         if self.layer_fusion not in get_args(Fusion):
             allowed = ", ".join(get_args(Fusion))
             raise UsageError(f"Layer fusion is one of {allowed}, not {self.layer_fusion!r}.")
@@ -136,6 +142,7 @@ class Answer:
     calls: Mapping[str, int]
 
 
+@stage("method")
 def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
     """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
 
@@ -146,7 +153,12 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
     def run(rows: slice) -> Answer:
         return _answer(module, inputs[rows], choice and choice.part(rows), request)
 
-    with torch.inference_mode(False), torch.no_grad(), answering(module, request.output_key):
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        answering(module, request.output_key),
+        running_in(request.precision, inputs.device),
+    ):
         parts = in_chunks(run, len(inputs), len(inputs))
         maps = {
             method: {
@@ -273,6 +285,7 @@ def heatmaps(
     noise_sigma: float = 0.15,
     vit_like: bool | None = None,
     num_extra_tokens: int | None = None,
+    precision: Precision = "float32",
     seed: int = 0,
     set: Mapping[str, Any] | None = None,  # noqa: A002
     output_key: OutputKey | None = None,
@@ -286,7 +299,8 @@ def heatmaps(
     What is explained of a class is its logit, or another `target`: a name, or a function of logits
     [b n] and categories [b] to scores [b].  `contrast` names the classes to compare with, `set` the
     methods' own options, `output_key` the logits in a model's tuple or dictionary.  `noise_smooth`
-    copies with noise of `noise_sigma` of the picture's range are averaged.
+    copies with noise of `noise_sigma` of the picture's range are averaged.  Passes are run in
+    `precision`: float32, bf16, fp16, or auto.
     """
     inputs = _batch(inputs)
     several = not isinstance(method, str)
@@ -309,6 +323,7 @@ def heatmaps(
         explained,
         output_key,
         None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
+        precision=precision,
     )
     choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
     asking = [name for name in request.methods if depends_on_category(name)]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from camcli.errors import ModelError
 from camcli.records import Box, Fit, Picture, Preprocessing, View
+from camcli.stages import stage
 
 Size = tuple[int, int]
 
@@ -51,6 +52,7 @@ def place(picture_size: Size, preprocessing: Preprocessing) -> Placement:
     return Placement(resized, (top, left), box)
 
 
+@stage("decode")
 def view(picture: Picture, preprocessing: Preprocessing) -> View:
     """Resizes, cuts or pads, and normalises a picture: inputs float32 [c H W].
 

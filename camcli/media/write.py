@@ -16,6 +16,7 @@ from PIL import Image
 
 from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.records import Source
+from camcli.stages import stage
 
 PICTURE_SUFFIXES: Mapping[str, str] = {
     ".jpg": "JPEG",
@@ -80,6 +81,7 @@ def picture_format(path: Path) -> str:
     return kind
 
 
+@stage("write")
 def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
     """Writes pixels [h w 3] in the format of the path's suffix.
 
@@ -96,6 +98,7 @@ def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}))
 
 
+@stage("write")
 def write_map(values: NDArray[np.float32], path: Path) -> None:
     """Writes a map [h w] as .npy; raises OutputError."""
     with _replacing(path) as file:

@@ -26,6 +26,7 @@ from camcli.models.request import Built, Request, channels_warning, new_head_war
 from camcli.models.trained import Settings, as_trained
 from camcli.models.user_code import is_code
 from camcli.records import Fit, Preprocessing
+from camcli.stages import stage
 
 Origin = Literal["embedded", "python", "timm", "torchvision"]
 
@@ -169,7 +170,7 @@ def find_model(name: str) -> tuple[Origin, str]:
     plain_name = rest if chosen else name
     known: list[str] = [] if chosen else [embedded.NAME]
     for origin in chosen or LIBRARIES:
-        library = importlib.import_module(BUILDERS[origin])
+        library = _builder(origin)
         if library.knows(plain_name):
             return origin, plain_name
         known += library.names()
@@ -235,11 +236,15 @@ def _size(given: Any) -> tuple[int, int] | None:
     return pair
 
 
+@stage("import")
+def _builder(origin: Origin) -> ModuleType:
+    return importlib.import_module(BUILDERS[origin])
+
+
 def _build(origin: Origin, request: Request) -> Built:
     if origin == "embedded":
         return _build_embedded(request)
-    builder: ModuleType = importlib.import_module(BUILDERS[origin])
-    built: Built = builder.build(request)
+    built: Built = _builder(origin).build(request)
     return built
 
 
@@ -294,7 +299,7 @@ def _homes(origin: Origin, name: str, request: Request) -> Iterator[Origin]:
     yield origin
     # with a library before the name, a tag behind it or arguments, timm's is meant
     plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
-    torchvision = importlib.import_module(BUILDERS["torchvision"])
+    torchvision = _builder("torchvision")
     if origin == "timm" and plain and torchvision.knows(name):
         yield "torchvision"
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from camcli.config import from_keywords
+from camcli.engine.precision import chosen
 from camcli.engine.run import Answer, Request, answer
 from camcli.engine.targets import Contrast, log_probabilities
 from camcli.errors import MethodError, OutputError, UnknownName
@@ -28,6 +29,7 @@ from camcli.registry import METHODS, changed_options, depends_on_category, depen
 from camcli.render import overlay as drawing
 from camcli.render.concepts import concepts_overlay, palette
 from camcli.render.pixels import drawn_on_grey
+from camcli.stages import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +90,7 @@ class Explanation:
         """The concepts that a method tells apart, the strongest first; empty for most methods."""
         return self.record.concepts
 
+    @stage("draw")
     def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> RGB [h w 3]
 
@@ -98,6 +101,7 @@ class Explanation:
             return concepts_overlay(self.picture, strengths, self.concepts, alpha, box=self.view)
         return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view)
 
+    @stage("draw")
     def pixels(self) -> NDArray[np.uint8]:
         """Draws what each pixel of the network's input counts, zero in grey.  -> RGB [H W 3]
 
@@ -110,6 +114,7 @@ class Explanation:
             )
         return drawn_on_grey(self.details["pixels"])
 
+    @stage("draw")
     def sized_map(self, size: str) -> NDArray[np.float32]:
         """Returns the raw map at the layer's, the network input's or the picture's size."""
         if size == "image":
@@ -155,7 +160,7 @@ def overlay(
 EXPLAINING = (
     "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
     "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
-    "noise_smooth", "noise_sigma", "seed", "batch_size",
+    "noise_smooth", "noise_sigma", "seed", "batch_size", "precision",
 )  # fmt: skip
 NOT_EXPLAINING = (
     "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
@@ -289,6 +294,7 @@ def _record(picture: Picture, view: View, todo: Plan) -> Record:
         picture_size=picture.size,
         view=view.box,
         model=todo.classifier.name,
+        precision=chosen(todo.request.precision, todo.classifier.device),
     )
 
 

@@ -27,6 +27,7 @@ from camcli.records import Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.colour import lookup_table
 from camcli.render.sheet import contact_sheet
+from camcli.stages import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,7 @@ def carried_out(todo: Plan, sources: Sequence[Source], options: Options) -> Iter
             yield from finished(next(explained), todo, options)
 
 
+@stage("decode")
 def _read(source: Source) -> Picture | Record:
     try:
         return read_picture(source)
@@ -191,6 +193,7 @@ def _on_sheets(
                 yield replace(explanation.record, sheet=str(path), outputs=outputs)
 
 
+@stage("draw")
 def _sheet(about: Explanation, shown: Sequence[Explanation], options: Options) -> NDArray[np.uint8]:
     percent = "" if about.probability is None else f" {about.probability:.1%}"
     tiles = [(f"{about.label}{percent}", about.picture.pixels)]

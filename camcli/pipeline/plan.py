@@ -18,6 +18,7 @@ from camcli.models.labels import find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
 from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
+from camcli.stages import stage
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Plan:
         return sum(map(maps, self.request.methods))
 
 
+@stage("load")
 def plan(classifier: Classifier, options: Options) -> Plan:
     """Resolves layers, methods and categories of a run; raises UsageError for what is unknown.
 
@@ -85,6 +87,7 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         classifier.output_key,
         _noise(options),
         options.batch_size if "batch_size" in options.model_fields_set else CHUNK,
+        options.precision,
     )
     todo = Plan(classifier, request, categories, reason, on_sheets)
     left_out = _left_out(todo, methods) if on_sheets else {}

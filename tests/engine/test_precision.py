@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import camcli
+from camcli.engine.precision import chosen
 from camcli.engine.probe import Probe
 from camcli.engine.targets import Fixed
+from camcli.errors import UsageError
 from camcli.media.geometry import view
 from camcli.media.read import picture_from
 from camcli.methods.compose import eigen_smooth
@@ -110,3 +112,31 @@ def _in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return function(*args)
 
     return passed
+
+
+def test_the_option_is_autocast() -> None:
+    model, photos = _model_for("gradcam")
+    with _bfloat16():
+        wanted = camcli.heatmaps(model, photos, targets=[25, 99])
+    found = camcli.heatmaps(model, photos, targets=[25, 99], precision="bf16")
+    assert torch.equal(found, wanted)
+    plain = camcli.heatmaps(model, photos, targets=[25, 99])
+    assert torch.equal(camcli.heatmaps(model, photos, targets=[25, 99], precision="auto"), plain)
+    assert not torch.equal(plain, found)
+    with pytest.raises(UsageError, match="is one of float32, bf16, fp16, auto, not 'half'"):
+        camcli.heatmaps(model, photos, precision="half")
+
+
+def test_auto_is_bfloat16_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for there, meant in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
+        assert (chosen("auto", gpu), chosen("auto", cpu)) == (meant, "float32")
+        assert chosen("fp16", gpu) == "fp16"
+
+
+def test_the_record_tells_the_precision() -> None:
+    photo = ROOT / "demo_images" / PHOTOS[0]
+    for precision, told in (("bf16", "bf16"), ("auto", "float32")):
+        (found,) = camcli.explain(_classifier("embedded"), photo, precision=precision)
+        assert found.record.precision == told

@@ -177,8 +177,8 @@ def test_without_a_choice_of_classes_nothing_is_asked_of_the_output() -> None:
     model, passes = Staged().eval(), []
     model.fc.register_forward_hook(lambda *_: passes.append(1))
     probe = Probe(model, noise(), ["last"], None, graph=False)
-    found = probe.apply(METHODS["dff"], "last", 0)
-    assert found.details["concept_logits"].shape == (2, 5, 0)
+    found = probe.apply(METHODS["dff"], "last", 0, concepts=3)
+    assert found.details["concept_logits"].shape == (2, 3, 0)
     assert len(passes) == 1
 
 
