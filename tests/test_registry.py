@@ -1,8 +1,10 @@
 """The registry refuses what is not declared, when a module is imported."""
 
+from pathlib import Path
+
 import pytest
 
-import camcli.engine.run  # noqa: F401
+import camcli.engine.run
 from camcli.cards import CARDS
 from camcli.errors import UnknownName, UsageError
 from camcli.registry import (
@@ -160,3 +162,11 @@ def test_each_method_gets_the_options_that_it_has() -> None:
 def test_wrong_options_are_told(methods: list[str], given: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         options_for(methods, given)
+
+
+def test_the_handbook_names_every_method_and_option() -> None:
+    page = (Path(camcli.__file__).parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name, known in METHODS.items():
+        assert f"`{name}`" in page
+        for option in known.options:
+            assert f"`{option.name}`" in page or option.name == "seed"
