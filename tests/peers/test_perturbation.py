@@ -171,3 +171,31 @@ def test_sscam_comes_near_torchcam_where_both_draw_often() -> None:
         plain = _ours(case, "scorecam")
     # 0.26 was seen; theirs draws anew for each channel, which leaves more noise in it than in ours
     assert (ours - theirs).abs().mean() < 0.5 * (plain - theirs).abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("method", "theirs"), [("scorecam", "ScoreCAM"), ("ablationcam", "AblationCAM")]
+)
+def test_eigen_smooth_agrees_up_to_sign(
+    method: str, theirs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        torch.nn, "UpsamplingBilinear2d", lambda size: lambda maps: enlarge(maps, tuple(size))
+    )
+    case, layers = CASES["embedded"], ("layer3",)
+    with torch.no_grad():
+        _, best = grad_cam._model("embedded").eval()(grad_cam._inputs(case.size)).topk(2)
+    monkeypatch.setattr(grad_cam, "TARGETS", [int(best[0, 0]), int(best[1, 1])])
+    monkeypatch.setitem(grad_cam.GRAD_CAM, method, theirs)
+    wanted = grad_cam._peer(case, method, layers, eigen_smooth=True)
+    found = camcli.heatmaps(
+        grad_cam._model("embedded"),
+        grad_cam._inputs(case.size),
+        method,
+        target_layers=layers,
+        targets=grad_cam.TARGETS,
+        eigen_smooth=True,
+    )
+    both = [normalise(enlarge(normalise(s * found), (case.size, case.size))) for s in (1, -1)]
+    for row, map_ in enumerate(wanted):
+        assert min(grad_cam._apart(one[row], map_) for one in both) < 1e-4
