@@ -253,8 +253,8 @@ def method_name(given: str) -> str:
 
 def method_names(given: Iterable[str]) -> tuple[str, ...]:
     """Finds methods' registered names, or only `ALL` where that is among them."""
-    names = dict.fromkeys(n if spelling(n) == ALL else method_name(n) for n in given)
-    return (ALL,) if any(spelling(name) == ALL for name in names) else tuple(names)
+    names = [ALL if spelling(name) == ALL else method_name(name) for name in given]
+    return (ALL,) if ALL in names else tuple(dict.fromkeys(names))
 
 
 def named(methods: Sequence[str]) -> tuple[str, ...]:

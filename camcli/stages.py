@@ -16,7 +16,7 @@ class Stopwatch:
     """Sums up what every stage took since it was made."""
 
     seconds: dict[Stage, float] = field(default_factory=dict)
-    start: float = field(default_factory=lambda: time.perf_counter())
+    start: float = field(default_factory=time.perf_counter)
     # what the stages inside the running ones took, innermost last
     _inside: list[float] = field(default_factory=list)
 

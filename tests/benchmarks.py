@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.methods.compose import enlarge, normalise
+from tests.peers.test_grad_cam import nhwc, tokens
 
 # our name: grad-cam's, torch-cam's (where its formula is sound)
 PEERS: Mapping[str, tuple[str, str]] = {
@@ -45,14 +46,6 @@ NINE = tuple(PEERS)[:9]
 EIGEN = ("eigencam", "eigengradcam")
 
 
-def _tokens(output: Tensor) -> Tensor:
-    return output[:, 1:].transpose(1, 2).reshape(len(output), -1, 14, 14)
-
-
-def _nhwc(output: Tensor) -> Tensor:
-    return output.permute(0, 3, 1, 2)
-
-
 @dataclass(frozen=True)
 class Network:
     """A model with random weights, its target layer, and how a peer is told of its tokens."""
@@ -68,8 +61,8 @@ NETWORKS = {
     for network in (
         Network("resnet50", "layer4"),
         Network("convnext_tiny", "stages"),
-        Network("swin_tiny_patch4_window7_224", "norm", _nhwc),
-        Network("vit_base_patch16_224", "blocks.11.norm1", _tokens, 1.25),
+        Network("swin_tiny_patch4_window7_224", "norm", nhwc),
+        Network("vit_base_patch16_224", "blocks.11.norm1", tokens, 1.25),
         Network("resnet18", "layer4"),
     )
 }

@@ -137,4 +137,4 @@ def test_what_rounding_left_of_a_concept_speaks_for_nothing(squares: Image.Image
         primary, squares, "dff", target_layers="features", set={"concepts": 3}
     )
     assert [bool(concept.labels) for concept in found.concepts] == [True, True, False]
-    assert found.overlay().dtype == np.uint8
+    assert len(found.overlay()) > squares.height

@@ -404,3 +404,20 @@ def test_a_long_output_is_described_in_short() -> None:
     many = {f"p{number}": torch.zeros(1, number) for number in range(12)}
     assert described(many).endswith("'p7': [1, 7] and 4 more")
     assert described(()) == "a tuple with nothing in it"
+
+
+@pytest.mark.parametrize("name", ["gradcam", "ablationcam", "fullgrad"])
+def test_outputs_of_a_multi_label_or_regression_head_stand_alone(name: str) -> None:
+    """An output is explained by itself: what is not normalised together does not meet."""
+    plain, other = Staged().eval(), Staged().eval()
+    with torch.no_grad():
+        other.fc.weight[2] *= 50
+    maps = [
+        camcli.heatmaps(m, noise(), name, target_layers="last", targets=1) for m in (plain, other)
+    ]
+    torch.testing.assert_close(*maps)
+    softmax = [
+        camcli.heatmaps(m, noise(), name, target_layers="last", targets=1, target="probability")
+        for m in (plain, other)
+    ]
+    assert (softmax[0] - softmax[1]).abs().max() > 1e-3 * softmax[0].abs().max()

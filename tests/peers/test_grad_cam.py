@@ -34,12 +34,12 @@ GRAD_CAM = {
 SIGN_IS_ARBITRARY = ("eigencam", "eigengradcam")
 
 
-def _tokens(output: Tensor) -> Tensor:
+def tokens(output: Tensor) -> Tensor:
     """Drops the class token of a 14x14 ViT.  [b n c] -> [b c h w]"""
     return output[:, 1:].transpose(1, 2).reshape(len(output), -1, 14, 14)
 
 
-def _nhwc(output: Tensor) -> Tensor:
+def nhwc(output: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
@@ -63,8 +63,8 @@ CASES = {
         Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4")),
         Case("timm/convnext_atto", ("stages.3.blocks.0", "stages")),
         Case("timm/densenet121", ("features.transition3.norm", "features")),
-        Case("timm/vit_tiny_patch16_224", ("blocks.9", "blocks.11.norm1"), 224, _tokens),
-        Case("timm/swin_tiny_patch4_window7_224", ("layers.3.blocks.0", "norm"), 224, _nhwc),
+        Case("timm/vit_tiny_patch16_224", ("blocks.9", "blocks.11.norm1"), 224, tokens),
+        Case("timm/swin_tiny_patch4_window7_224", ("layers.3.blocks.0", "norm"), 224, nhwc),
     )
 }
 

@@ -26,8 +26,8 @@ CASES = {
         Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4"), 192),
         Case("timm/convnext_atto", ("stages.0", "stages.1"), 128),
         Case("timm/densenet121", ("features.pool0", "features.transition1"), 64),
-        Case("timm/vit_tiny_patch16_224", ("blocks.9", "blocks.11.norm1"), 224, grad_cam._tokens),
-        Case("timm/swin_tiny_patch4_window7_224", ("patch_embed", "layers.0"), 224, grad_cam._nhwc),
+        Case("timm/vit_tiny_patch16_224", ("blocks.9", "blocks.11.norm1"), 224, grad_cam.tokens),
+        Case("timm/swin_tiny_patch4_window7_224", ("patch_embed", "layers.0"), 224, grad_cam.nhwc),
     )
 }
 NCHW = [name for name, case in CASES.items() if case.reshape is None]
