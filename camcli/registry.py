@@ -23,11 +23,12 @@ from camcli.errors import UnknownName, UsageError
 
 
 class Scope(Flag):
-    """How often a piece of evidence exists: once a batch, or for each layer, category, or both."""
+    """How often a piece of evidence exists: once a batch, or for each of what is joined by `|`."""
 
     BATCH = 0
     LAYER = auto()
     CATEGORY = auto()
+    METHOD = auto()  # each method at each of its layers, even if the evidence looks at none
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,14 @@ EVIDENCE: Mapping[str, Declaration] = {
         Scope.CATEGORY, True, "the score's gradients at its inputs in such a pass [b 3 H W]"
     ),
     "tail": Declaration(Scope.LAYER, False, "whether what lies behind a layer runs by itself"),
-    "score": Declaration(Scope.CATEGORY, False, "scores of altered inputs, in chunks"),
+    "told": Declaration(Scope.METHOD, False, "the scores that a method has been told so far"),
+    "score": Declaration(
+        Scope.CATEGORY | Scope.METHOD, False, "scores of altered inputs, in chunks"
+    ),
     "rescore": Declaration(
-        Scope.LAYER | Scope.CATEGORY, False, "scores when a layer puts out other maps, in chunks"
+        Scope.LAYER | Scope.CATEGORY | Scope.METHOD,
+        False,
+        "scores when a layer puts out other maps, in chunks",
     ),
     "full_pass": Declaration(Scope.BATCH, True, "what a pass from the input on met of biases"),
     "full_gradients": Declaration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import torch
@@ -22,6 +23,8 @@ Altered = Callable[[slice], Tensor]
 Rescore = Callable[[Altered, int, int], Tensor]
 # logits [m n] of one picture, by its row, or of the whole batch in order (None) -> scores [m]
 Scored = Callable[[Tensor, int | None], Tensor]
+# a picture's scores [m k], one tensor for each time that a method asked
+Told = dict[int, list[Tensor]]
 
 HEAD = ""  # the name under which the head's gradients stand: no layer has an empty one
 
@@ -141,14 +144,41 @@ def _apart(found: Tensor, wanted: Tensor) -> float:
 
 
 @evidence
-def score(probe: Probe, target: Scored) -> Rescore:
-    """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]"""
+def told() -> Told:
+    """What one method at one layer has been told so far, call by call, for all categories."""
+    return defaultdict(list)
+
+
+@evidence
+def score(probe: Probe, told: Told, slot: int) -> Rescore:
+    """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]
+
+    What a method alters must not depend on the category: the passes are run once for all of them.
+    """
+
+    def logits_of_altered(images: Tensor, _: int) -> Tensor:
+        return record(probe.module, images, (), graph=False).logits
+
+    return _told(probe, told, slot, logits_of_altered)
+
+
+def _told(probe: Probe, told: Told, slot: int, run: Callable[[Tensor, int], Tensor]) -> Rescore:
+    """Returns what scores altered rows for one category, with passes run for the first that asks.
+
+    `run` takes the altered rows of a picture to logits [n classes].
+    """
+    targets = [probe.get("target", slot=s) for s in range(probe.get("categories").shape[1])]
+    calls: Counter[int] = Counter()
 
     def scored(altered: Altered, count: int, owner: int) -> Tensor:
-        def run(rows: slice) -> Tensor:
-            return target(record(probe.module, altered(rows), (), graph=False).logits, owner)
+        def of_all(rows: slice) -> Tensor:
+            logits = run(altered(rows), owner)
+            return torch.stack([target(logits, owner) for target in targets], 1)
 
-        return torch.cat(in_chunks(run, count, probe.chunk))
+        if calls[owner] == len(told[owner]):
+            told[owner].append(torch.cat(in_chunks(of_all, count, probe.chunk)))
+        calls[owner] += 1
+        return told[owner][calls[owner] - 1][:, slot]
 
     return scored
 
@@ -173,18 +203,18 @@ def tail(probe: Probe, layer: str, recording: Recording) -> bool:
 
 
 @evidence
-def rescore(probe: Probe, layer: str, recording: Recording, tail: bool, target: Scored) -> Rescore:
-    """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]"""
+def rescore(
+    probe: Probe, layer: str, recording: Recording, tail: bool, told: Told, slot: int
+) -> Rescore:
+    """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]
 
-    def rescored(altered: Altered, count: int, owner: int) -> Tensor:
-        rerun_rows = _rerunning(probe, layer, recording, owner, tail=tail)
+    As with `score`, the maps must not depend on the category.
+    """
 
-        def run(rows: slice) -> Tensor:
-            return target(rerun_rows(altered(rows)), owner)
+    def logits_of_altered(maps: Tensor, owner: int) -> Tensor:
+        return _rerunning(probe, layer, recording, owner, tail=tail)(maps)
 
-        return torch.cat(in_chunks(run, count, probe.chunk))
-
-    return rescored
+    return _told(probe, told, slot, logits_of_altered)
 
 
 @evidence

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from camcli.errors import LayerError, ModelError
 from camcli.models.layout import tensor_in, with_tensor
 from camcli.models.output import described
-from camcli.models.state import left_as_found, recordable
+from camcli.models.state import left_as_found, parts, recordable
 from camcli.stages import stage
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
@@ -78,7 +78,7 @@ def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None
             recording.head_inputs.append((m, args[0]))
 
     with ExitStack() as stack:
-        for m in module.modules():
+        for m in parts(module):
             if isinstance(m, nn.Linear):
                 stack.callback(m.register_forward_pre_hook(note).remove)
         yield

@@ -16,7 +16,7 @@ from camcli.models.state import watchable
 from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
-Key = tuple[str, str, int]
+Key = tuple[str, str, int, str]
 CHUNK = 32
 
 
@@ -55,22 +55,32 @@ class Probe:
         self._layouts = dict(layouts or {})
         self._found: dict[Key, Any] = {}
 
-    def get(self, name: str, layer: str = "", slot: int = 0) -> Any:
-        """Returns a piece of evidence for a layer and a category's slot, computed at most once."""
+    def get(self, name: str, layer: str = "", slot: int = 0, asker: str = "") -> Any:
+        """Returns a piece of evidence for a layer and a category's slot, computed at most once.
+
+        The asker is the method at its layer, for evidence that each has for itself.
+        """
         scope = EVIDENCE[name].scope
-        key = (name, layer if scope & Scope.LAYER else "", slot if scope & Scope.CATEGORY else 0)
+        key = (
+            name,
+            layer if scope & Scope.LAYER else "",
+            slot if scope & Scope.CATEGORY else 0,
+            asker if scope & Scope.METHOD else "",
+        )
         if key not in self._found:
             context = {"probe": self, "layer": layer, "slot": slot}
             evidence = EVIDENCE_FUNCTIONS[name]
             asked = [
-                context[a] if a in context else self.get(a, layer, slot) for a in evidence.asks_for
+                context[a] if a in context else self.get(a, layer, slot, asker)
+                for a in evidence.asks_for
             ]
             self._found[key] = evidence.function(*asked)
         return self._found[key]
 
     def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Detailed:
         """Runs a method on its evidence.  -> [b c h w] or [b h w], as the method gives"""
-        evidence = [self.get(name, layer, slot) for name in method.evidence]
+        asker = f"{method.name} {layer}"
+        evidence = [self.get(name, layer, slot, asker) for name in method.evidence]
         result: Tensor | Detailed = method.function(*evidence, **options)
         return result if isinstance(result, Detailed) else Detailed(result, {})
 
@@ -85,7 +95,7 @@ class Probe:
             categories = self.get("categories")
             other.choice = Fixed(categories)
             for slot in range(categories.shape[1]):
-                other._found["references", "", slot] = self.get("references", slot=slot)
+                other._found["references", "", slot, ""] = self.get("references", slot=slot)
         return other
 
     def layout(self, layer: str, output: Tensor) -> Layout:

@@ -35,7 +35,7 @@ from camcli.methods import compose
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
 from camcli.models.output import OutputKey, answering
-from camcli.models.state import has_classifier
+from camcli.models.state import has_classifier, left_as_found, parts, watchable
 from camcli.records import Fusion, Precision, TargetName
 from camcli.registry import (
     EVIDENCE,
@@ -156,6 +156,7 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
     with (
         torch.inference_mode(False),
         torch.no_grad(),
+        left_as_found(watchable(module)),
         answering(module, request.output_key),
         running_in(request.precision, inputs.device),
     ):
@@ -401,7 +402,7 @@ def found_default(
     """Returns a model's default target layer for inputs (channels, H, W), found only once."""
     known = _defaults.setdefault(module, {})
     # the parts are in the key because people swap a head or a stage between two calls
-    key = (*shape, output_key, *map(id, module.modules()))
+    key = (*shape, output_key, *map(id, parts(module)))
     if key not in known:
         with answering(module, output_key):
             known[key] = default_layer(module, shape)

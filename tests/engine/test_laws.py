@@ -157,6 +157,37 @@ def test_scores_of_altered_inputs_come_in_chunks() -> None:
     torch.testing.assert_close(found, model(images)[:, 3])
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if {"score", "rescore"} & set(METHODS[name].evidence)]
+)
+def test_altered_pictures_pass_once_for_all_categories(name: str) -> None:
+    model, inputs, options = Staged(), noise(), {"masks": 6} if name == "rise" else {}
+    together: list[int] = []
+    alone: list[int] = []
+    with spied(model, lambda x, _: together.append(len(x))):
+        found = camcli.heatmaps(
+            model, inputs, name, target_layers=LAYER, targets=[[1, 4, 2]] * 2, set=options
+        )
+    for slot, category in enumerate([1, 4, 2]):
+        alone.clear()
+        with spied(model, lambda x, _: alone.append(len(x))):
+            wanted = camcli.heatmaps(
+                model, inputs, name, target_layers=LAYER, targets=category, set=options
+            )
+        torch.testing.assert_close(found[:, slot], wanted, rtol=1e-4, atol=1e-6)
+        assert together == alone
+
+
+def test_methods_are_told_of_their_own_pictures_alone() -> None:
+    model, inputs = Staged(), noise()
+    layers, names = [LAYER, "middle"], ["scorecam", "iscam", "ablationcam"]
+    together = camcli.heatmaps(model, inputs, names, target_layers=layers, layer_fusion="none")
+    for name in names:
+        for layer in layers:
+            wanted = camcli.heatmaps(model, inputs, name, target_layers=layer)
+            torch.testing.assert_close(together[name][layer], wanted, rtol=1e-4, atol=1e-6)
+
+
 def _row(maps: Tensor, _: slice) -> Tensor:
     return maps[None]
 
