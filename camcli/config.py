@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -13,11 +14,21 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from camcli.cards import CARDS
-from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
+from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError, reason
 from camcli.models.user_code import is_code
-from camcli.records import Fit, Fusion, Interpolation, Precision, TargetName
+from camcli.records import (
+    CAMERAS,
+    MAX_PIXELS,
+    Fit,
+    Fusion,
+    Interpolation,
+    Precision,
+    Span,
+    TargetName,
+)
 from camcli.registry import method_names, named, options_for
 from camcli.stages import stage
+from camcli.texts import read_text
 
 ENVIRONMENT = "CAMVIZ_"
 # variables that the command line reads itself
@@ -32,6 +43,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 SAID_HERE = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
 LITERALS = (bool, int, float, str, list, dict)
 BRACKETS = {"[": "]", "(": ")"}
+UNITS: Mapping[str, int] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+# what no preset needs, and what would exhaust the stack or Python's own numbers
+LARGEST_FILE = 2**20  # bytes
+DEEPEST, LARGEST_NUMBER = 16, 2**63
 
 
 def _items(value: object) -> list[object]:
@@ -86,17 +101,39 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
+def _pixels(value: object) -> object:
+    """Reads `50M` and the like as a number; what is none is left to be refused."""
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([kmg]?)", str(_lower(value)))
+    return round(float(found[1]) * UNITS[found[2]]) if found else value
+
+
 def _path(value: object) -> object:
     if value == "":
         raise ValueError("no name")  # Path("") would be the current folder
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
+def _scale(value: object) -> object:
+    """Reads `image`, `run`, or two raw values."""
+    if isinstance(value, str) and "," not in value:
+        return _lower(value)
+    low, high = (float(str(item)) for item in _items(value))
+    if not 0 <= low < high < inf:
+        raise ValueError("not two raw values, the second one larger")
+    return low, high
+
+
+def _span(value: object) -> object:
+    return Span.parse(value) if isinstance(value, str) else value
+
+
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Category = Annotated[str, Field(pattern=r"[^\s,]")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_items)]
-Size = Annotated[tuple[Count, Count], BeforeValidator(_size)]
+# longer edges than any model was built for would only fill the memory
+Edge = Annotated[int, Field(ge=1, le=2**15)]
+Size = Annotated[tuple[Edge, Edge], BeforeValidator(_size)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_items), Field(min_length=1)]
 File = Annotated[Path, BeforeValidator(_path)]
 Choice = BeforeValidator(_lower)
@@ -170,12 +207,20 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description=NATURAL)
 
+    recursive: bool = Field(default=True, description=SWITCH)
     device: Annotated[str, Choice] = Field(
         default="auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
         description="auto, cpu, cuda, cuda:N or mps",
     )
-    batch_size: Count = Field(default=8, description=WHOLE)
+    batch_size: Annotated[Count | Literal["auto"], Choice] = Field(
+        default=8, description="a whole number from 1, or auto"
+    )
+    compile: bool = Field(default=False, description=SWITCH)
+    max_pixels: Annotated[Count, BeforeValidator(_pixels)] = Field(
+        default=MAX_PIXELS, description="a number of pixels from 1, such as 50M"
+    )
+    workers: int | None = Field(default=None, ge=0, description=NATURAL)
     precision: Annotated[Precision, Choice] = Field(
         default="float32", description="float32, bf16, fp16 or auto"
     )
@@ -184,8 +229,21 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         description="a table: mean, std, interpolation, fit, crop_pct",
     )
 
+    every: Count | None = Field(default=None, description=WHOLE)
+    frames: Annotated[Span, BeforeValidator(_span)] | None = Field(
+        default=None, description="from:to, such as 10:50, :50 or 10:"
+    )
+    camera: int | None = Field(
+        default=None, ge=0, lt=CAMERAS, description=f"a whole number from 0 to {CAMERAS - 1}"
+    )
+    smooth_frames: Count | None = Field(default=None, description=WHOLE)
+    save_frames: bool = Field(default=False, description=SWITCH)
+
     colormap: Annotated[Text, Choice] = Field(default="jet", description=NAME)
     alpha: float = Field(default=0.5, ge=0, le=1, description="a number from 0 to 1")
+    scale: Annotated[Literal["image", "run"] | tuple[float, float], BeforeValidator(_scale)] = (
+        Field(default="image", description="image, run, or MIN,MAX from 0 on")
+    )
     save_path: File = Field(default=Path("camviz-out"), description="a file or a folder")
     format: Annotated[Literal["jpg", "png"], Choice] | None = Field(
         default=None, description="jpg or png"
@@ -194,6 +252,10 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     map_size: Annotated[Literal["layer", "input", "image"], Choice] = Field(
         default="layer", description="layer, input or image"
     )
+    resume: bool = Field(default=False, description=SWITCH)
+    skip_existing: bool = Field(default=False, description=SWITCH)
+    fail_fast: bool = Field(default=False, description=SWITCH)
+    max_failures: int | None = Field(default=None, ge=0, description=NATURAL)
 
 
 @dataclass(frozen=True)
@@ -334,8 +396,10 @@ def literal_value(text: str) -> object:
         return plain.lower() == "true"
     try:
         table = tomllib.loads(f"value = {plain}")
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # also for a number of thousands of digits
         table = {}
+    except RecursionError:
+        return plain
     if len(table) == 1 and isinstance(table["value"], LITERALS):
         return cast(object, table["value"])
     if plain[:1] in BRACKETS and plain.endswith(BRACKETS[plain[0]]):
@@ -360,13 +424,26 @@ def _unquoted(text: str) -> str:
 
 def _toml(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+        table = tomllib.loads(read_text(path, largest=LARGEST_FILE))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file in UTF-8.") from error
+    except (ValueError, RecursionError) as error:  # not all that is wrong is a TOMLDecodeError
+        raise ConfigError(f"{path} is not valid TOML: {reason(error)}.") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+    if _is_absurd(table):
+        raise ConfigError(
+            f"{path} nests values more than {DEEPEST} deep, or has a whole number of more than 64 "
+            "bits."
+        )
+    return table
+
+
+def _is_absurd(value: object, depth: int = 0) -> bool:
+    if isinstance(value, int):
+        return abs(value) > LARGEST_NUMBER
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > DEEPEST or any(_is_absurd(part, depth + 1) for part in inner)
 
 
 def _checked(given: Iterable[_Given]) -> Options:
@@ -384,6 +461,7 @@ def _checked(given: Iterable[_Given]) -> Options:
     try:
         options = Options.model_validate(_nested(on_top.values()))
         problems += _wrong_options(options.method, on_top.values())
+        problems += _two_ways_to_go_on(options)
     except ValidationError as error:
         problems += _problems(error, on_top)
     if len(problems) > 1:
@@ -399,6 +477,14 @@ def _code_in_a_file(on_top: Mapping[tuple[str, ...], _Given]) -> Iterator[Config
     if model and model.where not in SAID_HERE and is_code(str(model.value)):
         yield ConfigError(
             f"{model.shown}: a preset runs no code; name it yourself: --model {model.value}"
+        )
+
+
+def _two_ways_to_go_on(options: Options) -> Iterator[UsageError]:
+    if options.resume and options.skip_existing:
+        yield UsageError(
+            "--resume goes on with one run, --skip-existing passes over what any run of these "
+            "options did: give one of them."
         )
 
 

@@ -12,7 +12,8 @@ CamvizError
 │   ├── LayerError          a layer that cannot be a target
 │   ├── MethodError         a method that is not defined for this model or these options
 │   └── OutputError         a place that cannot be written to
-└── ImageError              exit code 1: a picture that cannot be read, or held by its format
+├── ImageError              exit code 1: a picture that cannot be read, or held by its format
+└── TooManyFailures         exit code 1: as many pictures failed as --max-failures allows, and one
 """
 
 from collections.abc import Iterable
@@ -81,6 +82,12 @@ class OutputError(UsageError):
 
 class ImageError(CamvizError):
     """A file that is there and is no readable image, or a picture too large for its format."""
+
+    exit_code = EXIT_FAILED_IMAGES
+
+
+class TooManyFailures(CamvizError):
+    """More pictures failed than a run puts up with."""
 
     exit_code = EXIT_FAILED_IMAGES
 

@@ -6,6 +6,7 @@ pixels), H W the network's input.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,16 +25,25 @@ TargetName = Literal[
 ]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
+CAMERAS = 100  # OpenCV takes larger numbers for another interface, and crashes on negative ones
+MAX_PIXELS = 178_956_970  # of a picture, unless more are asked for; Pillow refuses more, too
+
 
 @dataclass(frozen=True)
 class Source:
-    """Where a picture comes from: its path, and the place its outputs take below the save path."""
+    """Where a picture comes from: its path, and the place its outputs take below the save path.
+
+    What lies behind a URL has its path there for a name.  `category` is the class that a list asks
+    for, empty where the run's own options say it.
+    """
 
     path: Path
     folder: Path = Path()
+    url: str = ""
+    category: str = ""
 
     def __str__(self) -> str:
-        return str(self.path)
+        return self.url or str(self.path)
 
 
 @dataclass(frozen=True)
@@ -42,12 +52,45 @@ class Picture:
 
     pixels: NDArray[np.uint8]
     source: Source | None = None
-    frame: int = 0
+    frame: int | None = None  # of a video, counted from 0
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Frames from `start` on, up to `stop` and without it (None: to the end), counted from 0.
+
+    Raises ValueError for what holds no frame.
+    """
+
+    start: int = 0
+    stop: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what is empty, or begins before the first frame."""
+        if self.start < 0 or (self.stop is not None and self.stop <= self.start):
+            raise ValueError(f"no frames from {self.start} to {self.stop}")
+
+    def __str__(self) -> str:
+        return f"{self.start}:{'' if self.stop is None else self.stop}"
+
+    @classmethod
+    def parse(cls, text: str) -> Span:
+        """Reads `10:50`, `:50` or `10:`; raises ValueError."""
+        found = re.fullmatch(r"\s*([0-9]*)\s*:\s*([0-9]*)\s*", text)
+        if found is None:
+            raise ValueError(f"{text!r} is no span of frames, such as 10:50, :50 or 10:")
+        start, stop = found.groups()
+        return cls(int(start or 0), int(stop) if stop else None)
+
+    def has(self, frame: int, every: int = 1) -> bool:
+        """Tells whether a frame is among every n-th of the span, the first one included."""
+        inside = self.start <= frame and (self.stop is None or frame < self.stop)
+        return inside and (frame - self.start) % every == 0
 
 
 @dataclass(frozen=True)
@@ -148,6 +191,20 @@ class Heatmap:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What a raw map's values are like; `above_half` is the share above half of the maximum.
+
+    `peak` is where the maximum lies, from the picture's upper left corner, in shares of its width
+    and height; None where nothing speaks for the class.
+    """
+
+    mean: float
+    std: float
+    above_half: float
+    peak: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Record:
     """One line of a run's results: a heatmap that was written, or a picture that failed.
 
@@ -156,12 +213,16 @@ class Record:
     map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
     defaults; `residual` what a map that should be complete leaves of the score; `concepts`
     those that a method tells apart; `sheet` the file in which the heatmap stands among others.
+    `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
+    pictures share them, `seconds` what the heatmap took.
     """
 
     source: str
+    frame: int | None = None
     picture_size: tuple[int, int] | None = None
     view: Box | None = None
     model: str = ""
+    weights: str = ""
     precision: str = ""
     method: str = ""
     layers: tuple[str, ...] = ()
@@ -180,8 +241,24 @@ class Record:
     concepts: tuple[Concept, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    statistics: Statistics | None = None
     residual: float | None = None
+    scale: tuple[float, float] | None = None
     outputs: tuple[str, ...] = ()
     sheet: str = ""
+    seconds: float | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one picture: a record for each heatmap, or one that says why there is none."""
+
+    source: Source
+    records: tuple[Record, ...]
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is missing."""
+        return any(record.error for record in self.records)

@@ -78,6 +78,8 @@ EVIDENCE: Mapping[str, Declaration] = {
     "guided_gradients": Declaration(
         Scope.CATEGORY, True, "the score's gradients at its inputs in such a pass [b 3 H W]"
     ),
+    "trunk": Declaration(Scope.LAYER, False, "what stands in front of a layer, by picture"),
+    "rerunning": Declaration(Scope.LAYER, False, "what runs a picture with other maps at a layer"),
     "tail": Declaration(Scope.LAYER, False, "whether what lies behind a layer runs by itself"),
     "told": Declaration(Scope.METHOD, False, "the scores that a method has been told so far"),
     "score": Declaration(

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-Stage = Literal["import", "load", "decode", "forward", "backward", "method", "draw", "write"]
+Stage = Literal[
+    "import", "load", "decode", "forward", "backward", "method", "draw", "write", "wait"
+]
+
+
+class _Inside(threading.local):
+    """What the stages inside the running ones took, innermost last; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
 
 
 @dataclass
 class Stopwatch:
-    """Sums up what every stage took since it was made."""
+    """Sums up what every stage took since it was made.
+
+    `seconds` are those of the thread that made it, `beside` those of all others, which run at the
+    same time.
+    """
 
     seconds: dict[Stage, float] = field(default_factory=dict)
+    beside: dict[Stage, float] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
-    # what the stages inside the running ones took, innermost last
-    _inside: list[float] = field(default_factory=list)
+    _owner: int = field(default_factory=threading.get_ident)
+    _inside: _Inside = field(default_factory=_Inside)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
         """Counts the time spent in a block, or a function, for a stage."""
         begin = time.perf_counter()
-        self._inside.append(0.0)
+        inside = self._inside.seconds
+        inside.append(0.0)
         try:
             yield
         finally:
             took = time.perf_counter() - begin
-            self.seconds[name] = self.seconds.get(name, 0.0) + took - self._inside.pop()
-            if self._inside:
-                self._inside[-1] += took
+            self._add(name, took - inside.pop())
+            if inside:
+                inside[-1] += took
+
+    def _add(self, name: Stage, seconds: float) -> None:
+        sums = self.seconds if threading.get_ident() == self._owner else self.beside
+        with self._lock:
+            sums[name] = sums.get(name, 0.0) + seconds
 
     @property
     def total(self) -> float:

@@ -102,6 +102,12 @@ def test_lists_of_a_file_and_of_cfg_options(tmp_path: Path) -> None:
     assert resolved(preset=preset, cfg=["target-layers=b,c"]).target_layers == ("b", "c")
 
 
+@pytest.mark.parametrize("given", ["0.5,2", "[0.5, 2]", (0.5, 2), [0.5, 2.0]])
+def test_a_scale_is_a_name_or_two_raw_values(given: object) -> None:
+    assert resolved({"scale": given}).scale == (0.5, 2.0)
+    assert resolved({"scale": " Run "}).scale == "run"
+
+
 def test_class_names_keep_their_commas() -> None:
     given = ["tabby, tabby cat", "281"]
     assert resolved({"target_category": given}).target_category == ("tabby, tabby cat", "281")
@@ -204,6 +210,20 @@ def test_the_environment_names_a_preset_and_flags_name_another(tmp_path: Path) -
         ("format", "gif"),
         ("save_map", "npz"),
         ("map_size", "big"),
+        ("scale", "video"),
+        ("scale", "1"),
+        ("scale", "2,1"),
+        ("scale", "-1,1"),
+        ("scale", "0,inf"),
+        ("scale", "nan,1"),
+        ("scale", "1,2,3"),
+        ("every", "0"),
+        ("frames", "7"),
+        ("frames", "5:5"),
+        ("frames", "-1:5"),
+        ("camera", "-1"),
+        ("camera", "100"),
+        ("smooth_frames", "0"),
         ("target", "logits"),
         ("contrast", ""),
         ("contrast_strength", "-1"),
@@ -446,3 +466,60 @@ def test_an_output_key_is_a_name_or_a_position(tmp_path: Path) -> None:
     assert resolved(preset=preset).output_key == "0"
     assert resolved(preset=preset, cfg=["output_key=none"]).output_key is None
     assert resolved({"output_key": "logits"}).output_key == "logits"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a = " + "[" * 5000, "not valid TOML"),
+        ("set.a = " + "{a=" * 2000 + "1" + "}" * 2000, "not valid TOML"),
+        ("set" + ".a" * 2000 + " = 1", "nests values more than 16 deep"),
+        ("set.a = " + "[" * 40 + "]" * 40, "nests values more than 16 deep"),
+        ("seed = " + "9" * 5000, "not valid TOML: Exceeds the limit"),
+        ("seed = 0x" + "f" * 5000, "a whole number of more than 64 bits"),
+        ("img_size = 100000", "img_size takes a number of pixels"),
+        ("img_size = [224, 99999999]", "img_size takes a number of pixels"),
+        ("max_pixels = 0", "max_pixels takes a number of pixels"),
+        ("max_pixels = 'many'", "max_pixels takes a number of pixels"),
+        ("batch_size = 1e400", "batch_size takes a whole number"),
+        ("alpha = nan", "alpha takes a number"),
+        ("# " + "x" * 2**20, "File too large"),
+        ("model = '\0'", "not valid TOML"),
+        ("__class__ = 'x'", "__class__"),
+        ("model = !!python/object/apply:os.system ['touch RAN']", "not valid TOML"),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_absurd_presets_are_refused(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(text)
+    with pytest.raises((ConfigError, UnknownName), match=re.escape(words)):
+        resolve({}, config=str(file), cfg_options=(), environ={})
+
+
+@pytest.mark.parametrize("value", ["{x}", "$HOME", "${HOME}", "%(x)s", "{{ 1 + 1 }}", "!!python/x"])
+def test_nothing_in_a_preset_is_a_template(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(f"model = '{value}'\n[model_kwargs]\na = '{value}'\n")
+    options = resolve({}, config=str(file), cfg_options=(), environ={})
+    assert (options.model, options.model_kwargs) == (value, {"a": value})
+
+
+@pytest.mark.parametrize(
+    ("typed", "pixels"),
+    [("5", 5), ("50M", 50_000_000), ("50m", 50_000_000), ("1.5k", 1500), ("2G", 2_000_000_000)],
+)
+def test_pixels_may_have_a_unit(typed: str, pixels: int) -> None:
+    flags = {"max_pixels": typed}
+    assert resolve(flags, config=None, cfg_options=(), environ={}).max_pixels == pixels
+
+
+@pytest.mark.parametrize("typed", ["0", "0.1", "-5", "50 M", "M", "1e9", "inf", "5T", "9" * 5000])
+def test_what_is_no_number_of_pixels(typed: str) -> None:
+    with pytest.raises(ConfigError, match=r"--max-pixels .* takes a number of pixels from 1"):
+        resolve({"max_pixels": typed}, config=None, cfg_options=(), environ={})
+
+
+def test_absurd_values_that_are_typed_are_texts() -> None:
+    for text in ("9" * 5000, "[" * 5000 + "]" * 5000):
+        assert literal_value(text) == text

@@ -122,6 +122,17 @@ def test_overlay_takes_any_picture(classifier: Classifier) -> None:
     np.testing.assert_array_equal(camcli.overlay(PHOTO, found.heatmap, 0.3, "viridis"), wanted)
 
 
+def test_an_overlay_takes_the_scale_of_others(classifier: Classifier) -> None:
+    (found,) = camcli.explain(classifier, PHOTO)
+    low, high = max(0.0, float(found.heatmap.min())), float(found.heatmap.max())
+    np.testing.assert_array_equal(found.overlay(scale=(low, high)), found.overlay())
+    # twice as hot a scale: the same as half as hot a map
+    colder = replace(found, map=replace(found.map, values=found.heatmap / 2))
+    np.testing.assert_array_equal(
+        found.overlay(scale=(low, 2 * high)), colder.overlay(scale=(low / 2, high))
+    )
+
+
 def test_mistakes_are_told_before_any_picture_is_read(classifier: Classifier) -> None:
     with pytest.raises(UnknownName, match="gradcan"):
         camcli.explain(classifier, "nowhere.jpg", "gradcan")

@@ -145,7 +145,8 @@ def test_a_picture_that_cannot_be_read_is_no_sheet(tmp_path: Path) -> None:
     bad.write_bytes(b"no picture")
     chosen = from_keywords(method="all", save_path=tmp_path / "out")
     classifier = camcli.load_model(device="cpu")
-    (record,) = carried_out(plan(classifier, chosen), find_sources([bad]), chosen)
+    (outcome,) = carried_out(plan(classifier, chosen), find_sources([bad]), chosen)
+    (record,) = outcome.records
     assert (record.sheet, bool(record.error)) == ("", True)
 
 

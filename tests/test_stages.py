@@ -1,13 +1,14 @@
 """Where the time goes."""
 
 import re
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from camcli.cli.app import main
-from camcli.stages import Stopwatch
+from camcli.stages import STOPWATCH, Stopwatch
 from tests.test_demo import PHOTO
 
 
@@ -46,6 +47,50 @@ def test_what_fails_counts_too(clock: list[float]) -> None:
     assert watch.seconds == {"draw": 3, "method": 1}
 
 
+def test_threads_are_told_apart() -> None:
+    watch = Stopwatch()
+
+    def work() -> None:
+        for _ in range(200):
+            with watch.stage("draw"), watch.stage("write"):
+                time.sleep(0)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    with watch.stage("method"):
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert set(watch.seconds) == {"method"}
+    assert set(watch.beside) == {"draw", "write"}
+    # what is inside a stage of one thread is not taken off another's
+    assert 0 < watch.seconds["method"] <= watch.total
+    assert min(watch.beside.values()) > 0
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forgets what other tests took."""
+    for name, value in {"seconds": {}, "beside": {}, "start": time.perf_counter()}.items():
+        monkeypatch.setattr(STOPWATCH, name, value)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_runs_beside_the_model_is_told_by_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.jpg").write_bytes(PHOTO.read_bytes())
+    pictures = [str(PHOTO), str(tmp_path / "other.jpg")]
+    typed = ["-q", "--profile", "-j", "2", "--save-path", str(tmp_path / "out")]
+    assert main([*pictures, *typed]) == 0
+    run, beside = capsys.readouterr().err.splitlines()
+    assert beside.startswith("seconds in threads beside the model: ")
+    assert re.findall(r"([a-z]+) \d", beside) == ["decode", "draw", "write"]
+    assert not {"decode", "draw", "write"} & set(re.findall(r"([a-z]+) \d", run))
+    assert "wait" in run
+
+
+@pytest.mark.usefixtures("fresh")
 def test_the_command_tells_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     command = [str(PHOTO), "--method", "gradcam,fullgrad,guidedbackprop", "--save-map", "npy"]

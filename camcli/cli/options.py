@@ -12,18 +12,24 @@ import typer
 from camcli import __version__
 from camcli.cards import CARDS
 
-MODEL, LAYER, WHAT, PICTURE, OUTPUT = (
+MODEL, LAYER, WHAT, PICTURE, VIDEOS, OUTPUT = (
     "Model",
     "Layer",
     "Method and category",
     "Picture and device",
+    "Videos",
     "Output",
 )
 SETTINGS = "Settings"
 
 Images = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IMAGE", help="Pictures, and folders of them.", show_default=False),
+    typer.Argument(
+        metavar="IMAGE",
+        help="Pictures, folders, globs and URLs of them; @list.txt or @list.csv; - reads paths "
+        "from standard input.",
+        show_default=False,
+    ),
 ]
 
 
@@ -254,6 +260,14 @@ class Flags:
         Text, _option(WHAT, "N", "Seed for methods and noise drawn at random; default 0.", "--seed")
     ] = None
 
+    recursive: Annotated[
+        Switch,
+        _switch(
+            PICTURE,
+            "Look into the folders in a folder, too; default recursive.",
+            "--recursive/--no-recursive",
+        ),
+    ] = None
     mean: Annotated[
         Text,
         _option(
@@ -289,10 +303,31 @@ class Flags:
         Text,
         _option(
             PICTURE,
-            "N",
-            "Pictures in one pass, or copies that a method alters (32); default 8.",
+            "N|auto",
+            "Pictures in one pass, or copies that a method alters (32); auto finds what fits; "
+            "default 8.",
             "--batch-size",
             "-b",
+        ),
+    ] = None
+    max_pixels: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "N",
+            "Refuse pictures of more pixels before they are decoded (50M, 1G); default 178956970.",
+            "--max-pixels",
+        ),
+    ] = None
+    workers: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "N",
+            "Threads that read, draw and write beside the model, 0 for none; default one a core, "
+            "at most 8.",
+            "--workers",
+            "-j",
         ),
     ] = None
     precision: Annotated[
@@ -304,6 +339,43 @@ class Flags:
             "--precision",
         ),
     ] = None
+    compile: Annotated[
+        Switch,
+        _switch(
+            PICTURE,
+            "Compile the model first, for long runs; see camviz help speed.",
+            "--compile/--no-compile",
+        ),
+    ] = None
+
+    every: Annotated[
+        Text,
+        _option(VIDEOS, "N", "Every n-th frame; of an animated picture, too.", "--every"),
+    ] = None
+    frames: Annotated[
+        Text,
+        _option(
+            VIDEOS,
+            "A:B",
+            "Frames from A up to B, without B, counted from 0: 10:50, :50, 10:.",
+            "--frames",
+        ),
+    ] = None
+    camera: Annotated[
+        Text, _option(VIDEOS, "N", "Explain what a camera sees; the first is 0.", "--camera")
+    ] = None
+    smooth_frames: Annotated[
+        Text,
+        _option(VIDEOS, "N", "Let maps follow each other over about N frames.", "--smooth-frames"),
+    ] = None
+    save_frames: Annotated[
+        Switch,
+        _switch(
+            VIDEOS,
+            "Write the frames of a video as pictures as well.",
+            "--save-frames/--no-save-frames",
+        ),
+    ] = None
 
     colormap: Annotated[
         Text,
@@ -311,6 +383,16 @@ class Flags:
     ] = None
     alpha: Annotated[
         Text, _option(OUTPUT, "0..1", "How much of the heat is laid on; default 0.5.", "--alpha")
+    ] = None
+    scale: Annotated[
+        Text,
+        _option(
+            OUTPUT,
+            "HOW",
+            "Which raw values the colours span: each image's own, one scale for the run, or "
+            "MIN,MAX; default image.",
+            "--scale",
+        ),
     ] = None
     save_path: Annotated[
         Text,
@@ -336,6 +418,30 @@ class Flags:
             "The raw map's size: layer, input or image; default layer.",
             "--map-size",
         ),
+    ] = None
+    resume: Annotated[
+        Switch,
+        _switch(
+            OUTPUT,
+            "Go on with the run that was cut off in this folder; see camviz help runs.",
+            "--resume/--no-resume",
+        ),
+    ] = None
+    skip_existing: Annotated[
+        Switch,
+        _switch(
+            OUTPUT,
+            "Pass over pictures that these options explained, and try failed ones again.",
+            "--skip-existing/--no-skip-existing",
+        ),
+    ] = None
+    fail_fast: Annotated[
+        Switch,
+        _switch(OUTPUT, "Stop at the first picture that fails.", "--fail-fast/--no-fail-fast"),
+    ] = None
+    max_failures: Annotated[
+        Text,
+        _option(OUTPUT, "N", "Stop when more than N pictures failed.", "--max-failures"),
     ] = None
     json: Annotated[
         bool,

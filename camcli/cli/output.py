@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from camcli.stages import Stage, Stopwatch
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
     from camcli.records import Record
 
@@ -24,62 +26,93 @@ Style = Literal["text", "paths", "json"]
 
 @dataclass(frozen=True)
 class Printer:
-    """Prints records and notes in one style."""
+    """Prints records and notes in one style; above a progress bar, on the bar's console."""
 
     style: Style = "text"
+    above: Console | None = None
 
     def note(self, message: str) -> None:
         """Says on standard error what is good to know, unless only paths are wanted."""
         if self.style != "paths":
-            error(message)
+            error(message, self.above)
 
     def record(self, record: Record) -> None:
         """Prints one result, and its warnings and error on standard error."""
         # on a sheet it is not to be seen which of the heatmaps is meant
-        about = f"{record.source}: {record.method}" if record.sheet else record.source
+        name = safe(record.source)
+        about = f"{name}: {record.method}" if record.sheet else name
         for warning in record.warnings:
-            error(f"{about}: {warning}")
+            error(f"{about}: {warning}", self.above)
         if record.error:
-            error(_failure(record))
+            error(_failure(record), self.above)
         if self.style == "json":
-            print_json(asdict(record))
+            self._print(json_line(asdict(record)))
         elif not record.error and self.style == "paths":
             for path in record.outputs:
-                typer.echo(path)
+                print_path(path)
         elif not record.error and not record.sheet:
             made = f"{record.method}{_at(record)}{_target(record)}"
-            _lines().print(_line(record, ", ".join(record.outputs), made))
+            self._print(_line(record, ", ".join(record.outputs), made))
 
     def sheet(self, record: Record, methods: int) -> None:
         """Prints that a sheet was written, by the first record of it."""
         if self.style == "paths":
-            typer.echo(record.sheet)
+            print_path(record.sheet)
         elif self.style == "text":
             made = f"{methods} methods{_at(record)}{_target(record)}"
-            _lines().print(_line(record, record.sheet, made))
+            self._print(_line(record, record.sheet, made))
+
+    def _print(self, result: Text | str) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        if self.above and sys.stdout.isatty():
+            # the same terminal as the bar's, which only its own console keeps in order
+            self.above.print(Text(result) if isinstance(result, str) else result)
+        elif isinstance(result, str):
+            typer.echo(result)
+        else:
+            Console(highlight=False, soft_wrap=True).print(result)
 
 
-def error(message: str) -> None:
+def error(message: str, console: Console | None = None) -> None:
     """Prints a message to standard error, as `camviz: message`."""
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("camviz: ", "bold"), safe(message)))
+    to = console or stderr_console()
+    lines = "\n".join(safe(line) for line in message.split("\n"))
+    to.print(Text.assemble(("camviz: ", "bold"), lines))
+
+
+def stderr_console() -> Console:
+    """Returns a console on standard error that neither colours nor wraps by itself."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def profile(stopwatch: Stopwatch) -> str:
-    """Tells where the time went, in seconds."""
-    taken = stopwatch.seconds
-    stages = [f"{name} {taken[name]:.2f}" for name in get_args(Stage) if name in taken]
-    total = stopwatch.total
-    parts = [*stages, f"other {total - sum(taken.values()):.2f}"]
-    return f"seconds: {', '.join(parts)}; {total:.2f} in all"
+    """Tells where the time went, in seconds; what ran in threads has a line of its own."""
+    taken, total = stopwatch.seconds, stopwatch.total
+    parts = [*_taken(taken), f"other {total - sum(taken.values()):.2f}"]
+    first = f"seconds: {', '.join(parts)}; {total:.2f} in all"
+    if not stopwatch.beside:
+        return first
+    return f"{first}\nseconds in threads beside the model: {', '.join(_taken(stopwatch.beside))}"
+
+
+def _taken(seconds: Mapping[Stage, float]) -> list[str]:
+    return [f"{name} {seconds[name]:.2f}" for name in get_args(Stage) if name in seconds]
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints an object as one line of JSON; what is not finite becomes null."""
-    typer.echo(json.dumps(_plain(value), allow_nan=False))
+    typer.echo(json_line(value))
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """Writes an object as one line of JSON; what is not finite becomes null."""
+    return json.dumps(_plain(value), allow_nan=False)
 
 
 def show(renderable: RenderableType, *, wide: bool = False) -> None:
@@ -89,17 +122,24 @@ def show(renderable: RenderableType, *, wide: bool = False) -> None:
     Console(highlight=False, width=UNLIMITED if wide else None).print(renderable)
 
 
+def print_path(path: str) -> None:
+    """Prints a path as its bytes, for other programs; on a terminal, with escapes."""
+    # typer.echo would take what looks like a colour out of a name
+    sys.stdout.write(f"{safe(path) if sys.stdout.isatty() else path}\n")
+    sys.stdout.flush()
+
+
 def safe(text: str) -> str:
-    """Writes control characters as escapes, so that no name can steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    """Writes control characters and line ends as escapes, so that no name steers the terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _failure(record: Record) -> str:
     named = record.source in record.error
-    return record.error if named else f"{record.source}: {record.error}"
+    return record.error if named else f"{safe(record.source)}: {record.error}"
 
 
-def _line(record: Record, place: str, made: str) -> Any:
+def _line(record: Record, place: str, made: str) -> Text:
     from rich.text import Text
 
     known = record.label or ("" if record.category is None else f"class {record.category}")
@@ -122,12 +162,6 @@ def _target(record: Record) -> str:
     if record.contrast_labels:
         return f", in contrast to {', '.join(record.contrast_labels)}"
     return "" if record.target in ("", "logit") else f", {record.target}"
-
-
-def _lines() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=True)
 
 
 def _plain(value: Any) -> Any:

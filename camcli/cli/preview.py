@@ -29,7 +29,7 @@ def show_model(options: Options, *, as_json: bool) -> None:
         print_json(_data(classifier.name, found))
     else:
         show(_tree(classifier.name, found), wide=True)
-        typer.echo(_default_line(found))
+        typer.echo(safe(_default_line(found)))
 
 
 def _data(model: str, found: Survey) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _branch(layer: LayerFacts, found: Survey) -> Text:
     from rich.text import Text
 
     text = Text(safe(layer.name), style="green" if layer.is_target else "")
-    text.append(f"  {layer.type}", style="dim")
+    text.append(f"  {safe(layer.type)}", style="dim")
     if layer.shape:
         text.append(f"  {'x'.join(map(str, layer.shape))}")
     if layer.layout:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camcli.engine.evidence import Scored, tail
+from camcli.engine.evidence import Scored, runs_alone
 from camcli.engine.hooks import Recording, continued, record
 from camcli.engine.probe import Probe
 from camcli.errors import MethodError
@@ -130,7 +130,7 @@ def block_readings(probe: Probe, attended: Attended) -> list[Reading]:
     def read(blocks: tuple[str, ...]) -> Reading:
         outputs = torch.cat([recording.outputs[name] for name in blocks]).detach().requires_grad_()
         inputs = probe.inputs
-        if not tail(probe, blocks[-1], recording):
+        if not runs_alone(probe, blocks[-1], recording):
             inputs = inputs.repeat(len(blocks), 1, 1, 1)
         return Reading(blocks, outputs, continued(probe.module, inputs, blocks[-1], outputs))
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camcli.engine.derivatives import graph_of
-from camcli.engine.evidence import Scored
+from camcli.engine.evidence import Scored, total
 from camcli.engine.hooks import logits_of
 from camcli.engine.probe import Probe
 from camcli.errors import MethodError
@@ -73,9 +73,8 @@ def guided_gradients(probe: Probe, guided: Guided, target: Scored) -> Tensor:
         scores = target(guided.logits, None)
     with stage("backward"), left_as_found(probe.module):
         (found,) = torch.autograd.grad(
-            scores,
+            total(scores),
             guided.inputs,
-            torch.ones_like(scores),
             retain_graph=True,
             materialize_grads=True,
         )

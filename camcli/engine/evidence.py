@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from camcli.engine.chunks import in_chunks, is_out_of_memory
 from camcli.engine.hooks import Recording, record, rerun
 from camcli.engine.probe import Probe
 from camcli.engine.targets import Best
+from camcli.engine.trunk import NOTHING, Trunk, answering_from, remembered
 from camcli.errors import MethodError
 from camcli.models.layout import from_maps, to_maps
 from camcli.models.state import left_as_found
@@ -23,6 +25,8 @@ Altered = Callable[[slice], Tensor]
 Rescore = Callable[[Altered, int, int], Tensor]
 # logits [m n] of one picture, by its row, or of the whole batch in order (None) -> scores [m]
 Scored = Callable[[Tensor, int | None], Tensor]
+# altered inputs or outputs [n ...] of one picture -> logits [n classes]
+Rerun = Callable[[Tensor], Tensor]
 # a picture's scores [m k], one tensor for each time that a method asked
 Told = dict[int, list[Tensor]]
 
@@ -101,13 +105,20 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
     tensors = dict(recording.outputs)
     if recording.features is not None and recording.features.requires_grad:
         tensors[HEAD] = recording.features
-    ones = torch.ones_like(scores)
     # a model that checkpoints by itself runs some of its layers again here
     with stage("backward"), left_as_found(probe.module):
         found = torch.autograd.grad(
-            scores, list(tensors.values()), ones, retain_graph=True, materialize_grads=True
+            total(scores), list(tensors.values()), retain_graph=True, materialize_grads=True
         )
     return dict(zip(tensors, found, strict=True))
+
+
+def total(scores: Tensor) -> Tensor:
+    """Sums scores up, whose gradient by a picture is that of its own score.  [b] -> []"""
+    # given the gradient of several numbers, torch checks its shape with sympy, whose import takes
+    # half a second
+    with torch.enable_grad():
+        return scores.sum()
 
 
 @evidence
@@ -156,26 +167,28 @@ def score(probe: Probe, told: Told, slot: int) -> Rescore:
     What a method alters must not depend on the category: the passes are run once for all of them.
     """
 
-    def logits_of_altered(images: Tensor, _: int) -> Tensor:
+    def run(images: Tensor) -> Tensor:
         return record(probe.module, images, (), graph=False).logits
 
-    return _told(probe, told, slot, logits_of_altered)
+    return _told(probe, told, slot, lambda _: run)
 
 
-def _told(probe: Probe, told: Told, slot: int, run: Callable[[Tensor, int], Tensor]) -> Rescore:
+def _told(probe: Probe, told: Told, slot: int, passes: Callable[[int], Rerun]) -> Rescore:
     """Returns what scores altered rows for one category, with passes run for the first that asks.
 
-    `run` takes the altered rows of a picture to logits [n classes].
+    `passes` of a picture take its altered rows to logits [n classes].
     """
     targets = [probe.get("target", slot=s) for s in range(probe.get("categories").shape[1])]
     calls: Counter[int] = Counter()
 
     def scored(altered: Altered, count: int, owner: int) -> Tensor:
-        def of_all(rows: slice) -> Tensor:
-            logits = run(altered(rows), owner)
-            return torch.stack([target(logits, owner) for target in targets], 1)
-
         if calls[owner] == len(told[owner]):
+            run = passes(owner)
+
+            def of_all(rows: slice) -> Tensor:
+                logits = run(altered(rows))
+                return torch.stack([target(logits, owner) for target in targets], 1)
+
             told[owner].append(torch.cat(in_chunks(of_all, count, probe.chunk)))
         calls[owner] += 1
         return told[owner][calls[owner] - 1][:, slot]
@@ -184,16 +197,41 @@ def _told(probe: Probe, told: Told, slot: int, run: Callable[[Tensor, int], Tens
 
 
 @evidence
-def tail(probe: Probe, layer: str, recording: Recording) -> bool:
-    """Tells by a dry run whether what lies behind a layer runs on a chunk by itself (law 2).
+def trunk(probe: Probe, layer: str, recording: Recording) -> Callable[[int], Trunk]:
+    """What stands in front of a layer, remembered for a picture of the batch, by its row.
 
-    The layer hands on two unchanged outputs of one picture; a tail that does not mix or count
-    pictures returns that picture's logits twice.
+    Nothing where reruns do not get along with it, which a dry run of unchanged outputs shows.
     """
-    one, output = probe.inputs[:1], recording.outputs[layer].detach()[:1]
-    wanted, calls = recording.logits.detach()[:1].expand(2, -1), recording.calls[layer]
+
+    # one at a time: a trunk may take as much memory as a pass
+    @lru_cache(1)
+    def of(owner: int) -> Trunk:
+        image = probe.inputs[owner : owner + 1]
+        found = remembered(probe.module, image, layer, calls=recording.calls[layer])
+        # what is done to it in place shows in the second of two
+        stays = all(runs_alone(probe, layer, recording, owner, found) for _ in range(2))
+        return found if stays else NOTHING
+
+    return of
+
+
+@evidence
+def tail(probe: Probe, layer: str, recording: Recording, trunk: Callable[[int], Trunk]) -> bool:
+    """Tells by a dry run whether what lies behind a layer runs on a chunk by itself (law 2)."""
+    return bool(trunk(0)) or runs_alone(probe, layer, recording)
+
+
+def runs_alone(
+    probe: Probe, layer: str, recording: Recording, owner: int = 0, trunk: Trunk = NOTHING
+) -> bool:
+    """Tells whether two unchanged outputs of a layer give a picture's own logits twice.
+
+    So they do where what lies behind it neither mixes nor counts pictures.
+    """
+    output = recording.outputs[layer].detach()[owner : owner + 1]
+    wanted = recording.logits.detach()[owner : owner + 1].expand(2, -1)
     try:
-        found = rerun(probe.module, one, layer, output.expand(2, *output.shape[1:]), calls=calls)
+        found = _behind(probe, layer, recording, owner, trunk)(output.expand(2, *output.shape[1:]))
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -202,23 +240,63 @@ def tail(probe: Probe, layer: str, recording: Recording) -> bool:
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
 
+def _behind(
+    probe: Probe, layer: str, recording: Recording, owner: int, trunk: Trunk
+) -> Callable[[Tensor], Tensor]:
+    """Returns what runs one picture with other outputs of the layer.  -> logits [n classes]"""
+    image = probe.inputs[owner : owner + 1]
+    known = trunk.get(probe.module.get_submodule(layer))
+    # a layer that is used twice may be so inside another one, which answers for it
+    calls = len(known) if known else recording.calls[layer]
+
+    def run(output: Tensor) -> Tensor:
+        with answering_from(trunk):
+            return rerun(probe.module, image, layer, output, calls=calls)
+
+    return run
+
+
 @evidence
-def rescore(
-    probe: Probe, layer: str, recording: Recording, tail: bool, told: Told, slot: int
-) -> Rescore:
+def rerunning(
+    probe: Probe,
+    layer: str,
+    recording: Recording,
+    trunk: Callable[[int], Trunk],
+) -> Callable[[int], Rerun]:
+    """What runs a picture, by its row, with other maps [n c h w] at the layer.
+
+    Only what lies behind the layer runs on all of them where its tail runs by itself.
+    """
+
+    def of(owner: int) -> Rerun:
+        output = recording.outputs[layer].detach()[owner : owner + 1]
+        layout = probe.layout(layer, output)
+        # not among the parameters: the dry run looks at the output, which may be no logits
+        if probe.get("tail", layer):
+            behind = _behind(probe, layer, recording, owner, trunk(owner))
+            return lambda maps: behind(from_maps(maps, layout, output))
+
+        def whole(maps: Tensor) -> Tensor:
+            images = probe.inputs[owner : owner + 1].expand(len(maps), *probe.inputs.shape[1:])
+            other, calls = from_maps(maps, layout, output), recording.calls[layer]
+            return rerun(probe.module, images, layer, other, calls=calls)
+
+        return whole
+
+    return of
+
+
+@evidence
+def rescore(probe: Probe, rerunning: Callable[[int], Rerun], told: Told, slot: int) -> Rescore:
     """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]
 
     As with `score`, the maps must not depend on the category.
     """
-
-    def logits_of_altered(maps: Tensor, owner: int) -> Tensor:
-        return _rerunning(probe, layer, recording, owner, tail=tail)(maps)
-
-    return _told(probe, told, slot, logits_of_altered)
+    return _told(probe, told, slot, rerunning)
 
 
 @evidence
-def relogits(probe: Probe, layer: str, recording: Recording) -> Rescore:
+def relogits(probe: Probe, rerunning: Callable[[int], Rerun]) -> Rescore:
     """Finds logits of one picture when the layer puts out other maps, in chunks.  -> [n classes]
 
     Where no class was asked for the output is not looked at, and there are none: [n 0].
@@ -227,32 +305,7 @@ def relogits(probe: Probe, layer: str, recording: Recording) -> Rescore:
     def rerun_alone(altered: Altered, count: int, owner: int) -> Tensor:
         if not probe.choice:
             return torch.zeros(count, 0, device=probe.inputs.device)
-        # not among the parameters: the dry run looks at the output, which may be no logits
-        tail = probe.get("tail", layer)
-        rerun_rows = _rerunning(probe, layer, recording, owner, tail=tail)
-
-        def run(rows: slice) -> Tensor:
-            return rerun_rows(altered(rows))
-
-        return torch.cat(in_chunks(run, count, probe.chunk))
+        run = rerunning(owner)
+        return torch.cat(in_chunks(lambda rows: run(altered(rows)), count, probe.chunk))
 
     return rerun_alone
-
-
-def _rerunning(
-    probe: Probe, layer: str, recording: Recording, owner: int, *, tail: bool
-) -> Callable[[Tensor], Tensor]:
-    """Returns what runs one picture with other maps [n c h w] at the layer.  -> logits [n classes]
-
-    Only what lies behind the layer runs on all of them where its tail runs by itself.
-    """
-    output = recording.outputs[layer].detach()[owner : owner + 1]
-    layout = probe.layout(layer, output)
-    image = probe.inputs[owner : owner + 1]
-
-    def run(maps: Tensor) -> Tensor:
-        other = from_maps(maps, layout, output)
-        inputs = image if tail else image.expand(len(other), *image.shape[1:])
-        return rerun(probe.module, inputs, layer, other, calls=recording.calls[layer])
-
-    return run

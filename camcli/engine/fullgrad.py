@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from camcli.engine.evidence import Scored
+from camcli.engine.evidence import Scored, total
 from camcli.engine.hooks import logits_of
 from camcli.engine.probe import Probe
 from camcli.errors import MethodError
@@ -141,7 +141,7 @@ def full_gradients(
         edges = [get_gradient_edge(recorded.inputs), *(bias.edge for bias in recorded.biases)]
         with stage("backward"), left_as_found(probe.module):
             first, *gradients = torch.autograd.grad(
-                scores, edges, torch.ones_like(scores), retain_graph=True, allow_unused=True
+                total(scores), edges, retain_graph=True, allow_unused=True
             )
         input_term = _product(recorded.inputs, first)
         # what nothing came back to has no part in the score

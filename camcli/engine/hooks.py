@@ -114,7 +114,7 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
         stack.enter_context(_head_inputs_noted(module, recording))
         stack.enter_context(hooked(module, hooks))
         run = recordable(module) if graph else module
-        recording.output = run(_network_input(inputs))
+        recording.output = run(network_input(inputs))
     return recording
 
 
@@ -137,7 +137,7 @@ def rerun(
         return with_tensor(original, copied)
 
     with torch.inference_mode(), left_as_found(module), hooked(module, {layer: replace}):
-        return logits_of(module(_network_input(inputs)))
+        return logits_of(module(network_input(inputs)))
 
 
 @stage("forward")
@@ -152,7 +152,7 @@ def continued(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> 
         return with_tensor(original, output.clone())
 
     with torch.no_grad(), left_as_found(module), hooked(module, {layer: replace}):
-        return logits_of(recordable(module)(_network_input(inputs)))
+        return logits_of(recordable(module)(network_input(inputs)))
 
 
 def logits_of(output: Any) -> Tensor:
@@ -173,7 +173,8 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
-def _network_input(inputs: Tensor) -> Tensor:
+def network_input(inputs: Tensor) -> Tensor:
+    """Lays inputs out as networks run fastest: channels last.  [b 3 H W]"""
     if inputs.is_inference():
         inputs = inputs.clone()
     return inputs.contiguous(memory_format=torch.channels_last)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -21,7 +22,44 @@ def chosen(precision: Precision, device: torch.device) -> Precision:
     return "bf16" if fast else "float32"
 
 
-def running_in(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Runs models in a precision; float32 leaves them as they are, and the caller's autocast on."""
+@contextmanager
+def running_in(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Runs models in a precision; float32 leaves the caller's autocast on.
+
+    On CUDA float32 is all of float32, while every other precision, `auto` too, lets TF32 do what is
+    left in float32.  The caller's own settings come back afterwards.
+    """
     dtype = DTYPES.get(chosen(precision, device))
-    return torch.autocast(device.type, dtype) if dtype else nullcontext()
+    with ExitStack() as stack:
+        if device.type == "cuda":
+            stack.enter_context(_tf32(precision != "float32"))
+        if dtype:
+            stack.enter_context(torch.autocast(device.type, dtype))
+        yield
+
+
+@contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    settings = _settings(allowed)
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
+    try:
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _settings(allowed: bool) -> list[tuple[Any, str, Any]]:
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    switches = [(owner, "allow_tf32", allowed) for owner in (matmul, cudnn)]
+    try:
+        for owner, name, _ in switches:
+            getattr(owner, name)
+    except RuntimeError:
+        # a caller has used the newer names of these, and torch wants no mixing of the two
+        value = "tf32" if allowed else "ieee"
+        return [(owner, "fp32_precision", value) for owner in (matmul, cudnn.conv)]
+    return switches

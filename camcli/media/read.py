@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import io
+import logging
 import os
 import threading
 import warnings
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, _imaging, UnidentifiedImageError
 from torch import Tensor
 
-from camcli.errors import ImageError, UsageError
-from camcli.records import Picture, Source
+from camcli.errors import ImageError, UsageError, reason
+from camcli.media.open import opened
+from camcli.records import MAX_PIXELS, Picture, Source
 
 PictureLike: TypeAlias = (
     "Picture | Source | str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
@@ -42,6 +46,13 @@ WHITE: Mapping[str, tuple[int, ...]] = {
     "F": (1, 255, 65535),
 }
 
+# premultiplied modes, which convert to nothing else
+PLAIN: Mapping[str, str] = {"La": "LA", "RGBa": "RGBA"}
+
+# a file may have so many bytes for each pixel that a picture may have, and so many besides: pixels
+# take at most 4, and a file of other frames or none at all must not fill the memory
+BYTES_A_PIXEL, BYTES_BESIDE = 8, 2**26
+
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (FileNotFoundError, "there is no such file"),
     (IsADirectoryError, "it is a folder"),
@@ -51,14 +62,24 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def read_picture(source: Source) -> Picture:
-    """Reads an image file (of several frames, the first); raises ImageError."""
+def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads an image file (of several frames, the first); raises ImageError.
+
+    Colour profiles are left alone.  More pixels than allowed are refused before they are decoded.
+    """
     try:
-        _check_ordinary(source.path)
-        with _NO_PILLOW_WARNINGS, Image.open(source.path) as image:
+        content = _content(source, max_pixels)
+    except Exception as error:  # behind a URL, a file system raises whatever its client does
+        raise _unreadable(str(source), error, "it cannot be read") from error
+    try:
+        with _PILLOW.reading(max_pixels), Image.open(io.BytesIO(content)) as image:
+            _check_size(image, max_pixels)
+            _load(image)
+            # an icon's picture may be larger than its directory says
+            _check_size(image, max_pixels)
             return Picture(_upright_pixels(image), source)
     except Exception as error:  # on damaged files Pillow raises whatever its parsers stumble over
-        raise _unreadable(str(source.path), error) from error
+        raise _unreadable(str(source), error) from error
 
 
 def picture_from(value: PictureLike) -> Picture:
@@ -84,71 +105,147 @@ def picture_from(value: PictureLike) -> Picture:
     )
 
 
-class _NoPillowWarnings:
-    """Holds Pillow's warnings back while any thread reads.
+class _Pillow:
+    """Pillow while any thread reads: without warnings, and with the pixels that were asked for.
 
-    `catch_warnings` alone restores the wrong filters when threads leave it in another order.
+    Both are settings of the whole process: the last reader puts them back, since threads that each
+    restore what they found leave the wrong ones behind when they end in another order.  Pillow's
+    limit is touched by readers alone who ask for more than it allows; their own limits are their
+    own, for each holds its picture's header against it.
     """
 
     def __init__(self) -> None:
         self._lock, self._readers = threading.Lock(), 0
-        self._filters = ExitStack()
+        self._found = ExitStack()
 
-    def __enter__(self) -> None:
+    @contextmanager
+    def reading(self, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         with self._lock:
             if self._readers == 0:
-                self._filters.enter_context(warnings.catch_warnings())
+                self._found.enter_context(warnings.catch_warnings())
                 warnings.filterwarnings("ignore", module=r"PIL\.")
             self._readers += 1
+            self._allow(max_pixels)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if self._readers == 0:
+                    self._found.close()
 
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._readers -= 1
-            if self._readers == 0:
-                self._filters.close()
+    def _allow(self, max_pixels: int) -> None:
+        limit = Image.MAX_IMAGE_PIXELS
+        # Pillow warns at its limit, and refuses at twice as many
+        if limit is not None and max_pixels > max(MAX_PIXELS, 2 * limit):
+            self._found.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
+            Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
 
 
-_NO_PILLOW_WARNINGS = _NoPillowWarnings()
+_PILLOW = _Pillow()
+
+# what Pillow has to say it raises as well: on standard error, it would tear the progress bar
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _silence_libtiff() -> None:
+    """Keeps libtiff from printing each error that it returns; where it is to be reached."""
+    with suppress(ImportError, AttributeError, OSError):
+        from PIL import _imaging
+
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+
+_silence_libtiff()
 
 
 def _from_pil(image: Image.Image) -> Picture:
     try:
-        with _NO_PILLOW_WARNINGS:
+        with _PILLOW.reading():
             return Picture(_upright_pixels(image))
     except Exception as error:  # a lazily opened file is only read here
         raise _unreadable(getattr(image, "filename", "") or "the picture", error) from error
 
 
-def _check_ordinary(path: Path) -> None:
+def _content(source: Source, max_pixels: int) -> bytes:
+    """Reads a file once and whole, so that header and pixels belong together.
+
+    Pillow by itself would map some files into memory, and the process would die with a file that
+    is cut off meanwhile.
+    """
+    most = BYTES_A_PIXEL * max_pixels + BYTES_BESIDE
+    if source.url:
+        with opened(source) as file:
+            content = file.read(most + 1)
+    else:
+        # before it is opened: a pipe would wait for whoever writes to it
+        size = _ordinary_size(source.path)
+        if size > most:
+            raise _too_large(f"{size:,} bytes", max_pixels)
+        with opened(source) as file:
+            before = _version(file)
+            content = file.read(size + 1)
+            if _version(file) != before or len(content) != size:
+                raise ImageError("it changed while it was read")
+    if not content:
+        raise ImageError("it is empty")
+    if len(content) > most:
+        raise _too_large(f"more than {most:,} bytes", max_pixels)
+    return content
+
+
+def _ordinary_size(path: Path) -> int:
     if path.is_dir():
         raise IsADirectoryError
     size = path.stat().st_size
     if not path.is_file():
         raise ImageError("it is no ordinary file")
-    if size == 0:
-        raise ImageError("it is empty")
+    return size
 
 
-def _unreadable(name: str, error: Exception) -> ImageError:
-    return ImageError(f"Cannot read {name!r}: {_reason(error)}.")
+def _version(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
-def _reason(error: Exception) -> str:
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise _too_large(f"{width} x {height} pixels", max_pixels)
+
+
+def _too_large(what: str, max_pixels: int) -> ImageError:
+    return ImageError(f"its {what} are too many for --max-pixels {max_pixels}")
+
+
+def _unreadable(
+    name: str, error: Exception, otherwise: str = "it is truncated or damaged"
+) -> ImageError:
+    return ImageError(f"Cannot read {name!r}: {_reason(error, otherwise)}.")
+
+
+def _reason(error: Exception, otherwise: str) -> str:
     for kind, words in REASONS:
         if isinstance(error, kind):
             return words
-    words = str(error).rstrip(".") or type(error).__name__
+    words = reason(error)
     if isinstance(error, ImageError):
         return words
     if isinstance(error, Image.DecompressionBombError):
         return f"it has too many pixels ({words})"
-    return f"it is truncated or damaged ({words})"
+    return f"{otherwise} ({words})"
+
+
+def _load(image: Image.Image) -> None:
+    if image.format == "EPS":
+        raise ImageError("EPS is a program, which Pillow would hand to Ghostscript to run")
+    if 0 in image.size:
+        raise ImageError("it has no pixels")
+    image.load()
 
 
 def _upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    if image.format == "EPS":
-        raise ImageError("EPS is a program, which Pillow would hand to Ghostscript to run")
-    image.load()
+    _load(image)
     # asked after loading, since Pillow turns TIFF pictures itself
     turn = UPRIGHT.get(_orientation(image))
     rgb = _rgb(image)
@@ -165,16 +262,28 @@ def _orientation(image: Image.Image) -> int:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in WHITE:
         return Image.fromarray(_eight_bits(np.asarray(image), WHITE[image.mode])).convert("RGB")
+    if image.mode == "LAB":
+        return _from_lab(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     over_white = Image.new("RGBA", image.size, "white")
-    over_white.alpha_composite(image.convert("RGBA"))
+    over_white.alpha_composite(image.convert(PLAIN.get(image.mode, image.mode)).convert("RGBA"))
     return over_white.convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # only where it is converted in place
+    return converted
 
 
 def _eight_bits(values: NDArray[Any], whites: tuple[int, ...]) -> NDArray[np.uint8]:
     """Scales deep values to 0..255, by the value of white or else from minimum to maximum."""
-    finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # some kinds of NaN warn when they are copied
+        finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(finite.min()), float(finite.max())
     holding = [white for white in whites if low >= 0 and high <= white]
     black, white = (0.0, float(holding[0])) if holding else (low, high)

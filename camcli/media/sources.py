@@ -3,63 +3,199 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from camcli.errors import SourceError, closest
+from camcli.errors import SourceError, closest, reason
+from camcli.media import lists, remote
+from camcli.media.open import URL, check_protocol
+from camcli.media.walk import EVERYTHING, MAGIC, Pattern, walk
 from camcli.records import Source
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+LISTED = tuple(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+
+STDIN, LIST = "-", "@"
+
+SPECIAL: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def find_sources(
-    paths: Sequence[str | Path], *, leave_out: Path | None = None
+    paths: Sequence[str | Path],
+    *,
+    leave_out: Path | None = None,
+    recursive: bool = True,
+    stdin: BinaryIO | None = None,
 ) -> tuple[Source, ...]:
-    """Lists files as named and the images in folders, each once, in order; raises SourceError.
+    """Lists what files, folders, globs, URLs, `@lists` and `-` (stdin) name, each once, in order.
 
-    A folder to `leave_out` is passed over where it lies in another one, but not where it is named.
+    What is typed has to be there; what a list or stdin names becomes a source unseen.  A folder to
+    `leave_out` is passed over where it lies in another one, but not where it is named.  Raises
+    SourceError.
     """
-    found = (source for path in paths for source in _sources(path, leave_out))
-    return tuple(dict.fromkeys(found))
+    asked = _Asked(leave_out, EVERYTHING if recursive else EVERYTHING[-1:], stdin)
+    found: dict[tuple[str, str], Source] = {}
+    for path in paths:
+        for source in _sources(path, asked):
+            found.setdefault((str(source), source.category), source)
+    return tuple(found.values())
 
 
-def _sources(given: str | Path, leave_out: Path | None) -> tuple[Source, ...]:
+def is_video(source: Source) -> bool:
+    """Tells by its name whether a source is a video."""
+    return source.path.suffix.lower() in VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is left out, which files of a folder are meant, and where `-` reads."""
+
+    leave_out: Path | None
+    pattern: Pattern
+    stdin: BinaryIO | None
+
+
+def _sources(given: str | Path, asked: _Asked) -> Iterable[Source]:
+    typed, path = str(given), Path(given)
     if given == "":
         # Path("") would be the current folder, and all that lies in it
         raise SourceError("'' names no picture: is a variable of the shell not set?")
-    path = Path(given)
-    if not _exists(path):
-        raise SourceError(f"{str(path)!r} does not exist.{_hint(path)}")
-    if not path.is_dir():
-        return (Source(path),)
-    images = sorted(_images(path, leave_out))
-    if not images:
+    if typed == STDIN:
+        return _from_stdin(asked.stdin)
+    if URL.match(typed):
+        return _from_url(typed, asked)
+    # whatever signs its name holds, what is there is meant
+    if _exists(path):
+        return _from_path(path, asked)
+    if typed.startswith(LIST):
+        return _from_list(Path(typed.removeprefix(LIST)))
+    root, pattern = _split(path)
+    if pattern:
+        return _some(_inside(root, pattern, asked), f"Glob {str(path)!r} matches")
+    raise SourceError(f"{typed!r} does not exist.{_hint(path)}")
+
+
+def _from_path(path: Path, asked: _Asked) -> Iterable[Source]:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        return _some(_inside(path, asked.pattern, asked), f"Folder {str(path)!r} holds")
+    for is_one, what in SPECIAL:
+        if is_one(mode):
+            raise SourceError(f"{str(path)!r} is {what}, and no file: save the picture in one.")
+    return (Source(path),)
+
+
+def _split(glob: Path) -> tuple[Path, Pattern]:
+    """Parts a path at the first name with `*`, `?` or `[` that is not there as it stands."""
+    fixed = Path()
+    for place, part in enumerate(glob.parts):
+        if MAGIC.search(part) and not _exists(fixed / part):
+            return fixed, glob.parts[place:]
+        fixed /= part
+    return fixed, ()
+
+
+def _inside(root: Path, pattern: Pattern, asked: _Asked) -> Iterator[Source]:
+    passed_over = () if asked.leave_out is None else (asked.leave_out,)
+    for folder, names in walk(root, pattern, passed_over):
+        place = root / folder
+        yield from (Source(place / name, folder) for name in names if _is_listed(name))
+
+
+def _from_url(url: str, asked: _Asked) -> Iterable[Source]:
+    try:
+        return _behind(url, asked)
+    except SourceError:
+        raise
+    except Exception as error:  # every file system of fsspec has errors of its own
+        raise SourceError(f"{url!r} cannot be looked at: {reason(error)}.") from error
+
+
+def _behind(url: str, asked: _Asked) -> Iterable[Source]:
+    kind = remote.kind_of(url)
+    if kind == "file":
+        return (Source(remote.path_of(url), url=url),)
+    if kind == "folder":
+        return _some(_inside_url(url, asked.pattern), f"Folder {url!r} holds")
+    root, pattern = remote.split(url)
+    if not pattern:
+        raise SourceError(f"{url!r} does not exist, or cannot be reached.")
+    return _some(_inside_url(root, pattern), f"Glob {url!r} matches")
+
+
+def _inside_url(root: str, pattern: Pattern) -> Iterator[Source]:
+    for folders, url in remote.inside(root, pattern):
+        path = remote.path_of(url)
+        if _is_listed(path.name):
+            yield Source(path, _place(folders), url)
+
+
+def _from_stdin(stdin: BinaryIO | None) -> Iterable[Source]:
+    if stdin is None:
+        raise SourceError("'-' stands for paths from standard input, and there is none.")
+    return _listed(lists.paths(stdin.read(), "Standard input"), "Standard input", Path())
+
+
+def _from_list(path: Path) -> Iterable[Source]:
+    what = f"List {str(path)!r}"
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise SourceError(f"{what} does not exist.{_hint(path)}") from error
+    except OSError as error:
+        raise SourceError(f"{what} cannot be read: {error.strerror}.") from error
+    read = lists.READ_AS.get(path.suffix.lower(), lists.text)
+    return _listed(read(content, what), what, path.parent)
+
+
+def _listed(entries: Iterable[lists.Entry], what: str, folder: Path) -> Iterable[Source]:
+    """Takes every entry for a file, without a look at it."""
+    sources = [_entry(name, category, folder) for name, category in entries]
+    if not sources:
+        raise SourceError(f"{what} names no pictures.")
+    for url in {source.url.partition("://")[0]: source.url for source in sources}.values():
+        if url:
+            check_protocol(url)
+    return sources
+
+
+def _entry(name: str, category: str, folder: Path) -> Source:
+    if URL.match(name):
+        path = remote.path_of(name)
+        return Source(path, _place(path.parent.parts), name, category)
+    path = Path(name)
+    outputs = _place(path.parent.parts)
+    if folder != Path() and not _exists(path) and _exists(folder / path):
+        path = folder / path
+    return Source(path, outputs, category=category)
+
+
+def _place(folders: Iterable[str]) -> Path:
+    """Where outputs stand: below the save path, whatever the folders are called."""
+    return Path(*(name for name in folders if name != ".." and not {"/", os.sep} & set(name)))
+
+
+def _some(sources: Iterator[Source], what: str) -> Iterable[Source]:
+    found = list(sources)
+    if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(
-            f"Folder {str(path)!r} holds no images ({kinds}). Name a file to have it read anyway."
+            f"{what} no images or videos ({kinds}, ...). Name a file to have it read anyway."
         )
-    return tuple(Source(path / image, image.parent) for image in images)
+    return found
 
 
-def _images(folder: Path, leave_out: Path | None) -> Iterator[Path]:
-    """Yields the images below a folder, relative to it; hidden files and folders are skipped."""
-    left_out = leave_out and leave_out.resolve()
-    for place, subfolders, files in os.walk(folder, onerror=_refuse):
-        subfolders[:] = [
-            name
-            for name in subfolders
-            if not name.startswith(".") and Path(place, name).resolve() != left_out
-        ]
-        for name in files:
-            path = Path(place, name)
-            is_image = path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-            if is_image and path.is_file():
-                yield path.relative_to(folder)
-
-
-def _refuse(error: OSError) -> None:
-    # os.walk would pass over such a folder in silence, and its pictures would be missed
-    raise SourceError(f"Folder {error.filename!r} cannot be listed: {error.strerror}.") from error
+def _is_listed(name: str) -> bool:
+    return name.lower().endswith(LISTED)
 
 
 def _exists(path: Path) -> bool:

@@ -57,8 +57,9 @@ def output_name(
 ) -> Path:
     """Names an output: `<stem>_<method>[_<layer>][_<target>][_<index>-<label>]<suffix>`.
 
-    It stands below the save path.  Where the output cannot have the input's own suffix, the input's
-    whole name stands for its stem.  Raises UnknownName for a format that cannot be written.
+    It stands below the save path, whatever the source and the label are.  Where the output cannot
+    have the input's own suffix, the input's whole name stands for its stem.  Raises UnknownName for
+    a format that cannot be written.
     """
     own = source.path.suffix
     wanted = _suffix(format) if format else None
@@ -66,10 +67,11 @@ def output_name(
     head, suffix = (
         (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
     )
-    parts = [method, *(_short(_safe(part), LONGEST_PART) for part in (layer, target) if part)]
+    parts = [method, *(_part(part) for part in (layer, target) if part)]
     parts += [] if category is None else [_category(category, label)]
     tail = "".join(f"_{part}" for part in parts) + suffix
-    return source.folder / (_short(head, LONGEST_NAME - len(_encoded(tail))) + tail)
+    name = _short(head, LONGEST_NAME - len(_encoded(tail))) + tail
+    return _inside(source.folder) / name
 
 
 def picture_format(path: Path) -> str:
@@ -111,34 +113,36 @@ def check_writable(folder: Path) -> None:
         nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(None, f"{str(nearest)!r} is a file")
-        trial = nearest / _temporary_name()
+        trial = nearest / temporary_name()
         trial.touch(exist_ok=False)
         trial.unlink()
     except (OSError, ValueError) as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that takes the path's place when it is complete, and leaves no trace before."""
-    temporary = path.with_name(_temporary_name())
+    temporary = path.with_name(temporary_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
         temporary.replace(path)
     except (OSError, ValueError) as error:  # Pillow's word for a picture that a format cannot hold
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink()
 
 
-def _temporary_name() -> str:
+def temporary_name() -> str:
+    """Makes up a name for what is not complete yet; folders that are read pass over it."""
     return f".camviz-{secrets.token_hex(8)}.part"
 
 
-def _unwritable(path: Path, error: Exception) -> OutputError:
+def unwritable(path: Path, error: Exception) -> OutputError:
+    """Says why a file cannot be written."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return OutputError(f"Cannot write {str(path)!r}: {reason}. Choose another place (--save-path).")
 
@@ -153,6 +157,17 @@ def _suffix(format: str) -> str:  # noqa: A002
 def _same_format(suffix: str) -> tuple[str, ...]:
     kind = PICTURE_SUFFIXES[suffix.lower()]
     return tuple(other for other, its_kind in PICTURE_SUFFIXES.items() if its_kind == kind)
+
+
+def _inside(folder: Path) -> Path:
+    """Leaves out what would lead out of the save path."""
+    return Path(*(part for part in folder.parts if part not in (folder.anchor, "..")))
+
+
+def _part(text: str) -> str:
+    """Makes a part of a name of a text; where that changes it, a hash keeps it different."""
+    safe = _safe(text)
+    return _short(safe if safe == text else safe + _mark(text), LONGEST_PART)
 
 
 def _category(category: int, label: str) -> str:
@@ -174,8 +189,12 @@ def _short(text: str, limit: int) -> str:
     encoded = _encoded(text)
     if len(encoded) <= limit:
         return text
-    mark = "~" + hashlib.sha256(encoded).hexdigest()[:10]
+    mark = _mark(text)
     return encoded[: limit - len(mark)].decode("utf-8", "ignore") + mark
+
+
+def _mark(text: str) -> str:
+    return "~" + hashlib.sha256(_encoded(text)).hexdigest()[:10]
 
 
 def _encoded(text: str) -> bytes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import expm1, isfinite
 from numbers import Integral
 
 import torch
@@ -30,6 +30,15 @@ def min_max(maps: Tensor) -> Tensor:
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     usable = has_contrast(maps)[..., None, None]
     return torch.where(usable, (maps - low) / (high - low), 0.0)
+
+
+def scaled(maps: Tensor, low: float, high: float) -> Tensor:
+    """ReLU, then `low` to `high` becomes 0 to 1, cut off beyond; zeros where a map is not finite.
+
+    [... h w] -> 0..1.  With one scale for many maps a constant one has its heat.
+    """
+    usable = maps.flatten(-2).isfinite().all(-1)[..., None, None]
+    return torch.where(usable, ((maps.relu() - low) / (high - low)).clamp(0, 1), 0.0)
 
 
 def has_contrast(maps: Tensor) -> Tensor:
@@ -111,6 +120,29 @@ def grown_with(strength: Tensor, maps: Tensor) -> Tensor:
 def eigen_smooth(weighted: Tensor) -> Tensor:
     """Reduces weighted activations to their first principal component.  [b c h w] -> [b h w]"""
     return first_component(weighted, channel_sum(weighted))
+
+
+class FrameSmoother:
+    """Smooths the raw maps of a video's frames, one after the other, by exponential averages.
+
+    `s = s + (1 - exp(-1 / frames)) * (map - s)`, beginning with the first map: what a map adds has
+    faded to 1/e after as many frames.  Each key, such as (method, layers, category), has an average
+    of its own.  A map that is not finite is passed on, and enters none.  Raises UsageError.
+    """
+
+    def __init__(self, frames: float) -> None:
+        if not (isfinite(frames) and frames > 0):
+            raise UsageError(f"Frames are smoothed over a number of them above 0, not {frames}.")
+        self.weight = -expm1(-1 / frames)
+        self._averages: dict[Hashable, Tensor] = {}
+
+    def smoothed(self, key: Hashable, maps: Tensor) -> Tensor:
+        """Takes a frame's map into its key's average, and returns that.  [h w] -> [h w]"""
+        if not maps.isfinite().all():
+            return maps
+        before = self._averages.get(key, maps)
+        self._averages[key] = before + self.weight * (maps - before)
+        return self._averages[key]
 
 
 Maps = Mapping[str, Mapping[str, Tensor]]

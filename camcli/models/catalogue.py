@@ -6,7 +6,6 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Literal
 
 import timm
@@ -19,10 +18,10 @@ from camcli.models import embedded, from_timm, from_torchvision
 from camcli.models.embedded.network import Network
 from camcli.models.families import takes_classifier
 from camcli.models.fetch import cached_url_file
+from camcli.models.load import PARAMETERS
 
 Library = Literal["embedded", "timm", "torchvision"]
 Availability = Literal["here", "to download", "none"]
-PARAMETERS = Path(__file__).with_name("parameters.csv")
 WILDCARDS = frozenset("*?[")
 
 

@@ -7,19 +7,20 @@ import re
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from camcli.errors import CheckpointError
+from camcli.errors import CheckpointError, reason
 from camcli.models.request import Weights
-from camcli.models.trained import Settings, architecture, settings
+from camcli.models.trained import Settings, architecture, content_of, settings
+from camcli.texts import read_text
 
 # where training scripts put the weights; an average of them is what they evaluate, so it comes
 # first, but mmengine's ema_state_dict comes after, since it swaps the two when it saves
@@ -53,6 +54,9 @@ IN_FOLDERS = (
     "model_best.pth.tar",
 )
 INDEX = ".index.json"
+
+# how many times an archive's own size its contents may take: torch.save does not compress
+LARGEST_UNPACKED = 10
 
 PICKLE = (
     "a Python pickle, which may hold code and is never run: "
@@ -106,7 +110,7 @@ class Inert:
 
     def __setstate__(self, state: object) -> None:
         if isinstance(state, dict):
-            self.__dict__.update({str(key): value for key, value in state.items()})
+            self.__dict__.update({str(key): value for key, value in dict.items(state)})
 
 
 def _empty_list(*_: object) -> list[object]:
@@ -177,7 +181,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Code in pickles never runs: what is no tensor, number or known stand-in is refused.
     """
-    if path.is_dir():
+    if _is_folder(path):
         return _from_folder(path)
     if path.name.endswith(INDEX) and path.is_file():
         return Checkpoint(path, _shards(path), _beside(path.parent))
@@ -189,8 +193,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"Checkpoint {str(path)!r} holds no weights{keys and f', only {keys}'}. "
             "Save them with torch.save(model.state_dict(), FILE)."
         )
+    for name, why in _unusable(nest):
+        raise CheckpointError(
+            f"Checkpoint {str(path)!r} holds {name!r} as {why}, and weights are dense numbers. "
+            "Save them with torch.save(model.state_dict(), FILE)."
+        )
     named = architecture(content) or _beside(path.parent)
     return Checkpoint(path, nest, named, note, settings(content))
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):  # a name too long for the file system
+        return path.is_dir()
+    return False
 
 
 def _from_folder(folder: Path) -> Checkpoint:
@@ -206,8 +221,8 @@ def _from_folder(folder: Path) -> Checkpoint:
 def _beside(folder: Path) -> str | None:
     """Returns the name by which timm builds what a config.json beside the weights describes."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        config = _json(folder / "config.json")
+    except (OSError, ValueError, RecursionError):
         return None
     if not isinstance(config, Mapping):
         return None
@@ -216,16 +231,22 @@ def _beside(folder: Path) -> str | None:
     return f"local-dir:{folder}" if timms else architecture(config)
 
 
+def _json(path: Path) -> Any:
+    if not path.is_file():  # a pipe would wait for whoever writes to it
+        raise FileNotFoundError
+    return json.loads(read_text(path))
+
+
 def _shards(index: Path) -> Weights:
     try:
-        placed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        placed = _json(index)["weight_map"]
         files = sorted({index.parent / Path(name).name for name in placed.values()})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{str(index)!r} is no index of a sharded checkpoint.") from error
     weights: Weights = {}
     for file in files:
         # an index could name itself, or the folder above
-        if file.is_dir() or file.name.endswith(INDEX):
+        if _is_folder(file) or file.name.endswith(INDEX):
             raise CheckpointError(
                 f"{str(index)!r} names {file.name!r}, which is no file of weights."
             )
@@ -235,14 +256,15 @@ def _shards(index: Path) -> Weights:
 
 def _content(path: Path) -> Mapping[Any, Any]:
     try:
+        if path.exists() and not path.is_file():  # a pipe would wait for whoever writes to it
+            raise OSError("it is no ordinary file")
         with path.open("rb") as file:
             start = file.read(64)
     except FileNotFoundError:
         raise CheckpointError(f"There is no checkpoint {str(path)!r}.") from None
-    except OSError as error:
-        raise CheckpointError(
-            f"Checkpoint {str(path)!r} cannot be read: {error.strerror}."
-        ) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else reason(error)
+        raise CheckpointError(f"Checkpoint {str(path)!r} cannot be read: {why}.") from error
     if not start:
         raise CheckpointError(f"Checkpoint {str(path)!r} is empty.")
     # told by what it holds, since people rename these files; first, since it begins with a length,
@@ -258,22 +280,19 @@ def _content(path: Path) -> Mapping[Any, Any]:
 def _safetensors(path: Path) -> Weights:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged or hostile file can raise anything in the reader
         raise _damaged(path, error) from error
 
 
 def _pickled(path: Path) -> Mapping[Any, Any]:
-    if zipfile.is_zipfile(path) and _is_torchscript(path):
-        raise CheckpointError(
-            f"{str(path)!r} is a TorchScript program, not weights: save those with "
-            "torch.save(model.state_dict(), FILE)."
-        )
     stand_ins = [
         (stand_in, f"{module}.{name}")
         for stand_in, module, names in STAND_INS
         for name in names.split()
     ]
     try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
         with (
             path.open("rb") as file,
             torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
@@ -281,6 +300,8 @@ def _pickled(path: Path) -> Mapping[Any, Any]:
         ):
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:  # a damaged or hostile file can raise anything in the reader
         raise _refused(path, error) or _damaged(path, error) from error
     if isinstance(content, Tensor) or not isinstance(content, Mapping):
@@ -289,12 +310,21 @@ def _pickled(path: Path) -> Mapping[Any, Any]:
     return content
 
 
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
+def _check_archive(path: Path) -> None:
+    """Raises CheckpointError for a program, and for what would fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise CheckpointError(
+            f"{str(path)!r} is a TorchScript program, not weights: save those with "
+            "torch.save(model.state_dict(), FILE)."
+        )
+    unpacked, size = sum(member.file_size for member in members), path.stat().st_size
+    if unpacked > LARGEST_UNPACKED * size:
+        raise CheckpointError(
+            f"Checkpoint {str(path)!r} has {size:,} bytes and unpacks to {unpacked:,}: torch.save "
+            "does not compress, so that it is none of its files."
+        )
 
 
 def _refused(path: Path, error: Exception) -> CheckpointError | None:
@@ -320,15 +350,26 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
 
 
 def _weights_in(content: object, depth: int = 0) -> tuple[Weights | None, str]:
-    if not isinstance(content, Mapping) or depth > DEEPEST_NEST:
+    if not isinstance(content, dict) or depth > DEEPEST_NEST:
         return None, ""
     for key in NESTS:
-        weights, note = _weights_in(content.get(key), depth + 1)
+        weights, note = _weights_in(content_of(content, key), depth + 1)
         if weights:
             return weights, ".".join(filter(None, (key, note)))
     weights = {
         k: v
-        for k, v in content.items()
+        for k, v in dict.items(content)
         if isinstance(k, str) and isinstance(v, Tensor) and k not in NOT_WEIGHTS
     }
     return weights or None, ""
+
+
+def _unusable(weights: Weights) -> Iterator[tuple[str, str]]:
+    """Yields the weights that cannot be copied into a model, and what they are."""
+    for name, weight in weights.items():
+        if weight.is_meta:
+            yield name, "a shape without numbers"
+        elif weight.is_sparse or weight.layout != torch.strided:
+            yield name, "a sparse tensor"
+        elif weight.is_quantized or weight.is_complex():
+            yield name, f"numbers of type {weight.dtype}"

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import ConfigError, UnknownName, UsageError
+from camcli.texts import read_text
 
 Labels = tuple[str, ...]
 
 NO_YES = ("no", "yes")
+MOST_DIGITS = 18  # of an index; Python reads some thousands and then refuses
 
 
 def labels_for(own: Labels | None, num_classes: int, class_map: Path | None) -> Labels | None:
@@ -53,7 +55,7 @@ def read_class_map(file: Path, num_classes: int) -> Labels:
     Classes without a name get an empty one.  Raises ConfigError with the line's number.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(file, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         why = (
             f"cannot be read ({error.strerror})"
@@ -85,12 +87,12 @@ def _one_a_line(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
 
 def _indexed(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
     names: dict[int, str] = {}
-    for number, cells in enumerate(csv.reader(lines, skipinitialspace=True), 1):
+    for number, cells in enumerate(_rows(file, lines), 1):
         if not cells:
             continue
         index, name = cells[0].strip(), ", ".join(cell.strip() for cell in cells[1:])
         where = f"Class map {str(file)!r}, line {number}"
-        if not index.isdecimal() or not name:
+        if not index.isdecimal() or len(index) > MOST_DIGITS or not name:
             raise ConfigError(f"{where} is not `index,name`: {','.join(cells)!r}.")
         if int(index) >= num_classes:
             raise ConfigError(f"{where}: {_range(num_classes)}, not {index}.")
@@ -100,13 +102,20 @@ def _indexed(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
     return tuple(names.get(index, "") for index in range(num_classes))
 
 
+def _rows(file: Path, lines: Sequence[str]) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines, skipinitialspace=True)
+    except csv.Error as error:
+        raise ConfigError(f"Class map {str(file)!r} is no CSV: {error}.") from error
+
+
 def find_category(text: str, labels: Labels | None, num_classes: int) -> int:
     """Returns the class that an index, a name, one of its synonyms or a unique prefix means.
 
     Raises UnknownName, or UsageError for an index out of range and for a word with several
     meanings.
     """
-    if re.fullmatch(r"\s*[-+]?\d+\s*", text):
+    if re.fullmatch(rf"\s*[-+]?\d{{1,{MOST_DIGITS}}}\s*", text):
         index = int(text)
         if not 0 <= index < num_classes:
             raise UsageError(f"There is no category {index}: {_range(num_classes)}.")

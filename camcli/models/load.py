@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,8 +37,9 @@ BUILDERS: Mapping[Origin, str] = {
     "timm": "camcli.models.from_timm",
     "torchvision": "camcli.models.from_torchvision",
 }
-# asked in this order for a name without a prefix
 LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
+# timm's names, and how many parameters their models have
+PARAMETERS = Path(__file__).with_name("parameters.csv")
 TIMM_SCHEMES = ("hf-hub:", "local-dir:")
 
 
@@ -169,7 +171,7 @@ def find_model(name: str) -> tuple[Origin, str]:
     chosen = [origin for origin in LIBRARIES if origin == prefix]
     plain_name = rest if chosen else name
     known: list[str] = [] if chosen else [embedded.NAME]
-    for origin in chosen or LIBRARIES:
+    for origin in chosen or _libraries_for(name):
         library = _builder(origin)
         if library.knows(plain_name):
             return origin, plain_name
@@ -181,6 +183,16 @@ def find_model(name: str) -> tuple[Origin, str]:
     elif ":" in name:
         hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."
     raise UnknownName("model", plain_name, known, hint)
+
+
+def _libraries_for(name: str) -> tuple[Origin, ...]:
+    """Returns the libraries in the order in which they are asked for a name without a prefix.
+
+    timm's comes first where both have it; but only to hear that it has not, nobody waits for it.
+    """
+    with PARAMETERS.open(encoding="utf-8", newline="") as file:
+        architectures = {row["name"].partition(".")[0] for row in csv.DictReader(file)}
+    return LIBRARIES if name.partition(".")[0] in architectures else LIBRARIES[::-1]
 
 
 def resolve_device(name: str | torch.device) -> torch.device:

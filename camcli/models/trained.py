@@ -39,9 +39,9 @@ class Settings:
 
 def architecture(content: Mapping[Any, Any]) -> str | None:
     """Returns the first name of a model of a library that a checkpoint's content gives."""
-    for place in (content, *(_arguments(content.get(place)) for place in PLACES)):
+    for place in (content, *(_arguments(content_of(content, place)) for place in PLACES)):
         for key in NAMES:
-            given = place.get(key)
+            given = content_of(place, key)
             name = OWN_REPOSITORY.sub("", given) if isinstance(given, str) else ""
             if LIBRARY_NAME.fullmatch(name):
                 return name
@@ -50,19 +50,19 @@ def architecture(content: Mapping[Any, Any]) -> str | None:
 
 def settings(content: Mapping[Any, Any]) -> Settings:
     """Reads the arguments of timm's training script, and of those that descend from it."""
-    args = _arguments(content.get("args"))
+    args = _arguments(content_of(content, "args"))
     if "crop_pct" not in args:
         return Settings()  # other scripts mean other things by the same names
-    given = args.get("model_kwargs")
+    given = content_of(args, "model_kwargs")
     kwargs = {
         "img_size": _input_size(args),
-        "global_pool": args.get("gp"),
-        "bn_eps": args.get("bn_eps"),
-        **(given if isinstance(given, Mapping) else {}),
+        "global_pool": content_of(args, "gp"),
+        "bn_eps": content_of(args, "bn_eps"),
+        **(dict(dict.items(given)) if isinstance(given, dict) else {}),
     }
     return Settings(
         {k: v for k, v in kwargs.items() if v is not None and k not in NOT_THE_NETWORKS},
-        {key: args[key] for key in PREPROCESSING if args.get(key) is not None},
+        {key: args[key] for key in PREPROCESSING if content_of(args, key) is not None},
     )
 
 
@@ -74,6 +74,14 @@ def as_trained(preprocessing: Preprocessing, settings: Settings) -> Preprocessin
     return preprocessing
 
 
+def content_of(mapping: Mapping[Any, Any], key: str) -> Any:
+    """Looks a key up in what a file holds.
+
+    Not by the mapping's own `get`: a pickle can put anything in place of an OrderedDict's methods.
+    """
+    return mapping[key] if key in mapping else None  # noqa: SIM401
+
+
 def _arguments(place: object) -> Mapping[Any, Any]:
     kept: Mapping[Any, Any] = (
         place if isinstance(place, Mapping) else getattr(place, "__dict__", {})
@@ -82,7 +90,8 @@ def _arguments(place: object) -> Mapping[Any, Any]:
 
 
 def _input_size(args: Mapping[Any, Any]) -> tuple[int, ...] | None:
-    size = args.get("img_size") if args.get("input_size") is None else args["input_size"]
+    size = content_of(args, "input_size")
+    size = content_of(args, "img_size") if size is None else size
     edges = tuple(size)[-2:] if isinstance(size, list | tuple) else (size, size)
     if len(edges) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in edges):
         return None

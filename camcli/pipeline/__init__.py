@@ -1,7 +1,18 @@
 """From sources to heatmaps, files and records."""
 
 from camcli.pipeline.explanation import Explanation, explain, overlay, why_empty
-from camcli.pipeline.outputs import carried_out, run
 from camcli.pipeline.plan import plan
+from camcli.pipeline.running import carried_out, run
+from camcli.pipeline.stopping import Stop, interruptible
 
-__all__ = ["Explanation", "carried_out", "explain", "overlay", "plan", "run", "why_empty"]
+__all__ = [
+    "Explanation",
+    "Stop",
+    "carried_out",
+    "explain",
+    "interruptible",
+    "overlay",
+    "plan",
+    "run",
+    "why_empty",
+]

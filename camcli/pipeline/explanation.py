@@ -91,15 +91,18 @@ class Explanation:
         return self.record.concepts
 
     @stage("draw")
-    def overlay(self, alpha: float = 0.5, colormap: str = "jet") -> NDArray[np.uint8]:
+    def overlay(
+        self, alpha: float = 0.5, colormap: str = "jet", scale: drawing.Scale | None = None
+    ) -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> RGB [h w 3]
 
-        Concepts, where there are some, are drawn in colours of their own, above a legend.
+        The colours go from the map's own least to most heat, or between the raw values of a
+        `scale`.  Concepts, where there are some, are drawn in colours of their own, above a legend.
         """
         if self.concepts:
             strengths = self.details["concepts"]
             return concepts_overlay(self.picture, strengths, self.concepts, alpha, box=self.view)
-        return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view)
+        return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view, scale=scale)
 
     @stage("draw")
     def pixels(self) -> NDArray[np.uint8]:
@@ -184,8 +187,8 @@ def explain(
     items = [inputs] if _is_one_picture(inputs) else inputs
     return (
         explanation
-        for group in batched(items, checked.batch_size)
-        for explanations in explain_batch([picture_from(item) for item in group], todo)
+        for group in batched(items, todo.batch_size)
+        for explanations in explain_batch([prepared(picture_from(i), todo) for i in group], todo)
         for explanation in explanations
     )
 
@@ -197,17 +200,34 @@ def _is_one_picture(value: Any) -> bool:
     return getattr(value, "ndim", 4) <= 3
 
 
-def explain_batch(pictures: Sequence[Picture], todo: Plan) -> list[list[Explanation]]:
-    """Explains some pictures in one pass; a list of explanations for each picture."""
-    if not pictures:
-        return []
-    views = [view_of(picture, todo.classifier.preprocessing) for picture in pictures]
-    inputs = torch.stack([v.inputs for v in views])
-    found = answer(todo.classifier.module, inputs, todo.choice(len(pictures)), todo.request)
-    return [
-        list(_explanations(picture, view, found, row, todo))
-        for row, (picture, view) in enumerate(zip(pictures, views, strict=True))
-    ]
+@dataclass(frozen=True)
+class Prepared:
+    """A picture, and what the network sees of it."""
+
+    picture: Picture
+    view: View
+
+
+def prepared(picture: Picture, todo: Plan) -> Prepared:
+    """Makes a picture ready for the network."""
+    return Prepared(picture, view_of(picture, todo.classifier.preprocessing))
+
+
+def explain_batch(batch: Sequence[Prepared], todo: Plan) -> Iterator[list[Explanation]]:
+    """Explains some pictures in one pass, which is run at once; a list for each picture."""
+    inputs = _stacked([p.view.inputs for p in batch], todo.classifier.device)
+    found = answer(todo.classifier.module, inputs, todo.choice(len(batch)), todo.request)
+    return (list(_explanations(p.picture, p.view, found, row, todo)) for row, p in enumerate(batch))
+
+
+def _stacked(inputs: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Lays inputs [3 H W] together on the device.  -> [b 3 H W]"""
+    if device.type != "cuda":
+        return torch.stack(list(inputs))
+    # pinned memory is fetched by the GPU itself, while the CPU goes on
+    like = inputs[0]
+    pinned = torch.empty(len(inputs), *like.shape, dtype=like.dtype, pin_memory=True)
+    return torch.stack(list(inputs), out=pinned).to(device, non_blocking=True)
 
 
 def _explanations(
@@ -291,6 +311,7 @@ def _smoothing(request: Request) -> dict[str, Any]:
 def _record(picture: Picture, view: View, todo: Plan) -> Record:
     return Record(
         source=str(picture.source or ""),
+        frame=picture.frame,
         picture_size=picture.size,
         view=view.box,
         model=todo.classifier.name,

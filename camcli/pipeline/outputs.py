@@ -1,4 +1,4 @@
-"""Explanations to files and records; a picture that cannot be read or written becomes a record."""
+"""Explanations to files and records, and where the files stand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import ImageError, UsageError
-from camcli.media.read import read_picture
 from camcli.media.sources import IMAGE_SUFFIXES
 from camcli.media.write import (
     PICTURE_SUFFIXES,
@@ -20,49 +19,16 @@ from camcli.media.write import (
     write_map,
     write_picture,
 )
-from camcli.models.load import Classifier
-from camcli.pipeline.explanation import Explanation, batched, explain_batch, why_empty
-from camcli.pipeline.plan import Plan, plan
+from camcli.pipeline.explanation import Explanation, why_empty
+from camcli.pipeline.plan import Plan
 from camcli.records import Picture, Record, Source
 from camcli.registry import ALL
-from camcli.render.colour import lookup_table
 from camcli.render.sheet import contact_sheet
 from camcli.stages import stage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> Iterator[Record]:
-    """Explains sources and writes the files; one record a heatmap, or a picture that failed.
-
-    Raises UsageError before anything is written where names, outputs or options do not fit.
-    """
-    yield from carried_out(plan(classifier, options), sources, options)
-
-
-def carried_out(todo: Plan, sources: Sequence[Source], options: Options) -> Iterator[Record]:
-    """Does what is planned with the sources; one record a heatmap, or a picture that failed."""
-    lookup_table(options.colormap)
-    check_outputs(sources, todo, options)
-    finished = _on_sheets if todo.on_sheets else _each_written
-    for group in batched(sources, options.batch_size):
-        read = [_read(source) for source in group]
-        explained = iter(explain_batch([p for p in read if isinstance(p, Picture)], todo))
-        for picture in read:
-            if isinstance(picture, Record):
-                yield picture
-                continue
-            yield from finished(next(explained), todo, options)
-
-
-@stage("decode")
-def _read(source: Source) -> Picture | Record:
-    try:
-        return read_picture(source)
-    except ImageError as error:
-        return Record(source=str(source), error=str(error))
 
 
 def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> None:
@@ -130,29 +96,46 @@ def _output(
     return options.save_path / name
 
 
+def source_of(picture: Picture) -> Source:
+    """Returns where a picture comes from; one that Python made has a name only."""
+    return picture.source or Source(Path("picture"))
+
+
 def _place(explanation: Explanation, record: Record, todo: Plan, options: Options) -> Path:
     if _is_file(options.save_path):
         return options.save_path
-    source = explanation.picture.source or Source(Path("picture"))
+    source = source_of(explanation.picture)
     layers = record.layers if len(todo.request.layers) > 1 else ()
     return _output(source, record, layers, todo, options)
 
 
-def _each_written(
-    explanations: Sequence[Explanation], todo: Plan, options: Options
-) -> Iterator[Record]:
+def written(explanations: Sequence[Explanation], todo: Plan, options: Options) -> Iterator[Record]:
+    """Writes what was found in one picture: a record for each heatmap; raises OutputError.
+
+    A heatmap that cannot be drawn, or held by its format, has the reason in its record.
+    """
+    if todo.on_sheets:
+        yield from _on_sheets(explanations, todo, options)
+        return
     for explanation in explanations:
         yield _written(explanation, todo, options)
 
 
 def _written(explanation: Explanation, todo: Plan, options: Options) -> Record:
-    record = explanation.record
-    path = _place(explanation, record, todo, options)
+    path = _place(explanation, explanation.record, todo, options)
     try:
         write_picture(explanation.overlay(options.alpha, options.colormap), path)
-    except ImageError as error:
-        return replace(record, error=str(error))
-    return replace(record, outputs=(str(path), *_besides(explanation, path, options)))
+        outputs = (str(path), *_besides(explanation, path, options))
+    except (ImageError, MemoryError) as error:
+        return replace(explanation.record, error=why(error, path))
+    return replace(explanation.record, outputs=outputs)
+
+
+def why(error: ImageError | MemoryError, path: Path) -> str:
+    """Says why a picture is missing."""
+    if isinstance(error, MemoryError):
+        return f"{str(path)!r} does not fit into memory."
+    return str(error)
 
 
 def _besides(explanation: Explanation, path: Path, options: Options) -> Iterator[str]:
@@ -181,8 +164,8 @@ def _on_sheets(
         path = _place(about, replace(about.record, method=ALL, layers=()), todo, options)
         try:
             write_picture(_sheet(about, shown, options), path)
-        except ImageError as error:
-            yield replace(about.record, method=ALL, error=str(error))
+        except (ImageError, MemoryError) as error:
+            yield replace(about.record, method=ALL, error=why(error, path))
             continue
         for explanation in shown:
             key = (explanation.method, *explanation.map.layers)

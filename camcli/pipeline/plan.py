@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from camcli.config import Options
+from camcli.engine.compiled import compiled as blocks_compiled
 from camcli.engine.fits import unfit
 from camcli.engine.probe import CHUNK, Tokens
 from camcli.engine.run import Request, found_default, layers_for
+from camcli.engine.sizing import largest_batch
 from camcli.engine.targets import Best, Choice, Contrast, Fixed, Target, target_of
 from camcli.errors import ModelError, UsageError
 from camcli.methods.compose import Noise
@@ -19,6 +22,8 @@ from camcli.models.layout import Layout
 from camcli.models.load import Classifier
 from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
 from camcli.stages import stage
+
+BATCH = 8  # pictures in a pass where nobody says more
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Plan:
     on_sheets: bool = False
     # of all methods those that do not fit, and why
     left_out: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int = BATCH
+    compile: bool = False
 
     def choice(self, pictures: int) -> Choice | None:
         """Returns the choice of categories for a batch, if there are any."""
@@ -86,13 +93,48 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         target,
         classifier.output_key,
         _noise(options),
-        options.batch_size if "batch_size" in options.model_fields_set else CHUNK,
+        _chunk(options),
         options.precision,
     )
-    todo = Plan(classifier, request, categories, reason, on_sheets)
+    batch = BATCH if options.batch_size == "auto" else options.batch_size
+    todo = Plan(classifier, request, categories, reason, on_sheets, {}, batch, options.compile)
     left_out = _left_out(todo, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
-    return replace(todo, request=replace(request, methods=fitting), left_out=left_out)
+    todo = replace(todo, request=replace(request, methods=fitting), left_out=left_out)
+    return _sized(todo) if options.batch_size == "auto" else todo
+
+
+def _chunk(options: Options) -> int:
+    said = "batch_size" in options.model_fields_set
+    return options.batch_size if said and options.batch_size != "auto" else CHUNK
+
+
+def _sized(todo: Plan) -> Plan:
+    """Takes as many pictures together, and altered copies, as fit into memory."""
+    module, shape = todo.classifier.module, _input_shape(todo.classifier)
+    size = largest_batch(module, todo.request, shape, todo.choice)
+    if size is None:
+        return todo
+    return replace(todo, batch_size=size, request=replace(todo.request, chunk=size))
+
+
+@contextmanager
+def compiled(todo: Plan) -> Iterator[int | None]:
+    """Compiles the model's blocks for a run where that is asked for, and gives their number.
+
+    Raises ModelError where they cannot be compiled.
+    """
+    if not todo.compile:
+        yield None
+        return
+    shape = _input_shape(todo.classifier)
+    with ExitStack() as stack:
+        with stage("load"):
+            compiling = blocks_compiled(
+                todo.classifier.module, todo.request, shape, todo.batch_size
+            )
+            found = stack.enter_context(compiling)
+        yield found
 
 
 def _left_out(todo: Plan, methods: Sequence[str]) -> dict[str, str]:

@@ -13,12 +13,13 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.methods.compose import normalise
+from camcli.methods.compose import normalise, scaled
 from camcli.records import Box, Heatmap, Picture
 from camcli.render.colour import colours, lookup_table
 
 OUTSIDE = 0.4  # brightness left to what the network did not see
 
+Scale: TypeAlias = tuple[float, float]  # the raw values of no and of full heat
 MapLike: TypeAlias = "Heatmap | NDArray[Any] | Tensor"
 
 
@@ -29,16 +30,18 @@ def overlay(
     colormap: str = "jet",
     *,
     box: Box | None = None,
+    scale: Scale | None = None,
 ) -> NDArray[np.uint8]:
     """Lays a raw map [h w] on a picture: uint8 RGB [h w 3]; raises UsageError.
 
     Inside `box` (where it is left out, the whole picture) a pixel is `(1-alpha)*picture +
-    alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.
+    alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.  The
+    colours go from the map's own least to most heat, or between the raw values of a `scale`.
     """
     check_alpha(alpha)
     lookup_table(colormap)  # an unknown name is an error for a map without heat, too
     pixels = _pixels(picture)
-    heat = normalise(torch.from_numpy(_values(heatmap))).numpy()
+    heat = _heat(torch.from_numpy(_values(heatmap)), scale).numpy()
     if not heat.any():
         return pixels.copy()
     size = pixels.shape[0], pixels.shape[1]
@@ -46,6 +49,15 @@ def overlay(
     drawn = pixels.copy() if inside.shape == size else dimmed(pixels)
     drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, colours(inside, colormap), alpha, 0)
     return drawn
+
+
+def _heat(raw: Tensor, scale: Scale | None) -> Tensor:
+    if scale is None:
+        return normalise(raw)
+    low, high = scale
+    if not 0 <= low < high < math.inf:
+        raise UsageError(f"A scale goes from 0 or more to a larger raw value, not {low} to {high}.")
+    return scaled(raw, low, high)
 
 
 def check_alpha(alpha: float) -> None:

@@ -15,7 +15,8 @@ from torch import nn
 from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
-from camcli.records import Preprocessing, Record, Source
+from camcli.pipeline import Stop, interruptible
+from camcli.records import Outcome, Preprocessing, Record, Source
 
 
 @dataclass
@@ -58,8 +59,14 @@ class Result:
 
 
 @dataclass(frozen=True)
+class FakeRequest:
+    methods: tuple[str, ...] = ("gradcam",)
+
+
+@dataclass(frozen=True)
 class FakePlan:
     left_out: Mapping[str, str] = field(default_factory=dict)
+    request: FakeRequest = FakeRequest()
 
 
 Run = Callable[..., Result]
@@ -92,9 +99,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         assert classifier.name == memory.model["name"]
         return FakePlan()
 
-    def carried_out(_: FakePlan, sources: Sequence[Source], options: Options) -> Iterator[Record]:
+    def carried_out(
+        _: FakePlan, sources: Sequence[Source], options: Options, __: Stop
+    ) -> Iterator[Outcome]:
         memory.options, memory.sources = options, tuple(sources)
-        yield from memory.records
+        for record in memory.records:
+            yield Outcome(Source(Path(record.source)), (record,))
         if memory.problem:
             raise memory.problem
 
@@ -103,7 +113,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     for name, functions in {
         "models.load": {"load_model": load_model, "find_model": find_model},
-        "pipeline": {"plan": plan, "carried_out": carried_out},
+        "pipeline": {
+            "plan": plan,
+            "carried_out": carried_out,
+            "Stop": Stop,
+            "interruptible": interruptible,
+        },
     }.items():
         module = ModuleType(f"camcli.{name}")
         vars(module).update(functions)

@@ -10,6 +10,7 @@ import pytest
 
 from camcli.cli.options import OWN, Flags
 from camcli.config import ALIASES, Options, PreprocessingOptions
+from camcli.records import Span
 
 from .conftest import Asked, Run
 
@@ -36,8 +37,10 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         "--target Log_Probability --contrast 4 --contrast c,d --contrast-strength 1 "
         "--set ablationcam.max_channels=4 --max-channels 8 --output-key 0 "
         "--eigen-smooth --noise-smooth 4 --noise-sigma 0.1 "
-        "--seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --device cpu "
-        "-b 4 --colormap turbo --alpha 0.25 --save-path out --format png --save-map npy "
+        "--seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --no-recursive --device cpu "
+        "-b 4 -j 3 --resume --fail-fast --max-failures 7 --colormap turbo --alpha 0.25 "
+        "--every 2 --frames 10:50 --camera 1 --smooth-frames 5 --save-frames --scale 0,2.5 "
+        "--save-path out --format png --save-map npy --max-pixels 1.5M "
         "--map-size image"
     )
     assert options_of(asked, run, image, *typed.split()) == Options(
@@ -67,8 +70,20 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         noise_sigma=0.1,
         seed=5,
         preprocessing=PreprocessingOptions(mean=(0.5, 0.4, 0.3), std=(0.25,), fit="pad"),
+        recursive=False,
         device="cpu",
         batch_size=4,
+        max_pixels=1_500_000,
+        workers=3,
+        resume=True,
+        fail_fast=True,
+        max_failures=7,
+        every=2,
+        frames=Span(10, 50),
+        camera=1,
+        smooth_frames=5,
+        save_frames=True,
+        scale=(0.0, 2.5),
         colormap="turbo",
         alpha=0.25,
         save_path=Path("out"),
@@ -95,6 +110,13 @@ def test_both_spellings_with_and_without_the_command(
     words = [*before.split(), image, *spelled.split(), "--no_aug_smooth", "--num_extra_tokens", "1"]
     options = options_of(asked, run, *words)
     assert (options.target_layers, options.num_extra_tokens) == (("a",), 1)
+
+
+def test_a_run_goes_on_in_one_way(asked: Asked, run: Run, image: str) -> None:
+    options = options_of(asked, run, image, "--skip-existing", "--no-resume")
+    assert (options.resume, options.skip_existing) == (False, True)
+    result = run(image, "--resume", "--skip-existing")
+    assert (result.code, "give one of them" in result.err) == (2, True)
 
 
 def test_options_may_come_first(asked: Asked, run: Run, image: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "timm", "torchvision", "numpy", "cv2", "PIL", "pydantic")
@@ -68,6 +70,30 @@ def test_help_imports_nothing_heavy(arguments: str) -> None:
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("model", "not_needed"),
+    [
+        # sympy comes with torch's tracing, which takes half a second
+        (["embedded"], ["timm", "torchvision", "sympy", "huggingface_hub"]),
+        (["torchvision/squeezenet1_1", "--no-pretrained"], ["timm"]),
+        (["squeezenet1_1", "--no-pretrained"], ["timm"]),
+    ],
+)
+def test_a_run_imports_what_its_model_needs(
+    model: list[str], not_needed: list[str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from camcli.cli.app import main; code = main(sys.argv[1:]); "
+        f"print(code, sorted(set({not_needed}) & set(sys.modules)))"
+    )
+    picture = str(ROOT / "demo_images" / "coffee.png")
+    command = [picture, "--save-path", str(tmp_path), "--device", "cpu", "-m", *model]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     # the pipe's reader is gone before the first line is written
     command = f"({sys.executable} -m camcli methods; echo code $? >&2) | true"
@@ -111,3 +137,65 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in names[0]:
         one, two = (tmp_path / folder / name for folder in ("one", "two"))
         assert one.read_bytes() == two.read_bytes()
+
+
+# Ctrl-C
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for n in range(300):
+        Image.new("RGB", (32, 24), (n % 256, 9, 200)).save(folder / f"{n:03}.png")
+    return folder
+
+
+def _started(many: Path, *more: str) -> subprocess.Popen[str]:
+    """Starts a run, and returns when the first heatmap is there."""
+    out = str(many.parent / "out")
+    command = [sys.executable, "-m", "camcli", str(many), "-q", "--save-path", out, *more]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, text=True, cwd=ROOT, **pipes)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    return process
+
+
+def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    # communicate() would pass over what is read ahead with a line
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        return process.stdout.read(), process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_finishes_what_is_begun(many: Path, number: signal.Signals) -> None:
+    process = _started(many, "-b", "1")
+    process.send_signal(number)
+    out, err = _rest(process)
+    assert process.returncode == 130
+    assert "finishing what is in flight" in err and "--resume" in err
+    assert err.splitlines()[-1] == "camviz: interrupted"
+    assert "Traceback" not in err
+    written = list((many.parent / "out").iterdir())
+    # the first line is read already
+    assert len(written) == 1 + len(out.splitlines()) < 300
+    for path in written:
+        with Image.open(path) as picture:
+            picture.load()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_a_second_interruption_stops_at_once(many: Path) -> None:
+    process = _started(many, "--method", "rise", "--set", "masks=100", "-b", "1")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "finishing" not in (line := process.stderr.readline()):
+        assert line
+    process.send_signal(signal.SIGINT)
+    _, err = _rest(process)
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "camviz: interrupted"
+    assert not [path for path in (many.parent / "out").iterdir() if ".part" in path.name]

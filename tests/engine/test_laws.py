@@ -18,7 +18,7 @@ from camcli.engine.probe import Probe
 from camcli.engine.targets import Best, Fixed
 from camcli.errors import LayerError, ModelError
 from camcli.registry import METHODS, depends_on_category
-from tests.networks import Counting, Staged, Straight, network_for, noise
+from tests.networks import Attending, Counting, Staged, Straight, network_for, noise
 
 LAYER = "last"
 
@@ -122,12 +122,66 @@ def test_rescoring_runs_the_tail_alone_where_the_model_allows_it(
     assert probe.get("tail", LAYER) is alone
 
     trunk: list[int] = []
-    with spied(model.stem, lambda x, _: trunk.append(len(x))):
+    with spied(model.stem[0], lambda x, _: trunk.append(len(x))):
         found = probe.get("rescore", LAYER)(lambda rows: maps[rows], 10, 1)
-    assert trunk == ([1, 1, 1] if alone else [4, 4, 2])
+    # one pass to remember what the trunk of this picture puts out
+    assert trunk == ([1] if alone else [4, 4, 2])
 
     behind = torch.relu(maps) if isinstance(model, Staged) and alone else maps
     wanted = model.fc(behind.mean((2, 3)))[:, 2]
+    torch.testing.assert_close(found, wanted)
+
+
+class Doubling(Staged):
+    """It doubles in place what it adds behind its last stage, and each rerun would once more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.middle(self.stem(x))
+        x.mul_(2)
+        return self.fc(self.pool(self.last(x)).flatten(1)) + x.mean((1, 2, 3))[:, None]
+
+
+class Shared(Staged):
+    """Its last stage is used again behind itself, and its ReLU before and behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.relu = nn.ReLU(inplace=True)
+        self.last = nn.Sequential(nn.Conv2d(12, 12, 3, 1, 1), nn.BatchNorm2d(12))
+        self.fc = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.middle(self.stem(x)))
+        x = x + self.last(x)
+        return self.fc(self.pool(self.relu(self.last(x))).flatten(1))
+
+
+@pytest.mark.parametrize(
+    "model", [Doubling(), Shared(), Attending()], ids=lambda m: type(m).__name__
+)
+def test_what_stands_in_front_of_a_layer_is_remembered_only_where_that_changes_nothing(
+    model: Staged,
+) -> None:
+    model.eval()
+    probe = Probe(model, noise(), [LAYER], Fixed(torch.tensor([[1], [2]])), graph=False)
+    maps = probe.get("activations", LAYER)[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
+    runs: list[int] = []
+    with spied(model.stem[0], lambda x, _: runs.append(len(x))):
+        found = probe.get("rescore", LAYER)(lambda rows: maps[rows], 7, 1)
+    remembers = not isinstance(model, Doubling)
+    assert bool(probe.get("trunk", LAYER)(1)) is remembers
+    if remembers:
+        assert runs == [1, 1]  # a pass of the first picture for the dry run, and one of its own
+    assert "forward" not in vars(model.stem)
+
+    seen = iter([*[None] * (probe.get("recording").calls[LAYER] - 1), maps])
+
+    def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+        other = next(seen)
+        return output if other is None else other
+
+    with model.last.register_forward_hook(replace), torch.no_grad():
+        wanted = model(noise()[1:].expand(7, -1, -1, -1))[:, 2]
     torch.testing.assert_close(found, wanted)
 
 

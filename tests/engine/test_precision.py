@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.precision import chosen
+from camcli.engine.precision import chosen, running_in
 from camcli.engine.probe import Probe
 from camcli.engine.targets import Fixed
 from camcli.errors import UsageError
@@ -19,7 +20,7 @@ from camcli.media.geometry import view
 from camcli.media.read import picture_from
 from camcli.methods.compose import eigen_smooth
 from camcli.models.load import Classifier
-from camcli.records import Detailed
+from camcli.records import Detailed, Precision
 from camcli.registry import METHODS, depends_on_layer
 from tests.checkout import ROOT
 
@@ -133,6 +134,43 @@ def test_auto_is_bfloat16_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
         assert (chosen("auto", gpu), chosen("auto", cpu)) == (meant, "float32")
         assert chosen("fp16", gpu) == "fp16"
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("auto", True)])
+def test_tf32_is_off_on_cuda_in_float32_and_on_elsewhere(
+    precision: Precision, allowed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    # the other way round, so that setting and restoring both show
+    flags = [SimpleNamespace(allow_tf32=not allowed) for _ in range(2)]
+    monkeypatch.setattr(torch.backends.cuda, "matmul", flags[0])
+    monkeypatch.setattr(torch.backends, "cudnn", flags[1])
+    with pytest.raises(KeyError), running_in(precision, torch.device("cuda")):
+        assert [flag.allow_tf32 for flag in flags] == [allowed, allowed]
+        raise KeyError
+    assert [flag.allow_tf32 for flag in flags] == [not allowed, not allowed]
+    with running_in(precision, torch.device("cpu")):
+        assert [flag.allow_tf32 for flag in flags] == [not allowed, not allowed]
+
+
+def test_tf32_goes_by_its_newer_name_where_the_caller_uses_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Matmul:
+        fp32_precision = "tf32"
+
+        @property
+        def allow_tf32(self) -> bool:
+            raise RuntimeError("mixed")
+
+    class Cudnn(Matmul):
+        conv = Matmul()
+
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul := Matmul())
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn := Cudnn())
+    with running_in("float32", torch.device("cuda")):
+        assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ("ieee", "ieee")
+    assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ("tf32", "tf32")
 
 
 def test_the_record_tells_the_precision() -> None:

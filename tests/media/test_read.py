@@ -1,17 +1,24 @@
 import io
+import os
+import socket
 import threading
 import warnings
+import zlib
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms, ImageFile
 
 from camcli.errors import ImageError, UsageError
-from camcli.media.read import picture_from, read_picture
-from camcli.records import Picture, Source
+from camcli.media import read
+from camcli.media.read import _PILLOW, picture_from, read_picture
+from camcli.records import MAX_PIXELS, Picture, Source
 
 FORMATS = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
 LOSSLESS = {"png": {}, "bmp": {}, "tiff": {}, "webp": {"lossless": True}}
@@ -319,3 +326,270 @@ def test_a_lazily_opened_damaged_picture_is_an_image_error() -> None:
     )
     with Image.open(io.BytesIO(file.getvalue()[:3000])) as image, pytest.raises(ImageError):
         picture_from(image)
+
+
+def of_lab(lightness: int, a: int, b: int) -> Image.Image:
+    return Image.new("LAB", (4, 3), (round(lightness * 2.55), 128 + a, 128 + b))
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        # CIE's own numbers for sRGB's grey and red
+        (of_lab(50, 0, 0), [119, 119, 119]),
+        (of_lab(100, 0, 0), [255, 255, 255]),
+        (of_lab(54, 81, 70), [251, 5, 4]),  # 255, 0, 0 but for whole numbers
+        (Image.new("CMYK", (4, 3), (0, 255, 255, 0)), [255, 0, 0]),
+        (Image.new("CMYK", (4, 3), (0, 0, 0, 128)), [127, 127, 127]),
+        # JFIF's red
+        (Image.new("YCbCr", (4, 3), (76, 85, 255)), [254, 0, 0]),
+        (Image.new("HSV", (4, 3), (170, 255, 255)), [0, 0, 255]),
+        (Image.new("RGBX", (4, 3), (1, 2, 3, 4)), [1, 2, 3]),
+        # half of black over white; premultiplied, half of white is 128
+        (Image.new("LA", (4, 3), (0, 128)), [127, 127, 127]),
+        (Image.new("La", (4, 3), (128, 128)), [255, 255, 255]),
+        (Image.new("RGBa", (4, 3), (128, 0, 0, 128)), [255, 127, 127]),
+        (Image.new("1", (4, 3), 1), [255, 255, 255]),
+        *((Image.new(mode, (4, 3), 257 * 200), [200] * 3) for mode in ("I;16", "I;16L", "I;16B")),
+        (Image.new("I", (4, 3), 65535), [255] * 3),
+        (Image.new("F", (4, 3), float("nan")), [0, 0, 0]),
+        (Image.new("F", (4, 3), float("inf")), [0, 0, 0]),
+    ],
+    ids=lambda value: value.mode if isinstance(value, Image.Image) else str(value),
+)
+def test_every_mode_is_read_as_the_colours_that_it_means(
+    image: Image.Image, expected: list[int]
+) -> None:
+    pixels = picture_from(image).pixels
+    assert pixels.shape == (3, 4, 3)
+    assert np.abs(pixels.astype(int) - expected).max() <= 2
+
+
+def test_a_lab_file_is_read_as_its_colours(tmp_path: Path) -> None:
+    pixels = pixels_of(saved(of_lab(50, 0, 0), tmp_path / "a.tif"))
+    assert np.ptp(pixels) == 0 and abs(int(pixels[0, 0, 0]) - 119) <= 1
+
+
+def test_a_palette_with_alpha_lies_over_white() -> None:
+    image = Image.new("PA", (2, 1))
+    image.putpalette([10, 20, 30, 200, 0, 0])
+    image.putpixel((0, 0), (0, 255))
+    image.putpixel((1, 0), (1, 0))
+    assert picture_from(image).pixels.tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+def test_colour_profiles_are_left_alone(tmp_path: Path) -> None:
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.fromarray(scene())
+    plain, tagged = tmp_path / "a.png", tmp_path / "b.png"
+    for profile in (srgb, b"no profile at all"):
+        saved(image, plain)
+        saved(image, tagged, icc_profile=profile)
+        assert np.array_equal(pixels_of(plain), pixels_of(tagged))
+
+
+def test_the_first_frame_of_a_tiff(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    path = saved(frames[0], tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    assert pixels_of(path)[4, 4].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (30_000, 20), (20, 30_000)])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "bmp"])
+def test_odd_sizes(tmp_path: Path, width: int, height: int, suffix: str) -> None:
+    path = saved(Image.new("RGB", (width, height), (9, 9, 9)), tmp_path / f"a.{suffix}")
+    pixels = pixels_of(path)
+    assert pixels.shape == (height, width, 3) and (pixels == 9).all()
+
+
+def test_a_picture_without_pixels_is_none() -> None:
+    for size in ((0, 4), (4, 0), (0, 0)):
+        with pytest.raises(ImageError, match="it has no pixels"):
+            picture_from(Image.new("RGB", size))
+
+
+NAMES = (
+    "two words.png",
+    "line\nend.png",
+    "\x1b[31mred.png",
+    "\udce9\udcff.png",
+    "\N{CAT FACE}.png",
+    "-rf.png",
+    "..png",
+    " .png",
+    "猫" * 83 + "x.png",
+    "picture.jpg",
+    "picture",
+)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_odd_names_and_wrong_extensions(tmp_path: Path, name: str) -> None:
+    assert len(os.fsencode(name)) <= 254
+    path = tmp_path / name
+    try:
+        saved(Image.fromarray(scene()), path, format="png")
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system has no such names")
+    assert np.array_equal(pixels_of(path), scene())
+    path.write_bytes(b"no picture")
+    with pytest.raises(ImageError) as caught:
+        read_picture(Source(path))
+    assert repr(str(path)) in str(caught.value)
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A whole header, and nothing behind it."""
+    file = io.BytesIO()
+    Image.new("L", (1, 1)).save(file, "png")
+    content = bytearray(file.getvalue())
+    content[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    return bytes(content)
+
+
+def test_too_many_pixels_are_refused_by_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / "a.png")
+    assert read_picture(Source(path), 64 * 40).size == (40, 64)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(
+        ImageError, match=rf"{path.name}.*64 x 40 pixels are too many for --max-pixels 2559\."
+    ):
+        read_picture(Source(path), 64 * 40 - 1)
+
+
+def test_by_default_pillows_own_limit_holds(tmp_path: Path) -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None and MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+    path = tmp_path / "a.png"
+    path.write_bytes(png_of(50_000, 50_000))
+    with pytest.raises(ImageError, match="too many pixels"):
+        read_picture(Source(path))
+
+
+def test_more_pixels_may_be_asked_for_while_others_keep_their_limit(tmp_path: Path) -> None:
+    limit, path = Image.MAX_IMAGE_PIXELS, tmp_path / "a.png"
+    path.write_bytes(png_of(50_000, 50_000))
+    first, second = threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def read_large() -> None:
+        with _PILLOW.reading(3_000_000_000):
+            first.set()
+            assert second.wait(30)
+
+    thread = threading.Thread(target=read_large)
+    thread.start()
+    assert first.wait(30)
+    try:
+        read_picture(Source(path))
+    except ImageError as error:
+        said.append(str(error))
+    second.set()
+    thread.join()
+    assert "50000 x 50000 pixels are too many for --max-pixels 178956970" in said[0]
+    assert limit == Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ImageError, match="Cannot read"):
+        read_picture(Source(path), 2_499_999_999)
+    assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_a_limit_that_the_program_lowered_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ImageError, match="too many pixels"):
+        read_picture(Source(path))
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_file_of_too_many_bytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.touch()
+    os.truncate(path, 2**40)  # of holes, which take no place
+    with pytest.raises(ImageError, match=r"1,099,511,627,776 bytes are too many for --max-pixels"):
+        read_picture(Source(path))
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe, listening, loop = tmp_path / "pipe.jpg", tmp_path / "socket.jpg", tmp_path / "loop.jpg"
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    with socket.socket(socket.AF_UNIX) as server, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)  # the names of sockets are short
+        server.bind(listening.name)
+        for path in (pipe, listening, Path("/dev/null"), Path("/dev/zero")):
+            with pytest.raises(ImageError, match="it is no ordinary file"):
+                read_picture(Source(path))
+    with pytest.raises(ImageError, match="symbolic links"):
+        read_picture(Source(loop))
+
+
+@pytest.mark.parametrize("change", ["cut", "grown", "rewritten"])
+def test_a_file_that_changes_meanwhile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / "a.bmp")
+    whole = path.read_bytes()
+    changed = {"cut": whole[:-9], "grown": whole + b"x", "rewritten": whole[::-1]}[change]
+    found = path.stat()
+
+    class Slow(io.FileIO):
+        def read(self, size: int = -1) -> bytes:
+            path.write_bytes(changed)
+            os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns + 1))
+            return super().read(size)
+
+    monkeypatch.setattr(read, "opened", lambda source: Slow(source.path))
+    with pytest.raises(ImageError, match="it changed while it was read"):
+        read_picture(Source(path))
+
+
+def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(Image.fromarray(scene()), tmp_path / "a.png")
+    decode = Image.open
+
+    def replaced(*arguments: Any, **options: Any) -> Image.Image:
+        saved(Image.new("L", (5, 5)), tmp_path / "b.png").replace(path)
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", replaced)
+    assert np.array_equal(pixels_of(path), scene())
+
+
+def test_a_url_is_read_and_its_faults_are_told() -> None:
+    file = io.BytesIO()
+    Image.fromarray(scene()).save(file, "png")
+    there = Source(Path("a.png"), url="memory://hostile/a.png")
+    with fsspec.open(there.url, "wb") as target:
+        target.write(file.getvalue())
+    assert np.array_equal(read_picture(there).pixels, scene())
+    with pytest.raises(ImageError, match=r"'memory://hostile/none\.png': there is no such file"):
+        read_picture(Source(Path("none.png"), url="memory://hostile/none.png"))
+    with pytest.raises(ImageError, match=r"'odd://a\.png': it cannot be read \(.*protocol"):
+        read_picture(Source(Path("a.png"), url="odd://a.png"))
+
+
+def open_files() -> int:
+    known = Path("/proc/self/fd")
+    return len(list(known.iterdir())) if known.is_dir() else 0
+
+
+def test_no_file_stays_open_and_nothing_is_said(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    image, path = Image.fromarray(scene()), tmp_path / "a.tif"
+    before = open_files()
+    for compression in ("tiff_lzw", "tiff_deflate", "jpeg", "raw"):
+        whole = saved(image, path, compression=compression).read_bytes()
+        for at in range(8, len(whole), max(1, len(whole) // 40)):
+            path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+            with suppress(ImageError):
+                read_picture(Source(path))
+    # libtiff and Python's logging both write to standard error where nobody stops them
+    assert capfd.readouterr() == ("", "")
+    assert open_files() == before

@@ -1,5 +1,6 @@
-"""RefineCAM and noise smoothing: values worked out by hand, and slow replicas."""
+"""RefineCAM, noise smoothing and smoothed frames: values worked out by hand, and slow replicas."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,15 @@ import pytest
 import torch
 
 from camcli.errors import UsageError
-from camcli.methods.compose import Maps, Noise, enlarge, fuse, noise_smoothed, normalise
+from camcli.methods.compose import (
+    FrameSmoother,
+    Maps,
+    Noise,
+    enlarge,
+    fuse,
+    noise_smoothed,
+    normalise,
+)
 from tests.networks import noise
 
 # RefineCAM
@@ -135,6 +144,44 @@ def test_copies_keep_precision_and_leave_the_generator_alone() -> None:
 def test_what_is_no_noise_is_refused(wrong: tuple[Any, float]) -> None:
     with pytest.raises(UsageError, match="samples of 1 or more and a sigma of 0 or more, not "):
         Noise(*wrong)
+
+
+# Frames
+
+
+def test_smoothed_frames_worked_out_by_hand() -> None:
+    smoother = FrameSmoother(1 / math.log(2))  # half of what is new
+    found = [smoother.smoothed("a", torch.full((1, 2), v)) for v in (4.0, 0.0, 2.0)]
+    assert [float(f[0, 0]) for f in found] == pytest.approx([4, 2, 2])
+    assert smoother.smoothed("b", torch.ones(1, 2)).eq(1).all()
+
+
+def test_a_jump_is_followed_within_the_time_constant() -> None:
+    smoother = FrameSmoother(5)
+    smoother.smoothed(0, torch.zeros(1))
+    steps = [float(smoother.smoothed(0, torch.ones(1))) for _ in range(5)]
+    assert steps[-1] == pytest.approx(1 - math.exp(-1))
+    assert steps == sorted(steps)
+
+
+def test_a_broken_frame_is_passed_on_and_forgotten() -> None:
+    smoother, broken = FrameSmoother(2), torch.tensor([torch.nan, 1.0])
+    first = smoother.smoothed(0, torch.ones(2))
+    assert smoother.smoothed(0, broken) is broken
+    torch.testing.assert_close(smoother.smoothed(0, torch.ones(2)), first)
+
+
+def test_smoothing_leaves_maps_alone() -> None:
+    smoother, maps = FrameSmoother(2), torch.ones(2)
+    smoother.smoothed(0, maps)
+    smoother.smoothed(0, torch.zeros(2))
+    assert maps.eq(1).all()
+
+
+@pytest.mark.parametrize("frames", [0, -1, math.inf, math.nan])
+def test_smoothing_over_no_frames_is_refused(frames: float) -> None:
+    with pytest.raises(UsageError, match="above 0"):
+        FrameSmoother(frames)
 
 
 def test_the_replica_enlarges_as_we_do() -> None:

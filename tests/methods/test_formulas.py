@@ -231,6 +231,26 @@ def test_normalise_keeps_a_tiny_map_and_drops_rounding_noise() -> None:
     assert not compose.normalise(_map([1.0, 1.0], [1.0, 1.0 + 1e-7])).any()
 
 
+def test_one_scale_for_many_maps_worked_out_by_hand() -> None:
+    found = compose.scaled(_map([-2.0, 0.0], [1.0, 4.0]), 0, 2)
+    torch.testing.assert_close(found, _map([0.0, 0.0], [0.5, 1.0]))
+    found = compose.scaled(_map([-9.0, 1.0], [2.0, 2.5]), 1, 3)
+    torch.testing.assert_close(found, _map([0.0, 0.0], [0.5, 0.75]))
+
+
+def test_with_one_scale_a_constant_map_has_its_heat_and_a_broken_one_has_none() -> None:
+    maps = torch.stack([_map([3.0, 3.0]), _map([3.0, torch.nan]), _map([torch.inf, 3.0])])
+    found = compose.scaled(maps, 0, 4)
+    torch.testing.assert_close(found, torch.stack([_map([0.75, 0.75]), *[torch.zeros(1, 2)] * 2]))
+
+
+def test_the_scale_of_a_map_itself_changes_nothing() -> None:
+    maps = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+    for one, heat in zip(maps, compose.normalise(maps), strict=True):
+        low, high = float(one.relu().min()), float(one.max())
+        torch.testing.assert_close(compose.scaled(one, low, high), heat)
+
+
 def test_enlarging_has_half_pixel_centres() -> None:
     found = compose.enlarge(_map([0.0, 1.0]), (1, 8))
     torch.testing.assert_close(found[0], torch.tensor([0, 0, 1, 3, 5, 7, 8, 8]) / 8)

@@ -3,7 +3,9 @@ import collections
 import os
 import pathlib
 import pickle
+import re
 import sys
+import tarfile
 import types
 import zipfile
 from collections.abc import Callable
@@ -244,3 +246,179 @@ def test_a_torchscript_program_is_called_so(tmp_path: Path) -> None:
         archive.writestr("a/constants.pkl", b"")
     with pytest.raises(CheckpointError, match="TorchScript"):
         read_checkpoint(tmp_path / "a.pt")
+
+
+def packed(folder: Path, pickled: bytes, more: dict[str, bytes] | None = None, **how: Any) -> Path:
+    """Makes an archive as torch.save does, of any bytes."""
+    with zipfile.ZipFile(folder / "a.pth", "w", **how) as archive:
+        archive.writestr("a/data.pkl", pickled)
+        archive.writestr("a/version", "3\n")
+        for name, content in (more or {}).items():
+            archive.writestr(name, content)
+    return folder / "a.pth"
+
+
+# opcodes of protocol 2, as `pickletools.dis` shows them
+ATTACKS = {
+    "global and reduce": b"\x80\x02cos\nsystem\nX\x09\0\0\0touch RAN\x85R.",
+    "inst": b"\x80\x02(X\x09\0\0\0touch RANios\nsystem\n.",
+    "obj": b"\x80\x02(cos\nsystem\nX\x09\0\0\0touch RANo.",
+    "newobj": b"\x80\x02csubprocess\nPopen\nX\x09\0\0\0touch RAN\x85\x81.",
+    "stack_global": b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\x09touch RAN\x85R.",
+    "extension registry": b"\x80\x02\x82\x01.",
+    "persistent id": b"\x80\x02X\x09\0\0\0touch RANQ.",
+    "getattr of a module": b"\x80\x02cbuiltins\ngetattr\ncos\npath\nX\x02\0\0\0os\x86R.",
+    "a name with dots": b"\x80\x02ctorch\nserialization.os.system\nX\x09\0\0\0touch RAN\x85R.",
+    "import": b"\x80\x02cbuiltins\n__import__\nX\x02\0\0\0os\x85R.",
+    "hub": b"\x80\x02ctorch.hub\nload\nX\x03\0\0\0a/bX\x01\0\0\0c\x86R.",
+    "torch's own loader": b"\x80\x02ctorch\nload\nX\x01\0\0\0a\x85R.",
+    "setstate of a module": b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81}b.",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("kind", ["zip", "legacy", "bare"])
+def test_no_opcode_runs_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: str, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "a.pth"
+    if kind == "zip":
+        packed(tmp_path, ATTACKS[attack])
+    elif kind == "legacy":
+        whole = saved(tmp_path, {}, _use_new_zipfile_serialization=False).read_bytes()
+        file.write_bytes(whole.replace(b"\x80\x02}q\x00.", ATTACKS[attack]))
+        assert ATTACKS[attack] in file.read_bytes()
+    else:
+        file.write_bytes(ATTACKS[attack])
+    with pytest.raises(CheckpointError):
+        read_checkpoint(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_no_path_in_an_archive_leaves_its_folder(tmp_path: Path) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    names = ("../../evil", "../evil", str(tmp_path / "evil"), "a/data/../../../evil")
+    file = packed(inside, pickle.dumps({}, protocol=2), dict.fromkeys(names, b"x"))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(file)
+    with tarfile.open(inside / "b.pth", "w") as archive:
+        for name in ("storages", "tensors", "pickle", *names):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(inside / "b.pth")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.pth", "b.pth", "inside"]
+
+
+@pytest.mark.parametrize(
+    ("pickled", "more"),
+    [(bytes(2**24), {}), (pickle.dumps({}, protocol=2), {"a/data/0": bytes(2**24)})],
+)
+def test_an_archive_that_would_fill_the_memory_is_refused(
+    tmp_path: Path, pickled: bytes, more: dict[str, bytes]
+) -> None:
+    file = packed(tmp_path, pickled, more, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=r"bytes and unpacks to 16,777"):
+        read_checkpoint(file)
+
+
+def test_an_archive_that_somebody_packed_again_is_read(tmp_path: Path) -> None:
+    file = saved(tmp_path, state())
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert same(read_checkpoint(file).weights, state())
+
+
+class Reduced:
+    """Pickles as what it is told."""
+
+    def __init__(self, *reduced: Any) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self.reduced
+
+
+def test_a_dictionary_whose_methods_were_replaced_is_read_all_the_same(tmp_path: Path) -> None:
+    other = dict.fromkeys(("get", "items", "keys", "values", "__iter__", "__class__"), 1)
+    weights = Reduced(collections.OrderedDict, (list(state().items()),), other)
+    args = Reduced(collections.OrderedDict, ([("model", "resnet18"), ("crop_pct", 1)],), other)
+    for content in (weights, {"state_dict": weights, "args": args}):
+        checkpoint = read_checkpoint(saved(tmp_path, content))
+        assert same(checkpoint.weights, state())
+    assert checkpoint.arch == "resnet18"
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (torch.zeros(3, device="meta"), "a shape without numbers"),
+        (torch.eye(3).to_sparse(), "a sparse tensor"),
+        (torch.zeros(3, dtype=torch.complex64), "numbers of type torch.complex64"),
+    ],
+)
+def test_weights_that_no_model_can_hold(tmp_path: Path, weight: torch.Tensor, words: str) -> None:
+    with pytest.raises(CheckpointError, match=f"holds 'w' as {words}"):
+        read_checkpoint(saved(tmp_path, {"w": weight}))
+
+
+def test_deep_nesting_ends(tmp_path: Path) -> None:
+    content: Any = state()
+    for _ in range(100):
+        content = {"state_dict": content}
+    with pytest.raises(CheckpointError, match="holds no weights"):
+        read_checkpoint(saved(tmp_path, content))
+    lists = b"\x80\x02" + b"]" * 50_000 + b"a" * 49_999 + b"."
+    with pytest.raises(CheckpointError, match="holds a list"):
+        read_checkpoint(packed(tmp_path, lists))
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    assert read_checkpoint(saved(tmp_path, state())).arch is None
+    (tmp_path / "a.index.json").write_text('{"weight_map": ' + "[" * 100_000)
+    with pytest.raises(CheckpointError, match="no index"):
+        read_checkpoint(tmp_path / "a.index.json")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../../etc/passwd", "..", ".", "/etc/passwd", "a\\u0000b", "\\ud800", "x" * 300, "pipe"],
+)
+def test_an_index_names_files_beside_it_alone(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    file = tmp_path / "model.safetensors.index.json"
+    file.write_text(f'{{"weight_map": {{"w": "{name}"}}}}')
+    with pytest.raises(CheckpointError, match=re.escape(str(tmp_path))) as caught:
+        read_checkpoint(file)
+    assert "'/etc/passwd'" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a":1}',
+        b'{"w":' + b"[" * 10_000,
+        b'{"w":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}',
+        b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,18446744073709551615]}}',
+        b'{"w":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}',
+        b'{"w":{"dtype":"PY","shape":[2],"data_offsets":[0,8]}}',
+    ],
+)
+@pytest.mark.parametrize("length", [None, 2**62, 10**8, 2])
+def test_hostile_headers_of_safetensors(tmp_path: Path, header: bytes, length: int | None) -> None:
+    told = len(header) if length is None else length
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(told.to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(file)
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    for path in (tmp_path / "pipe.pth", Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match="it is no ordinary file"):
+            read_checkpoint(path)
+    with pytest.raises(CheckpointError, match="File name too long"):
+        read_checkpoint(tmp_path / ("x" * 300))

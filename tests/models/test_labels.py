@@ -126,3 +126,19 @@ def test_timm_labels_come_from_the_configuration_or_the_imagenet_set() -> None:
         1000,
     )
     assert timm_labels({}, 512) is None
+
+
+def test_absurd_class_maps_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    for text, words in {
+        "0,a\n" + "9" * 5000 + ",b": "line 2 is not",
+        "0,a\n1," + "x" * 200_000: "is no CSV: field larger",
+    }.items():
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            read_class_map(file, 2)
+
+
+def test_an_index_of_thousands_of_digits_is_no_class() -> None:
+    with pytest.raises(UnknownName):
+        find_category("9" * 5000, ("a", "b"), 2)

@@ -24,8 +24,14 @@ from camcli.errors import (
     UnknownName,
     WeightsError,
 )
-from camcli.models import fetch
-from camcli.models.load import Classifier, find_model, load_model, resolve_device
+from camcli.models import fetch, from_torchvision
+from camcli.models.load import (
+    Classifier,
+    _libraries_for,
+    find_model,
+    load_model,
+    resolve_device,
+)
 
 ARCH = "test_resnet"
 THREE_WAYS = r"(?s)into the cache.*--checkpoint FILE.*leave out --model"
@@ -519,3 +525,10 @@ def test_cached_weights_of_torchvision_need_no_network(caches: Path) -> None:
     other = load_model(f"{name}.imagenet1k_v1", num_classes=3, device="cpu")
     assert logits(other.module).shape == (2, 3)
     assert "3 classes" in other.warnings[0]
+
+
+def test_a_name_tells_which_library_is_asked_first() -> None:
+    for name in from_torchvision.names():
+        first = _libraries_for(name)[0]
+        # timm's where both have it; else nobody waits for timm
+        assert first == ("timm" if timm.is_model(name) else "torchvision"), name

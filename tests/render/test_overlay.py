@@ -138,6 +138,27 @@ def test_maps_without_heat_leave_the_picture_as_it_is(values: NDArray[np.float64
     assert picture.pixels.max() == 255
 
 
+def test_with_a_scale_colours_stand_for_raw_values() -> None:
+    black, values = np.zeros((1, 3, 3), np.uint8), np.array([[-1.0, 1.0, 9.0]])
+    drawn = overlay(black, values, 1, "turbo", scale=(0, 2))
+    assert np.array_equal(drawn, colours(np.array([[0, 0.5, 1]], np.float32), "turbo"))
+    # by itself, the map would stretch over all colours
+    assert np.array_equal(overlay(black, values, 1, scale=(0, 9)), overlay(black, values, 1))
+    constant = overlay(black, np.full((1, 3), 1.0), 1, "turbo", scale=(0, 2))
+    assert np.array_equal(constant, np.repeat(drawn[:, 1:2], 3, axis=1))
+
+
+def test_with_a_scale_too_no_heat_leaves_the_picture_as_it_is() -> None:
+    for values in (-hill(), np.zeros((2, 2)), np.full((2, 2), np.nan), np.full((2, 2), 0.5)):
+        assert np.array_equal(overlay(photo(), values, scale=(0.5, 2)), photo())
+
+
+@pytest.mark.parametrize("scale", [(1, 1), (2, 1), (-1, 1), (0, np.inf), (np.nan, 1)])
+def test_what_is_no_scale_is_refused(scale: tuple[float, float]) -> None:
+    with pytest.raises(UsageError, match="A scale goes"):
+        overlay(photo(), hill(), scale=scale)
+
+
 def test_all_kinds_of_pictures_and_maps_draw_alike() -> None:
     heatmap = Heatmap(hill(), "gradcam", ("layer4",), 3)
     expected = overlay(Picture(photo()), heatmap)

@@ -1,0 +1,110 @@
+"""How far a run is: a bar on a terminal, a line now and then elsewhere, nothing for one picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from camcli.cli.output import Printer, error, stderr_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from camcli.records import Outcome
+
+LINE_EVERY = 10.0  # seconds
+
+
+@dataclass
+class Tally:
+    """What a run has done so far, of how many pictures."""
+
+    total: int
+    pictures: int = 0
+    heatmaps: int = 0
+    failed: int = 0
+    start: float = field(default_factory=lambda: time.monotonic())
+
+    def add(self, outcome: Outcome) -> None:
+        """Counts one more picture."""
+        self.failed += outcome.failed
+        self.pictures += not outcome.failed
+        self.heatmaps += sum(not record.error for record in outcome.records)
+
+    @property
+    def done(self) -> int:
+        """How many pictures are behind the run."""
+        return self.pictures + self.failed
+
+    @property
+    def summary(self) -> str:
+        """What came of it, in one line."""
+        made = f"{_counted(self.pictures, 'picture')}, {_counted(self.heatmaps, 'heatmap')}"
+        return made + self._failed
+
+    @property
+    def so_far(self) -> str:
+        """How far it is, how fast, and how long it will take, in one line."""
+        speed = self.done / max(time.monotonic() - self.start, 1e-9)
+        if not self.done:
+            return f"0 of {self.total} pictures"
+        left = timedelta(seconds=round((self.total - self.done) / speed))
+        what = f"{self.done} of {self.total} pictures{self._failed}"
+        return f"{what}, {speed:.{0 if speed >= 10 else 2}f} a second, {left} left"
+
+    @property
+    def _failed(self) -> str:
+        return f", {self.failed} failed" if self.failed else ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def progress(tally: Tally, printer: Printer) -> Iterator[tuple[Printer, Callable[[], None]]]:
+    """Shows how far a run is; gives what prints meanwhile, and what is called after a picture."""
+    console = stderr_console()
+    if printer.style == "paths" or tally.total < 2:
+        yield printer, lambda: None
+    elif console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(tally.so_far, total=tally.total)
+            above = replace(printer, above=console)
+            yield above, lambda: bar.update(task, completed=tally.done, description=tally.so_far)
+    else:
+        yield printer, _Lines(tally, tally.start)
+
+
+@dataclass
+class _Lines:
+    """Prints a line where the last one is some seconds old."""
+
+    tally: Tally
+    last: float
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self.last >= LINE_EVERY:
+            self.last = now
+            error(self.tally.so_far)
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        BarColumn(),
+        # of its own columns, rich's speed is that of the last batch, which comes out at once
+        TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        # results may go into a file
+        redirect_stdout=False,
+    )

@@ -1,0 +1,206 @@
+"""Blocks of a model compiled for a long run; the target layers, and all around them, stay as is.
+
+A model compiled as a whole is deaf to hooks that come after its first pass, and each pass of ours
+brings its own.  So its blocks are compiled one by one, and each runs as it was written where a hook
+looks into it, where a gradient is recorded, and on inputs of another size than it was compiled for.
+What a compiled block puts out is held against what it put out before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.engine.precision import chosen, running_in
+from camcli.engine.run import Request, like
+from camcli.errors import ModelError, reason
+from camcli.models.state import left_as_found, watchable
+from camcli.registry import METHODS, needed
+
+# a model's blocks are of a few shapes, and torch stops at eight unless it is told
+MOST_SHAPES = 256
+# how far a compiled block may be off, as a share of its largest value
+TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
+
+
+class Block:
+    """A block of a model, compiled and as it was written, which stands in for its `forward`."""
+
+    def __init__(self, name: str, layer: nn.Module, tolerance: float) -> None:
+        self.name, self.tolerance = name, tolerance
+        self.plain: Callable[..., Any] = layer.forward
+        self.compiled: Callable[..., Any] = torch.compile(layer.forward, dynamic=False)
+        # a hook on the block itself is called outside of its forward
+        self.inside = tuple(layer.modules())[1:]
+        self.run = self.learn
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the block, compiled where nobody looks inside."""
+        if torch.is_grad_enabled() or any(map(_is_watched, self.inside)):
+            return self.plain(*args, **kwargs)
+        return self.run(*args, **kwargs)
+
+    def learn(self, *args: Any, **kwargs: Any) -> Any:
+        """Compiles the block for these inputs; raises ModelError where that fails."""
+        wanted = self.plain(*_copied(args), **_copied(kwargs))
+        try:
+            with torch.compiler.set_stance("default"):
+                found = self.compiled(*args, **kwargs)
+        except Exception as error:  # its plain form has just run: this is the compiler's own
+            raise ModelError(
+                f"--compile failed at {self.name!r}: {reason(error)}. It needs a C++ compiler, on a"
+                " GPU Triton, and a model that torch.compile takes: leave --compile out."
+            ) from error
+        if not _alike(found, wanted, self.tolerance):
+            self.run = self.plain
+        return wanted
+
+    def known(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs what was compiled; inputs for which nothing was take the plain way."""
+        with torch.compiler.set_stance("eager_on_recompile"):
+            return self.compiled(*args, **kwargs)
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    # those in front of linear layers note the head's input (`hooks.record`), which no block holds
+    before = layer._forward_pre_hooks and not isinstance(layer, nn.Linear)
+    # another forward may stand in for its own, too, as `trunk` does it
+    return bool(before or layer._forward_hooks or "forward" in vars(layer))
+
+
+@contextmanager
+def compiled(
+    module: nn.Module, request: Request, shape: tuple[int, int, int], batch: int
+) -> Iterator[int]:
+    """Compiles a model's blocks for batches of inputs (channels, H, W), and gives their number.
+
+    Raises ModelError, before anything is explained, where they cannot be compiled.
+    """
+    module = watchable(module)
+    running = running_in(request.precision, _device(module))
+    precision = chosen(request.precision, _device(module))
+    altering = "score" in needed(METHODS[name] for name in request.methods)
+    sizes = {batch, request.chunk} if altering else {batch}
+    passes = [like(module, _noise((size, *shape))) for size in sorted(sizes)]
+    with ExitStack() as stack:
+        found = [
+            stack.enter_context(_stood_in(Block(name, layer, TOLERANCE[precision]), layer))
+            for name, layer in _without_heads(module, passes[0], request.layers).items()
+        ]
+        with (
+            running,
+            left_as_found(module),
+            torch._dynamo.config.patch(recompile_limit=MOST_SHAPES),
+        ):
+            for inputs in passes:
+                # the mode in which `hooks.record` runs what lies in front of the target layer
+                with torch.no_grad() if request.graph else torch.inference_mode():
+                    module(inputs.contiguous(memory_format=torch.channels_last))
+        for block in found:
+            block.run = block.known if block.run == block.learn else block.run
+        yield sum(block.run == block.known for block in found)
+
+
+def blocks(module: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
+    """Finds the parts to compile: blocks that repeat, or what has none in it, apart from layers.
+
+    What lies around a target layer is left alone, for its hook must be heard; a layer itself may
+    be compiled, for its hook lies outside.
+    """
+    # whole stages were tried: no faster, and compiled anew for each stage rather than each kind of
+    # block
+    around = {name.rpartition(".")[0] for name in _and_around(layers)}
+    found: dict[str, nn.Module] = {}
+
+    def look(inside: nn.Module, prefix: str) -> None:
+        for key, child in inside.named_children():
+            name = f"{prefix}{key}"
+            if not any(True for _ in child.children()):
+                continue  # one operation alone gains nothing
+            if name in around or _repeats(child):
+                look(child, f"{name}.")
+            else:
+                found[name] = child
+
+    look(module, "")
+    return found
+
+
+def _and_around(layers: Iterable[str]) -> Iterator[str]:
+    for layer in layers:
+        parts = layer.split(".")
+        yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def _repeats(layer: nn.Module) -> bool:
+    """Tells whether a sequence of blocks of one kind is in a layer; they are compiled but once."""
+    for part in layer.modules():
+        if isinstance(part, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            kinds = [type(child) for child in part.children() if any(child.children())]
+            if len(kinds) > len(set(kinds)):
+                return True
+    return False
+
+
+def _without_heads(
+    module: nn.Module, inputs: Tensor, layers: Iterable[str]
+) -> dict[str, nn.Module]:
+    """Finds blocks, without those whose linear layers see pooled features: their hooks count."""
+    heads: set[nn.Module] = set()
+
+    def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and args[0].ndim == 2:
+            heads.add(layer)
+
+    with ExitStack() as stack:
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                stack.callback(part.register_forward_pre_hook(note).remove)
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(left_as_found(module))
+        module(inputs)
+    found = blocks(module, layers).items()
+    return {name: layer for name, layer in found if heads.isdisjoint(layer.modules())}
+
+
+@contextmanager
+def _stood_in(block: Block, layer: nn.Module) -> Iterator[Block]:
+    before = vars(layer).get("forward")
+    vars(layer)["forward"] = block
+    try:
+        yield block
+    finally:
+        del vars(layer)["forward"]
+        if before is not None:
+            vars(layer)["forward"] = before
+
+
+def _noise(shape: tuple[int, int, int, int]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters(), torch.empty(0)).device
+
+
+def _copied(value: Any) -> Any:
+    # a block may change its input in place
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    return type(value)(map(_copied, value)) if type(value) in (list, tuple) else value
+
+
+def _alike(found: Any, wanted: Any, tolerance: float) -> bool:
+    if isinstance(wanted, Tensor):
+        apart = (found.float() - wanted.float()).abs().max()
+        return bool(apart <= tolerance * wanted.float().abs().max())
+    if type(wanted) in (list, tuple):
+        pairs = zip(found, wanted, strict=True)
+        return all(_alike(one, other, tolerance) for one, other in pairs)
+    return bool(found == wanted)

@@ -1,0 +1,115 @@
+"""How many pictures fit in one pass, from what a pass of a few takes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from camcli.engine.hooks import record
+from camcli.engine.precision import running_in
+from camcli.engine.run import Request, answer, like
+from camcli.engine.targets import Choice
+from camcli.registry import METHODS, needed
+
+# more make a pass no faster
+MOST: Mapping[str, int] = {"cuda": 256, "cpu": 32}
+PROBED = 4
+# of the room that is left: allocators need some to breathe, and other programs grow, too
+SHARE = 0.5
+RESET = Path("/proc/self/clear_refs")
+# a container's limit and what it uses, in both versions of control groups
+CONTAINER = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+# what is asked once for every channel or mask would take as long as the run itself
+MANY_PASSES = frozenset({"score", "rescore", "relogits"})
+
+
+def largest_batch(
+    module: nn.Module,
+    request: Request,
+    shape: tuple[int, int, int],
+    choice: Callable[[int], Choice | None],
+) -> int | None:
+    """Returns how many inputs (channels, H, W) fit in a pass, a power of two up to MOST.
+
+    None where a device does not tell what it has, as on MPS, or on the CPU without Linux.
+    """
+    draw = torch.Generator().manual_seed(0)
+    inputs = like(module, torch.rand(PROBED, *shape, generator=draw))
+    room = _room(inputs.device)
+    if room is None:
+        return None
+    quick = tuple(m for m in request.methods if MANY_PASSES.isdisjoint(needed([METHODS[m]])))
+    asked = replace(request, methods=quick, noise=None, aug_smooth=False)
+
+    def run(count: int) -> None:
+        with running_in(request.precision, inputs.device):
+            record(module, inputs[:count], request.layers, graph=False)
+        if quick:
+            answer(module, inputs[:count], choice(count), asked)
+
+    run(1)  # what is set up once is not counted
+    taken = taken_by(inputs.device, lambda: run(PROBED))
+    return fitting(room, taken / PROBED, MOST[inputs.device.type])
+
+
+def fitting(room: float, each: float, most: int) -> int:
+    """Returns the largest power of two, from 1 to `most`, of what takes `each` of the room."""
+    count = 1
+    while 2 * count <= most and 2 * count * each <= SHARE * room:
+        count *= 2
+    return count
+
+
+def taken_by(device: torch.device, run: Callable[[], None]) -> int:
+    """Returns by how many bytes a run's peak lies above what is held before it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    before = _status("VmRSS")
+    # Linux then counts the peak anew
+    RESET.write_text("5")
+    run()
+    return max(_status("VmHWM") - before, 1)
+
+
+def _room(device: torch.device) -> int | None:
+    """Returns the bytes that are left on a device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + idle)
+    # the peak must be there to be reset, too
+    if device.type == "cpu" and sys.platform == "linux" and os.access(RESET, os.W_OK):
+        available = _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
+        return min([available, *_left_to_the_container()])
+    return None
+
+
+def _left_to_the_container() -> Iterator[int]:
+    for names in CONTAINER:
+        limit, used = (Path("/sys/fs/cgroup") / name for name in names)
+        if limit.is_file() and limit.read_text().strip() != "max":
+            yield int(limit.read_text()) - int(used.read_text())
+
+
+def _status(name: str) -> int:
+    return _kilobytes(Path("/proc/self/status").read_text(), name)
+
+
+def _kilobytes(text: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,77 @@
+"""Lists of paths, as bytes -> the paths in them, and the category that each is to be explained for.
+
+Names are bytes and need not be UTF-8.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from camcli.errors import SourceError, closest
+
+# path and category
+Entry: TypeAlias = tuple[str, str]
+
+
+def paths(content: bytes, name: str) -> Iterator[Entry]:
+    """Reads a path a line, or between NULs where there are some; raises SourceError."""
+    whole = _plain(content, name)
+    if b"\0" in whole:
+        lines = whole.split(b"\0")
+    else:
+        lines = [line.removesuffix(b"\r") for line in whole.split(b"\n") if line.strip()]
+    return ((os.fsdecode(line), "") for line in lines if line)
+
+
+def text(content: bytes, name: str) -> Iterator[Entry]:
+    """Reads a path a line, without lines that begin with `#`; raises SourceError."""
+    return (entry for entry in paths(content, name) if not entry[0].startswith("#"))
+
+
+def table(content: bytes, name: str) -> Iterator[Entry]:
+    """Reads the columns `path` and `category`, which may be missing; raises SourceError."""
+    rows = csv.reader(io.StringIO(os.fsdecode(_plain(content, name)), newline=""), strict=True)
+    try:
+        header = [column.strip().lower() for column in next(rows, [])]
+        _check_header(header, name)
+        for row in rows:
+            if row:
+                yield _entry(header, row, f"{name}, line {rows.line_num}")
+    except csv.Error as error:
+        raise SourceError(f"{name}, line {rows.line_num} is no CSV: {error}.") from error
+
+
+READ_AS: Mapping[str, Callable[[bytes, str], Iterator[Entry]]] = {".csv": table}
+
+
+def _plain(content: bytes, name: str) -> bytes:
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise SourceError(f"{name} is UTF-16 text: save it as UTF-8.")
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _check_header(header: list[str], name: str) -> None:
+    if "path" not in header:
+        near = closest("path", header)
+        also = f" Closest: {near[0]!r}." if near else ""
+        raise SourceError(
+            f"{name} has no column 'path': its first line has to be path or path,category, and is "
+            f"{','.join(header)!r}.{also}"
+        )
+
+
+def _entry(header: list[str], row: list[str], where: str) -> Entry:
+    if len(row) != len(header):
+        raise SourceError(
+            f"{where} has {len(row)} values, and the first line {len(header)} names: put a value "
+            "that holds a comma in double quotes."
+        )
+    fields = dict(zip(header, row, strict=True))
+    if not fields["path"].strip():
+        raise SourceError(f"{where} has no path.")
+    return fields["path"], fields.get("category", "").strip()

@@ -1,0 +1,59 @@
+"""How a run ends before its last picture: what is begun is finished, and nothing else begins."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+@dataclass
+class Stop:
+    """Says whether a run is to end, and with which error: the first reason counts."""
+
+    reason: BaseException | None = None
+
+    def ask(self, reason: BaseException) -> None:
+        """Asks the run to end."""
+        self.reason = self.reason or reason
+
+    def until(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yields items until the run is to end."""
+        for item in items:
+            if self.reason:
+                return
+            yield item
+
+
+@contextmanager
+def interruptible(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+    """Makes of a first Ctrl-C, or SIGTERM, a wish to stop; a second one raises KeyboardInterrupt.
+
+    Schedulers end a job with SIGTERM.  `tell` is called within the signal's handler, and so must
+    not print through Python's streams.
+    """
+
+    def ask(_: int, __: FrameType | None) -> None:
+        if stop.reason:
+            raise KeyboardInterrupt
+        stop.ask(KeyboardInterrupt())
+        tell()
+
+    # Python lets only the main thread handle signals
+    in_main = threading.current_thread() is threading.main_thread()
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM) if in_main}
+    # who ignores a signal (nohup), or handles it outside Python, meant it
+    ours = {s: old for s, old in before.items() if old not in (None, signal.SIG_IGN)}
+    for number in ours:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, old in ours.items():
+            signal.signal(number, old)

@@ -1,0 +1,148 @@
+"""Lines of a manifest: one JSON object each, written whole, read one by one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from camcli.errors import OutputError, UsageError
+from camcli.report.ledger import number
+
+STATE = ".camviz"  # the hidden folder of what a run needs while it lasts
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: the record that it holds, and the byte of the file at which it begins."""
+
+    record: dict[str, Any]
+    text: bytes
+    start: int
+
+    @property
+    def owner(self) -> int:
+        """Whose it is: a number for run and source."""
+        return number(self.record["run"], self.record["id"])
+
+    @property
+    def outputs(self) -> list[str]:
+        """The files that it names, relative to the manifest's folder."""
+        sheet = self.record.get("sheet")
+        return [*self.record.get("outputs", ()), *([sheet] if sheet else [])]
+
+
+def read_manifest(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yields the records of a manifest; raises UsageError for a line that is none.
+
+    The last line is left out where it was cut off, or is being written.
+    """
+    return (line.record for line in lines(Path(path)))
+
+
+def lines(path: Path) -> Iterator[Line]:
+    """Yields the whole lines of a manifest, none where there is no file; raises UsageError."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(
+            f"Cannot read {str(path)!r}: {error.strerror}. Choose another --save-path."
+        ) from error
+    with file:
+        start = 0
+        for count, text in enumerate(file, 1):
+            if not text.endswith(b"\n"):
+                return
+            if text.strip():
+                yield Line(_record(text, count, path), text, start)
+            start += len(text)
+
+
+def _record(text: bytes, count: int, path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+        texts = [record["run"], record["id"], *record.get("outputs", ()), record.get("sheet", "")]
+        if all(isinstance(text, str) for text in texts):
+            return dict(record)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        pass
+    raise UsageError(
+        f"Line {count} of {str(path)!r} is no record of a heatmap: it was torn or changed. Take it "
+        "out, or choose another --save-path."
+    )
+
+
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """Writes a record as a line of ASCII; what is not finite becomes null.
+
+    Names that are no UTF-8 come back as they were, and nothing in a line can steer a terminal.
+    """
+    return json.dumps(plain(record), allow_nan=False).encode("ascii") + b"\n"
+
+
+def plain(value: Any) -> Any:
+    """Returns a value as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def without(path: Path, doomed: Callable[[Line], bool]) -> None:
+    """Takes lines out of a manifest, and a torn one at its end; nobody else may write to it."""
+    whole, first, kept_behind = 0, None, False
+    for line in lines(path):
+        whole = line.start + len(line.text)
+        if first is None:
+            first = line.start if doomed(line) else None
+        elif not doomed(line):
+            kept_behind = True
+            break
+    if kept_behind:
+        put(path, (line.text for line in lines(path) if not doomed(line)))
+    else:
+        cut(path, whole if first is None else first)
+
+
+def put(path: Path, texts: Iterable[bytes]) -> None:
+    """Writes a file that takes the path's place when it is on the disk; raises OutputError."""
+    hidden = path.parent if path.parent.name == STATE else path.parent / STATE
+    temporary = hidden / f"{path.name}.{os.getpid()}.part"
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(texts)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def cut(path: Path, size: int) -> None:
+    """Cuts a file, if there is one, to a number of bytes; raises OutputError."""
+    try:
+        if path.exists() and path.stat().st_size > size:
+            os.truncate(path, size)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> OutputError:
+    """Says that a file could not be written, why, and how to go on."""
+    return OutputError(
+        f"Cannot write {str(path)!r}: {error.strerror or error}. Make room for it and go on with "
+        "--resume, or choose another place (--save-path)."
+    )

@@ -1,0 +1,120 @@
+"""Which process writes what in an output folder; a lock ends with the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from camcli.errors import UsageError
+from camcli.report.ledger import number
+from camcli.report.lines import STATE, unwritable
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs at once go unprotected
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = "lock"
+FOLDER = "folder"  # what every run holds
+PATIENCE = 60.0  # seconds; the other one reads or rewrites a manifest
+ATTEMPTS = 100  # the last one to leave may have taken the file away in between
+TAKEN = {errno.EAGAIN, errno.EACCES}
+
+
+class Locks:
+    """Named locks in a folder, each shared or held alone; none of them outlives its process.
+
+    They are bytes of one hidden file: unlike flock's, such a lock goes from alone to shared without
+    a gap, and there may be thousands.  File systems without locks grant all of them.
+    """
+
+    # a process holds such locks once, whoever in it asks
+    _here: ClassVar[set[Path]] = set()
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder.resolve() / STATE / LOCK_FILE
+        if self._path in self._here:
+            raise UsageError(
+                f"This process writes into {str(folder)!r} already: one run at a time."
+            )
+        self._file = self._opened()
+        self._here.add(self._path)
+
+    def take(self, name: str, *, alone: bool = False) -> bool:
+        """Takes a lock, or changes one; False where another process is in the way."""
+        return _locked(self._file, name, alone)
+
+    def wait(self, name: str) -> bool:
+        """Takes a shared lock as soon as it can be had, within a minute."""
+        return _waited(self._file, name)
+
+    def leave(self, name: str) -> None:
+        """Gives a lock back."""
+        if fcntl:
+            _control(self._file, fcntl.LOCK_UN, name)
+
+    def close(self) -> None:
+        """Gives all locks back; the last one to leave takes the file away."""
+        if fcntl and self.take(FOLDER, alone=True):
+            with suppress(OSError):  # the folder vanished, or keeps the journal of a run cut off
+                self._path.unlink()
+                self._path.parent.rmdir()
+        os.close(self._file)
+        self._here.discard(self._path)
+
+    def _opened(self) -> int:
+        for _ in range(ATTEMPTS):
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise unwritable(self._path.parents[1], error) from error
+            if _waited(file, FOLDER) and is_at(file, self._path):
+                return file
+            os.close(file)
+        raise busy(self._path.parents[1])
+
+
+def busy(folder: Path) -> UsageError:
+    """Says that another process is at work in a folder."""
+    return UsageError(
+        f"Another run is writing into {str(folder)!r}, and its manifest cannot be rewritten now: "
+        "wait for it, or choose another --save-path."
+    )
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Tells whether an open file is the one that stands at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
+
+
+def _waited(file: int, name: str) -> bool:
+    end = time.monotonic() + PATIENCE
+    while not _locked(file, name, alone=False):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _locked(file: int, name: str, alone: bool) -> bool:
+    if not fcntl:
+        return True
+    return _control(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB, name)
+
+
+def _control(file: int, what: int, name: str) -> bool:
+    try:
+        fcntl.lockf(file, what, 1, number(name) >> 2)
+    except OSError as error:
+        return error.errno not in TAKEN
+    return True

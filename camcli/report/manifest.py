@@ -1,0 +1,371 @@
+"""The manifest of an output folder: what was written, by which run, of which source.
+
+run = Run(configuration, versions, ran_on)          # shard=(rank, world) for a share of a run
+with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
+    todo = manifest.remaining(sources)              # once, before anything is placed
+    path = manifest.place(path, source, ".npy")     # before writing; from any thread
+    manifest.append(source, records)                # after writing; one thread, in order
+    manifest.finish(counts)                         # only when all is done
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from camcli.errors import OutputError, UsageError
+from camcli.records import Record, Source
+from camcli.report.ledger import Ledger, number
+from camcli.report.lines import STATE, Line, cut, encoded, lines, unwritable, without
+from camcli.report.locks import LOCK_FILE, Locks, busy, is_at
+from camcli.report.run import Counts, Journal, Run, check_same, noted, write_summary
+
+Mode = Literal["new", "resume", "skip"]
+
+WHOLE = "manifest.jsonl"
+SHARDS = "manifest.rank-*-of-*.jsonl"
+MARKS = (6, 12, 24)  # hex digits; more where fewer are taken
+LONG = 200  # bytes; a longer name grows no longer by its mark, for file systems allow 255
+# what is known of a source of this run
+DONE, TO_DO, DROPPED = 1, 2, 3
+
+
+def identity(source: Source) -> str:
+    """Returns what tells a source from every other one, 16 hex digits, wherever one stands."""
+    place = source.url or os.path.normpath(source.path.absolute())
+    return f"{number(place, source.folder.as_posix(), source.category):016x}"
+
+
+class Manifest:
+    """`manifest.jsonl` of an output folder, opened by one run.
+
+    `skipped` and `replaced` are known after `remaining`: sources that were done already, and this
+    run's own heatmaps that are made again.
+    """
+
+    def __init__(self, folder: Path, run: Run, mode: Mode, locks: Locks) -> None:
+        self.skipped, self.replaced = 0, 0
+        self._folder, self._run, self._mode, self._locks = folder, run, mode, locks
+        self._path = folder / run.manifest
+        self._began, self._now = datetime.now(UTC), _now(folder)
+        self._alone = locks.take(run.manifest, alone=True)
+        if not self._alone and not locks.wait(run.manifest):
+            raise busy(folder)
+        if mode == "resume":
+            check_same(folder, run)
+        self._journal = Journal(folder, run)
+        # a run of this name that goes on beside this one is no run that was cut off
+        self._since = self._journal.since if self._alone else 0
+        self._places, self._sources = Ledger(), Ledger()
+        self._claims: dict[str, list[str]] = {}
+        self._held: dict[str, Record] = {}
+        self._file: int | None = None
+        self._mutex = threading.Lock()
+        self._used = self._finished = False
+        self._read()
+        locks.wait(run.journal)
+        self._journal.begin(self._now)
+
+    @classmethod
+    def open(cls, folder: Path, run: Run, mode: Mode = "new") -> Manifest:
+        """Makes the folder, cuts off what an interruption left, and learns who owns which output.
+
+        Raises UsageError where `resume` finds another configuration, where a line is no record, or
+        where another process is rewriting the manifest; OutputError where nothing can be written.
+        """
+        locks = Locks(folder)
+        try:
+            return cls(folder, run, mode, locks)
+        except BaseException:
+            locks.close()
+            raise
+
+    def remaining(self, sources: Iterable[Source]) -> list[Source]:
+        """Returns the sources that are to be done, in order; drops old records of theirs.
+
+        Raises UsageError where there are some and another process writes into the folder.
+        """
+        todo, dropped = [], False
+        for source in sources:
+            owner = self._owner(identity(source))
+            known = self._sources.get(owner)
+            if known == DONE:
+                self.skipped += 1
+                continue
+            todo.append(source)
+            if known == TO_DO:
+                self._sources[owner], dropped = DROPPED, True
+        if dropped:
+            self._drop()
+        self._share()
+        return todo
+
+    def place(self, path: Path, source: Source, *beside: str) -> Path:
+        """Returns where a source's output may be written: at the path, or under a marked name.
+
+        `beside` are endings of files beside it (".npy", ".pixels.png"), which need a free name,
+        too.  May be called from any thread, and again for the same path.
+        """
+        id_ = identity(source)
+        self._used = True
+        with self._mutex:
+            for name in _names(path, f"{self._run.name} {id_}"):
+                files = [name, *(name.with_name(name.name + ending) for ending in beside)]
+                if self._claimed(files, id_):
+                    return name
+        raise OutputError(
+            f"Cannot write {str(path)!r}: this name and those made of it belong to other files. "
+            "Choose another place (--save-path)."
+        )
+
+    def append(self, source: Source, records: Sequence[Record], *, last: bool = True) -> None:
+        """Writes all records of a source in one piece, or, with `last=False`, some of a video.
+
+        A video may end with `append(source, [])`: its latest record is held back until then.
+        A source that failed has one record, with its `error`.  Raises OutputError.
+        """
+        id_ = identity(source)
+        held = self._held.pop(id_, None)
+        ready = [*([held] if held else []), *records]
+        if ready and not last:
+            self._held[id_] = ready.pop()
+        if ready:
+            ends = [False] * (len(ready) - 1) + [last]
+            pairs = zip(ready, ends, strict=True)
+            self._write(b"".join(self._line(record, id_, end) for record, end in pairs))
+        if last:
+            if self._sources.get(self._owner(id_)) == DROPPED:
+                self._sources[self._owner(id_)] = DONE
+            with self._mutex:
+                for claim in self._claims.pop(id_, ()):
+                    self._locks.leave(claim)
+
+    def finish(self, counts: Counts) -> None:
+        """Writes `run.json`, which says that the run is complete; raises OutputError."""
+        try:
+            os.fsync(self._opened())
+        except OSError as error:
+            raise unwritable(self._path, error) from error
+        write_summary(self._folder, self._run, counts, self._began)
+        self._finished = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the manifest; without `finish` the run can be resumed."""
+        if self._file is not None:
+            os.close(self._file)
+        untouched = not self._used and self._file is None and not self._journal.since
+        # sources whose records were dropped, and which nobody has done again, keep it
+        is_over = untouched or (self._finished and DROPPED not in self._sources.values())
+        # as does another run of the same name that goes on beside this one
+        if is_over and self._locks.take(self._run.journal, alone=True):
+            self._journal.end()
+        self._locks.close()
+
+    def _read(self) -> None:
+        """Learns who owns what, and which of this run's sources are done."""
+        for run, id_, outputs in noted(self._folder):
+            for output in outputs:
+                self._places[number(_key(output))] = number(run, id_)
+            if run == self._run.name:
+                self._sources[number(run, id_)] = DROPPED
+        if self._run.shard is None:
+            self._learn_shards()
+        else:
+            self._learn(self._folder / WHOLE)
+        unended, end = self._learn(self._path)
+        if self._alone and unended:
+            without(self._path, lambda line: line.owner in unended)
+        elif self._alone:
+            cut(self._path, end)
+        else:
+            # they may be on their way; only their own sources can tell
+            for owner in unended:
+                self._sources[owner] = TO_DO
+
+    def _learn(self, path: Path) -> tuple[set[int], int]:
+        """Reads a manifest; returns whose last record is missing, and where the last line ends."""
+        going: dict[int, bool] = {}
+        end = 0
+        for line in lines(path):
+            owner, end = line.owner, line.start + len(line.text)
+            for output in line.outputs:
+                self._places[number(_key(output))] = owner
+            is_done = going.get(owner, True) and self._is_done(line)
+            going[owner] = is_done
+            if line.record.get("last"):
+                del going[owner]
+                if line.record["run"] == self._run.name:
+                    self._sources[owner] = DONE if is_done else TO_DO
+        return set(going), end
+
+    def _is_done(self, line: Line) -> bool:
+        if line.record["run"] != self._run.name or self._mode == "new":
+            return False
+        if line.record.get("error") and self._mode == "skip":
+            return False
+        return all(_is_file(self._folder / output) for output in line.outputs)
+
+    def _learn_shards(self) -> None:
+        for path in self._folder.glob(SHARDS):
+            for line in lines(path):
+                if line.record["run"] == self._run.name:
+                    raise UsageError(
+                        f"{str(self._folder)!r} holds the shards of this run: join them first "
+                        f"(camviz merge {self._folder})."
+                    )
+                for output in line.outputs:
+                    self._places[number(_key(output))] = line.owner
+
+    def _drop(self) -> None:
+        """Takes the records of sources that are done again out of the manifest."""
+        self._alone = self._alone or self._locks.take(self._run.manifest, alone=True)
+        if not self._alone:
+            raise busy(self._folder)
+        self._used = True
+        # first to the journal: a run that is cut off now must know its files again
+        self._journal.note(self._replaced())
+        without(self._path, self._is_dropped)
+
+    def _replaced(self) -> Iterator[tuple[str, list[str]]]:
+        for line in filter(self._is_dropped, lines(self._path)):
+            self.replaced += not line.record.get("error")
+            yield line.record["id"], line.outputs
+
+    def _is_dropped(self, line: Line) -> bool:
+        return self._sources.get(line.owner) == DROPPED
+
+    def _share(self) -> None:
+        if self._alone:
+            self._locks.take(self._run.manifest)
+            self._alone = False
+
+    def _owner(self, id_: str) -> int:
+        return number(self._run.name, id_)
+
+    def _claimed(self, files: Sequence[Path], id_: str) -> bool:
+        """Takes all of some files for a source, or none of them."""
+        keys = [_key(self._relative(file)) for file in files]
+        held = self._claims.setdefault(id_, [])
+        new = [key for key in keys if key not in held]
+        free = [self._is_free(file, key, id_) for file, key in zip(files, keys, strict=True)]
+        if not all(free):
+            for key in new:
+                self._locks.leave(key)
+            return False
+        held += new
+        for key in keys:
+            self._places[number(key)] = self._owner(id_)
+        return True
+
+    def _is_free(self, file: Path, key: str, id_: str) -> bool:
+        known = self._places.get(number(key))
+        if known not in (None, self._owner(id_)):
+            return False
+        # held until the record stands: another process sees the file or the lock
+        return self._locks.take(key, alone=True) and (known is not None or self._is_ours(file))
+
+    def _is_ours(self, file: Path) -> bool:
+        """Tells whether a file that no record names is not there, or is what was cut off."""
+        try:
+            written = file.lstat().st_mtime_ns
+        except OSError:
+            return True
+        return bool(self._since) and self._since <= written <= self._now
+
+    def _line(self, record: Record, id_: str, last: bool) -> bytes:
+        content: dict[str, Any] = {"run": self._run.name, "id": id_, "last": last, **asdict(record)}
+        content["outputs"] = [self._relative(output) for output in record.outputs]
+        content["sheet"] = self._relative(record.sheet) if record.sheet else ""
+        return encoded({**content, "versions": self._run.versions})
+
+    def _relative(self, path: str | Path) -> str:
+        # the folder may be moved, and its manifest with it
+        return Path(os.path.relpath(path, self._folder)).as_posix()
+
+    def _write(self, text: bytes) -> None:
+        """Appends lines: one call, so that those of other processes stand before or behind them."""
+        self._share()
+        file, written = self._opened(), 0
+        if not is_at(file, self._path):
+            raise OutputError(
+                f"{str(self._path)!r} vanished while it was written: what this run did is known no "
+                "more. Begin it again."
+            )
+        try:
+            while written < len(text):
+                written += os.write(file, text[written:])
+        except OSError as error:
+            _take_back(file, written)
+            raise unwritable(self._path, error) from error
+
+    def _opened(self) -> int:
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            try:
+                self._file = os.open(self._path, flags, 0o666)
+            except OSError as error:
+                raise unwritable(self._path, error) from error
+        return self._file
+
+
+def _names(path: Path, about: str) -> Iterator[Path]:
+    """Yields a path, then the same one marked, each time with more digits."""
+    yield path
+    digest = blake2b(about.encode("ascii")).hexdigest()
+    for digits in MARKS:
+        mark = f"~{digest[:digits]}"
+        room = max(LONG, len(os.fsencode(path.name))) - len(os.fsencode(mark + path.suffix))
+        stem = os.fsencode(path.stem)
+        # cut between two characters; names that are no UTF-8 come with surrogates
+        short = stem if len(stem) <= room else _cut(stem, room)
+        yield path.with_name(os.fsdecode(short) + mark + path.suffix)
+
+
+def _cut(name: bytes, size: int) -> bytes:
+    while size and name[size] & 0xC0 == 0x80:  # in the middle of a character
+        size -= 1
+    return name[:size]
+
+
+def _key(output: str) -> str:
+    """Returns what two names share that are one file on some file system."""
+    return "output " + unicodedata.normalize("NFC", output).casefold()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _now(folder: Path) -> int:
+    """Returns the time by the clock of the file system, which may be another machine's, in ns."""
+    file = folder / STATE / LOCK_FILE
+    os.utime(file)
+    return file.stat().st_mtime_ns
+
+
+def _take_back(file: int, written: int) -> None:
+    """Cuts off what was written of a line, unless somebody wrote behind it."""
+    end = os.lseek(file, 0, os.SEEK_CUR)
+    with suppress(OSError):
+        if written and os.fstat(file).st_size == end:
+            os.ftruncate(file, end - written)

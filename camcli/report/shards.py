@@ -1,0 +1,127 @@
+"""The manifests of a run's shares -> one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from camcli.errors import UsageError
+from camcli.report.ledger import Ledger
+from camcli.report.lines import STATE, lines, put
+from camcli.report.locks import Locks, busy
+from camcli.report.manifest import SHARDS, WHOLE
+from camcli.report.run import Counts, read_summary, write_json
+
+SHARD = re.compile(r"manifest(\.rank-(\d+)-of-(\d+))\.jsonl")
+
+
+def merge(folder: Path, *, incomplete: bool = False) -> Counts:
+    """Joins the shards of a run in `manifest.jsonl` and `run.json`, and takes them away.
+
+    Of a source's records only those of one shard are kept; they take the place of older ones.  Can
+    be repeated.  Raises UsageError where a shard is missing or not complete, unless `incomplete`.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{str(folder)!r} is no folder: name the one that holds the shards.")
+    locks = Locks(folder)
+    try:
+        return _merged(folder, locks, incomplete)
+    finally:
+        locks.close()
+
+
+def _merged(folder: Path, locks: Locks, incomplete: bool) -> Counts:
+    shards = {path: m for path in sorted(folder.glob(SHARDS)) if (m := SHARD.match(path.name))}
+    if not all(locks.take(name, alone=True) for name in [WHOLE, *(p.name for p in shards)]):
+        raise busy(folder)
+    if not shards:
+        return _counts(_known(folder))
+    summaries = {path: read_summary(folder / f"run{m[1]}.json") for path, m in shards.items()}
+    wrong = [*_missing(shards), *_unfinished(folder, shards, summaries)]
+    if wrong and not incomplete:
+        raise UsageError(
+            f"The shards in {str(folder)!r} are not complete: {'; '.join(wrong)}. Go on with "
+            "--resume there, or join what is there with --incomplete."
+        )
+    put(folder / WHOLE, _joined(folder / WHOLE, list(shards)))
+    there = [summary for summary in summaries.values() if summary]
+    counts = sum(map(_counts, there), Counts())
+    if there:
+        write_json(folder / "run.json", _sum(there, counts))
+    # cut off from here on, the rest is joined once more, to the same end
+    for path, match in shards.items():
+        (folder / f"run{match[1]}.json").unlink(missing_ok=True)
+        _hand_on_journals(folder, match[1])
+        path.unlink()
+    return counts
+
+
+def _hand_on_journals(folder: Path, share: str) -> None:
+    """Lets a run without shards go on with what a shard began."""
+    for journal in (folder / STATE).glob(f"run-*{share}.jsonl"):
+        journal.replace(journal.with_name(journal.name.replace(share, "")))
+
+
+def _known(folder: Path) -> Mapping[str, Any]:
+    summary = read_summary(folder / "run.json")
+    if summary is None:
+        raise UsageError(f"{str(folder)!r} holds no shards of a run ({SHARDS}).")
+    return summary
+
+
+def _counts(summary: Mapping[str, Any]) -> Counts:
+    return Counts(**summary["counts"])
+
+
+def _missing(shards: Mapping[Path, re.Match[str]]) -> Iterator[str]:
+    there = {(int(match[3]), int(match[2])) for match in shards.values()}
+    for world in sorted({world for world, _ in there}):
+        gone = [str(rank) for rank in range(world) if (world, rank) not in there]
+        if gone:
+            yield f"missing of {world}: rank {', '.join(gone)}"
+
+
+def _unfinished(
+    folder: Path,
+    shards: Mapping[Path, re.Match[str]],
+    summaries: Mapping[Path, Mapping[str, Any] | None],
+) -> Iterator[str]:
+    names = {summary["run"] for summary in summaries.values() if summary}
+    for path, match in shards.items():
+        if summaries[path] is None or any((folder / STATE).glob(f"run-*{match[1]}.jsonl")):
+            yield f"not finished: {path.name}"
+    if len(names) > 1:
+        yield f"of several configurations: {', '.join(sorted(names))}"
+
+
+def _joined(whole: Path, shards: Sequence[Path]) -> Iterator[bytes]:
+    """Yields the lines of all, each source's from the shard that has it first."""
+    home = Ledger()
+    for place, shard in enumerate(shards):
+        for line in lines(shard):
+            if line.record.get("last") and home.get(line.owner) is None:
+                home[line.owner] = place
+    done = len(shards)
+    for line in lines(whole):
+        if home.get(line.owner) is None:
+            yield line.text
+    for place, shard in enumerate(shards):
+        for line in lines(shard):
+            if home.get(line.owner) == place:
+                yield line.text
+                if line.record.get("last"):
+                    home[line.owner] = done
+
+
+def _sum(summaries: Sequence[Mapping[str, Any]], counts: Counts) -> dict[str, Any]:
+    return {
+        **summaries[0],
+        "counts": asdict(counts),
+        "started": min(summary["started"] for summary in summaries),
+        "finished": max(summary["finished"] for summary in summaries),
+        "seconds": max(summary["seconds"] for summary in summaries),
+        "shards": len(summaries),
+    }

@@ -1,0 +1,119 @@
+"""Times whole commands: from the start of a process to its end."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import camcli
+from camcli.methods.compose import enlarge
+from tests.checkout import ROOT
+
+CAMVIZ = (sys.executable, "-m", "camcli")
+IMPORTS = (sys.executable, "-c", "import torch")
+PICTURE = "demo_images/cat_and_coffee.jpg"
+PICTURES, FEW, MANY = 500, 100, 2000
+BATCH = 8
+# "at most" of each, in seconds, or as a ratio
+BARS = {"help": 0.35, "version": 0.35, "one": 0.7, "folder": 1.15, "memory": 1.05}
+
+
+def start_up() -> list[dict[str, Any]]:
+    """Times --help, --version, and one picture with the embedded model beyond `import torch`."""
+    found = []
+    for option in ("help", "version"):
+        seconds = _median((*CAMVIZ, f"--{option}"), 10)
+        found.append(_figure(f"camviz --{option}", seconds, BARS[option], "s"))
+    with tempfile.TemporaryDirectory() as folder:
+        one = (*CAMVIZ, PICTURE, "--device", "cpu", "--save-path", folder)
+        beyond = [_seconds(one)[0] - _seconds(IMPORTS)[0] for _ in range(7)]
+    title = "one picture, embedded model, beyond import torch"
+    return [*found, _figure(title, statistics.median(beyond), BARS["one"], "s")]
+
+
+def folder() -> list[dict[str, Any]]:
+    """Times a folder of pictures beside the bare passes over as many, and holds memory together."""
+    with tempfile.TemporaryDirectory() as place:
+        for count in (FEW, PICTURES, MANY):
+            _pictures(Path(place, str(count)), count)
+        taken = {count: _explained(place, count) for count in (FEW, PICTURES, MANY)}
+        passes = _bare_passes() * PICTURES / BATCH
+        # what is done once for all pictures is not theirs
+        alone = taken[PICTURES][0] - _started(place)
+    grown = taken[MANY][1] / taken[FEW][1]
+    title = f"{PICTURES} JPEGs of 500x375, resnet50, gradcam, overlays, beside the bare passes"
+    return [
+        _figure(title, alone / passes, BARS["folder"], "x"),
+        _figure(f"memory of {MANY} pictures beside that of {FEW}", grown, BARS["memory"], "x"),
+    ]
+
+
+def _figure(title: str, value: float, bar: float, unit: str) -> dict[str, Any]:
+    return {"title": title, "value": value, "bar": bar, "unit": unit}
+
+
+def _median(command: Sequence[str], times: int) -> float:
+    return statistics.median(_seconds(command)[0] for _ in range(times))
+
+
+def _seconds(command: Sequence[str]) -> tuple[float, int]:
+    """Returns a command's wall time, and its peak memory in bytes; raises where it fails."""
+    begin = time.perf_counter()
+    running = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, used = os.wait4(running.pid, 0)
+    seconds = time.perf_counter() - begin
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, command)
+    return seconds, used.ru_maxrss * 1024
+
+
+def _explained(place: str, count: int) -> tuple[float, int]:
+    return _seconds(_command(place, str(count)))
+
+
+def _started(place: str) -> float:
+    """Returns the seconds of a run over one picture."""
+    _pictures(Path(place, "1"), 1)
+    return _explained(place, 1)[0]
+
+
+def _command(place: str, name: str) -> Sequence[str]:
+    out = ("--save-path", f"{place}/out-{name}", "--device", "cpu", "-b", str(BATCH))
+    return (*CAMVIZ, f"{place}/{name}", "-m", "timm/resnet50", "--no-pretrained", *out)
+
+
+def _pictures(place: Path, count: int) -> None:
+    from PIL import Image
+
+    place.mkdir()
+    draw = torch.Generator().manual_seed(0)
+    for index in range(count):
+        blobs = enlarge(torch.rand(3, 40, 50, generator=draw), (375, 500))
+        pixels = (255 * blobs).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(place / f"{index:04}.jpg", quality=90)
+
+
+def _bare_passes() -> float:
+    """Returns the median seconds of a bare batched pass."""
+    module = camcli.load_model("timm/resnet50", pretrained=False, device="cpu").module
+    module = module.to(memory_format=torch.channels_last)
+    inputs = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    times = []
+    with torch.inference_mode():
+        for _ in range(20):
+            begin = time.perf_counter()
+            module(inputs)
+            times.append(time.perf_counter() - begin)
+    return statistics.median(times)

@@ -1,0 +1,102 @@
+"""Times a row's contenders in turns, and says what memory each takes and how far maps are apart."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import statistics
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from camcli.engine.sizing import taken_by
+from camcli.methods.compose import normalise
+from tests.benchmarks.contenders import BATCHES, Contender, Scene, compared_alike
+from tests.benchmarks.rows import Row
+
+Figures = dict[str, Any]
+
+
+def measured(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
+    """Returns a row's figures: seconds of the bare pass, ratios to it, memory, maps apart.
+
+    Every contender takes its turn in every round, the order turning, so that a busy machine slows
+    all of them; a ratio is that to the bare pass of the same round.
+    """
+    scene = Scene(row, device)
+    batch = _best_batch(scene) if row.altering else row.batch
+    contenders = {"bare": scene.bare(batch)} | scene.contenders(peers=peers)
+    # as many passes as the row is measured against, in units of the bare pass
+    passes = scene.passes() * row.batch / batch
+    memory, maps = {}, {}
+    contenders["bare"]()
+    for name, run in contenders.items():
+        maps[name], memory[name] = _remembered(run, device, alike=name == "grad-cam")
+    times = _in_turns(contenders, row.rounds, device)
+    ratios = {
+        name: [t / (passes * b) for t, b in zip(taken, times["bare"], strict=True)]
+        for name, taken in times.items()
+        if name != "bare"
+    }
+    return {
+        "title": row.title,
+        "bar": row.bar,
+        "faster": row.faster,
+        "passes": scene.passes() if row.altering else 1,
+        "bare": statistics.median(times["bare"]) / batch * row.batch,
+        "batch": batch,
+        "ratios": ratios,
+        "memory": memory,
+        "apart": _apart(maps) if row.comparable and "grad-cam" in maps else None,
+    }
+
+
+def _best_batch(scene: Scene) -> int:
+    """Returns the batch at which a picture's pass takes least."""
+    rounds = _in_turns({str(b): scene.bare(b) for b in BATCHES}, 3, scene.device)
+    return min(BATCHES, key=lambda b: statistics.median(rounds[str(b)]) / b)
+
+
+def _in_turns(
+    contenders: dict[str, Contender], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    order = list(contenders)
+    for _ in range(rounds):
+        for name in order:
+            times[name].append(_seconds(contenders[name], device))
+        order = order[1:] + order[:1]
+    return times
+
+
+def _seconds(run: Contender, device: torch.device) -> float:
+    if device.type == "cuda":
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1000
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def _remembered(run: Contender, device: torch.device, *, alike: bool) -> tuple[Any, int]:
+    """Returns what a contender gives, and by how many bytes its peak lies above what was held."""
+    found: list[Any] = []
+    gc.collect()
+    if device.type == "cpu":
+        # what was freed, and is held for later, would hide what is asked for now
+        ctypes.CDLL(None).malloc_trim(0)
+    with compared_alike() if alike else nullcontext():
+        taken = taken_by(device, lambda: found.append(run()))
+    return found[0], taken
+
+
+def _apart(maps: dict[str, Any]) -> float:
+    theirs = normalise(torch.as_tensor(maps["grad-cam"]).float())
+    return float((normalise(maps["camviz"].cpu()) - theirs).abs().max())

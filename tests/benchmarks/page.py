@@ -1,0 +1,139 @@
+"""From saved figures to the handbook's page and the README's rows: no figure is typed by hand."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.checkout import ROOT
+
+PAGE = ROOT / "camcli" / "docs" / "benchmarks.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
+# the rows that the README shows, where they were measured
+HEADLINES = (
+    "gradcam, resnet50, batch 1",
+    "gradcam, resnet50, batch 8",
+    "gradcam, vit_base_patch16_224, batch 1",
+    "9 methods, resnet50, batch 1",
+    "ablationcam, resnet50, batch 1",
+    "scorecam, resnet18, batch 1",
+)
+INTRODUCTION = """# How fast it is
+
+Each row's contenders took turns on the same inputs, from pictures that are decoded to maps of the
+picture's size; what is shown is the ratio to the model's bare pass (inference mode, channels_last,
+the same batch, threads and precision), the median of the rounds with its quartiles. Where a method
+runs many passes, the ratio is that to as many pictures in the best of three batches (8, 16, 32).
+"At most" is what was set out to be reached. Memory is what a contender's peak adds to what is held
+before it, in MB. All weights are random, which changes no time. `python -m tests.benchmarks`
+measures all of it anew.
+"""
+FOOTNOTES = """Maps apart is the largest difference to grad-cam's map, both from 0 to 1, with our
+normalising and enlarging in both. It is empty where the definitions differ: the sign of EigenCAM's
+component is arbitrary, FEM's threshold is another, and where activations are negative grad-cam
+sets an ablated channel to a very small number. grad-cam and torch-cam run in float32 in every row.
+"""
+HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
+COMMANDS = ("what", "measured", "at most")
+
+Figure = Mapping[str, Any]
+
+
+def merged(old: Sequence[Figure], new: Sequence[Figure]) -> list[Figure]:
+    """Puts figures together; a row that was measured anew takes its old place."""
+    fresh = {_key(figure): figure for figure in new}
+    kept = [fresh.pop(_key(figure), figure) for figure in old]
+    return [*kept, *fresh.values()]
+
+
+def _key(figure: Figure) -> tuple[str, str]:
+    return figure["title"], figure["device"]
+
+
+def cells(figure: Figure) -> tuple[str, ...]:
+    """Writes a row's cells, in the order of HEAD."""
+    ratios, memory = figure["ratios"], figure["memory"]
+    middle = {name: statistics.median(found) for name, found in ratios.items()}
+    passes = f" x {figure['passes']}" if figure["passes"] > 1 else ""
+    faster = ""
+    if "grad-cam" in middle:
+        faster = f"{middle['grad-cam'] / middle['camviz']:.1f} x"
+        faster += f" (at least {figure['faster']:g})" if figure["faster"] else ""
+    peers = (f"{middle[p]:.2f}" if p in middle else "" for p in ("grad-cam", "torch-cam"))
+    return (
+        figure["title"],
+        f"{figure['bare'] * 1000:.0f} ms{passes}",
+        f"{middle['camviz']:.2f} ({_quartiles(ratios['camviz'])})",
+        f"{figure['bar']:.2f}" if figure["bar"] else "",
+        *peers,
+        faster,
+        "" if figure["apart"] is None else f"{figure['apart']:.0e}",
+        ", ".join(f"{name} {taken / 1e6:.0f}" for name, taken in memory.items()),
+    )
+
+
+def _quartiles(found: Sequence[float]) -> str:
+    if len(found) < 2:
+        return "once"
+    low, _, high = statistics.quantiles(found, n=4, method="inclusive")
+    return f"{low:.2f} to {high:.2f}"
+
+
+def page(figures: Sequence[Figure]) -> str:
+    """Writes the handbook's page, a table for each machine and day."""
+    parts = [INTRODUCTION]
+    for where in dict.fromkeys(map(_where, figures)):
+        here = [figure for figure in figures if _where(figure) == where]
+        parts.append(f"## {where}\n")
+        timed = [cells(figure) for figure in here if "ratios" in figure]
+        whole = [_command_cells(figure) for figure in here if "value" in figure]
+        if timed:
+            parts.append("\n".join(_table(HEAD, timed)) + "\n")
+        if whole:
+            parts.append("\n".join(_table(COMMANDS, whole)) + "\n")
+    return "\n".join([*parts, FOOTNOTES])
+
+
+def _where(figure: Figure) -> str:
+    return f"{figure['date']}, {figure['machine']}, torch {figure['torch']}"
+
+
+def _command_cells(figure: Figure) -> tuple[str, ...]:
+    unit = figure["unit"]
+    return figure["title"], f"{figure['value']:.2f} {unit}", f"{figure['bar']:.2f} {unit}"
+
+
+def headlines(figures: Sequence[Figure]) -> str:
+    """Writes the README's rows: ratios to the bare pass."""
+    shown = [f for t in HEADLINES for f in figures if f["title"] == t and f["device"] == "cpu"]
+    rows = [tuple(cells(figure)[i] for i in (0, 2, 4, 5)) for figure in shown]
+    where = "; ".join(dict.fromkeys(map(_where, shown)))
+    text = f"Times as a ratio to the model's bare forward pass ({where}); all of them:"
+    table = "\n".join(_table(("what", "camviz", "grad-cam", "torch-cam"), rows))
+    return f"{text} `camviz help benchmarks`.\n\n{table}\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield "|---" * len(head) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def in_between(text: str, shown: str) -> str:
+    """Puts rows between the README's two markers; raises ValueError where they are not there."""
+    between = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if len(between.findall(text)) != 1:
+        raise ValueError(f"The README holds not one pair of {BEGIN} and {END}.")
+    return between.sub(lambda _: f"{BEGIN}\n{shown}{END}", text)
+
+
+def write(figures: Sequence[Figure], page_file: Path = PAGE, readme: Path = README) -> None:
+    """Writes the handbook's page, and the README's rows between its markers."""
+    page_file.write_text(page(figures), encoding="utf-8")
+    text = in_between(readme.read_text(encoding="utf-8"), headlines(figures))
+    readme.write_text(text, encoding="utf-8")

@@ -1,0 +1,93 @@
+"""What is named reaches the pipeline as sources."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from .conftest import Asked, Run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("a.jpg", "-b.jpg", "[c].jpg", "in/d.jpg"):
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), "red").save(path)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def given(asked: Asked, run: Run, *arguments: str) -> list[str]:
+    result = run(*arguments)
+    assert result.code == 0, result.err
+    return [str(source) for source in asked.sources]
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_kind_of_input(asked: Asked, run: Run) -> None:
+    Path("list.csv").write_text("path,category\nin/d.jpg,tabby\n")
+    assert given(asked, run, ".") == ["-b.jpg", "[c].jpg", "a.jpg", "in/d.jpg"]
+    assert given(asked, run, ".", "--no-recursive") == ["-b.jpg", "[c].jpg", "a.jpg"]
+    assert given(asked, run, "**/[ad].jpg") == ["a.jpg", "in/d.jpg"]
+    assert given(asked, run, "[c].jpg", "in") == ["[c].jpg", "in/d.jpg"]
+    assert given(asked, run, "@list.csv", "a.jpg") == ["in/d.jpg", "a.jpg"]
+    assert [source.category for source in asked.sources] == ["tabby", ""]
+    assert given(asked, run, "-q", "--", "-b.jpg", "a.jpg") == ["-b.jpg", "a.jpg"]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    "typed",
+    [("-",), ("-", "-q"), ("-q", "-"), ("--", "-"), ("explain", "-"), ("--alpha", "1", "-")],
+)
+def test_a_dash_reads_stdin(
+    asked: Asked, run: Run, monkeypatch: pytest.MonkeyPatch, typed: tuple[str, ...]
+) -> None:
+    stdin = TextIOWrapper(BytesIO(b"a.jpg\n-b.jpg\ngone.jpg\n"))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert given(asked, run, *typed) == ["a.jpg", "-b.jpg", "gone.jpg"]
+
+
+WRONG = {
+    "-": ("Standard input names no pictures",),
+    "@gone.txt": ("List 'gone.txt' does not exist",),
+    "*.gif": ("Glob '*.gif' matches no images",),
+    "s3::x://y": ("'s3::x://y' does not exist",),
+    "nope://x/y.jpg": ("'nope://x/y.jpg' has a protocol that nobody knows",),
+    f"memory://{'x' * 3000}.jpg": ("does not exist, or cannot be reached",),
+    os.devnull: ("is a device, and no file",),
+}
+
+
+@pytest.mark.usefixtures("folder", "asked")
+@pytest.mark.parametrize("typed", WRONG)
+def test_inputs_that_are_not_there(run: Run, monkeypatch: pytest.MonkeyPatch, typed: str) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(b"\n")))
+    result = run("a.jpg", typed)
+    assert (result.code, result.out) == (2, "")
+    for words in WRONG[typed]:
+        assert words in result.err
+
+
+def test_paths_from_stdin_keep_their_bytes_and_their_folders(folder: Path) -> None:
+    name = b"in/\xff\n.jpg"
+    Path("in/d.jpg").rename(os.fsdecode(name))
+    done = subprocess.run(
+        [sys.executable, "-m", "camcli", "-", "-q", "--target-layers", "layer4"],
+        input=name + b"\0gone/e.jpg\0",
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 1, done.stderr
+    (written,) = Path("camviz-out/in").iterdir()
+    assert os.fsencode(written.name).startswith(b"\xff\n_gradcam_")
+    assert b"gone/e.jpg" in done.stderr and b"Traceback" not in done.stderr
+    assert not (folder / "here" / "camviz-out" / "gone").exists()

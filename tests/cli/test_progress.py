@@ -1,0 +1,138 @@
+"""How far a run is, on a terminal and elsewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from camcli.cli import output
+from camcli.cli.output import Printer
+from camcli.cli.progress import LINE_EVERY, Tally, progress
+from camcli.records import Outcome, Record, Source
+
+from .conftest import Asked, Run
+from .test_app import RECORD
+
+ROOT = Path(__file__).parents[2]
+
+
+def outcome(*errors: str) -> Outcome:
+    return Outcome(Source(Path("a.jpg")), tuple(Record("a.jpg", error=e) for e in errors))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_what_is_counted(clock: list[float]) -> None:
+    tally = Tally(500)
+    assert (tally.done, tally.so_far) == (0, "0 of 500 pictures")
+    for one in (outcome("", ""), outcome("bad"), outcome("", "too large")):
+        tally.add(one)
+    assert tally.summary == "1 picture, 3 heatmaps, 2 failed"
+    clock[0] += 1.5
+    assert tally.so_far == "3 of 500 pictures, 2 failed, 2.00 a second, 0:04:08 left"
+    for _ in range(497):
+        tally.add(outcome(""))
+    clock[0] += 8.5
+    assert tally.so_far == "500 of 500 pictures, 2 failed, 50 a second, 0:00:00 left"
+    assert tally.summary == "498 pictures, 500 heatmaps, 2 failed"
+
+
+def test_a_long_run_says_now_and_then_how_far_it_is(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally, said = Tally(100), []
+    with progress(tally, Printer()) as (printer, show):
+        for seconds in (1.0, LINE_EVERY - 2, 1.0, 1.0, LINE_EVERY):
+            clock[0] += seconds
+            tally.add(outcome(""))
+            show()
+            said.append(capsys.readouterr().err)
+    assert printer.above is None
+    assert [bool(line) for line in said] == [False, False, True, False, True]
+    assert said[2] == "camviz: 3 of 100 pictures, 0.30 a second, 0:05:23 left\n"
+
+
+@pytest.mark.parametrize(("style", "total"), [("paths", 100), ("text", 1)])
+def test_quiet_runs_and_single_pictures_show_none(
+    clock: list[float], capsys: pytest.CaptureFixture[str], style: output.Style, total: int
+) -> None:
+    tally = Tally(total)
+    with progress(tally, Printer(style)) as (_, show):
+        clock[0] += 1000
+        show()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_summary_of_several_pictures(asked: Asked, run: Run, tmp_path: Path) -> None:
+    images = []
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).touch()
+        images.append(str(tmp_path / name))
+    asked.records = [RECORD, Record("b.jpg", error="it is empty")]
+    assert run(*images).err.splitlines()[-1] == "camviz: 1 picture, 1 heatmap, 1 failed"
+    assert "heatmap," not in run(*images, "-q").err
+    assert "1 picture" not in run(images[0]).err
+    asked.records = [RECORD, replace(RECORD, source="b.jpg")]
+    assert run(*images).err.splitlines()[-1] == "camviz: 2 pictures, 2 heatmaps"
+    asked.problem = KeyboardInterrupt()
+    said = run(*images)
+    assert said.code == 130
+    assert said.err.splitlines()[-3:] == [
+        "camviz: stopped after 2 of 2 pictures: the same command with --resume goes on there",
+        "camviz: 2 pictures, 2 heatmaps",
+        "camviz: interrupted",
+    ]
+
+
+def _on_a_terminal(command: list[str], **kept: int) -> tuple[int, str]:
+    """Runs a command whose streams, but for those that are kept, are a terminal."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **kept}
+    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environ, **streams)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # Linux' word for a terminal that nobody writes to any more
+        pass
+    os.close(ours)
+    return process.wait(), shown.decode()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
+def test_the_bar_stands_below_the_results(tmp_path: Path) -> None:
+    for n in range(6):
+        Image.new("RGB", (40, 30), (40 * n, 9, 200)).save(tmp_path / f"{n}.png")
+    (tmp_path / "3.png").write_bytes(b"no picture")
+    command = [sys.executable, "-m", "camcli", str(tmp_path), "--save-path", str(tmp_path / "out")]
+    code, shown = _on_a_terminal([*command, "-b", "2"])
+    assert code == 1
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert re.search(r"━ 6 of 6 pictures, 1 failed, \S+ a second, 0:00:00 left", text)
+    lines = [line.split("\r")[-1] for line in re.split(r"\r?\n", text)]
+    results = [line for line in lines if "gradcam at layer4" in line and ".png" in line]
+    # whole lines, of nothing else
+    assert len(results) == 5
+    assert all(re.match(r"\S+/out/\d_gradcam_\S+\.png  ", line) for line in results)
+    assert "5 pictures, 5 heatmaps, 1 failed" in lines[-2]
+    with (tmp_path / "list.txt").open("wb") as file:
+        code, shown = _on_a_terminal([*command, "--json"], stdout=file.fileno())
+    assert "of 6 pictures" in shown and "minimum" not in shown
+    assert len((tmp_path / "list.txt").read_text().splitlines()) == 6

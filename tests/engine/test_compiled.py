@@ -1,0 +1,199 @@
+"""Compiled blocks give the maps of the model as it was written, and hooks are heard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.engine.compiled import Block, blocks, compiled
+from camcli.engine.run import Request, answer, found_default
+from camcli.engine.targets import Best
+from camcli.errors import MethodError, ModelError
+from tests.checkout import ROOT
+
+SHAPE = (3, 64, 64)
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler"
+)
+
+
+def _model(name: str) -> nn.Module:
+    return camcli.load_model(f"timm/{name}", pretrained=False, device="cpu").module
+
+
+def _inputs(count: int = 4) -> Tensor:
+    return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+def _request(model: nn.Module, method: str) -> Request:
+    return Request((method,), (found_default(model, SHAPE).name,), chunk=4)
+
+
+def _map(model: nn.Module, inputs: Tensor, request: Request) -> Tensor:
+    (maps,) = answer(model, inputs, Best(), request).maps.values()
+    return next(iter(maps.values()))
+
+
+def _stand_ins(model: nn.Module) -> list[Block]:
+    found = (vars(layer).get("forward") for layer in model.modules())
+    return [forward for forward in found if isinstance(forward, Block)]
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Puts in place of the compiler one that only notes the shapes that it was run on."""
+    seen: list[tuple[int, ...]] = []
+
+    def compile_(forward: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+        assert not dynamic
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            seen.append(tuple(args[0].shape))
+            return forward(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    return seen
+
+
+def test_blocks_are_what_repeats_and_never_what_holds_a_target() -> None:
+    resnet = _model("test_resnet")
+    # the layer itself is one, for its hook lies outside
+    assert {"layer1", "layer2", "layer3", "layer4"} <= set(blocks(resnet, ["layer4"]))
+    assert not {"layer2", "layer2.0"} & set(blocks(resnet, ["layer2.0.conv1"]))
+    vit = list(blocks(_model("test_vit"), ["blocks.3.norm1"]))
+    assert {"blocks.0", "blocks.1", "blocks.2", "blocks.3.attn", "blocks.3.mlp"} <= set(vit)
+    assert "blocks.3" not in vit
+
+
+def test_only_the_trunk_in_the_known_mode_runs_compiled(compiling: list[tuple[int, ...]]) -> None:
+    model = _model("test_vit")
+    request = _request(model, "gradcam")
+    wanted = _map(model, _inputs(), request)
+    with compiled(model, request, SHAPE, 4) as count:
+        assert count == len(_stand_ins(model)) > 3
+        compiling.clear()
+        assert torch.equal(_map(model, _inputs(), request), wanted)
+        trunk = len(compiling)
+        # what lies behind the layer is recorded, and a look inside is heard
+        assert 3 <= trunk < count
+        calls = []
+        with model.get_submodule("blocks.0.attn").register_forward_hook(
+            lambda *_: calls.append(None)
+        ):
+            assert torch.equal(_map(model, _inputs(), request), wanted)
+        assert len(compiling) == 2 * trunk - 1 and len(calls) == 1
+    assert not _stand_ins(model)
+
+
+def test_a_block_that_answers_otherwise_stays_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = _model("test_resnet")
+    request = _request(model, "gradcam")
+    wanted = _map(model, _inputs(), request)
+    wrong = lambda forward, **_: lambda *args: forward(*args) * 1.01  # noqa: E731
+    monkeypatch.setattr(torch, "compile", wrong)
+    with compiled(model, request, SHAPE, 4) as count:
+        assert count == 0
+        assert torch.equal(_map(model, _inputs(), request), wanted)
+
+
+def test_a_compiler_that_fails_says_so_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compile_(*_: Any, **__: Any) -> Callable[..., Any]:
+        def run(*_: Any, **__: Any) -> Any:
+            raise RuntimeError("no compiler\nmany more lines")
+
+        return run
+
+    model = _model("test_resnet")
+    monkeypatch.setattr(torch, "compile", compile_)
+    with (
+        pytest.raises(ModelError, match=r"^--compile failed at '.*': no compiler\. It needs"),
+        compiled(model, _request(model, "gradcam"), SHAPE, 4),
+    ):
+        pytest.fail("ran")
+    assert not _stand_ins(model)
+
+
+def test_altered_copies_are_compiled_for_their_chunk(compiling: list[tuple[int, ...]]) -> None:
+    model = _model("test_resnet")
+    with compiled(model, _request(model, "gradcam"), SHAPE, 2):
+        assert {shape[0] for shape in compiling} == {2}
+    with compiled(model, _request(model, "scorecam"), SHAPE, 2):
+        assert {shape[0] for shape in compiling} == {2, 4}
+
+
+def _strict(set_stance: Callable[[str], Any]) -> Callable[[str], Any]:
+    strict = {"eager_on_recompile": "fail_on_recompile"}
+    return lambda stance: set_stance(strict.get(stance, stance))
+
+
+@pytest.fixture
+def _fresh() -> Iterator[None]:
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.filterwarnings("ignore")  # torch's own, of old names inside
+@pytest.mark.usefixtures("_fresh")
+@pytest.mark.parametrize("method", ["gradcam", "layercam", "cam", "eigencam", "ablationcam"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+def test_maps_are_those_of_the_model_as_it_was(
+    name: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = _model(name)
+    request = _request(model, method)
+    try:
+        wanted = _map(model, _inputs(), request)
+    except MethodError:
+        pytest.skip(f"{method} is not defined for {name}")
+    fewer = _map(model, _inputs(3), request)
+    with compiled(model, request, SHAPE, 4) as count:
+        assert count
+        for block in _stand_ins(model):
+            assert block.run == block.known
+        scale = wanted.abs().max()
+        with monkeypatch.context() as patch:
+            # where the compiled form does not fit, the plain one is taken in silence: as on
+            # ablations, which come in another number and order of memory
+            if method != "ablationcam":
+                patch.setattr(torch.compiler, "set_stance", _strict(torch.compiler.set_stance))
+            found = _map(model, _inputs(), request)
+        torch.testing.assert_close(found / scale, wanted / scale, rtol=0, atol=1e-4)
+        # another size runs as it was written, without being compiled
+        assert torch.allclose(_map(model, _inputs(3), request), fewer, atol=1e-4 * float(scale))
+    assert torch.equal(_map(model, _inputs(), request), wanted)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_nothing_is_written(tmp_path: Path) -> None:
+    nowhere = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    out = tmp_path / "out"
+    arguments = ["demo_images/coffee.png", "--compile", "--save-path", str(out), "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, "-m", "camcli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **nowhere},
+    )
+    assert done.returncode == 2
+    assert "--compile failed at" in done.stderr and "leave --compile out" in done.stderr
+    assert not list(out.glob("*"))

@@ -1,0 +1,127 @@
+"""Two processes in one folder: both may write, one at a time may rewrite."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from camcli.errors import UsageError
+from camcli.report import Manifest, Run, merge
+from tests.checkout import ROOT
+from tests.report.runs import (
+    PLAIN,
+    expected,
+    explained,
+    files,
+    named,
+    table,
+    traces,
+    written,
+)
+
+pytest.importorskip("fcntl")
+A, B, C = named("a.jpg", "b.jpg", "c.jpg")
+
+WAITING = """
+import sys
+from pathlib import Path
+from camcli.report import Manifest, Run
+from tests.report.runs import PLAIN, explain, named, record
+folder = Path(sys.argv[1])
+with Manifest.open(folder, Run(PLAIN)) as manifest:
+    (source,) = manifest.remaining(named(sys.argv[2]))
+    manifest.place(folder / "placed.jpg", source)
+    manifest.append(source, [record(source, rank=0), record(source, rank=1)], last=False)
+    print("there", flush=True)
+    sys.stdin.read()
+    explain(manifest, source, folder)
+"""
+
+WRITING = """
+import sys
+from pathlib import Path
+from camcli.records import Source
+from tests.report.runs import explained
+sources = [Source(Path(sys.argv[2]) / f"{n}.jpg") for n in range(150)]
+explained(Path(sys.argv[1]), sources, configuration={"alpha": float(sys.argv[3])}, maps=2)
+"""
+
+
+@contextmanager
+def another(folder: Path, name: str) -> Iterator[None]:
+    """Another process that has placed an output, and waits until the block ends."""
+    command = [sys.executable, "-c", WAITING, str(folder), name]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdout.readline() == "there\n"
+        yield
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+def test_another_run_may_write_but_not_rewrite(tmp_path: Path) -> None:
+    explained(tmp_path, [A])
+    with another(tmp_path, "b.jpg"):
+        with pytest.raises(UsageError, match="Another run is writing into"):
+            explained(tmp_path, [A])
+        with pytest.raises(UsageError, match="Another run is writing into"):
+            merge(tmp_path)
+        explained(tmp_path, [C])
+        # what the other one is about to write is not free
+        with Manifest.open(tmp_path, Run(PLAIN), "skip") as manifest:
+            marked = manifest.place(tmp_path / "placed.jpg", C)
+            assert marked.name.startswith("placed~")
+            assert manifest.remaining([A, C]) == []
+            with pytest.raises(UsageError, match="Another run"):
+                manifest.remaining([B])  # half of it stands there
+    b = str(B)
+    assert table(tmp_path) == [(str(A), 0), (b, 0), (str(C), 0), (b, 1), (b, 0)]
+    explained(tmp_path, [A])
+    assert table(tmp_path)[-1] == (str(A), 0)
+
+
+def test_one_process_writes_one_run_at_a_time(tmp_path: Path) -> None:
+    with (
+        Manifest.open(tmp_path, Run(PLAIN)),
+        pytest.raises(UsageError, match="one run at a time"),
+    ):
+        Manifest.open(tmp_path, Run({}))
+    Manifest.open(tmp_path, Run({})).__exit__(None, None, None)
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WAITING, str(tmp_path), "b.jpg"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stdout.readline() == b"there\n"
+        process.kill()
+    assert table(tmp_path) == [(str(B), 0)]
+    assert explained(tmp_path, [A, B], "resume") == [A, B]
+    assert table(tmp_path) == expected([A, B])
+    assert traces(tmp_path) == []
+
+
+def test_four_processes_at_once_mix_nothing_up(tmp_path: Path) -> None:
+    asked = [("x", "1"), ("y", "1"), ("x", "2"), ("x", "3")]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITING, str(tmp_path), *arguments], cwd=ROOT)
+        for arguments in asked
+    ]
+    assert [process.wait() for process in processes] == [0] * 4
+    lines = written(tmp_path)
+    assert Counter((line["run"], Path(line["source"]).parent.name) for line in lines) == {
+        (Run({"alpha": float(alpha)}).name, folder): 300 for folder, alpha in asked
+    }
+    outputs = [output for line in lines for output in line["outputs"]]
+    assert len(set(outputs)) == len(outputs) == 1200
+    for line in lines:
+        assert (tmp_path / line["outputs"][0]).read_text() == line["source"]
+    assert sorted(outputs) == [name for name in files(tmp_path) if name.endswith(".jpg")]
+    assert traces(tmp_path) == []

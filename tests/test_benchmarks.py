@@ -1,0 +1,130 @@
+"""The benchmark's figures become the handbook's page and the README's rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.benchmarks import commands, page
+from tests.benchmarks.__main__ import FIGURES
+from tests.benchmarks.contenders import Scene
+from tests.benchmarks.measure import measured
+from tests.benchmarks.rows import NETWORKS, Network, Row, rows
+
+WHERE = {"date": "2026-01-02", "device": "cpu", "machine": "2 cores of a Thing", "torch": "2.0"}
+ROW: dict[str, Any] = {
+    "title": page.HEADLINES[0],
+    "bar": 1.1,
+    "faster": 3,
+    "passes": 1,
+    "bare": 0.05,
+    "batch": 1,
+    "ratios": {"camviz": [1.0, 1.2, 1.1], "grad-cam": [4.4, 4.4, 4.0], "torch-cam": [2.0]},
+    "memory": {"bare": 1e6, "camviz": 25e5},
+    "apart": 2e-6,
+    **WHERE,
+}
+COMMAND = {"title": "camviz --help", "value": 0.25, "bar": 0.35, "unit": "s", **WHERE}
+
+
+def test_a_row_measured_anew_takes_the_place_of_the_old_one() -> None:
+    other = {**ROW, "device": "cuda"}
+    anew = {**ROW, "bare": 1.0}
+    assert page.merged([ROW, COMMAND, other], [anew]) == [anew, COMMAND, other]
+    assert page.merged([COMMAND], [ROW, other]) == [COMMAND, ROW, other]
+
+
+def test_medians_quartiles_and_how_many_times_faster() -> None:
+    assert page.cells(ROW) == (
+        page.HEADLINES[0],
+        "50 ms",
+        "1.10 (1.05 to 1.15)",
+        "1.10",
+        "4.40",
+        "2.00",
+        "4.0 x (at least 3)",
+        "2e-06",
+        "bare 1, camviz 2",
+    )
+    alone = {**ROW, "ratios": {"camviz": [1.0]}, "apart": None, "passes": 64, "bar": None}
+    assert page.cells(alone)[1:8] == ("50 ms x 64", "1.00 (once)", "", "", "", "", "")
+
+
+def test_the_page_has_a_table_for_each_machine() -> None:
+    text = page.page([ROW, COMMAND, {**ROW, "device": "cuda", "machine": "a GPU"}])
+    assert text.startswith("# ")
+    assert text.count("## 2026-01-02, 2 cores of a Thing, torch 2.0\n") == 1
+    assert text.count("## 2026-01-02, a GPU, torch 2.0\n") == 1
+    assert "| camviz --help | 0.25 s | 0.35 s |" in text
+
+
+def test_the_readme_changes_between_its_markers_alone(tmp_path: Path) -> None:
+    readme, written = tmp_path / "README.md", tmp_path / "page.md"
+    readme.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nbehind\n")
+    page.write([ROW, COMMAND], written, readme)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{page.BEGIN}\n") and text.endswith(f"{page.END}\nbehind\n")
+    assert "old" not in text and "| 1.10 (1.05 to 1.15) | 4.40 | 2.00 |" in text
+    page.write([ROW, COMMAND], written, readme)
+    assert readme.read_text() == text
+    with pytest.raises(ValueError, match="one pair"):
+        page.in_between("no markers", "")
+
+
+def test_page_and_readme_are_those_of_the_saved_figures() -> None:
+    if not FIGURES.exists():
+        pytest.skip("nothing was measured")
+    figures = json.loads(FIGURES.read_text())
+    assert page.PAGE.read_text(encoding="utf-8") == page.page(figures)
+    readme = page.README.read_text(encoding="utf-8")
+    assert page.in_between(readme, page.headlines(figures)) == readme
+
+
+def test_every_row_has_a_title_of_its_own() -> None:
+    titles = [row.title for row in rows()]
+    assert len(set(titles)) == len(titles) > 80
+    assert set(page.HEADLINES) <= set(titles)
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "test_resnet", Network("test_resnet", "layer4"))
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize(
+    ("method", "passes", "options"),
+    [("gradcam", 1, {}), ("rise", 8, {"masks": 8}), ("scorecam", None, {"max_channels": 4})],
+)
+def test_a_row_is_measured(method: str, passes: int | None, options: dict[str, Any]) -> None:
+    row = Row("test_resnet", (method,), passes=passes, rounds=2, options=options)
+    found = measured(row, torch.device("cpu"), peers=False)
+    assert found["title"] == f"{method}, test_resnet, batch 1"
+    assert set(found["ratios"]) == {"camviz"} and len(found["ratios"]["camviz"]) == 2
+    assert found["bare"] > 0 and min(found["ratios"]["camviz"]) > 0
+    live = Scene(row, torch.device("cpu")).passes()
+    assert found["passes"] == live and live > 0
+    assert found["apart"] is None
+    page.cells({**found, **WHERE})
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["gradcam", "ablationcam", "scorecam"])
+def test_maps_beside_the_peers(method: str) -> None:
+    row = Row("test_resnet", (method,), rounds=1)
+    found = measured(row, torch.device("cpu"))
+    assert "grad-cam" in found["ratios"] and "grad-cam" in found["memory"]
+    assert found["apart"] < 1e-3
+
+
+def test_a_command_that_fails_is_not_timed() -> None:
+    with pytest.raises(Exception, match="returned non-zero exit status 2"):
+        commands._seconds((*commands.CAMVIZ, "nowhere.jpg"))
+    seconds, memory = commands._seconds((*commands.CAMVIZ, "--version"))
+    assert 0.01 < seconds < 60 and memory > 1e6

@@ -1,0 +1,201 @@
+"""Work beside the model: in order, bounded, and never hanging."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import closing
+from itertools import count
+
+import pytest
+
+from camcli.pipeline.flow import MOST_WORKERS, default_workers, ordered, workers
+from camcli.pipeline.stopping import Stop, interruptible
+
+
+class Counting:
+    """Items without end, and a function on them, that note what is begun, finished and open."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.taken = self.finished = self.running = self.most_running = 0
+
+    def items(self) -> Iterator[int]:
+        for number in count():
+            self.taken += 1
+            yield number
+
+    def work(self, number: int) -> int:
+        with self.lock:
+            self.running += 1
+            self.most_running = max(self.most_running, self.running)
+        # the earlier an item, the later it is done
+        time.sleep(0.002 * (5 - number % 5))
+        with self.lock:
+            self.running -= 1
+            self.finished += 1
+        return number * number
+
+
+@pytest.fixture(params=[0, 1, 3])
+def pool(request: pytest.FixtureRequest) -> Iterator[Executor | None]:
+    with workers(request.param) as threads:
+        yield threads
+
+
+def test_results_come_in_the_order_of_the_items(pool: Executor | None) -> None:
+    counting = Counting()
+    results = list(ordered(counting.work, range(40), pool, ahead=7))
+    assert results == [n * n for n in range(40)]
+    assert counting.most_running <= 3
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 6])
+def test_no_more_than_the_bound_is_begun_and_not_taken(pool: Executor | None, ahead: int) -> None:
+    counting = Counting()
+    with closing(ordered(counting.work, counting.items(), pool, ahead)) as results:
+        assert counting.taken == 0
+        for taken, _ in zip(range(1, 30), results, strict=False):
+            assert counting.taken <= taken - 1 + ahead
+            assert counting.most_running <= ahead
+    # what was not begun never will be, and nothing runs on
+    done = counting.finished
+    assert counting.running == 0
+    time.sleep(0.03)
+    assert counting.finished == done <= counting.taken
+
+
+def test_work_goes_on_while_the_consumer_is_busy() -> None:
+    counting = Counting()
+    with workers(2) as pool, closing(ordered(counting.work, counting.items(), pool, 5)) as results:
+        next(results)
+        time.sleep(0.1)
+        assert counting.finished == counting.taken == 5
+        # all of them are there, and come out before another is taken
+        assert [next(results) for _ in range(4)] == [1, 4, 9, 16]
+        assert counting.taken == 5
+
+
+def _raising_at(bad: int, error: BaseException) -> Callable[[int], int]:
+    def work(number: int) -> int:
+        if number == bad:
+            raise error
+        return number
+
+    return work
+
+
+def test_a_worker_that_dies_is_told_in_its_place(pool: Executor | None) -> None:
+    results = ordered(_raising_at(4, ZeroDivisionError("four")), range(100), pool, ahead=3)
+    assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ZeroDivisionError, match="four"):
+        next(results)
+    assert list(results) == []
+
+
+def test_what_the_items_raise_comes_behind_what_was_begun(pool: Executor | None) -> None:
+    stages = ordered(_raising_at(4, ValueError("four")), range(100), pool, ahead=3)
+    results, seen = ordered(lambda n: n * n, stages, pool, ahead=8), []
+    with pytest.raises(ValueError, match="four"):
+        for result in results:
+            seen.append(result)
+    assert seen == [0, 1, 4, 9]
+
+
+def test_an_interruption_does_not_wait_for_what_is_not_begun() -> None:
+    counting = Counting()
+
+    def items() -> Iterator[int]:
+        yield from range(4)
+        raise KeyboardInterrupt
+
+    with workers(1) as pool, pytest.raises(KeyboardInterrupt):
+        list(ordered(counting.work, items(), pool, ahead=10))
+    assert counting.finished < 4
+
+
+def test_the_threads_are_gone_afterwards() -> None:
+    before = threading.active_count()
+    with workers(3) as pool:
+        list(ordered(time.sleep, [0.001] * 9, pool, ahead=9))
+        assert before < threading.active_count() <= before + 3
+    assert threading.active_count() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is the whole process's")
+def test_only_the_workers_give_way() -> None:
+    def niceness(_: int) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = niceness(0)
+    with workers(1) as pool:
+        (theirs,) = ordered(niceness, [0], pool, ahead=1)
+    assert theirs == min(own + 10, 19)
+    assert niceness(0) == own
+
+
+def test_there_is_a_worker_a_core_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= default_workers() <= MOST_WORKERS
+    for cores, wanted in ((1, 1), (2, 2), (64, 8)):
+        everyone = set(range(cores))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=everyone: c, raising=False)
+        monkeypatch.setattr(os, "cpu_count", lambda c=cores: c)
+        assert default_workers() == wanted
+
+
+# stopping
+
+
+def test_nothing_is_taken_after_a_stop_and_the_first_reason_counts() -> None:
+    stop, first = Stop(), OSError("first")
+    items = iter(range(9))
+    seen = []
+    for item in stop.until(items):
+        seen.append(item)
+        if item == 2:
+            stop.ask(first)
+            stop.ask(ValueError("second"))
+    assert seen == [0, 1, 2]
+    assert stop.reason is first
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_asks_and_a_second_one_interrupts(number: signal.Signals) -> None:
+    before, stop, told = signal.getsignal(number), Stop(), []
+    with pytest.raises(KeyboardInterrupt), interruptible(stop, lambda: told.append(1)):
+        signal.raise_signal(number)
+        assert isinstance(stop.reason, KeyboardInterrupt)
+        assert told == [1]
+        signal.raise_signal(number)
+    assert told == [1]
+    assert signal.getsignal(number) is before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    stop = Stop()
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with interruptible(stop, lambda: None):
+            signal.raise_signal(signal.SIGTERM)
+        assert stop.reason is None
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    before, found = signal.getsignal(signal.SIGINT), []
+
+    def inside() -> None:
+        with interruptible(Stop(), lambda: None):
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert found == [before]

@@ -1,0 +1,297 @@
+"""A run over many pictures: order, failures, and how it ends before its time."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from camcli.config import from_keywords
+from camcli.errors import OutputError, TooManyFailures
+from camcli.media.sources import find_sources
+from camcli.models.load import Classifier
+from camcli.pipeline import Explanation, Stop, carried_out, outputs, plan, running
+from camcli.pipeline.explanation import Prepared
+from camcli.records import Outcome, Preprocessing, Source
+from tests.networks import Staged
+
+NAMES = tuple(f"{n:02}.jpg" for n in range(20))
+BAD = ("03.jpg", "04.jpg", "11.jpg")
+
+
+@pytest.fixture(scope="module")
+def small() -> Classifier:
+    torch.manual_seed(0)
+    size = (32, 48)
+    preprocessing = Preprocessing(size, size, mean=(0.5,) * 3, std=(0.25,) * 3, fit="squash")
+    module = Staged(4).eval()
+    return Classifier(module, "small", "timm", preprocessing, None, "by hand", 4, in_chans=3)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, draw = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for name in NAMES:
+        if name in BAD:
+            (folder / name).write_bytes(b"no picture")
+        else:
+            pixels = draw.integers(0, 256, (40, 60, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name, quality=95)
+    return folder
+
+
+Carry = Callable[..., Iterator[Outcome]]
+
+
+@pytest.fixture
+def carry(small: Classifier, pictures: Path, tmp_path: Path) -> Carry:
+    """Explains the pictures into a folder `out`, in threads if nothing else is said."""
+
+    def carried(stop: Stop | None = None, only: Sequence[str] = (), **given: Any) -> Iterator[Any]:
+        defaults = {"target_layers": "last", "batch_size": 4, "workers": 3}
+        options = from_keywords(save_path=tmp_path / "out", **{**defaults, **given})
+        sources = find_sources([pictures / name for name in only] or [pictures])
+        return carried_out(plan(small, options), sources, options, stop)
+
+    return carried
+
+
+def _names(outcomes: Sequence[Outcome]) -> list[str]:
+    return [outcome.source.path.name for outcome in outcomes]
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_number_of_threads_changes_nothing(carry: Carry, tmp_path: Path) -> None:
+    found, files = [], []
+    for threads in (0, 1, 3):
+        asked = {"method": ["gradcam", "eigencam"], "top_k": 2, "save_map": "npy"}
+        found.append(list(carry(workers=threads, **asked)))
+        files.append(_files(tmp_path / "out"))
+        for path in (tmp_path / "out").iterdir():
+            path.unlink()
+    assert found[0] == found[1] == found[2]
+    assert files[0] == files[1] == files[2]
+    assert _names(found[0]) == list(NAMES)
+    assert [outcome.source.path.name for outcome in found[0] if outcome.failed] == list(BAD)
+    methods = [[r.method for r in outcome.records] for outcome in found[0] if not outcome.failed]
+    assert methods == [["gradcam", "eigencam", "gradcam"]] * 17
+    assert len(files[0]) == 17 * 3 * 2
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_batches_are_full_though_pictures_fail(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    sizes: list[int] = []
+    explain = running.explain_batch
+
+    def noting(batch: Sequence[Prepared], todo: Any) -> Iterator[list[Explanation]]:
+        sizes.append(len(batch))
+        return explain(batch, todo)
+
+    monkeypatch.setattr(running, "explain_batch", noting)
+    assert len(list(carry(workers=threads))) == 20
+    assert sizes == [4, 4, 4, 4, 1]
+
+
+def test_failures_come_out_at_once_where_no_batch_waits_for_them() -> None:
+    source = Source(Path("a.jpg"))
+    failures = [Outcome(source, ()) for _ in range(100)]
+    assert [len(group) for group in running._batches(failures, 4)] == [1] * 100
+    picture = Prepared(picture=None, view=None)  # type: ignore[arg-type]
+    longest = running.PATIENCE * 4
+    assert [len(g) for g in running._batches([picture, *failures], 4)][:2] == [longest, 1]
+
+
+def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive, most = set[int](), 0
+    prepare, write = running.prepared, running._write
+
+    def preparing(*given: Any) -> Prepared:
+        picture = prepare(*given)
+        alive.add(id(picture))
+        weakref.finalize(picture, alive.discard, id(picture))
+        return picture
+
+    def writing(*given: Any, **named: Any) -> Any:
+        nonlocal most
+        time.sleep(0.005)
+        most = max(most, len(alive))
+        return write(*given, **named)
+
+    monkeypatch.setattr(running, "prepared", preparing)
+    monkeypatch.setattr(running, "_write", writing)
+    list(carry(batch_size=1))
+    # read ahead, in the model, and on the way to the disk: not all 17
+    assert 2 <= most <= 6
+    gc.collect()
+    assert not alive
+
+
+def test_one_picture_needs_no_threads(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    start = running.workers
+    monkeypatch.setattr(running, "workers", lambda n: asked.append(n) or start(n))
+    assert len(list(carry(only=NAMES[:1]))) == 1
+    assert len(list(carry(only=NAMES[:2], workers=None))) == 2
+    assert asked[0] == 0 < asked[1]
+
+
+def test_a_run_that_is_left_leaves_no_thread(carry: Carry) -> None:
+    before = threading.active_count()
+    outcomes = carry()
+    next(outcomes)
+    assert threading.active_count() > before
+    outcomes.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+# failures
+
+
+def _name(value: Any) -> str:
+    source = getattr(value, "source", value)
+    path = getattr(source, "path", source)
+    return path.name if isinstance(path, Path) else ""
+
+
+def _failing(
+    monkeypatch: pytest.MonkeyPatch, where: Any, name: str, bad: str, error: BaseException
+) -> None:
+    """Lets a function fail for what is called like the bad picture."""
+    function = getattr(where, name)
+
+    def failing(*given: Any, **named: Any) -> Any:
+        if any(_name(value).startswith(bad) for value in given):
+            raise error
+        return function(*given, **named)
+
+    monkeypatch.setattr(where, name, failing)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [(running, "read_picture"), (running, "prepared"), (outputs, "write_picture")],
+)
+def test_a_picture_too_large_for_memory_is_one_that_fails(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
+) -> None:
+    _failing(monkeypatch, where, name, "07", MemoryError())
+    outcomes = list(carry(workers=threads))
+    assert _names(outcomes) == list(NAMES)
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    assert _names(failed) == [*BAD[:2], "07.jpg", BAD[2]]
+    assert "does not fit into memory" in failed[2].records[0].error
+    assert failed[2].records[0].outputs == ()
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    full = OutputError("Cannot write: No space left on device.")
+    _failing(monkeypatch, outputs, "write_picture", "09_eigencam", full)
+    seen = []
+    with pytest.raises(OutputError, match="No space left") as raised:
+        for outcome in carry(workers=threads, method=["gradcam", "eigencam"]):
+            seen.append(outcome)
+    assert raised.value is full
+    names = _names(seen)
+    # those behind it which were begun are finished, and it is in none of the records
+    assert names[:9] == list(NAMES[:9]) and "09.jpg" not in names
+    assert names == sorted(names) and len(names) < 19
+    written = {Path(p).name for o in seen for r in o.records for p in r.outputs}
+    assert set(_files(tmp_path / "out")) - written == {"09_gradcam_1-class_1.jpg"}
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize(("where", "name"), [(running, "read_picture"), (outputs, "write_picture")])
+def test_a_worker_that_dies_ends_the_run(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
+) -> None:
+    _failing(monkeypatch, where, name, "10", ZeroDivisionError("a bug"))
+    before, seen = threading.active_count(), []
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        for outcome in carry(workers=threads):
+            seen.append(outcome)
+    names = _names(seen)
+    assert names == list(NAMES[: len(names)])
+    assert len(names) == 10
+    assert threading.active_count() == before
+
+
+def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
+    explain, batches = running.explain_batch, iter(range(9))
+
+    def failing(*given: Any) -> Any:
+        if next(batches) == 2:
+            raise RuntimeError("an odd batch")
+        return explain(*given)
+
+    monkeypatch.setattr(running, "explain_batch", failing)
+    seen = []
+    with pytest.raises(RuntimeError, match="an odd batch"):
+        for outcome in carry():
+            seen.append(outcome)
+    # two batches of four, and two failures among them
+    assert _names(seen) == list(NAMES[:10])
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+@pytest.mark.parametrize(
+    ("given", "last", "told"),
+    [
+        ({"fail_fast": True}, 3, "first picture that failed"),
+        ({"max_failures": 0}, 3, "more than 0 pictures"),
+        ({"max_failures": 1}, 4, "more than 1 picture"),
+        ({"max_failures": 2}, 11, "more than 2 pictures"),
+    ],
+)
+def test_a_run_puts_up_with_so_many_failures(
+    carry: Carry, tmp_path: Path, given: dict[str, Any], last: int, told: str, threads: int
+) -> None:
+    seen = []
+    with pytest.raises(TooManyFailures, match=told) as raised:
+        for outcome in carry(workers=threads, **given):
+            seen.append(outcome)
+    assert raised.value.exit_code == 1
+    assert last + 1 <= len(seen) < 20
+    assert _names(seen) == list(NAMES[: len(seen)])
+    written = {Path(p).name for o in seen for r in o.records for p in r.outputs}
+    assert set(_files(tmp_path / "out")) == written
+
+
+def test_failures_that_are_allowed_end_nothing(carry: Carry) -> None:
+    assert len(list(carry(max_failures=3))) == 20
+
+
+# stopping
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_run_that_is_asked_to_stop_finishes_what_is_begun(
+    carry: Carry, tmp_path: Path, threads: int
+) -> None:
+    stop, seen = Stop(), []
+    with pytest.raises(KeyboardInterrupt):
+        for outcome in carry(stop, workers=threads):
+            seen.append(outcome)
+            stop.ask(KeyboardInterrupt())
+    # the batch that was in the model, and no other
+    assert 4 <= len(seen) <= 10
+    assert _names(seen) == list(NAMES[: len(seen)])
+    written = {Path(p).name for o in seen for r in o.records for p in r.outputs}
+    assert set(_files(tmp_path / "out")) == written
