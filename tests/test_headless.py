@@ -120,7 +120,8 @@ def test_what_is_printed_and_written(
         if style:
             record = json.loads(printed)
             nulls = {key for key, value in record.items() if value is None}
-            assert nulls == {"category", "probability", "rank", "contrast_strength", "residual"}
+            unasked = {"frame", "contrast_strength", "residual", "scale"}
+            assert nulls == {"category", "probability", "rank", *unasked}
             assert record["label"] == ""
         else:
             assert printed == f"out/{name}  eigencam at blocks.5.norm1\n"

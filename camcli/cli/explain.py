@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from camcli.config import Options
+    from camcli.pipeline.keeping import Kept
     from camcli.pipeline.plan import Plan
     from camcli.records import Record, Source
 
@@ -124,10 +125,20 @@ def _carry_out(
     from camcli.pipeline import Stop, carried_out, interruptible
 
     stop = Stop()
+
+    def begins(run: Kept) -> None:
+        tally.total = len(run.sources)
+        if run.skipped:
+            printer.note(
+                f"{run.skipped} of {len(sources)} were done before, and are left as they are"
+            )
+        if run.replaced:
+            printer.note(f"heatmaps of the same command are replaced: {run.replaced}")
+
     try:
         with interruptible(stop, _say_it_stops), progress(tally, printer) as (above, show):
             results = _Results(above, len(todo.request.methods), bool(options.target_layers))
-            for outcome in carried_out(todo, sources, options, stop):
+            for outcome in carried_out(todo, sources, options, stop, begins):
                 tally.add(outcome)
                 for record in outcome.records:
                     results.print(record)

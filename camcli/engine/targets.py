@@ -63,6 +63,24 @@ class Fixed:
         return Fixed(self.categories[rows])
 
 
+@dataclass(frozen=True)
+class Named:
+    """A category for each picture, and the predicted one where there is None."""
+
+    categories: tuple[int | None, ...]
+
+    def pick(self, logits: Tensor) -> Tensor:
+        """Returns them; raises UsageError for one the model does not have.  [b n] -> [b 1]"""
+        best = class_logits(logits).argmax(1)
+        found = zip(self.categories, best.tolist(), strict=True)
+        chosen = [b if category is None else category for category, b in found]
+        return _checked(torch.tensor(chosen)[:, None], logits)
+
+    def part(self, rows: slice) -> Choice:
+        """Returns the choice for some of the batch's pictures."""
+        return Named(self.categories[rows])
+
+
 def fixed(targets: Targets, b: int) -> Fixed:
     """Reads targets: one for all pictures, one a picture, or k a picture; raises UsageError."""
     problem = f"Targets are indices, one a picture or k for each, not {targets!r}."

@@ -29,6 +29,7 @@ from camcli.registry import METHODS, changed_options, depends_on_category, depen
 from camcli.render import overlay as drawing
 from camcli.render.concepts import concepts_overlay, palette
 from camcli.render.pixels import drawn_on_grey
+from camcli.report import statistics
 from camcli.stages import stage
 
 if TYPE_CHECKING:
@@ -202,21 +203,25 @@ def _is_one_picture(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture, and what the network sees of it."""
+    """A picture, what the network sees of it, and the category that a list names for it."""
 
     picture: Picture
     view: View
+    category: int | None = None
 
 
 def prepared(picture: Picture, todo: Plan) -> Prepared:
-    """Makes a picture ready for the network."""
-    return Prepared(picture, view_of(picture, todo.classifier.preprocessing))
+    """Makes a picture ready for the network; raises UnknownName for its category."""
+    category = todo.category_named(picture.source.category if picture.source else "")
+    return Prepared(picture, view_of(picture, todo.classifier.preprocessing), category)
 
 
 def explain_batch(batch: Sequence[Prepared], todo: Plan) -> Iterator[list[Explanation]]:
     """Explains some pictures in one pass, which is run at once; a list for each picture."""
     inputs = _stacked([p.view.inputs for p in batch], todo.classifier.device)
-    found = answer(todo.classifier.module, inputs, todo.choice(len(batch)), todo.request)
+    found = answer(
+        todo.classifier.module, inputs, todo.choice([p.category for p in batch]), todo.request
+    )
     return (list(_explanations(p.picture, p.view, found, row, todo)) for row, p in enumerate(batch))
 
 
@@ -265,6 +270,7 @@ def _explanations(
                     options=changed_options(method, todo.request.options.get(method, {})),
                     smoothing=_smoothing(todo.request),
                     concepts=_concepts(details, todo),
+                    statistics=statistics(values, view.box, picture.size),
                     minimum=float(values.min()),
                     maximum=float(values.max()),
                     residual=float(details["residual"]) if "residual" in details else None,

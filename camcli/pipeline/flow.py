@@ -47,6 +47,8 @@ def workers(count: int) -> Iterator[Executor | None]:
 
 def _give_way() -> None:
     """Lets the model's own threads go first, which wait for each other at every layer."""
+    # SCHED_IDLE, and threads that wait while the model runs, could not be told apart from this on
+    # two busy cores (2026-11-21); idle threads would starve beside other programs
     if sys.platform == "linux":  # elsewhere it would be the whole process
         own = os.getpriority(os.PRIO_PROCESS, 0)
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + NICENESS, HIGHEST))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.config import Options
-from camcli.errors import ImageError, UsageError
-from camcli.media.sources import IMAGE_SUFFIXES
+from camcli.errors import CamvizError, ImageError, UsageError
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
@@ -20,6 +19,7 @@ from camcli.media.write import (
     write_picture,
 )
 from camcli.pipeline.explanation import Explanation, why_empty
+from camcli.pipeline.keeping import Kept, is_file
 from camcli.pipeline.plan import Plan
 from camcli.records import Picture, Record, Source
 from camcli.registry import ALL
@@ -30,10 +30,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# what stands beside an overlay has its name, and behind it
+PIXELS, MAP = ".pixels.png", ".npy"
+
 
 def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> None:
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
-    if _is_file(options.save_path):
+    if is_file(options.save_path):
         _check_single_file(sources, todo, options)
         check_writable(options.save_path.parent)
     else:
@@ -66,7 +69,9 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 
 def _check_distinct_files(sources: Sequence[Source], todo: Plan, options: Options) -> None:
-    written = [_output(s, Record(str(s), method="m"), (), todo, options) for s in sources]
+    written = [
+        (_output(s, Record(str(s), method="m"), (), todo, options), s.category) for s in sources
+    ]
     names = Counter(written)
     if len(names) < len(written):
         same = [str(s) for s, name in zip(sources, written, strict=True) if names[name] > 1]
@@ -74,10 +79,6 @@ def _check_distinct_files(sources: Sequence[Source], todo: Plan, options: Option
             f"{' and '.join(same[:2])} would write the same files: name the folder that holds "
             "them, or use a --save-path for each."
         )
-
-
-def _is_file(save_path: Path) -> bool:
-    return save_path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _output(
@@ -101,79 +102,97 @@ def source_of(picture: Picture) -> Source:
     return picture.source or Source(Path("picture"))
 
 
-def _place(explanation: Explanation, record: Record, todo: Plan, options: Options) -> Path:
-    if _is_file(options.save_path):
-        return options.save_path
-    source = source_of(explanation.picture)
-    layers = record.layers if len(todo.request.layers) > 1 else ()
-    return _output(source, record, layers, todo, options)
+@dataclass(frozen=True)
+class Writer:
+    """Writes what was found in pictures, each output where it overwrites nobody else's."""
+
+    todo: Plan
+    options: Options
+    kept: Kept
+
+    def written(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
+        """Writes what was found in one picture: a record for each heatmap; raises OutputError.
+
+        A heatmap that cannot be drawn, or held by its format, has the reason in its record.
+        """
+        if self.todo.on_sheets:
+            yield from self._on_sheets(explanations)
+            return
+        for explanation in explanations:
+            yield self._written(explanation)
+
+    def _written(self, explanation: Explanation) -> Record:
+        path = self._place(explanation, explanation.record)
+        try:
+            write_picture(explanation.overlay(self.options.alpha, self.options.colormap), path)
+            outputs = (str(path), *self._besides(explanation, path))
+        except (ImageError, MemoryError) as error:
+            return replace(explanation.record, error=why(error, path))
+        return replace(explanation.record, outputs=outputs)
+
+    def _place(self, explanation: Explanation, record: Record) -> Path:
+        if is_file(self.options.save_path):
+            return self.options.save_path
+        source = source_of(explanation.picture)
+        layers = record.layers if len(self.todo.request.layers) > 1 else ()
+        path = _output(source, record, layers, self.todo, self.options)
+        return self.kept.place(path, source, *self._endings(explanation))
+
+    def _endings(self, explanation: Explanation) -> Iterator[str]:
+        """Yields the endings of what stands beside an overlay."""
+        if "pixels" in explanation.details:
+            yield PIXELS
+        if self.options.save_map:
+            yield MAP
+
+    def _besides(self, explanation: Explanation, path: Path) -> Iterator[str]:
+        """Writes what stands beside an overlay."""
+        for ending in self._endings(explanation):
+            beside = path.with_name(path.name + ending)
+            if ending == PIXELS:
+                # without loss: single pixels count here
+                write_picture(explanation.pixels(), beside)
+            else:
+                write_map(explanation.sized_map(self.options.map_size), beside)
+            yield str(beside)
+
+    def _on_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
+        """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
+        classes = dict.fromkeys(e.category for e in explanations if e.record.target)
+        recorded: set[tuple[str, ...]] = set()
+        for category in classes or [explanations[0].category]:
+            shown = [e for e in explanations if e.category == category or not e.record.target]
+            shown.sort(key=lambda e: self.todo.request.methods.index(e.method))
+            about = next((e for e in shown if e.record.target), shown[0])
+            path = self._place(about, replace(about.record, method=ALL, layers=()))
+            try:
+                write_picture(_sheet(about, shown, self.options), path)
+            except (ImageError, MemoryError) as error:
+                yield replace(about.record, method=ALL, error=why(error, path))
+                continue
+            for explanation in shown:
+                key = (explanation.method, *explanation.map.layers)
+                if explanation.record.target or key not in recorded:
+                    recorded.add(key)
+                    own = self._place_beside(explanation, path)
+                    outputs = tuple(self._besides(explanation, own))
+                    yield replace(explanation.record, sheet=str(path), outputs=outputs)
+
+    def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
+        """Names what stands beside a sheet for one of its heatmaps."""
+        if not is_file(self.options.save_path):
+            return self._place(explanation, explanation.record)
+        layer = ".".join(explanation.map.layers) if self.options.layer_fusion == "none" else None
+        return sheet.parent / output_name(
+            Source(Path(sheet.name)), explanation.method, None, "", layer=layer
+        )
 
 
-def written(explanations: Sequence[Explanation], todo: Plan, options: Options) -> Iterator[Record]:
-    """Writes what was found in one picture: a record for each heatmap; raises OutputError.
-
-    A heatmap that cannot be drawn, or held by its format, has the reason in its record.
-    """
-    if todo.on_sheets:
-        yield from _on_sheets(explanations, todo, options)
-        return
-    for explanation in explanations:
-        yield _written(explanation, todo, options)
-
-
-def _written(explanation: Explanation, todo: Plan, options: Options) -> Record:
-    path = _place(explanation, explanation.record, todo, options)
-    try:
-        write_picture(explanation.overlay(options.alpha, options.colormap), path)
-        outputs = (str(path), *_besides(explanation, path, options))
-    except (ImageError, MemoryError) as error:
-        return replace(explanation.record, error=why(error, path))
-    return replace(explanation.record, outputs=outputs)
-
-
-def why(error: ImageError | MemoryError, path: Path) -> str:
+def why(error: CamvizError | MemoryError, path: Path) -> str:
     """Says why a picture is missing."""
     if isinstance(error, MemoryError):
         return f"{str(path)!r} does not fit into memory."
     return str(error)
-
-
-def _besides(explanation: Explanation, path: Path, options: Options) -> Iterator[str]:
-    """Writes what stands beside an overlay."""
-    if "pixels" in explanation.details:
-        # without loss: single pixels count here
-        pixels_path = path.with_name(path.name + ".pixels.png")
-        write_picture(explanation.pixels(), pixels_path)
-        yield str(pixels_path)
-    if options.save_map:
-        map_path = path.with_name(path.name + ".npy")
-        write_map(explanation.sized_map(options.map_size), map_path)
-        yield str(map_path)
-
-
-def _on_sheets(
-    explanations: Sequence[Explanation], todo: Plan, options: Options
-) -> Iterator[Record]:
-    """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
-    classes = dict.fromkeys(e.category for e in explanations if e.record.target)
-    recorded: set[tuple[str, ...]] = set()
-    for category in classes or [explanations[0].category]:
-        shown = [e for e in explanations if e.category == category or not e.record.target]
-        shown.sort(key=lambda e: todo.request.methods.index(e.method))
-        about = next((e for e in shown if e.record.target), shown[0])
-        path = _place(about, replace(about.record, method=ALL, layers=()), todo, options)
-        try:
-            write_picture(_sheet(about, shown, options), path)
-        except (ImageError, MemoryError) as error:
-            yield replace(about.record, method=ALL, error=why(error, path))
-            continue
-        for explanation in shown:
-            key = (explanation.method, *explanation.map.layers)
-            if explanation.record.target or key not in recorded:
-                recorded.add(key)
-                own = _place_beside(explanation, path, todo, options)
-                outputs = tuple(_besides(explanation, own, options))
-                yield replace(explanation.record, sheet=str(path), outputs=outputs)
 
 
 @stage("draw")
@@ -187,13 +206,3 @@ def _sheet(about: Explanation, shown: Sequence[Explanation], options: Options) -
         drawn = e.pixels() if "pixels" in e.details else e.overlay(options.alpha, options.colormap)
         tiles.append((f"{e.method}{layer}{empty}", drawn))
     return contact_sheet(tiles)
-
-
-def _place_beside(explanation: Explanation, sheet: Path, todo: Plan, options: Options) -> Path:
-    """Names what stands beside a sheet for one of its heatmaps."""
-    if not _is_file(options.save_path):
-        return _place(explanation, explanation.record, todo, options)
-    layer = ".".join(explanation.map.layers) if options.layer_fusion == "none" else None
-    return sheet.parent / output_name(
-        Source(Path(sheet.name)), explanation.method, None, "", layer=layer
-    )

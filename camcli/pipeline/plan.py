@@ -14,12 +14,13 @@ from camcli.engine.fits import unfit
 from camcli.engine.probe import CHUNK, Tokens
 from camcli.engine.run import Request, found_default, layers_for
 from camcli.engine.sizing import largest_batch
-from camcli.engine.targets import Best, Choice, Contrast, Fixed, Target, target_of
+from camcli.engine.targets import Best, Choice, Contrast, Fixed, Named, Target, target_of
 from camcli.errors import ModelError, UsageError
 from camcli.methods.compose import Noise
 from camcli.models.labels import find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
+from camcli.records import Source
 from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
 from camcli.stages import stage
 
@@ -43,13 +44,39 @@ class Plan:
     batch_size: int = BATCH
     compile: bool = False
 
-    def choice(self, pictures: int) -> Choice | None:
-        """Returns the choice of categories for a batch, if there are any."""
+    def choice(self, named: Sequence[int | None]) -> Choice | None:
+        """Returns the choice of categories for a batch, if there are any.
+
+        A list may name one for a picture, which then counts.
+        """
         if self.categories is None:
             return None
+        if any(category is not None for category in named):
+            return Named(tuple(named))
         if isinstance(self.categories, int):
             return Best(self.categories)
-        return Fixed(torch.tensor(self.categories).expand(pictures, -1))
+        return Fixed(torch.tensor(self.categories).expand(len(named), -1))
+
+    def category_named(self, name: str) -> int | None:
+        """Finds the category that a list names for a picture; raises UnknownName."""
+        if not name:
+            return None
+        return find_category(name, self.classifier.labels, self.classifier.num_categories)
+
+    def check_named(self, sources: Sequence[Source]) -> None:
+        """Raises UsageError where lists name categories that the options choose otherwise."""
+        named = next((source for source in sources if source.category), None)
+        if named is None or self.categories == 1:
+            return
+        if self.categories is None:
+            raise UsageError(
+                f"{self.classifier.name!r} has no classes, and a list names "
+                f"{named.category!r} for {str(named)!r}."
+            )
+        raise UsageError(
+            f"A list names the category {named.category!r} for {str(named)!r}: leave "
+            "--target-category and --top-k out, or the list's categories."
+        )
 
     @property
     def overlays_per_picture(self) -> int:
@@ -112,7 +139,7 @@ def _chunk(options: Options) -> int:
 def _sized(todo: Plan) -> Plan:
     """Takes as many pictures together, and altered copies, as fit into memory."""
     module, shape = todo.classifier.module, _input_shape(todo.classifier)
-    size = largest_batch(module, todo.request, shape, todo.choice)
+    size = largest_batch(module, todo.request, shape, lambda n: todo.choice([None] * n))
     if size is None:
         return todo
     return replace(todo, batch_size=size, request=replace(todo.request, chunk=size))
@@ -141,7 +168,7 @@ def _left_out(todo: Plan, methods: Sequence[str]) -> dict[str, str]:
     # grey noise, for a constant picture may leave the network without a gradient
     shape, draw = _input_shape(todo.classifier), torch.Generator().manual_seed(0)
     picture = torch.rand(1, *shape, generator=draw)
-    return unfit(todo.classifier.module, picture, todo.choice(1), todo.request, methods)
+    return unfit(todo.classifier.module, picture, todo.choice([None]), todo.request, methods)
 
 
 def _input_shape(classifier: Classifier) -> tuple[int, int, int]:

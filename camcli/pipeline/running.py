@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 from camcli.config import Options
-from camcli.errors import ImageError, OutputError, TooManyFailures
+from camcli.errors import ImageError, OutputError, TooManyFailures, UnknownName
 from camcli.media.read import read_picture
 from camcli.models.load import Classifier
 from camcli.pipeline.explanation import Explanation, Prepared, explain_batch, prepared
 from camcli.pipeline.flow import default_workers, ordered, workers
-from camcli.pipeline.outputs import check_outputs, source_of, why, written
+from camcli.pipeline.keeping import Kept, Shard, kept
+from camcli.pipeline.outputs import Writer, check_outputs, source_of, why
 from camcli.pipeline.plan import Plan, compiled, plan
 from camcli.pipeline.stopping import Stop
 from camcli.records import Outcome, Record, Source
@@ -38,27 +39,45 @@ def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> 
 
 
 def carried_out(
-    todo: Plan, sources: Sequence[Source], options: Options, stop: Stop | None = None
+    todo: Plan,
+    sources: Sequence[Source],
+    options: Options,
+    stop: Stop | None = None,
+    begins: Callable[[Kept], None] = lambda _: None,
+    shard: Shard | None = None,
 ) -> Iterator[Outcome]:
     """Does what is planned with the sources, in threads beside the model; outcomes in their order.
 
-    Raises OutputError where files can no longer be written, TooManyFailures, or the reason for
-    which `stop` was asked: each when all that was begun has come out.
+    What is still to be done is told to `begins`; a shard is a rank and the number of ranks, whose
+    share the sources are.  Raises OutputError where files can no longer be written,
+    TooManyFailures, or the reason for which `stop` was asked: each when all that was begun has come
+    out.
     """
     stop = stop or Stop()
     lookup_table(options.colormap)
+    todo.check_named(sources)
     check_outputs(sources, todo, options)
-    failures = 0
-    with compiled(todo), workers(_threads(sources, options)) as pool:
-        for found in _flow(todo, sources, options, stop, pool):
-            if isinstance(found, OutputError):
-                stop.ask(found)
+    with kept(todo, sources, options, shard) as run_kept:
+        begins(run_kept)
+        yield from _carried_out(todo, run_kept, options, stop)
+        if stop.reason:
+            raise stop.reason
+        run_kept.finish()
+
+
+def _carried_out(todo: Plan, run_kept: Kept, options: Options, stop: Stop) -> Iterator[Outcome]:
+    with compiled(todo), workers(_threads(run_kept.sources, options)) as pool:
+        for found in _flow(todo, run_kept, options, stop, pool):
+            # what comes behind one that could not be written is done again, in its order
+            if isinstance(stop.reason, OutputError):
                 continue
-            yield found
-            failures += found.failed
-            _check_failures(failures, options, stop)
-    if stop.reason:
-        raise stop.reason
+            try:
+                if isinstance(found, OutputError):
+                    raise found
+                yield run_kept.add(found)
+            except OutputError as error:
+                stop.ask(error)
+            _check_failures(run_kept.counts.failed, options, stop)
 
 
 def _threads(sources: Sequence[Source], options: Options) -> int:
@@ -79,13 +98,13 @@ Work = tuple[Prepared, list[Explanation]]
 
 
 def _flow(
-    todo: Plan, sources: Iterable[Source], options: Options, stop: Stop, pool: Executor | None
+    todo: Plan, run_kept: Kept, options: Options, stop: Stop, pool: Executor | None
 ) -> Iterator[Outcome | OutputError]:
     # while the model looks at a batch, the one before is written and the next one is read
     ahead = todo.batch_size + 1
     read = partial(_read, todo=todo, max_pixels=options.max_pixels)
-    write = partial(_write, todo=todo, options=options)
-    with closing(ordered(read, stop.until(sources), pool, ahead)) as pictures:
+    write = partial(_write, writer=Writer(todo, options, run_kept))
+    with closing(ordered(read, stop.until(run_kept.sources), pool, ahead)) as pictures:
         batches = stop.until(_batches(pictures, todo.batch_size))
         with closing(ordered(write, _explained(batches, todo), pool, ahead)) as outcomes:
             yield from outcomes
@@ -95,7 +114,7 @@ def _flow(
 def _read(source: Source, todo: Plan, max_pixels: int) -> Prepared | Outcome:
     try:
         return prepared(read_picture(source, max_pixels), todo)
-    except (ImageError, MemoryError) as error:
+    except (ImageError, MemoryError, UnknownName) as error:
         failure = Record(source=str(source), error=why(error, source.path))
         return Outcome(source, (failure,))
 
@@ -126,12 +145,12 @@ def _explained(
             yield (picture, next(found)) if isinstance(picture, Prepared) else picture
 
 
-def _write(work: Work | Outcome, todo: Plan, options: Options) -> Outcome | OutputError:
+def _write(work: Work | Outcome, writer: Writer) -> Outcome | OutputError:
     if isinstance(work, Outcome):
         return work
     picture, explanations = work
     try:
-        records = tuple(written(explanations, todo, options))
+        records = tuple(writer.written(explanations))
     except OutputError as error:
         # one that is half written is none: what comes later does it again
         return error

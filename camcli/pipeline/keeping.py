@@ -1,0 +1,145 @@
+"""What a run keeps of itself in its output folder, so that it can go on, and overwrites nothing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from camcli.config import Options
+from camcli.engine.precision import chosen
+from camcli.media.sources import IMAGE_SUFFIXES
+from camcli.models.state import weights_hash
+from camcli.pipeline.plan import Plan
+from camcli.records import Outcome, Source
+from camcli.report import Counts, Manifest, Mode, Run
+
+PACKAGES = ("camviz", "torch", "torchvision", "timm")
+# what decides how fast and how far a run goes, and not what it writes
+NOT_WRITTEN = frozenset(
+    {
+        "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
+        "skip_existing", "fail_fast", "max_failures", "max_pixels", "engine",
+    }
+)  # fmt: skip
+# what the weights' hash and the classes' names tell better than where they were read
+ELSEWHERE = frozenset({"checkpoint", "class_map", "target", "frames", "preprocessing"})
+
+Shard = tuple[int, int]
+
+
+@dataclass
+class Kept:
+    """A run under way: which sources it has still to do, and what it has done.
+
+    `skipped` are sources that were done before, `replaced` this run's own heatmaps that are made
+    again.
+    """
+
+    sources: Sequence[Source]
+    skipped: int = 0
+    replaced: int = 0
+    counts: Counts = field(default_factory=Counts)
+    manifest: Manifest | None = None
+    weights: str = ""
+
+    def place(self, path: Path, source: Source, *beside: str) -> Path:
+        """Returns where an output may be written, without overwriting what another run wrote."""
+        return self.manifest.place(path, source, *beside) if self.manifest else path
+
+    def add(self, outcome: Outcome, *, last: bool = True) -> Outcome:
+        """Records what came of a picture, and returns that; of a video, only the end is `last`."""
+        records = tuple(replace(record, weights=self.weights) for record in outcome.records)
+        if self.manifest:
+            self.manifest.append(outcome.source, records, last=last)
+        made = sum(not record.error for record in records)
+        self.counts += Counts(not outcome.failed, made, outcome.failed)
+        return replace(outcome, records=records)
+
+    def finish(self) -> None:
+        """Says that everything was done."""
+        if self.manifest:
+            self.manifest.finish(replace(self.counts, skipped=self.skipped))
+
+
+@contextmanager
+def kept(
+    todo: Plan, sources: Sequence[Source], options: Options, shard: Shard | None = None
+) -> Iterator[Kept]:
+    """Opens the manifest of the output folder; a run into a single file keeps none.
+
+    Raises UsageError where it cannot go on with what is there, or OutputError.
+    """
+    weights = weights_hash(todo.classifier.module)
+    if is_file(options.save_path):
+        yield Kept(sources, weights=weights)
+        return
+    about = _Run(todo, options, weights)
+    run = Run(about.configuration, about.versions, about.ran_on, shard)
+    with Manifest.open(options.save_path, run, about.mode) as manifest:
+        remaining = manifest.remaining(sources)
+        yield Kept(
+            remaining, manifest.skipped, manifest.replaced, manifest=manifest, weights=weights
+        )
+
+
+def is_file(save_path: Path) -> bool:
+    """Tells whether a save path is a picture's, not a folder's."""
+    return save_path.suffix.lower() in IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is written down of a run."""
+
+    todo: Plan
+    options: Options
+    weights: str
+
+    @property
+    def mode(self) -> Mode:
+        if self.options.resume:
+            return "resume"
+        return "skip" if self.options.skip_existing else "new"
+
+    @cached_property
+    def configuration(self) -> Mapping[str, Any]:
+        """The options that decide what is written, with what they were resolved to."""
+        typed = self.options.model_dump(exclude=set(NOT_WRITTEN | ELSEWHERE))
+        classifier, request = self.todo.classifier, self.todo.request
+        names = classifier.labels
+        return {
+            **typed,
+            "frames": str(self.options.frames or ""),
+            "model": classifier.name,
+            "weights": self.weights,
+            "labels": sha256("\n".join(names).encode()).hexdigest()[:12] if names else "",
+            "preprocessing": asdict(classifier.preprocessing),
+            "layers": request.layers,
+            "target": request.target.name,
+            "precision": chosen(request.precision, classifier.device),
+        }
+
+    @property
+    def ran_on(self) -> Mapping[str, Any]:
+        return {
+            "device": str(self.todo.classifier.device),
+            "batch_size": self.todo.batch_size,
+            "compile": self.options.compile,
+        }
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        found = {"python": platform.python_version()}
+        for name in PACKAGES:
+            try:
+                found[name] = version(name)
+            except PackageNotFoundError:  # run from its source
+                continue
+        return found
