@@ -32,7 +32,8 @@ def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tens
     """
 
     def at(inputs: Tensor) -> Tensor:
-        found: Tensor = probe.about(inputs.to(probe.inputs)).get("gradients", layer, slot)
+        with probe.about(inputs.to(probe.inputs)) as other:
+            found: Tensor = other.get("gradients", layer, slot)
         return found
 
     return at

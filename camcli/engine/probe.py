@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -54,6 +54,16 @@ class Probe:
         self.tokens = tokens or Tokens()
         self._layouts = dict(layouts or {})
         self._found: dict[Key, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forgets everything: evidence that asks the probe for more would keep a batch alive."""
+        for found in self._found.values():
+            if isinstance(found, Probe) and found is not self:
+                found.__exit__()
+        self._found.clear()
 
     def get(self, name: str, layer: str = "", slot: int = 0, asker: str = "") -> Any:
         """Returns a piece of evidence for a layer and a category's slot, computed at most once.

@@ -180,13 +180,13 @@ def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
 
 
 def _answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
-    probe = probe_for(module, inputs, choice, request, graph=request.graph)
-    logits = probe.get("logits") if choice else None
-    categories = probe.get("categories") if choice else None
-    maps, details = _smoothed(probe, request)
-    calls = probe.get("recording").calls
-    fused = _fused(maps, inputs, request)
-    return Answer(logits, categories, _references(probe), fused, details, calls)
+    with probe_for(module, inputs, choice, request, graph=request.graph) as probe:
+        logits = probe.get("logits") if choice else None
+        categories = probe.get("categories") if choice else None
+        maps, details = _smoothed(probe, request)
+        calls = probe.get("recording").calls
+        fused = _fused(maps, inputs, request)
+        return Answer(logits, categories, _references(probe), fused, details, calls)
 
 
 def probe_for(
@@ -219,7 +219,8 @@ def _smoothed(probe: Probe, request: Request) -> tuple[compose.Maps, Details]:
     maps, details = _raw_maps(probe, request)
 
     def plain(views: Tensor) -> compose.Maps:
-        return _raw_maps(probe.about(views), request)[0]
+        with probe.about(views) as other:
+            return _raw_maps(other, request)[0]
 
     maps_of: Callable[[Tensor], compose.Maps] = plain
     if request.noise:
