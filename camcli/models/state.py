@@ -72,8 +72,19 @@ def _calls_layers(module: GraphModule) -> bool:
     return any(n.op == "call_module" and n.target != "_guards_fn" for n in module.graph.nodes)
 
 
+# the model that this thread holds, and all that is in it
+_held: ContextVar[tuple[nn.Module, list[nn.Module]] | None] = ContextVar("held", default=None)
+
+
+def _holds(module: nn.Module) -> list[nn.Module] | None:
+    held = _held.get()
+    return held[1] if held and held[0] is module else None
+
+
 def parts(module: nn.Module) -> list[nn.Module]:
     """Lists a module and all that is in it, each once, in no order that means anything."""
+    if held := _holds(module):
+        return held
     # torch's own walk makes up every part's full name, and takes ten times as long
     found, waiting = dict.fromkeys([module]), [module]
     while waiting:
@@ -83,10 +94,6 @@ def parts(module: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
-# the model that this thread holds already
-_held: ContextVar[nn.Module | None] = ContextVar("held", default=None)
-
-
 @contextmanager
 def left_as_found(module: nn.Module) -> Iterator[None]:
     """Evaluates a model with frozen weights, and puts its and the caller's state back afterwards.
@@ -94,7 +101,7 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     Frozen, because a graph keeps no inputs for frozen weights.  Inside another one of the same
     model nothing is left to be done: all of it takes two milliseconds, which a batch pays once.
     """
-    if _held.get() is module:
+    if _holds(module):
         yield
         return
     layers = parts(module)
@@ -103,7 +110,7 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
     learning = [p for p in parameters if p.requires_grad and not p.is_inference()]
     devices = {p.device for p in parameters if p.device.type == "cuda"}
-    token = _held.set(module)
+    token = _held.set((module, layers))
     try:
         with torch.random.fork_rng(list(devices)), _as_written(), switched_off(layers, SWITCHES):
             # setting attributes of modules is slow, and most are in evaluation mode already
