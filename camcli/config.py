@@ -221,6 +221,10 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         default=MAX_PIXELS, description="a number of pixels from 1, such as 50M"
     )
     workers: int | None = Field(default=None, ge=0, description=NATURAL)
+    engine: Annotated[Literal["local", "ray"], Choice] = Field(
+        default="local", description="local or ray"
+    )
+    ray_workers: Count | None = Field(default=None, description=WHOLE)
     precision: Annotated[Precision, Choice] = Field(
         default="float32", description="float32, bf16, fp16 or auto"
     )
@@ -462,6 +466,7 @@ def _checked(given: Iterable[_Given]) -> Options:
         options = Options.model_validate(_nested(on_top.values()))
         problems += _wrong_options(options.method, on_top.values())
         problems += _two_ways_to_go_on(options)
+        problems += _workers_without_ray(options)
     except ValidationError as error:
         problems += _problems(error, on_top)
     if len(problems) > 1:
@@ -485,6 +490,13 @@ def _two_ways_to_go_on(options: Options) -> Iterator[UsageError]:
         yield UsageError(
             "--resume goes on with one run, --skip-existing passes over what any run of these "
             "options did: give one of them."
+        )
+
+
+def _workers_without_ray(options: Options) -> Iterator[UsageError]:
+    if options.ray_workers and options.engine != "ray":
+        yield UsageError(
+            f"--ray-workers {options.ray_workers} is for --engine ray: give both, or none."
         )
 
 

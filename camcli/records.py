@@ -214,7 +214,8 @@ class Record:
     defaults; `residual` what a map that should be complete leaves of the score; `concepts`
     those that a method tells apart; `sheet` the file in which the heatmap stands among others.
     `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
-    pictures share them, `seconds` what the heatmap took.
+    pictures share them, `seconds` its share of its
+    batch's pass.
     """
 
     source: str
@@ -253,10 +254,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one picture: a record for each heatmap, or one that says why there is none."""
+    """What came of one picture: a record for each heatmap, or one that says why there is none.
+
+    Those of a video's frames are not its `last`; behind them comes one that says how it ended.
+    """
 
     source: Source
     records: tuple[Record, ...]
+    last: bool = True
 
     @property
     def failed(self) -> bool:

@@ -19,6 +19,7 @@ from camcli.models.load import Classifier
 from camcli.pipeline import run
 from camcli.records import Record
 from tests.networks import Staged, noise
+from tests.outputs import outputs
 from tests.test_demo import PHOTO
 
 METHODS = ["guidedbackprop", "guidedgradcam"]
@@ -55,7 +56,7 @@ def test_the_pixels_stand_beside_the_overlay(classifier: Classifier, tmp_path: P
         )
         assert found.details["pixels"].dtype == np.float32
     assert [record.layers for record in told] == [(), ("layer4",)] * 2
-    assert len(list(tmp_path.iterdir())) == sum(len(record.outputs) for record in records) == 16
+    assert len(outputs(tmp_path)) == sum(len(record.outputs) for record in records) == 16
 
 
 def test_pixels_follow_the_class(classifier: Classifier) -> None:
@@ -73,7 +74,7 @@ def test_pixels_beside_one_file(classifier: Classifier, tmp_path: Path) -> None:
     path = tmp_path / "one.webp"
     (record,) = _run(classifier, path, method="guidedbackprop")
     assert record.outputs == (str(path), f"{path}.pixels.png")
-    assert {str(file) for file in tmp_path.iterdir()} == set(record.outputs)
+    assert {str(file) for file in outputs(tmp_path)} == set(record.outputs)
 
 
 def test_a_method_without_pixels_says_which_have_some(classifier: Classifier) -> None:

@@ -14,7 +14,7 @@ import typer
 import typer.core
 import typer.main
 
-from camcli.cli import explain, help, methods, models  # noqa: A004
+from camcli.cli import explain, help, merge, methods, models  # noqa: A004
 from camcli.cli.output import error
 from camcli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CamvizError
 
@@ -58,6 +58,7 @@ app = typer.Typer(
 app.command("explain")(explain.command)
 app.command("methods")(methods.command)
 app.command("models")(models.command)
+app.command("merge")(merge.command)
 app.command("help")(help.command)
 
 

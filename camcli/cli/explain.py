@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,18 @@ import typer
 from camcli.cli import preview
 from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
-from camcli.cli.output import Printer, Style, error, profile
+from camcli.cli.output import Printer, Style, error, print_path, profile, videos_of
 from camcli.cli.progress import Tally, progress
 from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError
 from camcli.stages import STOPWATCH, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from camcli.config import Options
-    from camcli.pipeline.keeping import Kept
-    from camcli.pipeline.plan import Plan
-    from camcli.records import Record, Source
+    from camcli.pipeline import Stop
+    from camcli.pipeline.keeping import Kept, Shard
+    from camcli.records import Outcome, Record, Source
 
 EMBEDDED_NOTE = (
     "using the embedded model, a small demonstrator of 100 classes; choose another with "
@@ -39,7 +40,7 @@ def command(images: list[str], flags: Flags) -> None:
     if flags.preview_model:
         preview.show_model(options, as_json=flags.json)
         return
-    if not images:
+    if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
     printer = Printer(_style(flags))
     sources = _sources(images, flags, options)
@@ -68,8 +69,15 @@ def _style(flags: Flags) -> Style:
 
 def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
     with stage("import"):
-        from camcli.media.sources import find_sources
+        from camcli.media.sources import camera_source, find_sources
 
+    if options.camera is not None:
+        if images:
+            raise UsageError(
+                f"--camera {options.camera} takes the place of pictures such as {images[0]!r}: "
+                "give one of them."
+            )
+        return (camera_source(options.camera),)
     try:
         # a folder that is explained again would hold the pictures of the last time
         sources = find_sources(
@@ -102,46 +110,103 @@ def _is_folder(word: str) -> bool:
 def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
     """Writes and prints everything; False where a picture failed."""
     with stage("import"):
-        from camcli.pipeline import plan
+        from camcli.pipeline import shares
 
+    shard = shares.share_of(os.environ)
+    tally = Tally(len(sources))
+    results = _Results(printer, tally, bool(options.target_layers))
+    if options.engine == "ray":
+        if shard and shard[0]:
+            raise UsageError(
+                "--engine ray shares a run out by itself: start camviz once, without torchrun or "
+                "srun."
+            )
+        carried_out = _on_ray(sources, options, results)
+    else:
+        carried_out = _here(sources, options, results, shard)
+    try:
+        _carry_out(carried_out, results)
+    finally:
+        if tally.done and tally.total > 1:
+            printer.note(tally.summary)
+    # a launcher would end the other ranks: theirs are told by `camviz merge`
+    return not tally.failed or (shard is not None and options.engine == "local")
+
+
+def _here(
+    sources: tuple[Source, ...], options: Options, results: _Results, shard: Shard | None
+) -> Callable[[Stop], Iterator[Outcome]]:
+    """Prepares a run of this process, or its share of one."""
+    with stage("import"):
+        from camcli.pipeline import carried_out, plan
+
+    share: Sequence[Source] = sources
+    if shard:
+        share, options = _share(sources, options, shard, results.printer)
+        results.tally.total = len(share)
     classifier = load(options, pretrained=options.pretrained)
     for warning in classifier.warnings:
         error(warning)
     todo = plan(classifier, options)
-    for why, methods in _reasons(todo.left_out).items():
-        printer.note(f"left out: {', '.join(methods)}: {why}")
-    tally = Tally(len(sources))
-    try:
-        _carry_out(todo, sources, options, printer, tally)
-    finally:
-        if tally.done and tally.total > 1:
-            printer.note(tally.summary)
-    return not tally.failed
-
-
-def _carry_out(
-    todo: Plan, sources: tuple[Source, ...], options: Options, printer: Printer, tally: Tally
-) -> None:
-    from camcli.pipeline import Stop, carried_out, interruptible
-
-    stop = Stop()
+    results.planned(todo.left_out, len(todo.request.methods))
 
     def begins(run: Kept) -> None:
-        tally.total = len(run.sources)
-        if run.skipped:
-            printer.note(
-                f"{run.skipped} of {len(sources)} were done before, and are left as they are"
-            )
-        if run.replaced:
-            printer.note(f"heatmaps of the same command are replaced: {run.replaced}")
+        results.begun(len(run.sources), run.skipped, run.replaced)
 
+    return lambda stop: carried_out(todo, share, options, stop, begins, shard)
+
+
+def _share(
+    sources: tuple[Source, ...], options: Options, shard: Shard, printer: Printer
+) -> tuple[Sequence[Source], Options]:
+    """Returns what is a rank's of the sources, and its GPU among the options."""
+    from camcli.pipeline import shares
+
+    rank, world = shard
+    shares.check(options)
+    shares.check_world(options, world)
+    share = shares.share(sources, shard)
+    printer.note(
+        f"rank {rank} of {world}: {len(share)} of {len(sources)} pictures; when all ranks have "
+        f"ended, camviz merge {options.save_path} joins their manifests"
+    )
+    device = shares.device_of(options.device, os.environ)
+    return share, options.model_copy(update={"device": device})
+
+
+def _on_ray(
+    sources: tuple[Source, ...], options: Options, results: _Results
+) -> Callable[[Stop], Iterator[Outcome]]:
+    """Prepares a run that workers of Ray share."""
+    with stage("import"):
+        from camcli.pipeline.on_ray import Begun, spread
+
+    def begins(run: Begun) -> None:
+        for warning in run.warnings:
+            error(warning)
+        results.planned(run.left_out, run.methods)
+        results.begun(run.sources, len(sources) - run.sources, run.replaced)
+
+    loads = partial(load, pretrained=options.pretrained)
+    return lambda stop: spread(sources, options, loads, stop, begins)
+
+
+def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Results) -> None:
+    from camcli.pipeline import Stop, interruptible
+
+    stop, tally = Stop(), results.tally
     try:
-        with interruptible(stop, _say_it_stops), progress(tally, printer) as (above, show):
-            results = _Results(above, len(todo.request.methods), bool(options.target_layers))
-            for outcome in carried_out(todo, sources, options, stop, begins):
+        with (
+            interruptible(stop, _say_it_stops),
+            progress(tally, results.printer) as (above, show),
+        ):
+            results.printer = above
+            for outcome in carried_out(stop):
                 tally.add(outcome)
                 for record in outcome.records:
                     results.print(record)
+                if outcome.last:
+                    results.print_videos()
                 show()
     except KeyboardInterrupt:
         if tally.total > 1:
@@ -159,12 +224,30 @@ def _say_it_stops() -> None:
 
 @dataclass
 class _Results:
-    """Prints records, and what they share once."""
+    """Prints what a run does, its records, and what they share once."""
 
     printer: Printer
-    methods: int
+    tally: Tally
     layer_said: bool
+    methods: int = 1
     sheet: str = ""
+    # of the one whose frames come
+    videos: set[str] = field(default_factory=set)
+
+    def planned(self, left_out: Mapping[str, str], methods: int) -> None:
+        """Says which methods are left out, and why."""
+        self.methods = methods
+        for why, names in _reasons(left_out).items():
+            self.printer.note(f"left out: {', '.join(names)}: {why}")
+
+    def begun(self, sources: int, skipped: int, replaced: int) -> None:
+        """Says what is done already, or done again."""
+        self.tally.total = sources
+        if skipped:
+            total = sources + skipped
+            self.printer.note(f"{skipped} of {total} were done before, and are left as they are")
+        if replaced:
+            self.printer.note(f"heatmaps of the same command are replaced: {replaced}")
 
     def print(self, record: Record) -> None:
         if not self.layer_said and record.layers:
@@ -173,7 +256,15 @@ class _Results:
         if record.sheet and record.sheet != self.sheet:
             self.sheet = record.sheet
             self.printer.sheet(record, self.methods)
+        self.videos.update(videos_of(record))
         self.printer.record(record)
+
+    def print_videos(self) -> None:
+        """Prints the paths of a video's videos, which are there only when it has ended."""
+        if self.printer.style == "paths":
+            for path in sorted(self.videos):
+                print_path(path)
+        self.videos.clear()
 
 
 def _reasons(left_out: Mapping[str, str]) -> dict[str, list[str]]:

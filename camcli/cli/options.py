@@ -330,6 +330,25 @@ class Flags:
             "-j",
         ),
     ] = None
+    engine: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "NAME",
+            "local, or ray: workers on a Ray cluster, or on this machine's GPUs or cores; see "
+            "camviz help clusters; default local.",
+            "--engine",
+        ),
+    ] = None
+    ray_workers: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "N",
+            "Workers of --engine ray, each with a model; default one a GPU, or a core.",
+            "--ray-workers",
+        ),
+    ] = None
     precision: Annotated[
         Text,
         _option(
@@ -399,7 +418,7 @@ class Flags:
         _option(
             OUTPUT,
             "PATH",
-            "A folder, or a file for a single picture (.jpg, .png, ...); default camviz-out.",
+            "A folder, or a file for a single picture or video; default camviz-out.",
             "--save-path",
         ),
     ] = None

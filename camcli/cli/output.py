@@ -49,9 +49,11 @@ class Printer:
             self._print(json_line(asdict(record)))
         elif not record.error and self.style == "paths":
             for path in record.outputs:
-                print_path(path)
+                if path not in videos_of(record):
+                    print_path(path)
         elif not record.error and not record.sheet:
-            made = f"{record.method}{_at(record)}{_target(record)}"
+            frame = "" if record.frame is None else f", frame {record.frame}"
+            made = f"{record.method}{_at(record)}{_target(record)}{frame}"
             self._print(_line(record, ", ".join(record.outputs), made))
 
     def sheet(self, record: Record, methods: int) -> None:
@@ -73,6 +75,12 @@ class Printer:
             typer.echo(result)
         else:
             Console(highlight=False, soft_wrap=True).print(result)
+
+
+def videos_of(record: Record) -> tuple[str, ...]:
+    """Returns the video that a frame's heatmap is in, which is there when all frames are."""
+    is_in_one = record.frame is not None and not record.error
+    return record.outputs[:1] if is_in_one else ()
 
 
 def error(message: str, console: Console | None = None) -> None:

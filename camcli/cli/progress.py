@@ -29,12 +29,16 @@ class Tally:
     heatmaps: int = 0
     failed: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
+    _failing: bool = False
 
     def add(self, outcome: Outcome) -> None:
-        """Counts one more picture."""
-        self.failed += outcome.failed
-        self.pictures += not outcome.failed
+        """Counts one more picture; a video is one, whatever becomes of its frames."""
+        self.failed += outcome.failed and not self._failing
+        self._failing = self._failing or outcome.failed
         self.heatmaps += sum(not record.error for record in outcome.records)
+        if outcome.last:
+            self.pictures += not self._failing
+            self._failing = False
 
     @property
     def done(self) -> int:

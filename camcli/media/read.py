@@ -68,18 +68,18 @@ def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Picture:
     Colour profiles are left alone.  More pixels than allowed are refused before they are decoded.
     """
     try:
-        content = _content(source, max_pixels)
+        content = content_of(source, max_pixels)
     except Exception as error:  # behind a URL, a file system raises whatever its client does
-        raise _unreadable(str(source), error, "it cannot be read") from error
+        raise unreadable(str(source), error, "it cannot be read") from error
     try:
-        with _PILLOW.reading(max_pixels), Image.open(io.BytesIO(content)) as image:
-            _check_size(image, max_pixels)
+        with PILLOW.reading(max_pixels), Image.open(io.BytesIO(content)) as image:
+            check_size(image, max_pixels)
             _load(image)
             # an icon's picture may be larger than its directory says
-            _check_size(image, max_pixels)
-            return Picture(_upright_pixels(image), source)
+            check_size(image, max_pixels)
+            return Picture(upright_pixels(image), source)
     except Exception as error:  # on damaged files Pillow raises whatever its parsers stumble over
-        raise _unreadable(str(source), error) from error
+        raise unreadable(str(source), error) from error
 
 
 def picture_from(value: PictureLike) -> Picture:
@@ -142,7 +142,7 @@ class _Pillow:
             Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
 
 
-_PILLOW = _Pillow()
+PILLOW = _Pillow()
 
 # what Pillow has to say it raises as well: on standard error, it would tear the progress bar
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -161,13 +161,13 @@ _silence_libtiff()
 
 def _from_pil(image: Image.Image) -> Picture:
     try:
-        with _PILLOW.reading():
-            return Picture(_upright_pixels(image))
+        with PILLOW.reading():
+            return Picture(upright_pixels(image))
     except Exception as error:  # a lazily opened file is only read here
-        raise _unreadable(getattr(image, "filename", "") or "the picture", error) from error
+        raise unreadable(getattr(image, "filename", "") or "the picture", error) from error
 
 
-def _content(source: Source, max_pixels: int) -> bytes:
+def content_of(source: Source, max_pixels: int) -> bytes:
     """Reads a file once and whole, so that header and pixels belong together.
 
     Pillow by itself would map some files into memory, and the process would die with a file that
@@ -179,9 +179,9 @@ def _content(source: Source, max_pixels: int) -> bytes:
             content = file.read(most + 1)
     else:
         # before it is opened: a pipe would wait for whoever writes to it
-        size = _ordinary_size(source.path)
+        size = ordinary_size(source.path)
         if size > most:
-            raise _too_large(f"{size:,} bytes", max_pixels)
+            raise too_large(f"{size:,} bytes", max_pixels)
         with opened(source) as file:
             before = _version(file)
             content = file.read(size + 1)
@@ -190,11 +190,12 @@ def _content(source: Source, max_pixels: int) -> bytes:
     if not content:
         raise ImageError("it is empty")
     if len(content) > most:
-        raise _too_large(f"more than {most:,} bytes", max_pixels)
+        raise too_large(f"more than {most:,} bytes", max_pixels)
     return content
 
 
-def _ordinary_size(path: Path) -> int:
+def ordinary_size(path: Path) -> int:
+    """Returns a file's size in bytes; raises OSError, or ImageError for what is no file."""
     if path.is_dir():
         raise IsADirectoryError
     size = path.stat().st_size
@@ -208,19 +209,22 @@ def _version(file: BinaryIO) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _check_size(image: Image.Image, max_pixels: int) -> None:
+def check_size(image: Image.Image, max_pixels: int) -> None:
+    """Raises ImageError for a picture of too many pixels."""
     width, height = image.size
     if width * height > max_pixels:
-        raise _too_large(f"{width} x {height} pixels", max_pixels)
+        raise too_large(f"{width} x {height} pixels", max_pixels)
 
 
-def _too_large(what: str, max_pixels: int) -> ImageError:
+def too_large(what: str, max_pixels: int) -> ImageError:
+    """Says what is too large, and which option allows it."""
     return ImageError(f"its {what} are too many for --max-pixels {max_pixels}")
 
 
-def _unreadable(
+def unreadable(
     name: str, error: Exception, otherwise: str = "it is truncated or damaged"
 ) -> ImageError:
+    """Says that something cannot be read, and why, whatever was raised."""
     return ImageError(f"Cannot read {name!r}: {_reason(error, otherwise)}.")
 
 
@@ -244,7 +248,8 @@ def _load(image: Image.Image) -> None:
     image.load()
 
 
-def _upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Loads a picture as RGB [h w 3], turned as its EXIF says."""
     _load(image)
     # asked after loading, since Pillow turns TIFF pictures itself
     turn = UPRIGHT.get(_orientation(image))

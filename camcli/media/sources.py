@@ -50,6 +50,11 @@ def find_sources(
     return tuple(found.values())
 
 
+def camera_source(index: int) -> Source:
+    """Returns what a camera's pictures have for a source."""
+    return Source(Path(f"camera{index}"))
+
+
 def is_video(source: Source) -> bool:
     """Tells by its name whether a source is a video."""
     return source.path.suffix.lower() in VIDEO_SUFFIXES

@@ -6,7 +6,7 @@ import io
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +21,15 @@ from camcli.media.containers import container, is_cut_off
 from camcli.media.open import opened
 from camcli.media.opencv import captured, spelled
 from camcli.media.read import (
-    _PILLOW,
-    _check_size,
-    _content,
-    _ordinary_size,
-    _too_large,
-    _unreadable,
-    _upright_pixels,
+    PILLOW,
+    check_size,
+    content_of,
+    ordinary_size,
+    too_large,
+    unreadable,
+    upright_pixels,
 )
-from camcli.media.sources import is_video
+from camcli.media.sources import camera_source, is_video
 from camcli.records import CAMERAS, MAX_PIXELS, Picture, Source, Span
 from camcli.stages import stage
 
@@ -72,8 +72,36 @@ def frames(
     ImageError, behind the frames before it where a video breaks off.
     """
     _check_step(every)
-    read = _video_frames if is_video(source) else animation_frames
-    return read(source, every, span or EVERYTHING, max_pixels)
+    if not is_video(source):
+        return animation_frames(source, every, span or EVERYTHING, max_pixels)
+    return _read_frames(source, every, span, max_pixels)
+
+
+def _read_frames(
+    source: Source, every: int, span: Span | None, max_pixels: int
+) -> Iterator[Picture]:
+    with film(source, every, span, max_pixels) as (_, pictures):
+        yield from pictures
+
+
+@contextmanager
+def film(
+    source: Source, every: int = 1, span: Span | None = None, max_pixels: int = MAX_PIXELS
+) -> Iterator[tuple[VideoInfo, Iterator[Picture]]]:
+    """Opens a video or an animated picture for what `info` and `frames` give; raises ImageError."""
+    _check_step(every)
+    span = span or EVERYTHING
+    if not is_video(source):
+        about = _animation_info(source, max_pixels)
+        yield about, animation_frames(source, every, span, max_pixels)
+        return
+    with _opened_video(source) as (path, capture):
+        about = _video_info(capture)
+        height, width = about.size
+        if height * width > max_pixels:
+            error = too_large(f"frames of {width} x {height} pixels", max_pixels)
+            raise unreadable(str(source), error)
+        yield about, _video_frames(capture, path, about, source, every, span)
 
 
 def camera(index: int, every: int = 1, span: Span | None = None) -> Iterator[Picture]:
@@ -98,21 +126,17 @@ def _camera_frames(index: int, every: int, span: Span) -> Iterator[Picture]:
             raise SourceError(
                 f"Camera {index} is not there, or another program uses it; the first one is 0."
             )
-        ended = yield from _grabbed(capture, Source(Path(f"camera{index}")), every, span)
+        ended = yield from _grabbed(capture, camera_source(index), every, span)
         if ended is not None:
             raise ImageError(f"Camera {index} gives no picture {ended}: was it unplugged?")
 
 
-def _video_frames(source: Source, every: int, span: Span, max_pixels: int) -> Iterator[Picture]:
-    with _opened_video(source) as (path, capture):
-        about = _video_info(capture)
-        height, width = about.size
-        if height * width > max_pixels:
-            error = _too_large(f"frames of {width} x {height} pixels", max_pixels)
-            raise _unreadable(str(source), error)
-        ended = yield from _grabbed(capture, source, every, span)
-        if ended is not None:
-            _check_end(source, ended, span, about, path)
+def _video_frames(
+    capture: cv2.VideoCapture, path: Path, about: VideoInfo, source: Source, every: int, span: Span
+) -> Iterator[Picture]:
+    ended = yield from _grabbed(capture, source, every, span)
+    if ended is not None:
+        _check_end(source, ended, span, about, path)
 
 
 def _check_end(source: Source, ended: int, span: Span, about: VideoInfo, path: Path) -> None:
@@ -124,16 +148,16 @@ def _check_end(source: Source, ended: int, span: Span, about: VideoInfo, path: P
     announced = about.frames
     if (announced is None or ended < announced) and is_cut_off(path):
         of = f" of {announced}" if announced else ""
-        raise _unreadable(str(source), ImageError(f"it breaks off at frame {ended}{of}"))
+        raise unreadable(str(source), ImageError(f"it breaks off at frame {ended}{of}"))
     _check_reached(source, ended, span)
 
 
 def _check_reached(source: Source, ended: int, span: Span) -> None:
     if ended == 0:
-        raise _unreadable(str(source), ImageError("it has no frames"))
+        raise unreadable(str(source), ImageError("it has no frames"))
     if ended <= span.start:
         words = f"it has {ended} frames, counted from 0, and none from {span.start} on"
-        raise _unreadable(str(source), ImageError(words))
+        raise unreadable(str(source), ImageError(words))
 
 
 def _grabbed(
@@ -164,9 +188,9 @@ def _retrieved(capture: cv2.VideoCapture, source: Source, index: int) -> Picture
         rgb = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
     except cv2.error as error:
         words = f"frame {index} cannot be decoded ({reason(error)})"
-        raise _unreadable(str(source), ImageError(words)) from error
+        raise unreadable(str(source), ImageError(words)) from error
     except (ImageError, MemoryError) as error:
-        raise _unreadable(str(source), error) from error
+        raise unreadable(str(source), error) from error
     return Picture(rgb, source, index)
 
 
@@ -178,7 +202,7 @@ def _local_video(source: Source) -> Iterator[Path]:
             if container(path) is None:
                 raise ImageError("it is no video, or of a kind that camviz does not know")
         except Exception as error:  # behind a URL, a file system raises whatever its client does
-            raise _unreadable(str(source), error, "it cannot be read") from error
+            raise unreadable(str(source), error, "it cannot be read") from error
         yield path
 
 
@@ -188,7 +212,7 @@ def _local(source: Source, folder: Path) -> Path:
         with opened(source) as file, copy.open("wb") as there:
             shutil.copyfileobj(file, there)
         return copy
-    if _ordinary_size(source.path) == 0:
+    if ordinary_size(source.path) == 0:
         raise ImageError("it is empty")
     return spelled(source.path, folder)
 
@@ -200,7 +224,7 @@ def _opened_video(source: Source) -> Iterator[tuple[Path, cv2.VideoCapture]]:
             words = (
                 "it is a video that is truncated or damaged, or of a kind that OpenCV cannot read"
             )
-            raise _unreadable(str(source), ImageError(words))
+            raise unreadable(str(source), ImageError(words))
         yield path, capture
 
 
@@ -237,27 +261,27 @@ def animation_frames(
 
 def _frame(image: PillowImage, source: Source, index: int, max_pixels: int) -> NDArray[np.uint8]:
     try:
-        with stage("decode"), _PILLOW.reading(max_pixels):
+        with stage("decode"), PILLOW.reading(max_pixels):
             image.seek(index)
-            _check_size(image, max_pixels)  # of each, since the pages of a TIFF differ
+            check_size(image, max_pixels)  # of each, since the pages of a TIFF differ
             # a copy, since a GIF's frames are drawn on one another
-            return np.array(_upright_pixels(image))
+            return np.array(upright_pixels(image))
     except Exception as error:  # on damaged files Pillow raises whatever its parsers stumble over
         words = ImageError(f"it breaks off at frame {index} ({reason(error)})")
-        raise _unreadable(str(source), words) from error
+        raise unreadable(str(source), words) from error
 
 
 @contextmanager
 def _animation(source: Source, max_pixels: int) -> Iterator[tuple[PillowImage, int]]:
     """Opens a picture, and counts its frames."""
     try:
-        content = _content(source, max_pixels)
-        with _PILLOW.reading(max_pixels):
+        content = content_of(source, max_pixels)
+        with PILLOW.reading(max_pixels):
             image = Image.open(io.BytesIO(content))
-            _check_size(image, max_pixels)
+            check_size(image, max_pixels)
             count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
     except Exception as error:  # as in `_frame`
-        raise _unreadable(str(source), error) from error
+        raise unreadable(str(source), error) from error
     with image:
         yield image, count
 
@@ -273,9 +297,10 @@ def _is_animated(source: Source) -> bool:
 def _animation_info(source: Source, max_pixels: int) -> VideoInfo:
     with _animation(source, max_pixels) as (image, count):
         height, width = _frame(image, source, 0, max_pixels).shape[:2]
-        milliseconds = 0.0
-        for index in range(count if image.format != "TIFF" else 0):
-            _frame(image, source, index, max_pixels)  # WebP tells when a frame is decoded
-            milliseconds += image.info.get("duration", 0)
-    fps = 1000 * count / milliseconds if milliseconds > 0 else UNKNOWN_FPS
+        milliseconds, timed = 0.0, 0
+        with suppress(ImageError):  # whoever reads the frames is told where they break off
+            for timed in range(1, count + 1 if image.format != "TIFF" else 1):
+                _frame(image, source, timed - 1, max_pixels)  # WebP tells when one is decoded
+                milliseconds += image.info.get("duration", 0)
+    fps = 1000 * timed / milliseconds if milliseconds > 0 else UNKNOWN_FPS
     return VideoInfo(fps, count, (height, width))

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from camcli.errors import ImageError, OutputError
 from camcli.media.containers import is_cut_off
 from camcli.media.opencv import captured, quiet, spelled
-from camcli.media.write import temporary_name, unwritable
+from camcli.media.write import name_parts, named, temporary_name, unwritable
+from camcli.records import Source
 from camcli.stages import stage
 
 # by suffix, the first that works is taken: OpenCV's own wheels have no H.264 (avc1), which alone
@@ -39,6 +40,24 @@ SLOWEST, FASTEST = 0.1, 1000.0  # frames a second; beyond, formats fail or round
 SMALLEST_SHARE = 0.99
 
 Size = tuple[int, int]
+
+
+def video_name(
+    source: Source,
+    method: str,
+    category: int | None,
+    label: str,
+    *,
+    layer: str | None = None,
+    target: str = "",
+    rank: int | None = None,
+) -> Path:
+    """Names a video as `output_name` names a picture; a rank stands for classes that change."""
+    own = source.path.suffix
+    keeps_own = own.lower() in CODECS
+    head, suffix = (source.path.stem, own) if keeps_own else (source.path.name, DEFAULT_SUFFIX)
+    parts = name_parts(method, category, label, layer, target)
+    return named(source, head, parts + ([] if rank is None else [f"rank{rank}"]), suffix)
 
 
 class VideoFile:

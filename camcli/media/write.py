@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,6 +40,7 @@ DEFAULT_SUFFIX = ".jpg"
 # in bytes of UTF-8: file systems allow 255, and what stands beside a picture adds .npy or
 # .pixels.png to its name
 LONGEST_NAME, LONGEST_PART = 244, 64
+FRAME_DIGITS = 6  # at least, so that frames are listed in their order
 
 UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')
 UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
@@ -54,12 +55,13 @@ def output_name(
     format: str | None = None,  # noqa: A002
     layer: str | None = None,
     target: str = "",
+    frame: int | None = None,
 ) -> Path:
-    """Names an output: `<stem>_<method>[_<layer>][_<target>][_<index>-<label>]<suffix>`.
+    """Names an output: `<stem>[_<frame>]_<method>[_<layer>][_<target>][_<index>-<label>]<suffix>`.
 
     It stands below the save path, whatever the source and the label are.  Where the output cannot
-    have the input's own suffix, the input's whole name stands for its stem.  Raises UnknownName for
-    a format that cannot be written.
+    have the input's own suffix, the input's whole name stands for its stem, but for a video's
+    frames.  Raises UnknownName for a format that cannot be written.
     """
     own = source.path.suffix
     wanted = _suffix(format) if format else None
@@ -67,8 +69,22 @@ def output_name(
     head, suffix = (
         (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
     )
+    if frame is not None:
+        head, suffix = source.path.stem, wanted or DEFAULT_SUFFIX
+        method = f"{frame:0{FRAME_DIGITS}}_{method}"
+    return named(source, head, name_parts(method, category, label, layer, target), suffix)
+
+
+def name_parts(
+    method: str, category: int | None, label: str, layer: str | None, target: str
+) -> list[str]:
+    """Lists what a name says behind the input's own, in letters that every file system takes."""
     parts = [method, *(_part(part) for part in (layer, target) if part)]
-    parts += [] if category is None else [_category(category, label)]
+    return parts + ([] if category is None else [_category(category, label)])
+
+
+def named(source: Source, head: str, parts: Sequence[str], suffix: str) -> Path:
+    """Joins a name, which stands below the save path and is not too long."""
     tail = "".join(f"_{part}" for part in parts) + suffix
     name = _short(head, LONGEST_NAME - len(_encoded(tail))) + tail
     return _inside(source.folder) / name
@@ -110,7 +126,8 @@ def write_map(values: NDArray[np.float32], path: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Raises OutputError where a folder cannot be written to or made; leaves nothing behind."""
     try:
-        nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        whole = folder.resolve()  # refuses what is no name at all
+        nearest = next(place for place in (folder, *whole.parents) if place.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(None, f"{str(nearest)!r} is a file")
         trial = nearest / temporary_name()

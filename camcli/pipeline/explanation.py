@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -219,10 +220,20 @@ def prepared(picture: Picture, todo: Plan) -> Prepared:
 def explain_batch(batch: Sequence[Prepared], todo: Plan) -> Iterator[list[Explanation]]:
     """Explains some pictures in one pass, which is run at once; a list for each picture."""
     inputs = _stacked([p.view.inputs for p in batch], todo.classifier.device)
-    found = answer(
-        todo.classifier.module, inputs, todo.choice([p.category for p in batch]), todo.request
+    choice = todo.choice([p.category for p in batch])
+    begin = time.perf_counter()
+    found = answer(todo.classifier.module, inputs, choice, todo.request)
+    seconds = (time.perf_counter() - begin) / len(batch)
+    return (
+        _timed(list(_explanations(p.picture, p.view, found, row, todo)), seconds)
+        for row, p in enumerate(batch)
     )
-    return (list(_explanations(p.picture, p.view, found, row, todo)) for row, p in enumerate(batch))
+
+
+def _timed(explanations: Sequence[Explanation], seconds: float) -> list[Explanation]:
+    """Gives each heatmap of a picture its share of the picture's share of the pass."""
+    own = round(seconds / len(explanations), 6)
+    return [replace(e, record=replace(e.record, seconds=own)) for e in explanations]
 
 
 def _stacked(inputs: Sequence[Tensor], device: torch.device) -> Tensor:

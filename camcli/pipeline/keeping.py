@@ -14,11 +14,14 @@ from typing import Any
 
 from camcli.config import Options
 from camcli.engine.precision import chosen
-from camcli.media.sources import IMAGE_SUFFIXES
+from camcli.errors import OutputError
+from camcli.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from camcli.models.state import weights_hash
 from camcli.pipeline.plan import Plan
-from camcli.records import Outcome, Source
-from camcli.report import Counts, Manifest, Mode, Run
+from camcli.pipeline.scales import Key, recorded_scales
+from camcli.records import Outcome, Record, Source
+from camcli.render.overlay import Scale
+from camcli.report import Counts, Manifest, Mode, Run, read_manifest
 
 PACKAGES = ("camviz", "torch", "torchvision", "timm")
 # what decides how fast and how far a run goes, and not what it writes
@@ -26,6 +29,7 @@ NOT_WRITTEN = frozenset(
     {
         "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
         "skip_existing", "fail_fast", "max_failures", "max_pixels", "engine",
+        "ray_workers",
     }
 )  # fmt: skip
 # what the weights' hash and the classes' names tell better than where they were read
@@ -48,19 +52,38 @@ class Kept:
     counts: Counts = field(default_factory=Counts)
     manifest: Manifest | None = None
     weights: str = ""
+    # with which pictures of this run were drawn that are done
+    scales: Mapping[Key, Scale] = field(default_factory=dict)
+    _failing: bool = False
+    _lost: tuple[Source, OutputError] | None = None
 
     def place(self, path: Path, source: Source, *beside: str) -> Path:
         """Returns where an output may be written, without overwriting what another run wrote."""
         return self.manifest.place(path, source, *beside) if self.manifest else path
 
-    def add(self, outcome: Outcome, *, last: bool = True) -> Outcome:
-        """Records what came of a picture, and returns that; of a video, only the end is `last`."""
+    def add(self, outcome: Outcome) -> Outcome:
+        """Records what came of a picture, and returns that; a video counts as one."""
         records = tuple(replace(record, weights=self.weights) for record in outcome.records)
-        if self.manifest:
-            self.manifest.append(outcome.source, records, last=last)
+        self._append(outcome.source, records, outcome.last)
         made = sum(not record.error for record in records)
-        self.counts += Counts(not outcome.failed, made, outcome.failed)
+        # a video fails once, at the first of its frames that does
+        fails = outcome.failed and not self._failing
+        self._failing = self._failing or outcome.failed
+        self.counts += Counts(outcome.last and not self._failing, made, fails)
+        if outcome.last:
+            self._failing = False
         return replace(outcome, records=records)
+
+    def _append(self, source: Source, records: Sequence[Record], last: bool) -> None:
+        if self._lost and self._lost[0] == source:
+            # a video of which a frame's record is missing must not end well
+            raise self._lost[1]
+        try:
+            if self.manifest:
+                self.manifest.append(source, records, last=last)
+        except OutputError as error:
+            self._lost = source, error
+            raise
 
     def finish(self) -> None:
         """Says that everything was done."""
@@ -85,13 +108,22 @@ def kept(
     with Manifest.open(options.save_path, run, about.mode) as manifest:
         remaining = manifest.remaining(sources)
         yield Kept(
-            remaining, manifest.skipped, manifest.replaced, manifest=manifest, weights=weights
+            remaining,
+            manifest.skipped,
+            manifest.replaced,
+            manifest=manifest,
+            weights=weights,
+            scales=_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
         )
 
 
+def _scales(path: Path, run: Run) -> Mapping[Key, Scale]:
+    return recorded_scales(line for line in read_manifest(path) if line["run"] == run.name)
+
+
 def is_file(save_path: Path) -> bool:
-    """Tells whether a save path is a picture's, not a folder's."""
-    return save_path.suffix.lower() in IMAGE_SUFFIXES
+    """Tells whether a save path is a picture's or a video's, not a folder's."""
+    return save_path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import CamvizError, ImageError, UsageError
+from camcli.media.sources import is_video
+from camcli.media.video_file import CODECS, video_name
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
@@ -20,7 +22,9 @@ from camcli.media.write import (
 )
 from camcli.pipeline.explanation import Explanation, why_empty
 from camcli.pipeline.keeping import Kept, is_file
+from camcli.pipeline.moving import is_film, may_move
 from camcli.pipeline.plan import Plan
+from camcli.pipeline.scales import Scales
 from camcli.records import Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.sheet import contact_sheet
@@ -36,6 +40,7 @@ PIXELS, MAP = ".pixels.png", ".npy"
 
 def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> None:
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
+    _check_films(sources, todo, options)
     if is_file(options.save_path):
         _check_single_file(sources, todo, options)
         check_writable(options.save_path.parent)
@@ -44,10 +49,26 @@ def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> No
         check_writable(options.save_path)
 
 
+def _check_films(sources: Sequence[Source], todo: Plan, options: Options) -> None:
+    if options.camera is not None and options.scale == "run":
+        raise UsageError(
+            "--scale run looks at everything twice, and a camera shows it once: give --scale "
+            "MIN,MAX."
+        )
+    if todo.on_sheets and may_move(sources, options):
+        video = next((f"{str(source)!r} is a video" for source in sources if is_video(source)), "")
+        raise UsageError(
+            f"--method {ALL} draws sheets of pictures, and no videos{video and f'; {video}'}: name "
+            "the methods, or leave videos, --every, --frames and --camera out."
+        )
+
+
 def _check_single_file(sources: Sequence[Source], todo: Plan, options: Options) -> None:
     count = len(sources) * todo.overlays_per_picture
-    kind = picture_format(options.save_path)
-    if options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
+    if count == 1:
+        _check_kind(sources[0], options)
+    kind = PICTURE_SUFFIXES.get(options.save_path.suffix.lower())
+    if kind and options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
         raise UsageError(
             f"--save-path {options.save_path} and --format {options.format} name two formats: "
             "give one of them."
@@ -64,13 +85,35 @@ def _check_single_file(sources: Sequence[Source], todo: Plan, options: Options) 
         )
 
 
+def _check_kind(source: Source, options: Options) -> None:
+    """Raises OutputError or UsageError where a picture is to be a video, or a video a picture."""
+    if is_film(source, options):
+        if options.save_path.suffix.lower() not in CODECS:
+            raise UsageError(
+                f"--save-path {options.save_path} is no video as {str(source)!r} is, of a kind "
+                f"that can be written ({' '.join(CODECS)}): name such a file, or a folder."
+            )
+    elif is_video(Source(options.save_path)):
+        raise UsageError(
+            f"--save-path {options.save_path} is a video, and {str(source)!r} a picture: name a "
+            "picture file, or a folder."
+        )
+    else:
+        picture_format(options.save_path)
+
+
 def _is_same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
 def _check_distinct_files(sources: Sequence[Source], todo: Plan, options: Options) -> None:
+    some = Record("", method="m")
     written = [
-        (_output(s, Record(str(s), method="m"), (), todo, options), s.category) for s in sources
+        (
+            video_name(s, "m", None, "") if is_video(s) else _output(s, some, (), todo, options),
+            s.category,
+        )
+        for s in sources
     ]
     names = Counter(written)
     if len(names) < len(written):
@@ -93,6 +136,7 @@ def _output(
         format=options.format,
         layer=layer,
         target=todo.request.target.mark if record.target else "",
+        frame=record.frame,
     )
     return options.save_path / name
 
@@ -109,6 +153,7 @@ class Writer:
     todo: Plan
     options: Options
     kept: Kept
+    scales: Scales
 
     def written(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Writes what was found in one picture: a record for each heatmap; raises OutputError.
@@ -122,32 +167,53 @@ class Writer:
             yield self._written(explanation)
 
     def _written(self, explanation: Explanation) -> Record:
-        path = self._place(explanation, explanation.record)
+        record = self.recorded(explanation)
+        path = self._place(explanation, record)
         try:
-            write_picture(explanation.overlay(self.options.alpha, self.options.colormap), path)
-            outputs = (str(path), *self._besides(explanation, path))
+            write_picture(self.overlay(explanation), path)
+            outputs = (str(path), *self.besides(explanation, path))
         except (ImageError, MemoryError) as error:
-            return replace(explanation.record, error=why(error, path))
-        return replace(explanation.record, outputs=outputs)
+            return replace(record, error=why(error, path))
+        return replace(record, outputs=outputs)
+
+    def overlay(self, explanation: Explanation) -> NDArray[np.uint8]:
+        """Draws a heatmap as the options say.  -> RGB [h w 3]"""
+        alpha, colormap = self.options.alpha, self.options.colormap
+        return explanation.overlay(alpha, colormap, self.scales.of(explanation))
+
+    def recorded(self, explanation: Explanation) -> Record:
+        """Returns a heatmap's record with the scale by which it is drawn."""
+        return replace(explanation.record, scale=self.scales.of(explanation))
 
     def _place(self, explanation: Explanation, record: Record) -> Path:
         if is_file(self.options.save_path):
             return self.options.save_path
         source = source_of(explanation.picture)
-        layers = record.layers if len(self.todo.request.layers) > 1 else ()
-        path = _output(source, record, layers, self.todo, self.options)
-        return self.kept.place(path, source, *self._endings(explanation))
+        path = _output(source, record, self.named_layers(record), self.todo, self.options)
+        return self.kept.place(path, source, *self.endings(explanation))
 
-    def _endings(self, explanation: Explanation) -> Iterator[str]:
+    def place_frame(self, explanation: Explanation) -> Path:
+        """Returns where the picture of a video's frame stands, and what stands beside it."""
+        if not is_file(self.options.save_path):
+            return self._place(explanation, explanation.record)
+        record, video = explanation.record, self.options.save_path
+        named = self.options.model_copy(update={"save_path": video.parent})
+        return _output(Source(Path(video.name)), record, (), self.todo, named)
+
+    def named_layers(self, record: Record) -> tuple[str, ...]:
+        """Returns the layers of which a name has to tell."""
+        return record.layers if len(self.todo.request.layers) > 1 else ()
+
+    def endings(self, explanation: Explanation) -> Iterator[str]:
         """Yields the endings of what stands beside an overlay."""
         if "pixels" in explanation.details:
             yield PIXELS
         if self.options.save_map:
             yield MAP
 
-    def _besides(self, explanation: Explanation, path: Path) -> Iterator[str]:
+    def besides(self, explanation: Explanation, path: Path) -> Iterator[str]:
         """Writes what stands beside an overlay."""
-        for ending in self._endings(explanation):
+        for ending in self.endings(explanation):
             beside = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # without loss: single pixels count here
@@ -166,7 +232,7 @@ class Writer:
             about = next((e for e in shown if e.record.target), shown[0])
             path = self._place(about, replace(about.record, method=ALL, layers=()))
             try:
-                write_picture(_sheet(about, shown, self.options), path)
+                write_picture(self._sheet(about, shown), path)
             except (ImageError, MemoryError) as error:
                 yield replace(about.record, method=ALL, error=why(error, path))
                 continue
@@ -175,8 +241,21 @@ class Writer:
                 if explanation.record.target or key not in recorded:
                     recorded.add(key)
                     own = self._place_beside(explanation, path)
-                    outputs = tuple(self._besides(explanation, own))
-                    yield replace(explanation.record, sheet=str(path), outputs=outputs)
+                    outputs = tuple(self.besides(explanation, own))
+                    yield replace(self.recorded(explanation), sheet=str(path), outputs=outputs)
+
+    @stage("draw")
+    def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
+        percent = "" if about.probability is None else f" {about.probability:.1%}"
+        tiles = [(f"{about.label}{percent}", about.picture.pixels)]
+        separate = self.options.layer_fusion == "none"
+        for e in shown:
+            layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""
+            empty = " (empty)" if any(why_empty(e.heatmap)) else ""
+            # pixels say more than the map that is made of them
+            drawn = e.pixels() if "pixels" in e.details else self.overlay(e)
+            tiles.append((f"{e.method}{layer}{empty}", drawn))
+        return contact_sheet(tiles)
 
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
         """Names what stands beside a sheet for one of its heatmaps."""
@@ -193,16 +272,3 @@ def why(error: CamvizError | MemoryError, path: Path) -> str:
     if isinstance(error, MemoryError):
         return f"{str(path)!r} does not fit into memory."
     return str(error)
-
-
-@stage("draw")
-def _sheet(about: Explanation, shown: Sequence[Explanation], options: Options) -> NDArray[np.uint8]:
-    percent = "" if about.probability is None else f" {about.probability:.1%}"
-    tiles = [(f"{about.label}{percent}", about.picture.pixels)]
-    for e in shown:
-        layer = f" {e.map.layers[0]}" if options.layer_fusion == "none" and e.map.layers else ""
-        empty = " (empty)" if any(why_empty(e.heatmap)) else ""
-        # pixels say more than the map that is made of them
-        drawn = e.pixels() if "pixels" in e.details else e.overlay(options.alpha, options.colormap)
-        tiles.append((f"{e.method}{layer}{empty}", drawn))
-    return contact_sheet(tiles)

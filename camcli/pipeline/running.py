@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError, TooManyFailures, UnknownName
 from camcli.media.read import read_picture
 from camcli.models.load import Classifier
-from camcli.pipeline.explanation import Explanation, Prepared, explain_batch, prepared
+from camcli.pipeline.explanation import Prepared, explain_batch, prepared
+from camcli.pipeline.films import Drawn, Films, FrameWriter
 from camcli.pipeline.flow import default_workers, ordered, workers
 from camcli.pipeline.keeping import Kept, Shard, kept
+from camcli.pipeline.moving import Film, Item, Work, ahead, items, may_move
 from camcli.pipeline.outputs import Writer, check_outputs, source_of, why
 from camcli.pipeline.plan import Plan, compiled, plan
+from camcli.pipeline.scales import Scales
+from camcli.pipeline.smoothing import smoothed
+from camcli.pipeline.spool import Spool, read_again, with_pixels
 from camcli.pipeline.stopping import Stop
-from camcli.records import Outcome, Record, Source
+from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.colour import lookup_table
 from camcli.stages import stage
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
+
+Given = TypeVar("Given")
 
 # a batch waits for that many failures at most, times its size, until it is full
 PATIENCE = 16
@@ -60,33 +68,36 @@ def carried_out(
     with kept(todo, sources, options, shard) as run_kept:
         begins(run_kept)
         yield from _carried_out(todo, run_kept, options, stop)
-        if stop.reason:
+        # nothing else ends a camera's film
+        by_hand = options.camera is not None and isinstance(stop.reason, KeyboardInterrupt)
+        if stop.reason and not by_hand:
             raise stop.reason
         run_kept.finish()
 
 
 def _carried_out(todo: Plan, run_kept: Kept, options: Options, stop: Stop) -> Iterator[Outcome]:
     with compiled(todo), workers(_threads(run_kept.sources, options)) as pool:
-        for found in _flow(todo, run_kept, options, stop, pool):
-            # what comes behind one that could not be written is done again, in its order
-            if isinstance(stop.reason, OutputError):
-                continue
+        for found in _Flow(todo, run_kept, options, stop, pool).outcomes():
             try:
                 if isinstance(found, OutputError):
                     raise found
-                yield run_kept.add(found)
+                outcome = run_kept.add(found)
             except OutputError as error:
+                # what was begun behind it may still find its place
                 stop.ask(error)
-            _check_failures(run_kept.counts.failed, options, stop)
+                continue
+            yield outcome
+            check_failures(run_kept.counts.failed, options, stop)
 
 
 def _threads(sources: Sequence[Source], options: Options) -> int:
-    if len(sources) == 1:
+    if len(sources) == 1 and not may_move(sources, options):
         return 0  # nothing could be done beside it
     return default_workers() if options.workers is None else options.workers
 
 
-def _check_failures(failures: int, options: Options, stop: Stop) -> None:
+def check_failures(failures: int, options: Options, stop: Stop) -> None:
+    """Asks a run to end that has more failures than its options put up with."""
     if options.fail_fast and failures:
         stop.ask(TooManyFailures("Stopped at the first picture that failed (--fail-fast)."))
     if options.max_failures is not None and failures > options.max_failures:
@@ -94,36 +105,102 @@ def _check_failures(failures: int, options: Options, stop: Stop) -> None:
         stop.ask(TooManyFailures(f"Stopped: more than {allowed} pictures failed (--max-failures)."))
 
 
-Work = tuple[Prepared, list[Explanation]]
+# a picture that can be given to the model, or what is passed on in its place
+Read: TypeAlias = "Prepared | Film | Outcome"
 
 
-def _flow(
-    todo: Plan, run_kept: Kept, options: Options, stop: Stop, pool: Executor | None
-) -> Iterator[Outcome | OutputError]:
-    # while the model looks at a batch, the one before is written and the next one is read
-    ahead = todo.batch_size + 1
-    read = partial(_read, todo=todo, max_pixels=options.max_pixels)
-    write = partial(_write, writer=Writer(todo, options, run_kept))
-    with closing(ordered(read, stop.until(run_kept.sources), pool, ahead)) as pictures:
-        batches = stop.until(_batches(pictures, todo.batch_size))
-        with closing(ordered(write, _explained(batches, todo), pool, ahead)) as outcomes:
-            yield from outcomes
+@dataclass(frozen=True)
+class _Flow:
+    """The way of pictures and frames through threads and model."""
+
+    todo: Plan
+    kept: Kept
+    options: Options
+    stop: Stop
+    pool: Executor | None
+
+    def outcomes(self) -> Iterator[Outcome | OutputError]:
+        """Yields what came of everything, in order."""
+        scale = self.options.scale
+        if scale == "run":
+            return self._on_one_scale()
+        return self._written(
+            self._explained(), _as_it_is, Scales(None if scale == "image" else scale)
+        )
+
+    def _on_one_scale(self) -> Iterator[Outcome | OutputError]:
+        """Finds all raw maps before the first one is drawn, and reads the pictures once more."""
+        with Spool() as spool:
+            failed = 0
+            for work in self._explained():
+                spool.add(work)
+                failed += isinstance(work, Outcome) and work.failed
+                check_failures(failed, self.options, self.stop)
+            if self.stop.reason:
+                # nothing is drawn, and so only pictures that failed are done
+                yield from spool.failures(self.options)
+                return
+            scales = Scales(by_key={**spool.scales, **self.kept.scales})
+            again = read_again(iter(spool), self.options)
+            with closing(ahead(again, self.pool)) as coming:
+                read = partial(with_pixels, options=self.options)
+                yield from self._written(self.stop.until(coming), read, scales)
+
+    def _explained(self) -> Generator[Work, None, None]:
+        options, until = self.options, self.stop
+        found = items(self.kept.sources, options, self.stop)
+        if options.camera is not None:
+            # its film ends by itself where it is stopped, with all that was seen
+            until = Stop()
+        pool = self.pool if may_move(self.kept.sources, options) else None
+        read = partial(_read, todo=self.todo, max_pixels=options.max_pixels)
+        with (
+            closing(ahead(found, pool)) as coming,
+            closing(ordered(read, until.until(coming), self.pool, self._ahead)) as pictures,
+        ):
+            batches = until.until(_batches(pictures, self.todo.batch_size))
+            explained = _explained(batches, self.todo)
+            if options.smooth_frames:
+                explained = smoothed(explained, options.smooth_frames)
+            yield from explained
+
+    def _written(
+        self, works: Iterable[Given], found_in: Callable[[Given], Work], scales: Scales
+    ) -> Iterator[Outcome | OutputError]:
+        writer = Writer(self.todo, self.options, self.kept, scales)
+        write = partial(_write, found_in=found_in, writer=writer)
+        moving = self.pool is not None and may_move(self.kept.sources, self.options)
+        with (
+            closing(ordered(write, works, self.pool, self._ahead)) as drawn,
+            Films() as films,
+            # a thread of their own keeps the frames in their order
+            workers(1) if moving else nullcontext() as pen,
+            closing(ordered(films.take, drawn, pen, self._ahead)) as taken,
+        ):
+            yield from (outcome for outcome in taken if outcome is not None)
+
+    @property
+    def _ahead(self) -> int:
+        # while the model looks at a batch, the one before is written and the next one is read
+        return self.todo.batch_size + 1
 
 
 @stage("decode")
-def _read(source: Source, todo: Plan, max_pixels: int) -> Prepared | Outcome:
+def _read(item: Item, todo: Plan, max_pixels: int) -> Read:
+    if isinstance(item, Film | Outcome):
+        return item
+    source, frame = (source_of(item), item.frame) if isinstance(item, Picture) else (item, None)
     try:
-        return prepared(read_picture(source, max_pixels), todo)
+        picture = item if isinstance(item, Picture) else read_picture(item, max_pixels)
+        return prepared(picture, todo)
     except (ImageError, MemoryError, UnknownName) as error:
-        failure = Record(source=str(source), error=why(error, source.path))
-        return Outcome(source, (failure,))
+        failure = Record(source=str(source), frame=frame, error=why(error, source.path))
+        return Outcome(source, (failure,), last=frame is None)
 
 
-def _batches(
-    pictures: Iterable[Prepared | Outcome], size: int
-) -> Iterator[list[Prepared | Outcome]]:
+def _batches(pictures: Iterable[Read], size: int) -> Iterator[list[Read]]:
     """Groups pictures, `size` readable ones together, and what failed between them."""
-    group: list[Prepared | Outcome] = []
+    group: list[Read] = []
     readable = 0
     for picture in pictures:
         group.append(picture)
@@ -135,23 +212,27 @@ def _batches(
         yield group
 
 
-def _explained(
-    groups: Iterable[Sequence[Prepared | Outcome]], todo: Plan
-) -> Iterator[Work | Outcome]:
+def _explained(groups: Iterable[Sequence[Read]], todo: Plan) -> Iterator[Work]:
     for group in groups:
         batch = [picture for picture in group if isinstance(picture, Prepared)]
         found = iter(explain_batch(batch, todo) if batch else ())
         for picture in group:
-            yield (picture, next(found)) if isinstance(picture, Prepared) else picture
+            yield next(found) if isinstance(picture, Prepared) else picture
 
 
-def _write(work: Work | Outcome, writer: Writer) -> Outcome | OutputError:
-    if isinstance(work, Outcome):
+def _as_it_is(work: Work) -> Work:
+    return work
+
+
+def _write(given: Given, found_in: Callable[[Given], Work], writer: Writer) -> Drawn:
+    work = found_in(given)
+    if isinstance(work, Film | Outcome):
         return work
-    picture, explanations = work
+    picture = work[0].picture
     try:
-        records = tuple(writer.written(explanations))
+        if picture.frame is not None:
+            return FrameWriter(writer).drawn(work)
+        return Outcome(source_of(picture), tuple(writer.written(work)))
     except OutputError as error:
         # one that is half written is none: what comes later does it again
         return error
-    return Outcome(source_of(picture.picture), records)

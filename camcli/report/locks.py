@@ -41,6 +41,8 @@ class Locks:
             raise UsageError(
                 f"This process writes into {str(folder)!r} already: one run at a time."
             )
+        above = [self._path.parents[1], *self._path.parents[1].parents]
+        self._made = [place for place in above if not place.exists()]
         self._file = self._opened()
         self._here.add(self._path)
 
@@ -58,11 +60,15 @@ class Locks:
             _control(self._file, fcntl.LOCK_UN, name)
 
     def close(self) -> None:
-        """Gives all locks back; the last one to leave takes the file away."""
+        """Gives all locks back; the last one to leave takes the file away.
+
+        So it does with folders that were made for a run which then wrote nothing.
+        """
         if fcntl and self.take(FOLDER, alone=True):
             with suppress(OSError):  # the folder vanished, or keeps the journal of a run cut off
                 self._path.unlink()
-                self._path.parent.rmdir()
+                for folder in (self._path.parent, *self._made):
+                    folder.rmdir()
         os.close(self._file)
         self._here.discard(self._path)
 

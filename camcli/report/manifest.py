@@ -66,7 +66,7 @@ class Manifest:
         # a run of this name that goes on beside this one is no run that was cut off
         self._since = self._journal.since if self._alone else 0
         self._places, self._sources = Ledger(), Ledger()
-        self._claims: dict[str, list[str]] = {}
+        self._claims: dict[str, set[str]] = {}
         self._held: dict[str, Record] = {}
         self._file: int | None = None
         self._mutex = threading.Lock()
@@ -189,6 +189,9 @@ class Manifest:
             self._learn_shards()
         else:
             self._learn(self._folder / WHOLE)
+            if self._since:
+                # what another rank wrote meanwhile is none of what this one was cut off from
+                self._learn_shards()
         unended, end = self._learn(self._path)
         if self._alone and unended:
             without(self._path, lambda line: line.owner in unended)
@@ -225,7 +228,7 @@ class Manifest:
     def _learn_shards(self) -> None:
         for path in self._folder.glob(SHARDS):
             for line in lines(path):
-                if line.record["run"] == self._run.name:
+                if self._run.shard is None and line.record["run"] == self._run.name:
                     raise UsageError(
                         f"{str(self._folder)!r} holds the shards of this run: join them first "
                         f"(camviz merge {self._folder})."
@@ -262,14 +265,14 @@ class Manifest:
     def _claimed(self, files: Sequence[Path], id_: str) -> bool:
         """Takes all of some files for a source, or none of them."""
         keys = [_key(self._relative(file)) for file in files]
-        held = self._claims.setdefault(id_, [])
+        held = self._claims.setdefault(id_, set())
         new = [key for key in keys if key not in held]
         free = [self._is_free(file, key, id_) for file, key in zip(files, keys, strict=True)]
         if not all(free):
             for key in new:
                 self._locks.leave(key)
             return False
-        held += new
+        held.update(new)
         for key in keys:
             self._places[number(key)] = self._owner(id_)
         return True

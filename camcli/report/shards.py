@@ -33,6 +33,12 @@ def merge(folder: Path, *, incomplete: bool = False) -> Counts:
         locks.close()
 
 
+def worlds(folder: Path) -> list[int]:
+    """Lists the numbers of ranks of which a folder holds shards."""
+    found = (SHARD.match(path.name) for path in folder.glob(SHARDS))
+    return sorted({int(match[3]) for match in found if match})
+
+
 def _merged(folder: Path, locks: Locks, incomplete: bool) -> Counts:
     shards = {path: m for path in sorted(folder.glob(SHARDS)) if (m := SHARD.match(path.name))}
     if not all(locks.take(name, alone=True) for name in [WHOLE, *(p.name for p in shards)]):
@@ -56,6 +62,10 @@ def _merged(folder: Path, locks: Locks, incomplete: bool) -> Counts:
         (folder / f"run{match[1]}.json").unlink(missing_ok=True)
         _hand_on_journals(folder, match[1])
         path.unlink()
+    if not wrong:
+        # of shards of this run that were joined before they were complete
+        for summary in there:
+            (folder / STATE / f"run-{summary['run']}.jsonl").unlink(missing_ok=True)
     return counts
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
-from camcli.pipeline import Stop, interruptible
+from camcli.pipeline import Stop, interruptible, shares
 from camcli.records import Outcome, Preprocessing, Record, Source
 
 
@@ -100,7 +100,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         return FakePlan()
 
     def carried_out(
-        _: FakePlan, sources: Sequence[Source], options: Options, __: Stop
+        _: FakePlan, sources: Sequence[Source], options: Options, *__: Any
     ) -> Iterator[Outcome]:
         memory.options, memory.sources = options, tuple(sources)
         for record in memory.records:
@@ -118,6 +118,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             "carried_out": carried_out,
             "Stop": Stop,
             "interruptible": interruptible,
+            "shares": shares,
         },
     }.items():
         module = ModuleType(f"camcli.{name}")

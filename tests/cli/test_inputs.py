@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.outputs import outputs
+
 from .conftest import Asked, Run
 
 
@@ -87,7 +89,7 @@ def test_paths_from_stdin_keep_their_bytes_and_their_folders(folder: Path) -> No
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 1, done.stderr
-    (written,) = Path("camviz-out/in").iterdir()
+    (written,) = outputs(Path("camviz-out/in"))
     assert os.fsencode(written.name).startswith(b"\xff\n_gradcam_")
     assert b"gone/e.jpg" in done.stderr and b"Traceback" not in done.stderr
     assert not (folder / "here" / "camviz-out" / "gone").exists()

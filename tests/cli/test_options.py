@@ -28,7 +28,8 @@ def test_only_what_was_typed_is_given(asked: Asked, run: Run, image: str) -> Non
     assert options_of(asked, run, image, "--alpha", "0.5").model_fields_set == {"alpha"}
 
 
-def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
+def test_every_option_arrives(asked: Asked, run: Run) -> None:
+    # a camera takes the place of pictures
     typed = (
         "-m x --checkpoint w.pt --no-pretrained --no-strict --num-classes 3 --img-size 64x32 "
         "--model-kwargs a=1 --model-kwargs b=c --class-map c.txt --target-layers l1,l2 "
@@ -41,9 +42,9 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         "-b 4 -j 3 --resume --fail-fast --max-failures 7 --colormap turbo --alpha 0.25 "
         "--every 2 --frames 10:50 --camera 1 --smooth-frames 5 --save-frames --scale 0,2.5 "
         "--save-path out --format png --save-map npy --max-pixels 1.5M "
-        "--map-size image"
+        "--map-size image --engine Local"
     )
-    assert options_of(asked, run, image, *typed.split()) == Options(
+    assert options_of(asked, run, *typed.split()) == Options(
         model="x",
         checkpoint=Path("w.pt"),
         pretrained=False,
@@ -90,6 +91,7 @@ def test_every_option_arrives(asked: Asked, run: Run, image: str) -> None:
         format="png",
         save_map="npy",
         map_size="image",
+        engine="local",
     )
 
 

@@ -50,6 +50,17 @@ def test_what_is_counted(clock: list[float]) -> None:
     assert tally.summary == "498 pictures, 500 heatmaps, 2 failed"
 
 
+def test_a_video_is_counted_once() -> None:
+    tally = Tally(3)
+    frames = [replace(outcome(error), last=False) for error in ("", "bad", "bad", "")]
+    for one in (*frames, outcome(), outcome("")):
+        tally.add(one)
+    assert (tally.done, tally.summary) == (2, "1 picture, 3 heatmaps, 1 failed")
+    for one in (*frames[:1], outcome("it breaks off")):
+        tally.add(one)
+    assert (tally.done, tally.summary) == (3, "1 picture, 4 heatmaps, 2 failed")
+
+
 def test_a_long_run_says_now_and_then_how_far_it_is(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.outputs import outputs
+
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "timm", "torchvision", "numpy", "cv2", "PIL", "pydantic")
 
@@ -179,7 +181,7 @@ def test_an_interrupted_run_finishes_what_is_begun(many: Path, number: signal.Si
     assert "finishing what is in flight" in err and "--resume" in err
     assert err.splitlines()[-1] == "camviz: interrupted"
     assert "Traceback" not in err
-    written = list((many.parent / "out").iterdir())
+    written = outputs(many.parent / "out")
     # the first line is read already
     assert len(written) == 1 + len(out.splitlines()) < 300
     for path in written:

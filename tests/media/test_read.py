@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from camcli.errors import ImageError, UsageError
 from camcli.media import read
-from camcli.media.read import _PILLOW, picture_from, read_picture
+from camcli.media.read import PILLOW, picture_from, read_picture
 from camcli.records import MAX_PIXELS, Picture, Source
 
 FORMATS = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
@@ -475,7 +475,7 @@ def test_more_pixels_may_be_asked_for_while_others_keep_their_limit(tmp_path: Pa
     said: list[str] = []
 
     def read_large() -> None:
-        with _PILLOW.reading(3_000_000_000):
+        with PILLOW.reading(3_000_000_000):
             first.set()
             assert second.wait(30)
 

@@ -1,0 +1,176 @@
+"""Drawn frames -> video files, in the frames' order, whole or not there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from camcli.errors import ImageError, OutputError
+from camcli.media.video_file import VideoFile, video_name
+from camcli.media.write import write_picture
+from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.keeping import is_file
+from camcli.pipeline.moving import Film
+from camcli.pipeline.outputs import Writer, source_of, why
+from camcli.pipeline.scales import Key, key_of
+from camcli.records import Outcome, Record, Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class DrawnFrame:
+    """A frame's heatmaps: for each its record, the video that shows it, and pixels if drawn."""
+
+    source: Source
+    records: tuple[Record, ...]
+    videos: tuple[Path, ...]
+    pixels: tuple[NDArray[np.uint8] | None, ...]
+
+
+@dataclass(frozen=True)
+class FrameWriter:
+    """Draws the heatmaps of frames, and writes the files that a frame has of its own."""
+
+    writer: Writer
+
+    def drawn(self, explanations: Sequence[Explanation]) -> DrawnFrame:
+        """Draws a frame's heatmaps; raises OutputError.
+
+        One that cannot be drawn, or held by its format, has the reason in its record.
+        """
+        found = [self._drawn(explanation) for explanation in explanations]
+        source = source_of(explanations[0].picture)
+        records, pixels = zip(*found, strict=True)
+        return DrawnFrame(source, records, tuple(self._videos(source, explanations)), pixels)
+
+    def _drawn(self, explanation: Explanation) -> tuple[Record, NDArray[np.uint8] | None]:
+        writer, record = self.writer, self.writer.recorded(explanation)
+        outputs: list[str] = []
+        try:
+            drawn = writer.overlay(explanation)
+            if writer.options.save_frames or any(writer.endings(explanation)):
+                path = writer.place_frame(explanation)
+                if writer.options.save_frames:
+                    write_picture(drawn, path)
+                    outputs.append(str(path))
+                outputs += writer.besides(explanation, path)
+        except (ImageError, MemoryError) as error:
+            return replace(record, error=why(error, Path(record.source))), None
+        return replace(record, outputs=tuple(outputs)), drawn
+
+    def _videos(self, source: Source, explanations: Sequence[Explanation]) -> Iterator[Path]:
+        """Yields the video of each heatmap, which is the same for all frames."""
+        ranks = Counter[Key]()
+        for explanation in explanations:
+            key = key_of(explanation.record)
+            ranks[key] += 1
+            yield self._video(source, explanation.record, ranks[key])
+
+    def _video(self, source: Source, record: Record, rank: int) -> Path:
+        options, todo = self.writer.options, self.writer.todo
+        if is_file(options.save_path):
+            return options.save_path
+        layers = self.writer.named_layers(record)
+        # which classes are the likeliest changes from frame to frame
+        is_fixed = bool(record.target and (source.category or isinstance(todo.categories, tuple)))
+        is_ranked = bool(record.target and not is_fixed and todo.categories != 1)
+        name = video_name(
+            source,
+            record.method,
+            record.category if is_fixed else None,
+            record.label,
+            layer=layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None,
+            target=todo.request.target.mark if record.target else "",
+            rank=rank if is_ranked else None,
+        )
+        return self.writer.kept.place(options.save_path / name, source)
+
+
+Drawn = DrawnFrame | Film | Outcome | OutputError
+Taken = Outcome | OutputError
+
+
+class Films:
+    """Writes one film after the other, for each heatmap of its frames a video.
+
+    The videos of a film are not there where its end never comes, or one of its files could not be
+    written.
+    """
+
+    def __init__(self) -> None:
+        self._film: Film | None = None
+        self._videos: dict[Path, VideoFile] = {}
+        self._open = ExitStack()
+        self._error: OutputError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._drop(error or GeneratorExit())
+
+    def take(self, drawn: Drawn) -> Taken | None:
+        """Begins a film, writes a frame or ends the film; in order, and one at a time.
+
+        What is no frame is passed on, but for a film's beginning, and what follows on an error.
+        """
+        if isinstance(drawn, Film):
+            self._film, self._error = drawn, None
+            return None
+        if self._film is None:
+            assert not isinstance(drawn, DrawnFrame)
+            return drawn
+        taken = self._of_film(drawn, self._film)
+        if isinstance(drawn, Outcome) and drawn.last:
+            self._film, self._videos = None, {}
+        return taken
+
+    def _of_film(self, drawn: DrawnFrame | Outcome | OutputError, film: Film) -> Taken:
+        try:
+            if self._error:
+                return self._error
+            if isinstance(drawn, OutputError):
+                raise drawn
+            if isinstance(drawn, DrawnFrame):
+                return self._shown(drawn, film)
+            if drawn.last:
+                self._open.close()
+        except OutputError as error:
+            self._error = error
+            self._drop(error)
+            return error
+        return drawn
+
+    def _shown(self, frame: DrawnFrame, film: Film) -> Outcome:
+        shown = zip(frame.records, frame.videos, frame.pixels, strict=True)
+        return Outcome(frame.source, tuple(self._written(*one, film) for one in shown), last=False)
+
+    def _written(
+        self, record: Record, path: Path, pixels: NDArray[np.uint8] | None, film: Film
+    ) -> Record:
+        if pixels is None:
+            return record
+        if path not in self._videos:
+            self._videos[path] = self._open.enter_context(VideoFile(path, film.fps))
+        try:
+            self._videos[path].write(pixels)
+        except ImageError as error:
+            return replace(record, error=str(error))
+        return replace(record, outputs=(str(path), *record.outputs))
+
+    def _drop(self, error: BaseException) -> None:
+        self._videos = {}
+        self._open.__exit__(type(error), error, error.__traceback__)

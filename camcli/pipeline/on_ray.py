@@ -1,0 +1,339 @@
+"""A run spread over a Ray cluster, or over this machine by Ray: a model and a share a worker.
+
+Each worker writes a shard of the manifest into the output folder, which all machines see; from
+there the driver reads how far they are, and joins them in the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from camcli.config import Options
+from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
+from camcli.models.load import Classifier
+from camcli.pipeline import shares
+from camcli.pipeline.following import Follower, record_of
+from camcli.pipeline.keeping import Kept, Shard
+from camcli.pipeline.plan import plan
+from camcli.pipeline.running import carried_out, check_failures
+from camcli.pipeline.stopping import Stop
+from camcli.records import Outcome, Source
+from camcli.report import Counts, Run, merge, read_manifest
+from camcli.report.manifest import identity
+from camcli.report.shards import worlds
+
+Load = Callable[[Options], Classifier]
+
+POLL = 0.25  # seconds
+PATIENCE = 10.0  # seconds
+# what kills a worker at the same picture each time has to come to an end
+RESTARTS = 100
+MOST_THREADS = 8
+# standard output is for results, and Ray prints there what happens to its workers
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": r"[\s\S]",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What workers have still to do, and what their models and plans say."""
+
+    sources: int
+    replaced: int
+    methods: int
+    warnings: tuple[str, ...]
+    left_out: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A worker's share of a run; names of files are meant from `folder`."""
+
+    sources: tuple[Source, ...]
+    options: Options
+    load: Load
+    shard: Shard
+    folder: Path
+
+
+def spread(
+    sources: Sequence[Source],
+    options: Options,
+    load: Load,
+    stop: Stop,
+    begins: Callable[[Begun], None],
+) -> Iterator[Outcome]:
+    """Explains sources in workers of Ray, and joins their manifests; outcomes as they come.
+
+    What is still to be done is told to `begins`.  Raises UsageError where Ray or its workers
+    cannot do it, and else as `carried_out`.
+    """
+    shares.check(options)
+    ray = _ray()
+    with _joined(ray):
+        workers = _Workers.of(ray, options, len(sources))
+        _join_leftovers(options, workers.count)
+        tasks = [
+            Task(tuple(shares.share(sources, shard)), workers.options, load, shard, Path.cwd())
+            for shard in workers.shards
+        ]
+        yield from _driven(ray, workers.started(ray, tasks), options, stop, begins)
+    if not stop.reason or worlds(options.save_path):
+        merge(options.save_path, incomplete=bool(stop.reason))
+    if stop.reason:
+        raise stop.reason
+
+
+def _ray() -> Any:
+    os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError(
+            "--engine ray needs Ray, which is not installed: pip install 'camviz[ray]'"
+        ) from error
+    return ray
+
+
+@contextmanager
+def _joined(ray: Any) -> Iterator[None]:
+    """Joins the cluster of `RAY_ADDRESS`, or starts Ray on this machine; leaves it afterwards."""
+    address = os.environ.get("RAY_ADDRESS")
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address:
+            _check_answers(address)
+            ray.init(address, log_to_driver=False, logging_level="ERROR")
+        else:
+            ray.init("local", log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray here"
+        raise UsageError(f"Cannot {where}: {error}") from error
+    finally:
+        # Ray puts its own in the place of the one that ends a run in good order
+        if in_main:
+            signal.signal(signal.SIGTERM, handler)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself tries for many minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+
+
+@dataclass(frozen=True)
+class _Workers:
+    """How many workers there are, and what each of them takes of the cluster."""
+
+    count: int
+    needs: dict[str, float]
+    options: Options
+
+    @classmethod
+    def of(cls, ray: Any, options: Options, pictures: int) -> _Workers:
+        """Finds a worker a GPU of the cluster, or a CPU where it has none, or the number given."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        kind = _kind(nodes, options.device)
+        places = sum(node.get(kind, 0) for node in nodes)
+        count = max(1, min(options.ray_workers or int(places), pictures))
+        # several share a place where more are asked for than there are
+        part = min(1.0, places / count)
+        homes = [(node.get("CPU", 1), node[kind] / part) for node in nodes if node.get(kind)]
+        cores = _cores(homes, count)
+        of_gpu = {"num_gpus": part, "num_cpus": 0}
+        of_cpu = {"num_cpus": part if part < 1 else cores}
+        changed = {
+            "device": "cuda" if kind == "GPU" else "cpu",
+            "workers": min(cores, MOST_THREADS) if options.workers is None else options.workers,
+        }
+        return cls(count, of_gpu if kind == "GPU" else of_cpu, options.model_copy(update=changed))
+
+    @property
+    def shards(self) -> list[Shard]:
+        return [(rank, self.count) for rank in range(self.count)]
+
+    def started(self, ray: Any, tasks: Sequence[Task]) -> list[Any]:
+        """Starts a worker a task; Ray starts it again where it dies, and calls it once more."""
+        actor = ray.remote(Worker).options(
+            **self.needs,
+            max_restarts=RESTARTS,
+            max_task_retries=-1,
+            # it can be asked to stop while it works
+            max_concurrency=3,
+        )
+        return [actor.remote(task) for task in tasks]
+
+
+def _kind(nodes: Sequence[dict[str, float]], device: str) -> str:
+    """Says whether workers are placed by GPU or by CPU; raises DeviceError."""
+    if device not in ("auto", "cuda", "cpu"):
+        raise DeviceError(
+            f"--device {device}: Ray gives each worker a GPU of its own; take auto, cuda or cpu."
+        )
+    if device != "cpu" and any(node.get("GPU") for node in nodes):
+        return "GPU"
+    if device == "cuda":
+        raise DeviceError("--device cuda: the Ray cluster has no GPU; take auto or cpu.")
+    return "CPU"
+
+
+def _cores(homes: Sequence[tuple[float, float]], count: int) -> int:
+    """Returns a worker's cores, so that all find room; of each node its cores and most workers."""
+    each = -(-count // len(homes))
+    return max(1, int(min(cores // max(1, min(most, each)) for cores, most in homes)))
+
+
+def _join_leftovers(options: Options, world: int) -> None:
+    """Joins the shards of runs that were cut off, unless this one goes on with them."""
+    there = worlds(options.save_path)
+    if there and not (options.resume and there == [world]):
+        merge(options.save_path, incomplete=True)
+
+
+def _driven(
+    ray: Any, workers: Sequence[Any], options: Options, stop: Stop, begins: Callable[[Begun], None]
+) -> Iterator[Outcome]:
+    """Waits for the workers to end, and yields what they write meanwhile."""
+    world = len(workers)
+    names = [Run({}, shard=(rank, world)).manifest for rank in range(world)]
+    followers = [Follower(options.save_path / name) for name in names]
+    starting = [worker.begun.remote() for worker in workers]
+    working = [worker.work.remote() for worker in workers]
+    failed, asked = 0, False
+    while working:
+        ended, working = ray.wait(working, num_returns=len(working), timeout=POLL)
+        if starting and len(ray.wait(starting, num_returns=world, timeout=0)[0]) == world:
+            _tell(ray, starting, begins)
+            starting = []
+        for follower in followers:
+            for outcome in follower.outcomes():
+                failed += outcome.failed
+                yield outcome
+        check_failures(failed, options, stop)
+        for problem in filter(None, (_ending(ray, end) for end in ended)):
+            stop.ask(problem)
+        if stop.reason and not asked:
+            asked = True
+            for worker in workers:
+                worker.stop.remote()
+
+
+def _tell(ray: Any, starting: Sequence[Any], begins: Callable[[Begun], None]) -> None:
+    """Tells what all workers together have begun, if all of them have."""
+    try:
+        found: list[Begun] = [one for one in ray.get(list(starting)) if one]
+    except ray.exceptions.RayActorError:
+        return  # which is what `work` tells, too
+    if len(found) == len(starting):
+        sources = sum(one.sources for one in found)
+        begins(replace(found[0], sources=sources, replaced=sum(one.replaced for one in found)))
+
+
+def _ending(ray: Any, end: Any) -> CamvizError | None:
+    try:
+        problem: CamvizError | None = ray.get(end)
+    except ray.exceptions.RayActorError:
+        return UsageError(
+            f"A worker of Ray died, was started again {RESTARTS} times, and died again: is there "
+            "memory enough? --resume goes on, with fewer at a time: --ray-workers, --batch-size."
+        )
+    return problem
+
+
+class Worker:
+    """A process of Ray that explains its share, and goes on with it where it was started again."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._stop = Stop()
+        self._ready = threading.Event()
+        self._begun: Begun | None = None
+
+    def begun(self) -> Begun | None:
+        """Waits until it is known what is to be done; None where it failed before."""
+        self._ready.wait()
+        return self._begun
+
+    def stop(self) -> None:
+        """Asks it to finish what is in flight, and no more."""
+        self._stop.ask(KeyboardInterrupt())
+
+    def work(self) -> CamvizError | None:
+        """Explains the share; returns why it ended before its last picture."""
+        try:
+            self._work()
+        except KeyboardInterrupt:
+            return None
+        except CamvizError as error:
+            # some could not be made again of their message at the other end
+            kind = UsageError if error.exit_code == EXIT_USAGE else TooManyFailures
+            return kind(str(error))
+        finally:
+            self._ready.set()
+        return None
+
+    def _work(self) -> None:
+        task = self._task
+        try:
+            os.chdir(task.folder)
+        except OSError as error:
+            raise UsageError(
+                f"{str(task.folder)!r} is not to be found on every machine of the Ray cluster: "
+                "start camviz in a folder that all of them share."
+            ) from error
+        classifier = task.load(task.options)
+        todo = plan(classifier, task.options)
+        sources, counts = self._remaining()
+
+        def begins(run: Kept) -> None:
+            run.counts += counts
+            self._begun = Begun(
+                len(run.sources),
+                run.replaced,
+                len(todo.request.methods),
+                tuple(classifier.warnings),
+                dict(todo.left_out),
+            )
+            self._ready.set()
+
+        for _ in carried_out(todo, sources, task.options, self._stop, begins, task.shard):
+            pass
+
+    def _remaining(self) -> tuple[Sequence[Source], Counts]:
+        """Returns what is left of the share where the process is a new one, and what was done."""
+        import ray
+
+        task = self._task
+        if not ray.get_runtime_context().was_current_actor_reconstructed:
+            return task.sources, Counts()
+        done: set[str] = set()
+        counts, failed = Counts(), False
+        path = task.options.save_path / Run({}, shard=task.shard).manifest
+        for line in read_manifest(path):
+            record = record_of(line, path.parent)
+            failed = failed or bool(record.error)
+            counts += Counts(heatmaps=not record.error)
+            if line["last"]:
+                done.add(line["id"])
+                counts += Counts(pictures=not failed, failed=failed)
+                failed = False
+        return [source for source in task.sources if identity(source) not in done], counts

@@ -1,0 +1,42 @@
+"""The raw values between which the colours of a run go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from camcli.pipeline.explanation import Explanation
+from camcli.records import Record
+from camcli.render.overlay import Scale
+
+# the maps of two methods, or of two layers, are of different sizes and meanings
+Key = tuple[str, tuple[str, ...]]
+
+
+def key_of(record: Record) -> Key:
+    """Returns what heatmaps share that have one scale."""
+    return record.method, record.layers
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The scale of a whole run, or one for each method and its layers; none: each map's own."""
+
+    common: Scale | None = None
+    by_key: Mapping[Key, Scale] = field(default_factory=dict)
+
+    def of(self, explanation: Explanation) -> Scale | None:
+        """Returns a heatmap's scale, if it shares one; concepts have colours of their own."""
+        if explanation.concepts:
+            return None
+        return self.by_key.get(key_of(explanation.record), self.common)
+
+
+def recorded_scales(records: Iterable[Mapping[str, Any]]) -> dict[Key, Scale]:
+    """Finds the scales with which heatmaps were drawn, by the lines of a manifest."""
+    return {
+        (record["method"], tuple(record["layers"])): tuple(record["scale"])
+        for record in records
+        if record.get("scale")
+    }

@@ -1,0 +1,90 @@
+"""A run that several processes share out: which sources are whose, and on which GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from camcli.config import Options
+from camcli.errors import UsageError
+from camcli.pipeline.keeping import Shard, is_file
+from camcli.records import Source
+from camcli.report.shards import worlds
+
+# who starts the processes, and where it says which one this is, of how many, and on its machine
+LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),  # torchrun
+    ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),  # srun
+)
+
+
+def share_of(environ: Mapping[str, str]) -> Shard | None:
+    """Returns this process's rank and the number of ranks, None where it is the only one.
+
+    Raises UsageError for numbers that make no share.
+    """
+    for rank_name, world_name, _ in LAUNCHERS:
+        if rank_name in environ and world_name in environ:
+            rank, world = _number(environ, rank_name), _number(environ, world_name)
+            if rank >= world:
+                raise UsageError(
+                    f"{rank_name}={rank} is no rank among {world_name}={world}, which count from "
+                    "0: start camviz with torchrun or srun, or unset both."
+                )
+            return (rank, world) if world > 1 else None
+    return None
+
+
+def share(sources: Sequence[Source], shard: Shard) -> Sequence[Source]:
+    """Returns a rank's sources: every n-th, so that large ones that lie together are spread."""
+    rank, world = shard
+    return sources[rank::world]
+
+
+def device_of(device: str, environ: Mapping[str, str]) -> str:
+    """Returns the GPU that is this process's own among those of its machine, if there are any."""
+    if device not in ("auto", "cuda"):
+        return device
+    import torch
+
+    # a scheduler may show each process its own GPU alone
+    seen = torch.cuda.device_count()
+    for rank_name, _, local_name in LAUNCHERS:
+        if rank_name in environ and local_name in environ and seen:
+            return f"cuda:{_number(environ, local_name) % seen}"
+    return device
+
+
+def check(options: Options) -> None:
+    """Raises UsageError where a run cannot be shared out."""
+    if is_file(options.save_path):
+        raise UsageError(
+            f"--save-path {options.save_path} is one file, and several processes share this run: "
+            "name a folder."
+        )
+    if options.camera is not None:
+        raise UsageError("--camera is one source, and several processes share this run: start one.")
+    if options.scale == "run":
+        raise UsageError(
+            "--scale run has to see all pictures, and several processes share this run: give "
+            "--scale MIN,MAX."
+        )
+
+
+def check_world(options: Options, world: int) -> None:
+    """Raises UsageError where the output folder holds shards of another number of ranks."""
+    others = [found for found in worlds(options.save_path) if found != world]
+    if others:
+        raise UsageError(
+            f"{str(options.save_path)!r} holds shards of {others[0]} ranks, and now there are "
+            f"{world}: join them first (camviz merge {options.save_path} --incomplete)."
+        )
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ[name].strip()
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(
+            f"{name}={environ[name]!r} is no whole number from 0: start camviz with torchrun or "
+            "srun, or unset it."
+        )
+    return int(text)

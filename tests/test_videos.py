@@ -1,0 +1,632 @@
+"""Videos, cameras and scales that pictures share, through the whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.cli.app import main
+from camcli.config import from_keywords
+from camcli.errors import OutputError, SourceError, TooManyFailures, UsageError
+from camcli.media.sources import camera_source, find_sources
+from camcli.media.video import frames, info
+from camcli.media.video_file import VideoFile, video_name
+from camcli.methods.compose import FrameSmoother
+from camcli.models.load import Classifier
+from camcli.pipeline import Explanation, Stop, carried_out, films, plan, running, spool
+from camcli.pipeline.explanation import Prepared
+from camcli.records import Box, Outcome, Picture, Preprocessing, Record, Source
+from camcli.render.overlay import overlay
+from camcli.report import read_manifest
+from tests.media.test_video import FakeCamera
+from tests.media.videos import COUNT, FPS, HEIGHT, WIDTH, animated, frame, written
+from tests.networks import Staged
+from tests.outputs import outputs
+
+
+@pytest.fixture(scope="module")
+def small() -> Classifier:
+    torch.manual_seed(0)
+    size = (32, 48)
+    preprocessing = Preprocessing(size, size, mean=(0.5,) * 3, std=(0.25,) * 3, fit="squash")
+    module = Staged(4).eval()
+    return Classifier(module, "small", "timm", preprocessing, None, "by hand", 4, in_chans=3)
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    return folder
+
+
+Carry = Callable[..., Iterator[Outcome]]
+
+
+@pytest.fixture
+def carry(small: Classifier, there: Path, tmp_path: Path) -> Carry:
+    """Explains what is there into a folder `out`."""
+
+    def carried(stop: Stop | None = None, **given: Any) -> Iterator[Outcome]:
+        defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / "out"}
+        options = from_keywords(**{**defaults, **given})
+        camera = options.camera
+        sources = find_sources([there]) if camera is None else (camera_source(camera),)
+        return carried_out(plan(small, options), sources, options, stop)
+
+    return carried
+
+
+def records_of(outcomes: Iterator[Outcome]) -> list[Record]:
+    return [record for outcome in outcomes for record in outcome.records]
+
+
+def shown(path: Path) -> list[NDArray[np.uint8]]:
+    return [picture.pixels for picture in frames(Source(path))]
+
+
+def read(path: str | Path) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        return np.array(picture)
+
+
+def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    return float(np.abs(one.astype(float) - other).mean())
+
+
+def counts(out: Path) -> dict[str, int]:
+    return dict(json.loads((out / "run.json").read_bytes())["counts"])
+
+
+def lines(out: Path) -> list[tuple[str, int | None, bool]]:
+    found = read_manifest(out / "manifest.jsonl")
+    return [(Path(line["source"]).name, line["frame"], line["last"]) for line in found]
+
+
+# frames
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, threads: int) -> None:
+    written(there / "clip.mp4")
+    outcomes = list(carry(workers=threads))
+    assert [outcome.last for outcome in outcomes] == [False] * COUNT + [True]
+    assert {str(outcome.source) for outcome in outcomes} == {str(there / "clip.mp4")}
+    records = records_of(iter(outcomes))
+    assert [record.frame for record in records] == list(range(COUNT))
+    assert {record.outputs for record in records} == {(str(tmp_path / "out/clip_gradcam.mp4"),)}
+    (video,) = outputs(tmp_path / "out")
+    about = info(Source(video))
+    assert (about.fps, about.frames, about.size) == (FPS, COUNT, (HEIGHT, WIDTH))
+    assert counts(tmp_path / "out") == {"pictures": 1, "heatmaps": 12, "failed": 0, "skipped": 0}
+    assert lines(tmp_path / "out") == [("clip.mp4", n, n == COUNT - 1) for n in range(COUNT)]
+
+
+def test_a_frame_is_drawn_as_if_it_were_a_picture(
+    carry: Carry, there: Path, tmp_path: Path
+) -> None:
+    original = shown(written(there / "clip.avi"))
+    asked = {"batch_size": 1, "format": "png", "save_frames": True, "save_map": "npy"}
+    records = records_of(carry(**asked))
+    video = shown(Path(records[0].outputs[0]))
+    shutil.rmtree(there)
+    there.mkdir()
+    for index, pixels in enumerate(original):
+        Image.fromarray(pixels).save(there / f"{index:02}.png")
+    alone = records_of(carry(**asked, save_path=tmp_path / "pictures"))
+    assert len(records) == len(alone) == len(video) == COUNT
+    for of_frame, of_picture, in_video in zip(records, alone, video, strict=True):
+        _, drawn, map_ = of_frame.outputs
+        stem = f"clip_{of_frame.frame:06}_gradcam_{of_frame.category}-class_{of_frame.category}"
+        assert (Path(drawn).name, Path(map_).name) == (f"{stem}.png", f"{stem}.png.npy")
+        np.testing.assert_array_equal(read(drawn), read(of_picture.outputs[0]))
+        np.testing.assert_array_equal(np.load(map_), np.load(of_picture.outputs[1]))
+        assert difference(in_video, read(drawn)) < 6
+        told = replace(of_picture, source=of_frame.source, frame=of_frame.frame)
+        assert replace(told, outputs=(), seconds=None) == replace(
+            of_frame, outputs=(), seconds=None
+        )
+    # nor is it any frame
+    assert difference(video[0], read(records[-1].outputs[1])) > 6
+
+
+def test_every_nth_frame_of_a_span(carry: Carry, there: Path, tmp_path: Path) -> None:
+    written(there / "clip.mp4")
+    records = records_of(carry(every=3, frames="2:11"))
+    assert [record.frame for record in records] == [2, 5, 8]
+    about = info(Source(tmp_path / "out/clip_gradcam.mp4"))
+    assert about.frames == 3
+    assert about.fps == pytest.approx(FPS / 3, rel=0.01)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_clips_and_pictures_share_batches_and_keep_their_order(
+    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    sizes: list[int] = []
+    explain = running.explain_batch
+
+    def noting(batch: list[Prepared], todo: Any) -> Iterator[list[Explanation]]:
+        sizes.append(len(batch))
+        return explain(batch, todo)
+
+    monkeypatch.setattr(running, "explain_batch", noting)
+    written(there / "b.mp4", 5)
+    written(there / "d.avi", 3)
+    (there / "c.png").write_bytes(b"no picture")
+    for name in ("a", "e"):
+        Image.fromarray(frame(3)).save(there / f"{name}.png")
+    outcomes = list(carry(workers=threads))
+    found = [(r.source[-5], r.frame, bool(r.error)) for r in records_of(iter(outcomes))]
+    clips = [("b", n, False) for n in range(5)], [("d", n, False) for n in range(3)]
+    pictures = [[(name, None, name == "c")] for name in "ace"]
+    assert found == [*pictures[0], *clips[0], *pictures[1], *clips[1], *pictures[2]]
+    assert sizes == [4, 4, 2]
+    assert counts(tmp_path / "out") == {"pictures": 4, "heatmaps": 10, "failed": 1, "skipped": 0}
+    names = {path.name for path in outputs(tmp_path / "out")}
+    assert {"b_gradcam.mp4", "d_gradcam.avi"} < names and len(names) == 4
+
+
+def test_an_animated_picture_moves_when_it_is_asked_to(
+    carry: Carry, there: Path, tmp_path: Path
+) -> None:
+    animated(there / "pets.gif", [frame(index) for index in range(4)], duration=50)
+    Image.fromarray(frame(1)).save(there / "still.gif")
+    assert [record.frame for record in records_of(carry())] == [None, None]
+    records = records_of(carry(frames="1:"))
+    assert [(Path(r.source).name, r.frame) for r in records] == [
+        *(("pets.gif", index) for index in (1, 2, 3)),
+        ("still.gif", None),
+    ]
+    about = info(Source(tmp_path / "out/pets.gif_gradcam.mp4"))
+    assert (about.fps, about.frames) == (20, 3)
+
+
+def test_an_animated_picture_that_breaks_off(carry: Carry, there: Path, tmp_path: Path) -> None:
+    path = animated(there / "a.png", [frame(i) for i in range(6)], duration=100)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    records = records_of(carry(every=1))
+    assert [r.frame for r in records[:-1]] == list(range(len(records) - 1))
+    assert "breaks off at frame" in records[-1].error and len(records) > 2
+    assert len(shown(tmp_path / "out/a.png_gradcam.mp4")) == len(records) - 1
+    assert info(Source(tmp_path / "out/a.png_gradcam.mp4")).fps == pytest.approx(10, rel=0.4)
+
+
+def test_each_heatmap_of_a_frame_has_a_video(carry: Carry, there: Path, tmp_path: Path) -> None:
+    written(there / "clip.mp4", 3)
+
+    def videos(**asked: Any) -> list[str]:
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        records = records_of(carry(**asked))
+        assert len(shown(Path(records[0].outputs[0]))) == 3
+        return sorted(path.name for path in outputs(tmp_path / "out"))
+
+    both = ["gradcam", "eigencam"]
+    assert videos(method=both, top_k=2) == [
+        "clip_eigencam.mp4", "clip_gradcam_rank1.mp4", "clip_gradcam_rank2.mp4",
+    ]  # fmt: skip
+    assert videos(method=both, target_category="2") == [
+        "clip_eigencam.mp4", "clip_gradcam_2-class_2.mp4",
+    ]  # fmt: skip
+    layers = {"target_layers": ["middle", "last"], "layer_fusion": "none"}
+    assert videos(**layers) == ["clip_gradcam_last.mp4", "clip_gradcam_middle.mp4"]
+    assert videos(target="probability") == ["clip_gradcam_probability.mp4"]
+
+
+def test_what_a_video_is_called() -> None:
+    def name(path: str, **more: Any) -> str:
+        return str(video_name(Source(Path(path), Path("sub")), "gradcam", None, "", **more))
+
+    assert name("x/clip.MOV") == "sub/clip_gradcam.MOV"
+    # what cannot be written as it is keeps its suffix in its name
+    assert name("x/clip.mpg", rank=2) == "sub/clip.mpg_gradcam_rank2.mp4"
+    assert name("camera0", layer="a/b").startswith("sub/camera0_gradcam_a_b~")
+
+
+def test_one_video_into_one_file(carry: Carry, there: Path, tmp_path: Path) -> None:
+    written(there / "clip.mp4", 3)
+    place = tmp_path / "one" / "result.webm"
+    asked = {"save_path": place, "format": "png", "save_map": "npy", "target_category": "1"}
+    records = records_of(carry(**asked))
+    assert len(shown(place)) == 3
+    assert records[2].outputs == (
+        str(place), str(place.parent / "result_000002_gradcam_1-class_1.png.npy"),
+    )  # fmt: skip
+    assert len(list(place.parent.iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "told"),
+    [
+        ("clip.mp4", {"save_path": "x.jpg"}, r"x\.jpg is no video as '.*clip\.mp4' is"),
+        ("clip.mp4", {"save_path": "x.mpg"}, r"can be written \(\.mp4"),
+        ("a.png", {"save_path": "x.mp4"}, r"x\.mp4 is a video, and '.*a\.png' a picture"),
+        ("clip.mp4", {"method": "all"}, r"no videos; '.*clip\.mp4' is a video"),
+        ("a.png", {"method": "all", "every": 2}, "leave videos, --every"),
+        ("a.png", {"camera": 0, "scale": "run"}, "a camera shows it once"),
+    ],
+)
+def test_what_does_not_go_together(
+    carry: Carry, there: Path, name: str, asked: dict[str, Any], told: str
+) -> None:
+    if name == "a.png":
+        Image.fromarray(frame(0)).save(there / name)
+    else:
+        written(there / name, 2)
+    with pytest.raises(UsageError, match=told):
+        list(carry(**asked))
+
+
+def test_videos_that_would_have_one_name(small: Classifier, tmp_path: Path) -> None:
+    paths = [tmp_path / place / "clip.mp4" for place in ("one", "two")]
+    sources = tuple(Source(path) for path in paths)
+    options = from_keywords(save_path=tmp_path / "out", target_layers="last")
+    with pytest.raises(UsageError, match="would write the same files"):
+        list(carried_out(plan(small, options), sources, options))
+
+
+# what goes wrong
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_video_that_breaks_off_is_finished_there(
+    carry: Carry, there: Path, tmp_path: Path, threads: int
+) -> None:
+    whole = written(there / "b.avi").read_bytes()
+    (there / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
+    (there / "a.mp4").write_bytes(b"no video")
+    written(there / "c.mp4", 2)
+    outcomes = list(carry(workers=threads))
+    failed = [outcome for outcome in outcomes if outcome.failed]
+    assert [outcome.source.path.name for outcome in failed] == ["a.mp4", "b.avi"]
+    made = [r.frame for r in records_of(iter(outcomes)) if "b.avi" in r.source and not r.error]
+    assert made == list(range(len(made))) and 3 < len(made) < COUNT
+    assert f"breaks off at frame {len(made)}" in failed[1].records[0].error
+    assert len(shown(tmp_path / "out/b_gradcam.avi")) == len(made)
+    wanted = {"pictures": 1, "heatmaps": len(made) + 2, "failed": 2, "skipped": 0}
+    assert counts(tmp_path / "out") == wanted
+
+
+def test_a_video_that_breaks_off_ends_a_run_that_fails_fast(
+    carry: Carry, there: Path, tmp_path: Path
+) -> None:
+    whole = written(there / "b.avi").read_bytes()
+    (there / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
+    written(there / "c.mp4", 40)
+    with pytest.raises(TooManyFailures):
+        list(carry(fail_fast=True))
+    assert [path.name for path in outputs(tmp_path / "out")] == ["b_gradcam.avi"]
+    # what failed is done for --resume, and tried again by --skip-existing
+    assert {Path(r.source).name for r in records_of(carry(resume=True))} == {"c.mp4"}
+    written(there / "b.avi")
+    again = records_of(carry(skip_existing=True))
+    assert [(Path(r.source).name, r.frame) for r in again] == [("b.avi", n) for n in range(COUNT)]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("how", [{}, {"scale": "run"}])
+def test_a_run_that_was_stopped_in_a_video_does_the_video_again(
+    carry: Carry, there: Path, tmp_path: Path, threads: int, how: dict[str, Any]
+) -> None:
+    Image.fromarray(frame(2)).save(there / "a.png")
+    written(there / "b.mp4", 40)
+    written(there / "c.mp4", 3)
+    stop = Stop()
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        for outcome in carry(stop, workers=threads, **how):
+            seen.append(outcome)
+            if len(seen) == 4:
+                stop.ask(KeyboardInterrupt())
+    assert 4 <= len(seen) < 40
+    assert [path.name for path in outputs(tmp_path / "out")] == ["a_gradcam_1-class_1.png"]
+    records = records_of(carry(workers=threads, resume=True, **how))
+    assert [r.frame for r in records] == [*range(40), 0, 1, 2]
+    wanted = [("a.png", None, True), *(("b.mp4", n, n == 39) for n in range(40))]
+    assert lines(tmp_path / "out") == [*wanted, *(("c.mp4", n, n == 2) for n in range(3))]
+    assert len(shown(tmp_path / "out/b_gradcam.mp4")) == 40
+    assert {r.scale for r in records} == {seen[0].records[0].scale}
+    assert records_of(carry(workers=threads, resume=True, **how)) == []
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_disk_that_is_full_in_a_video(
+    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    for name in "ab":
+        written(there / f"{name}.mp4", 6)
+    write = VideoFile.write
+
+    def failing(self: VideoFile, pixels: NDArray[np.uint8]) -> None:
+        if self.path.name.startswith("b") and self.frames == 3:
+            raise OutputError("Cannot write: No space left on device.")
+        write(self, pixels)
+
+    monkeypatch.setattr(VideoFile, "write", failing)
+    seen = []
+    with pytest.raises(OutputError, match="No space left"):
+        for outcome in carry(workers=threads):
+            seen.append(outcome)
+    assert [r.frame for r in records_of(iter(seen))] == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+    assert [path.name for path in outputs(tmp_path / "out")] == ["a_gradcam.mp4"]
+    monkeypatch.undo()
+    assert [r.frame for r in records_of(carry(resume=True))] == list(range(6))
+    assert len(lines(tmp_path / "out")) == 12
+
+
+def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
+    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(there / "a.mp4", 6)
+    from camcli.report import Manifest
+
+    append, calls = Manifest.append, iter(range(100))
+
+    def failing(self: Manifest, source: Source, records: Any, *, last: bool = True) -> None:
+        if next(calls) == 2:
+            raise OutputError("Cannot write: No space left on device.")
+        append(self, source, records, last=last)
+
+    monkeypatch.setattr(Manifest, "append", failing)
+    with pytest.raises(OutputError, match="No space left"):
+        list(carry())
+    monkeypatch.undo()
+    assert [r.frame for r in records_of(carry(resume=True))] == list(range(6))
+    assert lines(tmp_path / "out") == [("a.mp4", n, n == 5) for n in range(6)]
+
+
+def test_frames_of_several_sizes_are_no_video(carry: Carry, there: Path) -> None:
+    pages = [frame(0), frame(1), frame(0, (30, 64))]
+    animated(there / "pages.tif", pages)
+    records = records_of(carry(every=1))
+    assert [bool(record.error) for record in records] == [False, False, True]
+    assert "--save-frames" in records[2].error
+
+
+# cameras
+
+
+class Endless(FakeCamera):
+    def grab(self) -> bool:
+        self.shown = (self.shown + 1) % 8
+        return True
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_camera_is_filmed_until_it_is_stopped(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    video_capture = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", Endless)
+    monkeypatch.setattr(films, "VideoFile", _with(video_capture))
+    stop, seen = Stop(), []
+    for outcome in carry(stop, camera=1, workers=threads):
+        seen.append(outcome)
+        if len(seen) == 6:
+            stop.ask(KeyboardInterrupt())
+    records = records_of(iter(seen))
+    assert [record.frame for record in records] == list(range(len(records)))
+    assert 6 <= len(records) < 40 and seen[-1].last and not seen[-1].failed
+    assert {record.source for record in records} == {"camera1"}
+    monkeypatch.undo()
+    assert len(shown(tmp_path / "out/camera1_gradcam.mp4")) == len(records)
+    assert counts(tmp_path / "out")["pictures"] == 1
+
+
+def _with(capture: type) -> type:
+    """A video file that looks at what it wrote by OpenCV's own capture."""
+
+    class Looking(VideoFile):
+        def __exit__(self, *error: Any) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cv2, "VideoCapture", capture)
+                super().__exit__(*error)
+
+        def write(self, pixels: NDArray[np.uint8]) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(cv2, "VideoCapture", capture if self.size is None else Endless)
+                super().write(pixels)
+
+    return Looking
+
+
+def test_a_camera_that_is_not_there_ends_the_run(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", FakeCamera)
+    with pytest.raises(SourceError, match="Camera 7 is not there"):
+        list(carry(camera=7))
+
+
+# scales and smoothing
+
+
+def _half_as_hot(there: Path) -> None:
+    Image.fromarray(frame(0)).save(there / "a.png")
+    Image.fromarray((frame(0) // 2).astype(np.uint8)).save(there / "b.png")
+    Image.fromarray(frame(5)).save(there / "c.png")
+
+
+def _drawn(record: Record, there: Path, scale: tuple[float, float] | None) -> NDArray[np.uint8]:
+    assert isinstance(record.view, Box)
+    picture = Picture(read(there / Path(record.source).name))
+    return overlay(picture, np.load(record.outputs[1]), box=record.view, scale=scale)
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("scale", ["image", "run", "0.001,0.004"])
+def test_pictures_on_one_scale(carry: Carry, there: Path, scale: str, threads: int) -> None:
+    _half_as_hot(there)
+    (there / "bad.png").write_bytes(b"no picture")
+    methods = ["gradcam", "gradcam++"]
+    asked = {"scale": scale, "save_map": "npy", "method": methods, "target_category": "1"}
+    records = [r for r in records_of(carry(workers=threads, **asked)) if not r.error]
+    assert [Path(r.source).name for r in records] == ["a.png"] * 2 + ["b.png"] * 2 + ["c.png"] * 2
+    for method in methods:
+        of_method = [r for r in records if r.method == method]
+        most = max(np.load(r.outputs[1]).max() for r in of_method)
+        wanted = {"image": None, "run": (0.0, float(most)), "0.001,0.004": (0.001, 0.004)}[scale]
+        assert most > 0
+        for record in of_method:
+            assert record.scale == wanted
+            drawn = _drawn(record, there, wanted)
+            np.testing.assert_array_equal(read(record.outputs[0]), drawn)
+
+
+def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
+    carry: Carry, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, grey in (("a", 0), ("b", 0), ("c", 0)):
+        Image.fromarray(np.full((40, 60, 3), grey, np.uint8)).save(there / f"{name}.png")
+    maps = {"a": [1.0, 2.0], "b": [1.0, 4.0], "c": [0.0, 1.0]}
+    explain = running.explain_batch
+
+    def made_up(batch: list[Prepared], todo: Any) -> Iterator[list[Explanation]]:
+        for (found,) in explain(batch, todo):
+            values = np.array([maps[found.picture.source.path.stem]], np.float32)
+            told = replace(found.record, maximum=float(values.max()))
+            yield [replace(found, map=replace(found.map, values=values), record=told)]
+
+    monkeypatch.setattr(running, "explain_batch", made_up)
+    records = records_of(carry(scale="run"))
+    assert {record.scale for record in records} == {(0.0, 4.0)}
+    a, b, c = (read(record.outputs[0])[20] for record in records)
+    np.testing.assert_array_equal(a[0], b[0])
+    np.testing.assert_array_equal(a[0], c[-1])
+    assert (a[-1] != b[-1]).any() and (a[0] != c[0]).any()
+
+
+def test_what_is_added_to_a_run_takes_its_scale(carry: Carry, there: Path, tmp_path: Path) -> None:
+    _half_as_hot(there)
+    heat = {r.maximum: Path(r.source).name for r in records_of(carry(save_path=tmp_path / "x"))}
+    coldest, *others = [heat[most] for most in sorted(heat)]
+    for name in others:
+        (there / name).rename(tmp_path / name)
+    (cold,) = records_of(carry(scale="run"))
+    assert (Path(cold.source).name, cold.scale) == (coldest, (0.0, min(heat)))
+    for name in others:
+        (tmp_path / name).rename(there / name)
+    added = records_of(carry(scale="run", skip_existing=True))
+    assert sorted(Path(r.source).name for r in added) == sorted(others)
+    assert {r.scale for r in added} == {cold.scale}
+    assert {r.scale for r in records_of(carry(scale="run"))} == {(0.0, max(heat))}
+
+
+def test_a_picture_that_changes_between_the_two_looks(
+    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _half_as_hot(there)
+    written(there / "d.mp4", 6)
+    again = spool.read_again
+
+    def changing(entries: Any, options: Any) -> Any:
+        Image.fromarray(frame(0)[:-4]).save(there / "b.png")
+        written(there / "d.mp4", 4)
+        return again(entries, options)
+
+    monkeypatch.setattr(running, "read_again", changing)
+    outcomes = list(carry(scale="run"))
+    failed = [r for r in records_of(iter(outcomes)) if r.error]
+    assert [Path(r.source).name for r in failed] == ["b.png", "d.mp4"]
+    assert all("changed while the run went on" in r.error for r in failed)
+    assert len(shown(tmp_path / "out/d_gradcam.mp4")) == 4
+    assert counts(tmp_path / "out")["failed"] == 2
+
+
+def test_what_is_laid_aside_has_no_pixels(
+    carry: Carry, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(there / "clip.mp4")
+    sizes = []
+    close = spool.Spool.__exit__
+
+    def noting(self: spool.Spool, *error: Any) -> None:
+        sizes.append(self._file.tell())
+        close(self, *error)
+
+    monkeypatch.setattr(spool.Spool, "__exit__", noting)
+    assert len(records_of(carry(scale="run"))) == COUNT
+    assert COUNT * 200 < sizes[0] < COUNT * HEIGHT * WIDTH
+
+
+@pytest.mark.parametrize("asked", [{"fail_fast": True}, {"max_failures": 0}])
+def test_a_failure_ends_a_run_on_one_scale_before_it_is_drawn(
+    carry: Carry, there: Path, tmp_path: Path, asked: dict[str, Any]
+) -> None:
+    _half_as_hot(there)
+    (there / "bad.png").write_bytes(b"no picture")
+    seen = []
+    with pytest.raises(TooManyFailures):
+        for outcome in carry(scale="run", **asked):
+            seen.append(outcome)
+    assert [outcome.source.path.name for outcome in seen] == ["bad.png"]
+    assert outputs(tmp_path / "out") == []
+
+
+def test_concepts_have_no_scale(carry: Carry, there: Path) -> None:
+    _half_as_hot(there)
+    records = records_of(carry(method=["dff", "gradcam"], scale="run"))
+    assert {(r.method, r.scale is None) for r in records} == {("dff", True), ("gradcam", False)}
+
+
+def test_maps_follow_each_other_from_frame_to_frame(
+    carry: Carry, there: Path, tmp_path: Path
+) -> None:
+    written(there / "clip.mp4")
+    written(there / "other.mp4", 3)
+    Image.fromarray(frame(4)).save(there / "still.png")
+    asked = {"save_map": "npy", "target_category": "1"}
+    plain = records_of(carry(**asked))
+    smooth = records_of(carry(**asked, smooth_frames=4, save_path=tmp_path / "smooth"))
+
+    def maps(records: list[Record], name: str) -> list[NDArray[np.float32]]:
+        return [np.load(r.outputs[-1]) for r in records if Path(r.source).stem == name]
+
+    for name in ("clip", "other"):
+        smoother = FrameSmoother(4)
+        before, after = maps(plain, name), maps(smooth, name)
+        for raw, averaged in zip(before, after, strict=True):
+            wanted = smoother.smoothed("", torch.from_numpy(raw)).numpy()
+            np.testing.assert_allclose(averaged, wanted, rtol=1e-5, atol=1e-9)
+    clip = [np.abs(np.diff(maps(found, "clip"), axis=0)).mean() for found in (plain, smooth)]
+    assert 0 < clip[1] < clip[0] / 2
+    for record in smooth:
+        moves = record.frame is not None
+        assert dict(record.smoothing) == ({"smooth_frames": 4} if moves else {})
+        values = np.load(record.outputs[-1])
+        assert (record.minimum, record.maximum) == (values.min(), values.max())
+    np.testing.assert_array_equal(maps(plain, "still")[0], maps(smooth, "still")[0])
+
+
+# the command
+
+
+def test_a_clip_from_the_command_line(
+    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(there / "clip.mp4", 4)
+    out = tmp_path / "out"
+    typed = [str(there), "--save-path", str(out), "--scale", "run", "--smooth-frames", "2"]
+    assert main([*typed, "--frames", ":3", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert {line.split("  ")[0] for line in printed} == {f"{out}/clip_gradcam.mp4"}
+    assert [line.split(", ")[-1] for line in printed] == ["frame 0", "frame 1", "frame 2"]
+    assert main([*typed, "--frames", ":3", "--device", "cpu", "-q"]) == 0
+    assert capsys.readouterr().out == f"{out}/clip_gradcam.mp4\n"
+    assert main([*typed, "--save-frames", "--format", "png", "--every", "2", "-q"]) == 0
+    names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert [name[:19] for name in names[:2]] == ["clip_000000_gradcam", "clip_000002_gradcam"]
+    assert names[2].startswith("clip_gradcam~") and len(names) == 3
+    assert main(["--camera", "0", str(there)]) == 2
+    assert "--camera 0 takes the place of pictures" in capsys.readouterr().err
