@@ -1,0 +1,217 @@
+"""What a run keeps of itself: it goes on where it was cut off, and overwrites nobody else's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from camcli import load_model
+from camcli.config import from_keywords
+from camcli.errors import UsageError
+from camcli.media.sources import find_sources
+from camcli.models.load import Classifier
+from camcli.pipeline import Stop, carried_out, plan
+from camcli.pipeline.keeping import Kept
+from camcli.records import Outcome, Preprocessing
+from camcli.report import read_manifest
+from tests.networks import Staged
+from tests.outputs import outputs
+
+NAMES = [f"{n}.png" for n in range(6)]
+BAD = "3.png"
+
+
+@pytest.fixture(scope="module")
+def small() -> Classifier:
+    return load_model("embedded")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for n, name in enumerate(NAMES):
+        Image.new("RGB", (40 + n, 40), (40 * n, 90, 200 - 30 * n)).save(folder / name)
+    (folder / BAD).write_bytes(b"none")
+    return folder
+
+
+class Runner:
+    """Explains pictures into a folder, and remembers what the last run began with."""
+
+    def __init__(self, classifier: Classifier, pictures: Path, out: Path) -> None:
+        self.classifier, self.pictures, self.out = classifier, pictures, out
+        self.kept: Kept | None = None
+
+    def __call__(self, until: int | None = None, named: str = "", **given: Any) -> list[str]:
+        options = from_keywords(**{"save_path": self.out, "batch_size": 2, **given})
+        sources = find_sources([named or self.pictures])
+        stop, done = Stop(), list[Outcome]()
+        try:
+            for outcome in carried_out(
+                plan(self.classifier, options), sources, options, stop, self._begins
+            ):
+                done.append(outcome)
+                if len(done) == until:
+                    stop.ask(KeyboardInterrupt())
+        except KeyboardInterrupt:
+            assert until
+        return [outcome.source.path.name for outcome in done]
+
+    def _begins(self, kept: Kept) -> None:
+        self.kept = kept
+
+    @property
+    def manifest(self) -> list[dict[str, Any]]:
+        return list(read_manifest(self.out / "manifest.jsonl"))
+
+    def check_whole(self) -> None:
+        """Every picture is there once, with its files, and there is nothing else."""
+        assert Counter(Path(r["source"]).name for r in self.manifest) == Counter(NAMES)
+        assert [Path(r["source"]).name for r in self.manifest if r["error"]] == [BAD]
+        named = {name for record in self.manifest for name in record["outputs"]}
+        assert {p.relative_to(self.out).as_posix() for p in outputs(self.out)} == named
+
+
+@pytest.fixture
+def run(small: Classifier, pictures: Path, tmp_path: Path) -> Runner:
+    return Runner(small, pictures, tmp_path / "out")
+
+
+def test_a_run_says_what_it_did(run: Runner) -> None:
+    assert run() == NAMES
+    run.check_whole()
+    summary = json.loads((run.out / "run.json").read_text())
+    wanted = {"pictures": 5, "heatmaps": 5, "failed": 1, "skipped": 0}
+    assert summary["counts"] == wanted
+    assert summary["configuration"]["method"] == ["gradcam"]
+    first = run.manifest[0]
+    assert first["weights"] == summary["configuration"]["weights"]
+    assert first["run"] == summary["run"] and first["last"] and first["versions"]["torch"]
+    assert first["statistics"]["std"] >= 0 and first["seconds"] > 0
+    assert (first["minimum"], first["maximum"]) != (None, None)
+
+
+@pytest.mark.parametrize("until", [1, 3, 5])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_run_goes_on(run: Runner, until: int, workers: int) -> None:
+    before = run(until, workers=workers)
+    assert not (run.out / "run.json").exists()
+    after = run(resume=True, workers=workers)
+    assert before + after == NAMES
+    assert run.kept and run.kept.skipped == len(before)
+    run.check_whole()
+    assert run(resume=True) == []
+
+
+def test_a_torn_line_and_an_orphan_are_done_again(run: Runner) -> None:
+    before = run(4)
+    manifest = run.out / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    # its file is there, and no line names it
+    assert run(resume=True)[0] == before[-1]
+    run.check_whole()
+
+
+def test_another_configuration_is_refused(run: Runner) -> None:
+    before = run(2, alpha=0.4)
+    with pytest.raises(UsageError, match=r"alpha 0\.4 \(now 0\.5\)"):
+        run(resume=True)
+    # how fast it goes is no part of it
+    assert before + run(resume=True, alpha=0.4, batch_size=3, workers=0) == NAMES
+    run.check_whole()
+
+
+def test_failed_pictures_are_tried_again_where_the_others_exist(run: Runner) -> None:
+    run()
+    Image.new("RGB", (50, 50)).save(run.pictures / BAD)
+    assert run(resume=True) == []
+    assert run(skip_existing=True) == [BAD]
+    assert Counter(Path(r["source"]).name for r in run.manifest) == Counter(NAMES)
+    assert not any(record["error"] for record in run.manifest)
+
+
+def test_a_file_that_is_gone_is_made_again(run: Runner) -> None:
+    run()
+    (run.out / run.manifest[1]["outputs"][0]).unlink()
+    assert run(resume=True) == [NAMES[1]]
+    run.check_whole()
+
+
+def test_the_same_command_again_replaces_its_own_files(run: Runner) -> None:
+    run()
+    written = {path.name for path in outputs(run.out)}
+    assert run() == NAMES
+    assert run.kept and run.kept.replaced == 5
+    assert {path.name for path in outputs(run.out)} == written
+    run.check_whole()
+
+
+def test_what_another_run_or_another_input_wrote_stays(run: Runner, tmp_path: Path) -> None:
+    run()
+    before = {path.name: path.read_bytes() for path in outputs(run.out)}
+    run(alpha=0.2)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(run.pictures, elsewhere)
+    Image.new("RGB", (60, 60), "white").save(elsewhere / NAMES[0])
+    run(named=str(elsewhere))
+    after = {path.name: path.read_bytes() for path in outputs(run.out)}
+    assert before.items() <= after.items()
+    assert len(after) == 3 * len(before)
+    assert len({tuple(record["outputs"]) for record in run.manifest if record["outputs"]}) == 15
+
+
+def test_a_foreign_file_is_not_overwritten(run: Runner) -> None:
+    run.out.mkdir()
+    name = _name_of_the_first(run)
+    shutil.rmtree(run.out)
+    run.out.mkdir()
+    (run.out / name).write_bytes(b"mine")
+    run()
+    assert (run.out / name).read_bytes() == b"mine"
+    assert run.manifest[0]["outputs"][0].startswith(name.removesuffix(".png") + "~")
+
+
+def _name_of_the_first(run: Runner) -> str:
+    run()
+    name: str = run.manifest[0]["outputs"][0]
+    return name
+
+
+def test_a_single_file_keeps_nothing(run: Runner, tmp_path: Path) -> None:
+    one = tmp_path / "one" / "a.png"
+    run(named=str(run.pictures / NAMES[0]), save_path=one)
+    assert [path.name for path in one.parent.iterdir()] == ["a.png"]
+
+
+def test_a_list_names_categories(run: Runner, tmp_path: Path) -> None:
+    rows = [f"in/{NAMES[0]},7", f"in/{NAMES[1]},", f"in/{NAMES[2]},no such thing"]
+    listed = tmp_path / "list.csv"
+    listed.write_text("\n".join(["path,category", *rows]))
+    run(named=f"@{listed}")
+    first, second, third = run.manifest
+    assert (first["category"], first["rank"]) != (second["category"], 1)
+    assert first["category"] == 7
+    assert second["rank"] == 1
+    assert "Unknown category 'no such thing'" in third["error"]
+    for also in ({"top_k": 2}, {"target_category": ["1"]}):
+        with pytest.raises(UsageError, match="leave --target-category and --top-k out"):
+            run(named=f"@{listed}", **also)
+
+
+def test_a_list_of_categories_needs_classes(tmp_path: Path) -> None:
+    module = Staged()
+    module.num_classes = 0
+    size = Preprocessing((64, 64), (64, 64))
+    headless = Classifier(module, "none", "python", size, None, "", 0)
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,category\na.png,7\n")
+    run = Runner(headless, tmp_path, tmp_path / "out")
+    with pytest.raises(UsageError, match="has no classes"):
+        run(named=f"@{listed}", method=["eigencam"], target_layers=["last"])
