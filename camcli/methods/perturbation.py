@@ -194,17 +194,22 @@ def _random_masks(
     # one cell more than the picture has, so that the grid can be shifted by up to a cell
     high, wide = ceil(height / cells), ceil(width / cells)
     open_ = torch.rand(count, cells, cells, generator=draw) < probability
-    down = torch.randint(high, (count,), generator=draw).tolist()
-    across = torch.randint(wide, (count,), generator=draw).tolist()
+    down = torch.randint(high, (count,), generator=draw)[:, None] + torch.arange(height)
+    across = torch.randint(wide, (count,), generator=draw)[:, None] + torch.arange(width)
+    rows_of, columns_of = _shares(cells, high), _shares(cells, wide)
 
     def build(rows: slice) -> Tensor:
+        # only what is seen of the enlarged grid: half the work of cutting it out of the whole
+        above, beside = rows_of[down[rows]], columns_of[across[rows]]
         grids = open_[rows].to(inputs.device).float()
-        large = enlarge(grids, (high * (cells + 1), wide * (cells + 1)))
-        corners = zip(down[rows], across[rows], strict=True)
-        cut = [m[y : y + height, x : x + width] for m, (y, x) in zip(large, corners, strict=True)]
-        return torch.stack(cut)
+        return above.to(inputs.device) @ grids @ beside.to(inputs.device).mT
 
     return build
+
+
+def _shares(cells: int, pixels: int) -> Tensor:
+    """How much of each cell is in each pixel of an enlarged side.  -> [pixels*(cells+1) cells]"""
+    return enlarge(torch.eye(cells), (pixels * (cells + 1), cells))
 
 
 @method("occlusion", gives="map")
