@@ -8,8 +8,9 @@ from PIL import Image, ImageChops, ImageStat
 
 def check(folder: Path, picture: Path) -> str:
     """Returns a sentence about the overlay; raises AssertionError where there is none."""
-    written = list(folder.iterdir())
-    assert len(written) == 1, f"{folder} holds {len(written)} files, not one: {written}"
+    # beside it stand the manifest and what the run was
+    written = [path for path in folder.iterdir() if path.suffix not in {".json", ".jsonl"}]
+    assert len(written) == 1, f"{folder} holds {len(written)} pictures, not one: {written}"
     with Image.open(written[0]) as overlay, Image.open(picture) as original:
         assert overlay.size == original.size, f"{overlay.size} is not {original.size}"
         difference = ImageChops.difference(overlay.convert("RGB"), original.convert("RGB"))

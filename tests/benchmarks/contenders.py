@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -93,7 +94,10 @@ def _peers(scene: Scene, network: Network) -> dict[str, Contender]:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from torchcam import methods as torchcam
 
-    method, module, inputs = scene.row.methods[0], scene.module, scene.inputs
+    method = scene.row.methods[0]
+    # as their users have them: neither package lays a model or its inputs out channels last
+    module = deepcopy(scene.module).to(memory_format=torch.contiguous_format)
+    inputs = scene.inputs.contiguous()
     theirs, other = PEERS[method]
     layer = module.get_submodule(network.layer)
     targets = [ClassifierOutputTarget(scene.category)] * len(inputs)

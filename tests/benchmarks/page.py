@@ -35,7 +35,8 @@ measures all of it anew.
 FOOTNOTES = """Maps apart is the largest difference to grad-cam's map, both from 0 to 1, with our
 normalising and enlarging in both. It is empty where the definitions differ: the sign of EigenCAM's
 component is arbitrary, FEM's threshold is another, and where activations are negative grad-cam
-sets an ablated channel to a very small number. grad-cam and torch-cam run in float32 in every row.
+sets an ablated channel to a very small number. grad-cam and torch-cam run in float32 in every row,
+on the model and inputs as they come, for neither of them lays anything out channels last.
 """
 HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
 COMMANDS = ("what", "measured", "at most")
