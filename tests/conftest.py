@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -18,3 +19,11 @@ def _few_passes() -> Iterator[None]:
             for option, number in numbers.items():
                 patch.setitem(METHODS[name].function.__kwdefaults__, option, number)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hears_ctrl_c() -> Iterator[None]:
+    # shells tell what they start in the background to ignore it, and so are its children told
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
