@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.checkout import ROOT, export
+from tests.outputs import outputs
 
 LARGEST_WHEEL = 15_000_000  # bytes
 MODEL_FILES = {
@@ -70,7 +71,7 @@ def outside(tmp_path: Path) -> Path:
 
 def check_overlay(folder: Path, said: str) -> None:
     """Checks that one overlay was written below the folder, and that its path was printed."""
-    (overlay,) = (folder / "camviz-out").iterdir()
+    (overlay,) = outputs(folder / "camviz-out")
     assert overlay.name in said
     assert overlay.name.startswith("demo_gradcam")
     with Image.open(overlay) as picture:

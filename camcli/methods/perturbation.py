@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from camcli.errors import UsageError
-from camcli.methods.compose import enlarge, has_contrast, min_max
+from camcli.methods.compose import enlarge, has_contrast, min_max, precise
 from camcli.registry import method
 
 # what builds the altered rows of a slice; a picture's scores [n] when n rows are altered so
@@ -200,9 +200,10 @@ def _random_masks(
 
     def build(rows: slice) -> Tensor:
         # only what is seen of the enlarged grid: half the work of cutting it out of the whole
-        above, beside = rows_of[down[rows]], columns_of[across[rows]]
-        grids = open_[rows].to(inputs.device).float()
-        return above.to(inputs.device) @ grids @ beside.to(inputs.device).mT
+        parts = (rows_of[down[rows]], open_[rows].float(), columns_of[across[rows]].mT)
+        # precise, for autocast would take the products in half precision
+        above, grids, beside = (precise(part.to(inputs.device)) for part in parts)
+        return (above @ grids @ beside).float()
 
     return build
 
