@@ -214,8 +214,7 @@ class Record:
     defaults; `residual` what a map that should be complete leaves of the score; `concepts`
     those that a method tells apart; `sheet` the file in which the heatmap stands among others.
     `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
-    pictures share them, `seconds` its share of its
-    batch's pass.
+    pictures share them, `seconds` the heatmap's share of its batch's pass.
     """
 
     source: str

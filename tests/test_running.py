@@ -151,8 +151,20 @@ def test_one_picture_needs_no_threads(carry: Carry, monkeypatch: pytest.MonkeyPa
     start = running.workers
     monkeypatch.setattr(running, "workers", lambda n: asked.append(n) or start(n))
     assert len(list(carry(only=NAMES[:1]))) == 1
+    assert len(list(carry(only=NAMES[:2], workers=2))) == 2
+    assert asked == [0, 2]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(2, 0), (4, 1), (8, 2)])
+def test_threads_leave_the_cores_to_a_model_on_the_cpu(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    asked: list[int] = []
+    start = running.workers
+    monkeypatch.setattr(running, "workers", lambda n: asked.append(n) or start(n))
+    monkeypatch.setattr(running, "default_workers", lambda: cores)
     assert len(list(carry(only=NAMES[:2], workers=None))) == 2
-    assert asked[0] == 0 < asked[1]
+    assert asked == [threads]
 
 
 def test_a_run_that_is_left_leaves_no_thread(carry: Carry) -> None:
