@@ -262,6 +262,11 @@ class Outcome:
     records: tuple[Record, ...]
     last: bool = True
 
+    @classmethod
+    def failure(cls, source: Source, why: str, frame: int | None = None) -> Outcome:
+        """Says why a picture, a video or one of its frames is missing."""
+        return cls(source, (Record(str(source), frame, error=why),), last=frame is None)
+
     @property
     def failed(self) -> bool:
         """Whether anything is missing."""

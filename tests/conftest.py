@@ -1,7 +1,8 @@
 """What all tests share."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,19 @@ def hears_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures were explained together, batch by batch."""
+    from camcli.pipeline import running
+
+    sizes: list[int] = []
+    explain = running.explain_batch
+
+    def noting(batch: Sequence[Any], todo: Any) -> Iterator[Any]:
+        sizes.append(len(batch))
+        return explain(batch, todo)
+
+    monkeypatch.setattr(running, "explain_batch", noting)
+    return sizes

@@ -139,13 +139,16 @@ def test_only_the_workers_give_way() -> None:
     assert niceness(0) == own
 
 
-def test_there_is_a_worker_a_core_up_to_eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 1 <= default_workers() <= MOST_WORKERS
-    for cores, wanted in ((1, 1), (2, 2), (64, 8)):
+def test_there_is_a_worker_a_core_up_to_eight_and_fewer_beside_a_model_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert 1 <= default_workers("cuda") <= MOST_WORKERS
+    for cores, wanted, on_cpu in ((1, 1, 0), (2, 2, 0), (4, 4, 1), (12, 8, 3), (64, 8, 8)):
         everyone = set(range(cores))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=everyone: c, raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda c=cores: c)
-        assert default_workers() == wanted
+        assert (default_workers("cuda"), default_workers("cpu")) == (wanted, on_cpu)
+        assert (default_workers("cuda", cores), default_workers("cpu", cores)) == (wanted, on_cpu)
 
 
 # stopping

@@ -21,7 +21,7 @@ from camcli.config import from_keywords
 from camcli.errors import OutputError, TooManyFailures
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import Explanation, Stop, carried_out, outputs, plan, running
+from camcli.pipeline import Stop, carried_out, outputs, plan, running
 from camcli.pipeline.explanation import Prepared
 from camcli.records import Outcome, Preprocessing, Record, Source
 from tests.networks import Staged
@@ -98,18 +98,10 @@ def test_the_number_of_threads_changes_nothing(carry: Carry, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_batches_are_full_though_pictures_fail(
-    carry: Carry, monkeypatch: pytest.MonkeyPatch, threads: int
+    carry: Carry, batches: list[int], threads: int
 ) -> None:
-    sizes: list[int] = []
-    explain = running.explain_batch
-
-    def noting(batch: Sequence[Prepared], todo: Any) -> Iterator[list[Explanation]]:
-        sizes.append(len(batch))
-        return explain(batch, todo)
-
-    monkeypatch.setattr(running, "explain_batch", noting)
     assert len(list(carry(workers=threads))) == 20
-    assert sizes == [4, 4, 4, 4, 1]
+    assert batches == [4, 4, 4, 4, 1]
 
 
 def test_failures_come_out_at_once_where_no_batch_waits_for_them() -> None:
@@ -155,16 +147,15 @@ def test_one_picture_needs_no_threads(carry: Carry, monkeypatch: pytest.MonkeyPa
     assert asked == [0, 2]
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(2, 0), (4, 1), (8, 2)])
-def test_threads_leave_the_cores_to_a_model_on_the_cpu(
-    carry: Carry, monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+def test_threads_are_those_for_the_models_device(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
     start = running.workers
     monkeypatch.setattr(running, "workers", lambda n: asked.append(n) or start(n))
-    monkeypatch.setattr(running, "default_workers", lambda: cores)
+    monkeypatch.setattr(running, "default_workers", {"cpu": 3}.__getitem__)
     assert len(list(carry(only=NAMES[:2], workers=None))) == 2
-    assert asked == [threads]
+    assert asked == [3]
 
 
 def test_a_run_that_is_left_leaves_no_thread(carry: Carry) -> None:

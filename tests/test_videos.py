@@ -152,16 +152,8 @@ def test_every_nth_frame_of_a_span(carry: Carry, there: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_clips_and_pictures_share_batches_and_keep_their_order(
-    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    carry: Carry, there: Path, tmp_path: Path, batches: list[int], threads: int
 ) -> None:
-    sizes: list[int] = []
-    explain = running.explain_batch
-
-    def noting(batch: list[Prepared], todo: Any) -> Iterator[list[Explanation]]:
-        sizes.append(len(batch))
-        return explain(batch, todo)
-
-    monkeypatch.setattr(running, "explain_batch", noting)
     written(there / "b.mp4", 5)
     written(there / "d.avi", 3)
     (there / "c.png").write_bytes(b"no picture")
@@ -172,7 +164,7 @@ def test_clips_and_pictures_share_batches_and_keep_their_order(
     clips = [("b", n, False) for n in range(5)], [("d", n, False) for n in range(3)]
     pictures = [[(name, None, name == "c")] for name in "ace"]
     assert found == [*pictures[0], *clips[0], *pictures[1], *clips[1], *pictures[2]]
-    assert sizes == [4, 4, 2]
+    assert batches == [4, 4, 2]
     assert counts(tmp_path / "out") == {"pictures": 4, "heatmaps": 10, "failed": 1, "skipped": 0}
     names = {path.name for path in outputs(tmp_path / "out")}
     assert {"b_gradcam.mp4", "d_gradcam.avi"} < names and len(names) == 4

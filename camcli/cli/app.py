@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as problem:
         code = _report(problem, _wants_traceback(typed, os.environ))
     if code == EXIT_INTERRUPTED:
+        if arguments is None:
+            # the process is at its end, and Python would complain of one more Ctrl-C
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         error("interrupted")
     return code
 

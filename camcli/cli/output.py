@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import typer
 
+from camcli.plain import plain
 from camcli.stages import Stage, Stopwatch
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def json_line(value: Mapping[str, Any]) -> str:
     """Writes an object as one line of JSON; what is not finite becomes null."""
-    return json.dumps(_plain(value), allow_nan=False)
+    return json.dumps(plain(value), allow_nan=False)
 
 
 def show(renderable: RenderableType, *, wide: bool = False) -> None:
@@ -170,13 +169,3 @@ def _target(record: Record) -> str:
     if record.contrast_labels:
         return f", in contrast to {', '.join(record.contrast_labels)}"
     return "" if record.target in ("", "logit") else f", {record.target}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -8,7 +8,7 @@ What a compiled block puts out is held against what it put out before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from camcli.engine.precision import chosen, running_in
 from camcli.engine.run import Request, like
 from camcli.errors import ModelError, reason
-from camcli.models.state import left_as_found, watchable
+from camcli.models.blocks import blocks_to_compile
+from camcli.models.state import left_as_found, standing_in, watchable
 from camcli.registry import METHODS, needed
 
 # a model's blocks are of a few shapes, and torch stops at eight unless it is told
@@ -31,7 +32,7 @@ class Block:
     """A block of a model, compiled and as it was written, which stands in for its `forward`."""
 
     def __init__(self, name: str, layer: nn.Module, tolerance: float) -> None:
-        self.name, self.tolerance = name, tolerance
+        self.name, self.layer, self.tolerance = name, layer, tolerance
         self.plain: Callable[..., Any] = layer.forward
         self.compiled: Callable[..., Any] = torch.compile(layer.forward, dynamic=False)
         # a hook on the block itself is called outside of its forward
@@ -88,9 +89,11 @@ def compiled(
     passes = [like(module, _noise((size, *shape))) for size in sorted(sizes)]
     with ExitStack() as stack:
         found = [
-            stack.enter_context(_stood_in(Block(name, layer, TOLERANCE[precision]), layer))
-            for name, layer in _without_heads(module, passes[0], request.layers).items()
+            Block(name, layer, TOLERANCE[precision])
+            for name, layer in blocks_to_compile(module, passes[0], request.layers).items()
         ]
+        for block in found:
+            stack.enter_context(standing_in(block.layer, block))
         with (
             running,
             left_as_found(module),
@@ -103,80 +106,6 @@ def compiled(
         for block in found:
             block.run = block.known if block.run == block.learn else block.run
         yield sum(block.run == block.known for block in found)
-
-
-def blocks(module: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
-    """Finds the parts to compile: blocks that repeat, or what has none in it, apart from layers.
-
-    What lies around a target layer is left alone, for its hook must be heard; a layer itself may
-    be compiled, for its hook lies outside.
-    """
-    # whole stages were tried: no faster, and compiled anew for each stage rather than each kind of
-    # block
-    around = {name.rpartition(".")[0] for name in _and_around(layers)}
-    found: dict[str, nn.Module] = {}
-
-    def look(inside: nn.Module, prefix: str) -> None:
-        for key, child in inside.named_children():
-            name = f"{prefix}{key}"
-            if not any(True for _ in child.children()):
-                continue  # one operation alone gains nothing
-            if name in around or _repeats(child):
-                look(child, f"{name}.")
-            else:
-                found[name] = child
-
-    look(module, "")
-    return found
-
-
-def _and_around(layers: Iterable[str]) -> Iterator[str]:
-    for layer in layers:
-        parts = layer.split(".")
-        yield from (".".join(parts[: end + 1]) for end in range(len(parts)))
-
-
-def _repeats(layer: nn.Module) -> bool:
-    """Tells whether a sequence of blocks of one kind is in a layer; they are compiled but once."""
-    for part in layer.modules():
-        if isinstance(part, nn.Sequential | nn.ModuleList | nn.ModuleDict):
-            kinds = [type(child) for child in part.children() if any(child.children())]
-            if len(kinds) > len(set(kinds)):
-                return True
-    return False
-
-
-def _without_heads(
-    module: nn.Module, inputs: Tensor, layers: Iterable[str]
-) -> dict[str, nn.Module]:
-    """Finds blocks, without those whose linear layers see pooled features: their hooks count."""
-    heads: set[nn.Module] = set()
-
-    def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and args[0].ndim == 2:
-            heads.add(layer)
-
-    with ExitStack() as stack:
-        for part in module.modules():
-            if isinstance(part, nn.Linear):
-                stack.callback(part.register_forward_pre_hook(note).remove)
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(left_as_found(module))
-        module(inputs)
-    found = blocks(module, layers).items()
-    return {name: layer for name, layer in found if heads.isdisjoint(layer.modules())}
-
-
-@contextmanager
-def _stood_in(block: Block, layer: nn.Module) -> Iterator[Block]:
-    before = vars(layer).get("forward")
-    vars(layer)["forward"] = block
-    try:
-        yield block
-    finally:
-        del vars(layer)["forward"]
-        if before is not None:
-            vars(layer)["forward"] = before
 
 
 def _noise(shape: tuple[int, int, int, int]) -> Tensor:

@@ -5,7 +5,7 @@ Law 2: altered outputs of a layer run only what lies behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import chain, count
 from types import MappingProxyType
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.engine.hooks import network_input
-from camcli.models.state import left_as_found, parts
+from camcli.models.state import left_as_found, parts, standing_in
 from camcli.stages import stage
 
 # what each layer put out, call by call, that was done when the target layer was
@@ -67,23 +67,16 @@ def answering_from(trunk: Trunk) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for part, outputs in trunk.items():
-            stack.enter_context(_forward_is(part, outputs))
+            stack.enter_context(standing_in(part, _answering(part, outputs)))
         yield
 
 
-@contextmanager
-def _forward_is(part: nn.Module, outputs: tuple[Any, ...]) -> Iterator[None]:
-    state, run, remaining = vars(part), part.forward, iter(outputs)
-    own = {"forward": state["forward"]} if "forward" in state else {}
+def _answering(part: nn.Module, outputs: tuple[Any, ...]) -> Callable[..., Any]:
+    run, remaining = part.forward, iter(outputs)
 
     def answer(*args: Any, **kwargs: Any) -> Any:
         for output in remaining:
             return output
         return run(*args, **kwargs)
 
-    state["forward"] = answer
-    try:
-        yield
-    finally:
-        del state["forward"]
-        state.update(own)
+    return answer

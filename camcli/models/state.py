@@ -152,6 +152,19 @@ def switched_off(layers: Iterable[nn.Module], names: Iterable[str]) -> Iterator[
             state[name] = value
 
 
+@contextmanager
+def standing_in(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Lets something else stand in for a layer's `forward`, and takes it away afterwards."""
+    state = vars(layer)
+    own = {"forward": state["forward"]} if "forward" in state else {}
+    state["forward"] = forward
+    try:
+        yield
+    finally:
+        del state["forward"]
+        state.update(own)
+
+
 def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
     """Returns the model with clones of its inference tensors, which no graph can hold."""
     held = (

@@ -11,7 +11,7 @@ from camcli.errors import ImageError
 from camcli.media.sources import is_video
 from camcli.media.video import UNKNOWN_FPS, camera, film, frames, is_moving
 from camcli.pipeline.stopping import Stop
-from camcli.records import Outcome, Picture, Record, Source
+from camcli.records import Outcome, Picture, Source
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -76,7 +76,7 @@ def _film(source: Source, options: Options) -> Iterator[Item]:
             yield Film(source, about.fps / every)
             yield from pictures
     except ImageError as error:
-        ended = Outcome(source, (Record(str(source), error=str(error)),))
+        ended = Outcome.failure(source, str(error))
     yield ended
 
 
@@ -89,7 +89,7 @@ def _camera(source: Source, options: Options, stop: Stop) -> Iterator[Item]:
         yield Film(source, UNKNOWN_FPS / every)
         yield from stop.until(pictures)
     except ImageError as error:
-        ended = Outcome(source, (Record(str(source), error=str(error)),))
+        ended = Outcome.failure(source, str(error))
     yield ended
 
 

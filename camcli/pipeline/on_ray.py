@@ -20,6 +20,7 @@ from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
 from camcli.pipeline import shares
+from camcli.pipeline.flow import default_workers
 from camcli.pipeline.following import Follower, record_of
 from camcli.pipeline.keeping import Kept, Shard
 from camcli.pipeline.plan import plan
@@ -36,7 +37,6 @@ POLL = 0.25  # seconds
 PATIENCE = 10.0  # seconds
 # what kills a worker at the same picture each time has to come to an end
 RESTARTS = 100
-MOST_THREADS = 8
 # standard output is for results, and Ray prints there what happens to its workers
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -161,10 +161,9 @@ class _Workers:
         cores = _cores(homes, count)
         of_gpu = {"num_gpus": part, "num_cpus": 0}
         of_cpu = {"num_cpus": part if part < 1 else cores}
-        changed = {
-            "device": "cuda" if kind == "GPU" else "cpu",
-            "workers": min(cores, MOST_THREADS) if options.workers is None else options.workers,
-        }
+        device = "cuda" if kind == "GPU" else "cpu"
+        threads = default_workers(device, cores) if options.workers is None else options.workers
+        changed = {"device": device, "workers": threads}
         return cls(count, of_gpu if kind == "GPU" else of_cpu, options.model_copy(update=changed))
 
     @property

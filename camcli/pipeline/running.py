@@ -34,9 +34,6 @@ Given = TypeVar("Given")
 
 # a batch waits for that many failures at most, times its size, until it is full
 PATIENCE = 16
-# on the CPU the model has all cores, and waits at every layer for one that is taken from it: on two
-# of them two threads made 160 pictures by ResNet-50 a tenth slower than none (2026-11-21)
-CORES_A_THREAD = 4
 
 
 def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> Iterator[Record]:
@@ -98,9 +95,7 @@ def _threads(todo: Plan, sources: Sequence[Source], options: Options) -> int:
         return 0  # nothing could be done beside it
     if options.workers is not None:
         return options.workers
-    if todo.classifier.device.type == "cpu":
-        return default_workers() // CORES_A_THREAD
-    return default_workers()
+    return default_workers(todo.classifier.device.type)
 
 
 def check_failures(failures: int, options: Options, stop: Stop) -> None:
@@ -201,8 +196,7 @@ def _read(item: Item, todo: Plan, max_pixels: int) -> Read:
         picture = item if isinstance(item, Picture) else read_picture(item, max_pixels)
         return prepared(picture, todo)
     except (ImageError, MemoryError, UnknownName) as error:
-        failure = Record(source=str(source), frame=frame, error=why(error, source.path))
-        return Outcome(source, (failure,), last=frame is None)
+        return Outcome.failure(source, why(error, source.path), frame)
 
 
 def _batches(pictures: Iterable[Read], size: int) -> Iterator[list[Read]]:

@@ -120,7 +120,7 @@ def _found(wanted: Picture, frames: Iterator[Picture]) -> Picture:
 
 def _failure(source: Source | None, error: ImageError) -> Outcome:
     assert source is not None
-    return Outcome(source, (Record(str(source), error=str(error)),))
+    return Outcome.failure(source, str(error))
 
 
 @stage("decode")

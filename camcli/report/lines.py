@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import OutputError, UsageError
+from camcli.plain import plain
 from camcli.report.ledger import number
 
 STATE = ".camviz"  # the hidden folder of what a run needs while it lasts
@@ -85,17 +85,6 @@ def encoded(record: Mapping[str, Any]) -> bytes:
     Names that are no UTF-8 come back as they were, and nothing in a line can steer a terminal.
     """
     return json.dumps(plain(record), allow_nan=False).encode("ascii") + b"\n"
-
-
-def plain(value: Any) -> Any:
-    """Returns a value as JSON can hold it."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 def without(path: Path, doomed: Callable[[Line], bool]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import UsageError
-from camcli.report.lines import STATE, encoded, plain, put, unwritable
+from camcli.plain import plain
+from camcli.report.lines import STATE, encoded, put, unwritable
 
 DIGITS = 12
 MOST = 200  # characters of a value in a message

@@ -201,3 +201,16 @@ def test_a_second_interruption_stops_at_once(many: Path) -> None:
     assert process.returncode == 130
     assert err.splitlines()[-1] == "camviz: interrupted"
     assert not [path for path in (many.parent / "out").iterdir() if ".part" in path.name]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
+def test_an_interruption_at_the_very_end_is_passed_over(many: Path) -> None:
+    process = _started(many, "-b", "1")
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "camviz: interrupted" not in (line := process.stderr.readline()):
+        assert line
+    process.send_signal(signal.SIGINT)
+    _, err = _rest(process)
+    assert process.returncode == 130
+    assert not err

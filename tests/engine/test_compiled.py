@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.compiled import Block, blocks, compiled
+from camcli.engine.compiled import Block, compiled
 from camcli.engine.run import Request, answer, found_default
 from camcli.engine.targets import Best
 from camcli.errors import MethodError, ModelError
+from camcli.models.blocks import blocks
 from tests.checkout import ROOT
 
 SHAPE = (3, 64, 64)
