@@ -92,6 +92,7 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
     Raises LayerError for a layer that was not called.
     """
     recording = Recording()
+    behind = ExitStack()
 
     def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         tensor = _tensor_in(output, name)
@@ -99,6 +100,9 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
             # nothing before this layer is recorded; what comes behind it is, from here on
             tensor = tensor.detach().requires_grad_()
             torch.set_grad_enabled(True)
+        if graph and not recording.calls:
+            # no sooner: a hook on each projection of a network costs more than the backward pass
+            behind.enter_context(_head_inputs_noted(module, recording))
         # of several uses in one pass the last one counts
         recording.outputs[name] = tensor
         recording.calls[name] += 1
@@ -111,7 +115,7 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
         # no_grad puts the caller's gradient mode back, whatever a hook switched on
         stack.enter_context(torch.no_grad())
         stack.enter_context(left_as_found(module))
-        stack.enter_context(_head_inputs_noted(module, recording))
+        stack.enter_context(behind)
         stack.enter_context(hooked(module, hooks))
         run = recordable(module) if graph else module
         recording.output = run(network_input(inputs))

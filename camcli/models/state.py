@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -56,7 +57,8 @@ def has_classifier(module: nn.Module) -> bool:
 def watchable(module: nn.Module) -> nn.Module:
     """Returns a model out of its wrappers; raises ModelError where hooks cannot look inside."""
     module = unwrapped(module)
-    if any(isinstance(layer, torch.jit.ScriptModule) for layer in parts(module)):
+    # by their types, which are few
+    if any(issubclass(kind, torch.jit.ScriptModule) for kind in set(map(type, parts(module)))):
         kind = "TorchScript"
     elif isinstance(module, GraphModule) and not _calls_layers(module):
         kind = "an exported program"
@@ -86,12 +88,13 @@ def parts(module: nn.Module) -> list[nn.Module]:
     if held := _holds(module):
         return held
     # torch's own walk makes up every part's full name, and takes ten times as long
-    found, waiting = dict.fromkeys([module]), [module]
-    while waiting:
-        inner = [m for m in waiting.pop()._modules.values() if m is not None and m not in found]
-        found.update(dict.fromkeys(inner))
-        waiting += inner
-    return list(found)
+    found, waiting = {module}, [module]
+    for part in waiting:
+        for inner in part._modules.values():
+            if inner is not None and inner not in found:
+                found.add(inner)
+                waiting.append(inner)
+    return waiting
 
 
 @contextmanager
@@ -109,7 +112,7 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     # each of torch's own walks over the parameters takes as long as all of this
     parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
     learning = [p for p in parameters if p.requires_grad and not p.is_inference()]
-    devices = {p.device for p in parameters if p.device.type == "cuda"}
+    devices = {p.device for p in parameters if p.is_cuda}
     token = _held.set((module, layers))
     try:
         with torch.random.fork_rng(list(devices)), _as_written(), switched_off(layers, SWITCHES):
@@ -167,10 +170,9 @@ def standing_in(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
 
 def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
     """Returns the model with clones of its inference tensors, which no graph can hold."""
-    held = (
-        tensor
-        for layer in parts(module)
-        for tensor in (*layer._parameters.values(), *layer._buffers.values())
+    layers = parts(module)
+    held = chain.from_iterable(
+        kind.values() for m in layers for kind in (m._parameters, m._buffers)
     )
     # collecting names is slow, and such tensors are rare
     if not any(tensor is not None and tensor.is_inference() for tensor in held):
