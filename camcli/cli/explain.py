@@ -138,7 +138,7 @@ def _here(
 ) -> Callable[[Stop], Iterator[Outcome]]:
     """Prepares a run of this process, or its share of one."""
     with stage("import"):
-        from camcli.pipeline import carried_out, plan
+        from camcli.pipeline import carried_out, keep_freed_memory, plan
 
     share: Sequence[Source] = sources
     if shard:
@@ -147,6 +147,8 @@ def _here(
     classifier = load(options, pretrained=options.pretrained)
     for warning in classifier.warnings:
         error(warning)
+    # not sooner: what loading a model frees is wanted no more
+    keep_freed_memory(os.environ)
     todo = plan(classifier, options)
     results.planned(todo.left_out, len(todo.request.methods))
 

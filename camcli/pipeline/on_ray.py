@@ -20,6 +20,7 @@ from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
 from camcli.pipeline import shares
+from camcli.pipeline.allocator import keep_freed_memory
 from camcli.pipeline.flow import default_workers
 from camcli.pipeline.following import Follower, record_of
 from camcli.pipeline.keeping import Kept, Shard
@@ -300,6 +301,7 @@ class Worker:
                 "start camviz in a folder that all of them share."
             ) from error
         classifier = task.load(task.options)
+        keep_freed_memory(os.environ)
         todo = plan(classifier, task.options)
         sources, counts = self._remaining()
 

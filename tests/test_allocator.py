@@ -1,0 +1,47 @@
+"""Memory that a pass frees, and the next one takes."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from camcli.pipeline.allocator import keep_freed_memory
+from tests.checkout import ROOT
+
+# in a process of its own, for nothing puts the settings back
+CLEARED = """
+import resource, torch
+from camcli.pipeline.allocator import keep_freed_memory
+
+def cleared():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        # above what glibc keeps by itself
+        torch.zeros(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+cleared()
+usual = cleared()
+assert keep_freed_memory({})
+cleared()
+print(usual, cleared(), resource.getpagesize())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_freed_memory_is_taken_again_as_it_is() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLEARED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    usual, kept, page = map(int, done.stdout.split())
+    pages = 5 * 2**26 // page
+    # of huge pages there are fewer
+    assert usual > 5
+    assert kept < min(usual, pages) / 20
+
+
+def test_settings_of_ones_own_are_kept() -> None:
+    assert not keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
