@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from contextlib import closing
 from itertools import count
 
 import pytest
+import torch
 
-from camcli.pipeline.flow import MOST_WORKERS, default_workers, ordered, workers
+from camcli.pipeline.flow import Threads, default_workers, ordered, workers
 from camcli.pipeline.stopping import Stop, interruptible
 
 
@@ -43,12 +42,12 @@ class Counting:
 
 
 @pytest.fixture(params=[0, 1, 3])
-def pool(request: pytest.FixtureRequest) -> Iterator[Executor | None]:
+def pool(request: pytest.FixtureRequest) -> Iterator[Threads | None]:
     with workers(request.param) as threads:
         yield threads
 
 
-def test_results_come_in_the_order_of_the_items(pool: Executor | None) -> None:
+def test_results_come_in_the_order_of_the_items(pool: Threads | None) -> None:
     counting = Counting()
     results = list(ordered(counting.work, range(40), pool, ahead=7))
     assert results == [n * n for n in range(40)]
@@ -56,7 +55,7 @@ def test_results_come_in_the_order_of_the_items(pool: Executor | None) -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, 2, 6])
-def test_no_more_than_the_bound_is_begun_and_not_taken(pool: Executor | None, ahead: int) -> None:
+def test_no_more_than_the_bound_is_begun_and_not_taken(pool: Threads | None, ahead: int) -> None:
     counting = Counting()
     with closing(ordered(counting.work, counting.items(), pool, ahead)) as results:
         assert counting.taken == 0
@@ -90,7 +89,7 @@ def _raising_at(bad: int, error: BaseException) -> Callable[[int], int]:
     return work
 
 
-def test_a_worker_that_dies_is_told_in_its_place(pool: Executor | None) -> None:
+def test_a_worker_that_dies_is_told_in_its_place(pool: Threads | None) -> None:
     results = ordered(_raising_at(4, ZeroDivisionError("four")), range(100), pool, ahead=3)
     assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(ZeroDivisionError, match="four"):
@@ -98,7 +97,7 @@ def test_a_worker_that_dies_is_told_in_its_place(pool: Executor | None) -> None:
     assert list(results) == []
 
 
-def test_what_the_items_raise_comes_behind_what_was_begun(pool: Executor | None) -> None:
+def test_what_the_items_raise_comes_behind_what_was_begun(pool: Threads | None) -> None:
     stages = ordered(_raising_at(4, ValueError("four")), range(100), pool, ahead=3)
     results, seen = ordered(lambda n: n * n, stages, pool, ahead=8), []
     with pytest.raises(ValueError, match="four"):
@@ -127,23 +126,47 @@ def test_the_threads_are_gone_afterwards() -> None:
     assert threading.active_count() == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere niceness is the whole process's")
-def test_only_the_workers_give_way() -> None:
-    def niceness(_: int) -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+def test_each_thread_works_alone_and_the_model_with_all_its_own() -> None:
+    here = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with workers(2) as pool:
+            theirs = set(ordered(lambda _: torch.get_num_threads(), range(9), pool, ahead=9))
+            assert (theirs, torch.get_num_threads()) == ({1}, 3)
+        later = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+    finally:
+        torch.set_num_threads(here)
 
-    own = niceness(0)
+
+def test_nothing_begins_while_threads_are_held() -> None:
+    begun: list[int] = []
+    with workers(2) as pool:
+        assert pool
+        with pool.held():
+            futures = [pool.submit(begun.append, number) for number in range(5)]
+            time.sleep(0.05)
+            assert not begun
+        for future in futures:
+            future.result(timeout=10)
+    assert sorted(begun) == [0, 1, 2, 3, 4]
+
+
+def test_threads_are_let_go_by_a_pass_that_fails() -> None:
     with workers(1) as pool:
-        (theirs,) = ordered(niceness, [0], pool, ahead=1)
-    assert theirs == min(own + 10, 19)
-    assert niceness(0) == own
+        assert pool
+        with pytest.raises(ValueError, match="out"), pool.held():
+            raise ValueError("out")
+        assert pool.submit(len, "work").result(timeout=10) == 4
 
 
-def test_there_is_a_worker_a_core_up_to_eight_and_fewer_beside_a_model_on_the_cpu(
+def test_there_is_a_worker_a_core_up_to_eight_and_none_beside_a_model_on_the_only_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert 1 <= default_workers("cuda") <= MOST_WORKERS
-    for cores, wanted, on_cpu in ((1, 1, 0), (2, 2, 0), (4, 4, 1), (12, 8, 3), (64, 8, 8)):
+    for cores, wanted, on_cpu in ((1, 1, 0), (2, 2, 2), (4, 4, 4), (64, 8, 8)):
         everyone = set(range(cores))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=everyone: c, raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda c=cores: c)

@@ -289,10 +289,10 @@ class FakeRay:
         # a head without a GPU takes none
         ([{"CPU": 2}, {"CPU": 16, "GPU": 4}], None, 4, {"num_gpus": 1, "num_cpus": 0}, "cuda", 4),
         ([{"CPU": 8}], None, 8, {"num_cpus": 1}, "cpu", 0),
-        ([{"CPU": 8}], 2, 2, {"num_cpus": 4}, "cpu", 1),
-        ([{"CPU": 4}] * 3, 4, 4, {"num_cpus": 2}, "cpu", 0),
+        ([{"CPU": 8}], 2, 2, {"num_cpus": 4}, "cpu", 4),
+        ([{"CPU": 4}] * 3, 4, 4, {"num_cpus": 2}, "cpu", 2),
         ([{"CPU": 2}], 4, 4, {"num_cpus": 0.5}, "cpu", 0),
-        ([{"CPU": 64}], None, 20, {"num_cpus": 3}, "cpu", 0),  # no more than pictures
+        ([{"CPU": 64}], None, 20, {"num_cpus": 3}, "cpu", 3),  # no more than pictures
     ],
 )
 def test_workers_are_placed_where_they_fit(

@@ -46,6 +46,7 @@ def command(images: list[str], flags: Flags) -> None:
     sources = _sources(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
+    _let_helpers_sleep()
     finished = _explained(sources, options, printer)
     if flags.profile:
         error(profile(STOPWATCH))
@@ -98,6 +99,15 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
             "again with its heatmaps next time: name another folder."
         )
     return sources
+
+
+def _let_helpers_sleep() -> None:
+    """Has OpenMP's threads sleep a millisecond after a pass, and leave the cores to other work.
+
+    By itself GNU's keep them busy for many; it reads this when torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _is_folder(word: str) -> bool:

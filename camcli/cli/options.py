@@ -325,7 +325,7 @@ class Flags:
             PICTURE,
             "N",
             "Threads that read, draw and write beside the model, 0 for none; default one a core, "
-            "at most 8, and one for four cores where the model runs on the CPU.",
+            "at most 8; beside a model on the CPU they work between its passes.",
             "--workers",
             "-j",
         ),

@@ -8,28 +8,24 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from camcli.stages import stage
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 MOST_WORKERS = 8
-# on the CPU the model has all cores, and waits at every layer for one that is taken from it: on two
-# of them two threads made 160 pictures by ResNet-50 a tenth slower than none (2026-11-21)
-CORES_A_WORKER = 4
-# on the scheduler's scale from -20 to 19, added to the process's own
-NICENESS, HIGHEST = 10, 19
 
 
 def default_workers(device: str, cores: int | None = None) -> int:
     """Returns how many threads stand beside a model on a device, of all cores or of some."""
     there = _cores() if cores is None else cores
-    return min(there if device != "cpu" else there // CORES_A_WORKER, MOST_WORKERS)
+    # on one core, threads that have to wait for the model gain nothing
+    return 0 if device == "cpu" and there == 1 else min(there, MOST_WORKERS)
 
 
 def _cores() -> int:
@@ -39,32 +35,84 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+class Threads:
+    """Threads that work on what they are given in its order, but begin nothing while held."""
+
+    def __init__(self, count: int) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self._free = threading.Event()
+        self._free.set()
+        self._pool = ThreadPoolExecutor(count, "camviz", _work_alone)
+        self._start(count)
+
+    def _start(self, count: int) -> None:
+        import torch
+
+        here, all_there = torch.get_num_threads(), threading.Barrier(count + 1)
+        try:
+            for _ in range(count):
+                self._pool.submit(all_there.wait)
+            all_there.wait()
+        except BaseException:
+            all_there.abort()
+            raise
+        # what each of them has set for itself counts for threads that are yet to come, too
+        torch.set_num_threads(here)
+
+    def submit(self, function: Callable[..., Result], *items: Any) -> Future[Result]:
+        """Has a function called with items, when a thread has time."""
+        return self._pool.submit(self._called, function, *items)
+
+    def _called(self, function: Callable[..., Result], *items: Any) -> Result:
+        self._free.wait()
+        return function(*items)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Lets nothing begin meanwhile.
+
+        A model on the CPU has all cores, and waits at every layer for one that is taken from it.
+        """
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
+    def end(self) -> None:
+        """Finishes what was begun, and drops the rest."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _work_alone() -> None:
+    """Has torch use this thread alone for what is done in it.
+
+    Each would start helpers of its own otherwise; where there are more than cores, OpenMP lets all
+    of them sleep between any two operations, the model's as well.
+    """
+    import torch
+
+    # only what has been read once is a thread's own
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
 @contextmanager
-def workers(count: int) -> Iterator[Executor | None]:
+def workers(count: int) -> Iterator[Threads | None]:
     """Starts threads, or none for 0; afterwards none is left, and what had not begun is dropped."""
     if not count:
         yield None
         return
-    from concurrent.futures import ThreadPoolExecutor
-
-    pool = ThreadPoolExecutor(count, "camviz", _give_way)
+    threads = Threads(count)
     try:
-        yield pool
+        yield threads
     finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _give_way() -> None:
-    """Lets the model's own threads go first, which wait for each other at every layer."""
-    # SCHED_IDLE, and threads that wait while the model runs, could not be told apart from this on
-    # two busy cores (2026-11-21); idle threads would starve beside other programs
-    if sys.platform == "linux":  # elsewhere it would be the whole process
-        own = os.getpriority(os.PRIO_PROCESS, 0)
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + NICENESS, HIGHEST))
+        threads.end()
 
 
 def ordered(
-    function: Callable[[Item], Result], items: Iterable[Item], pool: Executor | None, ahead: int
+    function: Callable[[Item], Result], items: Iterable[Item], pool: Threads | None, ahead: int
 ) -> Generator[Result, None, None]:
     """Runs a function on items in threads, at most `ahead` of them unfinished or not yet taken.
 
@@ -90,7 +138,7 @@ def ordered(
 
 
 def _submitted(
-    function: Callable[[Item], Result], items: Iterable[Item], pool: Executor
+    function: Callable[[Item], Result], items: Iterable[Item], pool: Threads
 ) -> Generator[Future[Result], None, None]:
     from concurrent.futures import Future
 

@@ -14,9 +14,8 @@ from camcli.pipeline.stopping import Stop
 from camcli.records import Outcome, Picture, Source
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from camcli.pipeline.explanation import Explanation
+    from camcli.pipeline.flow import Threads
 
 T = TypeVar("T")
 
@@ -93,7 +92,7 @@ def _camera(source: Source, options: Options, stop: Stop) -> Iterator[Item]:
     yield ended
 
 
-def ahead(found: Iterator[T], pool: Executor | None) -> Generator[T, None, None]:
+def ahead(found: Iterator[T], pool: Threads | None) -> Generator[T, None, None]:
     """Yields items, of which the next one is decoded in a thread meanwhile."""
     if pool is None:
         yield from found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError, TooManyFailures, UnknownName
@@ -14,7 +14,7 @@ from camcli.media.read import read_picture
 from camcli.models.load import Classifier
 from camcli.pipeline.explanation import Prepared, explain_batch, prepared
 from camcli.pipeline.films import Drawn, Films, FrameWriter
-from camcli.pipeline.flow import default_workers, ordered, workers
+from camcli.pipeline.flow import Threads, default_workers, ordered, workers
 from camcli.pipeline.keeping import Kept, Shard, kept
 from camcli.pipeline.moving import Film, Item, Work, ahead, items, may_move
 from camcli.pipeline.outputs import Writer, check_outputs, source_of, why
@@ -26,9 +26,6 @@ from camcli.pipeline.stopping import Stop
 from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.colour import lookup_table
 from camcli.stages import stage
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 Given = TypeVar("Given")
 
@@ -119,7 +116,7 @@ class _Flow:
     kept: Kept
     options: Options
     stop: Stop
-    pool: Executor | None
+    pool: Threads | None
 
     def outcomes(self) -> Iterator[Outcome | OutputError]:
         """Yields what came of everything, in order."""
@@ -161,7 +158,7 @@ class _Flow:
             closing(ordered(read, until.until(coming), self.pool, self._ahead)) as pictures,
         ):
             batches = until.until(_batches(pictures, self.todo.batch_size))
-            explained = _explained(batches, self.todo)
+            explained = _explained(batches, self.todo, self._alone)
             if options.smooth_frames:
                 explained = smoothed(explained, options.smooth_frames)
             yield from explained
@@ -180,6 +177,11 @@ class _Flow:
             closing(ordered(films.take, drawn, pen, self._ahead)) as taken,
         ):
             yield from (outcome for outcome in taken if outcome is not None)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Gives the model the cores that it runs on."""
+        on_cpu = self.todo.classifier.device.type == "cpu"
+        return self.pool.held() if self.pool and on_cpu else nullcontext()
 
     @property
     def _ahead(self) -> int:
@@ -213,10 +215,13 @@ def _batches(pictures: Iterable[Read], size: int) -> Iterator[list[Read]]:
         yield group
 
 
-def _explained(groups: Iterable[Sequence[Read]], todo: Plan) -> Iterator[Work]:
+def _explained(
+    groups: Iterable[Sequence[Read]], todo: Plan, alone: Callable[[], AbstractContextManager[None]]
+) -> Iterator[Work]:
     for group in groups:
         batch = [picture for picture in group if isinstance(picture, Prepared)]
-        found = iter(explain_batch(batch, todo) if batch else ())
+        with alone():
+            found = iter(explain_batch(batch, todo) if batch else ())
         for picture in group:
             yield next(found) if isinstance(picture, Prepared) else picture
 
