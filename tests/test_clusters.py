@@ -199,3 +199,27 @@ def test_torchrun_shares_a_folder_and_merge_joins_it(many: Path) -> None:
     assert Path(failed["source"]).name == "bad.jpg"
     wanted = [f"{n:02}.jpg" for n in range(PICTURES)] + ["bad.jpg"]
     assert sorted(Path(line["source"]).name for line in lines) == wanted
+
+
+IN_A_GROUP = """
+import sys
+import torch.distributed as dist
+from camcli.cli.app import main
+
+dist.init_process_group("gloo")
+code = main(sys.argv[2:])
+dist.barrier()
+if dist.get_rank() == 0:
+    code = main(["merge", sys.argv[1]])
+dist.destroy_process_group()
+sys.exit(code)
+"""
+
+
+def test_ranks_of_a_gloo_group_take_their_shares_and_the_first_joins_them(many: Path) -> None:
+    script, out = many.parent / "ranks.py", many.parent / "out"
+    script.write_text(IN_A_GROUP)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = (str(script), str(out), *_command(many), "--device", "cpu", "-q")
+    _ended(_started(*torchrun, *command))
+    _each_once(many)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
@@ -28,6 +28,7 @@ from camcli.engine.targets import (
     Target,
     Targets,
     fixed,
+    log_probabilities,
     target_of,
 )
 from camcli.errors import MethodError, UsageError
@@ -140,6 +141,11 @@ class Answer:
     maps: compose.Maps
     details: Details
     calls: Mapping[str, int]
+
+    @cached_property
+    def probabilities(self) -> Tensor | None:
+        """Each class's probability, from softmax, or of a single logit from sigmoid.  [b n]"""
+        return None if self.logits is None else log_probabilities(self.logits).exp()
 
 
 @stage("method")

@@ -250,17 +250,18 @@ def _explanations(
     picture: Picture, view: View, found: Answer, row: int, todo: Plan
 ) -> Iterator[Explanation]:
     height, width = view.inputs.shape[-2:]
-    logs = None if found.logits is None else log_probabilities(found.logits[row : row + 1])[0]
+    probabilities = None if found.probabilities is None else found.probabilities[row]
     categories = [None] if found.categories is None else found.categories[row].tolist()
     for slot, category in enumerate(categories):
         for method, layers in found.maps.items():
             asks_class = depends_on_category(method)
             if slot and not asks_class:
                 continue  # one map for all classes, which stands under the predicted one
-            shown = category if asks_class or logs is None else int(logs.argmax())
+            shown = category
             base = _record(picture, view, todo)
-            if logs is not None:
-                base = _with_class(base, shown, logs.exp(), todo)
+            if probabilities is not None:
+                shown = category if asks_class else int(probabilities.argmax())
+                base = _with_class(base, shown, probabilities, todo)
             if asks_class:
                 compared = None if found.references is None else found.references[row, slot]
                 base = _with_target(base, compared, todo)

@@ -1,19 +1,22 @@
-"""Memory that a pass frees, and the next one takes."""
+"""The process's own settings: memory that a pass frees, and helpers that wait for the next one."""
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 
 import pytest
 
+from camcli.cli.explain import _let_helpers_sleep
 from camcli.pipeline.allocator import keep_freed_memory
 from tests.checkout import ROOT
 
 # in a process of its own, for nothing puts the settings back
 CLEARED = """
 import resource, torch
+from camcli.cli.explain import _let_helpers_sleep
 from camcli.pipeline.allocator import keep_freed_memory
 
 def cleared():
@@ -45,3 +48,15 @@ def test_freed_memory_is_taken_again_as_it_is() -> None:
 
 def test_settings_of_ones_own_are_kept() -> None:
     assert not keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_helpers_sleep_soon_unless_they_are_told_otherwise(
+    given: dict[str, str], wanted: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(given))
+    _let_helpers_sleep()
+    assert os.environ.get("GOMP_SPINCOUNT") == wanted
