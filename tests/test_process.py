@@ -9,15 +9,15 @@ import sys
 
 import pytest
 
+from camcli.allocator import keep_freed_memory
 from camcli.cli.explain import _let_helpers_sleep
-from camcli.pipeline.allocator import keep_freed_memory
 from tests.checkout import ROOT
 
 # in a process of its own, for nothing puts the settings back
 CLEARED = """
 import resource, torch
 from camcli.cli.explain import _let_helpers_sleep
-from camcli.pipeline.allocator import keep_freed_memory
+from camcli.allocator import keep_freed_memory
 
 def cleared():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from camcli.allocator import keep_freed_memory
 from camcli.cli import preview
 from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
@@ -148,7 +149,7 @@ def _here(
 ) -> Callable[[Stop], Iterator[Outcome]]:
     """Prepares a run of this process, or its share of one."""
     with stage("import"):
-        from camcli.pipeline import carried_out, keep_freed_memory, plan
+        from camcli.pipeline import carried_out, plan
 
     share: Sequence[Source] = sources
     if shard:
@@ -157,9 +158,9 @@ def _here(
     classifier = load(options, pretrained=options.pretrained)
     for warning in classifier.warnings:
         error(warning)
+    todo = plan(classifier, options)
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
-    todo = plan(classifier, options)
     results.planned(todo.left_out, len(todo.request.methods))
 
     def begins(run: Kept) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from camcli.allocator import give_back_freed_memory
 from camcli.engine.hooks import record
 from camcli.engine.precision import running_in
 from camcli.engine.run import Request, answer, like
@@ -79,6 +80,8 @@ def taken_by(device: torch.device, run: Callable[[], None]) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
+    # what was freed, and is held for later, would hide what is asked for now
+    give_back_freed_memory()
     before = _status("VmRSS")
     # Linux then counts the peak anew
     RESET.write_text("5")

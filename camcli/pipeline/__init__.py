@@ -1,6 +1,5 @@
 """From sources to heatmaps, files and records."""
 
-from camcli.pipeline.allocator import keep_freed_memory
 from camcli.pipeline.explanation import Explanation, explain, overlay, why_empty
 from camcli.pipeline.plan import plan
 from camcli.pipeline.running import carried_out, run
@@ -12,7 +11,6 @@ __all__ = [
     "carried_out",
     "explain",
     "interruptible",
-    "keep_freed_memory",
     "overlay",
     "plan",
     "run",

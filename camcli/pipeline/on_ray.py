@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from camcli.allocator import keep_freed_memory
 from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
 from camcli.pipeline import shares
-from camcli.pipeline.allocator import keep_freed_memory
 from camcli.pipeline.flow import default_workers
 from camcli.pipeline.following import Follower, record_of
 from camcli.pipeline.keeping import Kept, Shard
@@ -301,8 +301,8 @@ class Worker:
                 "start camviz in a folder that all of them share."
             ) from error
         classifier = task.load(task.options)
-        keep_freed_memory(os.environ)
         todo = plan(classifier, task.options)
+        keep_freed_memory(os.environ)
         sources, counts = self._remaining()
 
         def begins(run: Kept) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import statistics
 import time
 from contextlib import nullcontext
@@ -88,10 +86,6 @@ def _seconds(run: Contender, device: torch.device) -> float:
 def _remembered(run: Contender, device: torch.device, *, alike: bool) -> tuple[Any, int]:
     """Returns what a contender gives, and by how many bytes its peak lies above what was held."""
     found: list[Any] = []
-    gc.collect()
-    if device.type == "cpu":
-        # what was freed, and is held for later, would hide what is asked for now
-        ctypes.CDLL(None).malloc_trim(0)
     with compared_alike() if alike else nullcontext():
         taken = taken_by(device, lambda: found.append(run()))
     return found[0], taken

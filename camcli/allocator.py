@@ -1,10 +1,9 @@
-"""What a pass frees is kept for the next one, and not given back to the system between them."""
+"""What a pass frees: kept for the next one, or given back to the system."""
 
 from __future__ import annotations
 
-import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 # glibc's numbers of the options of mallopt(3), and what they are set to, in bytes: the first that
 # is taken.  Older releases refuse more than 32 MiB for the second
@@ -22,10 +21,22 @@ def keep_freed_memory(environment: Mapping[str, str]) -> bool:
     of the processor time of ResNet-50 at batch 8 went there (2026-11-21).  Who has settings of
     their own (MALLOC_...) keeps them.
     """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in environment):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except AttributeError:  # another C library
+    mallopt = _glibc("mallopt")
+    if mallopt is None or any(name.startswith("MALLOC_") for name in environment):
         return False
     return all(any(mallopt(option, b) for b in sizes) for option, sizes in KEPT.items())
+
+
+def give_back_freed_memory() -> None:
+    """Gives back to the system what is free, where the C library can."""
+    if trim := _glibc("malloc_trim"):
+        trim(0)
+
+
+def _glibc(name: str) -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+    import ctypes
+
+    found: Callable[..., int] | None = getattr(ctypes.CDLL(None), name, None)
+    return found
