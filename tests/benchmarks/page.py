@@ -37,6 +37,10 @@ normalising and enlarging in both. It is empty where the definitions differ: the
 component is arbitrary, FEM's threshold is another, and where activations are negative grad-cam
 sets an ablated channel to a very small number. grad-cam and torch-cam run in float32 in every row,
 on the model and inputs as they come, for neither of them lays anything out channels last.
+
+A folder is the whole command, less what the same command takes for one picture, beside bare passes
+in a process of their own; the command keeps memory that its passes free (`camviz help speed`), which
+they do not.
 """
 HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
 COMMANDS = ("what", "measured", "at most")
