@@ -39,7 +39,7 @@ sets an ablated channel to a very small number. grad-cam and torch-cam run in fl
 on the model and inputs as they come, for neither of them lays anything out channels last.
 
 A folder is the whole command, less what the same command takes for one picture, beside bare passes
-in a process of their own; the command keeps memory that its passes free (`camviz help speed`), which
+in a process of their own; the command keeps memory that its passes free (`camviz help speed`), and
 they do not.
 """
 HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
