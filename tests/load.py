@@ -23,8 +23,9 @@ import numpy as np
 from PIL import Image
 
 from camcli.report import read_manifest
+from tests.checkout import ROOT
 
-DEMO = Path(__file__).parents[1] / "demo_images" / "cat_and_coffee.jpg"
+DEMO = ROOT / "demo_images" / "cat_and_coffee.jpg"
 FOLDER = 1000  # pictures in one
 EVERY = 0.2  # seconds
 

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.checkout import ROOT
 from tests.outputs import outputs
 from tests.report.runs import written
 
-ROOT = Path(__file__).parents[1]
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "RAY_ADDRESS")
 PICTURES = 24
 PATIENCE = 300.0  # seconds
 WAIT = 0.05
+TWO_RANKS = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # a good part of a second a picture, so that there is a middle
 SLOW = ("--method", "rise", "--set", "masks=50", "-b", "1")
 
@@ -183,10 +184,9 @@ def test_what_workers_refuse_is_told_as_it_is_without_ray(
 
 
 def test_torchrun_shares_a_folder_and_merge_joins_it(many: Path) -> None:
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     (many / "bad.jpg").write_bytes(b"no picture")
     out = many.parent / "out"
-    process = _started(*torchrun, "-m", "camcli", *_command(many), "--device", "cpu")
+    process = _started(*TWO_RANKS, "-m", "camcli", *_command(many), "--device", "cpu")
     _, told = process.communicate(timeout=PATIENCE)
     # a picture that failed does not make torchrun end the other rank
     assert process.returncode == 0, told
@@ -219,7 +219,6 @@ sys.exit(code)
 def test_ranks_of_a_gloo_group_take_their_shares_and_the_first_joins_them(many: Path) -> None:
     script, out = many.parent / "ranks.py", many.parent / "out"
     script.write_text(IN_A_GROUP)
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     command = (str(script), str(out), *_command(many), "--device", "cpu", "-q")
-    _ended(_started(*torchrun, *command))
+    _ended(_started(*TWO_RANKS, *command))
     _each_once(many)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
 
 import camcli
-
-ROOT = Path(__file__).parents[1]
+from tests.checkout import ROOT
 
 
 def test_importing_it_imports_nothing_heavy() -> None:

@@ -1,23 +1,20 @@
-"""The process's own settings: memory that a pass frees, and helpers that wait for the next one."""
+"""This process's own settings: what becomes of freed memory, and of helpers that wait."""
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
 
 import pytest
 
-from camcli.allocator import keep_freed_memory
-from camcli.cli.explain import _let_helpers_sleep
+from camcli.process import keep_freed_memory, let_helpers_sleep
 from tests.checkout import ROOT
 
 # in a process of its own, for nothing puts the settings back
 CLEARED = """
 import resource, torch
-from camcli.cli.explain import _let_helpers_sleep
-from camcli.allocator import keep_freed_memory
+from camcli.process import keep_freed_memory
 
 def cleared():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -55,8 +52,7 @@ def test_settings_of_ones_own_are_kept() -> None:
     [({}, "20000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_helpers_sleep_soon_unless_they_are_told_otherwise(
-    given: dict[str, str], wanted: str | None, monkeypatch: pytest.MonkeyPatch
+    given: dict[str, str], wanted: str | None
 ) -> None:
-    monkeypatch.setattr(os, "environ", dict(given))
-    _let_helpers_sleep()
-    assert os.environ.get("GOMP_SPINCOUNT") == wanted
+    let_helpers_sleep(given)
+    assert given.get("GOMP_SPINCOUNT") == wanted

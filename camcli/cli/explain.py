@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from camcli.allocator import keep_freed_memory
 from camcli.cli import preview
 from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
 from camcli.cli.output import Printer, Style, error, print_path, profile, videos_of
 from camcli.cli.progress import Tally, progress
 from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError
+from camcli.process import keep_freed_memory, let_helpers_sleep
 from camcli.stages import STOPWATCH, stage
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(images: list[str], flags: Flags) -> None:
     sources = _sources(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
-    _let_helpers_sleep()
+    let_helpers_sleep(os.environ)
     finished = _explained(sources, options, printer)
     if flags.profile:
         error(profile(STOPWATCH))
@@ -100,15 +100,6 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
             "again with its heatmaps next time: name another folder."
         )
     return sources
-
-
-def _let_helpers_sleep() -> None:
-    """Has OpenMP's threads sleep a millisecond after a pass, and leave the cores to other work.
-
-    By itself GNU's keep them busy for many; it reads this when torch is imported.
-    """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
 def _is_folder(word: str) -> bool:

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from camcli.allocator import give_back_freed_memory
 from camcli.engine.hooks import record
 from camcli.engine.precision import running_in
 from camcli.engine.run import Request, answer, like
 from camcli.engine.targets import Choice
+from camcli.process import give_back_freed_memory
 from camcli.registry import METHODS, needed
 
 # more make a pass no faster

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from camcli.allocator import keep_freed_memory
 from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
@@ -27,6 +26,7 @@ from camcli.pipeline.keeping import Kept, Shard
 from camcli.pipeline.plan import plan
 from camcli.pipeline.running import carried_out, check_failures
 from camcli.pipeline.stopping import Stop
+from camcli.process import keep_freed_memory
 from camcli.records import Outcome, Source
 from camcli.report import Counts, Run, merge, read_manifest
 from camcli.report.manifest import identity

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from camcli.cli.app import app
 from camcli.cli.stray import COMMANDS
 from camcli.errors import ImageError, OutputError
 from camcli.records import Box, Record
+from tests.checkout import ROOT
 
 from .conftest import Asked, Run
 
@@ -257,7 +257,7 @@ def test_methods(run: Run) -> None:
 
 def test_help_pages(run: Run) -> None:
     listed = run("help").out
-    docs = Path(__file__).parents[2] / "camcli" / "docs"
+    docs = ROOT / "camcli" / "docs"
     for page in docs.glob("*.md"):
         assert page.stem in listed
         heading = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from camcli.report.lines import STATE
+from tests.checkout import ROOT
 
 from .conftest import Result, Run
 
@@ -473,7 +474,7 @@ def test_as_people_start_it(there: Path, typed: str, code: int, told: str) -> No
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stdout) == (code, "")
     assert told in done.stderr

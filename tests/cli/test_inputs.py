@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.checkout import ROOT
 from tests.outputs import outputs
 
 from .conftest import Asked, Run
@@ -86,7 +87,7 @@ def test_paths_from_stdin_keep_their_bytes_and_their_folders(folder: Path) -> No
         input=name + b"\0gone/e.jpg\0",
         capture_output=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 1, done.stderr
     (written,) = outputs(Path("camviz-out/in"))

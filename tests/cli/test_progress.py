@@ -17,11 +17,10 @@ from camcli.cli import output
 from camcli.cli.output import Printer
 from camcli.cli.progress import LINE_EVERY, Tally, progress
 from camcli.records import Outcome, Record, Source
+from tests.checkout import ROOT
 
 from .conftest import Asked, Run
 from .test_app import RECORD
-
-ROOT = Path(__file__).parents[2]
 
 
 def outcome(*errors: str) -> Outcome:

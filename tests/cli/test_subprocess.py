@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.checkout import ROOT
 from tests.outputs import outputs
 
-ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "timm", "torchvision", "numpy", "cv2", "PIL", "pydantic")
 
 
@@ -164,6 +164,14 @@ def _started(many: Path, *more: str) -> subprocess.Popen[str]:
     return process
 
 
+def _interrupted(process: subprocess.Popen[str], until: str) -> None:
+    """Sends Ctrl-C, and returns when standard error says something."""
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while until not in (line := process.stderr.readline()):
+        assert line
+
+
 def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
     # communicate() would pass over what is read ahead with a line
     with process:
@@ -192,10 +200,7 @@ def test_an_interrupted_run_finishes_what_is_begun(many: Path, number: signal.Si
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_a_second_interruption_stops_at_once(many: Path) -> None:
     process = _started(many, "--method", "rise", "--set", "masks=100", "-b", "1")
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    while "finishing" not in (line := process.stderr.readline()):
-        assert line
+    _interrupted(process, until="finishing")
     process.send_signal(signal.SIGINT)
     _, err = _rest(process)
     assert process.returncode == 130
@@ -206,10 +211,7 @@ def test_a_second_interruption_stops_at_once(many: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_an_interruption_at_the_very_end_is_passed_over(many: Path) -> None:
     process = _started(many, "-b", "1")
-    process.send_signal(signal.SIGINT)
-    assert process.stderr is not None
-    while "camviz: interrupted" not in (line := process.stderr.readline()):
-        assert line
+    _interrupted(process, until="camviz: interrupted")
     process.send_signal(signal.SIGINT)
     _, err = _rest(process)
     assert process.returncode == 130

@@ -1,9 +1,9 @@
-"""What a pass frees: kept for the next one, or given back to the system."""
+"""This process's own settings, for passes of a model that follow one another."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 
 # glibc's numbers of the options of mallopt(3), and what they are set to, in bytes: the first that
 # is taken.  Older releases refuse more than 32 MiB for the second
@@ -12,6 +12,18 @@ KEPT: Mapping[int, tuple[int, ...]] = {
     TRIM_THRESHOLD: (2**31 - 1,),
     MMAP_THRESHOLD: (2**30, 2**25),
 }
+
+# of OpenMP's turns in waiting, that take about a millisecond
+TURNS = "20000"
+
+
+def let_helpers_sleep(environment: MutableMapping[str, str]) -> None:
+    """Has OpenMP's threads sleep a millisecond after a pass, and leave the cores to other work.
+
+    By itself GNU's keep them busy for many; it reads this when torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in environment:
+        environment.setdefault("GOMP_SPINCOUNT", TURNS)
 
 
 def keep_freed_memory(environment: Mapping[str, str]) -> bool:
