@@ -16,7 +16,7 @@ from camcli.config import from_keywords
 from camcli.errors import UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import Stop, carried_out, plan
+from camcli.pipeline import Stop, Watch, carried_out, plan
 from camcli.pipeline.keeping import Kept
 from camcli.records import Outcome, Preprocessing
 from camcli.report import read_manifest
@@ -55,7 +55,7 @@ class Runner:
         stop, done = Stop(), list[Outcome]()
         try:
             for outcome in carried_out(
-                plan(self.classifier, options), sources, options, stop, self._begins
+                plan(self.classifier, options), sources, options, stop, Watch(self._begins)
             ):
                 done.append(outcome)
                 if len(done) == until:

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from camcli.config import from_keywords
 from camcli.errors import OutputError, TooManyFailures
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import Stop, carried_out, outputs, plan, running
+from camcli.pipeline import Stop, Watch, carried_out, outputs, plan, running
 from camcli.pipeline.explanation import Prepared
+from camcli.pipeline.running import UNWATCHED
 from camcli.records import Outcome, Preprocessing, Record, Source
 from tests.networks import Staged
 from tests.outputs import outputs as written_outputs
@@ -59,11 +61,16 @@ Carry = Callable[..., Iterator[Outcome]]
 def carry(small: Classifier, pictures: Path, tmp_path: Path) -> Carry:
     """Explains the pictures into a folder `out`, in threads if nothing else is said."""
 
-    def carried(stop: Stop | None = None, only: Sequence[str] = (), **given: Any) -> Iterator[Any]:
+    def carried(
+        stop: Stop | None = None,
+        only: Sequence[str] = (),
+        watch: Watch = UNWATCHED,
+        **given: Any,
+    ) -> Iterator[Any]:
         defaults = {"target_layers": "last", "batch_size": 4, "workers": 3}
         options = from_keywords(save_path=tmp_path / "out", **{**defaults, **given})
         sources = find_sources([pictures / name for name in only] or [pictures])
-        return carried_out(plan(small, options), sources, options, stop)
+        return carried_out(plan(small, options), sources, options, stop, watch)
 
     return carried
 
@@ -240,6 +247,17 @@ def test_a_worker_that_dies_ends_the_run(
     assert names == list(NAMES[: len(names)])
     assert len(names) == 10
     assert threading.active_count() == before
+
+
+def test_whoever_watches_is_told_of_blocks_and_of_all_pictures_before_the_first_is_drawn(
+    carry: Carry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(running, "compiled", lambda _: nullcontext(7))
+    watch = Watch(lambda kept: told.append(len(kept.sources)), told.append, told.append)
+    for outcome in carry(watch=watch, scale="run"):
+        told.append(outcome.source.path.name)
+    assert told == [20, 7, *range(1, 21), *NAMES]
 
 
 def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ def _style(flags: Flags) -> Style:
 def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
     with stage("import"):
         from camcli.media.sources import camera_source, find_sources
+        from camcli.report import made_in
 
     if options.camera is not None:
         if images:
@@ -85,6 +86,7 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
         sources = find_sources(
             images,
             leave_out=options.save_path,
+            made_in=made_in,
             recursive=options.recursive,
             stdin=getattr(sys.stdin, "buffer", None),
         )
@@ -131,6 +133,10 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
     finally:
         if tally.done and tally.total > 1:
             printer.note(tally.summary)
+        if results.beyond:
+            printer.note(
+                f"{results.beyond} of the heatmaps reach beyond the scale, and are cut off there"
+            )
     # a launcher would end the other ranks: theirs are told by `camviz merge`
     return not tally.failed or (shard is not None and options.engine == "local")
 
@@ -140,7 +146,7 @@ def _here(
 ) -> Callable[[Stop], Iterator[Outcome]]:
     """Prepares a run of this process, or its share of one."""
     with stage("import"):
-        from camcli.pipeline import carried_out, plan
+        from camcli.pipeline import Watch, carried_out, plan
 
     share: Sequence[Source] = sources
     if shard:
@@ -157,7 +163,8 @@ def _here(
     def begins(run: Kept) -> None:
         results.begun(len(run.sources), run.skipped, run.replaced)
 
-    return lambda stop: carried_out(todo, share, options, stop, begins, shard)
+    watch = Watch(begins, results.compiled, results.looked_at)
+    return lambda stop: carried_out(todo, share, options, stop, watch, shard)
 
 
 def _share(
@@ -204,14 +211,14 @@ def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Resul
             interruptible(stop, _say_it_stops),
             progress(tally, results.printer) as (above, show),
         ):
-            results.printer = above
+            results.printer, results.show = above, show
             for outcome in carried_out(stop):
                 tally.add(outcome)
                 for record in outcome.records:
                     results.print(record)
                 if outcome.last:
                     results.print_videos()
-                show()
+                results.show()
     except KeyboardInterrupt:
         if tally.total > 1:
             error(
@@ -235,6 +242,9 @@ class _Results:
     layer_said: bool
     methods: int = 1
     sheet: str = ""
+    # heatmaps with values above the scale that they share with others
+    beyond: int = 0
+    show: Callable[[], None] = lambda: None
     # of the one whose frames come
     videos: set[str] = field(default_factory=set)
 
@@ -253,7 +263,17 @@ class _Results:
         if replaced:
             self.printer.note(f"heatmaps of the same command are replaced: {replaced}")
 
+    def compiled(self, blocks: int) -> None:
+        """Says how much of the model is compiled."""
+        self.printer.note(f"compiled blocks of the model: {blocks}")
+
+    def looked_at(self, pictures: int) -> None:
+        """Counts what is known before the first picture is drawn."""
+        self.tally.look(pictures)
+        self.show()
+
     def print(self, record: Record) -> None:
+        self.beyond += bool(record.scale and (record.maximum or 0) > record.scale[1])
         if not self.layer_said and record.layers:
             self.printer.note(f"target layer {', '.join(record.layers)}: {record.layer_reason}")
             self.layer_said = True

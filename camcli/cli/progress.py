@@ -28,6 +28,7 @@ class Tally:
     pictures: int = 0
     heatmaps: int = 0
     failed: int = 0
+    looked_at: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
     _failing: bool = False
 
@@ -39,6 +40,10 @@ class Tally:
         if outcome.last:
             self.pictures += not self._failing
             self._failing = False
+
+    def look(self, pictures: int) -> None:
+        """Says how many are known before the first is drawn; the drawing begins with the last."""
+        self.looked_at, self.start = pictures, time.monotonic()
 
     @property
     def done(self) -> int:
@@ -55,6 +60,8 @@ class Tally:
     def so_far(self) -> str:
         """How far it is, how fast, and how long it will take, in one line."""
         speed = self.done / max(time.monotonic() - self.start, 1e-9)
+        if self.looked_at and not self.done:
+            return f"{self.looked_at} of {self.total} pictures looked at, for the scale they share"
         if not self.done:
             return f"0 of {self.total} pictures"
         left = timedelta(seconds=round((self.total - self.done) / speed))
@@ -80,7 +87,12 @@ def progress(tally: Tally, printer: Printer) -> Iterator[tuple[Printer, Callable
         with _bar(console) as bar:
             task = bar.add_task(tally.so_far, total=tally.total)
             above = replace(printer, above=console)
-            yield above, lambda: bar.update(task, completed=tally.done, description=tally.so_far)
+
+            def show() -> None:
+                behind = tally.done or tally.looked_at
+                bar.update(task, completed=behind, description=tally.so_far)
+
+            yield above, show
     else:
         yield printer, _Lines(tally, tally.start)
 

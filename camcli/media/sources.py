@@ -33,16 +33,17 @@ def find_sources(
     paths: Sequence[str | Path],
     *,
     leave_out: Path | None = None,
+    made_in: Callable[[Path], Iterable[Path]] = lambda _: (),
     recursive: bool = True,
     stdin: BinaryIO | None = None,
 ) -> tuple[Source, ...]:
     """Lists what files, folders, globs, URLs, `@lists` and `-` (stdin) name, each once, in order.
 
     What is typed has to be there; what a list or stdin names becomes a source unseen.  A folder to
-    `leave_out` is passed over where it lies in another one, but not where it is named.  Raises
-    SourceError.
+    `leave_out` is passed over where it lies in another one, but not where it is named; so is what
+    was made by an earlier run, as `made_in` tells of its output folder.  Raises SourceError.
     """
-    asked = _Asked(leave_out, EVERYTHING if recursive else EVERYTHING[-1:], stdin)
+    asked = _Asked(leave_out, made_in, EVERYTHING if recursive else EVERYTHING[-1:], stdin)
     found: dict[tuple[str, str], Source] = {}
     for path in paths:
         for source in _sources(path, asked):
@@ -65,6 +66,7 @@ class _Asked:
     """What is left out, which files of a folder are meant, and where `-` reads."""
 
     leave_out: Path | None
+    made_in: Callable[[Path], Iterable[Path]]
     pattern: Pattern
     stdin: BinaryIO | None
 
@@ -111,9 +113,13 @@ def _split(glob: Path) -> tuple[Path, Pattern]:
 
 def _inside(root: Path, pattern: Pattern, asked: _Asked) -> Iterator[Source]:
     passed_over = () if asked.leave_out is None else (asked.leave_out,)
+    made: set[Path] = set()
     for folder, names in walk(root, pattern, passed_over):
         place = root / folder
-        yield from (Source(place / name, folder) for name in names if _is_listed(name))
+        if folder != Path():
+            made.update(asked.made_in(place))
+        there = (place / name for name in names if _is_listed(name))
+        yield from (Source(path, folder) for path in there if path not in made)
 
 
 def _from_url(url: str, asked: _Asked) -> Iterable[Source]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ DEFAULT_SUFFIX = ".jpg"
 # .pixels.png to its name
 LONGEST_NAME, LONGEST_PART = 244, 64
 FRAME_DIGITS = 6  # at least, so that frames are listed in their order
+
+OPENED = Path("/proc/self/fd")
 
 UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')
 UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
@@ -143,7 +146,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(temporary_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
+        with _coming(temporary) as file:
             yield file
         temporary.replace(path)
     except (OSError, ValueError) as error:  # Pillow's word for a picture that a format cannot hold
@@ -151,6 +154,32 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError, ValueError):
             temporary.unlink()
+
+
+@contextmanager
+def _coming(path: Path) -> Iterator[BinaryIO]:
+    """Opens a new file that has no name until it is complete, and goes with a process until then.
+
+    Where the system knows no such files, it has its name from the beginning.
+    """
+    number = _nameless(path.parent)
+    if number is None:
+        with path.open("xb") as file:
+            yield file
+        return
+    with os.fdopen(number, "wb") as file:
+        yield file
+        file.flush()
+        # the folder's number, which an absolute path needs not, has Python follow the link
+        os.link(OPENED / str(number), path, src_dir_fd=number)
+
+
+def _nameless(folder: Path) -> int | None:
+    try:
+        OPENED.stat()
+        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+    except (AttributeError, OSError):
+        return None
 
 
 def temporary_name() -> str:

@@ -2,12 +2,13 @@
 
 from camcli.pipeline.explanation import Explanation, explain, overlay, why_empty
 from camcli.pipeline.plan import plan
-from camcli.pipeline.running import carried_out, run
+from camcli.pipeline.running import Watch, carried_out, run
 from camcli.pipeline.stopping import Stop, interruptible
 
 __all__ = [
     "Explanation",
     "Stop",
+    "Watch",
     "carried_out",
     "explain",
     "interruptible",

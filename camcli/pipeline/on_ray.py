@@ -24,7 +24,7 @@ from camcli.pipeline.flow import default_workers
 from camcli.pipeline.following import Follower, record_of
 from camcli.pipeline.keeping import Kept, Shard
 from camcli.pipeline.plan import plan
-from camcli.pipeline.running import carried_out, check_failures
+from camcli.pipeline.running import Watch, carried_out, check_failures
 from camcli.pipeline.stopping import Stop
 from camcli.process import keep_freed_memory
 from camcli.records import Outcome, Source
@@ -316,7 +316,7 @@ class Worker:
             )
             self._ready.set()
 
-        for _ in carried_out(todo, sources, task.options, self._stop, begins, task.shard):
+        for _ in carried_out(todo, sources, task.options, self._stop, Watch(begins), task.shard):
             pass
 
     def _remaining(self) -> tuple[Sequence[Source], Counts]:

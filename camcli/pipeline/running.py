@@ -33,6 +33,25 @@ Given = TypeVar("Given")
 PATIENCE = 16
 
 
+def _unheard(_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told what is still to be done, how many blocks are compiled, and what was looked at.
+
+    Pictures are looked at before any is drawn where they share a scale.
+    """
+
+    begins: Callable[[Kept], None] = _unheard
+    compiled: Callable[[int], None] = _unheard
+    looked_at: Callable[[int], None] = _unheard
+
+
+UNWATCHED = Watch()
+
+
 def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> Iterator[Record]:
     """Explains sources and writes the files; one record a heatmap, or a picture that failed.
 
@@ -48,23 +67,25 @@ def carried_out(
     sources: Sequence[Source],
     options: Options,
     stop: Stop | None = None,
-    begins: Callable[[Kept], None] = lambda _: None,
+    watch: Watch = UNWATCHED,
     shard: Shard | None = None,
 ) -> Iterator[Outcome]:
     """Does what is planned with the sources, in threads beside the model; outcomes in their order.
 
-    What is still to be done is told to `begins`; a shard is a rank and the number of ranks, whose
-    share the sources are.  Raises OutputError where files can no longer be written,
-    TooManyFailures, or the reason for which `stop` was asked: each when all that was begun has come
-    out.
+    A shard is a rank and the number of ranks, whose share the sources are.  Raises OutputError
+    where files can no longer be written, TooManyFailures, or the reason for which `stop` was asked:
+    each when all that was begun has come out.
     """
     stop = stop or Stop()
     lookup_table(options.colormap)
     todo.check_named(sources)
     check_outputs(sources, todo, options)
     with kept(todo, sources, options, shard) as run_kept:
-        begins(run_kept)
-        yield from _carried_out(todo, run_kept, options, stop)
+        watch.begins(run_kept)
+        with compiled(todo) as blocks, workers(_threads(todo, run_kept.sources, options)) as pool:
+            if blocks is not None:
+                watch.compiled(blocks)
+            yield from _carried_out(_Flow(todo, run_kept, options, stop, watch, pool))
         # nothing else ends a camera's film
         by_hand = options.camera is not None and isinstance(stop.reason, KeyboardInterrupt)
         if stop.reason and not by_hand:
@@ -72,19 +93,18 @@ def carried_out(
         run_kept.finish()
 
 
-def _carried_out(todo: Plan, run_kept: Kept, options: Options, stop: Stop) -> Iterator[Outcome]:
-    with compiled(todo), workers(_threads(todo, run_kept.sources, options)) as pool:
-        for found in _Flow(todo, run_kept, options, stop, pool).outcomes():
-            try:
-                if isinstance(found, OutputError):
-                    raise found
-                outcome = run_kept.add(found)
-            except OutputError as error:
-                # what was begun behind it may still find its place
-                stop.ask(error)
-                continue
-            yield outcome
-            check_failures(run_kept.counts.failed, options, stop)
+def _carried_out(flow: _Flow) -> Iterator[Outcome]:
+    for found in flow.outcomes():
+        try:
+            if isinstance(found, OutputError):
+                raise found
+            outcome = flow.kept.add(found)
+        except OutputError as error:
+            # what was begun behind it may still find its place
+            flow.stop.ask(error)
+            continue
+        yield outcome
+        check_failures(flow.kept.counts.failed, flow.options, flow.stop)
 
 
 def _threads(todo: Plan, sources: Sequence[Source], options: Options) -> int:
@@ -116,6 +136,7 @@ class _Flow:
     kept: Kept
     options: Options
     stop: Stop
+    watch: Watch
     pool: Threads | None
 
     def outcomes(self) -> Iterator[Outcome | OutputError]:
@@ -130,10 +151,12 @@ class _Flow:
     def _on_one_scale(self) -> Iterator[Outcome | OutputError]:
         """Finds all raw maps before the first one is drawn, and reads the pictures once more."""
         with Spool() as spool:
-            failed = 0
+            failed = looked_at = 0
             for work in self._explained():
                 spool.add(work)
                 failed += isinstance(work, Outcome) and work.failed
+                looked_at += _ends_picture(work)
+                self.watch.looked_at(looked_at)
                 check_failures(failed, self.options, self.stop)
             if self.stop.reason:
                 # nothing is drawn, and so only pictures that failed are done
@@ -224,6 +247,13 @@ def _explained(
             found = iter(explain_batch(batch, todo) if batch else ())
         for picture in group:
             yield next(found) if isinstance(picture, Prepared) else picture
+
+
+def _ends_picture(work: Work) -> bool:
+    """Tells whether a picture, or a video, is behind the run with this."""
+    if isinstance(work, Outcome):
+        return work.last
+    return not isinstance(work, Film) and work[0].picture.frame is None
 
 
 def _as_it_is(work: Work) -> Work:

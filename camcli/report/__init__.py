@@ -1,9 +1,9 @@
 """What a run did: a manifest of its heatmaps in the output folder, and what it needs to go on."""
 
 from camcli.report.lines import read_manifest
-from camcli.report.manifest import Manifest, Mode
+from camcli.report.manifest import Manifest, Mode, made_in
 from camcli.report.run import Counts, Run
 from camcli.report.shards import merge
 from camcli.report.statistics import statistics
 
-__all__ = ["Counts", "Manifest", "Mode", "Run", "merge", "read_manifest", "statistics"]
+__all__ = ["Counts", "Manifest", "Mode", "Run", "made_in", "merge", "read_manifest", "statistics"]

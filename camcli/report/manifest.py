@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from camcli.errors import OutputError, UsageError
+from camcli.errors import CamvizError, OutputError, UsageError
 from camcli.records import Record, Source
 from camcli.report.ledger import Ledger, number
 from camcli.report.lines import STATE, Line, cut, encoded, lines, unwritable, without
@@ -37,6 +37,15 @@ MARKS = (6, 12, 24)  # hex digits; more where fewer are taken
 LONG = 200  # bytes; a longer name grows no longer by its mark, for file systems allow 255
 # what is known of a source of this run
 DONE, TO_DO, DROPPED = 1, 2, 3
+
+
+def made_in(folder: Path) -> Iterator[Path]:
+    """Yields what runs wrote into a folder and below, by its manifests."""
+    for path in (folder / WHOLE, *folder.glob(SHARDS)):
+        # others may call something a manifest, too
+        with suppress(CamvizError):
+            for line in lines(path):
+                yield from (folder / output for output in line.outputs)
 
 
 def identity(source: Source) -> str:

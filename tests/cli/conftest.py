@@ -15,7 +15,7 @@ from torch import nn
 from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
-from camcli.pipeline import Stop, interruptible, shares
+from camcli.pipeline import Stop, Watch, interruptible, shares
 from camcli.records import Outcome, Preprocessing, Record, Source
 
 
@@ -117,6 +117,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             "plan": plan,
             "carried_out": carried_out,
             "Stop": Stop,
+            "Watch": Watch,
             "interruptible": interruptible,
             "shares": shares,
         },

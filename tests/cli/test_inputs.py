@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.checkout import ROOT
 from tests.outputs import outputs
+from tests.report.runs import explained, named
 
 from .conftest import Asked, Run
 
@@ -43,6 +44,21 @@ def test_every_kind_of_input(asked: Asked, run: Run) -> None:
     assert given(asked, run, "@list.csv", "a.jpg") == ["in/d.jpg", "a.jpg"]
     assert [source.category for source in asked.sources] == ["tabby", ""]
     assert given(asked, run, "-q", "--", "-b.jpg", "a.jpg") == ["-b.jpg", "a.jpg"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_overlays_of_an_earlier_run_are_no_pictures_and_others_manifests_no_hindrance(
+    asked: Asked, run: Run
+) -> None:
+    for name in ("old", "old/in", "shared"):
+        Path(name).mkdir()
+        Image.new("RGB", (4, 4)).save(f"{name}/mine.jpg")
+    explained(Path("old"), named("x.jpg"))
+    explained(Path("shared"), named("y.jpg"), shard=(0, 2))
+    Path("in/manifest.jsonl").write_text('{"audio_filepath": "d.wav"}\n')
+    mine = ["in/d.jpg", "old/mine.jpg", "old/in/mine.jpg", "shared/mine.jpg"]
+    assert given(asked, run, ".")[3:] == mine
+    assert given(asked, run, "old") == ["old/mine.jpg", "old/x_0.jpg", "old/in/mine.jpg"]
 
 
 @pytest.mark.usefixtures("folder")

@@ -49,6 +49,19 @@ def test_what_is_counted(clock: list[float]) -> None:
     assert tally.summary == "498 pictures, 500 heatmaps, 2 failed"
 
 
+def test_what_is_looked_at_first_is_counted_and_its_time_is_not_the_drawings(
+    clock: list[float],
+) -> None:
+    tally = Tally(40)
+    for looked_at in (1, 2):
+        clock[0] += 60.0
+        tally.look(looked_at)
+    assert tally.so_far == "2 of 40 pictures looked at, for the scale they share"
+    clock[0] += 0.5
+    tally.add(outcome(""))
+    assert tally.so_far == "1 of 40 pictures, 2.00 a second, 0:00:20 left"
+
+
 def test_a_video_is_counted_once() -> None:
     tally = Tally(3)
     frames = [replace(outcome(error), last=False) for error in ("", "bad", "bad", "")]
@@ -105,6 +118,18 @@ def test_a_summary_of_several_pictures(asked: Asked, run: Run, tmp_path: Path) -
         "camviz: 2 pictures, 2 heatmaps",
         "camviz: interrupted",
     ]
+
+
+def test_heatmaps_beyond_their_scale_are_counted(asked: Asked, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    about = {"scale": (0.0, 0.5), "layers": ()}
+    asked.records = [replace(RECORD, maximum=most, **about) for most in (0.5, 0.51, 9.0, None)]
+    beyond = "camviz: 2 of the heatmaps reach beyond the scale, and are cut off there"
+    said = run(str(tmp_path / "a.jpg"))
+    assert said.err.splitlines()[-1] == beyond
+    assert "beyond" not in run(str(tmp_path / "a.jpg"), "-q").err
+    asked.records = [replace(RECORD, maximum=9.0)]
+    assert "beyond" not in run(str(tmp_path / "a.jpg")).err
 
 
 def _on_a_terminal(command: list[str], **kept: int) -> tuple[int, str]:

@@ -101,6 +101,19 @@ def test_the_folder_of_the_outputs_is_left_out_unless_it_is_named(
         find_sources(["pets"], leave_out=Path("pets/../pets/old"))
 
 
+def test_what_an_earlier_run_made_is_passed_over_below_the_folder_that_is_named(
+    photos: Path,
+) -> None:
+    made = {photos / "pets": [photos / "pets" / "old" / "dog.tif"], photos: [photos / "a.png"]}
+    found = find_sources([photos], made_in=lambda folder: made.get(folder, []))
+    assert [s.path.name for s in found] == ["a.png", "b.JPG", "inside.gif", "cat.webp"]
+    # whoever names the folder, or the picture, means it
+    for named in (photos / "pets", photos / "pets" / "old" / "dog.tif"):
+        assert find_sources([named], made_in=lambda folder: made.get(folder, [])) == find_sources(
+            [named]
+        )
+
+
 def test_links_to_folders_do_not_loop(photos: Path) -> None:
     (photos / "again").symlink_to(photos)
     assert len(find_sources([photos])) == 5

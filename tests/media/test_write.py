@@ -1,6 +1,9 @@
 import errno
 import os
 import re
+import signal
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -10,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camcli.errors import ImageError, OutputError, UnknownName
+from camcli.media import write
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
@@ -18,6 +22,7 @@ from camcli.media.write import (
     write_picture,
 )
 from camcli.records import Source
+from tests.checkout import ROOT
 
 
 def name(path: str, label: str = "cat", **options: str | None) -> str:
@@ -173,10 +178,13 @@ def test_what_a_format_cannot_hold_is_the_fault_of_the_picture(tmp_path: Path) -
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_a_cut_off_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, nameless: bool
 ) -> None:
+    if not nameless:
+        monkeypatch.setattr(write, "OPENED", tmp_path / "nowhere")
     path = tmp_path / "a.png"
     write_picture(scene(), path)
     before = path.read_bytes()
@@ -190,6 +198,32 @@ def test_a_cut_off_write_leaves_the_old_file(
     with pytest.raises(wanted):
         write_picture(scene(), path)
     assert names_in(tmp_path) == ["a.png"] and path.read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from pathlib import Path
+from PIL import Image
+from camcli.media.write import write_picture
+
+def save_half(_, file, *rest, **more):
+    file.write(b"half a picture")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+Image.Image.save = save_half
+write_picture(np.zeros((8, 8, 3), np.uint8), Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no files without a name")
+def test_a_killed_process_leaves_no_half_written_file(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path / "a.png")], cwd=ROOT, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert names_in(tmp_path) == []
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path: Path) -> None:
