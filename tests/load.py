@@ -99,6 +99,8 @@ def faults(out: Path, sources: set[str], bad: set[str]) -> Iterator[str]:
     there = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
     if there != written:
         yield f"files: {len(there - written)} without a record, {len(written - there)} missing"
+    if hidden := [path.relative_to(out).as_posix() for path in out.rglob(".camviz*")]:
+        yield f"left behind: {', '.join(hidden)}"
     for name in sorted(there)[:: max(1, len(there) // 200)]:
         with Image.open(out / name) as image:
             image.load()
