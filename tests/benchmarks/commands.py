@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import camcli
 from camcli.methods.compose import enlarge
 from tests.checkout import ROOT
 
 CAMVIZ = (sys.executable, "-m", "camcli")
+BARE = (sys.executable, "-m", "tests.benchmarks.passes")
 # what the embedded model needs of other packages
 IMPORTS = (sys.executable, "-c", "import torch, safetensors.torch")
 PICTURE = "demo_images/cat_and_coffee.jpg"
 PICTURES, FEW, MANY = 500, 100, 2000
 BATCH = 8
 ROUNDS = 3
+TURN = 2.0  # seconds
 # "at most" of each, in seconds, or as a ratio
 BARS = {"help": 0.35, "version": 0.35, "one": 0.7, "folder": 1.15, "memory": 1.05}
 
@@ -45,7 +49,7 @@ def start_up() -> list[dict[str, Any]]:
 def folder() -> list[dict[str, Any]]:
     """Times a folder of pictures beside the bare passes over as many, and holds memory together."""
     with tempfile.TemporaryDirectory() as place:
-        for count in (1, FEW, PICTURES, MANY):
+        for count in (FEW, PICTURES, MANY):
             _pictures(Path(place, str(count)), count)
         rounds = [_beside_the_bare_passes(place) for _ in range(ROUNDS)]
         grown = _explained(place, MANY)[1] / _explained(place, FEW)[1]
@@ -57,12 +61,43 @@ def folder() -> list[dict[str, Any]]:
 
 
 def _beside_the_bare_passes(place: str) -> float:
-    """Returns the ratio of a folder to bare passes of as many pictures, taken before and behind."""
-    before = _bare_passes()
-    taken = _explained(place, PICTURES)[0]
-    # what is done once for all pictures is not theirs
-    alone = taken - _explained(place, 1)[0]
-    return alone / ((before + _bare_passes()) / 2 * PICTURES / BATCH)
+    """Returns the ratio of a folder, behind its first batch, to bare passes of as many pictures.
+
+    Both take turns of some seconds: a machine that others share is slower for longer than that.
+    """
+    # what stands there already would have to be replaced
+    shutil.rmtree(_out(place, str(PICTURES)), ignore_errors=True)
+    with _beginning((*BARE, str(BATCH))) as bare, _beginning(_command(place, str(PICTURES))) as run:
+        seconds = passing = 0.0
+        while run.poll() is None:
+            seconds += _turn(run)
+            passing += _turn(bare)
+        bare.kill()
+        assert bare.stdout is not None
+        passes = len(bare.stdout.readlines())
+    if run.returncode:
+        raise subprocess.CalledProcessError(run.returncode, run.args)
+    return seconds / (passing / passes * (PICTURES - BATCH) / BATCH)
+
+
+def _beginning(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Starts a command, and has it wait as soon as it has printed a line."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGSTOP)
+    return process
+
+
+def _turn(process: subprocess.Popen[str]) -> float:
+    """Lets a command go on for a while, or to its end; returns the seconds that it took."""
+    begin = time.perf_counter()
+    process.send_signal(signal.SIGCONT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(TURN)
+    process.send_signal(signal.SIGSTOP)
+    return time.perf_counter() - begin
 
 
 def _figure(title: str, value: float, bar: float, unit: str) -> dict[str, Any]:
@@ -92,8 +127,12 @@ def _explained(place: str, count: int) -> tuple[float, int]:
 
 
 def _command(place: str, name: str) -> Sequence[str]:
-    out = ("--save-path", f"{place}/out-{name}", "--device", "cpu", "-b", str(BATCH))
+    out = ("--save-path", _out(place, name), "--device", "cpu", "-b", str(BATCH))
     return (*CAMVIZ, f"{place}/{name}", "-m", "timm/resnet50", "--no-pretrained", *out)
+
+
+def _out(place: str, name: str) -> str:
+    return f"{place}/out-{name}"
 
 
 def _pictures(place: Path, count: int) -> None:
@@ -105,17 +144,3 @@ def _pictures(place: Path, count: int) -> None:
         blobs = enlarge(torch.rand(3, 40, 50, generator=draw), (375, 500))
         pixels = (255 * blobs).byte().permute(1, 2, 0).numpy()
         Image.fromarray(pixels).save(place / f"{index:04}.jpg", quality=90)
-
-
-def _bare_passes() -> float:
-    """Returns the median seconds of a bare batched pass."""
-    module = camcli.load_model("timm/resnet50", pretrained=False, device="cpu").module
-    module = module.to(memory_format=torch.channels_last)
-    inputs = torch.randn(BATCH, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    times = []
-    with torch.inference_mode():
-        for _ in range(20):
-            begin = time.perf_counter()
-            module(inputs)
-            times.append(time.perf_counter() - begin)
-    return statistics.median(times)

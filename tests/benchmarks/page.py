@@ -38,9 +38,9 @@ component is arbitrary, FEM's threshold is another, and where activations are ne
 sets an ablated channel to a very small number. grad-cam and torch-cam run in float32 in every row,
 on the model and inputs as they come, for neither of them lays anything out channels last.
 
-A folder is the whole command, less what the same command takes for one picture, beside bare passes
-in a process of their own; the command keeps memory that its passes free (`camviz help speed`), and
-they do not.
+A folder is the whole command from its first batch to its end, beside bare passes in a process of
+their own; the two take turns of two seconds each, while the other is stopped. The command keeps
+memory that its passes free (`camviz help speed`), and they do not.
 """
 HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
 COMMANDS = ("what", "measured", "at most")
