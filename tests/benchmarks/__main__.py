@@ -22,7 +22,7 @@ from tests.benchmarks.measure import measured
 from tests.benchmarks.rows import rows
 
 FIGURES = Path(__file__).with_name("figures.json")
-COMMANDS = {"start-up": commands.start_up, "folder": commands.folder}
+COMMANDS = {"start-up": commands.start_up, "folder": commands.folder, "memory": commands.memory}
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        help="only rows with all of these parts (resnet50 'batch 1'), or start-up, or folder",
+        help="only rows with all of these parts (resnet50 'batch 1'), or start-up, folder, memory",
     )
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--json", type=Path, default=FIGURES, help="the file of all figures")
