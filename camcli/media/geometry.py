@@ -121,6 +121,7 @@ def _resized_part(
     resampling: Image.Resampling,
 ) -> Image.Image:
     if resized[0] * resized[1] <= LARGEST_RESIZED:
+        # resizing one axis, cutting, and then the other one was tried: some pixels differ by one
         whole = image.resize(resized[::-1], resampling)
         return whole.crop((columns.first, rows.first, columns.last, rows.last))
     # 30,000 by 20 pixels would be blown up to 384,000 by 256: resize only what is in view, which is
