@@ -146,9 +146,8 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = path.with_name(temporary_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _coming(temporary) as file:
+        with _coming(path, temporary) as file:
             yield file
-        temporary.replace(path)
     except (OSError, ValueError) as error:  # Pillow's word for a picture that a format cannot hold
         raise unwritable(path, error) from error
     finally:
@@ -157,21 +156,30 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _coming(path: Path) -> Iterator[BinaryIO]:
+def _coming(path: Path, temporary: Path) -> Iterator[BinaryIO]:
     """Opens a new file that has no name until it is complete, and goes with a process until then.
 
-    Where the system knows no such files, it has its name from the beginning.
+    Where the system knows no such files, and where one has to be replaced, it has a temporary name.
     """
     number = _nameless(path.parent)
     if number is None:
-        with path.open("xb") as file:
+        with temporary.open("xb") as file:
             yield file
-        return
-    with os.fdopen(number, "wb") as file:
-        yield file
-        file.flush()
-        # the folder's number, which an absolute path needs not, has Python follow the link
-        os.link(OPENED / str(number), path, src_dir_fd=number)
+    else:
+        with os.fdopen(number, "wb") as file:
+            yield file
+            file.flush()
+            try:
+                _link(number, path)
+                return
+            except FileExistsError:
+                _link(number, temporary)
+    temporary.replace(path)
+
+
+def _link(number: int, path: Path) -> None:
+    # a number, for which an absolute path has no use, has Python follow the link
+    os.link(OPENED / str(number), path, src_dir_fd=number)
 
 
 def _nameless(folder: Path) -> int | None:
