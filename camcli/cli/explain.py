@@ -133,9 +133,9 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
     finally:
         if tally.done and tally.total > 1:
             printer.note(tally.summary)
-        if results.beyond:
+        if tally.beyond:
             printer.note(
-                f"{results.beyond} of the heatmaps reach beyond the scale, and are cut off there"
+                f"{tally.beyond} of the heatmaps reach beyond the scale, and are cut off there"
             )
     # a launcher would end the other ranks: theirs are told by `camviz merge`
     return not tally.failed or (shard is not None and options.engine == "local")
@@ -242,8 +242,6 @@ class _Results:
     layer_said: bool
     methods: int = 1
     sheet: str = ""
-    # heatmaps with values above the scale that they share with others
-    beyond: int = 0
     show: Callable[[], None] = lambda: None
     # of the one whose frames come
     videos: set[str] = field(default_factory=set)
@@ -273,7 +271,6 @@ class _Results:
         self.show()
 
     def print(self, record: Record) -> None:
-        self.beyond += bool(record.scale and (record.maximum or 0) > record.scale[1])
         if not self.layer_said and record.layers:
             self.printer.note(f"target layer {', '.join(record.layers)}: {record.layer_reason}")
             self.layer_said = True

@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from camcli.records import Outcome
+    from camcli.records import Outcome, Record
 
 LINE_EVERY = 10.0  # seconds
 
 
 @dataclass
 class Tally:
-    """What a run has done so far, of how many pictures."""
+    """What a run has done so far, of how many pictures.
+
+    `beyond` are heatmaps with values above the scale that they share with others.
+    """
 
     total: int
     pictures: int = 0
     heatmaps: int = 0
     failed: int = 0
+    beyond: int = 0
     looked_at: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
     _failing: bool = False
@@ -37,6 +41,7 @@ class Tally:
         self.failed += outcome.failed and not self._failing
         self._failing = self._failing or outcome.failed
         self.heatmaps += sum(not record.error for record in outcome.records)
+        self.beyond += sum(_is_beyond(record) for record in outcome.records)
         if outcome.last:
             self.pictures += not self._failing
             self._failing = False
@@ -59,11 +64,10 @@ class Tally:
     @property
     def so_far(self) -> str:
         """How far it is, how fast, and how long it will take, in one line."""
-        speed = self.done / max(time.monotonic() - self.start, 1e-9)
-        if self.looked_at and not self.done:
-            return f"{self.looked_at} of {self.total} pictures looked at, for the scale they share"
         if not self.done:
-            return f"0 of {self.total} pictures"
+            seen = f"{self.looked_at} of {self.total} pictures"
+            return f"{seen} looked at, for the scale they share" if self.looked_at else seen
+        speed = self.done / max(time.monotonic() - self.start, 1e-9)
         left = timedelta(seconds=round((self.total - self.done) / speed))
         what = f"{self.done} of {self.total} pictures{self._failed}"
         return f"{what}, {speed:.{0 if speed >= 10 else 2}f} a second, {left} left"
@@ -71,6 +75,10 @@ class Tally:
     @property
     def _failed(self) -> str:
         return f", {self.failed} failed" if self.failed else ""
+
+
+def _is_beyond(record: Record) -> bool:
+    return record.scale is not None and (record.maximum or 0) > record.scale[1]
 
 
 def _counted(number: int, noun: str) -> str:

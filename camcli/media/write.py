@@ -43,6 +43,7 @@ DEFAULT_SUFFIX = ".jpg"
 LONGEST_NAME, LONGEST_PART = 244, 64
 FRAME_DIGITS = 6  # at least, so that frames are listed in their order
 
+# where Linux lists what is open, so that what has no name can be given one
 OPENED = Path("/proc/self/fd")
 
 UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')

@@ -200,6 +200,18 @@ def test_a_cut_off_write_leaves_the_old_file(
     assert names_in(tmp_path) == ["a.png"] and path.read_bytes() == before
 
 
+@pytest.mark.parametrize("opened", [write.OPENED, Path("nowhere")])
+def test_what_is_there_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Path
+) -> None:
+    monkeypatch.setattr(write, "OPENED", opened)
+    path = tmp_path / "a.npy"
+    for value in (1, 2):
+        write_map(np.full((2, 3), value, np.float32), path)
+        assert np.load(path).tolist() == [[value] * 3] * 2
+    assert names_in(tmp_path) == ["a.npy"]
+
+
 KILLED = """
 import os, signal, sys
 import numpy as np
