@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Stage = Literal[
-    "import", "load", "decode", "forward", "backward", "method", "draw", "write", "wait"
+    "import", "load", "decode", "forward", "backward", "method", "fetch", "draw", "write", "wait"
 ]
 
 

@@ -23,6 +23,7 @@ ROW: dict[str, Any] = {
     "passes": 1,
     "bare": 0.05,
     "batch": 1,
+    "pictures": 1,
     "ratios": {"camviz": [1.0, 1.2, 1.1], "grad-cam": [4.4, 4.4, 4.0], "torch-cam": [2.0]},
     "memory": {"bare": 1e6, "camviz": 25e5},
     "apart": 2e-6,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import typer
@@ -45,7 +45,7 @@ class Printer:
         if record.error:
             error(_failure(record), self.above)
         if self.style == "json":
-            self._print(json_line(asdict(record)))
+            self._print(json_line(vars(record)))
         elif not record.error and self.style == "paths":
             for path in record.outputs:
                 if path not in videos_of(record):

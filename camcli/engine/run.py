@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, get_args
 from weakref import WeakKeyDictionary
@@ -146,6 +146,26 @@ class Answer:
     def probabilities(self) -> Tensor | None:
         """Each class's probability, from softmax, or of a single logit from sigmoid.  [b n]"""
         return None if self.logits is None else log_probabilities(self.logits).exp()
+
+    @stage("fetch")
+    def fetched(self) -> Answer:
+        """Returns the same in main memory; waits for a GPU that is not done with it yet."""
+        # all of a batch together: each fetch for itself would wait for the GPU once more
+        return replace(
+            self,
+            logits=_in_memory(self.logits),
+            categories=_in_memory(self.categories),
+            references=_in_memory(self.references),
+            maps={
+                method: {layer: maps.cpu() for layer, maps in layers.items()}
+                for method, layers in self.maps.items()
+            },
+            details={key: tensor.cpu() for key, tensor in self.details.items()},
+        )
+
+
+def _in_memory(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()
 
 
 @stage("method")

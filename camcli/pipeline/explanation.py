@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from camcli.config import from_keywords
+from camcli.engine.clock import Clock
 from camcli.engine.precision import chosen
 from camcli.engine.run import Answer, Request, answer
 from camcli.engine.targets import Contrast, log_probabilities
@@ -218,16 +218,25 @@ def prepared(picture: Picture, todo: Plan) -> Prepared:
 
 
 def explain_batch(batch: Sequence[Prepared], todo: Plan) -> Iterator[list[Explanation]]:
-    """Explains some pictures in one pass, which is run at once; a list for each picture."""
+    """Explains some pictures in one pass, which is begun at once; a list for each picture.
+
+    A GPU is not waited for until the first of them is asked for.
+    """
     inputs = _stacked([p.view.inputs for p in batch], todo.classifier.device)
     choice = todo.choice([p.category for p in batch])
-    begin = time.perf_counter()
+    clock = Clock(todo.classifier.device)
     found = answer(todo.classifier.module, inputs, choice, todo.request)
-    seconds = (time.perf_counter() - begin) / len(batch)
-    return (
-        _timed(list(_explanations(p.picture, p.view, found, row, todo)), seconds)
-        for row, p in enumerate(batch)
-    )
+    clock.stop()
+    return _of_pictures(batch, found, clock, todo)
+
+
+def _of_pictures(
+    batch: Sequence[Prepared], found: Answer, clock: Clock, todo: Plan
+) -> Iterator[list[Explanation]]:
+    there = found if todo.classifier.device.type == "cpu" else found.fetched()
+    seconds = clock.seconds / len(batch)
+    for row, p in enumerate(batch):
+        yield _timed(list(_explanations(p.picture, p.view, there, row, todo)), seconds)
 
 
 def _timed(explanations: Sequence[Explanation], seconds: float) -> list[Explanation]:
@@ -238,12 +247,15 @@ def _timed(explanations: Sequence[Explanation], seconds: float) -> list[Explanat
 
 def _stacked(inputs: Sequence[Tensor], device: torch.device) -> Tensor:
     """Lays inputs [3 H W] together on the device.  -> [b 3 H W]"""
+    # channels last, as views are and networks want them: nothing is moved around
+    views = [one.permute(1, 2, 0) for one in inputs]
     if device.type != "cuda":
-        return torch.stack(list(inputs))
+        return torch.stack(views).permute(0, 3, 1, 2)
     # pinned memory is fetched by the GPU itself, while the CPU goes on
-    like = inputs[0]
-    pinned = torch.empty(len(inputs), *like.shape, dtype=like.dtype, pin_memory=True)
-    return torch.stack(list(inputs), out=pinned).to(device, non_blocking=True)
+    like = views[0]
+    pinned = torch.empty(len(views), *like.shape, dtype=like.dtype, pin_memory=True)
+    together = torch.stack(views, out=pinned).permute(0, 3, 1, 2)
+    return together.to(device, non_blocking=True)
 
 
 def _explanations(
@@ -268,9 +280,9 @@ def _explanations(
             for name, maps in layers.items():
                 fused = todo.request.layers if depends_on_layer(method) else ()
                 used = (name,) if name else fused
-                values = maps[row, slot].float().cpu().contiguous().numpy()
+                values = maps[row, slot].float().contiguous().numpy()
                 details = {
-                    detail: found.details[method, name, detail][row, slot].cpu().numpy()
+                    detail: found.details[method, name, detail][row, slot].numpy()
                     for detail in METHODS[method].details
                 }
                 record = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -241,12 +242,23 @@ def _batches(pictures: Iterable[Read], size: int) -> Iterator[list[Read]]:
 def _explained(
     groups: Iterable[Sequence[Read]], todo: Plan, alone: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[Work]:
+    # a GPU passes on to the next batch while what it found in this one is looked at
+    ahead = 1 if todo.classifier.device.type == "cuda" else 0
+    begun: deque[Iterator[Work]] = deque()
     for group in groups:
-        batch = [picture for picture in group if isinstance(picture, Prepared)]
         with alone():
-            found = iter(explain_batch(batch, todo) if batch else ())
-        for picture in group:
-            yield next(found) if isinstance(picture, Prepared) else picture
+            begun.append(_begun(group, todo))
+        while len(begun) > ahead:
+            yield from begun.popleft()
+    while begun:
+        yield from begun.popleft()
+
+
+def _begun(group: Sequence[Read], todo: Plan) -> Iterator[Work]:
+    """Begins the pass of a group's pictures, and yields what came of each in the group's order."""
+    batch = [picture for picture in group if isinstance(picture, Prepared)]
+    found = iter(explain_batch(batch, todo) if batch else ())
+    return (next(found) if isinstance(picture, Prepared) else picture for picture in group)
 
 
 def _ends_picture(work: Work) -> bool:

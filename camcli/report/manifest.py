@@ -15,7 +15,6 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -302,7 +301,7 @@ class Manifest:
         return bool(self._since) and self._since <= written <= self._now
 
     def _line(self, record: Record, id_: str, last: bool) -> bytes:
-        content: dict[str, Any] = {"run": self._run.name, "id": id_, "last": last, **asdict(record)}
+        content: dict[str, Any] = {"run": self._run.name, "id": id_, "last": last, **vars(record)}
         content["outputs"] = [self._relative(output) for output in record.outputs]
         content["sheet"] = self._relative(record.sheet) if record.sheet else ""
         return encoded({**content, "versions": self._run.versions})

@@ -10,19 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests.benchmarks import commands, page
+from tests.benchmarks import commands, on_gpu, page
 from tests.benchmarks.measure import measured
 from tests.benchmarks.rows import rows
 
 FIGURES = Path(__file__).with_name("figures.json")
-COMMANDS = {"start-up": commands.start_up, "folder": commands.folder, "memory": commands.memory}
+COMMANDS: Mapping[str, Mapping[str, Callable[[], list[dict[str, Any]]]]] = {
+    "cpu": {
+        "start-up": commands.start_up,
+        "folder": commands.folder,
+        "memory": commands.memory,
+    },
+    "cuda": {"devices": on_gpu.devices, "folder": on_gpu.folder},
+}
 
 
 def main() -> None:
@@ -35,7 +42,7 @@ def main() -> None:
     parser.add_argument(
         "words",
         nargs="*",
-        help="only rows with all of these parts (resnet50 'batch 1'), or start-up, folder, memory",
+        help="only rows with all of these parts (resnet50 'batch 1'), or a command of --list",
     )
     parser.add_argument("--device", default="cpu", type=torch.device)
     parser.add_argument("--json", type=Path, default=FIGURES, help="the file of all figures")
@@ -49,23 +56,24 @@ def main() -> None:
         page.write(kept)
         return
     if args.list:
-        print("\n".join([*(row.title for row in rows()), *COMMANDS]))
+        print(
+            "\n".join([*(row.title for row in rows(args.device.type)), *COMMANDS[args.device.type]])
+        )
         return
     about = _about(args.device)
     for found in _asked(args.words, args.device, peers=not args.no_peers):
         figure = {**found, **about}
         kept = page.merged(kept, [figure])
         args.json.write_text(json.dumps(kept, indent=1) + "\n")
-        print(
-            *(page.cells(figure) if "ratios" in figure else found.values()), sep=" | ", flush=True
-        )
+        cells = page.gpu_cells if args.device.type == "cuda" else page.cells
+        print(*(cells(figure) if "ratios" in figure else found.values()), sep=" | ", flush=True)
 
 
 def _asked(words: list[str], device: torch.device, *, peers: bool) -> Iterator[dict[str, Any]]:
-    for name, command in COMMANDS.items():
+    for name, command in COMMANDS[device.type].items():
         if words == [name] or not words:
             yield from command()
-    for row in rows():
+    for row in rows(device.type):
         # whole parts: `batch 1` is not in `batch 16`, nor gradcam in gradcam++
         if all(word in row.title.split(", ") for word in words):
             yield measured(row, device, peers=peers)

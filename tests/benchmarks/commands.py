@@ -49,7 +49,7 @@ def start_up() -> list[dict[str, Any]]:
 def folder() -> list[dict[str, Any]]:
     """Times a folder of pictures beside the bare passes over as many."""
     with tempfile.TemporaryDirectory() as place:
-        _pictures(Path(place, str(PICTURES)), PICTURES)
+        pictures(Path(place, str(PICTURES)), PICTURES)
         rounds = [_beside_the_bare_passes(place) for _ in range(ROUNDS)]
     title = f"{PICTURES} JPEGs of 500x375, resnet50, gradcam, overlays, beside the bare passes"
     return [_figure(title, statistics.median(rounds), BARS["folder"], "x")]
@@ -59,7 +59,7 @@ def memory() -> list[dict[str, Any]]:
     """Holds the memory that many pictures take beside that of few."""
     with tempfile.TemporaryDirectory() as place:
         for count in (FEW, MANY):
-            _pictures(Path(place, str(count)), count)
+            pictures(Path(place, str(count)), count)
         # a few batches leave more or less room free between what they hold, by chance
         few = statistics.median(_explained(place, FEW)[1] for _ in range(ROUNDS))
         grown = _explained(place, MANY)[1] / few
@@ -142,7 +142,8 @@ def _out(place: str, name: str) -> str:
     return f"{place}/out-{name}"
 
 
-def _pictures(place: Path, count: int) -> None:
+def pictures(place: Path, count: int) -> None:
+    """Makes a folder of so many JPEGs of 500x375, all different."""
     from PIL import Image
 
     place.mkdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -16,10 +16,16 @@ from torch import Tensor, nn
 import camcli
 from camcli.engine.precision import running_in
 from camcli.methods.compose import enlarge, has_contrast, normalise
+from camcli.models.load import Classifier
 from tests.benchmarks.rows import NETWORKS, PEERS, Network, Row
 
 Contender = Callable[[], Any]
 BATCHES = (8, 16, 32)
+
+
+@lru_cache(1)
+def _classifier(name: str, device: torch.device) -> Classifier:
+    return camcli.load_model(f"timm/{name}", pretrained=False, device=device)
 
 
 class Scene:
@@ -27,7 +33,7 @@ class Scene:
 
     def __init__(self, row: Row, device: torch.device) -> None:
         self.row, self.network = row, NETWORKS[row.network]
-        classifier = camcli.load_model(f"timm/{row.network}", pretrained=False, device=device)
+        classifier = _classifier(row.network, device)
         self.module: nn.Module = classifier.module.to(memory_format=torch.channels_last)
         draw = torch.Generator().manual_seed(0)
         side = classifier.preprocessing.size[0]
@@ -54,7 +60,13 @@ class Scene:
         """Returns all but the bare pass, by name."""
         found: dict[str, Contender] = {"camviz": _ours(self)}
         row = self.row
-        if peers and len(row.methods) == 1 and row.categories == 1 and row.methods[0] in PEERS:
+        if (
+            peers
+            and row.peers
+            and len(row.methods) == 1
+            and row.categories == 1
+            and row.methods[0] in PEERS
+        ):
             found |= _peers(self, self.network)
         return found
 

@@ -45,6 +45,7 @@ def measured(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
         "passes": scene.passes() if row.altering else 1,
         "bare": statistics.median(times["bare"]) / batch * row.batch,
         "batch": batch,
+        "pictures": row.batch,
         "ratios": ratios,
         "memory": memory,
         "apart": _apart(maps) if row.comparable and "grad-cam" in maps else None,

@@ -43,7 +43,14 @@ their own; the two take turns of two seconds each, while the other is stopped. T
 memory that its passes free (`camviz help speed`), and they do not.
 """
 HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
+# on a GPU what counts is how many of the bare pass's pictures are explained
+GPU_HEAD = (
+    "what", "bare pass, pictures/s", "camviz, pictures/s", "share", "at least",
+    "camviz, ms a picture", "grad-cam, ms", "torch-cam, ms", "faster", "apart", "MB",
+)  # fmt: skip
 COMMANDS = ("what", "measured", "at most")
+
+PEERS = ("grad-cam", "torch-cam")
 
 Figure = Mapping[str, Any]
 
@@ -61,23 +68,51 @@ def _key(figure: Figure) -> tuple[str, str]:
 
 def cells(figure: Figure) -> tuple[str, ...]:
     """Writes a row's cells, in the order of HEAD."""
-    ratios, memory = figure["ratios"], figure["memory"]
-    middle = {name: statistics.median(found) for name, found in ratios.items()}
+    middle = _medians(figure)
     passes = f" x {figure['passes']}" if figure["passes"] > 1 else ""
-    faster = ""
-    if "grad-cam" in middle:
-        faster = f"{middle['grad-cam'] / middle['camviz']:.1f} x"
-        faster += f" (at least {figure['faster']:g})" if figure["faster"] else ""
-    peers = (f"{middle[p]:.2f}" if p in middle else "" for p in ("grad-cam", "torch-cam"))
+    peers = (f"{middle[p]:.2f}" if p in middle else "" for p in PEERS)
     return (
         figure["title"],
         f"{figure['bare'] * 1000:.0f} ms{passes}",
-        f"{middle['camviz']:.2f} ({_quartiles(ratios['camviz'])})",
+        f"{middle['camviz']:.2f} ({_quartiles(figure['ratios']['camviz'])})",
         f"{figure['bar']:.2f}" if figure["bar"] else "",
         *peers,
+        *_last_cells(figure),
+    )
+
+
+def gpu_cells(figure: Figure) -> tuple[str, ...]:
+    """Writes the cells of a row that a GPU ran, in the order of GPU_HEAD."""
+    middle = _medians(figure)
+    bare = figure["bare"] * figure["passes"] / figure["pictures"]  # seconds a picture
+    shares = [1 / ratio for ratio in figure["ratios"]["camviz"]]
+    peers = (f"{1000 * bare * middle[p]:.3g}" if p in middle else "" for p in PEERS)
+    return (
+        figure["title"],
+        f"{1 / bare:.3g}",
+        f"{1 / bare / middle['camviz']:.3g}",
+        f"{1 / middle['camviz']:.2f} ({_quartiles(shares)})",
+        f"{1 / figure['bar']:.2f}" if figure["bar"] else "",
+        f"{1000 * bare * middle['camviz']:.3g}",
+        *peers,
+        *_last_cells(figure),
+    )
+
+
+def _medians(figure: Figure) -> dict[str, float]:
+    return {name: statistics.median(found) for name, found in figure["ratios"].items()}
+
+
+def _last_cells(figure: Figure) -> tuple[str, ...]:
+    """Writes how many times faster than grad-cam, how far from its map, and the memory."""
+    middle, faster = _medians(figure), ""
+    if "grad-cam" in middle:
+        faster = f"{middle['grad-cam'] / middle['camviz']:.1f} x"
+        faster += f" (at least {figure['faster']:g})" if figure["faster"] else ""
+    return (
         faster,
         "" if figure["apart"] is None else f"{figure['apart']:.0e}",
-        ", ".join(f"{name} {taken / 1e6:.0f}" for name, taken in memory.items()),
+        ", ".join(f"{name} {taken / 1e6:.0f}" for name, taken in figure["memory"].items()),
     )
 
 
@@ -94,10 +129,12 @@ def page(figures: Sequence[Figure]) -> str:
     for where in dict.fromkeys(map(_where, figures)):
         here = [figure for figure in figures if _where(figure) == where]
         parts.append(f"## {where}\n")
-        timed = [cells(figure) for figure in here if "ratios" in figure]
+        on_gpu = here[0]["device"] == "cuda"
+        head, row_cells = (GPU_HEAD, gpu_cells) if on_gpu else (HEAD, cells)
+        timed = [row_cells(figure) for figure in here if "ratios" in figure]
         whole = [_command_cells(figure) for figure in here if "value" in figure]
         if timed:
-            parts.append("\n".join(_table(HEAD, timed)) + "\n")
+            parts.append("\n".join(_table(head, timed)) + "\n")
         if whole:
             parts.append("\n".join(_table(COMMANDS, whole)) + "\n")
     return "\n".join([*parts, FOOTNOTES])
@@ -108,8 +145,10 @@ def _where(figure: Figure) -> str:
 
 
 def _command_cells(figure: Figure) -> tuple[str, ...]:
-    unit = figure["unit"]
-    return figure["title"], f"{figure['value']:.2f} {unit}", f"{figure['bar']:.2f} {unit}"
+    value, bar, unit = figure["value"], figure["bar"], figure["unit"]
+    shown = f"{value:.0e}" if value < 0.005 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    most = "" if bar is None else f"{bar:.2f} {unit}"
+    return figure["title"], f"{shown} {unit}".rstrip(), most
 
 
 def headlines(figures: Sequence[Figure]) -> str:

@@ -25,6 +25,7 @@ PEERS: Mapping[str, tuple[str, str]] = {
     "scorecam": ("ScoreCAM", "ScoreCAM"),
 }
 NINE = tuple(PEERS)[:9]
+LARGE = 128  # pictures in a batch that fills a GPU
 EIGEN = ("eigencam", "eigengradcam")
 
 
@@ -69,6 +70,8 @@ class Row:
     rounds: int = 15
     precision: str = "float32"
     options: Mapping[str, Any] = field(default_factory=dict)
+    # grad-cam and torch-cam take part where they have such a method
+    peers: bool = True
 
     @property
     def altering(self) -> bool:
@@ -94,8 +97,33 @@ class Row:
         return self.methods[0] not in (*EIGEN, "fem") and not ablated
 
 
-def rows() -> Iterator[Row]:
-    """Lists what issue 5 sets a bar for."""
+def rows(device: str = "cpu") -> Iterator[Row]:
+    """Lists what is measured on a device: on the CPU, what issue 5 sets a bar for."""
+    yield from _on_cuda() if device == "cuda" else _on_cpu()
+
+
+def _on_cuda() -> Iterator[Row]:
+    for name in ("resnet50", "convnext_tiny", "vit_base_patch16_224"):
+        for batch in (1, 8, LARGE):
+            for method in NINE:
+                # nine times out of ten of the bare pass's pictures, where a batch fills the GPU
+                bar = 1 / 0.9 if batch == LARGE else None
+                peers = batch != LARGE or method == "gradcam"
+                rounds = 15 if batch < LARGE else 7
+                yield Row(
+                    name, (method,), batch, bar=bar, rounds=rounds, precision="bf16", peers=peers
+                )
+        yield Row(name, NINE, LARGE, precision="bf16", rounds=7)
+        yield Row(name, ("gradcam",), LARGE, 5, precision="bf16", rounds=7)
+        yield Row(name, ("gradcam",), 8)
+    for precision in ("float32", "bf16"):
+        for name in ("resnet18", "resnet50"):
+            yield Row(name, ("scorecam",), passes=None, rounds=3, precision=precision)
+        for name in ("resnet18", "resnet50", "vit_base_patch16_224"):
+            yield Row(name, ("ablationcam",), rounds=3, precision=precision)
+
+
+def _on_cpu() -> Iterator[Row]:
     for name in list(NETWORKS)[:4]:
         bar = NETWORKS[name].bar
         for batch in (1, 8):

@@ -1,0 +1,142 @@
+"""What only a GPU is asked: the maps of the CPU, and what a folder waits for."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import camcli
+from camcli.config import Options, from_keywords
+from camcli.media.read import read_picture
+from camcli.methods.compose import normalise
+from camcli.models.load import Classifier
+from camcli.pipeline import run
+from camcli.pipeline.explanation import Prepared, explain_batch, prepared
+from camcli.pipeline.flow import Threads, default_workers, ordered, workers
+from camcli.pipeline.keeping import kept
+from camcli.pipeline.outputs import Writer
+from camcli.pipeline.plan import Plan, plan
+from camcli.pipeline.scales import Scales
+from camcli.records import Source
+from tests.benchmarks.commands import pictures
+from tests.benchmarks.contenders import Scene
+from tests.benchmarks.rows import LARGE, NINE, Row
+
+PICTURES = 2000
+ROUNDS = 3
+GPU = torch.device("cuda")
+
+
+def devices() -> list[dict[str, Any]]:
+    """Finds how far maps of the GPU are from those of the CPU, both from 0 to 1, in float32."""
+    found = []
+    for name in ("resnet50", "convnext_tiny", "vit_base_patch16_224"):
+        scene = Scene(Row(name, NINE, 2), GPU)
+        layer, asked = scene.network.layer, {"targets": [scene.category] * 2}
+        gpu = camcli.heatmaps(scene.module, scene.inputs, NINE, target_layers=layer, **asked)
+        module, inputs = scene.module.to("cpu"), scene.inputs.cpu()
+        cpu = camcli.heatmaps(module, inputs, NINE, target_layers=layer, **asked)
+        scene.module.to(GPU)
+        for method in NINE:
+            apart = (normalise(gpu[method].cpu()) - normalise(cpu[method])).abs().max()
+            title = f"{method}, {name}: largest difference of CUDA's map to the CPU's"
+            found.append({"title": title, "value": float(apart), "bar": None, "unit": ""})
+    return found
+
+
+def folder() -> list[dict[str, Any]]:
+    """Takes the pictures a second of a whole run, and of each of its parts by itself."""
+    with tempfile.TemporaryDirectory() as place:
+        pictures(Path(place, "in"), PICTURES)
+        classifier = camcli.load_model("timm/resnet50", pretrained=False, device=GPU)
+        return [
+            {
+                "title": f"{PICTURES} JPEGs of 500x375, resnet50, gradcam, bf16: {what}",
+                "value": rate,
+                "bar": None,
+                "unit": "pictures/s",
+            }
+            for what, rate in _rates(Path(place), classifier).items()
+        ]
+
+
+def _rates(place: Path, classifier: Classifier) -> dict[str, float]:
+    sources = [Source(path) for path in sorted((place / "in").iterdir())]
+    options = from_keywords(precision="bf16", batch_size=LARGE, save_path=place / "parts")
+    todo = plan(classifier, options)
+    count = default_workers("cuda")
+    with kept(todo, sources, options) as kept_run, workers(count) as pool:
+        parts = _Parts(todo, Writer(todo, options, kept_run, Scales(None)), pool)
+        views = parts.read(sources)
+        explained = parts.explained(views)
+        rates = {
+            f"reading by itself, {count} threads": _rate(lambda: parts.read(sources), PICTURES),
+            "the bare pass by itself, pictures on the device": parts.bare_rate(views),
+            "the model's maps by itself": _rate(lambda: parts.explained(views), PICTURES),
+            f"drawing and writing by itself, {count} threads": _rate(
+                lambda: parts.written(explained), PICTURES
+            ),
+        }
+    whole = [_whole(classifier, sources, options, place / f"out-{n}") for n in range(ROUNDS)]
+    return {**rates, "the whole run": sorted(whole)[ROUNDS // 2]}
+
+
+class _Parts:
+    """A run's parts, each by itself, with the run's own threads."""
+
+    def __init__(self, todo: Plan, writer: Writer, pool: Threads | None) -> None:
+        self.todo, self.writer, self.pool = todo, writer, pool
+
+    def read(self, sources: Sequence[Source]) -> list[Prepared]:
+        def one(source: Source) -> Prepared:
+            return prepared(read_picture(source), self.todo)
+
+        return list(ordered(one, sources, self.pool, LARGE + 1))
+
+    def explained(self, views: Sequence[Prepared]) -> list[Any]:
+        batches = [views[i : i + LARGE] for i in range(0, len(views), LARGE)]
+        return [one for batch in batches for one in explain_batch(batch, self.todo)]
+
+    def written(self, explained: Sequence[Any]) -> list[Any]:
+        return list(
+            ordered(lambda e: list(self.writer.written(e)), explained, self.pool, LARGE + 1)
+        )
+
+    def bare_rate(self, views: Sequence[Prepared]) -> float:
+        module = self.todo.classifier.module.to(memory_format=torch.channels_last)
+        inputs = torch.stack([view.view.inputs for view in views[:LARGE]]).to(GPU)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+
+        def passes() -> None:
+            with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+                for _ in range(10):
+                    module(inputs)
+            torch.cuda.synchronize()
+
+        passes()
+        return _rate(passes, 10 * LARGE)
+
+
+def _rate(run_: Callable[[], Any], count: int) -> float:
+    times = []
+    for _ in range(ROUNDS):
+        begin = time.perf_counter()
+        run_()
+        times.append(time.perf_counter() - begin)
+    return count / sorted(times)[ROUNDS // 2]
+
+
+def _whole(classifier: Classifier, sources: Sequence[Source], options: Options, out: Path) -> float:
+    here = options.model_copy(update={"save_path": out})
+    return _rate_once(lambda: list(run(classifier, sources, here)), len(sources))
+
+
+def _rate_once(run_: Callable[[], Any], count: int) -> float:
+    begin = time.perf_counter()
+    run_()
+    return count / (time.perf_counter() - begin)
