@@ -17,11 +17,13 @@ KEPT: Mapping[int, tuple[int, ...]] = {
 TURNS = "20000"
 
 
-def let_helpers_sleep(environment: MutableMapping[str, str]) -> None:
+def leave_cores_free(environment: MutableMapping[str, str]) -> None:
     """Has OpenMP's threads sleep a millisecond after a pass, and leave the cores to other work.
 
-    By itself GNU's keep them busy for many; it reads this when torch is imported.
+    By itself GNU's keep them busy for many; it reads this when torch is imported.  OpenCV starts
+    none: pictures are shared out to threads already.
     """
+    environment.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     if "OMP_WAIT_POLICY" not in environment:
         environment.setdefault("GOMP_SPINCOUNT", TURNS)
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from camcli.process import keep_freed_memory, let_helpers_sleep
+from camcli.process import keep_freed_memory, leave_cores_free
 from tests.checkout import ROOT
 
 # in a process of its own, for nothing puts the settings back
@@ -56,5 +56,6 @@ def test_settings_of_ones_own_are_kept() -> None:
 def test_helpers_sleep_soon_unless_they_are_told_otherwise(
     given: dict[str, str], wanted: str | None
 ) -> None:
-    let_helpers_sleep(given)
+    leave_cores_free(given)
     assert given.get("GOMP_SPINCOUNT") == wanted
+    assert given["OPENCV_FOR_THREADS_NUM"] == "1"

@@ -17,7 +17,7 @@ from camcli.cli.options import Flags, with_flags
 from camcli.cli.output import Printer, Style, error, print_path, profile, videos_of
 from camcli.cli.progress import Tally, progress
 from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError
-from camcli.process import keep_freed_memory, let_helpers_sleep
+from camcli.process import keep_freed_memory, leave_cores_free
 from camcli.stages import STOPWATCH, stage
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ EMBEDDED_NOTE = (
 @with_flags
 def command(images: list[str], flags: Flags) -> None:
     """Draw where a classifier looks, on top of the pictures (the default command)."""
+    leave_cores_free(os.environ)
     options = _resolved(flags, os.environ)
     if flags.preview_model:
         preview.show_model(options, as_json=flags.json)
@@ -47,7 +48,6 @@ def command(images: list[str], flags: Flags) -> None:
     sources = _sources(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
-    let_helpers_sleep(os.environ)
     finished = _explained(sources, options, printer)
     if flags.profile:
         error(profile(STOPWATCH))

@@ -7,6 +7,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from camcli.engine.targets import Choice, Fixed, Plain, Target
@@ -18,6 +19,13 @@ from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int, str]
 CHUNK = 32
+# on one it takes more to be busy: ResNet-18's ScoreCAM in bf16 took 24 ms, and 64 by 32 (H200)
+GPU_CHUNK = 128
+
+
+def usual_chunk(device: torch.device) -> int:
+    """Returns how many altered pictures, or outputs of a layer, pass together on a device."""
+    return GPU_CHUNK if device.type == "cuda" else CHUNK
 
 
 @dataclass(frozen=True)

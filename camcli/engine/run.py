@@ -19,7 +19,7 @@ import camcli.engine.fullgrad
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.chunks import in_chunks
 from camcli.engine.precision import running_in
-from camcli.engine.probe import CHUNK, Probe, Tokens
+from camcli.engine.probe import CHUNK, Probe, Tokens, usual_chunk
 from camcli.engine.targets import (
     ABOUT_A_CLASS,
     Best,
@@ -351,7 +351,8 @@ def heatmaps(
         explained,
         output_key,
         None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
-        precision=precision,
+        usual_chunk(like(module, inputs[:0]).device),
+        precision,
     )
     choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
     asking = [name for name in request.methods if depends_on_category(name)]

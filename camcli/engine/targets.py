@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from camcli.engine.transfer import sent
 from camcli.errors import UnknownName, UsageError
 from camcli.records import TargetName
 
@@ -102,7 +103,7 @@ def _checked(categories: Tensor, logits: Tensor) -> Tensor:
     outside = categories[(categories < 0) | (categories >= n)]
     if len(outside):
         raise UsageError(f"Category {int(outside[0])} is not in 0..{n - 1}.")
-    return categories.to(logits.device)
+    return sent(categories, logits.device)
 
 
 def class_logits(logits: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from camcli.config import Options
 from camcli.engine.compiled import compiled as blocks_compiled
 from camcli.engine.fits import unfit
-from camcli.engine.probe import CHUNK, Tokens
+from camcli.engine.probe import Tokens, usual_chunk
 from camcli.engine.run import Request, found_default, layers_for
 from camcli.engine.sizing import largest_batch
 from camcli.engine.targets import Best, Choice, Contrast, Fixed, Named, Target, target_of
@@ -120,7 +120,7 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         target,
         classifier.output_key,
         _noise(options),
-        _chunk(options),
+        _chunk(options, classifier.device),
         options.precision,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
@@ -131,9 +131,9 @@ def plan(classifier: Classifier, options: Options) -> Plan:
     return _sized(todo) if options.batch_size == "auto" else todo
 
 
-def _chunk(options: Options) -> int:
+def _chunk(options: Options, device: torch.device) -> int:
     said = "batch_size" in options.model_fields_set
-    return options.batch_size if said and options.batch_size != "auto" else CHUNK
+    return options.batch_size if said and options.batch_size != "auto" else usual_chunk(device)
 
 
 def _sized(todo: Plan) -> Plan:
