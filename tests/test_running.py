@@ -23,7 +23,7 @@ from camcli.errors import OutputError, TooManyFailures
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import Stop, Watch, carried_out, outputs, plan, running
-from camcli.pipeline.explanation import Prepared
+from camcli.pipeline.batches import Prepared
 from camcli.pipeline.running import UNWATCHED
 from camcli.records import Outcome, Preprocessing, Record, Source
 from tests.networks import Staged

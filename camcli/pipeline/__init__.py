@@ -1,6 +1,7 @@
 """From sources to heatmaps, files and records."""
 
-from camcli.pipeline.explanation import Explanation, explain, overlay, why_empty
+from camcli.pipeline.batches import explain
+from camcli.pipeline.explanation import Explanation, overlay, why_empty
 from camcli.pipeline.plan import plan
 from camcli.pipeline.running import Watch, carried_out, run
 from camcli.pipeline.stopping import Stop, interruptible

@@ -13,7 +13,7 @@ from camcli.config import Options
 from camcli.errors import ImageError, OutputError, TooManyFailures, UnknownName
 from camcli.media.read import read_picture
 from camcli.models.load import Classifier
-from camcli.pipeline.explanation import Prepared, explain_batch, prepared
+from camcli.pipeline.batches import Prepared, explain_batch, prepared
 from camcli.pipeline.films import Drawn, Films, FrameWriter
 from camcli.pipeline.flow import Threads, default_workers, ordered, workers
 from camcli.pipeline.keeping import Kept, Shard, kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import cv2
@@ -83,7 +84,7 @@ def enlarge(
     """
     rows = _pixels_between(box.top, box.bottom, picture_size[0])
     columns = _pixels_between(box.left, box.right, picture_size[1])
-    wide = _between_cells(torch.from_numpy(values).T, columns, box.left, box.width).T
+    wide = _between_cells(torch.from_numpy(values).T, columns, box.left, box.width).T.contiguous()
     return _between_cells(wide, rows, box.top, box.height).numpy(), (rows, columns)
 
 
@@ -99,11 +100,20 @@ def _between_cells(values: Tensor, pixels: slice, start: float, length: float) -
     """Samples a map at the pixels along its first axis: [cells n] -> [pixels n]."""
     # no product of matrices: NumPy's is shared out to threads that keep the cores busy for a while
     # afterwards, which made passes behind it a quarter slower (2026-11-21)
-    centres, last = torch.arange(pixels.start, pixels.stop) + 0.5, len(values) - 1
-    position = ((centres.double() - start) / length * len(values) - 0.5).clamp(0, last)
+    before, behind, share = _neighbours(len(values), pixels.start, pixels.stop, start, length)
+    return torch.lerp(values[before], values[behind], share)
+
+
+# the pictures of a folder are of a few sizes, or all of one
+@lru_cache(64)
+def _neighbours(
+    cells: int, first: int, stop: int, start: float, length: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Finds the cells on both sides of each pixel's centre, and how near it is to the second."""
+    centres, last = torch.arange(first, stop) + 0.5, cells - 1
+    position = ((centres.double() - start) / length * cells - 0.5).clamp(0, last)
     before = position.long()
-    share = (position - before).float()[:, None]
-    return torch.lerp(values[before], values[(before + 1).clamp(max=last)], share)
+    return before, (before + 1).clamp(max=last), (position - before).float()[:, None]
 
 
 def dimmed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

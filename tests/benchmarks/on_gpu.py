@@ -16,7 +16,7 @@ from camcli.media.read import read_picture
 from camcli.methods.compose import normalise
 from camcli.models.load import Classifier
 from camcli.pipeline import run
-from camcli.pipeline.explanation import Prepared, explain_batch, prepared
+from camcli.pipeline.batches import Prepared, explain_batch, prepared
 from camcli.pipeline.flow import Threads, default_workers, ordered, workers
 from camcli.pipeline.keeping import kept
 from camcli.pipeline.outputs import Writer

@@ -1,0 +1,223 @@
+"""What a pass found in its pictures, as explanations with all that their records tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from camcli.engine.precision import chosen
+from camcli.engine.run import Answer, Request
+from camcli.engine.targets import Contrast, log_probabilities
+from camcli.models.labels import label
+from camcli.models.layers import last_use
+from camcli.pipeline.explanation import Explanation, why_empty
+from camcli.pipeline.plan import Plan
+from camcli.records import Concept, Heatmap, Picture, Record, View
+from camcli.registry import METHODS, changed_options, depends_on_category, depends_on_layer
+from camcli.render.concepts import palette
+from camcli.report import statistics
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# a share of the score that rounding alone does not reach
+LARGEST_RESIDUAL = 0.01
+
+CLASSES_OF_A_CONCEPT = 3
+SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
+
+
+@dataclass(frozen=True)
+class Told:
+    """An answer in main memory, and how many seconds of the pass each of its pictures took."""
+
+    found: Answer
+    todo: Plan
+    seconds: float
+
+    def of(self, picture: Picture, view: View, row: int) -> Iterator[Explanation]:
+        """Explains the picture in a row of the batch: each of its classes by each method."""
+        for slot, category in enumerate(self._categories[row]):
+            for method, layers in self.found.maps.items():
+                if slot and not depends_on_category(method):
+                    continue  # one map for all classes, which stands under the predicted one
+                about, warnings = self._about_class(method, row, slot, category)
+                about |= _about(picture, view, self.todo)
+                for name in layers:
+                    about |= {"method": method, "layers": self._layers(method, name)}
+                    values = self.found.maps[method][name][row, slot].float().contiguous()
+                    details = {
+                        detail: self.found.details[method, name, detail][row, slot].numpy()
+                        for detail in METHODS[method].details
+                    }
+                    yield self._explanation(
+                        picture, view, values.numpy(), details, (about, warnings)
+                    )
+
+    def _layers(self, method: str, name: str) -> tuple[str, ...]:
+        fused = self.todo.request.layers if depends_on_layer(method) else ()
+        return (name,) if name else fused
+
+    def _explanation(
+        self,
+        picture: Picture,
+        view: View,
+        values: NDArray[np.float32],
+        details: Mapping[str, NDArray[np.float32]],
+        told: tuple[Mapping[str, Any], tuple[str, ...]],
+    ) -> Explanation:
+        (about, warnings), todo = told, self.todo
+        method, used = about["method"], about["layers"]
+        # one record made at once: a copy for each thing that is told took as long as the drawing
+        record = Record(
+            **about,
+            layer_reason=todo.layer_reason if used else "",
+            layer_fusion=todo.request.layer_fusion if len(used) > 1 else "",
+            options=changed_options(method, todo.request.options.get(method, {})),
+            smoothing=_smoothing(todo.request),
+            concepts=_concepts(details, todo),
+            statistics=statistics(values, view.box, picture.size),
+            minimum=float(values.min()),
+            maximum=float(values.max()),
+            residual=float(details["residual"]) if "residual" in details else None,
+            seconds=self._share,
+            warnings=(
+                *warnings,
+                *why_empty(values, method, len(used)),
+                *_used_again(used, self.found),
+                *_why_incomplete(details),
+            ),
+        )
+        height, width = view.inputs.shape[-2:]
+        heatmap = Heatmap(values, method, used, record.category)
+        return Explanation(picture, view.box, record, heatmap, (height, width), details)
+
+    def _about_class(
+        self, method: str, row: int, slot: int, category: int | None
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Says which class is explained, what the model makes of it, and warns."""
+        asks_class = depends_on_category(method)
+        about: dict[str, Any] = {"category": category}
+        if self._probabilities is not None:
+            of_all = self._probabilities[row]
+            shown = category if asks_class and category is not None else int(of_all.argmax())
+            probability = of_all[shown]
+            about = {
+                "category": shown,
+                "label": label(self.todo.classifier.labels, shown),
+                "probability": float(probability),
+                "rank": int((of_all > probability).sum()) + 1,
+            }
+        if not asks_class:
+            return about, ()
+        references = self.found.references
+        compared = None if references is None else references[row, slot]
+        of_target, warnings = _about_target(category, compared, self.todo)
+        return about | of_target, warnings
+
+    @cached_property
+    def _share(self) -> float:
+        """The seconds of one heatmap."""
+        classes = len(self._categories[0])
+        heatmaps = sum(
+            len(layers) * (classes if depends_on_category(method) else 1)
+            for method, layers in self.found.maps.items()
+        )
+        return round(self.seconds / heatmaps, 6)
+
+    @cached_property
+    def _categories(self) -> list[list[int]] | list[list[None]]:
+        found = self.found.categories
+        if found is not None:
+            chosen: list[list[int]] = found.tolist()
+            return chosen
+        pictures = len(next(iter(next(iter(self.found.maps.values())).values())))
+        return [[None]] * pictures
+
+    @cached_property
+    def _probabilities(self) -> NDArray[np.float32] | None:
+        found = self.found.probabilities
+        return None if found is None else found.numpy()
+
+
+def _concepts(details: Mapping[str, NDArray[np.float32]], todo: Plan) -> tuple[Concept, ...]:
+    """Names the classes that each concept speaks for, if there are concepts."""
+    if "concept_logits" not in details:
+        return ()
+    probabilities = log_probabilities(torch.from_numpy(details["concept_logits"])).exp()
+    best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
+    peaks = details["concepts"].max((1, 2))
+    # what rounding left of a concept speaks for nothing
+    there = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
+    colours, names = palette(len(probabilities)), todo.classifier.labels
+    found = zip(colours, there, best.indices.tolist(), best.values.tolist(), strict=True)
+    return tuple(
+        Concept(colour, tuple(c), tuple(label(names, i) for i in c), tuple(p))
+        if is_there
+        else Concept(colour, (), (), ())
+        for colour, is_there, c, p in found
+    )
+
+
+def _smoothing(request: Request) -> dict[str, Any]:
+    """Names the options of smoothing that are no defaults."""
+    views = {"aug_smooth": request.aug_smooth, "eigen_smooth": request.eigen_smooth}
+    chosen: dict[str, Any] = {name: True for name, asked in views.items() if asked}
+    if noise := request.noise:
+        drawn = {"noise_smooth": noise.samples, "noise_sigma": noise.sigma, "seed": noise.seed}
+        chosen.update(drawn)
+    return chosen
+
+
+def _about(picture: Picture, view: View, todo: Plan) -> dict[str, Any]:
+    return {
+        "source": str(picture.source or ""),
+        "frame": picture.frame,
+        "picture_size": picture.size,
+        "view": view.box,
+        "model": todo.classifier.name,
+        "precision": chosen(todo.request.precision, todo.classifier.device),
+    }
+
+
+def _about_target(
+    category: int | None, references: Tensor | None, todo: Plan
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Says what is explained of a class, and with which classes it is compared, and warns.  [r]"""
+    target, labels = todo.request.target, todo.classifier.labels
+    if not isinstance(target, Contrast) or references is None:
+        return {"target": target.name}, ()
+    others = tuple(c for c in references.tolist() if c != category)
+    alone = "the only class to compare with is the explained one: nothing is taken from its logit"
+    about = {
+        "target": target.name,
+        "contrast": others,
+        "contrast_labels": tuple(label(labels, c) for c in others),
+        "contrast_strength": target.strength,
+    }
+    return about, () if others else (alone,)
+
+
+def _used_again(layers: Iterable[str], found: Answer) -> Iterator[str]:
+    for layer in layers:
+        if found.calls[layer] > 1:
+            yield f"layer {layer!r} {last_use(found.calls[layer])}"
+
+
+def _why_incomplete(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
+    """Says how much of a score a map leaves out that should explain all of it."""
+    if "residual" not in details:
+        return
+    residual, score = float(details["residual"]), float(details["score"])
+    if abs(residual) > LARGEST_RESIDUAL * abs(score):
+        yield (
+            f"input and biases put {score - residual:.3g} into a score of {score:.3g}: they make up"
+            " the logits of networks in straight pieces (ReLU, BatchNorm), and less where"
+            " activations are smooth, or gates, attention and norms look at the picture"
+        )
