@@ -10,15 +10,22 @@ import torch
 
 Result = TypeVar("Result")
 
-# what a device says when it is full: CUDA and MPS have a type of their own, the CPU has words
-_CPU_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
+# what a device says when it is full: CUDA and MPS have a type of their own; the CPU, and libraries
+# that find no room on a GPU for what they work in, have words
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "status_alloc_failed",
+    "unable to find an engine to execute this computation",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether an error means that the device's memory is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _CPU_WORDS)
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _WORDS)
 
 
 def in_chunks(run: Callable[[slice], Result], count: int, size: int) -> list[Result]:

@@ -25,9 +25,9 @@ from camcli.pipeline.scales import Scales
 from camcli.records import Source
 from tests.benchmarks.commands import pictures
 from tests.benchmarks.contenders import Scene
-from tests.benchmarks.rows import LARGE, NINE, Row
+from tests.benchmarks.rows import NINE, USUAL, Row
 
-PICTURES = 2000
+PICTURES = 1000
 ROUNDS = 3
 GPU = torch.device("cuda")
 
@@ -67,7 +67,7 @@ def folder() -> list[dict[str, Any]]:
 
 def _rates(place: Path, classifier: Classifier) -> dict[str, float]:
     sources = [Source(path) for path in sorted((place / "in").iterdir())]
-    options = from_keywords(precision="bf16", batch_size=LARGE, save_path=place / "parts")
+    options = from_keywords(precision="bf16", batch_size=USUAL, save_path=place / "parts")
     todo = plan(classifier, options)
     count = default_workers("cuda")
     with kept(todo, sources, options) as kept_run, workers(count) as pool:
@@ -96,20 +96,20 @@ class _Parts:
         def one(source: Source) -> Prepared:
             return prepared(read_picture(source), self.todo)
 
-        return list(ordered(one, sources, self.pool, LARGE + 1))
+        return list(ordered(one, sources, self.pool, USUAL + 1))
 
     def explained(self, views: Sequence[Prepared]) -> list[Any]:
-        batches = [views[i : i + LARGE] for i in range(0, len(views), LARGE)]
+        batches = [views[i : i + USUAL] for i in range(0, len(views), USUAL)]
         return [one for batch in batches for one in explain_batch(batch, self.todo)]
 
     def written(self, explained: Sequence[Any]) -> list[Any]:
         return list(
-            ordered(lambda e: list(self.writer.written(e)), explained, self.pool, LARGE + 1)
+            ordered(lambda e: list(self.writer.written(e)), explained, self.pool, USUAL + 1)
         )
 
     def bare_rate(self, views: Sequence[Prepared]) -> float:
         module = self.todo.classifier.module.to(memory_format=torch.channels_last)
-        inputs = torch.stack([view.view.inputs for view in views[:LARGE]]).to(GPU)
+        inputs = torch.stack([view.view.inputs for view in views[:USUAL]]).to(GPU)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
 
         def passes() -> None:
@@ -119,7 +119,7 @@ class _Parts:
             torch.cuda.synchronize()
 
         passes()
-        return _rate(passes, 10 * LARGE)
+        return _rate(passes, 10 * USUAL)
 
 
 def _rate(run_: Callable[[], Any], count: int) -> float:

@@ -25,7 +25,8 @@ PEERS: Mapping[str, tuple[str, str]] = {
     "scorecam": ("ScoreCAM", "ScoreCAM"),
 }
 NINE = tuple(PEERS)[:9]
-LARGE = 128  # pictures in a batch that fills a GPU
+# pictures in a batch that is usual on a GPU, and in one that fills it
+USUAL, LARGE = 128, 512
 EIGEN = ("eigencam", "eigengradcam")
 
 
@@ -106,21 +107,32 @@ def _on_cuda() -> Iterator[Row]:
     for name in ("resnet50", "convnext_tiny", "vit_base_patch16_224"):
         for batch in (1, 8, LARGE):
             for method in NINE:
-                # nine times out of ten of the bare pass's pictures, where a batch fills the GPU
-                bar = 1 / 0.9 if batch == LARGE else None
-                peers = batch != LARGE or method == "gradcam"
-                rounds = 15 if batch < LARGE else 7
-                yield Row(
-                    name, (method,), batch, bar=bar, rounds=rounds, precision="bf16", peers=peers
-                )
-        yield Row(name, NINE, LARGE, precision="bf16", rounds=7)
-        yield Row(name, ("gradcam",), LARGE, 5, precision="bf16", rounds=7)
+                yield _in_bf16(name, (method,), batch)
+        yield _in_bf16(name, ("gradcam",), USUAL)
+        yield _in_bf16(name, NINE, LARGE)
+        yield _in_bf16(name, ("gradcam",), LARGE, 5)
         yield Row(name, ("gradcam",), 8)
     for precision in ("float32", "bf16"):
-        for name in ("resnet18", "resnet50"):
-            yield Row(name, ("scorecam",), passes=None, rounds=3, precision=precision)
+        yield Row("resnet18", ("scorecam",), passes=None, rounds=2, precision=precision)
+        yield Row(
+            "resnet50", ("scorecam",), passes=None, rounds=2, precision=precision, peers=False
+        )
         for name in ("resnet18", "resnet50", "vit_base_patch16_224"):
-            yield Row(name, ("ablationcam",), rounds=3, precision=precision)
+            yield Row(name, ("ablationcam",), rounds=2, precision=precision)
+
+
+def _in_bf16(name: str, methods: tuple[str, ...], batch: int, categories: int = 1) -> Row:
+    return Row(
+        name,
+        methods,
+        batch,
+        categories,
+        # nine times out of ten of the bare pass's pictures, where a batch fills the GPU
+        bar=1 / 0.9 if batch == LARGE and len(methods) == categories == 1 else None,
+        rounds=15 if batch < USUAL else 7,
+        precision="bf16",
+        peers=batch < USUAL,
+    )
 
 
 def _on_cpu() -> Iterator[Row]:

@@ -377,6 +377,25 @@ def test_one_row_that_does_not_fit_is_an_error_and_so_is_any_other() -> None:
         in_chunks(broken, 4, 4)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_every_word_for_a_full_memory_is_understood(error: Exception) -> None:
+    def full(rows: slice) -> int:
+        if rows.stop - rows.start > 1:
+            raise error
+        return rows.start
+
+    assert in_chunks(full, 2, 2) == [0, 1]
+
+
 def test_a_batch_that_does_not_fit_is_explained_in_halves() -> None:
     model, inputs, targets = Staged(), noise(5), [4, 3, 2, 1, 0]
     wanted = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
