@@ -42,7 +42,7 @@ def inputs(probe: Probe) -> Tensor:
 @evidence
 def recording(probe: Probe) -> Recording:
     """Runs the forward pass that everything shares."""
-    return record(probe.module, probe.inputs, probe.layers, graph=probe.graph)
+    return record(probe.module, probe.inputs, probe.layers, graph=probe.graph, heads=probe.heads)
 
 
 @evidence

@@ -85,11 +85,14 @@ def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None
 
 
 @stage("forward")
-def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: bool) -> Recording:
+def record(
+    module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: bool, heads: bool = False
+) -> Recording:
     """Runs one forward pass and keeps the layers' outputs.  [b 3 H W]
 
-    With `graph`, autograd records from the first of these layers on, and nothing before it.
-    Raises LayerError for a layer that was not called.
+    With `graph`, autograd records from the first of these layers on, and nothing before it; with
+    `heads`, what linear layers are given behind it is kept, too.  Raises LayerError for a layer
+    that was not called.
     """
     recording = Recording()
     behind = ExitStack()
@@ -100,7 +103,7 @@ def record(module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: b
             # nothing before this layer is recorded; what comes behind it is, from here on
             tensor = tensor.detach().requires_grad_()
             torch.set_grad_enabled(True)
-        if graph and not recording.calls:
+        if heads and not recording.calls:
             # no sooner: a hook on each projection of a network costs more than the backward pass
             behind.enter_context(_head_inputs_noted(module, recording))
         # of several uses in one pass the last one counts

@@ -50,6 +50,7 @@ class Probe:
         choice: Choice | None,
         *,
         graph: bool,
+        heads: bool = True,
         target: Target | None = None,
         layouts: Mapping[str, Layout] | None = None,
         tokens: Tokens | None = None,
@@ -57,7 +58,7 @@ class Probe:
     ) -> None:
         self.module, self.inputs = watchable(module), inputs
         self.layers, self.choice = tuple(layers), choice
-        self.graph, self.chunk = graph, chunk
+        self.graph, self.heads, self.chunk = graph, graph and heads, chunk
         self.target = target or Plain()
         self.tokens = tokens or Tokens()
         self._layouts = dict(layouts or {})

@@ -218,13 +218,15 @@ def _answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: R
 def probe_for(
     module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request, *, graph: bool
 ) -> Probe:
-    """Returns a probe of a batch [b 3 H W] for what is asked."""
+    """Returns a probe of a batch [b 3 H W] for what is asked; without methods, for all of them."""
+    asked = needed(METHODS[name] for name in request.methods or METHODS)
     return Probe(
         module,
         inputs,
         request.layers,
         choice,
         graph=graph,
+        heads="class_weights" in asked,
         target=request.target,
         layouts=request.layouts,
         tokens=request.tokens,

@@ -19,7 +19,7 @@ from camcli.models.families import why_never_default
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
 from camcli.models.order import in_order
 from camcli.models.output import described
-from camcli.models.state import left_as_found, recordable, unwrapped, watchable
+from camcli.models.state import left_as_found, parts, recordable, unwrapped, watchable
 
 SEED = 0
 # strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all
@@ -80,6 +80,8 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
     not be named, and may be: `module.layer4`, `_orig_mod.layer4`.
     """
     module = unwrapped(module)
+    if isinstance(layer, str) and _is_the_name(module, layer):
+        return layer
     names = _names(module)
     if isinstance(layer, nn.Module):
         if layer not in names:
@@ -91,6 +93,19 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
     if found is None or found not in names:
         raise UnknownName("layer", layer, names.values(), ALL_LAYERS)
     return names[found]
+
+
+def _is_the_name(module: nn.Module, layer: str) -> bool:
+    """Tells whether a layer has just this name, which takes less than to list all names."""
+    part: nn.Module | None = module
+    for key in layer.split("."):
+        # TorchScript's own dictionary has no get()
+        part = part._modules[key] if part is not None and key in part._modules else None
+    if part is None:
+        return False
+    layers = parts(module)
+    # as many children as there are parts: none of them has two names
+    return sum(len(m._modules) for m in layers) == len(layers) - 1
 
 
 def _names(module: nn.Module) -> dict[nn.Module, str]:

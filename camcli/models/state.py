@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -74,19 +75,30 @@ def _calls_layers(module: GraphModule) -> bool:
     return any(n.op == "call_module" and n.target != "_guards_fn" for n in module.graph.nodes)
 
 
-# the model that this thread holds, and all that is in it
-_held: ContextVar[tuple[nn.Module, list[nn.Module]] | None] = ContextVar("held", default=None)
+@dataclass(frozen=True)
+class _Held:
+    """A model that a thread holds, all that is in it, and whether tensors are made for inference.
+
+    Each walk over a model takes a tenth of a millisecond or more, a hundredth of a small pass.
+    """
+
+    module: nn.Module
+    layers: list[nn.Module]
+    has_inference_tensors: bool
 
 
-def _holds(module: nn.Module) -> list[nn.Module] | None:
+_held: ContextVar[_Held | None] = ContextVar("held", default=None)
+
+
+def _holds(module: nn.Module) -> _Held | None:
     held = _held.get()
-    return held[1] if held and held[0] is module else None
+    return held if held and held.module is module else None
 
 
 def parts(module: nn.Module) -> list[nn.Module]:
     """Lists a module and all that is in it, each once, in no order that means anything."""
     if held := _holds(module):
-        return held
+        return held.layers
     # torch's own walk makes up every part's full name, and takes ten times as long
     found, waiting = {module}, [module]
     for part in waiting:
@@ -113,7 +125,9 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
     learning = [p for p in parameters if p.requires_grad and not p.is_inference()]
     devices = {p.device for p in parameters if p.is_cuda}
-    token = _held.set((module, layers))
+    buffers = [b for layer in layers for b in layer._buffers.values() if b is not None]
+    inference = any(tensor.is_inference() for tensor in chain(parameters, buffers))
+    token = _held.set(_Held(module, layers, inference))
     try:
         with torch.random.fork_rng(list(devices)), _as_written(), switched_off(layers, SWITCHES):
             # setting attributes of modules is slow, and most are in evaluation mode already
@@ -169,14 +183,11 @@ def standing_in(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
 
 
 def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
-    """Returns the model with clones of its inference tensors, which no graph can hold."""
-    layers = parts(module)
-    held = chain.from_iterable(
-        kind.values() for m in layers for kind in (m._parameters, m._buffers)
-    )
+    """Returns a model with clones of its inference tensors, which no graph can hold."""
+    held = _holds(module)
     # collecting names is slow, and such tensors are rare
-    if not any(tensor is not None and tensor.is_inference() for tensor in held):
+    if held and not held.has_inference_tensors:
         return module
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     clones = {name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()}
-    return partial(functional_call, module, clones)
+    return partial(functional_call, module, clones) if clones else module

@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, Mapping[str, Callable[[], list[dict[str, Any]]]]] = {
         "folder": commands.folder,
         "memory": commands.memory,
     },
-    "cuda": {"devices": on_gpu.devices, "folder": on_gpu.folder},
+    "cuda": {"devices": on_gpu.devices, "folder": on_gpu.folder, "ranks": on_gpu.ranks},
 }
 
 

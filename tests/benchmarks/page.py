@@ -22,6 +22,14 @@ HEADLINES = (
     "ablationcam, resnet50, batch 1",
     "scorecam, resnet18, batch 1",
 )
+# likewise, of a GPU
+GPU_HEADLINES = (
+    "gradcam, resnet50, batch 512, bf16",
+    "gradcam, convnext_tiny, batch 512, bf16",
+    "gradcam, vit_base_patch16_224, batch 512, bf16",
+    "scorecam, resnet18, batch 1, bf16",
+    "ablationcam, resnet18, batch 1, bf16",
+)
 INTRODUCTION = """# How fast it is
 
 Each row's contenders took turns on the same inputs, from pictures that are decoded to maps of the
@@ -152,13 +160,28 @@ def _command_cells(figure: Figure) -> tuple[str, ...]:
 
 
 def headlines(figures: Sequence[Figure]) -> str:
-    """Writes the README's rows: ratios to the bare pass."""
+    """Writes the README's rows: ratios to the bare pass, and what a GPU does in a second."""
     shown = [f for t in HEADLINES for f in figures if f["title"] == t and f["device"] == "cpu"]
     rows = [tuple(cells(figure)[i] for i in (0, 2, 4, 5)) for figure in shown]
-    where = "; ".join(dict.fromkeys(map(_where, shown)))
-    text = f"Times as a ratio to the model's bare forward pass ({where}); all of them:"
+    text = f"Times as a ratio to the model's bare forward pass ({_places(shown)}); all of them:"
     table = "\n".join(_table(("what", "camviz", "grad-cam", "torch-cam"), rows))
-    return f"{text} `camviz help benchmarks`.\n\n{table}\n"
+    return f"{text} `camviz help benchmarks`.\n\n{table}\n{_gpu_headlines(figures)}"
+
+
+def _gpu_headlines(figures: Sequence[Figure]) -> str:
+    wanted = [(t, f) for t in GPU_HEADLINES for f in figures if f["title"] == t]
+    shown = [figure for _, figure in wanted if figure["device"] == "cuda"]
+    if not shown:
+        return ""
+    columns = (0, 2, 3, 5, 6)
+    rows = [tuple(gpu_cells(figure)[i] for i in columns) for figure in shown]
+    head = tuple(GPU_HEAD[i] for i in columns)
+    text = f"On a GPU ({_places(shown)}), with the share of the bare pass's pictures:"
+    return f"\n{text}\n\n" + "\n".join(_table(head, rows)) + "\n"
+
+
+def _places(shown: Sequence[Figure]) -> str:
+    return "; ".join(dict.fromkeys(map(_where, shown)))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
