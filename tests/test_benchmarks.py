@@ -55,6 +55,35 @@ def test_medians_quartiles_and_how_many_times_faster() -> None:
     assert page.cells(alone)[1:8] == ("50 ms x 64", "1.00 (once)", "", "", "", "", "")
 
 
+def test_a_gpu_is_told_by_pictures_a_second_and_milliseconds() -> None:
+    assert page.gpu_cells({**ROW, "pictures": 8, "bar": 1 / 0.9}) == (
+        page.HEADLINES[0],
+        "160",  # 8 pictures in 0.05 s
+        "145",
+        "0.91 (0.87 to 0.95)",
+        "0.90",
+        "6.88",
+        "27.5",
+        "12.5",
+        "4.0 x (at least 3)",
+        "2e-06",
+        "bare 1, camviz 2",
+    )
+    # a pass for each of 64 masks
+    many = {**ROW, "passes": 64, "bare": 0.001, "bar": None}
+    assert page.gpu_cells(many)[1:6] == ("15.6", "14.2", "0.91 (0.87 to 0.95)", "", "70.4")
+    large = {**ROW, "pictures": 512}
+    assert page.gpu_cells(large)[1] == "10,240"
+
+
+def test_the_readme_has_the_rows_of_a_gpu_where_there_are_some() -> None:
+    gpu = {**ROW, "title": page.GPU_HEADLINES[0], "device": "cuda", "machine": "a GPU"}
+    assert "On a GPU" not in page.headlines([ROW, {**gpu, "device": "cpu"}])
+    text = page.headlines([ROW, gpu])
+    assert "On a GPU (2026-01-02, a GPU, torch 2.0)" in text
+    assert f"| {page.GPU_HEADLINES[0]} | 18.2 | 0.91" in text
+
+
 def test_the_page_has_a_table_for_each_machine() -> None:
     text = page.page([ROW, COMMAND, {**ROW, "device": "cuda", "machine": "a GPU"}])
     assert text.startswith("# ")
@@ -86,9 +115,9 @@ def test_page_and_readme_are_those_of_the_saved_figures() -> None:
 
 
 def test_every_row_has_a_title_of_its_own() -> None:
-    titles = [row.title for row in rows()]
-    assert len(set(titles)) == len(titles) > 80
-    assert set(page.HEADLINES) <= set(titles)
+    titles, on_gpu = [[row.title for row in rows(device)] for device in ("cpu", "cuda")]
+    assert len(set(titles)) == len(titles) > 80 and len(set(on_gpu)) == len(on_gpu) > 80
+    assert set(page.HEADLINES) <= set(titles) and set(page.GPU_HEADLINES) <= set(on_gpu)
 
 
 @pytest.fixture

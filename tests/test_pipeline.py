@@ -17,11 +17,13 @@ from torch import Tensor, nn
 import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
+from camcli.engine.clock import Clock
 from camcli.errors import ImageError, MethodError, OutputError, UnknownName, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import run, why_empty
 from camcli.records import Preprocessing, Record
+from tests.checkout import ROOT
 from tests.networks import Pooled, Staged
 from tests.outputs import outputs
 from tests.test_demo import PHOTO
@@ -536,3 +538,16 @@ def test_no_more_altered_pictures_than_a_batch_stand_in_memory(
     settings = {"masks": 50}
     list(camcli.explain(classifier, PHOTO, "rise", set=settings, **given))
     assert max(seen) == largest
+
+
+def test_the_seconds_of_a_pass_are_shared_out_among_its_heatmaps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Clock, "seconds", property(lambda _: 12.0))
+    classifier = camcli.load_model("embedded", device="cpu")
+    photos = [ROOT / "demo_images" / name for name in ("cat_and_coffee.jpg", "chelsea.png")]
+    # two classes of Grad-CAM, and one map of EigenCAM, which asks none
+    found = list(camcli.explain(classifier, photos, method=["gradcam", "eigencam"], top_k=2))
+    assert [e.method for e in found] == ["gradcam", "eigencam", "gradcam"] * 2
+    assert {e.record.seconds for e in found} == {2.0}
+    assert found[1].category == found[0].category and found[1].record.target == ""

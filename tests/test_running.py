@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -118,6 +119,35 @@ def test_failures_come_out_at_once_where_no_batch_waits_for_them() -> None:
     picture = Prepared(picture=None, view=None)  # type: ignore[arg-type]
     longest = running.PATIENCE * 4
     assert [len(g) for g in running._batches([picture, *failures], 4)][:2] == [longest, 1]
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("cuda", 1)])
+def test_a_gpu_begins_the_next_batch_before_this_one_is_looked_at(
+    device: str, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def explain(batch: Sequence[Any], _: Any) -> Iterator[Any]:
+        told.append(f"begin {batch[0].category}")
+
+        def found() -> Iterator[Any]:
+            told.append(f"fetch {batch[0].category}")
+            yield from ([picture.category] for picture in batch)
+
+        return found()
+
+    monkeypatch.setattr(running, "explain_batch", explain)
+    todo: Any = SimpleNamespace(classifier=SimpleNamespace(device=torch.device(device)))
+    source: Any = None
+    failure = Outcome.failure(Source(Path("bad")), "why")
+    groups = [[Prepared(source, source, n), failure, Prepared(source, source, n)] for n in range(3)]
+    came = list(running._explained(groups, todo, nullcontext))
+    assert came == [one for n in range(3) for one in ([n], failure, [n])]
+    order = {
+        0: ["begin 0", "fetch 0", "begin 1", "fetch 1", "begin 2", "fetch 2"],
+        1: ["begin 0", "begin 1", "fetch 0", "begin 2", "fetch 1", "fetch 2"],
+    }
+    assert told == order[ahead]
 
 
 def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:

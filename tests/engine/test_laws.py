@@ -16,6 +16,7 @@ from camcli.engine import hooks, run
 from camcli.engine.chunks import in_chunks
 from camcli.engine.hooks import record
 from camcli.engine.probe import Probe
+from camcli.engine.run import Request, probe_for
 from camcli.engine.targets import Best, Fixed
 from camcli.errors import LayerError, ModelError
 from camcli.registry import METHODS, depends_on_category
@@ -346,6 +347,20 @@ def test_batch_equals_single(name: str, options: dict[str, Any]) -> None:
         torch.testing.assert_close(together[row], alone[0], rtol=1e-4, atol=1e-5)
     moved = not torch.allclose(together[:, 0], together[:, 1])
     assert moved is depends_on_category(name)
+
+
+# what no method asks for is not kept
+
+
+def test_heads_are_watched_where_cam_asks_for_them() -> None:
+    network = Straight()
+    linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
+    for method, watched in (("gradcam", False), ("cam", True)):
+        request = Request((method,), ("last",))
+        probe = probe_for(network, noise(), Fixed(torch.tensor([[1], [2]])), request, graph=True)
+        with torch.no_grad():
+            seen = probe.get("recording").head_inputs
+        assert [m for m, _ in seen] == (linear if watched else [])
 
 
 # law 6: batches and chunks halve when memory runs out
