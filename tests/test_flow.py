@@ -166,12 +166,25 @@ def test_threads_are_let_go_by_a_pass_that_fails() -> None:
 def test_there_is_a_worker_a_core_up_to_eight_and_none_beside_a_model_on_the_only_core(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     for cores, wanted, on_cpu in ((1, 1, 0), (2, 2, 2), (4, 4, 4), (64, 8, 8)):
         everyone = set(range(cores))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=everyone: c, raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda c=cores: c)
         assert (default_workers("cuda"), default_workers("cpu")) == (wanted, on_cpu)
         assert (default_workers("cuda", cores), default_workers("cpu", cores)) == (wanted, on_cpu)
+
+
+@pytest.mark.parametrize(
+    ("beside", "wanted"), [("8", 2), ("4", 4), ("1", 8), ("64", 1), ("0", 8), ("many", 8)]
+)
+def test_processes_of_torchrun_have_their_part_of_the_cores(
+    beside: str, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
+    assert default_workers("cuda") == wanted
 
 
 # stopping

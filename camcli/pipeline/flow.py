@@ -29,10 +29,10 @@ def default_workers(device: str, cores: int | None = None) -> int:
 
 
 def _cores() -> int:
-    """Returns how many cores this process may use."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Returns how many cores this process may use, its share of those that torchrun gives all."""
+    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return max(1, there // max(1, int(beside))) if beside.isdecimal() else there
 
 
 class Threads:
