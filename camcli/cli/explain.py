@@ -16,7 +16,7 @@ from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
 from camcli.cli.output import Printer, Style, error, print_path, profile, videos_of
 from camcli.cli.progress import Tally, progress
-from camcli.errors import EXIT_FAILED_IMAGES, SourceError, UsageError
+from camcli.errors import EXIT_FAILED_IMAGES, EXIT_INTERRUPTED, SourceError, UsageError
 from camcli.process import keep_freed_memory, leave_cores_free
 from camcli.stages import STOPWATCH, stage
 
@@ -208,7 +208,7 @@ def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Resul
     stop, tally = Stop(), results.tally
     try:
         with (
-            interruptible(stop, _say_it_stops),
+            interruptible(stop, _say_it_stops, _end_here),
             progress(tally, results.printer) as (above, show),
         ):
             results.printer, results.show = above, show
@@ -231,6 +231,11 @@ def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Resul
 def _say_it_stops() -> None:
     # a signal may come in the middle of a print, and Python's streams take no second one
     os.write(2, b"\ncamviz: finishing what is in flight; once more, and it stops at once\n")
+
+
+def _end_here() -> None:
+    os.write(2, b"camviz: interrupted\n")
+    os._exit(EXIT_INTERRUPTED)
 
 
 @dataclass

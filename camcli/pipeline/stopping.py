@@ -12,6 +12,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+PATIENCE = 5.0  # seconds
+
 
 @dataclass
 class Stop:
@@ -32,15 +34,27 @@ class Stop:
 
 
 @contextmanager
-def interruptible(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
+def interruptible(
+    stop: Stop, tell: Callable[[], None], give_up: Callable[[], None]
+) -> Iterator[None]:
     """Makes of a first Ctrl-C, or SIGTERM, a wish to stop; a second one raises KeyboardInterrupt.
 
     Schedulers end a job with SIGTERM.  `tell` is called within the signal's handler, and so must
-    not print through Python's streams.
+    not print through Python's streams.  `give_up` is to end the process: it is called, from another
+    thread, where all has not ended within some seconds of the second one.
     """
+    # the exception may strike between a lock's being taken and the `with` that gives it back, and
+    # then a thread waits for it for ever
+    last = threading.Timer(PATIENCE, give_up)
+    last.daemon = True
+    started = False
 
     def ask(_: int, __: FrameType | None) -> None:
+        nonlocal started
         if stop.reason:
+            if not started:
+                started = True
+                last.start()
             raise KeyboardInterrupt
         stop.ask(KeyboardInterrupt())
         tell()
@@ -55,5 +69,6 @@ def interruptible(stop: Stop, tell: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        last.cancel()
         for number, old in ours.items():
             signal.signal(number, old)
