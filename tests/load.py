@@ -123,7 +123,7 @@ def main() -> int:
         command += ["--resume", "-q", "-b", "32"]
         begin, killed = time.monotonic(), 0
         # a first guess of how long all takes; later ones are drawn from what is left
-        left = args.count * 0.008
+        left = args.count * 0.005
         code: int | None = None
         for _ in range(args.kills):
             code = watched(command, 3 + draw.uniform(0, 2 * left / args.kills), seen)
