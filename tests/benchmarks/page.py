@@ -187,7 +187,10 @@ def _gpu_headlines(figures: Sequence[Figure]) -> str:
     columns = (0, 2, 3, 5, 6)
     rows = [tuple(gpu_cells(figure)[i] for i in columns) for figure in shown]
     head = tuple(GPU_HEAD[i] for i in columns)
-    text = f"On a GPU ({_places(shown)}), with the share of the bare pass's pictures:"
+    text = (
+        f"On a GPU ({_places(shown)}), with the share of the bare pass's pictures (above one where"
+        " altered copies pass in larger batches than that):"
+    )
     return f"\n{text}\n\n" + "\n".join(_table(head, rows)) + "\n"
 
 
