@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from camcli.cli.app import main
 from camcli.process import keep_freed_memory, leave_cores_free
 from tests.checkout import ROOT
 
@@ -47,6 +50,36 @@ def test_freed_memory_is_taken_again_as_it_is() -> None:
 
 def test_settings_of_ones_own_are_kept() -> None:
     assert not keep_freed_memory({"MALLOC_ARENA_MAX": "2"})
+
+
+COLLECTED = """
+import gc, sys
+from camcli.cli import app
+from camcli.pipeline import interruptible
+
+def noted(*arguments):
+    print(gc.isenabled(), gc.get_freeze_count() > 100_000)
+    return interruptible(*arguments)
+
+import camcli.pipeline
+camcli.pipeline.interruptible = noted
+started = app._run
+app._run = lambda typed: print(gc.isenabled()) or started(typed)
+app.main()
+"""
+
+
+def test_garbage_is_looked_for_only_once_everything_is_imported(tmp_path: Path) -> None:
+    picture = str(ROOT / "demo_images" / "chelsea.png")
+    command = [sys.executable, "-c", COLLECTED, picture, "-q", "--save-path", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[:2] == ["False", "True True"]
+
+
+def test_a_program_that_calls_the_command_keeps_its_collector() -> None:
+    assert main(["--version"]) == 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
 
 
 @pytest.mark.parametrize(

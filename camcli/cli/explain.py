@@ -17,7 +17,7 @@ from camcli.cli.options import Flags, with_flags
 from camcli.cli.output import Printer, Style, error, print_path, profile, videos_of
 from camcli.cli.progress import Tally, progress
 from camcli.errors import EXIT_FAILED_IMAGES, EXIT_INTERRUPTED, SourceError, UsageError
-from camcli.process import keep_freed_memory, leave_cores_free
+from camcli.process import collect_from_here, keep_freed_memory, leave_cores_free
 from camcli.stages import STOPWATCH, stage
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def _on_ray(
 def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Results) -> None:
     from camcli.pipeline import Stop, interruptible
 
+    collect_from_here()
     stop, tally = Stop(), results.tally
     try:
         with (
