@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -23,9 +23,15 @@ def measured(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
     Every contender takes its turn in every round, the order turning, so that a busy machine slows
     all of them; a ratio is that to the bare pass of the same round.
     """
-    scene = Scene(row, device)
+    with ExitStack() as stack:
+        scene = Scene(row, device)
+        return _measured(scene, scene.contenders(stack, peers=peers))
+
+
+def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
+    row, device = scene.row, scene.device
     batch = _best_batch(scene) if row.altering else row.batch
-    contenders = {"bare": scene.bare(batch)} | scene.contenders(peers=peers)
+    contenders = {"bare": scene.bare(batch)} | others
     # as many passes as the row is measured against, in units of the bare pass
     passes = scene.passes() * row.batch / batch
     memory, maps = {}, {}

@@ -73,6 +73,8 @@ class Row:
     options: Mapping[str, Any] = field(default_factory=dict)
     # grad-cam and torch-cam take part where they have such a method
     peers: bool = True
+    # camviz with --compile, the others and the bare pass without
+    compiled: bool = False
 
     @property
     def altering(self) -> bool:
@@ -85,7 +87,8 @@ class Row:
         what = ", ".join(self.methods) if len(self.methods) < 3 else f"{len(self.methods)} methods"
         several = f", top {self.categories}" if self.categories > 1 else ""
         precision = "" if self.precision == "float32" else f", {self.precision}"
-        return f"{what}{several}, {self.network}, batch {self.batch}{precision}"
+        compiled = ", --compile" if self.compiled else ""
+        return f"{what}{several}, {self.network}, batch {self.batch}{precision}{compiled}"
 
     @property
     def comparable(self) -> bool:
@@ -144,6 +147,8 @@ def _on_cpu() -> Iterator[Row]:
                 faster = None if method in (*EIGEN, "fem") or "vit" in name else 3
                 rounds = 15 if batch == 1 else 7
                 yield Row(name, (method,), batch, bar=high, faster=faster, rounds=rounds)
+        faster = None if "vit" in name else 3
+        yield Row(name, ("gradcam",), bar=bar, faster=faster, compiled=True)
     yield Row("resnet50", NINE, 1, bar=1.25)
     for name in list(NETWORKS)[:4]:
         yield Row(name, ("gradcam",), 1, 5, 1.7 if "vit" in name else 1.15)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -54,9 +55,14 @@ def _stand_ins(model: nn.Module) -> list[Block]:
 def compiling(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Puts in place of the compiler one that only notes the shapes that it was run on."""
     seen: list[tuple[int, ...]] = []
+    codes: list[CodeType] = []
 
-    def compile_(forward: Callable[..., Any], *, dynamic: bool) -> Callable[..., Any]:
+    def compile_(forward: Any, *, dynamic: bool, options: dict[str, Any]) -> Callable[..., Any]:
         assert not dynamic
+        assert set(options) <= {"guard_filter_fn"}
+        # of blocks that share theirs torch would look through what it compiled for all of them
+        assert all(forward.__code__ is not other for other in codes)
+        codes.append(forward.__code__)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             seen.append(tuple(args[0].shape))
@@ -96,6 +102,25 @@ def test_only_the_trunk_in_the_known_mode_runs_compiled(compiling: list[tuple[in
             assert torch.equal(_map(model, _inputs(), request), wanted)
         assert len(compiling) == 2 * trunk - 1 and len(calls) == 1
     assert not _stand_ins(model)
+
+
+def test_weights_are_packed_when_blocks_are_compiled_and_then_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch._inductor.config as inductor
+
+    packed = []
+
+    def compile_(forward: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        return lambda *args: packed.append(inductor.freezing) or forward(*args)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    model = _model("test_resnet")
+    request = _request(model, "gradcam")
+    with compiled(model, request, SHAPE, 4) as count:
+        assert packed == [True] * count
+        _map(model, _inputs(), request)
+    assert packed[count:] and not any(packed[count:])
 
 
 def test_a_block_that_answers_otherwise_stays_as_it_was(
