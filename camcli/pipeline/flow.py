@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from camcli.pipeline.shares import processes_here
 from camcli.stages import stage
 
 if TYPE_CHECKING:
@@ -31,8 +32,7 @@ def default_workers(device: str, cores: int | None = None) -> int:
 def _cores() -> int:
     """Returns how many cores this process may use, its share of those that torchrun gives all."""
     there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
-    return max(1, there // max(1, int(beside))) if beside.isdecimal() else there
+    return max(1, there // processes_here(os.environ))
 
 
 class Threads:

@@ -16,6 +16,9 @@ LAUNCHERS = (
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),  # srun
 )
 
+# torchrun's alone: srun gives each process cores of its own
+ON_THIS_MACHINE = "LOCAL_WORLD_SIZE"
+
 
 def share_of(environ: Mapping[str, str]) -> Shard | None:
     """Returns this process's rank and the number of ranks, None where it is the only one.
@@ -52,6 +55,12 @@ def device_of(device: str, environ: Mapping[str, str]) -> str:
         if rank_name in environ and local_name in environ and seen:
             return f"cuda:{_number(environ, local_name) % seen}"
     return device
+
+
+def processes_here(environ: Mapping[str, str]) -> int:
+    """Returns how many processes share this machine's cores, one where no launcher says it."""
+    given = environ.get(ON_THIS_MACHINE, "")
+    return max(1, int(given)) if given.isdecimal() else 1
 
 
 def check(options: Options) -> None:
