@@ -77,9 +77,10 @@ def test_garbage_is_looked_for_only_once_everything_is_imported(tmp_path: Path) 
 
 
 def test_a_program_that_calls_the_command_keeps_its_collector() -> None:
+    before = gc.get_freeze_count()
     assert main(["--version"]) == 0
     assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= before
 
 
 @pytest.mark.parametrize(
