@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
+from contextvars import ContextVar
 
 # glibc's numbers of the options of mallopt(3), and what they are set to, in bytes: the first that
 # is taken.  Older releases refuse more than 32 MiB for the second
@@ -18,19 +19,26 @@ KEPT: Mapping[int, tuple[int, ...]] = {
 TURNS = "20000"
 
 
+# a program that calls the command may have its collector off itself
+_put_off: ContextVar[bool] = ContextVar("put_off", default=False)
+
+
 def put_off_collecting() -> None:
     """Has Python look for no garbage while modules are imported, a tenth of what that takes.
 
     What is imported stays to the end, and each search goes through all of it.
     """
-    gc.disable()
+    if gc.isenabled():
+        gc.disable()
+        _put_off.set(True)
 
 
 def collect_from_here() -> None:
     """Has Python look for garbage again, if that was put off: in what is made from now on."""
-    if not gc.isenabled():
+    if _put_off.get():
         gc.freeze()
         gc.enable()
+        _put_off.set(False)
 
 
 def leave_cores_free(environment: MutableMapping[str, str]) -> None:

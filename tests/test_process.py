@@ -53,7 +53,7 @@ def test_settings_of_ones_own_are_kept() -> None:
 
 
 COLLECTED = """
-import gc, sys
+import gc
 from camcli.cli import app
 from camcli.pipeline import interruptible
 
@@ -76,10 +76,18 @@ def test_garbage_is_looked_for_only_once_everything_is_imported(tmp_path: Path) 
     assert done.stdout.splitlines()[:2] == ["False", "True True"]
 
 
-def test_a_program_that_calls_the_command_keeps_its_collector() -> None:
+@pytest.mark.parametrize("collects", [True, False])
+def test_a_program_that_calls_the_command_keeps_its_collector(
+    collects: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    request.addfinalizer(gc.enable)
+    if not collects:
+        gc.disable()
     before = gc.get_freeze_count()
-    assert main(["--version"]) == 0
-    assert gc.isenabled()
+    picture = str(ROOT / "demo_images" / "chelsea.png")
+    assert main([picture, "-q", "--device", "cpu", "--save-path", str(tmp_path)]) == 0
+    assert gc.isenabled() == collects
+    # what was frozen may have been freed by its last owner
     assert gc.get_freeze_count() <= before
 
 

@@ -23,6 +23,9 @@ from camcli.models.blocks import blocks_to_compile
 from camcli.models.state import left_as_found, standing_in, watchable
 from camcli.registry import METHODS, needed
 
+# what lies behind a break in the graph is in code that blocks share, and torch stops at eight of
+# them unless it is told
+MOST_SHAPES = 256
 # how far a compiled block may be off, as a share of its largest value
 TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
@@ -34,7 +37,7 @@ class Block:
         self.name, self.layer, self.tolerance = name, layer, tolerance
         self.plain: Callable[..., Any] = layer.forward
         self.compiled: Callable[..., Any] = torch.compile(
-            _in_code_of_its_own(layer.forward), dynamic=False, options=_options()
+            _in_code_of_its_own(layer.forward), dynamic=False
         )
         # a hook on the block itself is called outside of its forward
         self.inside = tuple(layer.modules())[1:]
@@ -71,20 +74,14 @@ def _in_code_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a function that does the same, and that torch tells from those of other blocks.
 
     It keeps what it compiled by code, which blocks of one kind share: at each call it would look
-    through those of all others.
+    through those of all others.  To leave out its guards on modules, too, was tried: where a graph
+    breaks, the rest of it is in code that is shared, and ran with another block's weights.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return forward(*args, **kwargs)
 
     return FunctionType(run.__code__.replace(), run.__globals__, closure=run.__closure__)
-
-
-def _options() -> dict[str, Any]:
-    # nothing in a model changes during a run, and to look whether it did took 0.3 ms a block; torch
-    # has this from 2.8 on
-    unguarded = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)
-    return {"guard_filter_fn": unguarded} if unguarded else {}
 
 
 def _is_watched(layer: nn.Module) -> bool:
@@ -115,7 +112,12 @@ def compiled(
         ]
         for block in found:
             stack.enter_context(standing_in(block.layer, block))
-        with running, left_as_found(module), _weights_packed(_device(module)):
+        with (
+            running,
+            left_as_found(module),
+            torch._dynamo.config.patch(recompile_limit=MOST_SHAPES),
+            _weights_packed(_device(module)),
+        ):
             for inputs in passes:
                 # the mode in which `hooks.record` runs what lies in front of the target layer
                 with torch.no_grad() if request.graph else torch.inference_mode():
