@@ -130,8 +130,8 @@ def compiled(
 def _weights_packed(device: torch.device) -> AbstractContextManager[Any]:
     """Has weights laid out for the matrix products once, and norms taken into convolutions.
 
-    Takes their memory twice.  Swin-T took 0.86 of the time, and 0.97 without (2 cores of an AMD
-    EPYC, 2026-11-27); never tried on a GPU.
+    Swin-T took 0.82 of the time at batch 8, and 0.99 without (2 cores of an AMD EPYC, 2026-11-27);
+    never tried on a GPU.
     """
     import torch._inductor.config as inductor
 

@@ -54,7 +54,8 @@ of CUDA's maps to the CPU's is that of nine methods on two pictures, both from 0
 
 A folder is the whole command from its first batch to its end, beside bare passes in a process of
 their own; the two take turns of two seconds each, while the other is stopped. The command keeps
-memory that its passes free (`camviz help speed`), and they do not.
+memory that its passes free (`camviz help speed`), and they do not. Starting is timed with bytecode
+there, as pip leaves it. With --compile camviz's blocks are compiled, and the others' are not.
 """
 HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
 # on a GPU what counts is how many of the bare pass's pictures are explained
