@@ -19,6 +19,9 @@ SMALLEST_CONTRAST = 1e-6
 
 OTHER_BRIGHTNESS = (0.9, 1.1)
 
+# (1 - 1e-6) ** 2 ** 24 is 5e-8, the rounding of the float32 that maps come in
+SQUARINGS = 24
+
 
 def normalise(maps: Tensor) -> Tensor:
     """ReLU, then min-max; zeros where a map is empty, constant or not finite.  [... h w] -> 0..1"""
@@ -86,12 +89,39 @@ def first_component(maps: Tensor, strength: Tensor) -> Tensor:
     b, c, h, w = maps.shape
     rows, finite = centred_places(maps)
     if h * w <= c:
-        values, vectors = torch.linalg.eigh(rows @ rows.mT)
-        projection = vectors[..., -1] * values[..., -1:].clamp(min=0).sqrt()
+        values, vectors = strongest(rows @ rows.mT)
+        projection = vectors * values.clamp(min=0).sqrt()
     else:
-        projection = (rows @ torch.linalg.eigh(rows.mT @ rows)[1][..., -1:]).squeeze(-1)
+        projection = (rows @ strongest(rows.mT @ rows)[1][..., None]).squeeze(-1)
     projection = torch.where(finite, projection, torch.nan)
     return grown_with(strength, projection.reshape(b, h, w)).float()
+
+
+def strongest(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds the largest eigenvalue and its vector, of length 1.  [b n n] -> [b 1], [b n]"""
+    if gram.is_cpu:
+        values, vectors = torch.linalg.eigh(gram)
+        return values[:, -1:], vectors[..., -1]
+    # a GPU's eigh takes one after the other: 0.6 ms for 49 places, 1.7 ms for 196 (H200)
+    return raised(gram)
+
+
+def raised(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Does so by squaring until the largest is left, if it is apart by a millionth of itself.
+
+    [b n n], no eigenvalue below zero -> [b 1], [b n]; zeros where there is none above it either.
+    """
+    tiny, power = torch.finfo(gram.dtype).tiny, gram
+    for _ in range(SQUARINGS):
+        trace = power.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+        power = power / trace.clamp(min=tiny)
+        power = power @ power
+    # all columns are the vector now, and the longest one has the least rounding
+    column = power.diagonal(dim1=1, dim2=2).argmax(1)[:, None, None]
+    vector = power.take_along_dim(column, 2)
+    vector = vector / vector.norm(dim=1, keepdim=True).clamp(min=tiny)
+    value = vector.mT @ gram @ vector
+    return value.squeeze(2), vector.squeeze(2)
 
 
 def centred_places(maps: Tensor) -> tuple[Tensor, Tensor]:

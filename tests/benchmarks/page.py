@@ -48,9 +48,10 @@ on the model and inputs as they come, for neither of them lays anything out chan
 
 On a GPU rows are in bf16 where they say so, else in float32 without TF32. One picture, or eight,
 are done before the next kernels are told: what is measured there is how fast Python tells them,
-and autocast and hooks have more to tell. Methods of many passes run 128 at a time there, which
-makes more of a GPU than the best of 8, 16 and 32: hence shares above one. The largest difference
-of CUDA's maps to the CPU's is that of nine methods on two pictures, both from 0 to 1, in float32.
+and autocast and hooks have more to tell. Batches of 128 and 512 are timed four in a row. Methods
+of many passes run 128 at a time there, which makes more of a GPU than the best of 8, 16 and 32:
+hence shares above one. The largest difference of CUDA's maps to the CPU's is that of nine methods
+on two pictures, both from 0 to 1, in float32.
 
 A folder is the whole command from its first batch to its end, beside bare passes in a process of
 their own; the two take turns of two seconds each, while the other is stopped. The command keeps

@@ -115,6 +115,7 @@ def _on_cuda() -> Iterator[Row]:
         yield _in_bf16(name, NINE, LARGE)
         yield _in_bf16(name, ("gradcam",), LARGE, 5)
         yield Row(name, ("gradcam",), 8)
+        yield _in_bf16(name, ("gradcam",), USUAL, compiled=True)
     for precision in ("float32", "bf16"):
         yield Row("resnet18", ("scorecam",), passes=None, rounds=2, precision=precision)
         yield Row(
@@ -124,7 +125,14 @@ def _on_cuda() -> Iterator[Row]:
             yield Row(name, ("ablationcam",), rounds=2, precision=precision)
 
 
-def _in_bf16(name: str, methods: tuple[str, ...], batch: int, categories: int = 1) -> Row:
+def _in_bf16(
+    name: str,
+    methods: tuple[str, ...],
+    batch: int,
+    categories: int = 1,
+    *,
+    compiled: bool = False,
+) -> Row:
     return Row(
         name,
         methods,
@@ -135,6 +143,7 @@ def _in_bf16(name: str, methods: tuple[str, ...], batch: int, categories: int = 
         rounds=15 if batch < USUAL else 7,
         precision="bf16",
         peers=batch < USUAL,
+        compiled=compiled,
     )
 
 

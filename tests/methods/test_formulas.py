@@ -281,3 +281,26 @@ def test_first_component_of_a_bad_picture_spares_its_neighbours() -> None:
     found = compose.first_component(maps, maps.nan_to_num().norm(dim=1))
     assert found[0].isnan().all()
     torch.testing.assert_close(found[1:], alone)
+
+
+def test_squaring_leaves_the_strongest_component_worked_out_by_hand() -> None:
+    grams = torch.tensor([[[2.0, 1.0], [1.0, 2.0]], [[0.0, 0.0], [0.0, 9.0]], [[0.0, 0.0]] * 2])
+    values, vectors = compose.raised(grams.double())
+    torch.testing.assert_close(values.float(), torch.tensor([[3.0], [9.0], [0.0]]))
+    half = 0.5**0.5
+    wanted = torch.tensor([[half, half], [0.0, 1.0], [0.0, 0.0]])
+    torch.testing.assert_close(vectors.abs().float(), wanted)
+
+
+@pytest.mark.parametrize("gap", [0.5, 1e-3, 1e-6])
+def test_squaring_finds_what_eigh_finds(gap: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(5, 49, 49, generator=draw, dtype=torch.float64))[0]
+    values = torch.cat([torch.linspace(0, 0.4, 47), torch.tensor([1 - gap, 1.0])]) * 1e-20
+    grams = basis @ torch.diag(values.double()) @ basis.mT
+    value, vector = compose.raised(grams)
+    torch.testing.assert_close(value * 1e20, torch.ones_like(value))
+    along = (vector * basis[..., -1]).sum(1).abs()
+    torch.testing.assert_close(along, torch.ones_like(along))
+    others = (vector[:, None] @ basis[..., :-1]).abs()
+    assert others.max() < 1e-6
