@@ -200,6 +200,7 @@ def test_time_is_that_of_the_device() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler, which Triton needs")
+@pytest.mark.filterwarnings("ignore")  # torch's own, of old names inside
 def test_compiled_blocks_give_the_same_maps() -> None:
     pytest.importorskip("triton")
     torch.compiler.reset()
