@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -190,9 +190,14 @@ def _libraries_for(name: str) -> tuple[Origin, ...]:
 
     timm's comes first where both have it; but only to hear that it has not, nobody waits for it.
     """
+    return LIBRARIES if name.partition(".")[0] in _architectures() else LIBRARIES[::-1]
+
+
+@cache
+def _architectures() -> frozenset[str]:
+    """Lists what timm's parameters are known of."""
     with PARAMETERS.open(encoding="utf-8", newline="") as file:
-        architectures = {row["name"].partition(".")[0] for row in csv.DictReader(file)}
-    return LIBRARIES if name.partition(".")[0] in architectures else LIBRARIES[::-1]
+        return frozenset(row["name"].partition(".")[0] for row in csv.DictReader(file))
 
 
 def resolve_device(name: str | torch.device) -> torch.device:

@@ -77,7 +77,9 @@ def test_help_imports_nothing_heavy(arguments: str) -> None:
     [
         # sympy comes with torch's tracing, which takes half a second
         (["embedded"], ["timm", "torchvision", "sympy", "huggingface_hub"]),
-        (["torchvision/squeezenet1_1", "--no-pretrained"], ["timm"]),
+        pytest.param(
+            ["torchvision/squeezenet1_1", "--no-pretrained"], ["timm"], marks=pytest.mark.slow
+        ),
         (["squeezenet1_1", "--no-pretrained"], ["timm"]),
     ],
 )

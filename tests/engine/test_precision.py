@@ -30,11 +30,11 @@ ATTENTION = ("rollout", "genericattention", "gradattention", "legrad")
 # a pass in bfloat16 is slow on processors that have none
 FEW: dict[str, dict[str, Any]] = {
     "scorecam": {"max_channels": 8},
-    "sscam": {"samples": 2, "max_channels": 8},
-    "iscam": {"samples": 2, "max_channels": 8},
+    "sscam": {"samples": 2, "max_channels": 4},
+    "iscam": {"samples": 2, "max_channels": 4},
     "ablationcam": {"max_channels": 32},
-    "rise": {"masks": 20},
-    "occlusion": {"window": 24, "stride": 22},
+    "rise": {"masks": 8},
+    "occlusion": {"window": 32, "stride": 32},
 }
 
 
