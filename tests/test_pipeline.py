@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from dataclasses import asdict, replace
@@ -485,6 +486,23 @@ def test_a_single_logit_is_a_no_and_a_yes(tmp_path: Path) -> None:
         _run(single, [PHOTO], top_k=3, **options)
     with pytest.raises(UsageError, match=r"single one: .*counterfactual"):
         _run(single, [PHOTO], target="contrast", **options)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("float32", False), ("bf16", True)])
+def test_a_precision_that_is_slow_here_is_told(
+    precision: str,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    # the package's `plan` is the function
+    module = importlib.import_module("camcli.pipeline.plan")
+    monkeypatch.setattr(module, "is_emulated", lambda asked, _: asked == "bf16")
+    command = [str(PHOTO), "--precision", precision, "--save-path", str(tmp_path)]
+    assert main([*command, "--device", "cpu"]) == 0
+    said = "This processor has no bf16, and takes several times as long"
+    assert (said in " ".join(capsys.readouterr().err.split())) is told
 
 
 def test_a_strength_without_a_contrast_is_told(classifier: Classifier) -> None:

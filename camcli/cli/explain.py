@@ -156,6 +156,8 @@ def _here(
     for warning in classifier.warnings:
         error(warning)
     todo = plan(classifier, options)
+    for warning in todo.warnings:
+        error(warning)
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
     results.planned(todo.left_out, len(todo.request.methods))

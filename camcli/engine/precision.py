@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,6 +20,14 @@ def chosen(precision: Precision, device: torch.device) -> Precision:
     # processors that have bf16 differ too much in what they make of it
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "float32"
+
+
+def is_emulated(precision: Precision, device: torch.device) -> bool:
+    """Tells whether a processor has no such numbers: it takes six to ten times as long then."""
+    asked = f"_is_mkldnn_{chosen(precision, device)}_supported"
+    there: Callable[[], bool] | None = getattr(torch.ops.mkldnn, asked, None)
+    # of what torch does not tell about nothing is said either
+    return device.type == "cpu" and there is not None and not there()
 
 
 @contextmanager

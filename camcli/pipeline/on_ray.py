@@ -311,7 +311,7 @@ class Worker:
                 len(run.sources),
                 run.replaced,
                 len(todo.request.methods),
-                tuple(classifier.warnings),
+                (*classifier.warnings, *todo.warnings),
                 dict(todo.left_out),
             )
             self._ready.set()

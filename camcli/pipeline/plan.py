@@ -11,6 +11,7 @@ import torch
 from camcli.config import Options
 from camcli.engine.compiled import compiled as blocks_compiled
 from camcli.engine.fits import unfit
+from camcli.engine.precision import is_emulated
 from camcli.engine.probe import Tokens, usual_chunk
 from camcli.engine.run import Request, found_default, layers_for
 from camcli.engine.sizing import largest_batch
@@ -76,6 +77,17 @@ class Plan:
         raise UsageError(
             f"A list names the category {named.category!r} for {str(named)!r}: leave "
             "--target-category and --top-k out, or the list's categories."
+        )
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is told before a run, besides what is to be told of the model."""
+        precision = self.request.precision
+        if not is_emulated(precision, self.classifier.device):
+            return ()
+        return (
+            f"This processor has no {precision}, and takes several times as long for it as for "
+            "float32: leave --precision out.",
         )
 
     @property

@@ -67,6 +67,7 @@ class FakeRequest:
 class FakePlan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     request: FakeRequest = FakeRequest()
+    warnings: tuple[str, ...] = ()
 
 
 Run = Callable[..., Result]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.precision import chosen, running_in
+from camcli.engine.precision import chosen, is_emulated, running_in
 from camcli.engine.probe import Probe
 from camcli.engine.targets import Fixed
 from camcli.errors import UsageError
@@ -134,6 +134,19 @@ def test_auto_is_bfloat16_where_a_gpu_has_it(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda there=there, **_: there)
         assert (chosen("auto", gpu), chosen("auto", cpu)) == (meant, "float32")
         assert chosen("fp16", gpu) == "fp16"
+
+
+def test_what_a_processor_has_not_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    has = SimpleNamespace(
+        _is_mkldnn_bf16_supported=lambda: True, _is_mkldnn_fp16_supported=lambda: False
+    )
+    monkeypatch.setattr(torch.ops, "mkldnn", has)
+    names: list[Precision] = ["float32", "auto", "bf16", "fp16"]
+    assert [is_emulated(name, cpu) for name in names] == [False, False, False, True]
+    assert not is_emulated("fp16", gpu)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert not is_emulated("fp16", cpu)
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("auto", True)])
