@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camcli.engine.chunks import in_chunks, is_out_of_memory
 from camcli.engine.hooks import Recording, record, rerun
-from camcli.engine.probe import Probe
+from camcli.engine.probe import Probe, pictures_together
 from camcli.engine.targets import Best
 from camcli.engine.trunk import NOTHING, Trunk, answering_from, remembered
 from camcli.errors import MethodError
@@ -173,13 +173,16 @@ def score(probe: Probe, told: Told, slot: int) -> Rescore:
     def run(images: Tensor) -> Tensor:
         return record(probe.module, images, (), graph=False).logits
 
-    return _told(probe, told, slot, lambda _: run)
+    together = pictures_together(probe.chunk, probe.inputs.device)
+    return _told(probe, told, slot, lambda _: run, together)
 
 
-def _told(probe: Probe, told: Told, slot: int, passes: Callable[[int], Rerun]) -> Rescore:
+def _told(
+    probe: Probe, told: Told, slot: int, passes: Callable[[int], Rerun], together: int
+) -> Rescore:
     """Returns what scores altered rows for one category, with passes run for the first that asks.
 
-    `passes` of a picture take its altered rows to logits [n classes].
+    `passes` of a picture take its altered rows, so many together, to logits [n classes].
     """
     targets = [probe.get("target", slot=s) for s in range(probe.get("categories").shape[1])]
     calls: Counter[int] = Counter()
@@ -192,7 +195,7 @@ def _told(probe: Probe, told: Told, slot: int, passes: Callable[[int], Rerun]) -
                 logits = run(altered(rows))
                 return torch.stack([target(logits, owner) for target in targets], 1)
 
-            told[owner].append(torch.cat(in_chunks(of_all, count, probe.chunk)))
+            told[owner].append(torch.cat(in_chunks(of_all, count, together)))
         calls[owner] += 1
         return told[owner][calls[owner] - 1][:, slot]
 
@@ -295,7 +298,7 @@ def rescore(probe: Probe, rerunning: Callable[[int], Rerun], told: Told, slot: i
 
     As with `score`, the maps must not depend on the category.
     """
-    return _told(probe, told, slot, rerunning)
+    return _told(probe, told, slot, rerunning, probe.chunk)
 
 
 @evidence

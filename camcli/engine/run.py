@@ -36,6 +36,7 @@ from camcli.methods import compose
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
 from camcli.models.output import OutputKey, answering
+from camcli.models.packing import Packings, packed
 from camcli.models.state import has_classifier, left_as_found, parts, watchable
 from camcli.records import Fusion, Precision, TargetName
 from camcli.registry import (
@@ -169,10 +170,17 @@ def _in_memory(tensor: Tensor | None) -> Tensor | None:
 
 
 @stage("method")
-def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Request) -> Answer:
+def answer(
+    module: nn.Module,
+    inputs: Tensor,
+    choice: Choice | None,
+    request: Request,
+    packings: Packings | None = None,
+) -> Answer:
     """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
 
-    Without a choice the output is not looked at, which only methods that ask no class allow.
+    Without a choice the output is not looked at, which only methods that ask no class allow.  Of
+    several batches in one model, all but the first pass are faster with the same packings.
     """
     inputs = like(module, inputs)
 
@@ -183,6 +191,7 @@ def answer(module: nn.Module, inputs: Tensor, choice: Choice | None, request: Re
         torch.inference_mode(False),
         torch.no_grad(),
         left_as_found(watchable(module)),
+        packed(watchable(module), packings or Packings()),
         answering(module, request.output_key),
         running_in(request.precision, inputs.device),
     ):

@@ -89,7 +89,7 @@ def explain_batch(batch: Sequence[Prepared], todo: Plan) -> Iterator[list[Explan
     inputs = _stacked([p.view.inputs for p in batch], todo.classifier.device)
     choice = todo.choice([p.category for p in batch])
     clock = Clock(todo.classifier.device)
-    found = answer(todo.classifier.module, inputs, choice, todo.request)
+    found = answer(todo.classifier.module, inputs, choice, todo.request, todo.packings)
     clock.stop()
     return _of_pictures(batch, found, clock, todo)
 

@@ -21,6 +21,7 @@ from camcli.methods.compose import Noise
 from camcli.models.labels import find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
+from camcli.models.packing import Packings
 from camcli.records import Source
 from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
 from camcli.stages import stage
@@ -44,6 +45,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = BATCH
     compile: bool = False
+    packings: Packings = field(default_factory=Packings)
 
     def choice(self, named: Sequence[int | None]) -> Choice | None:
         """Returns the choice of categories for a batch, if there are any.

@@ -134,6 +134,25 @@ def test_rescoring_runs_the_tail_alone_where_the_model_allows_it(
     torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize(
+    ("chunk", "threads", "sizes"),
+    [(32, 1, [8, 8, 4]), (32, 4, [16, 4]), (3, 4, [3] * 6 + [2]), (32, 16, [20])],
+)
+def test_of_altered_pictures_a_core_takes_four_at_a_time(
+    chunk: int, threads: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    model = Staged().eval()
+    probe = Probe(model, noise(), [], Fixed(torch.tensor([[1], [2]])), graph=False, chunk=chunk)
+    score, images, seen = probe.get("score"), noise(20, seed=2), []
+    with spied(model, lambda x, _: seen.append(len(x))):
+        found = score(lambda rows: images[rows], 20, 1)
+    # the pictures as they are tell the categories
+    assert seen == [2, *sizes]
+    with torch.no_grad():
+        torch.testing.assert_close(found, model(images)[:, 2])
+
+
 class Doubling(Staged):
     """It doubles in place what it adds behind its last stage, and each rerun would once more."""
 

@@ -1,0 +1,160 @@
+"""Weights that are laid out for many passes give what they gave, and are used where they may be."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.config import from_keywords
+from camcli.engine.run import Request, answer
+from camcli.engine.targets import Best
+from camcli.media.read import picture_from
+from camcli.models.packing import Packings, packed, works_here
+from camcli.models.state import standing_in
+from camcli.pipeline import plan
+from camcli.pipeline.batches import explain_batch, prepared
+from camcli.registry import METHODS
+from tests.checkout import ROOT
+from tests.networks import network_for, noise
+
+CONVOLUTIONS: dict[str, tuple[tuple[int, int, Any], dict[str, Any]]] = {
+    "plain": ((8, 16, 3), {"padding": 1}),
+    "pointwise": ((8, 16, 1), {}),
+    "pointwise strided": ((8, 16, 1), {"stride": 2}),
+    "of a picture": ((3, 16, 7), {"stride": 2, "padding": 3, "bias": False}),
+    "patches": ((3, 24, 8), {"stride": 8}),
+    "depthwise": ((12, 12, 7), {"padding": 3, "groups": 12}),
+    "depthwise, two each": ((6, 12, 3), {"padding": 1, "groups": 6}),
+    "groups": ((12, 18, 3), {"padding": 1, "groups": 3, "stride": 2}),
+    "dilated": ((5, 7, 3), {"padding": 4, "dilation": 4}),
+    "narrow": ((4, 1, (1, 5)), {"padding": (0, 2)}),
+    "tall": ((1, 3, (11, 1)), {"padding": (5, 0), "stride": (1, 2)}),
+    "large": ((2, 2, 31), {"padding": 15, "groups": 2}),
+}
+LAST = noise().contiguous(memory_format=torch.channels_last)
+supported = pytest.mark.skipif(not works_here(), reason="a processor where it was not tried")
+
+
+def _laid_out(packings: Packings) -> list[bool]:
+    return [seen.laid_out is not None for seen in packings.seen.values()]
+
+
+@supported
+@pytest.mark.parametrize("last", [True, False], ids=["channels last", "contiguous"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_each_kind_gives_what_it_gave(name: str, last: bool) -> None:
+    torch.manual_seed(0)
+    sizes, options = CONVOLUTIONS[name]
+    layer, packings = nn.Conv2d(*sizes, **options), Packings()
+    layout = torch.channels_last if last else torch.contiguous_format
+    with torch.no_grad():
+        for shape in ((2, 33, 40), (2, 33, 40), (2, 33, 40), (5, 33, 40), (3, 64, 37)):
+            inputs = torch.randn(shape[0], sizes[0], *shape[1:]).contiguous(memory_format=layout)
+            wanted = layer(inputs)
+            with packed(layer, packings):
+                found = layer(inputs)
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+            # models view what they are given as something else
+            assert found.stride() == wanted.stride()
+    # of one channel nobody can tell how it is laid out
+    assert _laid_out(packings) == ([True] if last and sizes[0] > 1 else [])
+
+
+@supported
+def test_a_single_pass_lays_nothing_out() -> None:
+    layer, packings = nn.Conv2d(3, 4, 3), Packings()
+    with torch.no_grad(), packed(layer, packings):
+        layer(LAST)
+        assert _laid_out(packings) == [False]
+        layer(LAST)
+    assert _laid_out(packings) == [True]
+    assert "forward" not in vars(layer)
+
+
+@supported
+def test_changed_weights_are_laid_out_anew() -> None:
+    layer, packings = nn.Conv2d(3, 4, 3), Packings()
+    with torch.no_grad():
+        for change in (lambda: None, lambda: layer.weight.mul_(2), lambda: _replace(layer)):
+            change()
+            for _ in range(3):
+                wanted = layer(LAST)
+                with packed(layer, packings):
+                    torch.testing.assert_close(layer(LAST), wanted)
+
+
+def _replace(layer: nn.Conv2d) -> None:
+    layer.weight = nn.Parameter(torch.randn_like(layer.weight))
+
+
+@supported
+def test_where_a_graph_is_recorded_weights_are_as_they_were() -> None:
+    layer, packings = nn.Conv2d(3, 4, 3), Packings()
+    with torch.no_grad(), packed(layer, packings):
+        for _ in range(2):
+            layer(LAST)
+    inputs = LAST.clone().requires_grad_()
+    with packed(layer, packings):
+        layer(inputs).sum().backward()
+    wanted = torch.autograd.grad(layer(inputs).sum(), inputs)[0]
+    assert inputs.grad is not None
+    torch.testing.assert_close(inputs.grad, wanted)
+    with packed(layer, packings), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert layer(LAST).dtype == torch.bfloat16
+
+
+class _Standardised(nn.Conv2d):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self._conv_forward(inputs, self.weight - self.weight.mean(), self.bias)
+
+
+def test_what_is_not_a_plain_convolution_is_left_alone() -> None:
+    plain = nn.Conv2d(3, 4, 3)
+    layers = [
+        _Standardised(3, 4, 3),
+        nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(3, 4, 3, padding="same"),
+        nn.Conv2d(3, 4, 3).to(torch.bfloat16),
+        nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
+        nn.ConvTranspose2d(3, 4, 3),
+        nn.Linear(3, 4),
+    ]
+    module = nn.ModuleList(layers)
+    with packed(module, Packings()):
+        assert not any("forward" in vars(layer) for layer in module.modules())
+    # compiled blocks run as they were written where something stands in for what is inside
+    with standing_in(plain, lambda inputs: inputs), packed(nn.Sequential(plain), Packings()):
+        assert plain(LAST).shape == LAST.shape
+
+
+@supported
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_are_what_they_were_and_the_model_is_left_as_found(name: str) -> None:
+    network, packings = network_for(name), Packings()
+    before = copy.deepcopy(network.state_dict())
+    request = Request((name,), ("last",))
+    found = [answer(network, noise(), Best(), request, packings).maps[name] for _ in range(3)]
+    for layer, maps in found[0].items():
+        torch.testing.assert_close(found[2][layer], maps, rtol=1e-3, atol=1e-5)
+    assert not any("forward" in vars(layer) for layer in network.modules())
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@supported
+def test_a_run_lays_weights_out_for_its_later_batches() -> None:
+    photos = [ROOT / "demo_images" / name for name in ("cat_and_coffee.jpg", "chelsea.png")]
+    classifier = camcli.load_model(device="cpu")
+    todo = plan(classifier, from_keywords())
+    batches = [[prepared(picture_from(photo), todo)] for photo in (*photos, *photos)]
+    first, *later = [next(explain_batch(batch, todo))[0].heatmap for batch in batches]
+    laid_out = _laid_out(todo.packings)
+    assert all(laid_out) and len(laid_out) > 10
+    np.testing.assert_allclose(later[1], first, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(later[2], later[0], rtol=0, atol=1e-5)
