@@ -19,6 +19,7 @@ import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.engine.clock import Clock
+from camcli.engine.probe import pictures_together
 from camcli.errors import ImageError, MethodError, OutputError, UnknownName, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
@@ -547,15 +548,15 @@ def test_a_method_that_looks_at_no_layer_gives_one_map(
     assert list(both["gradcam"]) == list(both["occlusion"]) == named["target_layers"]
 
 
-@pytest.mark.parametrize(("given", "largest"), [({}, 32), ({"batch_size": 4}, 4)])
+@pytest.mark.parametrize(("given", "most"), [({}, 32), ({"batch_size": 4}, 4)])
 def test_no_more_altered_pictures_than_a_batch_stand_in_memory(
-    given: dict[str, Any], largest: int
+    given: dict[str, Any], most: int
 ) -> None:
     classifier, seen = camcli.load_model(device="cpu"), []
     classifier.module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     settings = {"masks": 50}
     list(camcli.explain(classifier, PHOTO, "rise", set=settings, **given))
-    assert max(seen) == largest
+    assert max(seen) == pictures_together(most, torch.device("cpu"))
 
 
 def test_the_seconds_of_a_pass_are_shared_out_among_its_heatmaps(
