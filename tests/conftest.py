@@ -19,14 +19,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_passes() -> Iterator[None]:
-    from camcli.methods import factorization
+    import camcli.methods  # noqa: F401  (fills the registry)
     from camcli.registry import METHODS
 
     with pytest.MonkeyPatch.context() as patch:
         for name, numbers in FEW.items():
             for option, number in numbers.items():
                 patch.setitem(METHODS[name].function.__kwdefaults__, option, number)
-        patch.setattr(factorization, "STEPS", 100)
         yield
 
 
