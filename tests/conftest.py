@@ -1,11 +1,17 @@
 """What all tests share."""
 
 import gc
+import os
 import signal
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+
+# tests run in several processes, which share the cores out; what they start inherits it
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 # where a test names no number: the true ones take seconds a map
 FEW = {"rise": {"masks": 200}, "dff": {"concepts": 2}}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from camcli.models.embedded import train
 from camcli.models.embedded.network import Network
 
-RECIPE = train.Recipe(epochs=3, learning_rate=0.05, batch=8, size=32, average=0.5)
+RECIPE = train.Recipe(epochs=3, learning_rate=0.02, batch=8, size=32, average=0.5)
 
 
 def _jpeg(colour: tuple[int, int, int], seed: int) -> bytes:
