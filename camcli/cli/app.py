@@ -16,6 +16,7 @@ import typer.core
 import typer.main
 
 from camcli.cli import explain, help, merge, methods, models  # noqa: A004
+from camcli.cli.light import import_help_pages
 from camcli.cli.output import error
 from camcli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CamvizError
 from camcli.process import put_off_collecting
@@ -68,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     if arguments is None:
         put_off_collecting()
+        if sys.argv[1:] in ([], ["--help"]):
+            import_help_pages()
     typed = list(sys.argv[1:] if arguments is None else arguments)
     # file names need not be UTF-8: they are printed as the bytes that they are
     if isinstance(sys.stdout, io.TextIOWrapper):
