@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, get_args
@@ -57,6 +58,8 @@ Details = dict[tuple[str, str, str], Tensor]
 Layers = str | nn.Module | Sequence[str | nn.Module]
 # the name under which a map of several layers stands, or one that looks at none
 WHOLE = ""
+# evidence of methods that pass a picture many times
+MANY_PASSES = {"told", "gradients_at"}
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,12 @@ class Request:
         """Whether any method needs a backward pass."""
         return any(EVIDENCE[e].backward for e in needed(METHODS[m] for m in self.methods))
 
+    @property
+    def many_passes(self) -> bool:
+        """Whether a picture passes more than once: altered, from other sides, or with noise."""
+        asked = needed(METHODS[m] for m in self.methods)
+        return bool(asked & MANY_PASSES) or self.aug_smooth or self.noise is not None
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -187,11 +196,14 @@ def answer(
     def run(rows: slice) -> Answer:
         return _answer(module, inputs[rows], choice and choice.part(rows), request)
 
+    if packings is None and request.many_passes:
+        packings = Packings()
     with (
         torch.inference_mode(False),
         torch.no_grad(),
         left_as_found(watchable(module)),
-        packed(watchable(module), packings or Packings()),
+        # to look for what to lay out takes some of a single picture's time
+        packed(watchable(module), packings) if packings is not None else nullcontext(),
         answering(module, request.output_key),
         running_in(request.precision, inputs.device),
     ):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.config import from_keywords
+from camcli.engine import run
 from camcli.engine.run import Request, answer
 from camcli.engine.targets import Best
 from camcli.media.read import picture_from
+from camcli.methods.compose import Noise
 from camcli.models.packing import Packings, packed, works_here
 from camcli.models.state import standing_in
 from camcli.pipeline import plan
@@ -178,3 +182,36 @@ def test_a_run_lays_weights_out_for_its_later_batches() -> None:
     assert all(laid_out) and len(laid_out) > 10
     np.testing.assert_allclose(later[1], first, rtol=0, atol=1e-5)
     np.testing.assert_allclose(later[2], later[0], rtol=0, atol=1e-5)
+
+
+@supported
+@pytest.mark.parametrize("name", METHODS)
+def test_a_call_looks_for_weights_only_where_there_are_many_passes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, passed, looked = network_for(name), 0, 0
+
+    def pass_by(*_: object) -> None:
+        nonlocal passed
+        passed += 1
+
+    def look(module: nn.Module, packings: Packings) -> AbstractContextManager[None]:
+        nonlocal looked
+        looked += 1
+        return packed(module, packings)
+
+    monkeypatch.setattr(run, "packed", look)
+    with network.stem.register_forward_pre_hook(pass_by):
+        answer(network, noise(1), Best(), Request((name,), ("last",)))
+    # those in between try out whether something runs by itself, once for each picture
+    if passed > 5:
+        assert looked
+    if passed <= 2:
+        assert not looked
+
+
+def test_smoothing_passes_a_picture_many_times() -> None:
+    once = Request(("gradcam",), ("last",))
+    assert not once.many_passes
+    assert replace(once, aug_smooth=True).many_passes
+    assert replace(once, noise=Noise(2)).many_passes
