@@ -167,7 +167,8 @@ def _where(figure: Figure) -> str:
 
 def _command_cells(figure: Figure) -> tuple[str, ...]:
     value, bar, unit = figure["value"], figure["bar"], figure["unit"]
-    shown = f"{value:.0e}" if abs(value) < 0.005 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    style = ".0e" if abs(value) < 0.005 else ".2f" if value < 100 else ".0f"
+    shown = format(value, style)
     most = "" if bar is None else f"{bar:.2f} {unit}"
     return figure["title"], f"{shown} {unit}".rstrip(), most
 
