@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from contextvars import ContextVar
@@ -21,6 +22,11 @@ TURNS = "20000"
 
 # a program that calls the command may have its collector off itself
 _put_off: ContextVar[bool] = ContextVar("put_off", default=False)
+
+
+def cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def put_off_collecting() -> None:

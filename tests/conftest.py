@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from camcli.process import cores
+
 # tests run in several processes, which share the cores out; what they start inherits it
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 # where a test names no number: the true ones take seconds a map

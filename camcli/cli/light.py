@@ -13,7 +13,7 @@ UNUSED = {"rich.markdown": "Markdown", "rich.traceback": "Traceback"}
 
 
 def import_help_pages() -> None:
-    """Imports typer's help pages with an empty class for each of these: a quarter of `--help`.
+    """Imports typer's help pages with an empty class for each of these: a fifth of `--help`.
 
     For a process that shows help and ends: whoever would use those classes finds empty ones.
     """

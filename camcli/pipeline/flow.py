@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from camcli import process
 from camcli.pipeline.shares import processes_here
 from camcli.stages import stage
 
@@ -24,15 +24,14 @@ MOST_WORKERS = 8
 
 def default_workers(device: str, cores: int | None = None) -> int:
     """Returns how many threads stand beside a model on a device, of all cores or of some."""
-    there = _cores() if cores is None else cores
+    there = _share_of_cores() if cores is None else cores
     # on one core, threads that have to wait for the model gain nothing
     return 0 if device == "cpu" and there == 1 else min(there, MOST_WORKERS)
 
 
-def _cores() -> int:
-    """Returns how many cores this process may use, its share of those that torchrun gives all."""
-    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return max(1, there // processes_here(os.environ))
+def _share_of_cores() -> int:
+    # torchrun gives all of its processes all cores
+    return max(1, process.cores() // processes_here(os.environ))
 
 
 class Threads:

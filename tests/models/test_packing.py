@@ -201,13 +201,10 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
         return packed(module, packings)
 
     monkeypatch.setattr(run, "packed", look)
-    with network.stem.register_forward_pre_hook(pass_by):
-        answer(network, noise(1), Best(), Request((name,), ("last",)))
-    # those in between try out whether something runs by itself, once for each picture
-    if passed > 5:
-        assert looked
-    if passed <= 2:
-        assert not looked
+    with network.fc.register_forward_pre_hook(pass_by):
+        answer(network, noise(1), Best(), Request((name,), ("last",), chunk=1))
+    # a few passes are made to try something out, or for each block or concept
+    assert looked == (passed > 6)
 
 
 def test_smoothing_passes_a_picture_many_times() -> None:

@@ -27,7 +27,7 @@ CASES = {
         Case("timm/convnext_atto", ("stages.0", "stages.1"), 128),
         Case("timm/densenet121", ("features.pool0", "features.transition1"), 64),
         Case("timm/vit_tiny_patch16_224", ("blocks.9", "blocks.11.norm1"), 224, grad_cam.tokens),
-        Case("timm/mambaout_femto", ("stages.0", "stages.1"), 96, grad_cam.nhwc),
+        Case("timm/swin_tiny_patch4_window7_224", ("patch_embed", "layers.0"), 224, grad_cam.nhwc),
     )
 }
 NCHW = [name for name, case in CASES.items() if case.reshape is None]
@@ -159,6 +159,18 @@ def test_sscam_is_that_of_torchcam_with_our_draws(
         theirs = _torchcam(case, "SSCAM", num_samples=3, std=0.3)
         ours = _ours(case, "sscam", samples=3, sigma=0.3, seed=4)
     assert float((ours - theirs).abs().max()) < 1e-4
+
+
+@pytest.mark.usefixtures("_enlarged_first")
+def test_sscam_comes_near_torchcam_where_both_draw_often() -> None:
+    case = Case("timm/mobilenetv3_small_050", ("blocks.2", "blocks.3"), 96)
+    with _discerning(case), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        theirs = _torchcam(case, "SSCAM", num_samples=300, std=0.2)
+        ours = _ours(case, "sscam", samples=300, sigma=0.2)
+        plain = _ours(case, "scorecam")
+    # 0.26 was seen; theirs draws anew for each channel, which leaves more noise in it than in ours
+    assert (ours - theirs).abs().mean() < 0.5 * (plain - theirs).abs().mean()
 
 
 @pytest.mark.parametrize(
