@@ -81,6 +81,7 @@ EVIDENCE: Mapping[str, Declaration] = {
     "trunk": Declaration(Scope.LAYER, False, "what stands in front of a layer, by picture"),
     "rerunning": Declaration(Scope.LAYER, False, "what runs a picture with other maps at a layer"),
     "tail": Declaration(Scope.LAYER, False, "whether what lies behind a layer runs by itself"),
+    "folding": Declaration(Scope.BATCH, False, "what is folded while altered inputs pass"),
     "told": Declaration(Scope.METHOD, False, "the scores that a method has been told so far"),
     "score": Declaration(
         Scope.CATEGORY | Scope.METHOD, False, "scores of altered inputs, in chunks"

@@ -15,6 +15,7 @@ from camcli.engine.probe import Probe, pictures_together
 from camcli.engine.targets import Best
 from camcli.engine.trunk import NOTHING, Trunk, answering_from, remembered
 from camcli.errors import MethodError
+from camcli.models.folding import Folding, foldable
 from camcli.models.layout import from_maps, to_maps
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
@@ -30,6 +31,9 @@ Rerun = Callable[[Tensor], Tensor]
 # a picture's scores [m k], one tensor for each time that a method asked
 Told = dict[int, list[Tensor]]
 
+# what is to be folded is found in two passes, and folding takes about as long again, of which each
+# altered picture brings back an eighth
+FEWEST_FOLDED = 64
 HEAD = ""  # the name under which the head's gradients stand: no layer has an empty one
 
 
@@ -164,32 +168,46 @@ def told() -> Told:
 
 
 @evidence
+@stage("forward")
+def folding(probe: Probe) -> Folding:
+    """What of the model is folded while altered pictures pass, and only then."""
+    return foldable(probe.module, probe.inputs[:1])
+
+
+@evidence
 def score(probe: Probe, told: Told, slot: int) -> Rescore:
     """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]
 
     What a method alters must not depend on the category: the passes are run once for all of them.
     """
 
-    def run(images: Tensor) -> Tensor:
-        return record(probe.module, images, (), graph=False).logits
+    def passes(_: int, count: int) -> Rerun:
+        # not among the parameters: few passes do not make up for what it takes
+        folding = probe.get("folding") if count >= FEWEST_FOLDED else Folding(())
+
+        def run(images: Tensor) -> Tensor:
+            return folding.passing(lambda: record(probe.module, images, (), graph=False).logits)
+
+        return run
 
     together = pictures_together(probe.chunk, probe.inputs.device)
-    return _told(probe, told, slot, lambda _: run, together)
+    return _told(probe, told, slot, passes, together)
 
 
 def _told(
-    probe: Probe, told: Told, slot: int, passes: Callable[[int], Rerun], together: int
+    probe: Probe, told: Told, slot: int, passes: Callable[[int, int], Rerun], together: int
 ) -> Rescore:
     """Returns what scores altered rows for one category, with passes run for the first that asks.
 
-    `passes` of a picture take its altered rows, so many together, to logits [n classes].
+    `passes` of a picture, and a number of altered rows, take these, so many together, to logits
+    [n classes].
     """
     targets = [probe.get("target", slot=s) for s in range(probe.get("categories").shape[1])]
     calls: Counter[int] = Counter()
 
     def scored(altered: Altered, count: int, owner: int) -> Tensor:
         if calls[owner] == len(told[owner]):
-            run = passes(owner)
+            run = passes(owner, count)
 
             def of_all(rows: slice) -> Tensor:
                 logits = run(altered(rows))
@@ -298,7 +316,7 @@ def rescore(probe: Probe, rerunning: Callable[[int], Rerun], told: Told, slot: i
 
     As with `score`, the maps must not depend on the category.
     """
-    return _told(probe, told, slot, rerunning, probe.chunk)
+    return _told(probe, told, slot, lambda owner, _: rerunning(owner), probe.chunk)
 
 
 @evidence

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -36,8 +36,7 @@ class Packings:
     To the last bit the same, a pass of ResNet-50 took 0.82 of the time with one picture, 0.92 with
     8, of ResNet-18 0.80 and 0.93; EfficientNet-B0 and DenseNet-121 0.94 to 1.04 (2 cores of an AMD
     EPYC, 2026-11-27).  Those in groups, depthwise ones too, were tried: 0.97 to 1.13.  So were
-    MKL's for linear layers: 0.95 to 0.99, and kernels of 1x1 as matrix products: 1.01.  Batch norms
-    folded into the weights would save 0.05 to 0.15 more, and change the last bits.
+    MKL's for linear layers: 0.95 to 0.99, and kernels of 1x1 as matrix products: 1.01.
     """
 
     seen: dict[nn.Conv2d, _Seen] = field(default_factory=dict)
@@ -52,7 +51,7 @@ class Packings:
             self.seen[layer] = _Seen(weight, version)
             return None
         if seen.laid_out is None:
-            seen.laid_out = _laid_out(layer, inputs)
+            seen.laid_out = laid_out(layer, weight.detach(), inputs)
         return seen.laid_out
 
 
@@ -60,29 +59,48 @@ class Packings:
 def packed(module: nn.Module, packings: Packings) -> Iterator[None]:
     """Lets a model's convolutions use weights that are laid out, where no graph is recorded."""
     layers = parts(module)
-    able = [layer for layer in layers if isinstance(layer, nn.Conv2d) and _can_be(layer)]
+    able = [layer for layer in layers if isinstance(layer, nn.Conv2d) and is_packable(layer)]
     with ExitStack() as stack:
         # where something stands in for a layer already, compiled code for one, nothing else does
-        # a program may have switched oneDNN off
-        able = able if torch.backends.mkldnn.enabled else []
         if able and not any("forward" in vars(layer) for layer in layers):
             for layer in able:
-                stack.enter_context(standing_in(layer, _forward(layer, packings)))
+                stack.enter_context(standing_in(layer, Packed(layer, packings)))
         yield
 
 
-def _can_be(layer: nn.Conv2d) -> bool:
+class Packed:
+    """Stands in for a convolution's `forward`, with its weight laid out where that is at hand."""
+
+    def __init__(self, layer: nn.Conv2d, packings: Packings) -> None:
+        self.layer, self.plain, self.packings = layer, layer.forward, packings
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the convolution, as it was written where a graph is recorded, among others."""
+        if is_plain(*args, **kwargs):
+            weight = self.packings.of(self.layer, args[0])
+            if weight is not None:
+                return convolved(self.layer, args[0], weight, self.layer.bias)
+        return self.plain(*args, **kwargs)
+
+
+def is_rewritable(layer: nn.Conv2d) -> bool:
+    """Tells whether a convolution does with its weight what its class says, in float32 on a CPU."""
     # subclasses make something else of their weight
     return (
         type(layer) is nn.Conv2d
         and type(layer.weight) is nn.Parameter
         and layer.weight.dtype == torch.float32
         and layer.weight.device.type == "cpu"
-        and layer.groups == 1
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
-        and works_here()
     )
+
+
+def is_packable(layer: nn.Conv2d) -> bool:
+    """Tells whether a convolution's weight can be laid out here."""
+    # a program may have switched oneDNN off
+    enabled = bool(torch.backends.mkldnn.enabled) and works_here()
+    return enabled and layer.groups == 1 and is_rewritable(layer)
 
 
 @cache
@@ -93,22 +111,8 @@ def works_here() -> bool:
     return built and there and platform.machine().lower() in PROCESSORS
 
 
-def _forward(layer: nn.Conv2d, packings: Packings) -> Callable[..., Any]:
-    plain = layer.forward
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        weight = packings.of(layer, *args) if _is_plain(*args, **kwargs) else None
-        if weight is None:
-            return plain(*args, **kwargs)
-        shapes = layer.padding, layer.stride, layer.dilation, layer.groups
-        return torch.ops.mkldnn._convolution_pointwise(
-            *args, weight, layer.bias, *shapes, "none", [], ""
-        )
-
-    return run
-
-
-def _is_plain(inputs: Any = None, **others: Any) -> bool:
+def is_plain(inputs: Any = None, **others: Any) -> bool:
+    """Tells whether inputs are what weights are laid out for: channels last, and no graph."""
     return (
         type(inputs) is Tensor
         and not others
@@ -124,9 +128,19 @@ def _is_plain(inputs: Any = None, **others: Any) -> bool:
     )
 
 
-def _laid_out(layer: nn.Conv2d, inputs: Tensor) -> Tensor:
-    # for inputs of this shape; those of others are put right at each pass
+def laid_out(layer: nn.Conv2d, weight: Tensor, inputs: Tensor) -> Tensor:
+    """Lays a convolution's weight out for inputs of this shape; of others it is put right again."""
     shapes = layer.padding, layer.stride, layer.dilation, layer.groups, inputs.shape
-    weight = layer.weight.detach()
     found: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *shapes)
     return found
+
+
+def convolved(
+    layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none"
+) -> Tensor:
+    """Convolves with a weight that is laid out; `then` may be "relu".  [b c h w]"""
+    shapes = layer.padding, layer.stride, layer.dilation, layer.groups
+    output: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        inputs, weight, bias, *shapes, then, [], ""
+    )
+    return output
