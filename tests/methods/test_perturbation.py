@@ -377,7 +377,7 @@ def test_no_more_than_a_chunk_is_altered_at_once(name: str) -> None:
     assert max(sizes) == 5
     rows = {"ablationcam": 17, "scorecam": 16, "sscam": 160, "iscam": 160, "rise": 200}
     # besides the pass that everything shares: for a tail one to remember, and two dry runs; for
-    # 64 altered pictures and more one to see what can be folded, and a dry run
+    # 128 altered pictures and more one to see what can be folded, and a dry run
     extra = {"ablationcam": 4, "scorecam": 1, "occlusion": 1}.get(name, 3)
     assert sum(sizes) == rows.get(name, 1 + 3 * 4) + extra
     torch.testing.assert_close(found[0], wanted)
