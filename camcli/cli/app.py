@@ -16,8 +16,8 @@ import typer.core
 import typer.main
 
 from camcli.cli import explain, help, merge, methods, models  # noqa: A004
-from camcli.cli.light import import_help_pages
 from camcli.cli.output import error
+from camcli.cli.pages import WIDEST, Command, Group
 from camcli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CamvizError
 from camcli.process import put_off_collecting
 
@@ -25,7 +25,7 @@ DEFAULT = "explain"
 EXIT_BUG = EXIT_BROKEN_PIPE = 1
 
 
-class DefaultGroup(typer.core.TyperGroup):
+class DefaultGroup(Group):
     """Takes what does not begin with a command's name as arguments of `explain`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -38,12 +38,12 @@ class DefaultGroup(typer.core.TyperGroup):
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Shows the default command's options, then the commands."""
-        page = typer.core.TyperGroup(
+        page = Group(
             name=self.name,
             commands=dict(self.commands),
             params=self.commands[DEFAULT].params,
             help=self.help,
-            rich_markup_mode=self.rich_markup_mode,
+            rich_markup_mode=None,
             subcommand_metavar="",
         )
         page.format_help(ctx, formatter)
@@ -55,22 +55,23 @@ app = typer.Typer(
     add_completion=False,
     # typer would import pydantic to look at the group's own option before any other
     add_help_option=False,
-    rich_markup_mode="rich",
-    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+    rich_markup_mode=None,
+    context_settings={
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "max_content_width": WIDEST,
+    },
 )
-app.command("explain")(explain.command)
-app.command("methods")(methods.command)
-app.command("models")(models.command)
-app.command("merge")(merge.command)
-app.command("help")(help.command)
+app.command("explain", cls=Command)(explain.command)
+app.command("methods", cls=Command)(methods.command)
+app.command("models", cls=Command)(models.command)
+app.command("merge", cls=Command)(merge.command)
+app.command("help", cls=Command)(help.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit code."""
     if arguments is None:
         put_off_collecting()
-        if sys.argv[1:] in ([], ["--help"]):
-            import_help_pages()
     typed = list(sys.argv[1:] if arguments is None else arguments)
     # file names need not be UTF-8: they are printed as the bytes that they are
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -187,4 +187,4 @@ def test_every_flag_has_help(run: Run) -> None:
     for field in fields(Flags):
         assert f"--{field.name.replace('_', '-')}" in text
     for command in ("explain", "methods", "help"):
-        assert re.search(rf"│ {command}\s+[A-Z]", text)
+        assert re.search(rf"(?m)^  {command}\s+[A-Z]", text)

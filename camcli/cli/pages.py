@@ -1,0 +1,59 @@
+"""The pages that `--help` shows: typer's plain ones, an option's panel a section, in colour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import typer
+import typer.core
+
+Rows = list[tuple[str, str]]
+# typer's own panels are drawn by rich, which takes longer than all the rest of `--help`
+WIDEST = 100
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose page has sections."""
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Writes arguments and options, a section a panel."""
+        _write(formatter, _sections(ctx, self.get_params(ctx)))
+
+
+class Group(typer.core.TyperGroup):
+    """A group of commands whose page has sections."""
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        """Writes arguments and options, a section a panel, and the commands."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        commands = [(name, (c.help or "").split("\n\n")[0]) for name, c in found if c]
+        _write(formatter, {**_sections(ctx, self.get_params(ctx)), "Commands": commands})
+
+
+def _sections(ctx: typer.Context, params: Iterable[Any]) -> dict[str, Rows]:
+    sections: dict[str, Rows] = {}
+    for param in params:
+        names, text = param.get_help_record(ctx) or ("", "")
+        title = "Options"
+        if param.param_type_name == "argument":
+            # behind its name stands a type of Python's
+            title, names = "Arguments", names.partition(" ")[0]
+        if names:
+            panel = getattr(param, "rich_help_panel", None) or title
+            sections.setdefault(panel, []).append((names, text))
+    return sections
+
+
+def _write(formatter: Any, sections: dict[str, Rows]) -> None:
+    for title, rows in sections.items():
+        with formatter.section(_styled(title, bold=True)):
+            styled = [(_styled(names, fg="cyan"), text) for names, text in rows]
+            formatter.write_dl(styled, col_max=WIDEST // 3)
+
+
+def _styled(text: str, **style: Any) -> str:
+    # what is no terminal gets none from typer, and a terminal may not want any
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return text if plain else typer.style(text, **style)
