@@ -43,10 +43,10 @@ measures all of it anew.
 FOOTNOTES = """Maps apart is the largest difference to grad-cam's map, both from 0 to 1, with our
 normalising and enlarging in both. It is empty where the definitions differ: the sign of EigenCAM's
 component is arbitrary, FEM's threshold is another, and where activations are negative grad-cam
-sets an ablated channel to a very small number. AblationCAM takes differences of scores, here of some
-0.05: from the map of double precision ours were 2e-6 to 1e-5 apart, and maps of scores as grad-cam
-finds them 1e-5 to 1e-4 (four ResNet-50s). grad-cam and torch-cam run in float32 in every row,
-on the model and inputs as they come, for neither of them lays anything out channels last.
+sets an ablated channel to a very small number. AblationCAM takes differences of scores, here of
+some 0.05: from the map of double precision ours were 2e-6 to 1e-5 apart, and maps of scores as
+grad-cam finds them 1e-5 to 1e-4 (four ResNet-50s). grad-cam and torch-cam run in float32 in every
+row, on the model and inputs as they come, for neither of them lays anything out channels last.
 
 On a GPU rows are in bf16 where they say so, else in float32 without TF32. One picture, or eight,
 are done before the next kernels are told: what is measured there is how fast Python tells them,
