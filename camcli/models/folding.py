@@ -196,7 +196,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Runs an operation, and looks at what it is given and puts out."""
-        given = map(_storage, tree_leaves((args, kwargs)))
+        # each once: a tensor may be given as both of two
+        given = set(map(_storage, tree_leaves((args, kwargs))))
         owners = [(key, self.owners[key]) for key in given if key in self.owners]
         norming = [chain for key, chain in owners if self._norms(chain, key, func.name())]
         output = func(*args, **(kwargs or {}))

@@ -105,6 +105,16 @@ def _before_the_relu(net: Net, x: Tensor) -> Tensor:
     return net.relu(y) + z
 
 
+def _squared(net: Net, x: Tensor) -> Tensor:
+    y = net.norm(net.conv(x))
+    return net.relu(y * y)
+
+
+def _squared_first(net: Net, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.relu(net.norm(y * y))
+
+
 def _behind_the_relu(net: Net, x: Tensor) -> Tensor:
     y = net.relu(net.norm(net.conv(x)))
     return y + y.mean()
@@ -180,6 +190,8 @@ WAYS: dict[str, tuple[Callable[[Net, Tensor], Tensor], dict[str, nn.Module], str
     "before the relu": (_before_the_relu, {}, "conv norm"),
     "before the relu in place": (_before_the_relu, IN_PLACE, "conv norm"),
     "behind the relu": (_behind_the_relu, {}, "conv norm relu"),
+    "squared": (_squared, {}, "conv norm"),
+    "squared first": (_squared_first, {}, ""),
     "rectified first": (_rectified_first, {}, ""),
     "rectified first in place": (_rectified_first, IN_PLACE, ""),
     "twice": (_twice, {}, ""),
