@@ -12,6 +12,8 @@ import typer.core
 Rows = list[tuple[str, str]]
 # typer's own panels are drawn by rich, which takes longer than all the rest of `--help`
 WIDEST = 100
+# what is typed (camviz-out, log-probability) stays in one piece: lines are broken at hyphens
+UNBROKEN = "\u2011"
 
 
 class Command(typer.core.TyperCommand):
@@ -48,9 +50,10 @@ def _sections(ctx: typer.Context, params: Iterable[Any]) -> dict[str, Rows]:
 
 def _write(formatter: Any, sections: dict[str, Rows]) -> None:
     for title, rows in sections.items():
+        whole = [(_styled(names, fg="cyan"), text.replace("-", UNBROKEN)) for names, text in rows]
         with formatter.section(_styled(title, bold=True)):
-            styled = [(_styled(names, fg="cyan"), text) for names, text in rows]
-            formatter.write_dl(styled, col_max=WIDEST // 3)
+            formatter.write_dl(whole, col_max=WIDEST // 3)
+    formatter.buffer = [written.replace(UNBROKEN, "-") for written in formatter.buffer]
 
 
 def _styled(text: str, **style: Any) -> str:

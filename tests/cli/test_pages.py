@@ -59,6 +59,17 @@ def test_each_command_has_a_page_that_fits(
         assert " ".join(text.split()) in " ".join(page.split())
 
 
+def test_what_is_typed_is_not_broken_at_its_hyphens(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in range(60, 102, 3):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        page = run("--help").out
+        for word in ("log-probability", "hf-hub:ORG/NAME", "local-dir:PATH", "camviz-out"):
+            assert word in page, columns
+        assert "\u2011" not in page
+
+
 def test_the_commands_are_told_with_their_first_paragraph(run: Run) -> None:
     rows = _sections(run("--help").out)["Commands"]
     assert re.findall(r"(?m)^  (\w+)  +[A-Z]", rows) == COMMANDS
