@@ -1,4 +1,7 @@
-"""The pages that `--help` shows: typer's plain ones, an option's panel a section, in colour."""
+"""The pages that `--help` shows: typer's plain ones, an option's panel a section, in colour.
+
+Those that typer has rich draw took longer than all the rest of `--help`.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,7 @@ import typer
 import typer.core
 
 Rows = list[tuple[str, str]]
-# typer's own panels are drawn by rich, which takes longer than all the rest of `--help`
-WIDEST = 100
+WIDEST = 100  # columns
 # what is typed (camviz-out, log-probability) stays in one piece: lines are broken at hyphens
 UNBROKEN = "\u2011"
 

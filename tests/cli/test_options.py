@@ -180,11 +180,3 @@ def test_help_tells_the_true_defaults(run: Run) -> None:
     assert f"default {Options().save_path}." in text
     assert f"default {Options().map_size}." in text
     assert f"default {Options().method[0]}." in text
-
-
-def test_every_flag_has_help(run: Run) -> None:
-    text = run("--help").out
-    for field in fields(Flags):
-        assert f"--{field.name.replace('_', '-')}" in text
-    for command in ("explain", "methods", "help"):
-        assert re.search(rf"(?m)^  {command}\s+[A-Z]", text)

@@ -37,8 +37,9 @@ def test_each_option_stands_in_its_panels_section(arguments: tuple[str, ...], ru
     for field in fields(Flags):
         panel = hints[field.name].__metadata__[0].rich_help_panel
         name = f"--{field.name.replace('_', '-')}"
-        there = [title for title, rows in sections.items() if re.search(rf"{name}[ \n]", rows)]
-        assert panel in there, name
+        row = re.compile(rf"(?m)^  (-\w, )?{name}[ \n]")
+        there = [title for title, rows in sections.items() if row.search(rows)]
+        assert there == [panel], name
     assert next(iter(sections)) == "Arguments"
     assert re.match(r"  IMAGE  [A-Z]", sections["Arguments"])
     assert ("Commands" in sections) == (arguments == ("--help",))

@@ -1,0 +1,163 @@
+"""What becomes of convolutions' outputs, seen by watching a pass, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from camcli.models.packing import is_rewritable
+from camcli.models.state import standing_in
+
+# timm's, by its name: to import timm takes a second, which torchvision's models need not pay
+NORM_AND_ACTIVATION = "BatchNormAct2d"
+IN_PLACE = "aten::relu_"
+RELUS = {"aten::relu", IN_PLACE}
+
+
+def is_norm(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
+    """Tells whether a layer is a batch norm with moments of its own, in float32."""
+    if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None:
+        return False
+    # subclasses make something else of their input
+    known = type(layer) is nn.BatchNorm2d or type(layer).__name__ == NORM_AND_ACTIVATION
+    return known and layer.running_mean.dtype == torch.float32
+
+
+def _is_watched(layer: nn.Module) -> bool:
+    return bool(layer._forward_pre_hooks or layer._forward_hooks)
+
+
+@dataclass
+class Chain:
+    """A convolution, what its output goes through, and whether anything else has seen that."""
+
+    conv: nn.Conv2d
+    output: StorageWeakRef
+    norm: nn.BatchNorm2d | None = None
+    relu: nn.Module | None = None
+    # what the norm put out, as long as nothing but a ReLU has seen it
+    normed: StorageWeakRef | None = None
+    seen_elsewhere: bool = False
+
+    @property
+    def behind(self) -> tuple[nn.Module, ...]:
+        """What has nothing left to do when all is folded."""
+        return tuple(layer for layer in (self.norm, self.relu) if layer)
+
+
+@contextmanager
+def watched(layers: Iterable[nn.Module]) -> Iterator[Watch]:
+    """Watches the passes that are run meanwhile, but for layers that somebody hooks."""
+    watch = Watch()
+    with ExitStack() as stack:
+        for layer in layers:
+            if _is_watched(layer):
+                continue
+            if isinstance(layer, nn.Conv2d) and is_rewritable(layer):
+                stack.enter_context(standing_in(layer, watch.noting(layer)))
+            elif is_norm(layer) or type(layer) is nn.ReLU:
+                stack.enter_context(standing_in(layer, watch.naming(layer)))
+        stack.enter_context(watch)
+        yield watch
+
+
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches in a pass what becomes of convolutions' outputs.
+
+    Operations are looked at, not layers: what else a model does with an output is in its own code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.chains: dict[nn.Conv2d, Chain] = {}
+        # by the storage of what they put out, which cannot be another's: a reference is kept
+        self.owners: dict[int, Chain] = {}
+        self.running: nn.Module | None = None
+
+    def found(self) -> Iterator[Chain]:
+        """Yields convolutions whose output is gone, and only a norm has seen it."""
+        for chain in self.chains.values():
+            if chain.normed and not _is_gone(chain.normed):
+                chain.relu = None
+            if chain.norm and not chain.seen_elsewhere and _is_gone(chain.output):
+                yield chain
+
+    def noting(self, conv: nn.Conv2d) -> Callable[..., Any]:
+        """Returns what stands in for a convolution, and notes what it puts out."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            # without what stands in for it: of what will be folded no other copy is laid out
+            output = nn.Conv2d.forward(conv, *args, **kwargs)
+            if conv in self.chains:
+                # which of its uses is which, nobody can tell later
+                self.chains[conv].seen_elsewhere = True
+            else:
+                chain = self.chains[conv] = Chain(conv, _weakly(output))
+                self.owners[chain.output.cdata] = chain
+            return output
+
+        return run
+
+    def naming(self, layer: nn.Module) -> Callable[..., Any]:
+        """Returns what stands in for a layer, and says that it is running."""
+        plain = layer.forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before, self.running = self.running, layer
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                self.running = before
+
+        return run
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Runs an operation, and looks at what it is given and puts out."""
+        # each once: a tensor may be given as both of two
+        given = set(map(_storage, tree_leaves((args, kwargs))))
+        owners = [(key, self.owners[key]) for key in given if key in self.owners]
+        norming = [chain for key, chain in owners if self._norms(chain, key, func.name())]
+        output = func(*args, **(kwargs or {}))
+        for chain in norming:
+            chain.normed = _weakly(output if isinstance(output, Tensor) else output[0])
+            self.owners[chain.normed.cdata] = chain
+        return output
+
+    def _norms(self, chain: Chain, key: int, operation: str) -> bool:
+        """Notes that an operation is given a chain's tensor; tells whether it norms it."""
+        if key == chain.output.cdata:
+            if chain.norm is None and "batch_norm" in operation and is_norm(self.running):
+                chain.norm = self.running
+                return True
+            chain.seen_elsewhere = True
+            return False
+        first = chain.relu is None and operation in RELUS and type(self.running) is nn.ReLU
+        chain.relu = self.running if first else None
+        if not first or operation == IN_PLACE:
+            # from here on it is anybody's
+            del self.owners[key]
+            chain.normed = None
+        return False
+
+
+def _weakly(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+
+
+def _is_gone(storage: StorageWeakRef) -> bool:
+    return bool(storage.expired())  # type: ignore[no-untyped-call]
+
+
+def _storage(leaf: Any) -> int:
+    dense = isinstance(leaf, Tensor) and leaf.layout is torch.strided
+    return int(leaf.untyped_storage()._cdata) if dense else 0
