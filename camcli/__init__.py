@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from camcli.engine.run import activations, heatmaps
+    from camcli.engine.run import activations, heatmaps, packed
     from camcli.models.load import load_model
     from camcli.pipeline import explain, overlay
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "activations", "explain", "heatmaps", "load_model", "overlay"]
+__all__ = ["__version__", "activations", "explain", "heatmaps", "load_model", "overlay", "packed"]
 
 # imported when first asked for: torch alone takes seconds
 _HOMES = {
@@ -20,6 +20,7 @@ _HOMES = {
     "heatmaps": "camcli.engine.run",
     "load_model": "camcli.models.load",
     "overlay": "camcli.pipeline",
+    "packed": "camcli.engine.run",
 }
 
 

@@ -6,7 +6,10 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
 
 # glibc's numbers of the options of mallopt(3), and what they are set to, in bytes: the first that
 # is taken.  Older releases refuse more than 32 MiB for the second
@@ -15,6 +18,9 @@ KEPT: Mapping[int, tuple[int, ...]] = {
     TRIM_THRESHOLD: (2**31 - 1,),
     MMAP_THRESHOLD: (2**30, 2**25),
 }
+
+# what Linux tells of the processor
+CPUINFO = Path("/proc/cpuinfo")
 
 # of OpenMP's turns in waiting, that take about a millisecond
 TURNS = "20000"
@@ -27,6 +33,21 @@ _put_off: ContextVar[bool] = ContextVar("put_off", default=False)
 def cores() -> int:
     """Returns how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+@cache
+def processor_maker() -> str:
+    """Returns the name by which the processor tells its maker, as "AuthenticAMD"; "" is unknown."""
+    if sys.platform != "linux":
+        import platform
+
+        return platform.processor().rpartition(" ")[2]
+    with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.strip() == "vendor_id":
+                return value.strip()
+    return ""
 
 
 def put_off_collecting() -> None:

@@ -24,7 +24,12 @@ ROW: dict[str, Any] = {
     "bare": 0.05,
     "batch": 1,
     "pictures": 1,
-    "ratios": {"camviz": [1.0, 1.2, 1.1], "grad-cam": [4.4, 4.4, 4.0], "torch-cam": [2.0]},
+    "ratios": {
+        "camviz": [1.0, 1.2, 1.1],
+        "packed": [0.8, 0.8, 0.8],
+        "grad-cam": [4.4, 4.4, 4.0],
+        "torch-cam": [2.0],
+    },
     "memory": {"bare": 1e6, "camviz": 25e5},
     "apart": 2e-6,
     **WHERE,
@@ -44,19 +49,21 @@ def test_medians_quartiles_and_how_many_times_faster() -> None:
         page.HEADLINES[0],
         "50 ms",
         "1.10 (1.05 to 1.15)",
+        "0.80 (0.80 to 0.80)",
         "1.10",
         "4.40",
         "2.00",
-        "4.0 x (at least 3)",
+        "4.0 x, packed 5.5 x (at least 3)",
         "2e-06",
         "bare 1, camviz 2",
     )
     alone = {**ROW, "ratios": {"camviz": [1.0]}, "apart": None, "passes": 64, "bar": None}
-    assert page.cells(alone)[1:8] == ("50 ms x 64", "1.00 (once)", "", "", "", "", "")
+    assert page.cells(alone)[1:9] == ("50 ms x 64", "1.00 (once)", "", "", "", "", "", "")
 
 
 def test_a_gpu_is_told_by_pictures_a_second_and_milliseconds() -> None:
-    assert page.gpu_cells({**ROW, "pictures": 8, "bar": 1 / 0.9}) == (
+    gpu = {**ROW, "ratios": {k: v for k, v in ROW["ratios"].items() if k != "packed"}}
+    assert page.gpu_cells({**gpu, "pictures": 8, "bar": 1 / 0.9}) == (
         page.HEADLINES[0],
         "160",  # 8 pictures in 0.05 s
         "145",
@@ -98,7 +105,9 @@ def test_the_readme_changes_between_its_markers_alone(tmp_path: Path) -> None:
     page.write([ROW, COMMAND], written, readme)
     text = readme.read_text()
     assert text.startswith(f"before\n{page.BEGIN}\n") and text.endswith(f"{page.END}\nbehind\n")
-    assert "old" not in text and "| 1.10 (1.05 to 1.15) | 4.40 | 2.00 |" in text
+    assert (
+        "old" not in text and "| 1.10 (1.05 to 1.15) | 0.80 (0.80 to 0.80) | 4.40 | 2.00 |" in text
+    )
     page.write([ROW, COMMAND], written, readme)
     assert readme.read_text() == text
     with pytest.raises(ValueError, match="one pair"):
@@ -134,7 +143,8 @@ def test_a_row_is_measured(method: str, passes: int | None, options: dict[str, A
     row = Row("test_resnet", (method,), passes=passes, rounds=2, options=options)
     found = measured(row, torch.device("cpu"), peers=False)
     assert found["title"] == f"{method}, test_resnet, batch 1"
-    assert set(found["ratios"]) == {"camviz"} and len(found["ratios"]["camviz"]) == 2
+    assert set(found["ratios"]) == ({"camviz", "packed"} if passes == 1 else {"camviz"})
+    assert {len(ratios) for ratios in found["ratios"].values()} == {2}
     assert found["bare"] > 0 and min(found["ratios"]["camviz"]) > 0
     live = Scene(row, torch.device("cpu")).passes()
     assert found["passes"] == live and live > 0

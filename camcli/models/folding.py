@@ -15,8 +15,9 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from camcli.models.chains import NORM_AND_ACTIVATION, Chain, is_norm, watched
-from camcli.models.packing import Packed, convolved, is_packable, is_plain, is_rewritable, laid_out
-from camcli.models.state import left_as_found, parts, standing_in
+from camcli.models.hastening import is_hastened
+from camcli.models.packing import convolved, is_packable, is_plain, is_rewritable, laid_out
+from camcli.models.state import has_stand_in, left_as_found, parts, standing_in
 
 Result = TypeVar("Result")
 # a tensor that waits for what is done in it already
@@ -71,12 +72,11 @@ def foldable(module: nn.Module, inputs: Tensor) -> Folding:
 
 
 def _may_be(layers: Iterable[nn.Module]) -> bool:
-    own = (vars(layer).get("forward") for layer in layers)
     return (
         any(map(is_norm, layers))
         and any(isinstance(layer, nn.Conv2d) and is_rewritable(layer) for layer in layers)
         # compiled blocks run as they were written where something stands in for what is inside
-        and all(forward is None or isinstance(forward, Packed) for forward in own)
+        and all(is_hastened(layer) or not has_stand_in(layer) for layer in layers)
         and not torch.is_autocast_enabled("cpu")
         and not _has_any_global_hook()  # type: ignore[no-untyped-call]
     )

@@ -1,18 +1,15 @@
-"""Weights of convolutions laid out once for many passes; torch does so at each, on a CPU."""
+"""Weights laid out once for many passes, those of convolutions here; torch does so at each."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
-
-from camcli.models.state import parts, standing_in
 
 # where it was tried
 PROCESSORS = ("x86_64", "amd64")
@@ -22,7 +19,7 @@ OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise")
 
 @dataclass
 class _Seen:
-    """A weight that a convolution had, at which version, and as it is laid out."""
+    """A weight that a layer had, at which version, and as it is laid out."""
 
     weight: Tensor
     version: int
@@ -36,12 +33,14 @@ class Packings:
     To the last bit the same, a pass of ResNet-50 took 0.82 of the time with one picture, 0.92 with
     8, of ResNet-18 0.80 and 0.93; EfficientNet-B0 and DenseNet-121 0.94 to 1.04 (2 cores of an AMD
     EPYC, 2026-11-27).  Those in groups, depthwise ones too, were tried: 0.97 to 1.13.  So were
-    MKL's for linear layers: 0.95 to 0.99, and kernels of 1x1 as matrix products: 1.01.
+    kernels of 1x1 as matrix products: 1.01.
     """
 
-    seen: dict[nn.Conv2d, _Seen] = field(default_factory=dict)
+    seen: dict[nn.Module, _Seen] = field(default_factory=dict)
 
-    def of(self, layer: nn.Conv2d, inputs: Tensor) -> Tensor | None:
+    def of(
+        self, layer: nn.Conv2d | nn.Linear, lay_out: Callable[[Tensor], Tensor]
+    ) -> Tensor | None:
         """Returns a layer's weight laid out, from the second time on that it is asked for."""
         weight = layer.weight
         version = -1 if weight.is_inference() else weight._version
@@ -51,21 +50,8 @@ class Packings:
             self.seen[layer] = _Seen(weight, version)
             return None
         if seen.laid_out is None:
-            seen.laid_out = laid_out(layer, weight.detach(), inputs)
+            seen.laid_out = lay_out(weight.detach())
         return seen.laid_out
-
-
-@contextmanager
-def packed(module: nn.Module, packings: Packings) -> Iterator[None]:
-    """Lets a model's convolutions use weights that are laid out, where no graph is recorded."""
-    layers = parts(module)
-    able = [layer for layer in layers if isinstance(layer, nn.Conv2d) and is_packable(layer)]
-    with ExitStack() as stack:
-        # where something stands in for a layer already, compiled code for one, nothing else does
-        if able and not any("forward" in vars(layer) for layer in layers):
-            for layer in able:
-                stack.enter_context(standing_in(layer, Packed(layer, packings)))
-        yield
 
 
 class Packed:
@@ -77,50 +63,65 @@ class Packed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the convolution, as it was written where a graph is recorded, among others."""
         if is_plain(*args, **kwargs):
-            weight = self.packings.of(self.layer, args[0])
+            weight = self.packings.of(self.layer, partial(laid_out, self.layer, inputs=args[0]))
             if weight is not None:
                 return convolved(self.layer, args[0], weight, self.layer.bias)
         return self.plain(*args, **kwargs)
 
 
-def is_rewritable(layer: nn.Conv2d) -> bool:
-    """Tells whether a convolution does with its weight what its class says, in float32 on a CPU."""
+def is_rewritable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tells whether a layer convolves, with its weight as its class says, in float32 on a CPU."""
     # subclasses make something else of their weight
     return (
         type(layer) is nn.Conv2d
-        and type(layer.weight) is nn.Parameter
-        and layer.weight.dtype == torch.float32
-        and layer.weight.device.type == "cpu"
+        and is_plain_weight(layer.weight)
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
     )
 
 
-def is_packable(layer: nn.Conv2d) -> bool:
-    """Tells whether a convolution's weight can be laid out here."""
-    # a program may have switched oneDNN off
-    enabled = bool(torch.backends.mkldnn.enabled) and works_here()
-    return enabled and layer.groups == 1 and is_rewritable(layer)
+def is_plain_weight(weight: Tensor) -> bool:
+    """Tells whether a weight is a layer's own parameter, in float32 on a CPU."""
+    kind, place = weight.dtype, weight.device.type
+    return type(weight) is nn.Parameter and kind == torch.float32 and place == "cpu"
+
+
+def is_packable(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tells whether a layer convolves with a weight that can be laid out here."""
+    return is_rewritable(layer) and layer.groups == 1 and works_here(OPERATORS)
+
+
+def works_here(operators: tuple[str, ...]) -> bool:
+    """Tells whether torch's oneDNN can do these, on a processor on which it was tried."""
+    # a program may have switched it off
+    return bool(torch.backends.mkldnn.enabled) and _is_built(operators)
 
 
 @cache
-def works_here() -> bool:
-    """Tells whether torch's oneDNN can, on a processor on which it was tried."""
+def _is_built(operators: tuple[str, ...]) -> bool:
     built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    there = all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
+    there = all(hasattr(torch.ops.mkldnn, name) for name in operators)
     return built and there and platform.machine().lower() in PROCESSORS
 
 
-def is_plain(inputs: Any = None, **others: Any) -> bool:
+def is_plain(inputs: Any = None, *more: Any, **others: Any) -> bool:
     """Tells whether inputs are what weights are laid out for: channels last, and no graph."""
     return (
-        type(inputs) is Tensor
-        and not others
+        is_unrecorded(inputs, *more, **others)
         and inputs.ndim == 4
-        and inputs.numel() > 0
         # it answers channels last whatever it is given, and models view what they get
         and inputs.is_contiguous(memory_format=torch.channels_last)
         and not inputs.is_contiguous()
+    )
+
+
+def is_unrecorded(inputs: Any = None, *more: Any, **others: Any) -> bool:
+    """Tells whether inputs are numbers in float32 on a CPU, of which no graph is recorded."""
+    return (
+        type(inputs) is Tensor
+        and not more
+        and not others
+        and inputs.numel() > 0
         and inputs.dtype == torch.float32
         and inputs.device.type == "cpu"
         and not torch.is_grad_enabled()

@@ -182,6 +182,12 @@ def standing_in(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]
         state.update(own)
 
 
+def has_stand_in(layer: nn.Module) -> bool:
+    """Tells whether something stands in for a layer's `forward`, and no method of its own."""
+    forward = vars(layer).get("forward")
+    return forward is not None and getattr(forward, "__self__", None) is not layer
+
+
 def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
     """Returns a model with clones of its inference tensors, which no graph can hold."""
     held = _holds(module)

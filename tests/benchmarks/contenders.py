@@ -18,8 +18,10 @@ from camcli.engine.compiled import compiled
 from camcli.engine.precision import running_in
 from camcli.engine.run import Request
 from camcli.methods.compose import enlarge, has_contrast, normalise
+from camcli.models.hastening import hastened
 from camcli.models.load import Classifier
-from tests.benchmarks.rows import NETWORKS, PEERS, Network, Row
+from camcli.models.packing import Packings
+from tests.benchmarks.rows import NETWORKS, PACKED, PEERS, Network, Row
 
 Contender = Callable[[], Any]
 BATCHES = (8, 16, 32)
@@ -61,8 +63,10 @@ class Scene:
     def contenders(self, stack: ExitStack, *, peers: bool) -> dict[str, Contender]:
         """Returns all but the bare pass, by name; what is compiled is so until the stack's end."""
         module = stack.enter_context(_compiled(self)) if self.row.compiled else self.module
-        found: dict[str, Contender] = {"camviz": _ours(self, module)}
         row = self.row
+        found: dict[str, Contender] = {"camviz": _ours(self, module)}
+        if row.packs and self.device.type == "cpu":
+            found[PACKED] = _packed(module, found["camviz"])
         if (
             peers
             and row.peers
@@ -108,6 +112,19 @@ def _ours(scene: Scene, module: nn.Module) -> Contender:
             set=row.options,
         )
         return torch.stack([enlarge(normalise(m), scene.size) for m in maps.values()])[0]
+
+    return run
+
+
+def _packed(module: nn.Module, ours: Contender) -> Contender:
+    """Returns ours as in the block of one `packed`, whose weights are laid out twice on."""
+    packings = Packings()
+
+    def run() -> Tensor:
+        # not one block around all: the bare pass is of the same model, and takes its turn
+        with hastened(module, packings):
+            maps: Tensor = ours()
+        return maps
 
     return run
 

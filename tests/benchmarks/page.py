@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.rows import OURS
 from tests.checkout import ROOT
 
 PAGE = ROOT / "camcli" / "docs" / "benchmarks.md"
@@ -36,7 +37,9 @@ Each row's contenders took turns on the same inputs, from pictures that are deco
 picture's size; what is shown is the ratio to the model's bare pass (inference mode, channels_last,
 the same batch, threads and precision), the median of the rounds with its quartiles. Where a method
 runs many passes, the ratio is that to as many pictures in the best of three batches (8, 16, 32).
-"At most" is what was set out to be reached. Memory is what a contender's peak adds to what is held
+Packed is a call of many in the block of one `camcli.packed`, as the batches of a run are, whose
+weights are laid out already; methods of many passes do that by themselves. "At most" is what was
+set out to be reached. Memory is what a contender's peak adds to what is held
 before it, in MB. All weights are random, which changes no time. `python -m tests.benchmarks`
 measures all of it anew.
 """
@@ -60,7 +63,10 @@ their own; the two take turns of two seconds each, while the other is stopped. T
 memory that its passes free (`camviz help speed`), and they do not. Starting is timed with bytecode
 there, as pip leaves it. With --compile camviz's blocks are compiled, and the others' are not.
 """
-HEAD = ("what", "bare pass", "camviz", "at most", "grad-cam", "torch-cam", "faster", "apart", "MB")
+HEAD = (
+    "what", "bare pass", "camviz", "packed", "at most", "grad-cam", "torch-cam", "faster", "apart",
+    "MB",
+)  # fmt: skip
 # on a GPU what counts is how many of the bare pass's pictures are explained
 GPU_HEAD = (
     "what", "bare pass, pictures/s", "camviz, pictures/s", "share", "at least",
@@ -88,11 +94,15 @@ def cells(figure: Figure) -> tuple[str, ...]:
     """Writes a row's cells, in the order of HEAD."""
     middle = _medians(figure)
     passes = f" x {figure['passes']}" if figure["passes"] > 1 else ""
+    ours = (
+        f"{middle[name]:.2f} ({_quartiles(figure['ratios'][name])})" if name in middle else ""
+        for name in OURS
+    )
     peers = (f"{middle[p]:.2f}" if p in middle else "" for p in PEERS)
     return (
         figure["title"],
         f"{figure['bare'] * 1000:.0f} ms{passes}",
-        f"{middle['camviz']:.2f} ({_quartiles(figure['ratios']['camviz'])})",
+        *ours,
         f"{figure['bar']:.2f}" if figure["bar"] else "",
         *peers,
         *_last_cells(figure),
@@ -130,7 +140,8 @@ def _last_cells(figure: Figure) -> tuple[str, ...]:
     """Writes how many times faster than grad-cam, how far from its map, and the memory."""
     middle, faster = _medians(figure), ""
     if "grad-cam" in middle:
-        faster = f"{middle['grad-cam'] / middle['camviz']:.1f} x"
+        times = [f"{middle['grad-cam'] / middle[n]:.1f} x" for n in OURS if n in middle]
+        faster = ", packed ".join(times)
         faster += f" (at least {figure['faster']:g})" if figure["faster"] else ""
     return (
         faster,
@@ -178,9 +189,13 @@ def _command_cells(figure: Figure) -> tuple[str, ...]:
 def headlines(figures: Sequence[Figure]) -> str:
     """Writes the README's rows: ratios to the bare pass, and what a GPU does in a second."""
     shown = [f for t in HEADLINES for f in figures if f["title"] == t and f["device"] == "cpu"]
-    rows = [tuple(cells(figure)[i] for i in (0, 2, 4, 5)) for figure in shown]
-    text = f"Times as a ratio to the model's bare forward pass ({_places(shown)}); all of them:"
-    table = "\n".join(_table(("what", "camviz", "grad-cam", "torch-cam"), rows))
+    columns = (0, 2, 3, 5, 6)
+    rows = [tuple(cells(figure)[i] for i in columns) for figure in shown]
+    text = (
+        f"Times as a ratio to the model's bare forward pass ({_places(shown)}); packed is a call in"
+        " the block of `camcli.packed`, as a run's batches are; all of them:"
+    )
+    table = "\n".join(_table(tuple(HEAD[i] for i in columns), rows))
     return f"{text} `camviz help benchmarks`.\n\n{table}\n{_gpu_headlines(figures)}"
 
 

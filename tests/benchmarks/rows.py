@@ -24,6 +24,9 @@ PEERS: Mapping[str, tuple[str, str]] = {
     "ablationcam": ("AblationCAM", ""),
     "scorecam": ("ScoreCAM", "ScoreCAM"),
 }
+# a call for itself, and one of many that follow one another
+PACKED = "packed"
+OURS = ("camviz", PACKED)
 NINE = tuple(PEERS)[:9]
 # pictures in a batch that is usual on a GPU, and in one that fills it
 USUAL, LARGE = 128, 512
@@ -80,6 +83,11 @@ class Row:
     def altering(self) -> bool:
         """Whether the method runs many passes of altered pictures."""
         return self.passes != 1
+
+    @property
+    def packs(self) -> bool:
+        """Whether weights are laid out between calls only where they are asked to be."""
+        return not self.altering and not self.compiled
 
     @property
     def title(self) -> str:

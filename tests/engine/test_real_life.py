@@ -379,6 +379,7 @@ def test_torchscript_is_refused() -> None:
             camcli.activations,
             partial(camcli.heatmaps, target_layers="last"),
             lambda model, _: survey(model, (3, 64, 64)),
+            lambda model, _: camcli.packed(model).__enter__(),
         ):
             with pytest.raises(ModelError, match=r"is TorchScript, .* the model it was made from"):
                 ask(model, INPUTS)

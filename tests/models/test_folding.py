@@ -18,7 +18,8 @@ from camcli.engine import evidence
 from camcli.engine.run import Request, answer
 from camcli.engine.targets import Best
 from camcli.models.folding import Folding, foldable
-from camcli.models.packing import Packings, packed
+from camcli.models.hastening import hastened
+from camcli.models.packing import Packings
 from camcli.models.state import standing_in
 from camcli.registry import METHODS, needed
 from tests.networks import network_for, noise
@@ -268,7 +269,7 @@ def test_where_something_stands_in_for_a_layer_nothing_is_folded() -> None:
     net = Net(_straight)
     with standing_in(net.again, torch.relu):
         assert not foldable(net, _inputs(1)).forwards
-    with packed(net, Packings()):
+    with hastened(net, Packings()):
         assert _folded(net, foldable(net, _inputs(1))) == "conv norm relu"
 
 

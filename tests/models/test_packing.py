@@ -19,7 +19,8 @@ from camcli.engine.run import Request, answer
 from camcli.engine.targets import Best
 from camcli.media.read import picture_from
 from camcli.methods.compose import Noise
-from camcli.models.packing import Packings, packed, works_here
+from camcli.models.hastening import hastened
+from camcli.models.packing import OPERATORS, Packings, works_here
 from camcli.models.state import standing_in
 from camcli.pipeline import plan
 from camcli.pipeline.batches import explain_batch, prepared
@@ -39,7 +40,9 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, int, Any], dict[str, Any]]] = {
     "large": ((2, 2, 31), {"padding": 15}),
 }
 LAST = noise().contiguous(memory_format=torch.channels_last)
-supported = pytest.mark.skipif(not works_here(), reason="a processor where it was not tried")
+supported = pytest.mark.skipif(
+    not works_here(OPERATORS), reason="a processor where it was not tried"
+)
 
 
 def _laid_out(packings: Packings) -> list[bool]:
@@ -58,7 +61,7 @@ def test_each_kind_gives_what_it_gave(name: str, last: bool) -> None:
         for shape in ((2, 33, 40), (2, 33, 40), (2, 33, 40), (5, 33, 40), (3, 64, 37)):
             inputs = torch.randn(shape[0], sizes[0], *shape[1:]).contiguous(memory_format=layout)
             wanted = layer(inputs)
-            with packed(layer, packings):
+            with hastened(layer, packings):
                 found = layer(inputs)
             torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
             # models view what they are given as something else
@@ -70,7 +73,7 @@ def test_each_kind_gives_what_it_gave(name: str, last: bool) -> None:
 @supported
 def test_a_single_pass_lays_nothing_out() -> None:
     layer, packings = nn.Conv2d(3, 4, 3), Packings()
-    with torch.no_grad(), packed(layer, packings):
+    with torch.no_grad(), hastened(layer, packings):
         layer(LAST)
         assert _laid_out(packings) == [False]
         layer(LAST)
@@ -86,7 +89,7 @@ def test_changed_weights_are_laid_out_anew() -> None:
             change()
             for _ in range(3):
                 wanted = layer(LAST)
-                with packed(layer, packings):
+                with hastened(layer, packings):
                     torch.testing.assert_close(layer(LAST), wanted)
 
 
@@ -97,16 +100,16 @@ def _replace(layer: nn.Conv2d) -> None:
 @supported
 def test_where_a_graph_is_recorded_weights_are_as_they_were() -> None:
     layer, packings = nn.Conv2d(3, 4, 3), Packings()
-    with torch.no_grad(), packed(layer, packings):
+    with torch.no_grad(), hastened(layer, packings):
         for _ in range(2):
             layer(LAST)
     inputs = LAST.clone().requires_grad_()
-    with packed(layer, packings):
+    with hastened(layer, packings):
         layer(inputs).sum().backward()
     wanted = torch.autograd.grad(layer(inputs).sum(), inputs)[0]
     assert inputs.grad is not None
     torch.testing.assert_close(inputs.grad, wanted)
-    with packed(layer, packings), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with hastened(layer, packings), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert layer(LAST).dtype == torch.bfloat16
 
 
@@ -124,10 +127,9 @@ def test_what_is_not_a_plain_convolution_is_left_alone() -> None:
         nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)),
         nn.ConvTranspose2d(3, 4, 3),
         nn.Conv2d(4, 4, 3, groups=4),
-        nn.Linear(3, 4),
     ]
     module = nn.ModuleList(layers)
-    with packed(module, Packings()):
+    with hastened(module, Packings()):
         assert not any("forward" in vars(layer) for layer in module.modules())
 
 
@@ -135,9 +137,9 @@ def test_what_is_not_a_plain_convolution_is_left_alone() -> None:
 def test_where_something_stands_in_for_a_layer_nothing_else_does() -> None:
     # compiled blocks run as they were written where something stands in for what is inside
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
-    with standing_in(model[1], torch.relu), packed(model, Packings()):
+    with standing_in(model[1], torch.relu), hastened(model, Packings()):
         assert "forward" not in vars(model[0]) and vars(model[1])["forward"] is torch.relu
-    with packed(model, Packings()):
+    with hastened(model, Packings()):
         assert all("forward" in vars(layer) for layer in model)
 
 
@@ -145,14 +147,14 @@ def test_where_something_stands_in_for_a_layer_nothing_else_does() -> None:
 def test_a_program_that_switched_it_off_has_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
-    with packed(model, Packings()):
+    with hastened(model, Packings()):
         assert "forward" not in vars(model[0])
 
 
 @supported
 def test_inputs_may_be_given_by_their_name() -> None:
     layer = nn.Conv2d(3, 4, 3)
-    with torch.no_grad(), packed(layer, Packings()):
+    with torch.no_grad(), hastened(layer, Packings()):
         for _ in range(3):
             torch.testing.assert_close(layer(input=LAST), layer(LAST))
 
@@ -195,12 +197,12 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
         nonlocal passed
         passed += 1
 
-    def look(module: nn.Module, packings: Packings) -> AbstractContextManager[None]:
+    def look(module: nn.Module, packings: Packings | None) -> AbstractContextManager[None]:
         nonlocal looked
-        looked += 1
-        return packed(module, packings)
+        looked += packings is not None
+        return hastened(module, packings)
 
-    monkeypatch.setattr(run, "packed", look)
+    monkeypatch.setattr(run, "hastened", look)
     with network.fc.register_forward_pre_hook(pass_by):
         answer(network, noise(1), Best(), Request((name,), ("last",), chunk=1))
     # a few passes are made to try something out, or for each block or concept

@@ -1,0 +1,159 @@
+"""A model that is hastened gives the same maps, and is put back."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+import camcli
+from camcli.models import multiplying
+from camcli.models.hastening import hastened, is_hastened
+from camcli.models.multiplying import OPERATORS
+from camcli.models.packing import Packings, works_here
+from camcli.models.state import standing_in
+from camcli.process import processor_maker
+from camcli.registry import METHODS, needed
+from tests.networks import network_for, noise
+
+supported = pytest.mark.skipif(not works_here(OPERATORS), reason="a build without it")
+
+
+@pytest.fixture(autouse=True)
+def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has even the smallest products taken, whoever made the processor."""
+    monkeypatch.setattr(multiplying, "MAKERS", (processor_maker(),))
+    monkeypatch.setattr(multiplying, "FEWEST", 0)
+
+
+def _small_transformer() -> VisionTransformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=16, depth=2, num_heads=2, num_classes=5
+        ).eval()
+
+
+def _are_back(model: nn.Module) -> bool:
+    return not any("forward" in vars(layer) for layer in model.modules())
+
+
+@supported
+@pytest.mark.parametrize("name", METHODS)
+def test_maps_are_those_of_the_model_as_it_was_written(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, inputs = network_for(name), noise()
+    options = {"target_layers": "last", "targets": [[1]] * len(inputs)}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "enabled", False)
+        wanted = camcli.heatmaps(network, inputs, name, **options)
+    before = copy.deepcopy(network.state_dict())
+    # components of few cells magnify what is rounded
+    tolerance = {"rtol": 1e-3, "atol": 1e-4 * float(wanted.abs().max())}
+    found = [camcli.heatmaps(network, inputs, name, **options)]
+    with camcli.packed(network):
+        found += [camcli.heatmaps(network, inputs, name, **options) for _ in range(3)]
+        assert not _are_back(network)
+    for maps in found:
+        torch.testing.assert_close(maps, wanted, **tolerance)
+    assert _are_back(network)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@supported
+@pytest.mark.parametrize("name", [n for n in METHODS if "attention" in needed([METHODS[n]])])
+def test_attention_is_that_of_the_model_as_it_was_written(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = _small_transformer(), noise(2, 3, (32, 32))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.mkldnn, "enabled", False)
+        wanted = camcli.heatmaps(model, inputs, name)
+    with camcli.packed(model):
+        for _ in range(3):
+            torch.testing.assert_close(camcli.heatmaps(model, inputs, name), wanted)
+
+
+@supported
+def test_a_single_call_lays_nothing_out_and_a_block_does() -> None:
+    model, inputs = _small_transformer(), noise(2, 3, (32, 32))
+    kept: list[Packings | None] = []
+
+    def look(layer: nn.Module, _: object) -> None:
+        kept.append(vars(layer)["forward"].packings if is_hastened(layer) else None)
+
+    with model.blocks[0].mlp.fc1.register_forward_pre_hook(look):
+        camcli.heatmaps(model, inputs)
+        assert set(kept) == {None}
+        kept.clear()
+        with camcli.packed(model):
+            for _ in range(3):
+                camcli.heatmaps(model, inputs)
+    (packings,) = set(map(id, kept))
+    assert packings != id(None) and kept[0] is not None
+    layers = [layer for layer, seen in kept[0].seen.items() if seen.laid_out is not None]
+    assert model.blocks[0].mlp.fc1 in layers and model.patch_embed.proj in layers
+
+
+@supported
+def test_weights_that_are_set_in_a_block_count() -> None:
+    model, inputs = _small_transformer(), noise(2, 3, (32, 32))
+    state = {key: torch.randn_like(value) for key, value in model.state_dict().items()}
+    with camcli.packed(model):
+        for _ in range(3):
+            before = camcli.heatmaps(model, inputs)
+        model.load_state_dict(state)
+        found = camcli.heatmaps(model, inputs)
+    assert not torch.allclose(found, before, rtol=0.1)
+    torch.testing.assert_close(found, camcli.heatmaps(model, inputs))
+
+
+@supported
+def test_an_error_puts_the_layers_back() -> None:
+    model = _small_transformer()
+    with pytest.raises(ZeroDivisionError), camcli.packed(model):
+        raise ZeroDivisionError
+    assert _are_back(model)
+
+
+@supported
+def test_a_block_in_a_block_changes_nothing() -> None:
+    model = _small_transformer()
+    with camcli.packed(model):
+        outer = [vars(layer).get("forward") for layer in model.modules()]
+        with camcli.packed(model):
+            assert [vars(layer).get("forward") for layer in model.modules()] == outer
+        assert [vars(layer).get("forward") for layer in model.modules()] == outer
+    assert _are_back(model)
+
+
+class _Chosen(nn.Module):
+    """Sets its `forward` to one of its methods, as FasterNet's layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(7, 5)
+        self.forward = self.forward_once
+
+    def forward_once(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+@supported
+def test_a_method_of_a_layers_own_is_no_stand_in() -> None:
+    model = nn.Sequential(_Chosen(), nn.Linear(5, 5))
+    chosen, inputs = model[0].forward, torch.randn(3, 7)
+    with torch.no_grad():
+        wanted = model(inputs)
+        with hastened(model, None):
+            assert is_hastened(model[0].linear) and is_hastened(model[1])
+            torch.testing.assert_close(model(inputs), wanted)
+    assert model[0].forward is chosen
+    with standing_in(model[1], torch.relu), hastened(model, None):
+        assert not is_hastened(model[0].linear)
+        assert vars(model[1])["forward"] is torch.relu

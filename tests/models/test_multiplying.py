@@ -1,0 +1,183 @@
+"""Linear layers multiplied by oneDNN give what they gave, where they may be, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from camcli.models import multiplying
+from camcli.models.hastening import hastened
+from camcli.models.multiplying import OPERATORS, Multiplied
+from camcli.models.packing import Packings, works_here
+from camcli.process import processor_maker
+
+supported = pytest.mark.skipif(not works_here(OPERATORS), reason="a build without it")
+
+INPUTS: dict[str, Tensor] = {
+    "rows": torch.randn(5, 7),
+    "one": torch.randn(7),
+    "tokens": torch.randn(2, 3, 7),
+    "cells": torch.randn(2, 3, 4, 7),
+    "turned": torch.randn(7, 5).t(),
+    "channels first": torch.randn(2, 7, 3, 4).permute(0, 2, 3, 1),
+    "windows": torch.randn(2, 4, 3, 7).transpose(1, 2),
+    "repeated": torch.randn(1, 3, 7).expand(4, 3, 7),
+    "every second": torch.randn(10, 14)[::2, ::2],
+    "none": torch.randn(0, 7),
+}
+
+
+@pytest.fixture(autouse=True)
+def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has even the smallest products taken, whoever made the processor."""
+    monkeypatch.setattr(multiplying, "MAKERS", (processor_maker(),))
+    monkeypatch.setattr(multiplying, "FEWEST", 0)
+
+
+@pytest.fixture
+def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes how many rows each product has that oneDNN makes."""
+    noted: list[int] = []
+    plain = Multiplied._multiplied
+
+    def note(self: Multiplied, inputs: Tensor) -> Tensor:
+        noted.append(inputs.shape[:-1].numel())
+        return plain(self, inputs)
+
+    monkeypatch.setattr(Multiplied, "_multiplied", note)
+    return noted
+
+
+@supported
+@pytest.mark.parametrize("packings", [None, Packings()], ids=["as it is", "laid out"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", INPUTS)
+def test_each_shape_gives_what_it_gave(
+    name: str, bias: bool, packings: Packings | None, multiplied: list[int]
+) -> None:
+    layer, inputs = nn.Linear(7, 5, bias=bias), INPUTS[name]
+    with torch.no_grad():
+        wanted = layer(inputs)
+        with hastened(layer, packings):
+            for found in (layer(inputs), layer(inputs), layer(inputs)):
+                torch.testing.assert_close(found, wanted)
+                # models view what they are given as something else
+                assert found.stride() == wanted.stride()
+    assert len(multiplied) == (3 if inputs.numel() else 0)
+    assert "forward" not in vars(layer)
+
+
+@supported
+def test_a_weight_that_is_no_rectangle_in_memory_is_multiplied_all_the_same() -> None:
+    layer = nn.Linear(7, 5)
+    layer.weight = nn.Parameter(torch.randn(7, 5).t())
+    packings = Packings()
+    with torch.no_grad():
+        wanted = layer(INPUTS["rows"])
+        for given in (None, packings, packings, packings):
+            with hastened(layer, given):
+                torch.testing.assert_close(layer(INPUTS["rows"]), wanted)
+
+
+@supported
+def test_weights_are_laid_out_at_the_second_pass_and_anew_where_they_change() -> None:
+    layer, packings, inputs = nn.Linear(7, 5), Packings(), INPUTS["rows"]
+
+    def replace() -> None:
+        layer.weight = nn.Parameter(torch.randn(5, 7))
+
+    with torch.no_grad():
+        for change in (lambda: None, lambda: layer.weight.mul_(2), replace):
+            change()
+            for laid_out in (False, True, True):
+                wanted = layer(inputs)
+                with hastened(layer, packings):
+                    torch.testing.assert_close(layer(inputs), wanted)
+                assert (packings.seen[layer].laid_out is not None) == laid_out
+
+
+@supported
+def test_small_products_are_left_to_the_usual_library(
+    monkeypatch: pytest.MonkeyPatch, multiplied: list[int]
+) -> None:
+    monkeypatch.setattr(multiplying, "FEWEST", 3 * 7 * 5)
+    layer = nn.Linear(7, 5)
+    with torch.no_grad(), hastened(layer, None):
+        for rows in (1, 2, 3, 4):
+            layer(torch.randn(rows, 7))
+    assert multiplied == [3, 4]
+
+
+@supported
+def test_where_a_graph_is_recorded_layers_run_as_they_were_written(multiplied: list[int]) -> None:
+    layer = nn.Linear(7, 5)
+    inputs = torch.randn(3, 7, requires_grad=True)
+    wanted = torch.autograd.grad(layer(inputs).sum(), inputs)[0]
+    with hastened(layer, None):
+        found = torch.autograd.grad(layer(inputs).sum(), inputs)[0]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            assert layer(inputs).dtype == torch.bfloat16
+    torch.testing.assert_close(found, wanted)
+    assert not multiplied
+
+
+@supported
+def test_what_does_not_fit_gets_the_error_that_it_got(multiplied: list[int]) -> None:
+    layer = nn.Linear(7, 5)
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((torch.randn(3, 6),), {}),
+        ((torch.tensor(1.0),), {}),
+        ((torch.randn(3, 7).double(),), {}),
+        ((), {}),
+        ((torch.randn(3, 7), 1), {}),
+    ]
+    with torch.no_grad():
+        for args, kwargs in calls:
+            with pytest.raises((RuntimeError, TypeError)) as wanted:
+                layer(*args, **kwargs)
+            with hastened(layer, None), pytest.raises(wanted.type) as found:
+                layer(*args, **kwargs)
+            assert str(found.value) == str(wanted.value)
+        with hastened(layer, None):
+            torch.testing.assert_close(layer(input=INPUTS["rows"]), layer(INPUTS["rows"]))
+    assert multiplied == [5]
+
+
+class _Doubled(nn.Linear):
+    def forward(self, inputs: Tensor) -> Tensor:
+        return super().forward(inputs) * 2
+
+
+def test_what_is_no_plain_linear_layer_is_left_alone() -> None:
+    module = nn.ModuleList(
+        [
+            _Doubled(3, 4),
+            nn.Linear(3, 4).to(torch.bfloat16),
+            nn.Linear(3, 4, device="meta"),
+            nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)),
+            nn.MultiheadAttention(4, 2),
+            nn.Bilinear(3, 3, 4),
+            nn.LazyLinear(4),
+        ]
+    )
+    with hastened(module, None):
+        assert not any("forward" in vars(layer) for layer in module.modules())
+
+
+def test_nothing_is_done_on_another_makers_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multiplying, "MAKERS", ("of nobody",))
+    layer = nn.Linear(3, 4)
+    with hastened(layer, Packings()):
+        assert "forward" not in vars(layer)
+
+
+def test_nothing_is_done_where_a_program_switched_onednn_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    layer = nn.Linear(3, 4)
+    with hastened(layer, None):
+        assert "forward" not in vars(layer)
