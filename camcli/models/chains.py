@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from camcli.models.hastening import is_hastened
 from camcli.models.packing import is_rewritable
 from camcli.models.state import standing_in
 
@@ -31,8 +32,10 @@ def is_norm(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
     return known and layer.running_mean.dtype == torch.float32
 
 
-def _is_watched(layer: nn.Module) -> bool:
-    return bool(layer._forward_pre_hooks or layer._forward_hooks)
+def _is_anothers(layer: nn.Module) -> bool:
+    """Tells whether somebody hooks a layer, or gave it a `forward` that is not its class's."""
+    hooked = layer._forward_pre_hooks or layer._forward_hooks
+    return bool(hooked) or ("forward" in vars(layer) and not is_hastened(layer))
 
 
 @dataclass
@@ -55,11 +58,11 @@ class Chain:
 
 @contextmanager
 def watched(layers: Iterable[nn.Module]) -> Iterator[Watch]:
-    """Watches the passes that are run meanwhile, but for layers that somebody hooks."""
+    """Watches the passes that are run meanwhile, but for layers that somebody has changed."""
     watch = Watch()
     with ExitStack() as stack:
         for layer in layers:
-            if _is_watched(layer):
+            if _is_anothers(layer):
                 continue
             if isinstance(layer, nn.Conv2d) and is_rewritable(layer):
                 stack.enter_context(standing_in(layer, watch.noting(layer)))

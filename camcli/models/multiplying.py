@@ -21,10 +21,10 @@ FEWEST = 2**25
 class Multiplied:
     """Stands in for a linear layer's `forward`, with its weight laid out where there are packings.
 
-    A pass of Swin-T took 0.84 of the time with one picture, 0.93 with 8, and with weights laid out
-    0.78 and 0.88; of ConvNeXt-T 0.97, 0.91, 0.98 and 0.86; of ViT-B/16 with one 0.86 and 0.82
-    (2 cores of an AMD EPYC, 2026-11-27).  MKL's laid out were tried: 0.95 to 0.99, and GELU in the
-    same operation: no faster than behind it.
+    A pass took, with one picture, and with weights laid out, 0.88 to 0.96 and 0.84 to 0.92 of the
+    time in Swin-T, 0.93 and 0.86 to 0.92 in ConvNeXt-T, 0.83 to 0.86 and 0.82 in ViT-B/16 (2 cores
+    of an AMD EPYC, 2026-11-27).  Tried, too: MKL's laid out, 0.95 to 0.99; GELU in the same
+    operation, 1.02 of that in Swin-T, 1.00 in ViT-B/16 and 0.89 in ConvNeXt-T.
     """
 
     def __init__(self, layer: nn.Linear, packings: Packings | None) -> None:
