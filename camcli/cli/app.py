@@ -16,6 +16,7 @@ import typer.core
 import typer.main
 
 from camcli.cli import explain, help, merge, methods, models  # noqa: A004
+from camcli.cli.elsewhere import called_here
 from camcli.cli.output import error
 from camcli.cli.pages import WIDEST, Command, Group
 from camcli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CamvizError
@@ -113,13 +114,21 @@ def _report(problem: Exception, with_traceback: bool) -> int:
         error(str(problem))
         return problem.exit_code
     if isinstance(problem, typer.TyperException):
-        error(f"{problem.format_message()}\nAll options: camviz --help")
+        error(f"{_said(problem)}\nAll options: camviz --help")
         return problem.exit_code
     error(
         f"{type(problem).__name__}: {problem}\n"
         "This is a bug in camviz. --debug shows where it happened: please report that."
     )
     return EXIT_BUG
+
+
+def _said(problem: typer.TyperException) -> str:
+    context, option = getattr(problem, "ctx", None), getattr(problem, "option_name", None) or ""
+    explains = context is not None and context.command.name == DEFAULT
+    if explains and (here := called_here(option)):
+        return f"No such option: {option}. Here it is {here}"
+    return problem.format_message()
 
 
 def _wants_traceback(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:

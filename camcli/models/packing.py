@@ -43,8 +43,10 @@ class Packings:
     ) -> Tensor | None:
         """Returns a layer's weight laid out, from the second time on that it is asked for."""
         weight = layer.weight
-        version = -1 if weight.is_inference() else weight._version
-        seen = self.seen.get(layer)
+        if weight.is_inference():
+            # it has no version, and so nobody could tell when it changes
+            return None
+        seen, version = self.seen.get(layer), weight._version
         if seen is None or seen.weight is not weight or seen.version != version:
             # a single pass would only take longer
             self.seen[layer] = _Seen(weight, version)

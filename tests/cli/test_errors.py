@@ -150,6 +150,9 @@ WRONG = {
     "--cfg-options alpa=1": ("'alpa'", "'alpha'", "camviz help presets"),
     "--cfg-options preprocessing.fitt=pad": ("'preprocessing.fitt'", "'preprocessing.fit'"),
     "--config unknown.toml": ("unknown.toml", "'target_layer'", "'target_layers'"),
+    "--output-dir maps": ("No such option: --output-dir. Here it is --save-path PATH", "--help"),
+    "--image_path dog.jpg": ("Here it is no option: camviz IMAGE...", "camviz --help"),
+    "-o maps": ("No such option: -o. Here it is --save-path PATH",),
     "--modle resnet50": ("No such option: --modle", "--model", "camviz --help"),
     # values
     "--alpha 2": ("--alpha 2", "from 0 to 1"),

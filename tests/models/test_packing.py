@@ -93,6 +93,18 @@ def test_changed_weights_are_laid_out_anew() -> None:
                     torch.testing.assert_close(layer(LAST), wanted)
 
 
+@supported
+def test_weights_without_a_version_are_not_laid_out() -> None:
+    with torch.inference_mode():
+        layer, packings = nn.Conv2d(3, 4, 3), Packings()
+        for _ in range(3):
+            layer.weight.mul_(2)
+            wanted = layer(LAST)
+            with hastened(layer, packings):
+                torch.testing.assert_close(layer(LAST), wanted)
+    assert not packings.seen
+
+
 def _replace(layer: nn.Conv2d) -> None:
     layer.weight = nn.Parameter(torch.randn_like(layer.weight))
 
