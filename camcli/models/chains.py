@@ -64,7 +64,7 @@ def watched(layers: Iterable[nn.Module]) -> Iterator[Watch]:
         for layer in layers:
             if _is_anothers(layer):
                 continue
-            if isinstance(layer, nn.Conv2d) and is_rewritable(layer):
+            if is_rewritable(layer):
                 stack.enter_context(standing_in(layer, watch.noting(layer)))
             elif is_norm(layer) or type(layer) is nn.ReLU:
                 stack.enter_context(standing_in(layer, watch.naming(layer)))

@@ -74,7 +74,7 @@ def foldable(module: nn.Module, inputs: Tensor) -> Folding:
 def _may_be(layers: Iterable[nn.Module]) -> bool:
     return (
         any(map(is_norm, layers))
-        and any(isinstance(layer, nn.Conv2d) and is_rewritable(layer) for layer in layers)
+        and any(map(is_rewritable, layers))
         # compiled blocks run as they were written where something stands in for what is inside
         and all(is_hastened(layer) or not has_stand_in(layer) for layer in layers)
         and not torch.is_autocast_enabled("cpu")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from camcli.process import told_of_processor
 from tests.benchmarks import commands, on_gpu, page
 from tests.benchmarks.measure import measured
 from tests.benchmarks.rows import rows
@@ -93,14 +94,8 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    return f"{threads} core{'s' * (threads > 1)} of {_processor()}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "an unknown processor"
+    processor = told_of_processor("model name") or "an unknown processor"
+    return f"{threads} core{'s' * (threads > 1)} of {processor}"
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def _ours(scene: Scene, module: nn.Module) -> Contender:
 
 
 def _packed(module: nn.Module, ours: Contender) -> Contender:
-    """Returns ours as in the block of one `packed`, whose weights are laid out twice on."""
+    """Returns ours as in the block of one `packed`, which lays weights out at the second call."""
     packings = Packings()
 
     def run() -> Tensor:

@@ -94,9 +94,9 @@ def test_a_single_call_lays_nothing_out_and_a_block_does() -> None:
         with camcli.packed(model):
             for _ in range(3):
                 camcli.heatmaps(model, inputs)
-    (packings,) = set(map(id, kept))
-    assert packings != id(None) and kept[0] is not None
-    layers = [layer for layer, seen in kept[0].seen.items() if seen.laid_out is not None]
+    packings = kept[0]
+    assert packings is not None and all(other is packings for other in kept)
+    layers = [layer for layer, seen in packings.seen.items() if seen.laid_out is not None]
     assert model.blocks[0].mlp.fc1 in layers and model.patch_embed.proj in layers
 
 
