@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
-from contextlib import suppress
 from contextvars import ContextVar
-from functools import cache
-from pathlib import Path
 
 # glibc's numbers of the options of mallopt(3), and what they are set to, in bytes: the first that
 # is taken.  Older releases refuse more than 32 MiB for the second
@@ -19,40 +15,12 @@ KEPT: Mapping[int, tuple[int, ...]] = {
     MMAP_THRESHOLD: (2**30, 2**25),
 }
 
-# what Linux tells of the processor
-CPUINFO = Path("/proc/cpuinfo")
-
 # of OpenMP's turns in waiting, that take about a millisecond
 TURNS = "20000"
 
 
 # a program that calls the command may have its collector off itself
 _put_off: ContextVar[bool] = ContextVar("put_off", default=False)
-
-
-def cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-@cache
-def processor_maker() -> str:
-    """Returns the name by which the processor tells its maker, as "AuthenticAMD"; "" is unknown."""
-    if sys.platform != "linux":
-        import platform
-
-        return platform.processor().rpartition(" ")[2]
-    return told_of_processor("vendor_id")
-
-
-def told_of_processor(name: str) -> str:
-    """Returns what Linux tells of the first processor under a name; "" where it does not."""
-    with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            found, _, value = line.partition(":")
-            if found.strip() == name:
-                return value.strip()
-    return ""
 
 
 def put_off_collecting() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from camcli.process import cores
+from camcli.machine import cores
 
 # tests run in several processes, which share the cores out; what they start inherits it
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from camcli import process
 from camcli.cli.app import main
-from camcli.process import keep_freed_memory, leave_cores_free, processor_maker
+from camcli.process import keep_freed_memory, leave_cores_free
 from tests.checkout import ROOT
 
 # in a process of its own, for nothing puts the settings back
@@ -102,35 +101,3 @@ def test_helpers_sleep_soon_unless_they_are_told_otherwise(
     leave_cores_free(given)
     assert given.get("GOMP_SPINCOUNT") == wanted
     assert given["OPENCV_FOR_THREADS_NUM"] == "1"
-
-
-CPUINFO = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: a: b\n"
-
-
-@pytest.mark.parametrize(
-    ("platform_name", "cpuinfo", "processor", "wanted"),
-    [
-        ("linux", CPUINFO, "", "AuthenticAMD"),
-        ("linux", "processor\t: 0\nCPU implementer\t: 0x41\n", "", ""),
-        ("linux", None, "", ""),
-        ("win32", None, "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD", "AuthenticAMD"),
-        ("win32", None, "Intel64 Family 6 Model 85 Stepping 7, GenuineIntel", "GenuineIntel"),
-        ("darwin", None, "arm", "arm"),
-        ("darwin", None, "", ""),
-    ],
-)
-def test_the_processors_maker(
-    platform_name: str,
-    cpuinfo: str | None,
-    processor: str,
-    wanted: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    file = tmp_path / "cpuinfo"
-    if cpuinfo is not None:
-        file.write_text(cpuinfo)
-    monkeypatch.setattr(process, "CPUINFO", file)
-    monkeypatch.setattr(sys, "platform", platform_name)
-    monkeypatch.setattr(platform, "processor", lambda: processor)
-    assert processor_maker.__wrapped__() == wanted

@@ -7,8 +7,8 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from camcli.machine import processor_maker
 from camcli.models.packing import Packings, is_plain_weight, is_unrecorded, works_here
-from camcli.process import processor_maker
 
 # what was tried: MKL, which torch takes for linear layers, is of another maker
 MAKERS = ("AuthenticAMD",)

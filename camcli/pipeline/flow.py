@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from camcli import process
+from camcli import machine
 from camcli.pipeline.shares import processes_here
 from camcli.stages import stage
 
@@ -31,7 +31,7 @@ def default_workers(device: str, cores: int | None = None) -> int:
 
 def _share_of_cores() -> int:
     # torchrun gives all of its processes all cores
-    return max(1, process.cores() // processes_here(os.environ))
+    return max(1, machine.cores() // processes_here(os.environ))
 
 
 class Threads:

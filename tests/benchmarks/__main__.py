@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from camcli.process import told_of_processor
+from camcli.machine import told_of_processor
 from tests.benchmarks import commands, on_gpu, page
 from tests.benchmarks.measure import measured
 from tests.benchmarks.rows import rows

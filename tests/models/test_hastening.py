@@ -10,12 +10,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import camcli
+from camcli.machine import processor_maker
 from camcli.models import multiplying
 from camcli.models.hastening import hastened, is_hastened
 from camcli.models.multiplying import OPERATORS
 from camcli.models.packing import Packings, works_here
 from camcli.models.state import standing_in
-from camcli.process import processor_maker
 from camcli.registry import METHODS, needed
 from tests.networks import network_for, noise
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from camcli.machine import processor_maker
 from camcli.models import multiplying
 from camcli.models.hastening import hastened
 from camcli.models.multiplying import OPERATORS, Multiplied
 from camcli.models.packing import Packings, works_here
-from camcli.process import processor_maker
 
 supported = pytest.mark.skipif(not works_here(OPERATORS), reason="a build without it")
 
