@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from camcli.models.fusing import Fused, is_fusable
 from camcli.models.multiplying import Multiplied, is_multipliable, multiplies_here
 from camcli.models.packing import Packed, Packings, is_packable
 from camcli.models.state import has_stand_in, parts
@@ -40,6 +41,9 @@ def _stand_ins(
         for layer in layers:
             if is_multipliable(layer):
                 yield layer, Multiplied(layer, packings)
+    for layer in layers:
+        if is_fusable(layer):
+            yield layer, Fused(layer)
     # to look for what to lay out takes some of a single picture's time
     if packings is not None:
         for layer in layers:
@@ -49,4 +53,4 @@ def _stand_ins(
 
 def is_hastened(layer: nn.Module) -> bool:
     """Tells whether what stands in for a layer's `forward` is what hastens it."""
-    return isinstance(vars(layer).get("forward"), Packed | Multiplied)
+    return isinstance(vars(layer).get("forward"), Packed | Multiplied | Fused)

@@ -1,7 +1,9 @@
-"""Linear layers that oneDNN multiplies, on processors where torch's usual library is slower."""
+"""Linear layers that oneDNN multiplies, where torch's usual library is slower."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from math import inf
 from typing import Any, TypeGuard
 
 import torch
@@ -10,8 +12,10 @@ from torch import Tensor, nn
 from camcli.machine import processor_maker
 from camcli.models.packing import Packings, is_plain_weight, is_unrecorded, works_here
 
-# what was tried: MKL, which torch takes for linear layers, is of another maker
-MAKERS = ("AuthenticAMD",)
+# makers of processors on which it was tried, and the most multiplications with a weight that is not
+# laid out.  MKL, which torch takes, is Intel's: there oneDNN took 0.7 to 1.0 of the time for a
+# picture's 49 to 200 tokens, 1.0 to 1.1 for many, but for narrow layers; laid out 0.6 to 1.0
+MOST: Mapping[str, float] = {"AuthenticAMD": inf, "GenuineIntel": 2**30}
 # torch.compile's own, which other versions of torch may not have
 OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
 # the least of multiplications: MKL is done with fewer before oneDNN has begun
@@ -23,7 +27,8 @@ class Multiplied:
 
     A pass took, with one picture, and with weights laid out, 0.88 to 0.96 and 0.84 to 0.92 of the
     time in Swin-T, 0.93 and 0.86 to 0.92 in ConvNeXt-T, 0.83 to 0.86 and 0.82 in ViT-B/16 (2 cores
-    of an AMD EPYC, 2026-11-27).  Tried, too: MKL's laid out, 0.95 to 0.99; GELU in the same
+    of an AMD EPYC, 2026-11-27); on 2 of an Intel Xeon (2026-11-28) 1.01 and 0.99, 1.00 and 0.93,
+    0.88 and 0.85.  Tried, too, on the first: MKL's laid out, 0.95 to 0.99; GELU in the same
     operation, 1.02 of that in Swin-T, 1.00 in ViT-B/16 and 0.89 in ConvNeXt-T.
     """
 
@@ -32,26 +37,33 @@ class Multiplied:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Multiplies, as it was written where a graph is recorded, among others."""
-        if is_unrecorded(*args, **kwargs) and self._is_worth_it(args[0]):
-            return self._multiplied(args[0])
+        if is_unrecorded(*args, **kwargs) and self._is_large(args[0]):
+            weight = self._weight_for(args[0])
+            if weight is not None:
+                return _multiplied(args[0], weight, self.layer.bias)
         return self.plain(*args, **kwargs)
 
-    def _is_worth_it(self, inputs: Tensor) -> bool:
-        layer = self.layer
+    def _is_large(self, inputs: Tensor) -> bool:
         # what does not fit gets torch's own error
-        fits = inputs.ndim > 0 and inputs.shape[-1] == layer.in_features
-        return fits and inputs.numel() * layer.out_features >= FEWEST
+        fits = inputs.ndim > 0 and inputs.shape[-1] == self.layer.in_features
+        return fits and self._size(inputs) >= FEWEST
 
-    def _multiplied(self, inputs: Tensor) -> Tensor:
-        layer, weight = self.layer, None
+    def _size(self, inputs: Tensor) -> int:
+        return inputs.numel() * self.layer.out_features
+
+    def _weight_for(self, inputs: Tensor) -> Tensor | None:
         if self.packings is not None:
             rows = inputs.shape[:-1].numel()
-            weight = self.packings.of(layer, lambda w: _laid_out(w, rows))
-        weight = layer.weight if weight is None else weight
-        output: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs, weight, layer.bias, "none", [], None
-        )
-        return output
+            weight = self.packings.of(self.layer, lambda w: _laid_out(w, rows))
+            if weight is not None:
+                return weight
+        most = MOST.get(processor_maker(), 0)
+        return self.layer.weight if self._size(inputs) <= most else None
+
+
+def _multiplied(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    output: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, weight, bias, "none", [], None)
+    return output
 
 
 def _laid_out(weight: Tensor, rows: int) -> Tensor:
@@ -60,8 +72,8 @@ def _laid_out(weight: Tensor, rows: int) -> Tensor:
 
 
 def multiplies_here() -> bool:
-    """Tells whether oneDNN can multiply here, and is the faster one."""
-    return processor_maker() in MAKERS and works_here(OPERATORS)
+    """Tells whether oneDNN can multiply here, on a processor on which it was tried."""
+    return processor_maker() in MOST and works_here(OPERATORS)
 
 
 def is_multipliable(layer: nn.Module) -> TypeGuard[nn.Linear]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from math import inf
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import camcli
+import camcli.engine.run  # fills the registries
 from camcli.machine import processor_maker
 from camcli.models import multiplying
 from camcli.models.hastening import hastened, is_hastened
@@ -25,7 +27,7 @@ supported = pytest.mark.skipif(not works_here(OPERATORS), reason="a build withou
 @pytest.fixture(autouse=True)
 def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has even the smallest products taken, whoever made the processor."""
-    monkeypatch.setattr(multiplying, "MAKERS", (processor_maker(),))
+    monkeypatch.setattr(multiplying, "MOST", {processor_maker(): inf})
     monkeypatch.setattr(multiplying, "FEWEST", 0)
 
 

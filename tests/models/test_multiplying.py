@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from camcli.machine import processor_maker
 from camcli.models import multiplying
 from camcli.models.hastening import hastened
-from camcli.models.multiplying import OPERATORS, Multiplied
+from camcli.models.multiplying import OPERATORS
 from camcli.models.packing import Packings, works_here
 
 supported = pytest.mark.skipif(not works_here(OPERATORS), reason="a build without it")
@@ -33,7 +34,7 @@ INPUTS: dict[str, Tensor] = {
 @pytest.fixture(autouse=True)
 def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has even the smallest products taken, whoever made the processor."""
-    monkeypatch.setattr(multiplying, "MAKERS", (processor_maker(),))
+    monkeypatch.setattr(multiplying, "MOST", {processor_maker(): inf})
     monkeypatch.setattr(multiplying, "FEWEST", 0)
 
 
@@ -41,13 +42,13 @@ def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
 def multiplied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Notes how many rows each product has that oneDNN makes."""
     noted: list[int] = []
-    plain = Multiplied._multiplied
+    plain = multiplying._multiplied
 
-    def note(self: Multiplied, inputs: Tensor) -> Tensor:
+    def note(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         noted.append(inputs.shape[:-1].numel())
-        return plain(self, inputs)
+        return plain(inputs, weight, bias)
 
-    monkeypatch.setattr(Multiplied, "_multiplied", note)
+    monkeypatch.setattr(multiplying, "_multiplied", note)
     return noted
 
 
@@ -112,6 +113,23 @@ def test_small_products_are_left_to_the_usual_library(
 
 
 @supported
+def test_large_products_are_left_to_the_maker_of_the_usual_one_unless_weights_are_laid_out(
+    monkeypatch: pytest.MonkeyPatch, multiplied: list[int]
+) -> None:
+    monkeypatch.setattr(multiplying, "MOST", {processor_maker(): 3 * 7 * 5})
+    layer, packings = nn.Linear(7, 5), Packings()
+    with torch.no_grad():
+        with hastened(layer, None):
+            for rows in (2, 3, 4):
+                layer(torch.randn(rows, 7))
+        assert multiplied == [2, 3]
+        with hastened(layer, packings):
+            for _ in range(3):
+                layer(torch.randn(4, 7))
+    assert multiplied == [2, 3, 4, 4]
+
+
+@supported
 def test_where_a_graph_is_recorded_layers_run_as_they_were_written(multiplied: list[int]) -> None:
     layer = nn.Linear(7, 5)
     inputs = torch.randn(3, 7, requires_grad=True)
@@ -168,7 +186,7 @@ def test_what_is_no_plain_linear_layer_is_left_alone() -> None:
 
 
 def test_nothing_is_done_on_another_makers_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiplying, "MAKERS", ("of nobody",))
+    monkeypatch.setattr(multiplying, "MOST", {"of nobody": inf})
     layer = nn.Linear(3, 4)
     with hastened(layer, Packings()):
         assert "forward" not in vars(layer)
