@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from camcli.models.families import FUSABLE
 from camcli.models.packing import is_unrecorded
+from camcli.models.windows import WINDOWS, FusedWindows
 
 # timm's attribute for it
 SWITCH = "fused_attn"
@@ -17,7 +19,7 @@ class Fused:
     """Stands in for the `forward` of an attention module, with its fused attention switched on.
 
     A pass of Swin-T took 0.78 of the time with one picture and 0.73 with 8, of Swin-B 0.84 with one
-    (2 cores of an Intel Xeon with AVX-512, 2026-11-28).
+    (2 cores of an Intel Xeon, 2026-11-28).
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -39,22 +41,22 @@ class Fused:
             state[SWITCH] = False
 
 
-def is_fusable(layer: nn.Module) -> bool:
-    """Tells whether a layer has fused attention, left off, that is known to be faster."""
-    return (
-        type(layer).__name__ in FUSABLE
-        and vars(layer).get(SWITCH) is False
-        and _is_allowed(type(layer).__module__)
-    )
+def fused(layer: nn.Module) -> Callable[..., Any] | None:
+    """Returns what stands in for an attention module's `forward`, if that is known to be faster."""
+    kind = type(layer)
+    if kind.__name__ == WINDOWS and kind.__module__.startswith("torchvision."):
+        return FusedWindows(layer)
+    left_off = kind.__name__ in FUSABLE and vars(layer).get(SWITCH) is False
+    return Fused(layer) if left_off and _is_allowed(kind) else None
 
 
-def _is_allowed(module: str) -> bool:
-    if module.partition(".")[0] != "timm":
+def _is_allowed(kind: type[nn.Module]) -> bool:
+    """Tells whether a class is timm's, and nobody, nor TIMM_FUSED_ATTN=0, has fusing off."""
+    if not kind.__module__.startswith("timm."):
         return False
-    # who has timm's layers already; torchvision's models need none of it
+    # it is imported already
     from timm.layers.config import use_fused_attn
 
-    # a program, or TIMM_FUSED_ATTN=0, may have switched all of it off
     return use_fused_attn()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from camcli.models.fusing import Fused, is_fusable
+from camcli.models.fusing import Fused, fused
 from camcli.models.multiplying import Multiplied, is_multipliable, multiplies_here
 from camcli.models.packing import Packed, Packings, is_packable
 from camcli.models.state import has_stand_in, parts
+from camcli.models.windows import FusedWindows
 
 
 @contextmanager
@@ -42,8 +43,8 @@ def _stand_ins(
             if is_multipliable(layer):
                 yield layer, Multiplied(layer, packings)
     for layer in layers:
-        if is_fusable(layer):
-            yield layer, Fused(layer)
+        if stand_in := fused(layer):
+            yield layer, stand_in
     # to look for what to lay out takes some of a single picture's time
     if packings is not None:
         for layer in layers:
@@ -53,4 +54,4 @@ def _stand_ins(
 
 def is_hastened(layer: nn.Module) -> bool:
     """Tells whether what stands in for a layer's `forward` is what hastens it."""
-    return isinstance(vars(layer).get("forward"), Packed | Multiplied | Fused)
+    return isinstance(vars(layer).get("forward"), Packed | Multiplied | Fused | FusedWindows)

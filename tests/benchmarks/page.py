@@ -50,9 +50,9 @@ sets an ablated channel to a very small number. AblationCAM takes differences of
 some 0.05: from the map of double precision ours were 2e-6 to 1.3e-5 apart, maps of scores as
 grad-cam finds them 1e-5 to 1e-4 (four ResNet-50s). grad-cam and torch-cam run in float32 in every
 row, on the model and inputs as they come, for neither of them lays anything out channels last.
-Ratios below one come of weights that are laid out, and on AMD's processors of linear layers that
-oneDNN multiplies, where the bare pass has MKL (`camviz help speed`). Each packed call enters its
-block anew here, for the bare pass takes its turn in between; its memory holds what is laid out.
+Ratios below one come of weights that are laid out, of linear layers that oneDNN multiplies, where
+the bare pass has MKL, and in Swin of fused attention (`camviz help speed`). Each packed call enters
+its block anew here, for the bare pass takes its turn in between; its memory holds what is laid out.
 
 On a GPU rows are in bf16 where they say so, else in float32 without TF32. One picture, or eight,
 are done before the next kernels are told: what is measured there is how fast Python tells them,

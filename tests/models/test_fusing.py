@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm.models.swin_transformer as timms
 import torch
+import torchvision.models.swin_transformer as torchvisions
 from timm.layers import set_fused_attn
-from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,32 +17,56 @@ import camcli
 import camcli.engine.run  # fills the registries
 from camcli.errors import MethodError
 from camcli.models.families import FUSABLE
-from camcli.models.fusing import SWITCH, Fused, is_fusable
+from camcli.models.fusing import SWITCH, Fused, fused
 from camcli.models.hastening import hastened, is_hastened
+from camcli.models.windows import WINDOWS, FusedWindows
 from camcli.registry import METHODS
 from tests.networks import noise
 
+SHAPE = {"embed_dim": 8, "num_heads": (1, 2), "num_classes": 5}
+KINDS = (timms.WindowAttention, torchvisions.ShiftedWindowAttention)
 
-def _swin() -> SwinTransformer:
-    """Two stages, of a block without and one with shifted windows each: of 4, and of 2 cells."""
+
+def _timms() -> nn.Module:
+    """Two stages of two blocks, the second of the first with shifted windows."""
+    return timms.SwinTransformer(img_size=32, patch_size=4, window_size=4, depths=(2, 2), **SHAPE)
+
+
+def _torchvisions(window: tuple[int, int] = (4, 4)) -> nn.Module:
+    return torchvisions.SwinTransformer(
+        patch_size=[4, 4], window_size=list(window), depths=[2, 2], **SHAPE
+    )
+
+
+SWINS: dict[str, Callable[[], nn.Module]] = {"timm": _timms, "torchvision": _torchvisions}
+
+
+def _drawn(make: Callable[[], nn.Module]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = SwinTransformer(
-            img_size=32, patch_size=4, window_size=4, embed_dim=8, depths=(2, 2), num_heads=(1, 2),
-            num_classes=5,
-        ).eval()  # fmt: skip
+        model = make().eval()
         # biases are so small at first that leaving them out would hardly be seen
         for layer in _attentions(model):
             nn.init.normal_(layer.relative_position_bias_table)
     return model
 
 
-def _attentions(model: nn.Module) -> list[WindowAttention]:
-    return [layer for layer in model.modules() if isinstance(layer, WindowAttention)]
+def _attentions(model: nn.Module) -> list[Any]:
+    return [layer for layer in model.modules() if isinstance(layer, KINDS)]
+
+
+@pytest.fixture(params=SWINS)
+def swin(request: pytest.FixtureRequest) -> nn.Module:
+    return _drawn(SWINS[request.param])
 
 
 @pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+def timms_swin() -> nn.Module:
+    return _drawn(_timms)
+
+
+@pytest.fixture
+def attended(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Notes the shape of what attends, each time that it is fused."""
     noted: list[tuple[int, ...]] = []
     plain = F.scaled_dot_product_attention
@@ -55,132 +81,163 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_logits_are_those_of_the_model_as_it_was_written(
-    batch: int, fused: list[tuple[int, ...]]
+    batch: int, swin: nn.Module, attended: list[tuple[int, ...]]
 ) -> None:
-    model, inputs = _swin(), noise(batch, 3, (32, 32))
+    inputs = noise(batch, 3, (32, 32))
+    with torch.no_grad():
+        wanted = swin(inputs)
+        assert not attended
+        with hastened(swin, None):
+            torch.testing.assert_close(swin(inputs), wanted)
+    # four windows of 4 x 4 cells at the first stage, one at the second
+    assert attended == [(4 * batch, 1, 16, 8)] * 2 + [(batch, 2, 16, 8)] * 2
+
+
+@pytest.mark.parametrize("size", [(32, 32), (36, 28), (8, 40), (12, 12)])
+@pytest.mark.parametrize("window", [(4, 4), (3, 3), (3, 2), (7, 7), (1, 1)])
+def test_windows_of_each_size_are_padded_and_shifted_as_they_were(
+    window: tuple[int, int], size: tuple[int, int], attended: list[tuple[int, ...]]
+) -> None:
+    model, inputs = _drawn(lambda: _torchvisions(window)), noise(2, 3, size)
     with torch.no_grad():
         wanted = model(inputs)
-        assert not fused
         with hastened(model, None):
             torch.testing.assert_close(model(inputs), wanted)
-    # four windows of 4 x 4 cells at the first stage, one at the second
-    assert fused == [(4 * batch, 1, 16, 8)] * 2 + [(batch, 2, 16, 8)] * 2
+    assert len(attended) == 4
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_maps_are_those_of_the_model_as_it_was_written(
-    name: str, monkeypatch: pytest.MonkeyPatch, fused: list[tuple[int, ...]]
+    name: str,
+    timms_swin: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    attended: list[tuple[int, ...]],
 ) -> None:
-    model, inputs = _swin(), noise(2, 3, (32, 32))
+    inputs = noise(2, 3, (32, 32))
     with monkeypatch.context() as patch:
-        patch.setattr("camcli.models.hastening.is_fusable", lambda _: False)
+        patch.setattr("camcli.models.hastening.fused", lambda _: None)
         try:
-            wanted = camcli.heatmaps(model, inputs, name)
+            wanted = camcli.heatmaps(timms_swin, inputs, name)
         except MethodError:
             # it reads attention, which it cannot where that looks through windows
             wanted = None
+    assert not attended
     if wanted is None:
         with pytest.raises(MethodError, match="windows"):
-            camcli.heatmaps(model, inputs, name)
+            camcli.heatmaps(timms_swin, inputs, name)
         return
-    assert not fused
     # components of few cells magnify what is rounded
     tolerance = {"rtol": 1e-3, "atol": 1e-4 * float(wanted.abs().max())}
-    torch.testing.assert_close(camcli.heatmaps(model, inputs, name), wanted, **tolerance)
+    torch.testing.assert_close(camcli.heatmaps(timms_swin, inputs, name), wanted, **tolerance)
 
 
+@pytest.mark.parametrize(
+    ("kind", "layer"), [("timm", "layers.1.blocks.0.norm2"), ("torchvision", "features.3.0.norm2")]
+)
 def test_what_comes_before_the_layer_is_fused_and_what_is_recorded_is_not(
-    fused: list[tuple[int, ...]],
+    kind: str, layer: str, attended: list[tuple[int, ...]]
 ) -> None:
-    model = _swin()
-    camcli.heatmaps(model, noise(1, 3, (32, 32)), target_layers="layers.1.blocks.0.norm2")
-    assert [heads for _, heads, *_ in fused] == [1, 1, 2]
+    camcli.heatmaps(_drawn(SWINS[kind]), noise(1, 3, (32, 32)), target_layers=layer)
+    assert [heads for _, heads, *_ in attended] == [1, 1, 2]
 
 
 @pytest.mark.parametrize("part", FUSABLE["WindowAttention"])
 @pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
 def test_where_somebody_looks_at_what_is_passed_by_it_is_there(
-    part: str, hook: str, fused: list[tuple[int, ...]]
+    part: str, hook: str, timms_swin: nn.Module, attended: list[tuple[int, ...]]
 ) -> None:
-    model, seen = _swin(), []
-    looked_at = _attentions(model)[0]
+    seen: list[Any] = []
+    looked_at = _attentions(timms_swin)[0]
     with (
         getattr(looked_at.get_submodule(part), hook)(lambda *args: seen.append(args)),
         torch.no_grad(),
-        hastened(model, None),
+        hastened(timms_swin, None),
     ):
-        model(noise(1, 3, (32, 32)))
+        timms_swin(noise(1, 3, (32, 32)))
     assert len(seen) == 1
-    assert len(fused) == 3
+    assert len(attended) == 3
 
 
 @pytest.mark.parametrize("part", FUSABLE["WindowAttention"])
 def test_where_something_stands_in_for_what_is_passed_by_it_does(
-    part: str, fused: list[tuple[int, ...]]
+    part: str, timms_swin: nn.Module, attended: list[tuple[int, ...]]
 ) -> None:
-    model = _swin()
-    with torch.no_grad(), hastened(model, None):
-        vars(_attentions(model)[0].get_submodule(part))["forward"] = torch.zeros_like
+    with torch.no_grad(), hastened(timms_swin, None):
+        vars(_attentions(timms_swin)[0].get_submodule(part))["forward"] = torch.zeros_like
+        timms_swin(noise(1, 3, (32, 32)))
+    assert len(attended) == 3
+
+
+def test_hooks_that_nobody_called_stay_silent() -> None:
+    model, seen = _drawn(_torchvisions), []
+    for layer in _attentions(model):
+        layer.qkv.register_forward_hook(lambda *args: seen.append(args))
+    with torch.no_grad():
         model(noise(1, 3, (32, 32)))
-    assert len(fused) == 3
+        with hastened(model, None):
+            model(noise(1, 3, (32, 32)))
+    assert not seen
 
 
-def test_a_layer_that_is_passed_by_can_be_a_target() -> None:
-    found = camcli.activations(_swin(), noise(2, 3, (32, 32)), "layers.1.blocks.1.norm1")
-    assert found["layers.1.blocks.1.norm1"].shape == (2, 16, 4, 4)
-
-
-def test_half_precision_and_autocast_stay_as_they_were(fused: list[tuple[int, ...]]) -> None:
-    model, inputs = _swin(), noise(1, 3, (32, 32))
-    with torch.no_grad(), hastened(model, None):
+def test_half_precision_and_autocast_stay_as_they_were(
+    swin: nn.Module, attended: list[tuple[int, ...]]
+) -> None:
+    inputs = noise(1, 3, (32, 32))
+    with torch.no_grad(), hastened(swin, None):
         with torch.autocast("cpu", torch.bfloat16):
-            model(inputs)
-        model.to(torch.bfloat16)(inputs.to(torch.bfloat16))
-    assert not fused
+            swin(inputs)
+        swin.to(torch.bfloat16)(inputs.to(torch.bfloat16))
+    assert not attended
+
+
+def test_what_is_trained_drops_what_it_dropped(attended: list[tuple[int, ...]]) -> None:
+    model = _drawn(_torchvisions).train()
+    with torch.no_grad(), hastened(model, None):
+        model(noise(1, 3, (32, 32)))
+    assert not attended
 
 
 def test_nothing_is_done_where_a_program_switched_it_off() -> None:
     set_fused_attn(False)
     try:
-        model = _swin()
+        model = _drawn(_timms)
         with hastened(model, None):
             assert not any(map(is_hastened, _attentions(model)))
     finally:
         set_fused_attn(True)
 
 
-class _Elsewhere(nn.Module):
-    """Has the name of timm's, and its switch."""
-
-    fused_attn = False
-
-
-_Elsewhere.__name__ = "WindowAttention"
+@pytest.mark.parametrize("name", [*FUSABLE, WINDOWS])
+def test_attention_of_others_by_the_same_name_is_left_alone(name: str) -> None:
+    layer = type(name, (nn.Module,), {})()
+    setattr(layer, SWITCH, False)
+    assert fused(layer) is None
 
 
-def test_other_attention_is_left_alone() -> None:
-    on, other = _attentions(_swin())[0], _Elsewhere()
-    other.fused_attn = False
-    assert is_fusable(on)
-    vars(on)[SWITCH] = True
-    assert not is_fusable(on)
-    assert not is_fusable(other)
+def test_what_is_fused_already_and_what_came_later_are_left_alone(timms_swin: nn.Module) -> None:
+    layer = _attentions(timms_swin)[0]
+    assert isinstance(fused(layer), Fused)
+    vars(layer)[SWITCH] = True
+    assert fused(layer) is None
+    # the second version compares directions, and has a class of its own
+    later = torchvisions.ShiftedWindowAttentionV2(8, [4, 4], [0, 0], 1)
+    assert fused(later) is None
+    assert isinstance(fused(_attentions(_drawn(_torchvisions))[0]), FusedWindows)
 
 
-def test_the_switch_is_off_again_whatever_happens() -> None:
-    model = _swin()
-    layer = _attentions(model)[0]
-    fused = Fused(layer)
+def test_the_switch_is_off_again_whatever_happens(timms_swin: nn.Module) -> None:
+    layer = _attentions(timms_swin)[0]
+    stand_in = Fused(layer)
     with torch.no_grad():
         with pytest.raises(RuntimeError):
-            fused(torch.randn(4, 16, 9))
+            stand_in(torch.randn(4, 16, 9))
         with pytest.raises(TypeError):
-            fused()
-        fused(torch.randn(4, 16, 8))
+            stand_in()
+        stand_in(torch.randn(4, 16, 8))
     assert vars(layer)[SWITCH] is False
 
 
-def test_the_table_names_what_timm_has() -> None:
-    layer = _attentions(_swin())[0]
+def test_the_table_names_what_timm_has(timms_swin: nn.Module) -> None:
+    layer = _attentions(timms_swin)[0]
     assert list(FUSABLE) == [type(layer).__name__]
     assert set(FUSABLE["WindowAttention"]) <= set(dict(layer.named_children()))
