@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from camcli.machine import processor_maker
 from camcli.models.packing import Packings, is_plain_weight, is_unrecorded, works_here
 
-# makers of processors on which it was tried, and the most multiplications with a weight that is not
-# laid out.  MKL, which torch takes, is Intel's: there oneDNN took 0.7 to 1.0 of the time for a
-# picture's 49 to 200 tokens, 1.0 to 1.1 for many, but for narrow layers; laid out 0.6 to 1.0
-MOST: Mapping[str, float] = {"AuthenticAMD": inf, "GenuineIntel": 2**30}
+# makers of processors on which it was tried, the instructions that it takes there, as torch calls
+# them, and the most multiplications with a weight that is not laid out.  MKL, which torch takes, is
+# Intel's: with AVX-512 oneDNN took 0.7 to 1.0 of its time for a picture's 49 to 200 tokens, 1.0 to
+# 1.1 for many, but for narrow layers; laid out 0.6 to 1.0.  With AVX2 alone it took 0.9 to 1.2
+TRIED: Mapping[str, tuple[str, float]] = {
+    "AuthenticAMD": ("", inf),
+    "GenuineIntel": ("AVX512", 2**30),
+}
 # torch.compile's own, which other versions of torch may not have
 OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
 # the least of multiplications: MKL is done with fewer before oneDNN has begun
@@ -57,8 +61,7 @@ class Multiplied:
             weight = self.packings.of(self.layer, lambda w: _laid_out(w, rows))
             if weight is not None:
                 return weight
-        most = MOST.get(processor_maker(), 0)
-        return self.layer.weight if self._size(inputs) <= most else None
+        return self.layer.weight if self._size(inputs) <= _most() else None
 
 
 def _multiplied(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -73,7 +76,13 @@ def _laid_out(weight: Tensor, rows: int) -> Tensor:
 
 def multiplies_here() -> bool:
     """Tells whether oneDNN can multiply here, on a processor on which it was tried."""
-    return processor_maker() in MOST and works_here(OPERATORS)
+    return _most() > 0 and works_here(OPERATORS)
+
+
+def _most() -> float:
+    """Returns the most multiplications here with a weight that is not laid out; 0 for no layer."""
+    instructions, most = TRIED.get(processor_maker(), ("", 0))
+    return most if torch.backends.cpu.get_cpu_capability().startswith(instructions) else 0
 
 
 def is_multipliable(layer: nn.Module) -> TypeGuard[nn.Linear]:

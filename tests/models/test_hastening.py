@@ -27,7 +27,7 @@ supported = pytest.mark.skipif(not works_here(OPERATORS), reason="a build withou
 @pytest.fixture(autouse=True)
 def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has even the smallest products taken, whoever made the processor."""
-    monkeypatch.setattr(multiplying, "MOST", {processor_maker(): inf})
+    monkeypatch.setattr(multiplying, "TRIED", {processor_maker(): ("", inf)})
     monkeypatch.setattr(multiplying, "FEWEST", 0)
 
 

@@ -34,7 +34,7 @@ INPUTS: dict[str, Tensor] = {
 @pytest.fixture(autouse=True)
 def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has even the smallest products taken, whoever made the processor."""
-    monkeypatch.setattr(multiplying, "MOST", {processor_maker(): inf})
+    monkeypatch.setattr(multiplying, "TRIED", {processor_maker(): ("", inf)})
     monkeypatch.setattr(multiplying, "FEWEST", 0)
 
 
@@ -116,7 +116,7 @@ def test_small_products_are_left_to_the_usual_library(
 def test_large_products_are_left_to_the_maker_of_the_usual_one_unless_weights_are_laid_out(
     monkeypatch: pytest.MonkeyPatch, multiplied: list[int]
 ) -> None:
-    monkeypatch.setattr(multiplying, "MOST", {processor_maker(): 3 * 7 * 5})
+    monkeypatch.setattr(multiplying, "TRIED", {processor_maker(): ("", 3 * 7 * 5)})
     layer, packings = nn.Linear(7, 5), Packings()
     with torch.no_grad():
         with hastened(layer, None):
@@ -185,8 +185,12 @@ def test_what_is_no_plain_linear_layer_is_left_alone() -> None:
         assert not any("forward" in vars(layer) for layer in module.modules())
 
 
-def test_nothing_is_done_on_another_makers_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multiplying, "MOST", {"of nobody": inf})
+@pytest.mark.parametrize("where", [("of nobody", ""), (processor_maker(), "of no processor")])
+def test_nothing_is_done_on_another_makers_processor_or_without_its_instructions(
+    where: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, instructions = where
+    monkeypatch.setattr(multiplying, "TRIED", {maker: (instructions, inf)})
     layer = nn.Linear(3, 4)
     with hastened(layer, Packings()):
         assert "forward" not in vars(layer)
