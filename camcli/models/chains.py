@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from camcli.models.hastening import is_hastened
 from camcli.models.packing import is_rewritable
-from camcli.models.state import standing_in
+from camcli.models.state import is_hooked, standing_in
 
 # timm's, by its name: to import timm takes a second, which torchvision's models need not pay
 NORM_AND_ACTIVATION = "BatchNormAct2d"
@@ -34,8 +34,7 @@ def is_norm(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 def _is_anothers(layer: nn.Module) -> bool:
     """Tells whether somebody hooks a layer, or gave it a `forward` that is not its class's."""
-    hooked = layer._forward_pre_hooks or layer._forward_hooks
-    return bool(hooked) or ("forward" in vars(layer) and not is_hastened(layer))
+    return is_hooked(layer) or ("forward" in vars(layer) and not is_hastened(layer))
 
 
 @dataclass

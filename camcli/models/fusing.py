@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import nn
 
+from camcli.models.attention import FUSED
 from camcli.models.families import FUSABLE
 from camcli.models.packing import is_unrecorded
+from camcli.models.state import is_hooked
 from camcli.models.windows import WINDOWS, FusedWindows
 
-# timm's attribute for it
-SWITCH = "fused_attn"
+(SWITCH,) = FUSED
 
 
 class Fused:
@@ -61,5 +62,4 @@ def _is_allowed(kind: type[nn.Module]) -> bool:
 
 
 def _is_looked_at(layer: nn.Module) -> bool:
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    return bool(hooked) or "forward" in vars(layer)
+    return is_hooked(layer) or "forward" in vars(layer)

@@ -188,6 +188,11 @@ def has_stand_in(layer: nn.Module) -> bool:
     return forward is not None and getattr(forward, "__self__", None) is not layer
 
 
+def is_hooked(layer: nn.Module) -> bool:
+    """Tells whether somebody looks at what goes into a layer, or comes out."""
+    return bool(layer._forward_pre_hooks or layer._forward_hooks)
+
+
 def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
     """Returns a model with clones of its inference tensors, which no graph can hold."""
     held = _holds(module)
