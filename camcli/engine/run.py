@@ -192,7 +192,7 @@ def answer(
     Without a choice the output is not looked at, which only methods that ask no class allow.  Of
     several batches in one model, all but the first pass are faster with the same packings.
     """
-    inputs = like(module, inputs)
+    inputs, watched = like(module, inputs), watchable(module)
 
     def run(rows: slice) -> Answer:
         return _answer(module, inputs[rows], choice and choice.part(rows), request)
@@ -202,8 +202,8 @@ def answer(
     with (
         torch.inference_mode(False),
         torch.no_grad(),
-        left_as_found(watchable(module)),
-        hastened(watchable(module), packings),
+        left_as_found(watched),
+        hastened(watched, packings),
         answering(module, request.output_key),
         running_in(request.precision, inputs.device),
     ):

@@ -120,18 +120,18 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
         yield
         return
     layers = parts(module)
-    training = {layer: layer.training for layer in layers}
+    training = [layer.training for layer in layers]
     # each of torch's own walks over the parameters takes as long as all of this
     parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
-    learning = [p for p in parameters if p.requires_grad and not p.is_inference()]
-    devices = {p.device for p in parameters if p.is_cuda}
     buffers = [b for layer in layers for b in layer._buffers.values() if b is not None]
     inference = any(tensor.is_inference() for tensor in chain(parameters, buffers))
+    learning = [p for p in parameters if p.requires_grad and not (inference and p.is_inference())]
+    devices = {p.device for p in parameters if p.is_cuda}
     token = _held.set(_Held(module, layers, inference))
     try:
         with torch.random.fork_rng(list(devices)), _as_written(), switched_off(layers, SWITCHES):
             # setting attributes of modules is slow, and most are in evaluation mode already
-            if any(training.values()):
+            if any(training):
                 module.eval()
             for parameter in learning:
                 parameter.requires_grad_(False)
@@ -140,7 +140,7 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
         _held.reset(token)
         for parameter in learning:
             parameter.requires_grad_(True)
-        for layer, was_training in training.items():
+        for layer, was_training in zip(layers, training, strict=True):
             if layer.training != was_training:
                 layer.training = was_training
 

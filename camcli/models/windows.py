@@ -37,26 +37,20 @@ class FusedWindows:
 
 def _attended(layer: Any, inputs: Tensor) -> Tensor:
     """Shifts, parts, attends in each window, and puts all back.  [b h w c] -> [b h w c]"""
-    b, h, w, _ = inputs.shape
+    h, w = inputs.shape[1:3]
     high, wide = layer.window_size
     padded = F.pad(inputs, (0, 0, 0, -w % wide, 0, -h % high))
-    sizes = padded.shape[1], padded.shape[2]
+    sizes = padded.shape[1:3]
     # one window across has nowhere to be shifted to
     pairs = zip(layer.shift_size, layer.window_size, sizes, strict=True)
     shifts = [0 if window >= size else shift for shift, window, size in pairs]
-    shifted = any(shifts)
-    if shifted:
-        padded = padded.roll([-shift for shift in shifts], (1, 2))
-    windows = _parted(padded, high, wide)
     mask = layer.get_relative_position_bias()
-    if shifted:
-        mask = mask + _apart(sizes, layer.window_size, shifts)[:, None]
-    found = _attended_in_each(layer, windows, mask.repeat(b if shifted else 1, 1, 1, 1))
-    parts = found.view(b, sizes[0] // high, sizes[1] // wide, high, wide, -1)
-    whole = parts.transpose(2, 3).flatten(3, 4).flatten(1, 2)
-    if shifted:
-        whole = whole.roll(shifts, (1, 2))
-    return whole[:, :h, :w].contiguous()
+    if any(shifts):
+        apart = _apart(sizes, layer.window_size, shifts)
+        mask = (mask + apart[:, None]).repeat(len(inputs), 1, 1, 1)
+    windows = _parted(_rolled(padded, [-shift for shift in shifts]), high, wide)
+    found = _joined(_attended_in_each(layer, windows, mask), sizes, high, wide)
+    return _rolled(found, shifts)[:, :h, :w].contiguous()
 
 
 def _attended_in_each(layer: Any, windows: Tensor, mask: Tensor) -> Tensor:
@@ -75,6 +69,17 @@ def _parted(cells: Tensor, high: int, wide: int) -> Tensor:
     b, h, w, c = cells.shape
     parts = cells.view(b, h // high, high, w // wide, wide, c).transpose(2, 3)
     return parts.reshape(-1, high * wide, c)
+
+
+def _joined(windows: Tensor, sizes: Sequence[int], high: int, wide: int) -> Tensor:
+    """Puts windows together again to pictures' cells.  [b*n high*wide c] -> [b h w c]"""
+    parts = windows.view(-1, sizes[0] // high, sizes[1] // wide, high, wide, windows.shape[-1])
+    return parts.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _rolled(cells: Tensor, shifts: Sequence[int]) -> Tensor:
+    """Moves cells around the edges; by nothing they are not copied.  [b h w c]"""
+    return cells.roll(list(shifts), (1, 2)) if any(shifts) else cells
 
 
 def _apart(sizes: Sequence[int], window: Sequence[int], shifts: Sequence[int]) -> Tensor:
