@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from tests.benchmarks import commands, page
 from tests.benchmarks.__main__ import FIGURES
 from tests.benchmarks.contenders import Scene
-from tests.benchmarks.measure import measured
+from tests.benchmarks.measure import SURE, measured, standard_error, until_sure
 from tests.benchmarks.rows import NETWORKS, Network, Row, rows
 
 WHERE = {"date": "2026-01-02", "device": "cpu", "machine": "2 cores of a Thing", "torch": "2.0"}
@@ -150,6 +151,25 @@ def test_a_row_is_measured(method: str, passes: int | None, options: dict[str, A
     assert found["passes"] == live and live > 0
     assert found["apart"] is None
     page.cells({**found, **WHERE})
+
+
+def test_rounds_go_on_until_the_median_is_sure() -> None:
+    def counted(*ratios: float) -> int:
+        rounds = ({"bare": 2.0, "camviz": 2 * ratio} for ratio in cycle(ratios))
+        return len(list(until_sure(rounds, 15, 120)))
+
+    # quartiles 1 apart, and as far as they may be for 64 rounds to do
+    enough = SURE * 8 / 0.929
+    assert counted(1.1) == 15 and counted(1, 2) == 120
+    assert 60 <= counted(1, 1 + enough) <= 65
+    assert len(list(until_sure(repeat({"bare": 1.0, "camviz": 1.0}), 2, 0))) == 2
+
+
+def test_the_standard_error_of_a_median() -> None:
+    # of draws of 101 from a normal distribution, as medians of many such draws are spread
+    draws = torch.randn(4000, 101, generator=torch.Generator().manual_seed(0))
+    found = sum(standard_error(draw.tolist()) for draw in draws[:200]) / 200
+    assert found == pytest.approx(draws.median(1).values.std().item(), rel=0.05)
 
 
 @pytest.mark.usefixtures("_small")

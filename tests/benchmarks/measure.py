@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from itertools import islice
+from math import sqrt
 from typing import Any
 
 import torch
@@ -17,6 +20,8 @@ from tests.benchmarks.rows import OURS, PACKED, USUAL, Row
 Figures = dict[str, Any]
 # batches that fill a GPU come one after the other: it works on one while it is told the next
 IN_A_ROW = 4
+# the standard error of our ratio's median at which it is sure
+SURE = 0.01
 
 
 def measured(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
@@ -42,10 +47,11 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
         # the second time lays weights out
         calls = 2 if name == PACKED else 1
         maps[name], memory[name] = _remembered(run, device, calls, alike=name == "grad-cam")
-    times = _in_turns(contenders, row.rounds, device, IN_A_ROW if row.batch >= USUAL else 1)
+    turns = _turns(contenders, device, IN_A_ROW if row.batch >= USUAL else 1)
+    rounds = list(until_sure(turns, row.rounds, row.most_rounds))
     ratios = {
-        name: [t / (passes * b) for t, b in zip(taken, times["bare"], strict=True)]
-        for name, taken in times.items()
+        name: [taken[name] / (passes * taken["bare"]) for taken in rounds]
+        for name in contenders
         if name != "bare"
     }
     return {
@@ -53,7 +59,7 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
         "bar": row.bar,
         "faster": row.faster,
         "passes": scene.passes() if row.altering else 1,
-        "bare": statistics.median(times["bare"]) / batch * row.batch,
+        "bare": statistics.median(taken["bare"] for taken in rounds) / batch * row.batch,
         "batch": batch,
         "pictures": row.batch,
         "ratios": ratios,
@@ -64,20 +70,38 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
 
 def _best_batch(scene: Scene) -> int:
     """Returns the batch at which a picture's pass takes least."""
-    rounds = _in_turns({str(b): scene.bare(b) for b in BATCHES}, 3, scene.device, 1)
-    return min(BATCHES, key=lambda b: statistics.median(rounds[str(b)]) / b)
+    turns = _turns({str(b): scene.bare(b) for b in BATCHES}, scene.device, 1)
+    rounds = list(islice(turns, 3))
+    return min(BATCHES, key=lambda b: statistics.median(taken[str(b)] for taken in rounds) / b)
 
 
-def _in_turns(
-    contenders: dict[str, Contender], rounds: int, device: torch.device, in_a_row: int
-) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+def _turns(
+    contenders: dict[str, Contender], device: torch.device, in_a_row: int
+) -> Iterator[dict[str, float]]:
+    """Gives the seconds of each contender, round by round, for as long as somebody asks."""
     order = list(contenders)
-    for _ in range(rounds):
-        for name in order:
-            times[name].append(_seconds(contenders[name], device, in_a_row))
+    while True:
+        yield {name: _seconds(contenders[name], device, in_a_row) for name in order}
         order = order[1:] + order[:1]
-    return times
+
+
+def until_sure(
+    rounds: Iterable[dict[str, float]], least: int, most: int
+) -> Iterator[dict[str, float]]:
+    """Gives so many rounds at least, and more, up to most, until our ratio's median is sure."""
+    ratios: list[float] = []
+    for taken in islice(rounds, max(least, most)):
+        yield taken
+        ratios.append(taken["camviz"] / taken["bare"])
+        if least <= len(ratios) < most and standard_error(ratios) <= SURE:
+            return
+
+
+def standard_error(found: Sequence[float]) -> float:
+    """Estimates that of the median from the quartiles, for a normal distribution."""
+    low, _, high = statistics.quantiles(found)
+    # 1.253 of a standard deviation, of which the quartiles are 1.349 apart
+    return 0.929 * (high - low) / sqrt(len(found))
 
 
 def _seconds(run: Contender, device: torch.device, in_a_row: int) -> float:
