@@ -8,7 +8,7 @@ What a compiled block puts out is held against what it put out before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from types import FunctionType
 from typing import Any
@@ -21,6 +21,7 @@ from camcli.engine.probe import pictures_together
 from camcli.engine.run import Request, like
 from camcli.errors import ModelError, reason
 from camcli.models.blocks import blocks_to_compile
+from camcli.models.fusing import is_left_off, switched_on
 from camcli.models.state import left_as_found, standing_in, watchable
 from camcli.registry import METHODS, needed
 
@@ -32,10 +33,16 @@ TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
 class Block:
-    """A block of a model, compiled and as it was written, which stands in for its `forward`."""
+    """A block of a model, compiled and as it was written, which stands in for its `forward`.
 
-    def __init__(self, name: str, layer: nn.Module, tolerance: float) -> None:
+    Attention that is to be fused is so in the compiled one alone.
+    """
+
+    def __init__(
+        self, name: str, layer: nn.Module, tolerance: float, to_be_fused: Sequence[nn.Module] = ()
+    ) -> None:
         self.name, self.layer, self.tolerance = name, layer, tolerance
+        self.to_be_fused = to_be_fused
         self.plain: Callable[..., Any] = layer.forward
         self.compiled: Callable[..., Any] = torch.compile(
             _in_code_of_its_own(layer.forward), dynamic=False
@@ -54,7 +61,7 @@ class Block:
         """Compiles the block for these inputs; raises ModelError where that fails."""
         wanted = self.plain(*_copied(args), **_copied(kwargs))
         try:
-            with torch.compiler.set_stance("default"):
+            with torch.compiler.set_stance("default"), switched_on(self.to_be_fused):
                 found = self.compiled(*args, **kwargs)
         except Exception as error:  # its plain form has just run: this is the compiler's own
             raise ModelError(
@@ -67,7 +74,7 @@ class Block:
 
     def known(self, *args: Any, **kwargs: Any) -> Any:
         """Runs what was compiled; inputs for which nothing was take the plain way."""
-        with torch.compiler.set_stance("eager_on_recompile"):
+        with torch.compiler.set_stance("eager_on_recompile"), switched_on(self.to_be_fused):
             return self.compiled(*args, **kwargs)
 
 
@@ -108,7 +115,7 @@ def compiled(
     passes = [like(module, _noise((size, *shape))) for size in sorted(sizes)]
     with ExitStack() as stack:
         found = [
-            Block(name, layer, TOLERANCE[precision])
+            Block(name, layer, TOLERANCE[precision], _to_be_fused(layer, precision))
             for name, layer in blocks_to_compile(module, passes[0], request.layers).items()
         ]
         for block in found:
@@ -126,6 +133,12 @@ def compiled(
         for block in found:
             block.run = block.known if block.run == block.learn else block.run
         yield sum(block.run == block.known for block in found)
+
+
+def _to_be_fused(block: nn.Module, precision: str) -> list[nn.Module]:
+    """Lists attention that is fused without compiling, too: on a CPU, and in float32."""
+    plain = precision == "float32" and _device(block).type == "cpu"
+    return [layer for layer in block.modules() if is_left_off(layer)] if plain else []
 
 
 def _weights_packed(device: torch.device) -> AbstractContextManager[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -33,13 +34,8 @@ class Fused:
         """Attends, as it was written where a graph is recorded or somebody looks at attention."""
         if not is_unrecorded(*args[:1]) or any(map(_is_looked_at, self.left_out)):
             return self.plain(*args, **kwargs)
-        # by hand: a module's own way to set attributes is slow
-        state = vars(self.layer)
-        state[SWITCH] = True
-        try:
+        with switched_on([self.layer]):
             return self.plain(*args, **kwargs)
-        finally:
-            state[SWITCH] = False
 
 
 def fused(layer: nn.Module) -> Callable[..., Any] | None:
@@ -47,8 +43,28 @@ def fused(layer: nn.Module) -> Callable[..., Any] | None:
     kind = type(layer)
     if kind.__name__ == WINDOWS and kind.__module__.startswith("torchvision."):
         return FusedWindows(layer)
+    return Fused(layer) if is_left_off(layer) else None
+
+
+def is_left_off(layer: nn.Module) -> bool:
+    """Tells whether a layer has fused attention, which is off, but known to be faster."""
+    kind = type(layer)
     left_off = kind.__name__ in FUSABLE and vars(layer).get(SWITCH) is False
-    return Fused(layer) if left_off and _is_allowed(kind) else None
+    return left_off and _is_allowed(kind)
+
+
+@contextmanager
+def switched_on(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Has fused attention on in layers in which it was off, and off again afterwards."""
+    # a module's own way to set attributes is slow
+    states = [vars(layer) for layer in layers]
+    for state in states:
+        state[SWITCH] = True
+    try:
+        yield
+    finally:
+        for state in states:
+            state[SWITCH] = False
 
 
 def _is_allowed(kind: type[nn.Module]) -> bool:

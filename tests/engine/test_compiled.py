@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import camcli
 from camcli.engine.compiled import Block, compiled
@@ -21,6 +23,8 @@ from camcli.engine.run import Request, answer, found_default
 from camcli.engine.targets import Best
 from camcli.errors import MethodError, ModelError
 from camcli.models.blocks import blocks
+from camcli.models.fusing import is_left_off
+from camcli.records import Precision
 from tests.checkout import ROOT
 
 SHAPE = (3, 64, 64)
@@ -30,7 +34,17 @@ needs_compiler = pytest.mark.skipif(
 
 
 def _model(name: str) -> nn.Module:
+    if name == "swin":
+        return _swin()
     return camcli.load_model(f"timm/{name}", pretrained=False, device="cpu").module
+
+
+def _swin() -> nn.Module:
+    """Two stages of two blocks each, with attention that timm can fuse, but does not."""
+    shape = {"embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "num_classes": 5}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SwinTransformer(img_size=64, patch_size=4, window_size=4, **shape).eval()
 
 
 def _inputs(count: int = 4) -> Tensor:
@@ -162,6 +176,51 @@ def test_altered_copies_are_compiled_for_their_chunk(compiling: list[tuple[int, 
         assert {shape[0] for shape in compiling} == {2, 4}
 
 
+@pytest.fixture
+def attended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Notes how many windows attend, each time that it is fused."""
+    noted: list[int] = []
+    plain = F.scaled_dot_product_attention
+
+    def note(query: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        noted.append(len(query))
+        return plain(query, *args, **kwargs)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", note)
+    return noted
+
+
+def test_attention_is_fused_in_what_is_compiled_and_not_where_somebody_looks(
+    compiling: list[tuple[int, ...]], attended: list[int]
+) -> None:
+    model = _swin()
+    layers = [layer for layer in model.modules() if is_left_off(layer)]
+    request = Request(("gradcam",), ("layers.1.blocks.0.norm2",))
+    with compiled(model, request, SHAPE, 4):
+        assert compiling and all(map(is_left_off, layers))
+        attended.clear()
+        _map(model, _inputs(), request)
+        # 16 windows a picture at the first stage; behind the target layer a graph is recorded
+        assert attended[:2] == [4 * 16] * 2 and len(attended) < len(layers) == 4
+        fused = len(attended)
+        attended.clear()
+        with layers[0].softmax.register_forward_hook(lambda *_: None):
+            _map(model, _inputs(), request)
+        assert len(attended) == fused - 1
+    assert all(map(is_left_off, layers))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_attention_is_not_fused_in_half_precision(
+    precision: Precision, compiling: list[tuple[int, ...]], attended: list[int]
+) -> None:
+    model = _swin()
+    request = Request(("gradcam",), ("layers.1.blocks.0.norm2",), precision=precision)
+    with compiled(model, request, SHAPE, 4):
+        _map(model, _inputs(), request)
+    assert compiling and not attended
+
+
 def _strict(set_stance: Callable[[str], Any]) -> Callable[[str], Any]:
     strict = {"eager_on_recompile": "fail_on_recompile"}
     return lambda stance: set_stance(strict.get(stance, stance))
@@ -178,7 +237,9 @@ def _fresh() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore")  # torch's own, of old names inside
 @pytest.mark.usefixtures("_fresh")
 @pytest.mark.parametrize("method", ["gradcam", "layercam", "cam", "eigencam", "ablationcam"])
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "swin"]
+)
 def test_maps_are_those_of_the_model_as_it_was(
     name: str, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
