@@ -59,12 +59,18 @@ class Locks:
         if fcntl:
             _control(self._file, fcntl.LOCK_UN, name)
 
+    def leave_last(self, name: str) -> bool:
+        """Gives a lock back; True, and taken alone, where nobody else has it."""
+        # of two who left together, each holding on to its own, neither would be
+        self.leave(name)
+        return self.take(name, alone=True)
+
     def close(self) -> None:
         """Gives all locks back; the last one to leave takes the file away.
 
         So it does with folders that were made for a run which then wrote nothing.
         """
-        if fcntl and self.take(FOLDER, alone=True):
+        if fcntl and self.leave_last(FOLDER) and is_at(self._file, self._path):
             with suppress(OSError):  # the folder vanished, or keeps the journal of a run cut off
                 self._path.unlink()
                 for folder in (self._path.parent, *self._made):

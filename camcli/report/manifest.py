@@ -182,7 +182,7 @@ class Manifest:
         # sources whose records were dropped, and which nobody has done again, keep it
         is_over = untouched or (self._finished and DROPPED not in self._sources.values())
         # as does another run of the same name that goes on beside this one
-        if is_over and self._locks.take(self._run.journal, alone=True):
+        if is_over and self._locks.leave_last(self._run.journal):
             self._journal.end()
         self._locks.close()
 

@@ -6,17 +6,20 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from camcli.errors import UsageError
-from camcli.report import Manifest, Run, merge
+from camcli.report import Counts, Manifest, Run, merge
+from camcli.report.lines import STATE
+from camcli.report.locks import LOCK_FILE, Locks
 from tests.checkout import ROOT
 from tests.report.runs import (
     PLAIN,
     expected,
+    explain,
     explained,
     files,
     named,
@@ -31,7 +34,7 @@ A, B, C = named("a.jpg", "b.jpg", "c.jpg")
 WAITING = """
 import sys
 from pathlib import Path
-from camcli.report import Manifest, Run
+from camcli.report import Counts, Manifest, Run
 from tests.report.runs import PLAIN, explain, named, record
 folder = Path(sys.argv[1])
 with Manifest.open(folder, Run(PLAIN)) as manifest:
@@ -41,6 +44,7 @@ with Manifest.open(folder, Run(PLAIN)) as manifest:
     print("there", flush=True)
     sys.stdin.read()
     explain(manifest, source, folder)
+    manifest.finish(Counts(1, 1, 0, 0))
 """
 
 WRITING = """
@@ -106,6 +110,47 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert explained(tmp_path, [A, B], "resume") == [A, B]
     assert table(tmp_path) == expected([A, B])
     assert traces(tmp_path) == []
+
+
+def test_of_two_that_leave_together_one_takes_the_file_away(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    with ExitStack() as other:
+        other.enter_context(another(tmp_path, "b.jpg"))
+        leave_together(locks, other)
+        locks.close()
+    assert table(tmp_path) == [(str(B), 0), (str(B), 1), (str(B), 0)]
+    assert traces(tmp_path) == []
+
+
+def test_of_two_runs_that_end_together_one_takes_the_journal_away(tmp_path: Path) -> None:
+    with ExitStack() as other:
+        with Manifest.open(tmp_path, Run(PLAIN)) as manifest:
+            assert manifest.remaining([A]) == [A]
+            other.enter_context(another(tmp_path, "b.jpg"))
+            explain(manifest, A, tmp_path)
+            manifest.finish(Counts(1, 1, 0, 0))
+            leave_together(manifest._locks, other)
+        assert traces(tmp_path) == []
+
+
+def leave_together(locks: Locks, other: ExitStack) -> None:
+    """Has another process leave just after these locks were tried to be had alone."""
+
+    def take(name: str, *, alone: bool) -> bool:
+        taken = Locks.take(locks, name, alone=alone)
+        other.close()
+        return taken
+
+    locks.take = take  # type: ignore[method-assign]
+
+
+def test_a_file_that_came_later_is_left_to_those_who_hold_it(tmp_path: Path) -> None:
+    locks = Locks(tmp_path)
+    path = tmp_path / STATE / LOCK_FILE
+    path.unlink()
+    path.touch()
+    locks.close()
+    assert path.exists()
 
 
 def test_four_processes_at_once_mix_nothing_up(tmp_path: Path) -> None:
