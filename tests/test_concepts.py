@@ -99,15 +99,26 @@ def test_the_record_names_the_classes_of_each_concept(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "concepts.png"
-    typed = ["--method", "dff", "--set", "concepts=3", "--device", "cpu", "--json"]
+    typed = [
+        "--method",
+        "dff",
+        "--set",
+        "concepts=3",
+        "--fit",
+        "squash",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert main([str(PHOTO), *typed, "--save-path", str(path)]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["options"] == {"concepts": 3}
     assert (record["target"], record["outputs"]) == ("", [str(path)])
     best = [concept["labels"][0].split(",")[0] for concept in record["concepts"]]
-    assert best[:2] == ["espresso", "tabby"]
+    assert best[:2] == ["Egyptian cat", "espresso"]
     assert [concept["colour"] for concept in record["concepts"]] == list(PALETTE[:3])
-    (found,) = camcli.explain(camcli.load_model(device="cpu"), PHOTO, "dff", set={"concepts": 3})
+    classifier = camcli.load_model(device="cpu", fit="squash")
+    (found,) = camcli.explain(classifier, PHOTO, "dff", set={"concepts": 3})
     with Image.open(path) as picture:
         assert np.array_equal(np.asarray(picture), found.overlay())
 

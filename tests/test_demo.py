@@ -14,7 +14,8 @@ SIDES = {"left": slice(0, 300), "right": slice(300, 600)}
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return camcli.load_model(device="cpu")
+    # the centre alone, as the model has it by itself, cuts both in half
+    return camcli.load_model(device="cpu", fit="squash")
 
 
 @pytest.mark.parametrize(("category", "side"), [CAT, COFFEE])
@@ -39,7 +40,6 @@ def test_the_overlay_is_red_on_the_half_that_was_asked_for(
     assert SIDES[side].start <= np.median(columns) < SIDES[side].stop
 
 
-def test_the_espresso_is_seen(classifier: Classifier) -> None:
-    (found,) = camcli.explain(classifier, PHOTO)
-    assert found.label == "espresso"
-    assert found.probability > 0.2
+def test_both_are_seen(classifier: Classifier) -> None:
+    best = [found.label for found in camcli.explain(classifier, PHOTO, top_k=5)]
+    assert {"tabby, tabby cat", "espresso"} <= set(best)

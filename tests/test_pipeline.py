@@ -32,7 +32,8 @@ from tests.test_demo import PHOTO
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return camcli.load_model(device="cpu")
+    # both halves of the photo in view
+    return camcli.load_model(device="cpu", fit="squash")
 
 
 def _classifier(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> Classifier:
@@ -73,7 +74,7 @@ def test_explanations_of_paths_pictures_arrays_and_tensors_are_the_same(
     assert len(found) == len(forms)
     for one in [*found, *alone]:
         np.testing.assert_allclose(one.heatmap, found[0].heatmap, rtol=1e-3, atol=1e-4)
-        assert one.label == "espresso"
+        assert one.label == "Egyptian cat"
     assert found[0].overlay().shape == (400, 600, 3)
 
 
@@ -87,10 +88,10 @@ def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
         ("gradcam", 3),
     ]
     (one,) = camcli.explain(classifier, PHOTO, "eigencam", target_category="tabby,lemon")
-    assert (one.label, one.record.rank) == ("espresso", 1)
+    assert (one.label, one.record.rank) == ("Egyptian cat", 1)
     assert [e.probability for e in found] == sorted((e.probability for e in found), reverse=True)
     assert len({e.category for e in found}) == 3
-    named = list(camcli.explain(classifier, PHOTO, target_category=["Tabby, tabby cat", 99]))
+    named = list(camcli.explain(classifier, PHOTO, target_category=["Tabby, tabby cat", 967]))
     assert [e.label for e in named] == ["tabby, tabby cat", "espresso"]
     commas = list(camcli.explain(classifier, PHOTO, target_category="tabby,espresso"))
     assert [e.category for e in commas] == [e.category for e in named]
@@ -167,7 +168,7 @@ def test_files_and_records(classifier: Classifier, tmp_path: Path) -> None:
     names = [Path(r.outputs[0]).name for r in records]
     assert names == [
         f"cat_and_coffee_{method}_{label}.jpg"
-        for label in ("25-tabby", "99-espresso")
+        for label in ("281-tabby", "967-espresso")
         for method in ("gradcam++", "layercam")
     ]
     for record in records:
@@ -175,10 +176,10 @@ def test_files_and_records(classifier: Classifier, tmp_path: Path) -> None:
         assert _opened(picture).size == (600, 400)
         values = np.load(raw)
         assert (values.min(), values.max()) == (record.minimum, record.maximum)
-        assert record.layers == ("layer4",)
+        assert record.layers == ("features",)
         assert record.layer_reason
         assert json.dumps(asdict(record))
-    assert records[2].rank == 1
+    assert records[2].rank == 2
     assert len(outputs(tmp_path / "out")) == 8
 
 
@@ -197,7 +198,7 @@ def test_the_same_command_gives_the_same_bytes(classifier: Classifier, tmp_path:
         assert file.read_bytes() == (tmp_path / "two" / file.name).read_bytes()
 
 
-@pytest.mark.parametrize(("size", "shape"), [("input", (88, 88)), ("image", (400, 600))])
+@pytest.mark.parametrize(("size", "shape"), [("input", (224, 224)), ("image", (400, 600))])
 def test_map_sizes(
     classifier: Classifier, tmp_path: Path, size: str, shape: tuple[int, int]
 ) -> None:
@@ -215,16 +216,16 @@ def test_map_sizes(
 
 
 def test_a_map_for_each_layer(classifier: Classifier, tmp_path: Path) -> None:
-    layers = ["layer3", "layer4"]
+    layers = ["_blocks.14", "features"]
     records = _run(
         classifier, [PHOTO], target_layers=layers, layer_fusion="none", save_path=tmp_path
     )
-    assert [r.layers for r in records] == [("layer3",), ("layer4",)]
+    assert [r.layers for r in records] == [("_blocks.14",), ("features",)]
     assert [Path(r.outputs[0]).name for r in records] == [
-        f"cat_and_coffee_gradcam_{layer}_99-espresso.jpg" for layer in layers
+        f"cat_and_coffee_gradcam_{layer}_285-Egyptian_cat.jpg" for layer in layers
     ]
     (fused,) = _run(classifier, [PHOTO], target_layers=layers, save_path=tmp_path)
-    assert fused.layers == ("layer3", "layer4")
+    assert fused.layers == ("_blocks.14", "features")
 
 
 def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
@@ -243,8 +244,8 @@ def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
         assert all(not r.outputs for r in records if r.error)
     written = {p.relative_to(tmp_path / "out") for p in outputs(tmp_path / "out")}
     assert written == {
-        Path("b_gradcam_99-espresso.png"),
-        Path("sub/d_gradcam_99-espresso.webp"),
+        Path("b_gradcam_285-Egyptian_cat.png"),
+        Path("sub/d_gradcam_285-Egyptian_cat.webp"),
     }
 
 
@@ -340,7 +341,7 @@ def test_the_record_and_the_file_name_the_target(classifier: Classifier, tmp_pat
         assert record.target == target
         names[target] = Path(record.outputs[0]).name
     assert list(names.values()) == [
-        f"cat_and_coffee_gradcam{part}_99-espresso.jpg" for part in ("", "_rest", "_contrast")
+        f"cat_and_coffee_gradcam{part}_285-Egyptian_cat.jpg" for part in ("", "_rest", "_contrast")
     ]
     # the last one chose the three classes with the closest logits itself
     logits = camcli.explain(classifier, PHOTO, top_k=4)
@@ -358,29 +359,31 @@ def test_a_contrast_names_its_classes(classifier: Classifier, tmp_path: Path) ->
         target_category="espresso",
         save_path=tmp_path,
     )
-    assert (record.target, record.contrast) == ("contrast", (25, 96))
+    assert (record.target, record.contrast) == ("contrast", (281, 951))
     assert record.contrast_labels == ("tabby, tabby cat", "lemon")
     assert record.contrast_strength == 1.0
-    assert record.outputs[0].endswith("_gradcam_contrast-25-96_99-espresso.jpg")
-    assert json.loads(json.dumps(asdict(record)))["contrast"] == [25, 96]
+    assert record.outputs[0].endswith("_gradcam_contrast-281-951_967-espresso.jpg")
+    assert json.loads(json.dumps(asdict(record)))["contrast"] == [281, 951]
     values = [
-        next(camcli.explain(classifier, PHOTO, target_category=c)).heatmap for c in (99, 25, 96)
+        next(camcli.explain(classifier, PHOTO, target_category=c)).heatmap for c in (967, 281, 951)
     ]
-    (found,) = camcli.explain(classifier, PHOTO, contrast=[25, 96], contrast_strength=1)
+    (found,) = camcli.explain(
+        classifier, PHOTO, target_category=967, contrast=[281, 951], contrast_strength=1
+    )
     wanted = values[0] - (values[1] + values[2]) / 2
     np.testing.assert_allclose(found.heatmap, wanted, rtol=1e-3, atol=1e-5)
 
 
 def test_a_class_that_could_only_be_compared_with_itself(classifier: Classifier) -> None:
     (plain,) = camcli.explain(classifier, PHOTO)
-    (found,) = camcli.explain(classifier, PHOTO, contrast="espresso")
+    (found,) = camcli.explain(classifier, PHOTO, contrast="Egyptian cat")
     assert "nothing is taken from its logit" in found.warnings[0]
     assert found.record.contrast == ()
     np.testing.assert_allclose(found.heatmap, plain.heatmap, rtol=1e-4, atol=1e-6)
     for given in ({}, {"target": "contrast"}):
-        with pytest.raises(UsageError, match="compares 'espresso' with itself"):
+        with pytest.raises(UsageError, match="compares 'Egyptian cat' with itself"):
             camcli.explain(
-                classifier, PHOTO, contrast="espresso", target_category=["tabby", 99], **given
+                classifier, PHOTO, contrast="Egyptian cat", target_category=["tabby", 285], **given
             )
 
 
@@ -388,7 +391,7 @@ def test_a_method_that_asks_no_class_has_no_target(classifier: Classifier, tmp_p
     both = {"method": ["gradcam", "eigencam"], "save_path": tmp_path}
     first, second = _run(classifier, [PHOTO], target="probability", **both)
     assert (first.target, second.target) == ("probability", "")
-    assert Path(second.outputs[0]).name == "cat_and_coffee_eigencam_99-espresso.jpg"
+    assert Path(second.outputs[0]).name == "cat_and_coffee_eigencam_285-Egyptian_cat.jpg"
 
 
 def test_a_function_is_a_target(classifier: Classifier, tmp_path: Path) -> None:
@@ -425,7 +428,7 @@ def test_the_record_names_smoothing_and_fusion(classifier: Classifier) -> None:
     assert found.category == plain.category
     assert found.probability == pytest.approx(plain.probability)  # of the picture as it is
     assert not np.allclose(found.heatmap, plain.heatmap, rtol=1e-2)
-    layers = {"target_layers": ["layer3", "layer4"], "eigen_smooth": True}
+    layers = {"target_layers": ["_blocks.14", "features"], "eigen_smooth": True}
     for fusion, told in (("refine", ["refine"]), ("mean", ["mean"]), ("none", ["", ""])):
         several = list(camcli.explain(classifier, PHOTO, layer_fusion=fusion, **layers))
         assert [e.record.layer_fusion for e in several] == told
@@ -437,12 +440,13 @@ def test_the_record_names_smoothing_and_fusion(classifier: Classifier) -> None:
 def test_what_is_typed_reaches_the_record(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    typed = "--noise-smooth 2 --noise-sigma 0.1 --layer-fusion refine --target-layers layer3,layer4"
+    typed = "--noise-smooth 2 --noise-sigma 0.1 --layer-fusion refine"
+    typed += " --target-layers _blocks.14,features"
     words = [str(PHOTO), *typed.split(), "--device", "cpu", "--save-path", str(tmp_path), "--json"]
     assert main(words) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["smoothing"] == {"noise_smooth": 2, "noise_sigma": 0.1, "seed": 0}
-    assert (record["layer_fusion"], record["layers"]) == ("refine", ["layer3", "layer4"])
+    assert (record["layer_fusion"], record["layers"]) == ("refine", ["_blocks.14", "features"])
     assert (record["minimum"], record["warnings"]) == (0, [])
 
 
@@ -531,13 +535,13 @@ def test_a_method_that_looks_at_no_layer_needs_none() -> None:
 def test_a_method_that_looks_at_no_layer_gives_one_map(
     classifier: Classifier, tmp_path: Path
 ) -> None:
-    named = {"target_layers": ["layer3", "layer4"], "layer_fusion": "none"}
+    named = {"target_layers": ["_blocks.14", "features"], "layer_fusion": "none"}
     wide = {"occlusion.window": 32, "occlusion.stride": 32}
     method = ["gradcam", "occlusion"]
     found = _run(classifier, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
     assert [(r.method, r.layers) for r in found] == [
-        ("gradcam", ("layer3",)),
-        ("gradcam", ("layer4",)),
+        ("gradcam", ("_blocks.14",)),
+        ("gradcam", ("features",)),
         ("occlusion", ()),
     ]
     assert [bool(record.layer_reason) for record in found] == [True, True, False]
@@ -552,7 +556,7 @@ def test_no_more_altered_pictures_than_a_batch_stand_in_memory(
     given: dict[str, Any], largest: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    classifier, seen = camcli.load_model(device="cpu"), []
+    classifier, seen = camcli.load_model(device="cpu", img_size=64), []
     classifier.module.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
     settings = {"masks": 50}
     list(camcli.explain(classifier, PHOTO, "rise", set=settings, **given))

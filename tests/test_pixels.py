@@ -27,7 +27,7 @@ METHODS = ["guidedbackprop", "guidedgradcam"]
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return camcli.load_model(device="cpu")
+    return camcli.load_model(device="cpu", fit="squash")
 
 
 def _run(classifier: Classifier, save_path: Path, **options: Any) -> list[Record]:
@@ -55,7 +55,7 @@ def test_the_pixels_stand_beside_the_overlay(classifier: Classifier, tmp_path: P
             np.load(raw), np.abs(found.details["pixels"]).max(0), rtol=1e-4, atol=1e-7
         )
         assert found.details["pixels"].dtype == np.float32
-    assert [record.layers for record in told] == [(), ("layer4",)] * 2
+    assert [record.layers for record in told] == [(), ("features",)] * 2
     assert len(outputs(tmp_path)) == sum(len(record.outputs) for record in records) == 16
 
 
@@ -64,7 +64,7 @@ def test_pixels_follow_the_class(classifier: Classifier) -> None:
         classifier, PHOTO, "guidedgradcam", target_category=["tabby", "espresso"]
     )
     # the cat is on the left of the picture, the cup on its right
-    for found, half in ((cat, np.s_[:, :44]), (cup, np.s_[:, 44:])):
+    for found, half in ((cat, np.s_[:, :112]), (cup, np.s_[:, 112:])):
         assert found.heatmap[half].sum() > 0.8 * found.heatmap.sum()
         drawn = np.abs(found.pixels().astype(int) - 128)
         assert drawn[half].sum() > 0.8 * drawn.sum()

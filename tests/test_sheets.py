@@ -23,13 +23,13 @@ from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.test_demo import PHOTO
 
 # few passes, for what is drawn does not matter here
-QUICK = {"masks": 8, "samples": 1, "max_channels": 2, "window": 44, "stride": 44}
+QUICK = {"masks": 8, "samples": 1, "max_channels": 2, "window": 32, "stride": 32}
 TRANSFORMERS = {name for name, card in CARDS.items() if "transformers" in card.where}
 
 
 @pytest.fixture(scope="module")
 def embedded() -> Classifier:
-    return camcli.load_model(device="cpu")
+    return camcli.load_model(device="cpu", img_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_a_model_without_classes(tmp_path: Path) -> None:
 
 
 def test_maps_are_written_beside_it(embedded: Classifier, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"save_map": "npy", "target_layers": ["layer3", "layer4"]}
+    options: dict[str, Any] = {"save_map": "npy", "target_layers": ["_blocks.14", "features"]}
     for number, (fusion, a_layer) in enumerate((("mean", 1), ("none", 2))):
         for place in (tmp_path / str(number), tmp_path / f"{number}.png"):
             records = _run(embedded, place, layer_fusion=fusion, **options)
@@ -122,7 +122,8 @@ def test_a_sheet_that_cannot_be_written_is_an_error(
 def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "sheet.png"
     settings = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
-    command = [str(PHOTO), "--method", "All,gradcam", *settings, "--save-path", str(path)]
+    command = [str(PHOTO), "--method", "All,gradcam", "--img-size", "64", *settings]
+    command += ["--save-path", str(path)]
     assert main([*command, *([style] if style else [])]) == 0
     out, err = capsys.readouterr()
     fitting = [name for name in CARDS if name not in TRANSFORMERS]
@@ -134,7 +135,7 @@ def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert out.splitlines()[0] == str(path)
         assert all(Path(line).is_file() for line in out.splitlines())
     else:
-        assert out == f"{path}  espresso 75.5%  {len(fitting)} methods at layer4\n"
+        assert out == f"{path}  coffee mug 99.9%  {len(fitting)} methods at features\n"
     assert (f"left out: {', '.join(n for n in CARDS if n in TRANSFORMERS)}: " in err) is not (
         style == "-q"
     )
@@ -144,7 +145,7 @@ def test_a_picture_that_cannot_be_read_is_no_sheet(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
     chosen = from_keywords(method="all", save_path=tmp_path / "out")
-    classifier = camcli.load_model(device="cpu")
+    classifier = camcli.load_model(device="cpu", img_size=64)
     (outcome,) = carried_out(plan(classifier, chosen), find_sources([bad]), chosen)
     (record,) = outcome.records
     assert (record.sheet, bool(record.error)) == ("", True)

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from camcli.records import Outcome, Record, Source
 
 EMBEDDED_NOTE = (
-    "using the embedded model, a small demonstrator of 100 classes; choose another with "
-    "--model NAME (such as --model resnet50) or --config PRESET"
+    "using the embedded model, EfficientNet-Lite0 with ImageNet's 1,000 classes; choose another "
+    "with --model NAME (such as --model resnet50) or --config PRESET"
 )
 
 

@@ -16,6 +16,7 @@ from torchvision.models import get_model_weights
 from camcli.errors import UnknownName
 from camcli.models import embedded, from_timm, from_torchvision
 from camcli.models.embedded.network import Network
+from camcli.models.embedded.weights import is_installed
 from camcli.models.families import takes_classifier
 from camcli.models.fetch import cached_url_file
 from camcli.models.load import PARAMETERS
@@ -98,7 +99,7 @@ def _embedded() -> Entry:
         input_size=(embedded.SIZE, embedded.SIZE),
         classes=len(labels),
         parameters=sum(parameter.numel() for parameter in network.parameters()),
-        weights="here",
+        weights="here" if is_installed() else "none",
     )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from camcli.errors import CheckpointError, reason
@@ -278,6 +277,8 @@ def _content(path: Path) -> Mapping[Any, Any]:
 
 
 def _safetensors(path: Path) -> Weights:
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except Exception as error:  # a damaged or hostile file can raise anything in the reader

@@ -284,14 +284,14 @@ def _build_embedded(request: Request) -> Built:
     module = embedded.load()[0] if request.pretrained else Network(classes)
     new_head = request.pretrained and classes != len(labels)
     if new_head:
-        module.fc = nn.Linear(module.fc.in_features, classes)
+        module._fc = nn.Linear(module._fc.in_features, classes)
     size = request.img_size or (embedded.SIZE, embedded.SIZE)
     return Built(
         module=module,
         preprocessing=embedded.preprocessing(size),
         num_classes=classes,
         weights="embedded" if request.pretrained else "random",
-        classifiers=("fc",),
+        classifiers=("_fc",),
         labels=labels,
         warnings=(new_head_warning(classes),) if new_head else (),
     )

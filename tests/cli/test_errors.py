@@ -66,7 +66,7 @@ def _write_texts(folder: Path) -> None:
             "def text():\n    return 'net'\n"
         ),
         "two.txt": "cat\ndog\n",
-        "far.txt": "0,cat\n100,dog\n",
+        "far.txt": "0,cat\n1000,dog\n",
         "nothing.txt": "\n",
         "junk.pth": "hello world\n",
         "page.pth": "<html>",
@@ -131,16 +131,16 @@ WRONG = {
     "-m ''": ("--model ''", "takes a name"),
     "-m local-dir:void": ("'local-dir:void' is no timm model", "config.json"),
     "-m resnet18": ("'resnet18' cannot be fetched", "--checkpoint FILE", "embedded"),
-    "--target-layers layer5": ("Unknown layer 'layer5'", "'layer4'", "--preview-model"),
-    "--target-layers layer4.-9": ("Unknown layer 'layer4.-9'", "'layer4.1'"),
+    "--target-layers feature": ("Unknown layer 'feature'", "'features'", "--preview-model"),
+    "--target-layers _blocks.-17": ("Unknown layer '_blocks.-17'", "'_blocks.1'"),
     "--target-layers ''": ("--target-layers ''", "takes names of layers"),
     "--method gradcm": ("Unknown method 'gradcm'", "'gradcam'", "camviz methods"),
     "--method gradcam,layrcam": ("Unknown method 'layrcam'", "'layercam'"),
     "--method ,": ("--method ,", "takes names of methods"),
-    "--target-category espreso": ("Unknown category 'espreso'", "'espresso'", "0 to 99"),
-    "--target-category te": ("'te' could be", "83 'teapot'", "give the index"),
-    "--target-category 100": ("There is no category 100", "0 to 99"),
-    "--target-category -1": ("There is no category -1", "0 to 99"),
+    "--target-category espreso": ("Unknown category 'espreso'", "'espresso'", "0 to 999"),
+    "--target-category te": ("'te' could be", "849 'teapot'", "give the index"),
+    "--target-category 1000": ("There is no category 1000", "0 to 999"),
+    "--target-category -1": ("There is no category -1", "0 to 999"),
     "--target-category ,": ("--target-category ,", "takes class indices or names"),
     "--colormap jett": ("Unknown colour map 'jett'", "'jet'", "viridis"),
     "--config resnet5": ("Unknown config 'resnet5'", "'resnet50'", "TOML"),
@@ -159,7 +159,7 @@ WRONG = {
     "--alpha much": ("--alpha much", "from 0 to 1"),
     "--alpha ''": ("--alpha ''", "from 0 to 1"),
     "--top-k 0": ("--top-k 0", "from 1"),
-    "--top-k 101": ("--top-k 101", "100 classes"),
+    "--top-k 1001": ("--top-k 1001", "1000 classes"),
     "--top-k 2 --target-category espresso": ("--target-category", "--top-k", "one of them"),
     "--batch-size 0": ("--batch-size 0", "from 1"),
     "--seed x": ("--seed x", "whole number"),
@@ -195,8 +195,8 @@ WRONG = {
     "-m user.py:text --num-classes 2 --model-kwargs depth=3": ("with depth=3", "--model-kwargs"),
     "--config code.toml": ("code.toml", "a preset runs no code", "--model user.py:net"),
     # class maps
-    "--class-map two.txt": ("'two.txt' names 2 classes", "100"),
-    "--class-map far.txt": ("'far.txt', line 2", "0 to 99", "not 100"),
+    "--class-map two.txt": ("'two.txt' names 2 classes", "1000"),
+    "--class-map far.txt": ("'far.txt', line 2", "0 to 999", "not 1000"),
     "--class-map nothing.txt": ("'nothing.txt' is empty",),
     "--class-map gone.txt": ("'gone.txt' cannot be read (No such file or directory)",),
     "--class-map void": ("'void' cannot be read (Is a directory)",),
@@ -236,24 +236,28 @@ WRONG = {
         "unexpected: blocks.0",
     ),
     # layers and methods
-    "--target-layers fc": ("'fc' puts out [1 100]", "no grid larger than 1x1", "--preview-model"),
-    "--target-layers global_pool": ("'global_pool' puts out [1 ", "no grid larger than 1x1"),
+    "--target-layers _fc": (
+        "'_fc' puts out [1 1000]",
+        "no grid larger than 1x1",
+        "--preview-model",
+    ),
+    "--target-layers _avg_pooling": ("'_avg_pooling' puts out [1 ", "no grid larger than 1x1"),
     f"{TINY_VIT} --target-layers blocks.0.attn.attn_drop": ("took no part in the forward pass",),
     f"{VIT_LAYER} --num-extra-tokens 3": ("101 - 3 extra = 98", "100 = 10x10 with 1 extra"),
     f"{VIT_LAYER} --vit-like --num-extra-tokens 0": ("101 - 0 extra = 101", "with 1 extra"),
     f"{VIT_LAYER} --no-vit-like": ("[1 101 64], which are tokens", "--no-vit-like"),
-    "--target-layers layer4 --num-extra-tokens 1": (
+    "--target-layers features --num-extra-tokens 1": (
         "maps and have no extra tokens",
         "--num-extra-tokens 1",
     ),
     "--num-extra-tokens -1": ("--num-extra-tokens -1", "from 0"),
-    "--target-layers layer4 --vit-like": ("--vit-like reads as [b h w c]", "no grid", "88x88"),
+    "--target-layers features --vit-like": ("--vit-like reads as [b h w c]", "no grid", "224x224"),
     "--target logits": ("--target logits", "probability", "counterfactual or contrast"),
     "--target contrast --method eigencam": ("contrast asks about a class", "eigencam shows none"),
     "--target counterfactual --method gradcam,fem": ("counterfactual asks", "fem shows none"),
     "--target rest --contrast tabby": ("--contrast or another --target, not both",),
     "--contrast taby": ("Unknown category 'taby'", "'tabby'"),
-    "--contrast 100": ("no category 100", "0 to 99"),
+    "--contrast 1000": ("no category 1000", "0 to 999"),
     "--contrast tabby --target-category tabby": ("'tabby, tabby cat' with itself", "another class"),
     "--contrast-strength 1": ("--contrast-strength is for --contrast CLASSES",),
     "--contrast-strength -1": ("--contrast-strength -1", "from 0"),
@@ -266,7 +270,11 @@ WRONG = {
     "--max-channels 3": ("--max-channels 3", "an option of ablationcam, scorecam"),
     "--output-key 0": ("'embedded' returns logits and nothing else", "--output-key"),
     "--eigen-smooth --method eigencam": ("eigencam makes a map directly", "--eigen-smooth out"),
-    "--method cam --target-layers layer3": ("CAM needs a head", "'layer3'", "--method gradcam"),
+    "--method cam --target-layers _blocks.14": (
+        "CAM needs a head",
+        "'_blocks.14'",
+        "--method gradcam",
+    ),
     # the device
     "--device cuda": ("CUDA was asked for", "none here", "--device cpu"),
     "--device cuda:7": ("CUDA was asked for", "none here"),
@@ -279,8 +287,8 @@ WRONG = {
     "void": ("Folder 'void' holds no images", ".jpg"),
     "notes": ("Folder 'notes' holds no images", ".jpg"),
     "''": ("'' names no picture",),
-    "layer4": ("'layer4' is no file, but a layer", "--target-layers layer4?"),
-    "--target-layers layer3 Layer4.-1": ("'Layer4.-1' is no file", "layer3,Layer4.-1?"),
+    "features": ("'features' is no file, but a layer", "--target-layers features?"),
+    "--target-layers _blocks.14 Blocks.-1": ("'Blocks.-1' is no file", "_blocks.14,Blocks.-1?"),
     "Grad-CAM": ("'Grad-CAM' is no file, but a method", "--method Grad-CAM?"),
     "--method cam layercam": ("'layercam' is no file, but a method", "--method cam,layercam?"),
     "espresso": ("'espresso' is no file, but a class", "--target-category espresso?"),
@@ -321,7 +329,7 @@ UNWRITABLE = {
 @pytest.mark.usefixtures("there")
 def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
     before = files_in(Path())
-    result = run("cat.jpg", "--save-path", target, "--target-layers", "layer4")
+    result = run("cat.jpg", "--save-path", target, "--target-layers", "features")
     assert (result.code, result.out) == (2, ""), result.err
     for words in UNWRITABLE[target]:
         assert words in result.err
@@ -373,7 +381,7 @@ def test_a_write_that_is_cut_off_leaves_no_half(
         raise problem
 
     monkeypatch.setattr(Image.Image, "save", save)
-    result = run("cat.jpg", "--save-path", str(there), "--target-layers", "layer4")
+    result = run("cat.jpg", "--save-path", str(there), "--target-layers", "features")
     assert (result.code, result.out) == (code, "")
     assert told in result.err.splitlines()[-1]
     check_is_short(result)
@@ -390,7 +398,7 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_a_picture_that_cannot_be_read(run: Run, there: Path, name: str) -> None:
-    result = run(name, "--save-path", str(there), "--target-layers", "layer4")
+    result = run(name, "--save-path", str(there), "--target-layers", "features")
     assert (result.code, result.out) == (1, "")
     assert f"Cannot read {name!r}: {UNREADABLE[name]}" in result.err
     check_is_short(result)
@@ -424,7 +432,7 @@ def test_a_folder_is_not_explained_with_what_was_written_into_it(
     there.mkdir()
     monkeypatch.chdir(there)
     Image.new("RGB", (40, 30), "red").save("a.png")
-    first, second = (run(".", "-q", "--target-layers", "layer4") for _ in range(2))
+    first, second = (run(".", "-q", "--target-layers", "features") for _ in range(2))
     assert (first.code, second.code) == (0, 0)
     assert first.out == second.out
     assert len(first.out.splitlines()) == 1

@@ -99,7 +99,7 @@ def test_paths_from_stdin_keep_their_bytes_and_their_folders(folder: Path) -> No
     name = b"in/\xff\n.jpg"
     Path("in/d.jpg").rename(os.fsdecode(name))
     done = subprocess.run(
-        [sys.executable, "-m", "camcli", "-", "-q", "--target-layers", "layer4"],
+        [sys.executable, "-m", "camcli", "-", "-q", "--target-layers", "features"],
         input=name + b"\0gone/e.jpg\0",
         capture_output=True,
         check=False,

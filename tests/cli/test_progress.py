@@ -162,7 +162,7 @@ def test_the_bar_stands_below_the_results(tmp_path: Path) -> None:
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     assert re.search(r"━ 6 of 6 pictures, 1 failed, \S+ a second, 0:00:00 left", text)
     lines = [line.split("\r")[-1] for line in re.split(r"\r?\n", text)]
-    results = [line for line in lines if "gradcam at layer4" in line and ".png" in line]
+    results = [line for line in lines if "gradcam at features" in line and ".png" in line]
     # whole lines, of nothing else
     assert len(results) == 5
     assert all(re.match(r"\S+/out/\d_gradcam_\S+\.png  ", line) for line in results)

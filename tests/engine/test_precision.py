@@ -29,9 +29,9 @@ PHOTOS = ("cat_and_coffee.jpg", "chelsea.png")
 ATTENTION = ("rollout", "genericattention", "gradattention", "legrad")
 # a pass in bfloat16 is slow on processors that have none
 FEW: dict[str, dict[str, Any]] = {
-    "scorecam": {"max_channels": 8},
-    "sscam": {"samples": 2, "max_channels": 4},
-    "iscam": {"samples": 2, "max_channels": 4},
+    "scorecam": {"max_channels": 16},
+    "sscam": {"samples": 2, "max_channels": 16},
+    "iscam": {"samples": 2, "max_channels": 16},
     "ablationcam": {"max_channels": 32},
     "rise": {"masks": 8},
     "occlusion": {"window": 32, "stride": 32},
@@ -41,7 +41,8 @@ FEW: dict[str, dict[str, Any]] = {
 @cache
 def _classifier(name: str) -> Classifier:
     trained = name == "embedded"
-    return camcli.load_model(name, pretrained=trained, device="cpu")
+    # small, for processors without bfloat16 imitate it
+    return camcli.load_model(name, pretrained=trained, img_size=128, device="cpu")
 
 
 @cache
@@ -63,14 +64,14 @@ def _bfloat16() -> torch.autocast:
 @pytest.mark.parametrize("name", METHODS)
 def test_maps_in_autocast_are_those_in_float32(name: str) -> None:
     model, photos = _model_for(name)
-    options = {"targets": [25, 99], "set": FEW.get(name)}
+    options = {"targets": [281, 967], "set": FEW.get(name)}
     wanted = camcli.heatmaps(model, photos, name, **options)
     with _bfloat16():
         found = camcli.heatmaps(model, photos, name, **options)
     assert found.dtype == torch.float32
     assert not torch.equal(found, wanted)
     for one, other in zip(wanted, found, strict=True):
-        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98
+        assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.97
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -97,8 +98,8 @@ def test_principal_components_are_taken_in_full_precision() -> None:
 
 
 def _probe(model: nn.Module, photos: Tensor, name: str) -> Probe:
-    layers = ["layer4"] if depends_on_layer(name) else []
-    categories = Fixed(torch.tensor([[25], [99]]))
+    layers = ["features"] if depends_on_layer(name) else []
+    categories = Fixed(torch.tensor([[281], [967]]))
     return Probe(model, photos, layers, categories, graph=True)
 
 
@@ -118,11 +119,11 @@ def test_the_option_is_autocast() -> None:
     model, photos = _model_for("gradcam")
     with _bfloat16():
         assert model(photos).dtype == torch.bfloat16
-        wanted = camcli.heatmaps(model, photos, targets=[25, 99])
-    found = camcli.heatmaps(model, photos, targets=[25, 99], precision="bf16")
+        wanted = camcli.heatmaps(model, photos, targets=[281, 967])
+    found = camcli.heatmaps(model, photos, targets=[281, 967], precision="bf16")
     assert torch.equal(found, wanted)
-    plain = camcli.heatmaps(model, photos, targets=[25, 99])
-    assert torch.equal(camcli.heatmaps(model, photos, targets=[25, 99], precision="auto"), plain)
+    plain = camcli.heatmaps(model, photos, targets=[281, 967])
+    assert torch.equal(camcli.heatmaps(model, photos, targets=[281, 967], precision="auto"), plain)
     assert not torch.equal(plain, found)
     with pytest.raises(UsageError, match="is one of float32, bf16, fp16, auto, not 'half'"):
         camcli.heatmaps(model, photos, precision="half")

@@ -119,15 +119,15 @@ def test_the_embedded_model() -> None:
     classifier = load_model(device="cpu")
     assert (classifier.name, classifier.origin) == ("embedded", "embedded")
     assert classifier.labels is not None
-    assert len(classifier.labels) == classifier.num_classes == 100
-    assert classifier.warnings == ()
+    assert len(classifier.labels) == classifier.num_classes == 1000
+    assert (classifier.warnings, classifier.weights) == ((), "embedded")
     assert classifier.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize(
     ("name", "labels", "size"),
     [
-        ("embedded", 100, 88),
+        ("embedded", 1000, 224),
         (ARCH, 1000, 160),
         ("test_vit", 1000, 160),
         ("torchvision/squeezenet1_1", 1000, 224),
@@ -251,7 +251,7 @@ def test_torchvision_preprocessing_is_torchvisions_own(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "scale"),
-    [("embedded", (64, 96)), ("test_vit", (67, 101)), ("torchvision/squeezenet1_1", (73, 110))],
+    [("embedded", (73, 109)), ("test_vit", (67, 101)), ("torchvision/squeezenet1_1", (73, 110))],
 )
 def test_another_size_scales_what_is_cut_out(name: str, scale: tuple[int, int]) -> None:
     classifier = load(name, img_size=(64, 96))

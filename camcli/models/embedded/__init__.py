@@ -1,18 +1,20 @@
-"""The classifier that ships with camviz: a demonstrator for 100 everyday classes."""
+"""The classifier that camviz begins with: EfficientNet-Lite0 of ImageNet's 1,000 classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from camcli.models.embedded.network import Network
-from camcli.records import Fit, Preprocessing
+from camcli.models.embedded.weights import read_weights
+from camcli.models.preprocessing import scale_for
+from camcli.records import Preprocessing
 
 NAME = "embedded"
-SIZE = 88
-FIT: Fit = "squash"
+SIZE = 224
+CROP_PCT = 0.875
+MEAN = STD = (0.5, 0.5, 0.5)
 
 
 def labels() -> tuple[str, ...]:
@@ -22,16 +24,25 @@ def labels() -> tuple[str, ...]:
 
 
 def preprocessing(size: tuple[int, int] = (SIZE, SIZE)) -> Preprocessing:
-    """Returns what it was trained for: the whole picture, at any shape, in view."""
-    return Preprocessing(size=size, scale=size, interpolation="bicubic", fit=FIT)
+    """Returns what it was trained for: the centre of a picture, as timm cuts it out."""
+    return Preprocessing(
+        size=size,
+        scale=scale_for(size, CROP_PCT),
+        mean=MEAN,
+        std=STD,
+        interpolation="bicubic",
+        fit="crop",
+    )
 
 
 def load() -> tuple[Network, Preprocessing, tuple[str, ...]]:
-    """Returns the trained network, its preprocessing and its labels.  [b 3 H W] -> [b 100]"""
+    """Returns the trained network, its preprocessing and its labels.  [b 3 H W] -> [b 1000]
+
+    Raises WeightsError where the package with its weights is missing or was changed.
+    """
     names = labels()
     # built without memory, since drawing weights only to replace them takes longer than reading
     with torch.device("meta"):
         network = Network(len(names))
-    weights = load_file(Path(__file__).with_name("weights.safetensors"))
-    network.load_state_dict(weights, assign=True)
+    network.load_state_dict(read_weights(), assign=True)
     return network.eval(), preprocessing(), names

@@ -1,72 +1,110 @@
-"""The embedded classifier's network: a narrow dilated ResNet-18, in torch alone to load at once."""
+"""EfficientNet-Lite0 under the names that its published weights have, in torch alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-CHANNELS = (32, 64, 128, 256)
-STEM_CHANNELS = 64
-OUTPUT_STRIDE = 8
+# TensorFlow's, with which the weights were trained
+BATCH_NORM_EPS = 1e-3
+STEM_CHANNELS, HEAD_CHANNELS = 32, 1280
 
 
-def _convolution(c_in: int, c_out: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """Builds a 3x3 convolution that keeps the grid's size at stride 1, whatever its dilation."""
-    return nn.Conv2d(c_in, c_out, 3, stride, padding=dilation, dilation=dilation, bias=False)
+class Stage(NamedTuple):
+    """Blocks of one width; the first of them alone strides."""
+
+    repeats: int
+    kernel_size: int
+    stride: int
+    expansion: int
+    channels: int
+
+
+# EfficientNet-B0's (arXiv:1905.11946 table 1), without squeeze-and-excitation
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+def _convolution(
+    c_in: int, c_out: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
+) -> nn.Conv2d:
+    """Builds a convolution that keeps the grid at stride 1, and leaves padding out above."""
+    padding = kernel_size // 2 if stride == 1 else 0
+    return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, groups=groups, bias=False)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
+
+
+def _padded(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Pads as TensorFlow's "same" does where a convolution strides: an odd row goes to the end."""
+    if conv.stride == (1, 1):
+        return x
+    (kernel_size, _), (stride, _) = conv.kernel_size, conv.stride
+    height, width = (max((-(-s // stride) - 1) * stride + kernel_size - s, 0) for s in x.shape[-2:])
+    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
 
 
 class Block(nn.Module):
-    """A basic residual block, arXiv:1512.03385 fig. 2.  [b c_in h w] -> [b c_out h/s w/s]"""
+    """An inverted residual block, arXiv:1801.04381 fig. 3.  [b c_in h w] -> [b c_out h/s w/s]"""
 
-    def __init__(self, c_in: int, c_out: int, stride: int, dilations: tuple[int, int]) -> None:
+    def __init__(self, c_in: int, stage: Stage, stride: int) -> None:
         super().__init__()
-        self.conv1 = _convolution(c_in, c_out, stride, dilations[0])
-        self.bn1 = nn.BatchNorm2d(c_out)
-        self.act1 = nn.ReLU(inplace=True)
-        self.conv2 = _convolution(c_out, c_out, dilation=dilations[1])
-        self.bn2 = nn.BatchNorm2d(c_out)
-        self.downsample: nn.Module = nn.Identity()
-        if c_in != c_out or stride > 1:
-            shortcut = nn.Conv2d(c_in, c_out, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(c_out))
-        self.act2 = nn.ReLU(inplace=True)
+        inner, c_out = c_in * stage.expansion, stage.channels
+        self.expands = inner != c_in
+        if self.expands:
+            self._expand_conv = _convolution(c_in, inner)
+            self._bn0 = _norm(inner)
+            self._relu0 = nn.ReLU6(inplace=True)
+        self._depthwise_conv = _convolution(inner, inner, stage.kernel_size, stride, groups=inner)
+        self._bn1 = _norm(inner)
+        self._relu1 = nn.ReLU6(inplace=True)
+        self._project_conv = _convolution(inner, c_out)
+        self._bn2 = _norm(c_out)
+        self.adds_input = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Adds what two convolutions find to their input."""
-        y = self.act1(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y)) + self.downsample(x)
-        activated: Tensor = self.act2(y)
-        return activated
+        """Expands, filters each channel, projects, and adds that to an input of the same shape."""
+        y: Tensor = self._relu0(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = self._relu1(self._bn1(self._depthwise_conv(_padded(y, self._depthwise_conv))))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.adds_input else y
 
 
 class Network(nn.Module):
-    """Classifies small pictures on a grid of stride 8.  [b 3 H W] -> logits [b k]
-
-    Stages that would have gone below stride 8 are dilated instead (arXiv:1705.09914), so that an
-    88-pixel picture still gives an 11x11 heatmap.
-    """
+    """Classifies pictures, of 224 pixels in training.  [b 3 H W] -> logits [b k]"""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, STEM_CHANNELS, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(STEM_CHANNELS)
-        self.act1 = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        c_in, stride, dilation = STEM_CHANNELS, 4, 1
-        for number, c_out in enumerate(CHANNELS, start=1):
-            wanted = 1 if number == 1 else 2
-            step = wanted if stride * wanted <= OUTPUT_STRIDE else 1
-            # the first convolution of a dilated stage still sees the grid of the stage before it
-            before, dilation = dilation, dilation * wanted // step
-            stride *= step
-            first = Block(c_in, c_out, step, (before, dilation))
-            second = Block(c_out, c_out, 1, (dilation, dilation))
-            self.add_module(f"layer{number}", nn.Sequential(first, second))
-            c_in = c_out
-        self.global_pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.fc = nn.Linear(c_in, num_classes)
+        self._conv_stem = _convolution(3, STEM_CHANNELS, 3, stride=2)
+        self._bn0 = _norm(STEM_CHANNELS)
+        self._relu0 = nn.ReLU6(inplace=True)
+        self._blocks = nn.Sequential()
+        channels = STEM_CHANNELS
+        for stage in STAGES:
+            for repeat in range(stage.repeats):
+                self._blocks.append(Block(channels, stage, 1 if repeat else stage.stride))
+                channels = stage.channels
+        self._conv_head = _convolution(channels, HEAD_CHANNELS)
+        self._bn1 = _norm(HEAD_CHANNELS)
+        # what the classifier pools: the default target layer
+        self.features = nn.ReLU6(inplace=True)
+        self._avg_pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self._fc = nn.Linear(HEAD_CHANNELS, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Runs the stem, the four stages, pooling and the linear head."""
-        x = self.maxpool(self.act1(self.bn1(self.conv1(x))))
-        for number in range(1, len(CHANNELS) + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-        logits: Tensor = self.fc(self.global_pool(x))
+        """Runs the stem, the blocks, the head, pooling and the linear classifier."""
+        x = self._relu0(self._bn0(self._conv_stem(_padded(x, self._conv_stem))))
+        x = self.features(self._bn1(self._conv_head(self._blocks(x))))
+        logits: Tensor = self._fc(self._avg_pooling(x))
         return logits
