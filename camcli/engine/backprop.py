@@ -12,6 +12,7 @@ from camcli.engine.evidence import Scored, total
 from camcli.engine.hooks import logits_of
 from camcli.engine.probe import Probe
 from camcli.errors import MethodError
+from camcli.models.memory_format import network_input
 from camcli.models.rectifiers import composed_noted, rectifiers_among
 from camcli.models.state import left_as_found, recordable
 from camcli.registry import evidence
@@ -35,7 +36,7 @@ def guided(probe: Probe) -> Guided:
     What a rectifier's own derivative does comes on top; for ReLU both together are the paper's
     rule, for smooth ones it is the same rule.  Raises MethodError for a model without rectifiers.
     """
-    inputs = probe.inputs.clone(memory_format=torch.channels_last).requires_grad_()
+    inputs = network_input(probe.module, probe.inputs).clone().requires_grad_()
     with (
         torch.enable_grad(),
         left_as_found(probe.module),

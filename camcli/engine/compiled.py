@@ -22,6 +22,7 @@ from camcli.engine.run import Request, like
 from camcli.errors import ModelError, reason
 from camcli.models.blocks import blocks_to_compile
 from camcli.models.fusing import is_left_off, switched_on
+from camcli.models.memory_format import network_input
 from camcli.models.state import left_as_found, standing_in, watchable
 from camcli.registry import METHODS, needed
 
@@ -112,7 +113,7 @@ def compiled(
     running, precision = running_in(request.precision, device), chosen(request.precision, device)
     altering = "score" in needed(METHODS[name] for name in request.methods)
     sizes = {batch, pictures_together(request.chunk, device)} if altering else {batch}
-    passes = [like(module, _noise((size, *shape))) for size in sorted(sizes)]
+    passes = [network_input(module, like(module, _noise((size, *shape)))) for size in sorted(sizes)]
     with ExitStack() as stack:
         found = [
             Block(name, layer, TOLERANCE[precision], _to_be_fused(layer, precision))
@@ -129,7 +130,7 @@ def compiled(
             for inputs in passes:
                 # the mode in which `hooks.record` runs what lies in front of the target layer
                 with torch.no_grad() if request.graph else torch.inference_mode():
-                    module(inputs.contiguous(memory_format=torch.channels_last))
+                    module(inputs)
         for block in found:
             block.run = block.known if block.run == block.learn else block.run
         yield sum(block.run == block.known for block in found)

@@ -21,6 +21,7 @@ from camcli.methods.compose import precise
 from camcli.models.attention import FUSED
 from camcli.models.biases import bias_of, opened
 from camcli.models.layout import measure, to_maps
+from camcli.models.memory_format import network_input
 from camcli.models.order import in_order
 from camcli.models.state import left_as_found, recordable, switched_off
 from camcli.records import FullGradients
@@ -111,7 +112,7 @@ def full_pass(probe: Probe) -> Callable[[int], FullPass]:
             stack.enter_context(switched_off(module.modules(), FUSED))
             noting = _Biases(stack.enter_context(_running(module)))
             stack.enter_context(noting)
-            output = recordable(module)(inputs.clone(memory_format=torch.channels_last))
+            output = recordable(module)(network_input(module, inputs))
             return FullPass(inputs, noting.found, logits_of(output))
 
     return passed

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
 from camcli.models.layout import tensor_in, with_tensor
+from camcli.models.memory_format import network_input
 from camcli.models.output import described
 from camcli.models.state import left_as_found, parts, recordable
 from camcli.stages import stage
@@ -94,7 +95,7 @@ def record(
     `heads`, what linear layers are given behind it is kept, too.  Raises LayerError for a layer
     that was not called.
     """
-    recording = Recording()
+    recording, inputs = Recording(), network_input(module, inputs)
     behind = ExitStack()
 
     def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
@@ -121,7 +122,7 @@ def record(
         stack.enter_context(behind)
         stack.enter_context(hooked(module, hooks))
         run = recordable(module) if graph else module
-        recording.output = run(network_input(inputs))
+        recording.output = run(inputs)
     return recording
 
 
@@ -133,7 +134,7 @@ def rerun(
 
     [b 3 H W] -> logits [b n]
     """
-    calls_to_come = count(calls - 1, -1)
+    calls_to_come, inputs = count(calls - 1, -1), network_input(module, inputs)
 
     def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
         if next(calls_to_come):
@@ -144,7 +145,7 @@ def rerun(
         return with_tensor(original, copied)
 
     with torch.inference_mode(), left_as_found(module), hooked(module, {layer: replace}):
-        return logits_of(module(network_input(inputs)))
+        return logits_of(module(inputs))
 
 
 @stage("forward")
@@ -154,12 +155,14 @@ def continued(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> 
     [b 3 H W] -> logits [b n]
     """
 
+    inputs = network_input(module, inputs)
+
     def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
         torch.set_grad_enabled(True)
         return with_tensor(original, output.clone())
 
     with torch.no_grad(), left_as_found(module), hooked(module, {layer: replace}):
-        return logits_of(recordable(module)(network_input(inputs)))
+        return logits_of(recordable(module)(inputs))
 
 
 def logits_of(output: Any) -> Tensor:
@@ -178,13 +181,6 @@ def logits_of(output: Any) -> Tensor:
         raise ModelError(f"The model returned a tensor of shape {shape}, not logits [b n].")
     logits: Tensor = output.float()
     return logits
-
-
-def network_input(inputs: Tensor) -> Tensor:
-    """Lays inputs out as networks run fastest: channels last.  [b 3 H W]"""
-    if inputs.is_inference():
-        inputs = inputs.clone()
-    return inputs.contiguous(memory_format=torch.channels_last)
 
 
 def _tensor_in(output: Any, layer: str) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from camcli.engine.targets import Choice, Fixed, Plain, Target
 from camcli.models.layout import Layout, forced
+from camcli.models.memory_format import takes_channels_last
 from camcli.models.order import in_order
 from camcli.models.state import watchable
 from camcli.records import Detailed
@@ -67,6 +68,8 @@ class Probe:
         chunk: int = CHUNK,
     ) -> None:
         self.module, self.inputs = watchable(module), inputs
+        # measured before anything looks into the model's passes
+        takes_channels_last(self.module, inputs)
         self.layers, self.choice = tuple(layers), choice
         self.graph, self.heads, self.chunk = graph, graph and heads, chunk
         self.target = target or Plain()

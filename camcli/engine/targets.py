@@ -103,6 +103,9 @@ def _checked(categories: Tensor, logits: Tensor) -> Tensor:
     outside = categories[(categories < 0) | (categories >= n)]
     if len(outside):
         raise UsageError(f"Category {int(outside[0])} is not in 0..{n - 1}.")
+    if categories.is_inference():
+        # made in a caller's inference mode, where no graph could hold it
+        categories = categories.clone()
     return sent(categories, logits.device)
 
 

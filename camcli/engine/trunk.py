@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.engine.hooks import network_input
+from camcli.models.memory_format import network_input
 from camcli.models.state import left_as_found, parts, standing_in
 from camcli.stages import stage
 
@@ -31,6 +31,7 @@ def remembered(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) -> 
     [1 3 H W]
     """
     target, to_come = module.get_submodule(layer), count(calls - 1, -1)
+    inputs = network_input(module, inputs)
     # for the model and each of its parts that are running: what they called, and what it put out
     done: list[list[tuple[nn.Module, Any]]] = [[]]
     trunk: dict[nn.Module, tuple[Any, ...]] = {}
@@ -54,7 +55,7 @@ def remembered(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) -> 
         for part in parts(module):
             stack.callback(part.register_forward_pre_hook(begins).remove)
             stack.callback(part.register_forward_hook(ends).remove)
-        module(network_input(inputs))
+        module(inputs)
     return trunk
 
 

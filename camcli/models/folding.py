@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from camcli.models.chains import NORM_AND_ACTIVATION, Chain, is_norm, watched
 from camcli.models.hastening import is_hastened
+from camcli.models.memory_format import takes_channels_last
 from camcli.models.packing import convolved, is_packable, is_plain, is_rewritable, laid_out
 from camcli.models.state import has_stand_in, left_as_found, parts, standing_in
 
@@ -61,6 +62,8 @@ def foldable(module: nn.Module, inputs: Tensor) -> Folding:
     """Finds what of a model can be folded, and shows by a dry run that it can.  [1 3 H W]"""
     layers = parts(module)
     if not _may_be(layers):
+        return Folding(())
+    if not takes_channels_last(module, inputs):
         return Folding(())
     inputs = inputs.contiguous(memory_format=LAST)
     with torch.no_grad(), left_as_found(module):

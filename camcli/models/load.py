@@ -21,6 +21,7 @@ from camcli.models import embedded, fitting
 from camcli.models.checkpoint import Checkpoint, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
+from camcli.models.memory_format import lay_out_weights, lay_out_weights_if_alike, trust
 from camcli.models.output import OutputKey
 from camcli.models.preprocessing import changed
 from camcli.models.request import Built, Request, channels_warning, new_head_warning
@@ -122,7 +123,7 @@ def load_model(
         # the user's own code has run at its size
         if origin != "python" and request.img_size is not None:
             _check_size(built, request)
-        module = _ready(built.module, place)
+        module = _ready(origin, built, place)
     class_file = Path(class_map) if class_map is not None else None
     return Classifier(
         module=module,
@@ -332,15 +333,18 @@ def _check_size(built: Built, request: Request) -> None:
         ) from error
 
 
-def _ready(module: nn.Module, place: torch.device) -> nn.Module:
-    for part in module.modules():
-        # not the whole module: other 4-D parameters may be viewed in their own order
-        if isinstance(part, nn.Conv2d):
-            part.to(memory_format=torch.channels_last)
+def _ready(origin: Origin, built: Built, place: torch.device) -> nn.Module:
     try:
-        return module.eval().to(place)
+        module = built.module.eval().to(place)
     except RuntimeError as error:
         raise DeviceError(f"The model cannot be put on {place}: {reason(error)}.") from error
+    if origin == "python":
+        lay_out_weights_if_alike(module, (built.in_chans, *built.preprocessing.size))
+    else:
+        # the libraries' own were all seen to take it (`python -m tests.coverage --all`)
+        lay_out_weights(module)
+        trust(module)
+    return module
 
 
 @contextmanager

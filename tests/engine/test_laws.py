@@ -19,6 +19,7 @@ from camcli.engine.probe import Probe
 from camcli.engine.run import Request, probe_for
 from camcli.engine.targets import Best, Fixed
 from camcli.errors import LayerError, ModelError
+from camcli.models.memory_format import trust
 from camcli.registry import METHODS, depends_on_category
 from tests.networks import Attending, Counting, Staged, Straight, network_for, noise
 
@@ -238,6 +239,7 @@ def test_altered_pictures_pass_once_for_all_categories(name: str) -> None:
     model, inputs, options = Staged(), noise(), {"masks": 6} if name == "rise" else {}
     together: list[int] = []
     alone: list[int] = []
+    trust(model)
     with spied(model, lambda x, _: together.append(len(x))):
         found = camcli.heatmaps(
             model, inputs, name, target_layers=LAYER, targets=[[1, 4, 2]] * 2, set=options
@@ -462,6 +464,7 @@ def test_methods_share_one_forward_pass_and_one_backward_pass_a_category(
     layers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, forwards, backwards = Straight(), [], []
+    trust(model)
     model.register_forward_hook(lambda *_: forwards.append(1))
     plain = torch.autograd.grad
 

@@ -12,6 +12,7 @@ from camcli.engine.run import activations as activations_of
 from camcli.engine.targets import Best
 from camcli.errors import UsageError
 from camcli.methods.factorization import dff, factorised
+from camcli.models.memory_format import trust
 from camcli.records import Detailed
 from camcli.registry import METHODS
 from tests.networks import Counting, Pooled, Staged, noise
@@ -175,6 +176,7 @@ def test_logits_of_a_concept_are_those_of_the_layer_that_holds_nothing_else(alon
 
 def test_without_a_choice_of_classes_nothing_is_asked_of_the_output() -> None:
     model, passes = Staged().eval(), []
+    trust(model)
     model.fc.register_forward_hook(lambda *_: passes.append(1))
     probe = Probe(model, noise(), ["last"], None, graph=False)
     found = probe.apply(METHODS["dff"], "last", 0, concepts=3)

@@ -20,6 +20,7 @@ from camcli.engine.targets import Best
 from camcli.media.read import picture_from
 from camcli.methods.compose import Noise
 from camcli.models.hastening import hastened
+from camcli.models.memory_format import trust
 from camcli.models.packing import OPERATORS, Packings, works_here
 from camcli.models.state import standing_in
 from camcli.pipeline import plan
@@ -204,6 +205,7 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, passed, looked = network_for(name), 0, 0
+    trust(network)
 
     def pass_by(*_: object) -> None:
         nonlocal passed
