@@ -1,0 +1,173 @@
+"""Every public function gives the same in each of torch's modes, for every kind of targets."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+import camcli.methods
+from camcli.registry import METHODS
+from tests.networks import Staged, network_for, noise
+
+Mode = Callable[[], AbstractContextManager[Any]]
+MODES: Mapping[str, Mode] = {
+    "plain": nullcontext,
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "enable_grad": torch.enable_grad,
+    "enable_grad in inference_mode": lambda: _nested(torch.inference_mode, torch.enable_grad),
+    "autocast": partial(torch.autocast, "cpu", torch.bfloat16),
+}
+# made in the mode itself, for tensors of inference mode are of another kind
+TARGETS: Mapping[str, Callable[[], Any]] = {
+    "none": lambda: None,
+    "int": lambda: 3,
+    "numpy int": lambda: np.int64(3),
+    "scalar tensor": lambda: torch.tensor(3),
+    "list": lambda: [1, 2],
+    "numpy ints": lambda: [np.int64(1), np.int32(2)],
+    "list of lists": lambda: [[1, 4], [2, 0]],
+    "array": lambda: np.array([1, 2]),
+    "array of rows": lambda: np.array([[1, 4], [2, 0]], np.int32),
+    "tensor": lambda: torch.tensor([1, 2]),
+    "int32 tensor": lambda: torch.tensor([[1, 4], [2, 0]], dtype=torch.int32),
+    "range": lambda: range(1, 3),
+}
+
+
+class _nested(AbstractContextManager[None]):  # noqa: N801
+    def __init__(self, *modes: Mode) -> None:
+        self.modes = [mode() for mode in modes]
+
+    def __enter__(self) -> None:
+        for mode in self.modes:
+            mode.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        for mode in reversed(self.modes):
+            mode.__exit__(*error)
+
+
+def assert_same(found: Tensor, wanted: Tensor, mode: str) -> None:
+    assert not found.is_inference()
+    assert not found.requires_grad
+    assert found.dtype == torch.float32
+    # bf16 has eight bits
+    tolerance = 0.05 if mode == "autocast" else 1e-5
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+    # what is given back can be worked on
+    found.clone().requires_grad_().sum().backward()
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize("mode", MODES)
+def test_heatmaps_in_every_mode_with_every_kind_of_targets(mode: str, targets: str) -> None:
+    given: Any = TARGETS[targets]()
+    wanted = camcli.heatmaps(Staged(), noise(), targets=given, target_layers="last")
+    with MODES[mode]():
+        # in inference mode, the model's tensors and the inputs are inference tensors
+        model, inputs, given = Staged(), noise(), TARGETS[targets]()
+        found = camcli.heatmaps(model, inputs, targets=given, target_layers="last")
+    assert_same(found, wanted, mode)
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m not in ("plain", "autocast")])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_in_every_mode_with_targets(name: str, mode: str) -> None:
+    options = {"masks": 8} if name == "rise" else {}
+    ask = partial(camcli.heatmaps, method=name, target_layers="last", set=options)
+    wanted = ask(network_for(name), noise(), targets=[[1, 4], [2, 0]])
+    with MODES[mode]():
+        found = ask(network_for(name), noise(), targets=torch.tensor([[1, 4], [2, 0]]))
+    assert_same(found, wanted, mode)
+
+
+ASKED: Mapping[str, Mapping[str, Any]] = {
+    "contrast": {"contrast": [0, 4]},
+    "similar": {"target": "contrast"},
+    "probability": {"target": "probability"},
+    "function": {"target": lambda logits, c: logits.gather(1, c[:, None])[:, 0] - logits[:, 0]},
+    "augmented": {"aug_smooth": True},
+    "noise": {"noise_smooth": 2},
+    "fused": {"target_layers": ["middle", "last"]},
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
+def test_every_question_in_every_mode(mode: str, asked: str) -> None:
+    options = {"target_layers": "last", "targets": [1, 2], **ASKED[asked]}
+    wanted = camcli.heatmaps(Staged(), noise(), **options)
+    with MODES[mode]():
+        found = camcli.heatmaps(Staged(), noise(), **options)
+    assert_same(found, wanted, mode)
+
+
+def _explained(**options: Any) -> Tensor:
+    classifier = camcli.load_model(device="cpu", img_size=64)
+    pictures = [noise(1, size=(64, 64), seed=seed)[0].sigmoid() for seed in (1, 2)]
+    found = camcli.explain(classifier, pictures, **options)
+    return torch.stack([torch.from_numpy(e.heatmap) for e in found])
+
+
+def _packed() -> Tensor:
+    model = Staged()
+    with camcli.packed(model):
+        for _ in range(3):
+            maps = camcli.heatmaps(model, noise(), targets=[1, 2], target_layers="last")
+    return maps
+
+
+def _activations() -> Tensor:
+    return camcli.activations(Staged(), noise(), ["last"])["last"]
+
+
+def _overlay() -> Tensor:
+    picture, heatmap = noise(1)[0].sigmoid(), noise(1, 1)[0, 0]
+    return torch.from_numpy(camcli.overlay(picture, heatmap)).float()
+
+
+def _loaded() -> Tensor:
+    module: nn.Module = camcli.load_model(device="cpu", img_size=64).module
+    # weights that were made in inference mode could never be trained
+    assert not any(tensor.is_inference() for tensor in module.state_dict().values())
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+PUBLIC: Mapping[str, tuple[str, Callable[[], Tensor]]] = {
+    "activations": ("activations", _activations),
+    "best": ("explain", _explained),
+    "top": ("explain", partial(_explained, top_k=2)),
+    "named": ("explain", partial(_explained, target_category=["3", "5"])),
+    "compared": ("explain", partial(_explained, target_category="3", contrast="5")),
+    "altered": ("explain", partial(_explained, method="occlusion", target_category="3")),
+    "heatmaps": ("heatmaps", lambda: camcli.heatmaps(Staged(), noise(), target_layers="last")),
+    "load_model": ("load_model", _loaded),
+    "overlay": ("overlay", _overlay),
+    "packed": ("packed", _packed),
+}
+
+
+def test_nothing_public_is_left_out() -> None:
+    assert {name for name, _ in PUBLIC.values()} | {"__version__"} == set(camcli.__all__)
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m != "plain"])
+@pytest.mark.parametrize("use", PUBLIC)
+def test_every_public_function_in_every_mode(use: str, mode: str) -> None:
+    name, call = PUBLIC[use]
+    wanted = call()
+    with MODES[mode]():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        found = call()
+        assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+    if name == "heatmaps":
+        assert_same(found, wanted, mode)
+    tolerance = (0.1 if mode == "autocast" else 1e-5) * float(wanted.abs().max())
+    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
