@@ -176,7 +176,10 @@ def _assumed_preprocessing(request: Request) -> tuple[str, ...]:
     assumed = {f"--{key}": f"ImageNet's {' and '.join(moments)}" for key in moments}
     if request.img_size is None:
         assumed = {"--img-size": f"{SIZE[0]}x{SIZE[1]} pixels", **assumed}
-    what = " and ".join(dict.fromkeys(assumed.values()))
+    if request.fit is None and "crop_pct" not in request.preprocessing:
+        assumed["--fit"] = "a crop of the centre (the edges are cut off)"
+    *others, last = dict.fromkeys(assumed.values()) or ("",)
+    what = f"{', '.join(others)}, and {last}" if others else last
     return (f"preprocessing: {what} assumed; change it with {', '.join(assumed)}",) if what else ()
 
 

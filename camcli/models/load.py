@@ -114,6 +114,7 @@ def load_model(
         _request(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
         preprocessing=preprocessing or {},
         output_key=output_key,
+        fit=fit,
     )
     with _undisturbed():
         if saved:

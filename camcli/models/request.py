@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from camcli.errors import ModelError, reason
 from camcli.models.output import OutputKey
-from camcli.records import Preprocessing
+from camcli.records import Fit, Preprocessing
 
 Weights = dict[str, Tensor]
 
@@ -21,7 +21,8 @@ class Request:
     """A model by its name within a library, and what the user says about it.
 
     `img_size` is (height, width); `preprocessing` is what overrules the model's own; `output_key`
-    names the logits in what the user's own code returns.
+    names the logits in what the user's own code returns; `fit` is how pictures are fitted in, where
+    that was said.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Request:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     output_key: OutputKey | None = None
+    fit: Fit | None = None
 
     @property
     def in_chans(self) -> int | None:

@@ -9,11 +9,12 @@ import importlib
 import importlib.util
 import re
 import sys
+import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.abc import Loader
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -21,6 +22,9 @@ from typing import Any, cast
 from camcli.errors import CamvizError, ModelError, UnknownName, reason
 
 INSTALLED = {"site-packages", "dist-packages"}
+STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
+# this package, which may be run from its source
+KEPT = {__name__.partition(".")[0], "__main__"}
 MOST_NAMES = 8
 
 
@@ -33,24 +37,68 @@ def is_code(name: str) -> bool:
 
 @contextmanager
 def running(name: str) -> Iterator[None]:
-    """Makes what stands beside the named code importable; what it prints goes to standard error.
+    """Runs the named code as Python would by itself; what it prints goes to standard error.
 
-    Raises ModelError for whatever the code raises, with the line.
+    It reads no arguments of camviz's, and imports what stands beside it or in the current folder,
+    in this order.  Raises ModelError for whatever the code raises, with the line.
     """
-    folder = _folder(name)
-    sys.path.insert(0, str(folder))
+    folders = list(dict.fromkeys((str(_folder(name)), str(Path.cwd()))))
+    arguments, sys.argv = sys.argv, [_place(name)]
+    sys.path[:0] = folders
     importlib.invalidate_caches()
     try:
-        with redirect_stdout(sys.stderr):
+        with _namesakes_aside(folders), redirect_stdout(sys.stderr):
             yield
     except CamvizError:
         raise
     except (Exception, SystemExit) as error:  # a script may end the process: that is a mistake too
-        raise ModelError(f"{name!r} failed. {where(error, name)}.") from error
+        way_on = _way_on(error, name)
+        raise ModelError(f"{name!r} failed. {where(error, name)}.{way_on}") from error
     finally:
-        # the code may have changed the path itself
-        with suppress(ValueError):
-            sys.path.remove(str(folder))
+        sys.argv = arguments
+        for folder in folders:
+            # the code may have changed the path itself
+            with suppress(ValueError):
+                sys.path.remove(folder)
+
+
+@contextmanager
+def _namesakes_aside(folders: Sequence[str]) -> Iterator[None]:
+    """Puts modules of other projects aside whose names stand in these folders, too, meanwhile.
+
+    Two projects that each have a `utils` would share the one that was imported first.
+    """
+    aside: dict[str, ModuleType] = {}
+    for name in [name for name in sys.modules if "." not in name]:
+        if _has_namesake(name, folders):
+            aside |= {key: sys.modules.pop(key) for key in _imported(name)}
+    try:
+        yield
+    finally:
+        for name in [key for key in aside if "." not in key]:
+            for key in _imported(name):
+                del sys.modules[key]
+        sys.modules.update(aside)
+
+
+def _has_namesake(name: str, folders: Sequence[str]) -> bool:
+    """Tells whether a module was imported from elsewhere that stands in one of the folders, too."""
+    spec = None if name in KEPT else PathFinder.find_spec(name, folders)
+    if spec is None:
+        return False
+    found = spec.submodule_search_locations or [spec.origin or ""]
+    there = [Path(place).resolve() for place in found]
+    files = (getattr(sys.modules[key], "__file__", None) for key in _imported(name))
+    paths = [Path(file).resolve() for file in files if file]
+    # what is installed, or Python's own, is what others have imported by this name
+    if any(INSTALLED & set(path.parts) or path.is_relative_to(STANDARD) for path in paths):
+        return False
+    return not all(any(path.is_relative_to(place) for place in there) for path in paths)
+
+
+def _imported(name: str) -> list[str]:
+    """Lists a module that was imported, and all that was of the package that it is."""
+    return [key for key in sys.modules if key == name or key.startswith(f"{name}.")]
 
 
 def find(name: str) -> Any:
@@ -79,8 +127,60 @@ def where(error: BaseException, name: str) -> str:
     return f"File {_shown(last.filename)}, line {last.lineno}: {kind}: {reason(error)}"
 
 
+def _way_on(error: BaseException, name: str) -> str:
+    """Says what to do about an error that comes of running code out of its project."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SystemExit):
+        asks = any(Path(frame.filename).name == "argparse.py" for frame in frames)
+        why = "It ends the program: put that"
+        if asks:
+            why = "It reads arguments and is given none: let them have defaults, or put that"
+        return f' {why} behind `if __name__ == "__main__":`.'
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return _where_it_lies(error.name, _folder(name))
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return _as_part_of_its_package(name)
+    return ""
+
+
+def _where_it_lies(module: str, folder: Path) -> str:
+    """Names the folder above the code, other than the current one, in which a module lies."""
+    beside = Path(*module.split("."))
+    # nobody keeps a project in the root folder, whose names (lib, home) say nothing
+    for root in folder.parents[:-1]:
+        here = root / beside
+        if root != Path.cwd() and (here.is_dir() or here.with_suffix(".py").is_file()):
+            return f" {module!r} lies in {root}: run camviz in that folder."
+    return ""
+
+
+def _as_part_of_its_package(name: str) -> str:
+    """Names the form in which Python knows of what package a file is a part."""
+    place, function = _place(name), name.rpartition(":")[2]
+    if place.endswith(".py"):
+        file, here = Path(place).expanduser().resolve(), Path.cwd()
+        root = here if file.is_relative_to(here) and file.parent != here else _root(file)
+    else:
+        # dots that go above the folder in which camviz runs
+        file, root = Path.cwd().joinpath(*place.split(".")), Path.cwd().parent
+    parts = file.relative_to(root).with_suffix("").parts
+    if not all(part.isidentifier() for part in parts):
+        return ""
+    there = "" if root == Path.cwd() else f" in {root}"
+    return f" As a part of its package it is -m {'.'.join(parts)}:{function}{there}."
+
+
+def _root(file: Path) -> Path:
+    """Returns the folder that the file's outermost package stands in."""
+    return next(p for p in file.parent.parents if not (p / "__init__.py").exists())
+
+
+def _place(name: str) -> str:
+    return name if name.endswith(".py") else name.rpartition(":")[0]
+
+
 def _folder(name: str) -> Path:
-    place = name if name.endswith(".py") else name.rpartition(":")[0]
+    place = _place(name)
     return Path(place).expanduser().resolve().parent if place.endswith(".py") else Path.cwd()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,7 +132,9 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "package" / "nets.py").write_text(text.replace("from parts", "from .parts"))
     yield tmp_path
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
+        # packages without an __init__ have no file
+        own = name.partition(".")[0] in ("helpers", "project", "shared", "zoo")
+        if own or str(getattr(module, "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
 
 
@@ -263,19 +266,22 @@ def test_assumed_preprocessing_is_said() -> None:
     plain = load()
     assert plain.preprocessing.mean == (0.485, 0.456, 0.406)
     assert plain.warnings == (
-        "preprocessing: ImageNet's mean and std assumed; change it with --mean, --std",
+        "preprocessing: ImageNet's mean and std, and a crop of the centre (the edges are cut off)"
+        " assumed; change it with --mean, --std, --fit",
     )
+    assert (plain.preprocessing.fit, plain.preprocessing.scale) == ("crop", (54, 54))
     (unsized,) = load(img_size=None).warnings
-    assert (
-        "224x224 pixels and ImageNet's mean and std assumed; change it with --img-size, --mean,"
-        in unsized
-    )
-    given = load(preprocessing={"mean": 0.5, "std": [0.1, 0.2, 0.3]})
+    assert unsized.startswith("preprocessing: 224x224 pixels, ImageNet's mean and std, and a crop")
+    assert unsized.endswith("assumed; change it with --img-size, --mean, --std, --fit")
+    for said in ({"fit": "crop"}, {"fit": "pad"}, {"preprocessing": {"crop_pct": 1}}):
+        (warning,) = load(**said).warnings
+        assert warning.endswith("ImageNet's mean and std assumed; change it with --mean, --std")
+    given = load(fit="squash", preprocessing={"mean": 0.5, "std": [0.1, 0.2, 0.3]})
     assert (given.preprocessing.mean, given.preprocessing.std) == ((0.5,) * 3, (0.1, 0.2, 0.3))
     assert given.warnings == ()
-    (size,) = load(preprocessing={"mean": 0.5, "std": 0.5}, img_size=None).warnings
+    (size,) = load(preprocessing={"mean": 0.5, "std": 0.5}, img_size=None, fit="pad").warnings
     assert size == "preprocessing: 224x224 pixels assumed; change it with --img-size"
-    (warning,) = load(preprocessing={"mean": 0.5}).warnings
+    (warning,) = load(preprocessing={"mean": 0.5}, fit="pad").warnings
     assert "ImageNet's std assumed; change it with --std" in warning
 
 
@@ -461,3 +467,164 @@ def test_errors_of_the_code_are_told_by_line(there: Path, name: str, code: str) 
     assert sys.path == before[0]
     if "def f" not in code and "class f" not in code:
         assert {m for m in sys.modules if "bad" in m} == before[1]
+
+
+# as Python would run it: its arguments, what it can import, and as what
+
+
+TRAIN = """
+import argparse, sys
+from nets import Net
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--width", type=int, default=12)
+    parser.add_argument("files", nargs="*")
+    return parser.parse_args()
+
+HERE
+
+def build():
+    assert sys.argv == ["train.py"], sys.argv
+    return Net(width=CALL.width)
+
+if __name__ == "__main__":
+    raise RuntimeError("trained")
+"""
+
+
+@pytest.mark.parametrize("when", ["imported", "called"])
+def test_arguments_of_the_command_are_not_those_of_the_code(
+    there: Path, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TRAIN.replace("HERE", "args = arguments()" if when == "imported" else "")
+    text = text.replace("CALL", "args" if when == "imported" else "arguments()")
+    (there / "train.py").write_text(text)
+    given = ["camviz", "a.png", "--width", "many", "-m", "train.py:build"]
+    monkeypatch.setattr(sys, "argv", given)
+    assert load("train.py:build").module.fc.in_features == 12
+    assert sys.argv is given
+
+
+def test_arguments_that_are_wanted_are_asked_for_in_the_codes_own_name(
+    there: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import argparse\np = argparse.ArgumentParser()\np.add_argument('data')\n"
+    (there / "train.py").write_text(f"{text}p.parse_args()\n")
+    given = ["camviz", "a.png"]
+    monkeypatch.setattr(sys, "argv", given)
+    for name in ("train.py:build", "train:build"):
+        told = (
+            r"File train\.py, line 4: SystemExit: 2\. It reads arguments and is given none: let "
+            r"them have defaults, or put that behind `if __name__ == \"__main__\":`\.$"
+        )
+        with pytest.raises(ModelError, match=told):
+            load(name)
+        assert sys.argv is given
+        assert capfd.readouterr().err.startswith("usage: train")
+    (there / "end.py").write_text("import sys\nsys.exit()\n")
+    with pytest.raises(ModelError, match=r"line 2: SystemExit.* It ends the program: put that"):
+        load("end.py:build")
+
+
+@pytest.fixture
+def project(there: Path) -> Path:
+    """Makes a project whose files import each other from its root, and by their packages."""
+    for file, text in {
+        "helpers/heads.py": "from torch.nn import Linear as head\n",
+        "zoo/parts.py": (there / "parts.py").read_text(),
+        "zoo/absolute.py": "from helpers.heads import head\n" + NETS,
+        "zoo/relative.py": NETS.replace("from parts", "from .parts"),
+        "zoo/above.py": "from ..helpers.heads import head\n" + NETS,
+    }.items():
+        path = there / "project" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return there / "project"
+
+
+def test_a_files_folder_and_the_current_one_are_looked_in(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    path = sys.path.copy()
+    assert load("zoo/absolute.py:net").num_classes == 5
+    assert sys.path == path
+    # as Python does, the file's own folder first
+    (project / "parts.py").write_text("raise RuntimeError('the wrong parts')\n")
+    assert load("zoo/absolute.py:net").num_classes == 5
+
+
+def _advice(error: ModelError) -> tuple[str, Path]:
+    found = re.search(r"As a part of its package it is -m (\S+:net)(?: in (\S+))?\.$", str(error))
+    assert found
+    return found[1], Path(found[2]) if found[2] else Path.cwd()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "steps"),
+    [
+        (".", "zoo/relative.py:net", 1),
+        ("zoo", "relative.py:net", 1),
+        ("zoo", "../zoo/relative.py:net", 1),
+        ("helpers", "../zoo/relative.py:net", 1),
+        ("..", "project/zoo/above.py:net", 1),
+        # the first advice is a package that does not reach as high as the code does
+        (".", "zoo/above.py:net", 2),
+    ],
+)
+def test_a_relative_import_is_told_the_form_that_works(
+    folder: str, name: str, steps: int, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / folder)
+    for _ in range(steps):
+        with pytest.raises(ModelError, match="attempted relative import") as caught:
+            load(name)
+        name, place = _advice(caught.value)
+        monkeypatch.chdir(place)
+    assert load(name).num_classes == 5
+
+
+def test_no_form_is_told_where_there_is_none(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "zoo").rename(project / "my-zoo")
+    monkeypatch.chdir(project)
+    with pytest.raises(ModelError, match=r"with no known parent package\.$"):
+        load("my-zoo/relative.py:net")
+
+
+def test_what_lies_in_a_folder_above_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project / "zoo")
+    told = f"'helpers' lies in {project}: run camviz in that folder."
+    with pytest.raises(ModelError, match=re.escape(told)):
+        load("absolute.py:net")
+    monkeypatch.chdir(project)
+    assert load("zoo/absolute.py:net").num_classes == 5
+
+
+def test_two_projects_may_have_modules_of_one_name(there: Path) -> None:
+    for n, folder in enumerate(["one", "two", "three"], 2):
+        (there / folder / "shared").mkdir(parents=True)
+        # a package without and with an __init__, and a module
+        (there / folder / "shared" / "sizes.py").write_text(f"N = {n}\n")
+        text = "from shared.sizes import N\n" + NETS.replace("num_classes=5", "num_classes=N")
+        (there / folder / "net.py").write_text(text)
+    (there / "two" / "shared" / "__init__.py").touch()
+    (there / "two" / "parts.py").write_text(PARTS)
+    for _ in range(2):
+        found = [load(f"{folder}/net.py:Net").num_classes for folder in ("one", "two", "three")]
+        assert found == [2, 3, 4]
+    # the first stays, for those who have it
+    assert str(there / "one") in str(sys.modules["shared.sizes"].__file__)
+
+
+def test_what_is_installed_is_not_put_aside(there: Path) -> None:
+    before = {name: sys.modules[name] for name in ("torch", "json", "camcli", "PIL")}
+    for name in before:
+        (there / name).mkdir()
+        (there / name / "__init__.py").write_text("raise RuntimeError('another')\n")
+    assert load().num_classes == 5
+    assert {name: sys.modules[name] for name in before} == before
