@@ -134,7 +134,7 @@ CARDS: Mapping[str, Card] = {
         "the linear head's own weights",
         GRADIENT,
         "arXiv:1512.04150",
-        "pooling and one linear layer behind the target layer",
+        "average pooling and one linear layer behind the target layer, in either order",
     ),
     "rollout": Card(
         "attention multiplied through all blocks",

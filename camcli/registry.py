@@ -51,8 +51,14 @@ EVIDENCE: Mapping[str, Declaration] = {
     "activations": Declaration(Scope.LAYER, False, "a target layer's output as maps [b c h w]"),
     "raw_gradients": Declaration(Scope.CATEGORY, True, "the score's gradients at every layer"),
     "gradients": Declaration(Scope.LAYER | Scope.CATEGORY, True, "the same as maps [b c h w]"),
+    "class_head": Declaration(
+        Scope.LAYER | Scope.CATEGORY, True, "how the layer's maps make the class's map"
+    ),
     "class_weights": Declaration(
-        Scope.LAYER | Scope.CATEGORY, True, "the score's gradient by the pooled features [b c]"
+        Scope.LAYER | Scope.CATEGORY, True, "what each channel counts in the class's map [b c]"
+    ),
+    "class_bias": Declaration(
+        Scope.LAYER | Scope.CATEGORY, True, "what a head in front of pooling adds to it [b]"
     ),
     "gradients_at": Declaration(
         Scope.LAYER | Scope.CATEGORY, True, "the same gradients for other inputs"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -34,7 +35,9 @@ Told = dict[int, list[Tensor]]
 # to find what can be folded, and to fold it, takes as long as some 8 altered pictures, each of
 # which brings an eighth back: with 64 of them all took as long as without it
 FEWEST_FOLDED = 128
-HEAD = ""  # the name under which the head's gradients stand: no layer has an empty one
+# names under which gradients by the head's input and by the logits stand, and no layer's
+HEAD, LOGITS = "", "."
+ROUNDING = 0.01  # of a tensor's length, in any precision
 
 
 @evidence
@@ -107,8 +110,10 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
             " Try another layer, or --method eigencam, which needs no gradient."
         )
     tensors = dict(recording.outputs)
-    if recording.features is not None and recording.features.requires_grad:
-        tensors[HEAD] = recording.features
+    if probe.heads:
+        tensors[LOGITS] = recording.logits
+        if recording.head is not None and recording.head[1].requires_grad:
+            tensors[HEAD] = recording.head[1]
     # one pass a category: five in a batch (is_grads_batched) were slower wherever they take time,
     # 85 ms for 75 in ViT-B/16, 173 for 124 in ResNet-50 from layer3, and at a last layer about a
     # millisecond faster: 2.8 ms for 4.0 at ResNet-50's, of a call of 100 (2026-11-28)
@@ -137,23 +142,67 @@ def gradients(
     return to_maps(raw_gradients[layer], layout).float()
 
 
-@evidence
-def class_weights(
-    layer: str, recording: Recording, activations: Tensor, raw_gradients: dict[str, Tensor]
-) -> Tensor:
-    """The score's gradient with respect to the pooled features, arXiv:1512.04150.  [b c]
+@dataclass(frozen=True)
+class ClassHead:
+    """How a layer's maps make the explained class's map: weights [b c], and a bias [b]."""
 
-    Raises MethodError where the head is not pooling followed by one linear layer.
+    weights: Tensor
+    bias: Tensor
+
+
+@evidence
+def class_head(
+    layer: str, recording: Recording, activations: Tensor, raw_gradients: dict[str, Tensor]
+) -> ClassHead:
+    """The head behind a target layer as the class's map has it, arXiv:1512.04150.
+
+    Behind pooling its bias is no part of the map; in front of pooling its output is the map itself.
+    Raises MethodError where the head is not average pooling and one linear layer, in either order.
     """
-    if recording.features is None or HEAD not in raw_gradients:
-        raise MethodError("CAM needs a head with one linear layer, and this model's has none.")
-    features, pooled = recording.features.detach().float(), activations.mean((2, 3))
-    if features.shape != pooled.shape or _apart(features, pooled) > 0.01:
+    logits, by_logits = recording.logits.detach(), raw_gradients[LOGITS].float()
+    none = by_logits.new_zeros(len(by_logits))
+    if _is_pooled_into(logits, activations):
+        return ClassHead(by_logits, none)
+    if recording.head is None or HEAD not in raw_gradients:
         raise MethodError(
-            f"CAM needs a head that is average pooling followed by one linear layer; between "
-            f"{layer!r} and the logits there is more. Try --method gradcam."
+            "CAM needs a head with one linear layer (or convolution of 1x1) beside average pooling,"
+            " and this model's has none. Try --method gradcam."
         )
-    return raw_gradients[HEAD].float()
+    head, given = recording.head[0], recording.head[1].detach().float()
+    pooled = activations.mean((2, 3))
+    if given.numel() == pooled.numel() and _apart(given.flatten(1), pooled) <= ROUNDING:
+        return ClassHead(raw_gradients[HEAD].flatten(1).float(), none)
+    if given.shape == activations.shape and _apart(given, activations) <= ROUNDING:
+        weight = head.weight.detach().float().flatten(1)
+        bias = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach().float()
+        maps = torch.einsum("nc,bchw->bnhw", weight, given) + bias[:, None, None]
+        if _is_pooled_into(logits, maps):
+            return ClassHead(by_logits @ weight, by_logits @ bias)
+    raise MethodError(
+        f"CAM needs a head that is average pooling followed by one linear layer, or a convolution "
+        f"of 1x1 followed by average pooling; between {layer!r} and the logits there is more. Try "
+        "--method gradcam."
+    )
+
+
+@evidence
+def class_weights(class_head: ClassHead) -> Tensor:
+    """What each of a layer's channels counts in the class's map.  [b c]"""
+    return class_head.weights
+
+
+@evidence
+def class_bias(class_head: ClassHead) -> Tensor:
+    """What a head in front of pooling adds to the class's map at each place; else 0.  [b]"""
+    return class_head.bias
+
+
+def _is_pooled_into(logits: Tensor, maps: Tensor) -> bool:
+    """Tells whether logits [b n] are the mean of maps [b n h w], rectified or not."""
+    if maps.shape[:2] != logits.shape:
+        return False
+    pooled = (maps.mean((2, 3)), maps.relu().mean((2, 3)))
+    return any(_apart(found, logits) <= ROUNDING for found in pooled)
 
 
 def _apart(found: Tensor, wanted: Tensor) -> float:

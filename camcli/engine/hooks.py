@@ -28,11 +28,15 @@ Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
 @dataclass
 class Recording:
-    """What one forward pass left: raw layer outputs, the linear heads' inputs, the output."""
+    """What one forward pass left: raw layer outputs, heads' inputs, and the output.
+
+    What may be a head is a linear layer with features [b c], or a convolution of 1x1 with maps
+    [b c h w], which are pooled already where they are 1x1, too.
+    """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
-    head_inputs: list[tuple[nn.Linear, Tensor]] = field(default_factory=list)
+    head_inputs: list[tuple[nn.Linear | nn.Conv2d, Tensor]] = field(default_factory=list)
     output: Any = None
 
     @cached_property
@@ -43,10 +47,10 @@ class Recording:
             return logits_of(self.output)
 
     @property
-    def features(self) -> Tensor | None:
-        """The input [b c] of the linear layer that puts out the logits, if there is one."""
+    def head(self) -> tuple[nn.Linear | nn.Conv2d, Tensor] | None:
+        """The layer that puts out as many numbers as there are logits, and its input, if any."""
         width = self.logits.shape[1]
-        return next((x for m, x in reversed(self.head_inputs) if m.out_features == width), None)
+        return next((h for h in reversed(self.head_inputs) if len(h[0].weight) == width), None)
 
 
 @contextmanager
@@ -71,16 +75,22 @@ def hooked(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
             raise LayerError(f"Layer {name!r} took no part in the forward pass: choose another.")
 
 
+def is_linear(layer: nn.Conv2d) -> bool:
+    """Tells whether a convolution is a linear layer at each place."""
+    plain = layer.kernel_size == layer.stride == (1, 1) and layer.padding in ((0, 0), "valid")
+    return plain and layer.groups == 1
+
+
 @contextmanager
 def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None]:
     def note(m: nn.Module, args: tuple[Any, ...]) -> None:
         # pooled features only: keeping every token projection's input would cost memory
-        if isinstance(m, nn.Linear) and args and args[0].ndim == 2:
+        if isinstance(m, nn.Linear | nn.Conv2d) and args and args[0].ndim == m.weight.ndim:
             recording.head_inputs.append((m, args[0]))
 
     with ExitStack() as stack:
         for m in parts(module):
-            if isinstance(m, nn.Linear):
+            if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and is_linear(m)):
                 stack.callback(m.register_forward_pre_hook(note).remove)
         yield
 

@@ -247,7 +247,7 @@ def probe_for(
         request.layers,
         choice,
         graph=graph,
-        heads="class_weights" in asked,
+        heads="class_head" in asked,
         target=request.target,
         layouts=request.layouts,
         tokens=request.tokens,

@@ -98,9 +98,13 @@ def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 @method("cam", gives="weighted activations")
-def cam(activations: Tensor, class_weights: Tensor) -> Tensor:
-    """CAM, arXiv:1512.04150.  [b c h w], [b c] -> weighted activations [b c h w]"""
-    return class_weights[:, :, None, None] * activations
+def cam(activations: Tensor, class_weights: Tensor, class_bias: Tensor) -> Tensor:
+    """CAM, arXiv:1512.04150.  [b c h w], [b c], [b] -> weighted activations [b c h w]
+
+    Their sum is the class's map; its bias, where it has one, is shared among the channels.
+    """
+    bias = class_bias[:, None, None, None] / activations.shape[1]
+    return class_weights[:, :, None, None] * activations + bias
 
 
 @method("segeigencam", gives="map")

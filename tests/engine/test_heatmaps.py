@@ -257,7 +257,7 @@ def test_cam_needs_pooling_and_one_linear_layer() -> None:
     with pytest.raises(MethodError, match="average pooling followed by one linear layer"):
         camcli.heatmaps(Staged(), noise(), "cam", target_layers="middle")
     no_linear = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+        torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten()
     )
     with pytest.raises(MethodError, match="has none"):
         camcli.heatmaps(no_linear, noise(), "cam", target_layers="0")

@@ -166,7 +166,7 @@ REPLICAS: dict[str, Callable[..., np.ndarray]] = {
     "kpcacam": _sigmoid_kernel_component,
     "fem": _fem,
 }
-TENSORS = {"activations", "gradients", "class_weights", "curvature"}
+TENSORS = {"activations", "gradients", "class_weights", "class_bias", "curvature"}
 # the others ask questions of a model: their replicas stand in the tests of their families
 ON_TENSORS = [name for name in METHODS if set(METHODS[name].evidence) <= TENSORS]
 
@@ -180,6 +180,7 @@ def test_a_slow_replica_on_random_tensors(name: str, shape: tuple[int, ...]) -> 
         "gradients": torch.randn(shape, generator=draw),
     }
     tensors["class_weights"] = tensors["gradients"].sum((2, 3))
+    tensors["class_bias"] = torch.zeros(shape[0])
     tensors["curvature"] = 2 * tensors["activations"]
     method = METHODS[name]
     found = method.function(*(tensors[e] for e in method.evidence))
