@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,13 +41,51 @@ def _inner(module: nn.Module) -> nn.Module | None:
 def weights_hash(module: nn.Module) -> str:
     """Returns 16 hex digits that stand for a model's weights: names, shapes, types and values."""
     found = hashlib.sha256()
-    for name, tensor in unwrapped(module).state_dict().items():
-        if isinstance(tensor, Tensor):
-            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            # in one order, whatever the memory format
-            values = tensor.detach().cpu().contiguous().reshape(-1)
-            found.update(values.view(torch.uint8).numpy().data)
+    for name, value in unwrapped(module).state_dict().items():
+        for tensor_name, tensor in _plain_tensors(name, value):
+            found.update(f"{tensor_name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            if _has_values(tensor):
+                # in one order, whatever the memory format
+                values = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+                found.update(values.view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
+
+
+def _plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Takes what a state dict holds apart into dense tensors of plain numbers, each with a name."""
+    parts: Mapping[str, Any] = {}
+    if isinstance(value, Mapping):
+        parts = value
+    elif isinstance(value, tuple | list):
+        parts = {str(index): part for index, part in enumerate(value)}
+    elif not isinstance(value, Tensor):
+        return
+    elif hasattr(value, "__tensor_flatten__"):
+        # a tensor in a format of its own, such as torchao's, names the plain ones in it
+        parts = {key: getattr(value, key) for key in value.__tensor_flatten__()[0]}
+    elif value.is_nested:
+        parts = {str(index): part for index, part in enumerate(value.unbind())}
+    elif value.is_quantized:
+        parts = _of_quantized(value)
+    elif value.layout != torch.strided:
+        parts = {"dense": value.detach().to_dense()}
+    else:
+        yield name, value.detach()
+    for key, part in parts.items():
+        yield from _plain_tensors(f"{name}.{key}", part)
+
+
+def _of_quantized(tensor: Tensor) -> Mapping[str, Tensor]:
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        scale = torch.tensor([tensor.q_scale(), tensor.q_zero_point()], dtype=torch.float64)
+        return {"integers": tensor.int_repr(), "scale": scale}
+    zeros = tensor.q_per_channel_zero_points()
+    return {"integers": tensor.int_repr(), "scales": tensor.q_per_channel_scales(), "zeros": zeros}
+
+
+def _has_values(tensor: Tensor) -> bool:
+    # on the meta device, and in a FakeTensor, there are shapes alone
+    return not tensor.is_meta and not hasattr(tensor, "fake_device")
 
 
 def has_classifier(module: nn.Module) -> bool:
