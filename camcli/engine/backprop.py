@@ -47,7 +47,7 @@ def guided(probe: Probe) -> Guided:
     if not logits.requires_grad:
         raise MethodError(
             "No gradient comes back to the pixels (detach, integers, quantised weights). Try"
-            " --method gradcam, which needs one behind the target layer alone."
+            " --method occlusion or rise, which need none."
         )
     rectifiers = {*composed, *rectifiers_among(graph_of(logits))}
     if not rectifiers:

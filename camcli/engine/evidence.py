@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 
 from camcli.engine.chunks import in_chunks, is_out_of_memory
-from camcli.engine.hooks import Recording, record, rerun
+from camcli.engine.hooks import Recording, logits_of, record, rerun
 from camcli.engine.probe import Probe, pictures_together
 from camcli.engine.targets import Best
 from camcli.engine.trunk import NOTHING, Trunk, answering_from, remembered
 from camcli.errors import MethodError
 from camcli.models.folding import Folding, foldable
+from camcli.models.layers import GRADIENTLESS
 from camcli.models.layout import from_maps, to_maps
-from camcli.models.state import left_as_found
+from camcli.models.memory_format import network_input
+from camcli.models.state import left_as_found, recordable
 from camcli.registry import evidence
 from camcli.stages import stage
 
@@ -103,11 +105,12 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
     A layer on which the score does not depend gets zeros.  Raises MethodError where no gradient
     comes back at all.
     """
-    if not scores.requires_grad:
+    deaf = [name for name in probe.layers if not recording.outputs[name].requires_grad]
+    if deaf or not scores.requires_grad:
         raise MethodError(
-            f"No gradient comes back to {', '.join(map(repr, probe.layers))}: what lies behind uses"
-            " none of it, or passes none on (quantised weights, detach, reentrant checkpointing)."
-            " Try another layer, or --method eigencam, which needs no gradient."
+            f"No gradient comes back to {', '.join(map(repr, deaf or probe.layers))}: what lies"
+            " behind uses none of it, or passes none on (quantised weights, detach, reentrant"
+            f" checkpointing). Try {_way_without(probe)}{GRADIENTLESS}, which need no gradient."
         )
     tensors = dict(recording.outputs)
     if probe.heads:
@@ -123,6 +126,14 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
             total(scores), list(tensors.values()), retain_graph=True, materialize_grads=True
         )
     return dict(zip(tensors, found, strict=True))
+
+
+def _way_without(probe: Probe) -> str:
+    """Advises another layer where a gradient comes back to the input, and so to some of them."""
+    module, inputs = probe.module, network_input(probe.module, probe.inputs[:1])
+    with torch.enable_grad(), left_as_found(module):
+        output = recordable(module)(inputs.requires_grad_().clone())
+        return "another layer, or " if logits_of(output).requires_grad else ""
 
 
 def total(scores: Tensor) -> Tensor:

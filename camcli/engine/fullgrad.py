@@ -134,7 +134,7 @@ def full_gradients(
     if not score(0).requires_grad:
         raise MethodError(
             "No gradient comes back to the input (detach, integers, quantised weights). Try"
-            " --method eigencam, which needs none."
+            " --method occlusion or rise, which need none."
         )
 
     def found(row: int) -> FullGradients:

@@ -110,6 +110,11 @@ def record(
 
     def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         tensor = _tensor_in(output, name)
+        if tensor.is_quantized:
+            # autograd knows no such numbers, and what lies behind takes no others
+            recording.outputs[name] = tensor.dequantize()
+            recording.calls[name] += 1
+            return output
         if graph and not tensor.requires_grad:
             # nothing before this layer is recorded; what comes behind it is, from here on
             tensor = tensor.detach().requires_grad_()
@@ -151,8 +156,8 @@ def rerun(
             return original
         tensor = _tensor_in(original, layer)
         # a copy of its own, so that an in-place activation behind the layer stays legal
-        copied = output.to(tensor.dtype).clone(memory_format=torch.contiguous_format)
-        return with_tensor(original, copied)
+        copied = output.clone(memory_format=torch.contiguous_format)
+        return with_tensor(original, _like(tensor, copied))
 
     with torch.inference_mode(), left_as_found(module), hooked(module, {layer: replace}):
         return logits_of(module(inputs))
@@ -193,9 +198,17 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
+def _like(tensor: Tensor, values: Tensor) -> Tensor:
+    """Gives values the type of a tensor, and its scale where that is quantised."""
+    if not tensor.is_quantized:
+        return values.to(tensor.dtype)
+    scale = tensor.q_scale(), tensor.q_zero_point()
+    return torch.quantize_per_tensor(values.float(), *scale, tensor.dtype)
+
+
 def _tensor_in(output: Any, layer: str) -> Tensor:
     tensor = tensor_in(output)
-    if tensor is None or not tensor.is_floating_point():
+    if tensor is None or not (tensor.is_floating_point() or tensor.is_quantized):
         kind = type(output).__name__ if tensor is None else f"{tensor.dtype} tensor"
         raise LayerError(f"Layer {layer!r} puts out a {kind}, which is no map: choose another.")
     return tensor

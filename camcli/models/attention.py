@@ -79,7 +79,11 @@ def attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Attenti
     with watched(module, sites, seen.take):
         probing_pass(module, inputs_shape, seen)
     found = [site for site, _ in seen.softmaxed]
-    kind, ways_on = type(module).__name__, "Try --method gradcam."
+    # without any gradient only what alters the picture works, whatever the model
+    kind, ways_on = (
+        type(module).__name__,
+        f"Try --method {'occlusion' if seen.problem else 'gradcam'}.",
+    )
     if not found:
         raise MethodError(
             f"This {kind} shows no softmaxed attention: it has none, or none in modules like timm's"

@@ -24,6 +24,8 @@ from camcli.models.state import left_as_found, parts, recordable, unwrapped, wat
 SEED = 0
 # strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all
 EVERYWHERE = 0.9
+NO_GRADIENT = "no gradient comes back from its output (no_grad, detach, quantised weights)"
+GRADIENTLESS = "--method eigencam or scorecam"
 ALL_LAYERS = "All: camviz --preview-model"
 # what wrappers call the module inside; people copy names with and without it
 WRAPPED = ("module", "_orig_mod")
@@ -63,13 +65,15 @@ class LayerFacts:
 class Survey:
     """All layers in the order of `named_modules()`, the default target, and the input's (H, W).
 
-    `problem` says why no dependence could be measured, and so no default found.
+    `problem` says why no dependence could be measured, and so no default found; `last_grid` is the
+    last layer that puts out a grid.
     """
 
     layers: tuple[LayerFacts, ...]
     default: TargetLayer | None
     input_size: tuple[int, int]
     problem: str = ""
+    last_grid: str = ""
 
 
 def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
@@ -161,9 +165,11 @@ def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Targ
             " input, so there is no place that a map could show."
         )
     if found.problem:
+        without = f", and a method that needs none: {GRADIENTLESS}"
+        way_on = without if found.problem == NO_GRADIENT else ""
         raise LayerError(
             f"No layer of this {kind} can be chosen by measuring: {found.problem}. Name one with"
-            f" --target-layers, such as {grids[-1]!r}. {ALL_LAYERS}"
+            f" --target-layers, such as {found.last_grid!r}{way_on}. {ALL_LAYERS}"
         )
     raise LayerError(
         f"{len(grids)} layers of this {kind} put out a grid for a {size} input,"
@@ -186,7 +192,8 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     layers = tuple(
         _facts(module, name, layer, observed) for name, layer in module.named_modules() if name
     )
-    return Survey(layers, _default(module, observed), input_size, observed.problem)
+    default, last_grid = _default(module, observed), _last_grid(observed)
+    return Survey(layers, default, input_size, observed.problem, last_grid)
 
 
 @dataclass
@@ -289,7 +296,7 @@ def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed
         elif isinstance(score, Tensor) and score.requires_grad:
             _follow(score, inputs)
         else:
-            observed.problem = "no gradient comes back from its output (no_grad, detach, integers)"
+            observed.problem = NO_GRADIENT
 
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -317,7 +324,7 @@ def _follow(score: Tensor, inputs: Tensor) -> None:
         why = str(error).partition(". ")[0]
         raise ModelError(
             f"No gradient can be followed through the model: {why}. Name a layer with"
-            " --target-layers, and a method that needs no gradient: --method eigencam."
+            f" --target-layers, and a method that needs no gradient: {GRADIENTLESS}."
         ) from error
 
 
@@ -342,6 +349,11 @@ def _facts(module: nn.Module, name: str, layer: nn.Module, observed: Observed) -
         called=observed.calls[name],
         depends=output is not None and output.depends,
     )
+
+
+def _last_grid(observed: Observed) -> str:
+    grids = (name for name, output in reversed(observed.outputs.items()) if output.layout)
+    return next(grids, "")
 
 
 def _default(module: nn.Module, observed: Observed) -> TargetLayer | None:

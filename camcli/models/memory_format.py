@@ -84,8 +84,8 @@ def trust(module: nn.Module) -> None:
 def lay_out_weights(module: nn.Module, memory_format: torch.memory_format = LAST) -> None:
     """Lays the weights of convolutions out, channels last if nothing else is said."""
     for part in module.modules():
-        # not the whole module: other 4-D parameters may be viewed in their own order; and tensors in a
-        # format of their own cannot be laid out
+        # not the whole module: other 4-D parameters may be viewed in their own order; and tensors
+        # in formats of their own cannot be laid out
         if isinstance(part, nn.Conv2d) and not hasattr(part.weight, "__tensor_flatten__"):
             part.to(memory_format=memory_format)
 

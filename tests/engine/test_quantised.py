@@ -1,0 +1,123 @@
+"""Quantised models: what can be shown of them, and advice that works where something cannot."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import camcli
+import camcli.methods
+from camcli.errors import LayerError, MethodError
+from camcli.registry import METHODS, depends_on_layer
+from tests.networks import noise
+
+SCALE, ZERO = 0.05, 128
+
+
+class Quantise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(x, SCALE, ZERO, torch.quint8)
+
+
+class Dequantise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.dequantize()
+
+
+class Rounding(nn.Module):
+    """The same in floats: what the numbers stand for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fake_quantize_per_tensor_affine(x, SCALE, ZERO, 0, 255)
+
+
+def network(quantised: bool = True) -> nn.Sequential:
+    """Convolutions whose output is rounded to eight bits, rectified and pooled as such."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        conv, head = nn.Conv2d(3, 8, 3, 4, 1), nn.Linear(8, 4)
+    begin, end = (Quantise(), Dequantise()) if quantised else (Rounding(), Rounding())
+    layers = [conv, begin, nn.ReLU(), nn.AdaptiveAvgPool2d(1), end, nn.Flatten(), head]
+    return nn.Sequential(*layers).eval()
+
+
+def options_of(name: str) -> dict[str, Any]:
+    few = {"rise": {"masks": 20}, "dff": {"concepts": 3}}
+    return {"targets": [[1, 3], [0, 2]], "set": few.get(name, {})}
+
+
+def advised(error: Exception) -> tuple[list[str], list[str]]:
+    """Reads the methods and the layers that a message names."""
+    text = str(error).replace("All: camviz --preview-model", "")
+    methods = re.search(r"--method (\w+)(?: or (\w+))?", text)
+    assert methods, text
+    return [m for m in methods.groups() if m], re.findall(r"such as '(\S+)'", text)
+
+
+GRADIENTLESS = ["ablationcam", "dff", "eigencam", "fem", "iscam", "kpcacam", "occlusion"]
+GRADIENTLESS += ["randomcam", "rise", "scorecam", "sscam"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_gives_a_map_or_advice_that_works(name: str) -> None:
+    model, inputs, options = network(), noise(size=(32, 48)), options_of(name)
+    # a layer that puts out what is quantised
+    options["target_layers"] = "2"
+    if name in GRADIENTLESS:
+        found = camcli.heatmaps(model, inputs, name, **options)
+        wanted = camcli.heatmaps(network(quantised=False), inputs, name, **options)
+        # pooled values are rounded once more
+        torch.testing.assert_close(found, wanted, rtol=0, atol=0.02 * float(wanted.abs().max()))
+        return
+    with pytest.raises(MethodError) as caught:
+        camcli.heatmaps(model, inputs, name, **options)
+    methods, _ = advised(caught.value)
+    for other in methods:
+        options = {**options_of(other), "target_layers": "2"}
+        found = camcli.heatmaps(model, inputs, other, **options)
+        assert found.isfinite().all() and found.any()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if depends_on_layer(name)])
+def test_without_a_layer_one_that_works_is_named(name: str) -> None:
+    model, inputs = network(), noise(size=(32, 48))
+    with pytest.raises(LayerError, match="no gradient comes back from its output") as caught:
+        camcli.heatmaps(model, inputs, name, **options_of(name))
+    methods, layers = advised(caught.value)
+    assert (methods, layers) == (["eigencam", "scorecam"], ["2"])
+    for other in methods:
+        found = camcli.heatmaps(model, inputs, other, targets=1, target_layers=layers[0])
+        assert found.isfinite().all() and found.any()
+
+
+def test_activations_are_the_numbers_that_quantised_ones_stand_for() -> None:
+    inputs = noise(size=(32, 48))
+    found = camcli.activations(network(), inputs, "2")["2"]
+    wanted = camcli.activations(network(quantised=False), inputs, "2")["2"]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_float_tail_is_explained_by_gradients() -> None:
+    # what is no longer quantised is like any other layer
+    tail = nn.Sequential(nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model = nn.Sequential(network()[:3], Dequantise(), tail).eval()
+    assert camcli.heatmaps(model, noise(size=(32, 48)), target_layers="2.0").any()
+    with pytest.raises(MethodError, match="No gradient comes back to '0.2'"):
+        camcli.heatmaps(model, noise(size=(32, 48)), target_layers=["0.2", "2.0"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchvisions_quantised_networks_advice_works() -> None:
+    models: Any = torchvision.models.quantization
+    model, inputs = models.mobilenet_v3_large(quantize=True, num_classes=5), noise(1, size=(64, 64))
+    with pytest.raises(LayerError) as caught:
+        camcli.heatmaps(model, inputs)
+    assert advised(caught.value) == (["eigencam", "scorecam"], ["features"])
+    few = {"set": {"max_channels": 4}}
+    for name, options in {"eigencam": {}, "scorecam": few, "ablationcam": few}.items():
+        found = camcli.heatmaps(model, inputs, name, target_layers="features", **options)
+        assert found.shape == (1, 2, 2) and found.isfinite().all()
