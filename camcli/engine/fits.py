@@ -38,6 +38,9 @@ def unfit(
                 replace(request, methods=(name,))
                 for evidence in METHODS[name].evidence:
                     probe.get(evidence, request.layers[0])
+                    if evidence == "gradients_at":
+                        # of other inputs, later: they can be had where these can
+                        probe.get("gradients", request.layers[0])
             except CamvizError as error:
                 found[name] = str(error)
     return found

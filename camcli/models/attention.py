@@ -80,10 +80,8 @@ def attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Attenti
         probing_pass(module, inputs_shape, seen)
     found = [site for site, _ in seen.softmaxed]
     # without any gradient only what alters the picture works, whatever the model
-    kind, ways_on = (
-        type(module).__name__,
-        f"Try --method {'occlusion' if seen.problem else 'gradcam'}.",
-    )
+    other = "occlusion" if seen.problem else "gradcam"
+    kind, ways_on = type(module).__name__, f"Try --method {other}."
     if not found:
         raise MethodError(
             f"This {kind} shows no softmaxed attention: it has none, or none in modules like timm's"

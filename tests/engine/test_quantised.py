@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 import camcli
 import camcli.methods
+from camcli.engine.fits import unfit
+from camcli.engine.run import Request
+from camcli.engine.targets import Best
 from camcli.errors import LayerError, MethodError
 from camcli.registry import METHODS, depends_on_layer
 from tests.networks import noise
@@ -106,8 +109,15 @@ def test_a_float_tail_is_explained_by_gradients() -> None:
     tail = nn.Sequential(nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
     model = nn.Sequential(network()[:3], Dequantise(), tail).eval()
     assert camcli.heatmaps(model, noise(size=(32, 48)), target_layers="2.0").any()
-    with pytest.raises(MethodError, match="No gradient comes back to '0.2'"):
+    with pytest.raises(MethodError, match=r"No gradient comes back to '0\.2'"):
         camcli.heatmaps(model, noise(size=(32, 48)), target_layers=["0.2", "2.0"])
+
+
+def test_of_all_methods_those_that_need_a_gradient_are_left_out() -> None:
+    request = Request((), ("2",), options={"dff": {"concepts": 3}})
+    inputs = noise(1, size=(32, 48))
+    found = unfit(network(), inputs, Best(), request, METHODS)
+    assert sorted(METHODS.keys() - found.keys()) == sorted(GRADIENTLESS)
 
 
 @pytest.mark.filterwarnings("ignore")
