@@ -130,12 +130,12 @@ def where(error: BaseException, name: str) -> str:
 def _way_on(error: BaseException, name: str) -> str:
     """Says what to do about an error that comes of running code out of its project."""
     frames = traceback.extract_tb(error.__traceback__)
+    main = 'behind `if __name__ == "__main__":`.'
+    parses = any(Path(frame.filename).name == "argparse.py" for frame in frames)
+    if parses or (isinstance(error, IndexError) and "argv" in (frames[-1].line or "")):
+        return f" It reads arguments and is given none: let them have defaults, or put that {main}"
     if isinstance(error, SystemExit):
-        asks = any(Path(frame.filename).name == "argparse.py" for frame in frames)
-        why = "It ends the program: put that"
-        if asks:
-            why = "It reads arguments and is given none: let them have defaults, or put that"
-        return f' {why} behind `if __name__ == "__main__":`.'
+        return f" It ends the program: put that {main}"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return _where_it_lies(error.name, _folder(name))
     if isinstance(error, ImportError) and "relative import" in str(error):

@@ -522,6 +522,11 @@ def test_arguments_that_are_wanted_are_asked_for_in_the_codes_own_name(
             load(name)
         assert sys.argv is given
         assert capfd.readouterr().err.startswith("usage: train")
+    (there / "second.py").write_text("import sys\nfolder = sys.argv[1]\n")
+    with pytest.raises(
+        ModelError, match=r"line 2: IndexError: .*\. It reads arguments and is given"
+    ):
+        load("second.py:build")
     (there / "end.py").write_text("import sys\nsys.exit()\n")
     with pytest.raises(ModelError, match=r"line 2: SystemExit.* It ends the program: put that"):
         load("end.py:build")

@@ -269,7 +269,7 @@ def test_weights_of_ones_own_models_are_laid_out_only_where_that_changes_nothing
 
 
 def test_a_loaded_librarys_model_is_not_measured() -> None:
-    classifier, passes = load_model(device="cpu"), []
+    classifier, passes = load_model("timm/test_resnet", pretrained=False, device="cpu"), []
     classifier.module.register_forward_hook(lambda *_: passes.append(1))
     assert takes_channels_last(classifier.module, noise(2))
     assert not passes
