@@ -48,11 +48,24 @@ class Source:
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright picture as a person sees it: pixels uint8 RGB [h w 3]."""
+    """An upright picture: pixels uint8 RGB [h w 3], as a network sees them.
+
+    `profile` is the ICC profile that says how their colours look; `shown` are the pixels in sRGB
+    where they have a profile of other colours than RGB.  `notes` say how they were made of the
+    file's values, where that is not plain.
+    """
 
     pixels: NDArray[np.uint8]
     source: Source | None = None
     frame: int | None = None  # of a video, counted from 0
+    profile: bytes | None = None
+    shown: NDArray[np.uint8] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def canvas(self) -> NDArray[np.uint8]:
+        """The pixels [h w 3] that a person is shown."""
+        return self.pixels if self.shown is None else self.shown
 
     @property
     def size(self) -> tuple[int, int]:

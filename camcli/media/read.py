@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -19,7 +20,18 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from camcli.errors import ImageError, UsageError, reason
+from camcli.media import colour
+from camcli.media.deep import (
+    DARK,
+    SIXTEEN,
+    decode_with_opencv,
+    has_sixteen_bits,
+    stated_range,
+)
+from camcli.media.depth import Range, eight_bits
+from camcli.media.heif import is_heif, open_heif
 from camcli.media.open import opened
+from camcli.media.tiff import TiffPage, first_page, read_samples, split_bands
 from camcli.records import MAX_PIXELS, Picture, Source
 
 PictureLike: TypeAlias = (
@@ -36,15 +48,8 @@ UPRIGHT: Mapping[int, Image.Transpose] = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# the value that white may have in modes deeper than 8 bits; the first that holds all values counts
-WHITE: Mapping[str, tuple[int, ...]] = {
-    "I;16": (65535,),
-    "I;16L": (65535,),
-    "I;16B": (65535,),
-    "I;16N": (65535,),
-    "I": (255, 65535),
-    "F": (1, 255, 65535),
-}
+# modes deeper than 8 bits
+DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 
 # premultiplied modes, which convert to nothing else
 PLAIN: Mapping[str, str] = {"La": "LA", "RGBa": "RGBA"}
@@ -65,21 +70,31 @@ REASONS: tuple[tuple[type[Exception], str], ...] = (
 def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads an image file (of several frames, the first); raises ImageError.
 
-    Colour profiles are left alone.  More pixels than allowed are refused before they are decoded.
+    Its values are not changed by its colour profile, which goes with them.  More pixels than
+    allowed are refused before they are decoded.
     """
     try:
         content = content_of(source, max_pixels)
     except Exception as error:  # behind a URL, a file system raises whatever its client does
         raise unreadable(str(source), error, "it cannot be read") from error
     try:
-        with PILLOW.reading(max_pixels), Image.open(io.BytesIO(content)) as image:
-            check_size(image, max_pixels)
-            _load(image)
-            # an icon's picture may be larger than its directory says
-            check_size(image, max_pixels)
-            return Picture(upright_pixels(image), source)
+        with PILLOW.reading(max_pixels):
+            return replace(_decoded(content, max_pixels), source=source)
     except Exception as error:  # on damaged files Pillow raises whatever its parsers stumble over
         raise unreadable(str(source), error) from error
+
+
+def _decoded(content: bytes, max_pixels: int) -> Picture:
+    page = first_page(content)
+    if page is not None and page.reader != "pillow":
+        return _of_samples(content, page, max_pixels)
+    image = open_heif(content) if is_heif(content) else Image.open(io.BytesIO(content))
+    with image:
+        check_size(image, max_pixels)
+        _load(image)
+        # an icon's picture may be larger than its directory says
+        check_size(image, max_pixels)
+        return _of_image(image, page, content)
 
 
 def picture_from(value: PictureLike) -> Picture:
@@ -162,7 +177,7 @@ _silence_libtiff()
 def _from_pil(image: Image.Image) -> Picture:
     try:
         with PILLOW.reading():
-            return Picture(upright_pixels(image))
+            return _of_image(image, _page_of(image))
     except Exception as error:  # a lazily opened file is only read here
         raise unreadable(getattr(image, "filename", "") or "the picture", error) from error
 
@@ -209,7 +224,7 @@ def _version(file: BinaryIO) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def check_size(image: Image.Image, max_pixels: int) -> None:
+def check_size(image: Image.Image | TiffPage, max_pixels: int) -> None:
     """Raises ImageError for a picture of too many pixels."""
     width, height = image.size
     if width * height > max_pixels:
@@ -250,11 +265,67 @@ def _load(image: Image.Image) -> None:
 
 def upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """Loads a picture as RGB [h w 3], turned as its EXIF says."""
+    return _of_image(image, _page_of(image)).pixels
+
+
+def _page_of(image: Image.Image) -> TiffPage | None:
+    """Describes the page of a TIFF that Pillow has opened; raises ImageError for a misread one."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return None
+    page = TiffPage.of(tags)
+    if page.is_misread_by_pillow:
+        raise ImageError(f"Pillow misreads a TIFF of {page}: give the file's path in its place")
+    return page
+
+
+def _of_image(image: Image.Image, page: TiffPage | None, content: bytes = b"") -> Picture:
+    """Makes a picture of what Pillow has opened, `content` where it is a whole file."""
     _load(image)
     # asked after loading, since Pillow turns TIFF pictures itself
-    turn = UPRIGHT.get(_orientation(image))
-    rgb = _rgb(image)
-    return np.asarray(rgb if turn is None else rgb.transpose(turn))
+    turn = _orientation(image)
+    rgb, notes = _rgb(image, page, content)
+    profile = colour.profile_of(image.info)
+    shown = None
+    if profile and image.mode == "CMYK" and colour.space_of(profile) == colour.CMYK:
+        shown = colour.to_srgb(image, profile)
+    return _upright(rgb, turn, notes, profile, shown)
+
+
+def _of_samples(content: bytes, page: TiffPage, max_pixels: int) -> Picture:
+    """Makes a picture of a TIFF that Pillow does not read, or not rightly."""
+    check_size(page, max_pixels)
+    values = read_samples(content, page, BYTES_A_PIXEL * max_pixels + BYTES_BESIDE)
+    rgb, notes = _from_bands(values, page)
+    return _upright(rgb, page.orientation, notes, page.profile)
+
+
+def _upright(
+    rgb: Image.Image,
+    orientation: int,
+    notes: tuple[str, ...],
+    profile: bytes | None,
+    shown: Image.Image | None = None,
+) -> Picture:
+    """Turns a picture as its EXIF says, and keeps the profile where it is one of RGB.
+
+    `shown` is the picture in sRGB where its profile is of other colours.
+    """
+    pixels = _turned(rgb, orientation)
+    space = colour.space_of(profile) if profile else b""
+    if space == colour.GREY and (pixels[..., :1] == pixels).all():
+        shown = colour.to_srgb(rgb.getchannel(0), profile or b"")
+    return Picture(
+        pixels,
+        profile=profile if space == colour.RGB else None,
+        shown=None if shown is None else _turned(shown, orientation),
+        notes=notes,
+    )
+
+
+def _turned(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    turn = UPRIGHT.get(orientation)
+    return np.asarray(image if turn is None else image.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -264,11 +335,74 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in WHITE:
-        return Image.fromarray(_eight_bits(np.asarray(image), WHITE[image.mode])).convert("RGB")
+def _rgb(
+    image: Image.Image, page: TiffPage | None, content: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Makes RGB of a picture's values, and says where they had to be stretched."""
+    if image.mode in DEEP:
+        return _from_deep_grey(image, page, content)
     if image.mode == "LAB":
-        return _from_lab(image)
+        return _from_lab(image), ()
+    rgb = _over_white(image)
+    is_deep = page.has_deep_colours if page else has_sixteen_bits(image, content)
+    if is_deep and (np.asarray(rgb).max() <= DARK or (page and page.stated)):
+        return _from_deep_colours(image, page, content)
+    return rgb, page.left_out if page else ()
+
+
+def _from_deep_grey(
+    image: Image.Image, page: TiffPage | None, content: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+    values = np.asarray(image)
+    if page:
+        values = page.with_nodata(values.view(np.uint32) if page.is_wrapped_by_pillow else values)
+        return _eight_bit_image(values, page.stated, page.own, page.is_inverted)
+    own = SIXTEEN if image.format in ("PNG", "PPM") else None
+    return _eight_bit_image(values, stated_range(image, content, values), own)
+
+
+def _from_deep_colours(
+    image: Image.Image, page: TiffPage | None, content: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Reads colours of 16 bits anew, since all that was seen of them is dark."""
+    if page and content:
+        return _from_bands(read_samples(content, page, len(content) * 1000), page)
+    values = decode_with_opencv(content) if content else None
+    if values is None or values.ndim != 3:
+        return _over_white(image), ("of its 16 bits a colour the lower 8 are lost, and it is dark",)
+    has_alpha = values.shape[2] == 4
+    stated = stated_range(image, content, values[..., :3])
+    return _from_colours(values[..., :3], values[..., 3] if has_alpha else None, stated)
+
+
+def _from_bands(values: NDArray[Any], page: TiffPage) -> tuple[Image.Image, tuple[str, ...]]:
+    colours, alpha, notes = split_bands(page.with_nodata(values), page)
+    rgb, stretched = _from_colours(colours, alpha, page.stated, page.own, page.is_inverted)
+    return rgb, (*notes, *stretched)
+
+
+def _from_colours(
+    colours: NDArray[Any],
+    alpha: NDArray[Any] | None,
+    stated: Range | None,
+    own: Range | None = None,
+    is_inverted: bool = False,
+) -> tuple[Image.Image, tuple[str, ...]]:
+    rgb, notes = _eight_bit_image(colours, stated, own, is_inverted)
+    if alpha is not None:
+        rgb.putalpha(Image.fromarray(eight_bits(alpha)[0]))
+    return _over_white(rgb), notes
+
+
+def _eight_bit_image(
+    values: NDArray[Any], stated: Range | None, own: Range | None, is_inverted: bool = False
+) -> tuple[Image.Image, tuple[str, ...]]:
+    eight, notes = eight_bits(values, stated, own)
+    return Image.fromarray(255 - eight if is_inverted else eight).convert("RGB"), notes
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """Makes RGB of 8 bits, transparent parts laid over white."""
     if not image.has_transparency_data:
         return image.convert("RGB")
     over_white = Image.new("RGBA", image.size, "white")
@@ -283,17 +417,6 @@ def _from_lab(image: Image.Image) -> Image.Image:
     converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     assert converted is not None  # only where it is converted in place
     return converted
-
-
-def _eight_bits(values: NDArray[Any], whites: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Scales deep values to 0..255, by the value of white or else from minimum to maximum."""
-    with np.errstate(invalid="ignore"):  # some kinds of NaN warn when they are copied
-        finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(finite.min()), float(finite.max())
-    holding = [white for white in whites if low >= 0 and high <= white]
-    black, white = (0.0, float(holding[0])) if holding else (low, high)
-    scale = 255 / (white - black) if white > black else 0.0
-    return np.rint((finite - black) * scale).astype(np.uint8)
 
 
 def _channels_last(tensor: Tensor) -> NDArray[Any]:
@@ -311,7 +434,7 @@ def _array_pixels(values: NDArray[Any]) -> NDArray[np.uint8]:
             "[h w], [h w 3] or [h w 4], tensors [h w], [3 h w] or [4 h w]."
         )
     grey = values.ndim == 3 and values.shape[2] == 1
-    return np.asarray(_rgb(Image.fromarray(_bytes(values[..., 0] if grey else values))))
+    return np.asarray(_over_white(Image.fromarray(_bytes(values[..., 0] if grey else values))))
 
 
 def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camcli.errors import ImageError, OutputError, UnknownName
+from camcli.media.colour import pixels_in_srgb
 from camcli.records import Source
 from camcli.stages import stage
 
@@ -34,6 +35,9 @@ SAVING: Mapping[str, Mapping[str, Any]] = {
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_deflate"},
 }
+
+# formats that hold a colour profile; pixels of others are converted to sRGB
+WITH_PROFILE = frozenset({"JPEG", "PNG", "WEBP", "TIFF"})
 
 LONGEST_EDGE: Mapping[str, int] = {"JPEG": 65500, "WEBP": 16383}  # pixels
 
@@ -104,8 +108,8 @@ def picture_format(path: Path) -> str:
 
 
 @stage("write")
-def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Writes pixels [h w 3] in the format of the path's suffix.
+def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None) -> None:
+    """Writes pixels [h w 3] in the format of the path's suffix, with the ICC profile of theirs.
 
     Raises OutputError, or ImageError for a picture that is too large for the format.
     """
@@ -116,8 +120,11 @@ def write_picture(pixels: NDArray[np.uint8], path: Path) -> None:
             f"Cannot write {str(path)!r}: {kind} holds at most {longest} pixels an edge, and the "
             f"picture has {edge}. Choose --format png, or a --save-path that ends in .png."
         )
+    if kind not in WITH_PROFILE:
+        pixels, profile = pixels_in_srgb(pixels, profile), None
+    embedded = {"icc_profile": profile} if profile else {}
     with _replacing(path) as file:
-        Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}))
+        Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}), **embedded)
 
 
 @stage("write")

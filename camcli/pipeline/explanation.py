@@ -119,7 +119,7 @@ class Explanation:
         if path.suffix.lower() == ".npy":
             write_map(self.heatmap, path)
         elif path.suffix.lower() in PICTURE_SUFFIXES:
-            write_picture(self.overlay(), path)
+            write_picture(self.overlay(), path, self.picture.profile)
         else:
             raise OutputError(f"{path} ends neither in .npy (raw map) nor in an image suffix.")
         return path

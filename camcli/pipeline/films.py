@@ -59,7 +59,7 @@ class FrameWriter:
             if writer.options.save_frames or any(writer.endings(explanation)):
                 path = writer.place_frame(explanation)
                 if writer.options.save_frames:
-                    write_picture(drawn, path)
+                    write_picture(drawn, path, explanation.picture.profile)
                     outputs.append(str(path))
                 outputs += writer.besides(explanation, path)
         except (ImageError, MemoryError) as error:

@@ -170,7 +170,7 @@ class Writer:
         record = self.recorded(explanation)
         path = self._place(explanation, record)
         try:
-            write_picture(self.overlay(explanation), path)
+            write_picture(self.overlay(explanation), path, explanation.picture.profile)
             outputs = (str(path), *self.besides(explanation, path))
         except (ImageError, MemoryError) as error:
             return replace(record, error=why(error, path))
@@ -232,7 +232,7 @@ class Writer:
             about = next((e for e in shown if e.record.target), shown[0])
             path = self._place(about, replace(about.record, method=ALL, layers=()))
             try:
-                write_picture(self._sheet(about, shown), path)
+                write_picture(self._sheet(about, shown), path, about.picture.profile)
             except (ImageError, MemoryError) as error:
                 yield replace(about.record, method=ALL, error=why(error, path))
                 continue
@@ -247,7 +247,7 @@ class Writer:
     @stage("draw")
     def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
         percent = "" if about.probability is None else f" {about.probability:.1%}"
-        tiles = [(f"{about.label}{percent}", about.picture.pixels)]
+        tiles = [(f"{about.label}{percent}", about.picture.canvas)]
         separate = self.options.layer_fusion == "none"
         for e in shown:
             layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""

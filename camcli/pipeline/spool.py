@@ -83,7 +83,7 @@ class Spool:
 
 def without_pixels(explanation: Explanation) -> Explanation:
     """Leaves the picture's pixels out, which can be read again."""
-    return replace(explanation, picture=replace(explanation.picture, pixels=NO_PIXELS))
+    return replace(explanation, picture=replace(explanation.picture, pixels=NO_PIXELS, shown=None))
 
 
 # what was found, and the frame, if it is one, that is read again already

@@ -88,6 +88,7 @@ class Told:
             residual=float(details["residual"]) if "residual" in details else None,
             seconds=self._share,
             warnings=(
+                *picture.notes,
                 *warnings,
                 *why_empty(values, method, len(used)),
                 *_used_again(used, self.found),

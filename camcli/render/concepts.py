@@ -54,14 +54,14 @@ def concepts_overlay(
     """
     check_alpha(alpha)
     if not strengths.max() > 0:
-        return picture.pixels.copy()
+        return picture.canvas.copy()
     table = np.array([ImageColor.getrgb(concept.colour) for concept in concepts], np.uint8)
     which, share, seen = _strongest(strengths, box, picture.size)
-    part = picture.pixels[seen]
+    part = picture.canvas[seen]
     grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     # the root, so that a concept's colour can still be told where it is weak
     opacity = np.sqrt(alpha * share)
-    drawn = picture.pixels.copy() if which.shape == picture.size else dimmed(picture.pixels)
+    drawn = picture.canvas.copy() if which.shape == picture.size else dimmed(picture.canvas)
     drawn[seen] = cv2.blendLinear(grey, table.take(which, 0), 1 - opacity, opacity)
     return _with_legend(drawn, concepts)
 

@@ -127,7 +127,7 @@ def _whole(picture_size: tuple[int, int]) -> Box:
 
 def _pixels(picture: Picture | NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
     if isinstance(picture, Picture):
-        return picture.pixels
+        return picture.canvas
     if isinstance(picture, Image.Image):
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)
