@@ -89,6 +89,7 @@ def _sources(images: list[str], flags: Flags, options: Options) -> tuple[Source,
             made_in=made_in,
             recursive=options.recursive,
             stdin=getattr(sys.stdin, "buffer", None),
+            tell=error,
         )
     except SourceError:
         from camcli.cli import stray

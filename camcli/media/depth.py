@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,15 @@ def eight_bits(
     own = own or own_range(values.dtype)
     is_own = (chosen.black, chosen.white) == (own.black, own.white)
     return _scaled(values, chosen), () if is_own else (_note(low, high, chosen, stated),)
+
+
+def opacity(alpha: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scales alpha to 0..255: opaque is the white of the smallest usual range that holds all."""
+    kind = alpha.dtype
+    whites = [usual.white for usual in ((SHARES,) if kind.kind == "f" else ()) + UNSIGNED]
+    most = math.inf if kind.kind == "f" else own_range(kind).white
+    opaque = next(white for white in (*whites, math.inf) if white >= alpha.max())
+    return _scaled(alpha, Range(0, min(opaque, most)))
 
 
 def own_range(kind: np.dtype[Any]) -> Range:

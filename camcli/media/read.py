@@ -28,7 +28,7 @@ from camcli.media.deep import (
     has_sixteen_bits,
     stated_range,
 )
-from camcli.media.depth import Range, eight_bits
+from camcli.media.depth import Range, eight_bits, opacity
 from camcli.media.heif import is_heif, open_heif
 from camcli.media.open import opened
 from camcli.media.tiff import TiffPage, first_page, read_samples, split_bands
@@ -390,7 +390,7 @@ def _from_colours(
 ) -> tuple[Image.Image, tuple[str, ...]]:
     rgb, notes = _eight_bit_image(colours, stated, own, is_inverted)
     if alpha is not None:
-        rgb.putalpha(Image.fromarray(eight_bits(alpha)[0]))
+        rgb.putalpha(Image.fromarray(opacity(alpha)))
     return _over_white(rgb), notes
 
 

@@ -4,22 +4,73 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
 from camcli.errors import SourceError, closest, reason
-from camcli.media import lists, remote
+from camcli.media import heif, lists, remote
 from camcli.media.open import URL, check_protocol
 from camcli.media.walk import EVERYTHING, MAGIC, Pattern, walk
 from camcli.records import Source
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+AVIF = frozenset({".avif", ".avifs"})
+JPEG_2000 = frozenset({".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"})
+# what Pillow reads, and pillow-heif, but for what is no picture (PDF) or not read rightly (FITS)
+IMAGE_SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif"),
+        *(".bmp", ".dib", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+        *(".tga", ".pcx", ".psd", ".sgi", ".ras", ".qoi", ".dds"),
+        *(".ico", ".icns", ".xbm", ".xpm"),
+        *AVIF,
+        *JPEG_2000,
+        *heif.SUFFIXES,
+    }
+)
+
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
-LISTED = tuple(IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+LISTED = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+# what people have beside their pictures and videos
+UNREAD = frozenset(
+    {
+        *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+        *(".dcm", ".dicom", ".nii", ".nrrd", ".mha", ".mhd", ".fits", ".fit", ".mrc"),
+        *(".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".nd2", ".lif", ".oib", ".oif", ".vsi"),
+        *(".exr", ".hdr", ".jxl", ".jxr", ".svg", ".svgz", ".xcf", ".eps", ".ai", ".wmf", ".emf"),
+        *(".wmv", ".flv", ".3gp", ".3g2", ".mts", ".m2ts", ".ogv", ".mxf", ".vob", ".asf"),
+    }
+)
 
 STDIN, LIST = "-", "@"
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """What files of some suffixes are not read without."""
+
+    suffixes: frozenset[str]
+    is_there: Callable[[], bool]
+    way_on: str
+
+
+def _has_pillow(feature: str) -> bool:
+    from PIL import features
+
+    return bool(features.check(feature))
+
+
+REQUIREMENTS = (
+    Requirement(heif.SUFFIXES, heif.is_readable, "pip install 'camviz[heif]'"),
+    Requirement(AVIF, partial(_has_pillow, "avif"), "pip install -U pillow"),
+    Requirement(JPEG_2000, partial(_has_pillow, "jpg_2000"), "pip install -U pillow"),
+    # pictures and videos that people have beside the others, and that nobody here reads
+    Requirement(UNREAD - LISTED, bool, "not read: convert them"),
+)
 
 SPECIAL: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a pipe"),
@@ -36,18 +87,22 @@ def find_sources(
     made_in: Callable[[Path], Iterable[Path]] = lambda _: (),
     recursive: bool = True,
     stdin: BinaryIO | None = None,
+    tell: Callable[[str], object] = lambda _: None,
 ) -> tuple[Source, ...]:
     """Lists what files, folders, globs, URLs, `@lists` and `-` (stdin) name, each once, in order.
 
     What is typed has to be there; what a list or stdin names becomes a source unseen.  A folder to
     `leave_out` is passed over where it lies in another one, but not where it is named; so is what
-    was made by an earlier run, as `made_in` tells of its output folder.  Raises SourceError.
+    was made by an earlier run, as `made_in` tells of its output folder.  Whoever is to `tell` hears
+    how many pictures in folders cannot be read here.  Raises SourceError.
     """
     asked = _Asked(leave_out, made_in, EVERYTHING if recursive else EVERYTHING[-1:], stdin)
     found: dict[tuple[str, str], Source] = {}
     for path in paths:
         for source in _sources(path, asked):
             found.setdefault((str(source), source.category), source)
+    if asked.unread:
+        tell(_count_unread(asked.unread))
     return tuple(found.values())
 
 
@@ -63,12 +118,43 @@ def is_video(source: Source) -> bool:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is left out, which files of a folder are meant, and where `-` reads."""
+    """What is left out, which files of a folder are meant, where `-` reads, and what is not read.
+
+    `unread` are pictures that were met in folders, and for which something is missing here.
+    """
 
     leave_out: Path | None
     made_in: Callable[[Path], Iterable[Path]]
     pattern: Pattern
     stdin: BinaryIO | None
+    unread: dict[Path | str, Requirement] = field(default_factory=dict)
+
+    def takes(self, path: Path | str) -> bool:
+        """Tells whether a file is a picture or a video that is read, and notes one that is not."""
+        suffix = Path(path).suffix.lower()
+        missing = _missing(suffix)
+        if missing:
+            self.unread[path] = missing
+        return missing is None and suffix in LISTED
+
+
+@cache
+def _missing(suffix: str) -> Requirement | None:
+    """Returns what is missing to read files of a suffix, if it is one of pictures."""
+    needed = next((r for r in REQUIREMENTS if suffix in r.suffixes), None)
+    return None if needed is None or needed.is_there() else needed
+
+
+def _count_unread(unread: Mapping[Path | str, Requirement]) -> str:
+    """Says in a line how many files of which suffix are not read, and what to do."""
+    parts = []
+    for requirement in REQUIREMENTS:
+        of_it = (path for path, missing in unread.items() if missing is requirement)
+        counts = Counter(Path(path).suffix.lower() for path in of_it)
+        if counts:
+            named = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+            parts.append(f"{named} ({requirement.way_on})")
+    return f"Left out: {'; '.join(parts)}."
 
 
 def _sources(given: str | Path, asked: _Asked) -> Iterable[Source]:
@@ -87,14 +173,14 @@ def _sources(given: str | Path, asked: _Asked) -> Iterable[Source]:
         return _from_list(Path(typed.removeprefix(LIST)))
     root, pattern = _split(path)
     if pattern:
-        return _some(_inside(root, pattern, asked), f"Glob {str(path)!r} matches")
+        return _some(_inside(root, pattern, asked), f"Glob {str(path)!r} matches", asked)
     raise SourceError(f"{typed!r} does not exist.{_hint(path)}")
 
 
 def _from_path(path: Path, asked: _Asked) -> Iterable[Source]:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        return _some(_inside(path, asked.pattern, asked), f"Folder {str(path)!r} holds")
+        return _some(_inside(path, asked.pattern, asked), f"Folder {str(path)!r} holds", asked)
     for is_one, what in SPECIAL:
         if is_one(mode):
             raise SourceError(f"{str(path)!r} is {what}, and no file: save the picture in one.")
@@ -118,8 +204,8 @@ def _inside(root: Path, pattern: Pattern, asked: _Asked) -> Iterator[Source]:
         place = root / folder
         if folder != Path():
             made.update(asked.made_in(place))
-        there = (place / name for name in names if _is_listed(name))
-        yield from (Source(path, folder) for path in there if path not in made)
+        there = (path for name in names if (path := place / name) not in made)
+        yield from (Source(path, folder) for path in there if asked.takes(path))
 
 
 def _from_url(url: str, asked: _Asked) -> Iterable[Source]:
@@ -136,17 +222,17 @@ def _behind(url: str, asked: _Asked) -> Iterable[Source]:
     if kind == "file":
         return (Source(remote.path_of(url), url=url),)
     if kind == "folder":
-        return _some(_inside_url(url, asked.pattern), f"Folder {url!r} holds")
+        return _some(_inside_url(url, asked.pattern, asked), f"Folder {url!r} holds", asked)
     root, pattern = remote.split(url)
     if not pattern:
         raise SourceError(f"{url!r} does not exist, or cannot be reached.")
-    return _some(_inside_url(root, pattern), f"Glob {url!r} matches")
+    return _some(_inside_url(root, pattern, asked), f"Glob {url!r} matches", asked)
 
 
-def _inside_url(root: str, pattern: Pattern) -> Iterator[Source]:
+def _inside_url(root: str, pattern: Pattern, asked: _Asked) -> Iterator[Source]:
     for folders, url in remote.inside(root, pattern):
         path = remote.path_of(url)
-        if _is_listed(path.name):
+        if asked.takes(path):
             yield Source(path, _place(folders), url)
 
 
@@ -195,18 +281,15 @@ def _place(folders: Iterable[str]) -> Path:
     return Path(*(name for name in folders if name != ".." and not {"/", os.sep} & set(name)))
 
 
-def _some(sources: Iterator[Source], what: str) -> Iterable[Source]:
+def _some(sources: Iterator[Source], what: str, asked: _Asked) -> Iterable[Source]:
     found = list(sources)
     if not found:
-        kinds = " ".join(sorted(IMAGE_SUFFIXES))
+        unread = f" {_count_unread(asked.unread)}" if asked.unread else ""
         raise SourceError(
-            f"{what} no images or videos ({kinds}, ...). Name a file to have it read anyway."
+            f"{what} no images or videos (.bmp .gif .jpg .png .tif .webp, ...).{unread} Name a "
+            "file to have it read anyway."
         )
     return found
-
-
-def _is_listed(name: str) -> bool:
-    return name.lower().endswith(LISTED)
 
 
 def _exists(path: Path) -> bool:

@@ -117,7 +117,7 @@ class TiffPage:
             is_read = not is_separate or self.compression != UNCOMPRESSED
             return deep <= 8 or (deep == 16 and self.samples <= 4 and is_read)
         if self.samples > 1:
-            return deep <= 8 and self.samples == 2
+            return deep <= 8 and self.samples == 2 and not self.is_inverted
         is_known = deep == 16 or (deep == 12 and not self.is_big_endian)
         return deep <= 8 or (is_known and not self.is_inverted)
 

@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import ConfigError, UnknownName, UsageError
-from camcli.texts import read_text
+from camcli.errors import UnknownName, UsageError
+from camcli.models.class_maps import MOST_DIGITS, read_class_map
 
 Labels = tuple[str, ...]
 
 NO_YES = ("no", "yes")
-MOST_DIGITS = 18  # of an index; Python reads some thousands and then refuses
 
 
-def labels_for(own: Labels | None, num_classes: int, class_map: Path | None) -> Labels | None:
+def labels_for(
+    own: Labels | None, num_classes: int, class_map: Path | None
+) -> tuple[Labels | None, tuple[str, ...]]:
     """Returns a class map's names, else the model's own, or None where their number does not fit.
 
-    A single logit is a no and a yes.  Raises ConfigError for a class map that cannot be used.
+    Behind them stands what is to be said of the class map.  A single logit is a no and a yes.
+    Raises ConfigError for a class map that cannot be used.
     """
     if num_classes == 1:
         own, num_classes = NO_YES, 2
     if class_map is not None:
         return read_class_map(class_map, num_classes)
-    return own if own is not None and len(own) == num_classes else None
+    return (own if own is not None and len(own) == num_classes else None), ()
 
 
 def label(labels: Labels | None, index: int) -> str:
@@ -47,66 +48,6 @@ def timm_labels(pretrained_cfg: Mapping[str, Any], num_classes: int) -> Labels |
         return tuple(str(described.get(name, name)) for name in names)
     subset = infer_imagenet_subset({"num_classes": num_classes})
     return tuple(ImageNetInfo(subset).label_descriptions()) if subset else None
-
-
-def read_class_map(file: Path, num_classes: int) -> Labels:
-    """Reads a file of names, one a line, or of `index,name` lines from 0 with gaps allowed.
-
-    Classes without a name get an empty one.  Raises ConfigError with the line's number.
-    """
-    try:
-        lines = read_text(file, encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = (
-            f"cannot be read ({error.strerror})"
-            if isinstance(error, OSError)
-            else "is no UTF-8 text"
-        )
-        raise ConfigError(f"Class map {str(file)!r} {why}.") from error
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise ConfigError(f"Class map {str(file)!r} is empty.")
-    indexed = re.match(r"\s*\d+\s*,", lines[0])
-    return (_indexed if indexed else _one_a_line)(file, lines, num_classes)
-
-
-def _one_a_line(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise ConfigError(
-                f"Class map {str(file)!r}, line {number} is empty, and the lines are counted: "
-                "write `index,name` on each line to leave classes out."
-            )
-    if len(lines) != num_classes:
-        raise ConfigError(
-            f"Class map {str(file)!r} names {len(lines)} classes, and the model has {num_classes}."
-        )
-    return tuple(line.strip() for line in lines)
-
-
-def _indexed(file: Path, lines: Sequence[str], num_classes: int) -> Labels:
-    names: dict[int, str] = {}
-    for number, cells in enumerate(_rows(file, lines), 1):
-        if not cells:
-            continue
-        index, name = cells[0].strip(), ", ".join(cell.strip() for cell in cells[1:])
-        where = f"Class map {str(file)!r}, line {number}"
-        if not index.isdecimal() or len(index) > MOST_DIGITS or not name:
-            raise ConfigError(f"{where} is not `index,name`: {','.join(cells)!r}.")
-        if int(index) >= num_classes:
-            raise ConfigError(f"{where}: {_range(num_classes)}, not {index}.")
-        if int(index) in names:
-            raise ConfigError(f"{where} names class {int(index)} a second time.")
-        names[int(index)] = name
-    return tuple(names.get(index, "") for index in range(num_classes))
-
-
-def _rows(file: Path, lines: Sequence[str]) -> Iterator[list[str]]:
-    try:
-        yield from csv.reader(lines, skipinitialspace=True)
-    except csv.Error as error:
-        raise ConfigError(f"Class map {str(file)!r} is no CSV: {error}.") from error
 
 
 def find_category(text: str, labels: Labels | None, num_classes: int) -> int:

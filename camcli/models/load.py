@@ -126,16 +126,17 @@ def load_model(
             _check_size(built, request)
         module = _ready(origin, built, place)
     class_file = Path(class_map) if class_map is not None else None
+    labels, notes = labels_for(built.labels, built.num_classes, class_file)
     return Classifier(
         module=module,
         name=plain_name,
         origin=origin,
         preprocessing=changed(as_trained(built.preprocessing, settings), fit, preprocessing or {}),
-        labels=labels_for(built.labels, built.num_classes, class_file),
+        labels=labels,
         weights=built.weights,
         num_classes=built.num_classes,
         in_chans=built.in_chans,
-        warnings=(*built.warnings, *channels_warning(built.in_chans)),
+        warnings=(*built.warnings, *notes, *channels_warning(built.in_chans)),
         output_key=output_key,
     )
 

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from camcli.errors import ConfigError, UnknownName, UsageError
-from camcli.models.labels import find_category, label, labels_for, read_class_map, timm_labels
+from camcli.models.class_maps import read_class_map
+from camcli.models.labels import find_category, label, labels_for, timm_labels
 
 ANIMALS = ("tabby, tabby cat", "lionfish", "lion, king of beasts", "crane", "ox", "crane", "")
 
@@ -34,8 +35,8 @@ def test_a_category_is_found_by_index_name_synonym_or_prefix(text: str, index: i
 
 
 def test_a_single_logit_is_named_no_and_yes(tmp_path: Path) -> None:
-    assert labels_for(None, 1, None) == ("no", "yes")
-    assert labels_for(None, 1, class_map(tmp_path, "dog\ncat\n")) == ("dog", "cat")
+    assert labels_for(None, 1, None) == (("no", "yes"), ())
+    assert labels_for(None, 1, class_map(tmp_path, "dog\ncat\n"))[0] == ("dog", "cat")
     with pytest.raises(ConfigError, match="names 1 classes, and the model has 2"):
         labels_for(None, 1, class_map(tmp_path, "cat\n"))
 
@@ -74,19 +75,19 @@ def test_classes_without_a_name_are_counted() -> None:
 
 
 def test_own_labels_are_left_out_where_their_number_does_not_fit() -> None:
-    assert labels_for(ANIMALS, len(ANIMALS), None) == ANIMALS
-    assert labels_for(ANIMALS, 3, None) is None
+    assert labels_for(ANIMALS, len(ANIMALS), None)[0] == ANIMALS
+    assert labels_for(ANIMALS, 3, None)[0] is None
 
 
 def test_a_class_map_of_lines(tmp_path: Path) -> None:
     file = class_map(tmp_path, "\ufeffcat, tabby\n dog \r\nox\n\n")
-    assert read_class_map(file, 3) == ("cat, tabby", "dog", "ox")
-    assert labels_for(("a", "b", "c"), 3, file) == ("cat, tabby", "dog", "ox")
+    assert read_class_map(file, 3)[0] == ("cat, tabby", "dog", "ox")
+    assert labels_for(("a", "b", "c"), 3, file)[0] == ("cat, tabby", "dog", "ox")
 
 
 def test_a_class_map_with_indices_may_have_gaps(tmp_path: Path) -> None:
     file = class_map(tmp_path, '2,"cat, tabby"\n\n0, dog,hound\n')
-    assert read_class_map(file, 4) == ("dog, hound", "", "cat, tabby", "")
+    assert read_class_map(file, 4)[0] == ("dog, hound", "", "cat, tabby", "")
 
 
 @pytest.mark.parametrize(
