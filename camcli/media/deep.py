@@ -38,28 +38,40 @@ def decode_with_opencv(content: bytes) -> NDArray[Any] | None:
     return np.asarray(read[..., order])
 
 
-def has_sixteen_bits(image: Image.Image, content: bytes) -> bool:
-    """Tells whether a PNG, JPEG 2000 or PPM has colours of 16 bits."""
+def has_deep_colours(image: Image.Image, content: bytes) -> bool:
+    """Tells whether Pillow gives 8 bits of a PNG, JPEG 2000 or PPM that has more of them."""
     if image.format == "PNG":
         return content[PNG_HEAD : PNG_HEAD + 1] == b"\x10"
     if image.format == "JPEG2000":
-        return _precision(content) == 16
-    if image.format == "PPM":
-        return bool(re.match(rb"P[2356](\s+|#[^\n]*\n)+\d+\s+\d+\s+65535\s", content))
-    return False
+        return _precision(content) > 8
+    return image.format == "PPM" and _is_of_sixteen_bits(content)
+
+
+def is_misread_by_pillow(image: Image.Image) -> bool:
+    """Tells whether 8 bits made of more are other values than the file's.
+
+    Pillow 13.0 rounds those of JPEG 2000 up beyond 255, so that white is black.
+    """
+    return image.format == "JPEG2000"
 
 
 def stated_range(image: Image.Image, content: bytes, values: NDArray[Any]) -> Range | None:
     """Returns what a PNG, JPEG 2000 or PPM says of the range of its samples.
 
-    Pillow scales the values of the two latter to 16 bits.
+    Pillow scales grey values of the two latter to 16 bits.
     """
     if image.format == "PNG" and values.size:
         bits = _significant_bits(content)
         return _of_significant(bits, values) if bits else None
-    if image.format in ("JPEG2000", "PPM") and not has_sixteen_bits(image, content):
+    if image.format == "JPEG2000" and 8 < (bits := _precision(content)) < 16:
+        return SIXTEEN if image.mode == "I;16" else Range(0, 2**bits - 1)
+    if image.format == "PPM" and not _is_of_sixteen_bits(content):
         return SIXTEEN
     return None
+
+
+def _is_of_sixteen_bits(content: bytes) -> bool:
+    return bool(re.match(rb"P[2356](\s+|#[^\n]*\n)+\d+\s+\d+\s+65535\s", content))
 
 
 def _precision(content: bytes) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
+import math
 import os
 import threading
 import warnings
@@ -25,7 +26,8 @@ from camcli.media.deep import (
     DARK,
     SIXTEEN,
     decode_with_opencv,
-    has_sixteen_bits,
+    has_deep_colours,
+    is_misread_by_pillow,
     stated_range,
 )
 from camcli.media.depth import Range, eight_bits, opacity
@@ -188,7 +190,7 @@ def content_of(source: Source, max_pixels: int) -> bytes:
     Pillow by itself would map some files into memory, and the process would die with a file that
     is cut off meanwhile.
     """
-    most = BYTES_A_PIXEL * max_pixels + BYTES_BESIDE
+    most = _most_bytes(max_pixels)
     if source.url:
         with opened(source) as file:
             content = file.read(most + 1)
@@ -207,6 +209,10 @@ def content_of(source: Source, max_pixels: int) -> bytes:
     if len(content) > most:
         raise too_large(f"more than {most:,} bytes", max_pixels)
     return content
+
+
+def _most_bytes(pixels: int) -> int:
+    return BYTES_A_PIXEL * pixels + BYTES_BESIDE
 
 
 def ordinary_size(path: Path) -> int:
@@ -258,6 +264,8 @@ def _reason(error: Exception, otherwise: str) -> str:
 def _load(image: Image.Image) -> None:
     if image.format == "EPS":
         raise ImageError("EPS is a program, which Pillow would hand to Ghostscript to run")
+    if image.format == "FITS" and image.mode in DEEP - {"F"}:
+        raise ImageError("Pillow misreads FITS of whole numbers (signs, BZERO): save it as TIFF")
     if 0 in image.size:
         raise ImageError("it has no pixels")
     image.load()
@@ -295,7 +303,7 @@ def _of_image(image: Image.Image, page: TiffPage | None, content: bytes = b"") -
 def _of_samples(content: bytes, page: TiffPage, max_pixels: int) -> Picture:
     """Makes a picture of a TIFF that Pillow does not read, or not rightly."""
     check_size(page, max_pixels)
-    values = read_samples(content, page, BYTES_A_PIXEL * max_pixels + BYTES_BESIDE)
+    values = read_samples(content, page, _most_bytes(max_pixels))
     rgb, notes = _from_bands(values, page)
     return _upright(rgb, page.orientation, notes, page.profile)
 
@@ -343,11 +351,25 @@ def _rgb(
         return _from_deep_grey(image, page, content)
     if image.mode == "LAB":
         return _from_lab(image), ()
-    rgb = _over_white(image)
-    is_deep = page.has_deep_colours if page else has_sixteen_bits(image, content)
-    if is_deep and (np.asarray(rgb).max() <= DARK or (page and page.stated)):
+    if _is_to_be_read_deeper(image, page, content):
         return _from_deep_colours(image, page, content)
-    return rgb, page.left_out if page else ()
+    return _over_white(image), page.left_out if page else ()
+
+
+def _is_to_be_read_deeper(image: Image.Image, page: TiffPage | None, content: bytes) -> bool:
+    """Tells whether the upper 8 bits of deep colours leave open what they mean."""
+    if page:
+        return page.has_deep_colours and (bool(page.stated) or _is_dark(image))
+    if not has_deep_colours(image, content):
+        return False
+    return is_misread_by_pillow(image) or _is_dark(image)
+
+
+def _is_dark(image: Image.Image) -> bool:
+    colours = np.asarray(image.convert("RGB"))
+    if image.has_transparency_data:
+        colours = colours[np.asarray(image.convert("RGBA"))[..., 3] > 0]
+    return not colours.size or int(colours.max()) <= DARK
 
 
 def _from_deep_grey(
@@ -364,15 +386,19 @@ def _from_deep_grey(
 def _from_deep_colours(
     image: Image.Image, page: TiffPage | None, content: bytes
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Reads colours of 16 bits anew, since all that was seen of them is dark."""
+    """Reads colours of more than 8 bits anew; raises ImageError where that cannot be done."""
     if page and content:
-        return _from_bands(read_samples(content, page, len(content) * 1000), page)
+        return _from_bands(read_samples(content, page, _most_bytes(math.prod(page.size))), page)
     values = decode_with_opencv(content) if content else None
-    if values is None or values.ndim != 3:
+    if values is None and is_misread_by_pillow(image):
+        raise ImageError("Pillow turns white to black in such JPEG 2000: save it as PNG or TIFF")
+    if values is None:
         return _over_white(image), ("of its 16 bits a colour the lower 8 are lost, and it is dark",)
-    has_alpha = values.shape[2] == 4
-    stated = stated_range(image, content, values[..., :3])
-    return _from_colours(values[..., :3], values[..., 3] if has_alpha else None, stated)
+    channels = values[..., None] if values.ndim == 2 else values
+    alpha = channels[..., 3] if channels.shape[2] == 4 else None
+    stated = stated_range(image, content, channels[..., :3])
+    own = None if image.format == "PNG" else stated
+    return _from_colours(channels[..., :3], alpha, stated, own)
 
 
 def _from_bands(values: NDArray[Any], page: TiffPage) -> tuple[Image.Image, tuple[str, ...]]:
@@ -388,7 +414,11 @@ def _from_colours(
     own: Range | None = None,
     is_inverted: bool = False,
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    rgb, notes = _eight_bit_image(colours, stated, own, is_inverted)
+    if alpha is not None:
+        # what nobody sees says nothing of the range
+        colours = np.where(alpha.reshape(*alpha.shape, *[1] * (colours.ndim - 2)) > 0, colours, 0)
+    grey = colours[..., 0] if colours.ndim == 3 and colours.shape[2] == 1 else colours
+    rgb, notes = _eight_bit_image(grey, stated, own, is_inverted)
     if alpha is not None:
         rgb.putalpha(Image.fromarray(opacity(alpha)))
     return _over_white(rgb), notes

@@ -88,7 +88,7 @@ class TiffPage:
         """Who reads it rightly; Pillow the upper 8 bits of colours of 16."""
         if self._is_pillows:
             return "pillow"
-        return "opencv" if self._is_opencvs else "tifffile"
+        return "opencv" if self.is_read_by_opencv else "tifffile"
 
     @property
     def own(self) -> Range | None:
@@ -122,7 +122,8 @@ class TiffPage:
         return deep <= 8 or (is_known and not self.is_inverted)
 
     @property
-    def _is_opencvs(self) -> bool:
+    def is_read_by_opencv(self) -> bool:
+        """Whether OpenCV reads all bits of it rightly."""
         if self.planes == SEPARATE and self.samples > 1:
             return False
         is_known = self.photometric in GREY and self.samples == 1
@@ -188,7 +189,7 @@ def read_samples(content: bytes, page: TiffPage, max_bytes: int) -> NDArray[Any]
 
     Raises ImageError, or whatever tifffile raises for a damaged file.
     """
-    values = decode_with_opencv(content) if page.reader == "opencv" else None
+    values = decode_with_opencv(content) if page.is_read_by_opencv else None
     if values is None:
         values = _read_with_tifffile(content, page, max_bytes)
     if values.dtype.kind not in "uif":

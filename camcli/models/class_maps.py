@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,6 +26,11 @@ Row: TypeAlias = tuple[int, Sequence[str]]  # the number of its line, and its ce
 MOST_DIGITS = 18  # of an index; Python reads some thousands and then refuses
 # the cells of a table are held apart by these, the usual ones first
 SEPARATORS = (",", "\t", ";", "|", ":", "=")
+# an index and a name with a space between them
+WORDS = (
+    rf"(?P<index>\d{{1,{MOST_DIGITS}}})\s+(?P<name>\S.*)",
+    rf"(?P<name>.*\S)\s+(?P<index>\d{{1,{MOST_DIGITS}}})",
+)
 # WordNet's numbers, which ImageNet's lists have in front of the names
 SYNSET = re.compile(r"n\d{8}\s+(?=\S)")
 
@@ -271,10 +277,35 @@ def _of_lines(text: str, known: ClassMap) -> tuple[Names, tuple[str, ...]]:
         lines.pop()
     if all(SYNSET.match(line.strip()) for line in lines):
         lines = [SYNSET.sub("", line.strip(), count=1) for line in lines]
-    entries = _table(lines, known) or _words(lines, known)
-    if entries:
-        return known.of_entries(entries)
-    return _one_a_line(lines, known), ()
+    readings, faults = _readings(lines, known)
+    if not readings and faults:
+        raise faults[0]
+    if not readings:
+        return _one_a_line(lines, known), ()
+    first, *others = ({entry.where: entry.index for entry in reading} for reading in readings)
+    if any(first.get(line, index) != index for other in others for line, index in other.items()):
+        raise known.fault(
+            " can be read in several ways: write `index,name` on each line, names in double quotes"
+        )
+    return known.of_entries(readings[0])
+
+
+def _readings(lines: Sequence[str], known: ClassMap) -> tuple[list[list[Entry]], list[ConfigError]]:
+    """Reads lines in every way in which they hold indices, and tells where that fails."""
+    readings, faults = [], []
+    ways = (
+        *(partial(_table, separator=separator) for separator in SEPARATORS),
+        *(partial(_words, form=form) for form in WORDS),
+    )
+    for read in ways:
+        try:
+            entries = read(lines, known)
+            if entries:
+                known.of_entries(entries)
+                readings.append(entries)
+        except ConfigError as fault:
+            faults.append(fault)
+    return readings, faults
 
 
 def _one_a_line(lines: list[str], known: ClassMap) -> Names:
@@ -289,26 +320,28 @@ def _one_a_line(lines: list[str], known: ClassMap) -> Names:
     return known.of_names([_unquoted(line) for line in lines])
 
 
-def _table(lines: Sequence[str], known: ClassMap) -> list[Entry]:
-    """Reads lines in which a separator holds indices and names apart; nothing where none does."""
-    for separator in SEPARATORS:
-        rows = list(_rows(lines, separator, known))
-        header = rows[0][1] if len(rows) > 1 and _heads(rows, known) else ()
-        data = rows[1:] if header else rows
-        column = _index_column(data, header, known)
-        if column is not None:
-            return [_entry(row, column, header, separator, known) for row in data]
-    return []
+def _table(lines: Sequence[str], known: ClassMap, separator: str) -> list[Entry]:
+    """Reads lines in which a separator holds indices and names apart; nothing where it does not."""
+    rows = _rows(lines, separator, known)
+    header = rows[0][1] if len(rows) > 1 and _heads(rows, known) else ()
+    data = rows[1:] if header else rows
+    column = _index_column(data, header, known)
+    if column is None:
+        return []
+    return [_entry(row, column, header, separator, known) for row in data]
 
 
-def _rows(lines: Sequence[str], separator: str, known: ClassMap) -> Iterator[Row]:
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t")
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, [cell.strip() for cell in cells]
-    except csv.Error as error:
-        raise known.fault(f" is no CSV: {error}") from error
+def _rows(lines: Sequence[str], separator: str, known: ClassMap) -> list[Row]:
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, quoting=quoting)
+        try:
+            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+        except csv.Error as error:
+            raise known.fault(f" is no CSV: {error}") from error
+        # a quote that nothing closes would take the next lines with it
+        if len(rows) == len(lines):
+            break
+    return [(number, cells) for number, cells in rows if any(cells)]
 
 
 def _heads(rows: Sequence[Row], known: ClassMap) -> bool:
@@ -382,41 +415,37 @@ def _name_in(cells: Sequence[str], column: int, header: Sequence[str]) -> str:
     return ", ".join(named_cells or others)
 
 
-def _words(lines: Sequence[str], known: ClassMap) -> list[Entry]:
+def _words(lines: Sequence[str], known: ClassMap, form: str) -> list[Entry]:
     """Reads lines that begin, or end, with an index and a space; nothing where names do."""
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    for form in (r"\s*(?P<index>\d+)\s+(?P<name>\S.*)", r"\s*(?P<name>.*\S)\s+(?P<index>\d+)\s*"):
-        found = [(number, re.fullmatch(form, line)) for number, line in numbered]
-        if found[0][1] is None and len(found) > 1 and _is_header(numbered[0][1].split()):
-            found = found[1:]
-        entries = [
-            Entry(int(match["index"]), _unquoted(match["name"]), f"line {number}")
-            for number, match in found
-            if match and len(match["index"]) <= MOST_DIGITS
-        ]
-        # of "5 euro" and "10 euro" the numbers are no indices
-        tells_apart = 2 * len({entry.name for entry in entries}) > len(entries)
-        if len(entries) == len(found) and tells_apart and _means_indices(entries, form, known):
-            return entries
-    return []
+    found = [(number, re.fullmatch(form, line.strip())) for number, line in numbered]
+    if found[0][1] is None and len(found) > 1 and _is_header(numbered[0][1].split()):
+        found = found[1:]
+    entries = [
+        Entry(int(match["index"]), _unquoted(match["name"]), f"line {number}")
+        for number, match in found
+        if match
+    ]
+    # of "5 euro" and "10 euro" the numbers are no indices
+    tells_apart = 2 * len({entry.name for entry in entries}) > len(entries)
+    if len(entries) != len(found) or not tells_apart:
+        return []
+    return entries if _means_indices(entries, form == WORDS[1], known) else []
 
 
-def _means_indices(entries: Sequence[Entry], form: str, known: ClassMap) -> bool:
+def _means_indices(entries: Sequence[Entry], at_end: bool, known: ClassMap) -> bool:
     """Tells whether numbers are indices; raises ConfigError where that cannot be known."""
     indices = [entry.index for entry in entries]
     if len(set(indices)) == len(indices) and max(indices) < known.classes:
         return True
-    at_end = form.startswith(r"\s*(?P<name>")
     # names may well end in numbers, as types of cars and aeroplanes do
     counts_from_one = sorted(indices) == list(range(1, known.classes + 1))
-    if at_end and (not counts_from_one or indices == sorted(indices)):
+    if len(indices) == 1 or (at_end and (not counts_from_one or indices == sorted(indices))):
         return False
-    if len(indices) > 1:
-        raise known.fault(
-            f" has a number in each line, and they are not the indices 0 to {known.classes - 1}: "
-            "write `index,name`"
-        )
-    return False
+    raise known.fault(
+        f" has a number in each line, and they are not the indices 0 to {known.classes - 1}: "
+        "write `index,name`"
+    )
 
 
 def _unquoted(name: str) -> str:
