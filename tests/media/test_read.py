@@ -378,7 +378,7 @@ def test_a_palette_with_alpha_lies_over_white() -> None:
     assert picture_from(image).pixels.tolist() == [[[10, 20, 30], [255, 255, 255]]]
 
 
-def test_colour_profiles_are_left_alone(tmp_path: Path) -> None:
+def test_colour_profiles_change_no_values(tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.fromarray(scene())
     plain, tagged = tmp_path / "a.png", tmp_path / "b.png"

@@ -8,8 +8,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
+from PIL import Image
 
 from camcli.errors import SourceError
+from camcli.media import heif, sources
 from camcli.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_sources, is_video
 from camcli.records import Source
 
@@ -331,3 +333,65 @@ def test_a_large_folder_is_not_looked_at_file_by_file(
     monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("a picture was opened"))
     assert len(find_sources([tmp_path])) == 50
     assert len(looked) < 20
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Pictures of many suffixes, some of which nobody reads."""
+    names = (
+        *("a.avif", "b.JP2", "c.heic", "d.HEIC", "e.jfif", "f.tif", "g.ppm"),
+        *("raw/h.CR2", "raw/i.nef", "raw/j.nef", "k.dcm", "l.txt", "m.npy", "n", ".o.heic"),
+    )
+    for name in names:
+        path = tmp_path / "mixed" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "mixed"
+
+
+@pytest.fixture
+def without_heif(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    sources._missing.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(heif, "find_spec", lambda _: None)
+        yield
+    sources._missing.cache_clear()
+
+
+def test_a_folder_gives_what_pillow_reads_and_counts_what_nobody_does(mixed: Path) -> None:
+    said: list[str] = []
+    found = find_sources([mixed, f"{mixed}/*"], tell=said.append)
+    assert [s.path.name for s in found] == [
+        *("a.avif", "b.JP2", "c.heic", "d.HEIC", "e.jfif", "f.tif", "g.ppm"),
+    ]
+    # each once, though the glob meets it again
+    assert said == ["Left out: 1 .cr2, 1 .dcm, 2 .nef (not read: convert them)."]
+
+
+@pytest.mark.usefixtures("without_heif")
+def test_what_an_extra_would_read_is_counted_with_its_name(mixed: Path) -> None:
+    said: list[str] = []
+    found = find_sources([mixed], recursive=False, tell=said.append)
+    assert [s.path.name for s in found] == ["a.avif", "b.JP2", "e.jfif", "f.tif", "g.ppm"]
+    assert said == [
+        "Left out: 2 .heic (pip install 'camviz[heif]'); 1 .dcm (not read: convert them)."
+    ]
+
+
+@pytest.mark.usefixtures("without_heif")
+def test_a_folder_of_nothing_that_is_read_says_what_it_holds(mixed: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds no images.*Left out: 1 \.cr2, 2 \.nef"):
+        find_sources([mixed / "raw"])
+    with pytest.raises(SourceError, match=r"matches no images.*1 \.heic \(pip install"):
+        find_sources([f"{mixed}/c*"])
+
+
+def test_nothing_is_said_where_all_is_read(photos: Path) -> None:
+    said: list[str] = []
+    find_sources([photos], tell=said.append)
+    assert said == []
+
+
+def test_every_listed_suffix_is_one_that_pillow_or_pillow_heif_opens() -> None:
+    Image.init()
+    assert IMAGE_SUFFIXES - set(Image.registered_extensions()) == heif.SUFFIXES
