@@ -110,7 +110,7 @@ class Flags:
     ] = None
     class_map: Annotated[
         Text,
-        _option(MODEL, "FILE", "Class names: a name a line, or index,name.", "--class-map"),
+        _option(MODEL, "FILE", "Class names: a name a line, index,name, or JSON.", "--class-map"),
     ] = None
 
     output_key: Annotated[
