@@ -26,10 +26,10 @@ Row: TypeAlias = tuple[int, Sequence[str]]  # the number of its line, and its ce
 MOST_DIGITS = 18  # of an index; Python reads some thousands and then refuses
 # the cells of a table are held apart by these, the usual ones first
 SEPARATORS = (",", "\t", ";", "|", ":", "=")
-# an index and a name with a space between them
+# an index and a name with a space between them: `0 cat`, `0. cat`, `0 -> cat`, `cat 0`
 WORDS = (
-    rf"(?P<index>\d{{1,{MOST_DIGITS}}})\s+(?P<name>\S.*)",
-    rf"(?P<name>.*\S)\s+(?P<index>\d{{1,{MOST_DIGITS}}})",
+    rf"[\[(#]?(?P<index>\d{{1,{MOST_DIGITS}}})(?:\s*(?:->|=>|[-.)\]])\s+|\s+)(?P<name>\S.*)",
+    rf"(?P<name>.*?\S)(?:\s+(?:->|=>|-)\s+|\s+)(?P<index>\d{{1,{MOST_DIGITS}}})",
 )
 # WordNet's numbers, which ImageNet's lists have in front of the names
 SYNSET = re.compile(r"n\d{8}\s+(?=\S)")
@@ -317,7 +317,29 @@ def _one_a_line(lines: list[str], known: ClassMap) -> Names:
                 f", line {number} is empty, and the lines are counted: write `index,name` on each "
                 "line to leave classes out"
             )
+    if all(line.startswith("- ") for line in lines):  # YAML's
+        lines = [line[2:] for line in lines]
+    for at in (0, -1):
+        _check_order(lines, at, known)
     return known.of_names([_unquoted(line) for line in lines])
+
+
+def _check_order(lines: Sequence[str], at: int, known: ClassMap) -> None:
+    """Raises ConfigError where numbers in the lines count them in another order."""
+    numbers = [re.findall(r"\d+", line)[at:][:1] for line in lines]
+    # names of numbers alone, or of the same words beside them, are told apart by nothing else
+    words = {re.sub(r"[\W\d_]+", "", line) for line in lines}
+    if not all(numbers) or 2 * len(words) <= len(lines):
+        return
+    indices = [_index(number) for (number,) in numbers]
+    known_order = [index for index in indices if index is not None]
+    counted = sorted(known_order)
+    counts = counted in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    if counts and counted != indices:
+        raise known.fault(
+            " has names with numbers that count them in another order than the lines: write "
+            "`index,name` on each line"
+        )
 
 
 def _table(lines: Sequence[str], known: ClassMap, separator: str) -> list[Entry]:
@@ -335,7 +357,7 @@ def _rows(lines: Sequence[str], separator: str, known: ClassMap) -> list[Row]:
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_NONE):
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, quoting=quoting)
         try:
-            rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+            rows = [(reader.line_num, [_unquoted(cell) for cell in cells]) for cells in reader]
         except csv.Error as error:
             raise known.fault(f" is no CSV: {error}") from error
         # a quote that nothing closes would take the next lines with it
@@ -366,6 +388,8 @@ def _column(cell: str) -> str:
 def _index_column(data: Sequence[Row], header: Sequence[str], known: ClassMap) -> int | None:
     """Finds the column of indices: one that a header names, or of numbers in most lines."""
     widths = {len(cells) for _, cells in data}
+    if len(data) == 1 and known.classes > 1 and widths != {2}:
+        return None  # all names in one line
     if len(widths) == 1:
         columns: Sequence[int] = range(min(widths)) if widths != {1} else ()
     else:
@@ -450,5 +474,5 @@ def _means_indices(entries: Sequence[Entry], at_end: bool, known: ClassMap) -> b
 
 def _unquoted(name: str) -> str:
     name = name.strip()
-    is_quoted = len(name) > 1 and name[0] == name[-1] and name[0] in "\"'"
+    is_quoted = len(name) > 1 and name[0] in "\"'" and name.find(name[0], 1) == len(name) - 1
     return name[1:-1] if is_quoted else name
