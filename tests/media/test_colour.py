@@ -3,7 +3,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
@@ -96,3 +98,24 @@ def test_a_profile_that_cannot_be_the_pictures_own_is_left_out(mode: str, profil
     picture = picture_from(image)
     assert picture.shown is None and (picture.profile is None or mode == "L")
     assert np.array_equal(pixels_in_srgb(picture.pixels, profile), picture.pixels)
+
+
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("kind", ["uint16", "float32"])
+def test_deep_tiffs_keep_their_profile_whoever_reads_them(
+    tmp_path: Path, kind: str, planes: str
+) -> None:
+    shares = np.random.default_rng(0).random((3, 8, 8))
+    values = (shares * (65_535 if kind == "uint16" else 1)).astype(kind)
+    stored = values if planes == "separate" else values.transpose(1, 2, 0)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stored, photometric="rgb", planarconfig=planes, iccprofile=P3)
+    assert read_picture(Source(path)).profile == P3
+
+
+def test_avif_and_heic_keep_their_profile(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.avif", icc_profile=P3)
+    pillow_heif.from_pillow(image).save(tmp_path / "a.heic", icc_profile=P3)
+    for name in ("a.avif", "a.heic"):
+        assert read_picture(Source(tmp_path / name)).profile == P3
