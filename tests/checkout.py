@@ -14,6 +14,7 @@ TOP_LEVEL = {
     "camcli",
     "configs",
     "demo_images",
+    "findings",
     "pyproject.toml",
     "tests",
 }
