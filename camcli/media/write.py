@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import secrets
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +22,11 @@ from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.media.colour import pixels_in_srgb
 from camcli.records import Source
 from camcli.stages import stage
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nobody can take away what is open
+    fcntl = None  # type: ignore[assignment]
 
 PICTURE_SUFFIXES: Mapping[str, str] = {
     ".jpg": "JPEG",
@@ -49,6 +57,11 @@ FRAME_DIGITS = 6  # at least, so that frames are listed in their order
 
 # where Linux lists what is open, so that what has no name can be given one
 OPENED = Path("/proc/self/fd")
+
+# what is not complete yet, and by its mark of which machine: locks may count on one alone
+PART = ".camviz-"
+HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+ABANDONED = 86_400.0  # seconds, after which a part of another machine is nobody's any more
 
 UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')
 UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"})
@@ -123,14 +136,14 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
     if kind not in WITH_PROFILE:
         pixels, profile = pixels_in_srgb(pixels, profile), None
     embedded = {"icc_profile": profile} if profile else {}
-    with _replacing(path) as file:
+    with replacing(path) as file:
         Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}), **embedded)
 
 
 @stage("write")
 def write_map(values: NDArray[np.float32], path: Path) -> None:
     """Writes a map [h w] as .npy; raises OutputError."""
-    with _replacing(path) as file:
+    with replacing(path) as file:
         np.save(file, values, allow_pickle=False)
 
 
@@ -143,14 +156,17 @@ def check_writable(folder: Path) -> None:
             raise NotADirectoryError(None, f"{str(nearest)!r} is a file")
         trial = nearest / temporary_name()
         trial.touch(exist_ok=False)
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # another run may have taken it for an orphan
     except (OSError, ValueError) as error:
         raise unwritable(folder, error) from error
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that takes the path's place when it is complete, and leaves no trace before."""
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that takes the path's place when it is complete, and leaves no trace before.
+
+    It can be read as well.  Raises OutputError.
+    """
     temporary = path.with_name(temporary_name())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,10 +187,15 @@ def _coming(path: Path, temporary: Path) -> Iterator[BinaryIO]:
     """
     number = _nameless(path.parent)
     if number is None:
-        with temporary.open("xb") as file:
+        remove_orphans(path.parent.absolute())
+        with _locked(temporary) as file:
             yield file
+            file.flush()
+            if fcntl:  # while it is locked; on Windows it has to be closed first
+                temporary.replace(path)
+                return
     else:
-        with os.fdopen(number, "wb") as file:
+        with os.fdopen(number, "w+b") as file:
             yield file
             file.flush()
             try:
@@ -185,6 +206,48 @@ def _coming(path: Path, temporary: Path) -> Iterator[BinaryIO]:
     temporary.replace(path)
 
 
+@contextmanager
+def _locked(temporary: Path) -> Iterator[BinaryIO]:
+    """Opens a new file with a lock, by which others see that its process lives."""
+    while True:
+        with temporary.open("x+b") as file:
+            _lock(file)
+            # between its name and its lock, it may have been taken for an orphan
+            if fcntl is None or temporary.exists():
+                yield file
+                return
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Takes a file's lock, which ends with the process; False where it is taken or there is none.
+
+    There is none on some file systems.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+@cache
+def remove_orphans(folder: Path) -> None:
+    """Removes what processes left in a folder that were killed while they wrote; looks once."""
+    for part in folder.glob(f"{PART}*.part"):
+        with suppress(OSError):
+            if _is_orphan(part):
+                part.unlink()
+
+
+def _is_orphan(part: Path) -> bool:
+    if not part.name.startswith(f"{PART}{HOST}-"):
+        return time.time() - part.stat().st_mtime > ABANDONED
+    if fcntl is None:
+        return True  # and if it is open, it cannot be removed
+    with part.open("r+b") as file:
+        return _lock(file)
+
+
 def _link(number: int, path: Path) -> None:
     # a number, for which an absolute path has no use, has Python follow the link
     os.link(OPENED / str(number), path, src_dir_fd=number)
@@ -193,14 +256,14 @@ def _link(number: int, path: Path) -> None:
 def _nameless(folder: Path) -> int | None:
     try:
         OPENED.stat()
-        return os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
     except (AttributeError, OSError):
         return None
 
 
 def temporary_name() -> str:
     """Makes up a name for what is not complete yet; folders that are read pass over it."""
-    return f".camviz-{secrets.token_hex(8)}.part"
+    return f"{PART}{HOST}-{secrets.token_hex(8)}.part"
 
 
 def unwritable(path: Path, error: Exception) -> OutputError:

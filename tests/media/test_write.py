@@ -6,6 +6,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
     output_name,
+    remove_orphans,
+    replacing,
     write_map,
     write_picture,
 )
@@ -236,6 +239,63 @@ def test_a_killed_process_leaves_no_half_written_file(tmp_path: Path) -> None:
     )
     assert done.returncode == -signal.SIGKILL
     assert names_in(tmp_path) == []
+
+
+def abandoned(folder: Path, name: str) -> Path:
+    """What a killed process leaves where files have to have names."""
+    part = folder / name
+    part.write_bytes(b"half a picture")
+    return part
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = f"from camcli.media import write; write.OPENED = write.Path('nowhere')\n{KILLED}"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], cwd=ROOT, check=False)
+    (part,) = tmp_path.iterdir()
+    assert part.name.startswith(f".camviz-{write.HOST}-") and part.suffix == ".part"
+    monkeypatch.setattr(write, "OPENED", Path("nowhere"))
+    write_map(np.zeros((2, 3), np.float32), tmp_path / "b.npy")
+    assert names_in(tmp_path) == ["b.npy"]
+
+
+def test_what_is_being_written_is_no_orphan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "OPENED", Path("nowhere"))
+    with replacing(tmp_path / "a.npy") as file:
+        file.write(b"a")
+        remove_orphans.__wrapped__(tmp_path)
+        assert len(names_in(tmp_path)) == 1
+    assert (tmp_path / "a.npy").read_bytes() == b"a"
+
+
+def test_a_part_of_another_machine_is_an_orphan_after_a_day(tmp_path: Path) -> None:
+    part = abandoned(tmp_path, ".camviz-nobody-0123.part")
+    abandoned(tmp_path, "mine.part")
+    remove_orphans.__wrapped__(tmp_path)
+    assert len(names_in(tmp_path)) == 2
+    os.utime(part, (0, 0))
+    remove_orphans.__wrapped__(tmp_path)
+    assert names_in(tmp_path) == ["mine.part"]
+
+
+def test_a_part_that_was_taken_for_an_orphan_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "OPENED", Path("nowhere"))
+    lock, taken = write._lock, []
+
+    def taken_away(file: BinaryIO) -> bool:
+        if not taken:
+            taken.append(file.name)
+            Path(file.name).unlink()
+        return lock(file)
+
+    monkeypatch.setattr(write, "_lock", taken_away)
+    write_map(np.zeros((2, 3), np.float32), tmp_path / "a.npy")
+    assert taken and names_in(tmp_path) == ["a.npy"]
 
 
 def test_check_writable_leaves_nothing_behind(tmp_path: Path) -> None:
