@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,11 +54,16 @@ class Picture:
     `profile` is the ICC profile that says how their colours look; `shown` are the pixels in sRGB
     where they have a profile of other colours than RGB.  `notes` say how they were made of the
     file's values, where that is not plain.
+
+    A video's frame has its number, counted from 0, its time in seconds from the first one, and how
+    long it is shown, None where that is not known yet.
     """
 
     pixels: NDArray[np.uint8]
     source: Source | None = None
-    frame: int | None = None  # of a video, counted from 0
+    frame: int | None = None
+    time: Fraction | None = None
+    duration: Fraction | None = None
     profile: bytes | None = None
     shown: NDArray[np.uint8] | None = None
     notes: tuple[str, ...] = ()
@@ -221,17 +227,19 @@ class Statistics:
 class Record:
     """One line of a run's results: a heatmap that was written, or a picture that failed.
 
-    `target` says which number of the class is explained, empty where the method asks no class;
-    `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
-    map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
-    defaults; `residual` what a map that should be complete leaves of the score; `concepts`
-    those that a method tells apart; `sheet` the file in which the heatmap stands among others.
-    `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
-    pictures share them, `seconds` the heatmap's share of its batch's pass.
+    `time` is when a video's frame is shown, in seconds from the first one.  `target` says which
+    number of the class is explained, empty where the method asks no class; `contrast` the classes
+    that it was compared with; `layer_fusion` how several layers became one map; `options` the
+    method's own, and `smoothing` those of smoothing, where they are not the defaults; `residual`
+    what a map that should be complete leaves of the score; `concepts` those that a method tells
+    apart; `sheet` the file in which the heatmap stands among others. `weights` is their hash,
+    `scale` the raw values that are drawn as nothing and as most where pictures share them,
+    `seconds` the heatmap's share of its batch's pass.
     """
 
     source: str
     frame: int | None = None
+    time: float | None = None
     picture_size: tuple[int, int] | None = None
     view: Box | None = None
     model: str = ""

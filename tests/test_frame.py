@@ -27,7 +27,7 @@ RANKS = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 FORBIDDEN = [contract for contract in CONTRACTS if contract["type"] == "forbidden"]
 # the Python interface and `python -m camcli` stand above the layers
 ABOVE = {PACKAGE, f"{PACKAGE}.__main__"}
-HEAVY = {"torch", "torchvision", "timm", "cv2", "numpy"}
+HEAVY = {"torch", "torchvision", "timm", "cv2", "numpy", "av"}
 MACHINE_PATH = re.compile(r"(?<![\w.:~/-])/(?:work|home|root|Users|opt|mnt)/\w+|[A-Z]:\\+Users")
 
 
@@ -151,6 +151,18 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments: tuple[str, ...]) -
     imported = imported_by(*arguments)
     assert PACKAGE in imported
     assert imported & HEAVY == set()
+
+
+def test_ffmpeg_is_imported_where_a_video_is_met_and_not_before() -> None:
+    for module, tree in TREES.items():
+        at_once = ast.Module([node for node in tree.body if not isinstance(node, ast.If)], [])
+        of_functions = (node for node in ast.walk(at_once) if isinstance(node, ast.FunctionDef))
+        inside = {id(inner) for function in of_functions for inner in ast.walk(function)}
+        outside = (node for node in ast.walk(at_once) if id(node) not in inside)
+        for node in outside:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                found = imports(module, ast.Module([node], []))
+                assert "av" not in {name.split(".")[0] for name in found}, module
 
 
 def test_the_package_and_its_metadata_tell_one_version() -> None:

@@ -121,7 +121,7 @@ def test_what_is_printed_and_written(
         if style:
             record = json.loads(printed)
             nulls = {key for key, value in record.items() if value is None}
-            unasked = {"frame", "contrast_strength", "residual", "scale"}
+            unasked = {"frame", "time", "contrast_strength", "residual", "scale"}
             assert nulls == {"category", "probability", "rank", *unasked}
             assert record["label"] == ""
         else:

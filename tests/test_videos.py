@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,17 @@ from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import OutputError, SourceError, TooManyFailures, UsageError
 from camcli.media.sources import camera_source, find_sources
-from camcli.media.video import frames, info
+from camcli.media.video import frames
 from camcli.media.video_file import VideoFile, video_name
 from camcli.methods.compose import FrameSmoother
 from camcli.models.load import Classifier
-from camcli.pipeline import Explanation, Stop, carried_out, films, plan, running, spool
+from camcli.pipeline import Explanation, Stop, carried_out, plan, running, spool
 from camcli.pipeline.batches import Prepared
 from camcli.records import Box, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
 from camcli.report import read_manifest
 from tests.media.test_video import FakeCamera
-from tests.media.videos import COUNT, FPS, HEIGHT, WIDTH, animated, frame, written
+from tests.media.videos import COUNT, HEIGHT, WIDTH, animated, frame, times_of, written
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -107,8 +108,8 @@ def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, thre
     assert [record.frame for record in records] == list(range(COUNT))
     assert {record.outputs for record in records} == {(str(tmp_path / "out/clip_gradcam.mp4"),)}
     (video,) = outputs(tmp_path / "out")
-    about = info(Source(video))
-    assert (about.fps, about.frames, about.size) == (FPS, COUNT, (HEIGHT, WIDTH))
+    assert times_of(video) == [Fraction(index, 10) for index in range(COUNT + 1)]
+    assert {pixels.shape for pixels in shown(video)} == {(HEIGHT, WIDTH, 3)}
     assert counts(tmp_path / "out") == {"pictures": 1, "heatmaps": 12, "failed": 0, "skipped": 0}
     assert lines(tmp_path / "out") == [("clip.mp4", n, n == COUNT - 1) for n in range(COUNT)]
 
@@ -133,7 +134,8 @@ def test_a_frame_is_drawn_as_if_it_were_a_picture(
         np.testing.assert_array_equal(read(drawn), read(of_picture.outputs[0]))
         np.testing.assert_array_equal(np.load(map_), np.load(of_picture.outputs[1]))
         assert difference(in_video, read(drawn)) < 6
-        told = replace(of_picture, source=of_frame.source, frame=of_frame.frame)
+        at = {"frame": of_frame.frame, "time": of_frame.frame / 10}
+        told = replace(of_picture, source=of_frame.source, **at)
         assert replace(told, outputs=(), seconds=None) == replace(
             of_frame, outputs=(), seconds=None
         )
@@ -145,9 +147,62 @@ def test_every_nth_frame_of_a_span(carry: Carry, there: Path, tmp_path: Path) ->
     written(there / "clip.mp4")
     records = records_of(carry(every=3, frames="2:11"))
     assert [record.frame for record in records] == [2, 5, 8]
-    about = info(Source(tmp_path / "out/clip_gradcam.mp4"))
-    assert about.frames == 3
-    assert about.fps == pytest.approx(FPS / 3, rel=0.01)
+    # the last one until the span ends
+    wanted = [Fraction(time, 10) for time in (0, 3, 6, 9)]
+    assert times_of(tmp_path / "out/clip_gradcam.mp4") == wanted
+
+
+UNEVEN = [0, 40, 240, 250, 300, 900, 1000, 1700]  # milliseconds, with the end
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({}, UNEVEN),
+        ({"workers": 2}, UNEVEN),
+        ({"scale": "run"}, UNEVEN),
+        ({"smooth_frames": 3, "save_frames": True}, UNEVEN),
+        ({"every": 2}, [0, 240, 300, 1000, 1700]),
+        ({"frames": "2:5"}, [0, 10, 60, 660]),
+        ({"every": 2, "frames": "1:4", "scale": "run"}, [0, 210, 260]),
+    ],
+)
+def test_frames_keep_their_times(
+    carry: Carry, there: Path, tmp_path: Path, asked: dict[str, Any], wanted: list[int]
+) -> None:
+    written(there / "clip.mp4", times=UNEVEN)
+    list(carry(method=["gradcam", "eigencam"], **asked))
+    for method in ("gradcam", "eigencam"):
+        found = times_of(tmp_path / f"out/clip_{method}.mp4")
+        assert [1000 * time for time in found] == wanted
+
+
+def test_a_video_of_long_pixels_is_explained_and_drawn_as_it_is_shown(
+    carry: Carry, there: Path, tmp_path: Path
+) -> None:
+    written(there / "clip.mp4", 3, codec="libx264", aspect=Fraction(2))
+    (record, *_) = records_of(carry())
+    assert record.picture_size == (HEIGHT, 2 * WIDTH)
+    (drawn, *_) = shown(tmp_path / "out/clip_gradcam.mp4")
+    assert drawn.shape == (HEIGHT, 2 * WIDTH, 3)
+
+
+def test_a_frame_that_cannot_be_drawn_leaves_the_one_before_it_longer(
+    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(there / "clip.mp4", 5)
+    draw = Explanation.overlay
+
+    def failing(self: Explanation, *how: Any) -> NDArray[np.uint8]:
+        if self.picture.frame in (2, 4):
+            raise MemoryError
+        return draw(self, *how)
+
+    monkeypatch.setattr(Explanation, "overlay", failing)
+    records = records_of(carry())
+    assert [bool(record.error) for record in records] == [False, False, True, False, True]
+    wanted = [Fraction(time, 10) for time in (0, 1, 3, 4)]
+    assert times_of(tmp_path / "out/clip_gradcam.mp4") == wanted
 
 
 @pytest.mark.parametrize("threads", [0, 2])
@@ -167,13 +222,13 @@ def test_clips_and_pictures_share_batches_and_keep_their_order(
     assert batches == [4, 4, 2]
     assert counts(tmp_path / "out") == {"pictures": 4, "heatmaps": 10, "failed": 1, "skipped": 0}
     names = {path.name for path in outputs(tmp_path / "out")}
-    assert {"b_gradcam.mp4", "d_gradcam.avi"} < names and len(names) == 4
+    assert {"b_gradcam.mp4", "d.avi_gradcam.mp4"} < names and len(names) == 4
 
 
 def test_an_animated_picture_moves_when_it_is_asked_to(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:
-    animated(there / "pets.gif", [frame(index) for index in range(4)], duration=50)
+    animated(there / "pets.gif", [frame(index) for index in range(4)], duration=[50, 100, 20, 500])
     Image.fromarray(frame(1)).save(there / "still.gif")
     assert [record.frame for record in records_of(carry())] == [None, None]
     records = records_of(carry(frames="1:"))
@@ -181,8 +236,8 @@ def test_an_animated_picture_moves_when_it_is_asked_to(
         *(("pets.gif", index) for index in (1, 2, 3)),
         ("still.gif", None),
     ]
-    about = info(Source(tmp_path / "out/pets.gif_gradcam.mp4"))
-    assert (about.fps, about.frames) == (20, 3)
+    wanted = [Fraction(time, 1000) for time in (0, 100, 120, 620)]
+    assert times_of(tmp_path / "out/pets.gif_gradcam.mp4") == wanted
 
 
 def test_an_animated_picture_that_breaks_off(carry: Carry, there: Path, tmp_path: Path) -> None:
@@ -192,7 +247,8 @@ def test_an_animated_picture_that_breaks_off(carry: Carry, there: Path, tmp_path
     assert [r.frame for r in records[:-1]] == list(range(len(records) - 1))
     assert "breaks off at frame" in records[-1].error and len(records) > 2
     assert len(shown(tmp_path / "out/a.png_gradcam.mp4")) == len(records) - 1
-    assert info(Source(tmp_path / "out/a.png_gradcam.mp4")).fps == pytest.approx(10, rel=0.4)
+    wanted = [Fraction(index, 10) for index in range(len(records))]
+    assert times_of(tmp_path / "out/a.png_gradcam.mp4") == wanted
 
 
 def test_each_heatmap_of_a_frame_has_a_video(carry: Carry, there: Path, tmp_path: Path) -> None:
@@ -285,7 +341,7 @@ def test_a_video_that_breaks_off_is_finished_there(
     made = [r.frame for r in records_of(iter(outcomes)) if "b.avi" in r.source and not r.error]
     assert made == list(range(len(made))) and 3 < len(made) < COUNT
     assert f"breaks off at frame {len(made)}" in failed[1].records[0].error
-    assert len(shown(tmp_path / "out/b_gradcam.avi")) == len(made)
+    assert len(shown(tmp_path / "out/b.avi_gradcam.mp4")) == len(made)
     wanted = {"pictures": 1, "heatmaps": len(made) + 2, "failed": 2, "skipped": 0}
     assert counts(tmp_path / "out") == wanted
 
@@ -298,7 +354,7 @@ def test_a_video_that_breaks_off_ends_a_run_that_fails_fast(
     written(there / "c.mp4", 40)
     with pytest.raises(TooManyFailures):
         list(carry(fail_fast=True))
-    assert [path.name for path in outputs(tmp_path / "out")] == ["b_gradcam.avi"]
+    assert [path.name for path in outputs(tmp_path / "out")] == ["b.avi_gradcam.mp4"]
     # what failed is done for --resume, and tried again by --skip-existing
     assert {Path(r.source).name for r in records_of(carry(resume=True))} == {"c.mp4"}
     written(there / "b.avi")
@@ -340,10 +396,10 @@ def test_a_disk_that_is_full_in_a_video(
         written(there / f"{name}.mp4", 6)
     write = VideoFile.write
 
-    def failing(self: VideoFile, pixels: NDArray[np.uint8]) -> None:
+    def failing(self: VideoFile, *frame: Any) -> None:
         if self.path.name.startswith("b") and self.frames == 3:
             raise OutputError("Cannot write: No space left on device.")
-        write(self, pixels)
+        write(self, *frame)
 
     monkeypatch.setattr(VideoFile, "write", failing)
     seen = []
@@ -399,9 +455,7 @@ class Endless(FakeCamera):
 def test_a_camera_is_filmed_until_it_is_stopped(
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    video_capture = cv2.VideoCapture
     monkeypatch.setattr(cv2, "VideoCapture", Endless)
-    monkeypatch.setattr(films, "VideoFile", _with(video_capture))
     stop, seen = Stop(), []
     for outcome in carry(stop, camera=1, workers=threads):
         seen.append(outcome)
@@ -411,26 +465,8 @@ def test_a_camera_is_filmed_until_it_is_stopped(
     assert [record.frame for record in records] == list(range(len(records)))
     assert 6 <= len(records) < 40 and seen[-1].last and not seen[-1].failed
     assert {record.source for record in records} == {"camera1"}
-    monkeypatch.undo()
     assert len(shown(tmp_path / "out/camera1_gradcam.mp4")) == len(records)
     assert counts(tmp_path / "out")["pictures"] == 1
-
-
-def _with(capture: type) -> type:
-    """A video file that looks at what it wrote by OpenCV's own capture."""
-
-    class Looking(VideoFile):
-        def __exit__(self, *error: Any) -> None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cv2, "VideoCapture", capture)
-                super().__exit__(*error)
-
-        def write(self, pixels: NDArray[np.uint8]) -> None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(cv2, "VideoCapture", capture if self.size is None else Endless)
-                super().write(pixels)
-
-    return Looking
 
 
 def test_a_camera_that_is_not_there_ends_the_run(

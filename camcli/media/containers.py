@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 Ends: TypeAlias = Callable[[BinaryIO, int], Iterator[int]]
@@ -61,42 +60,51 @@ def _of_unknown(file: BinaryIO, size: int) -> Iterator[int]:  # noqa: ARG001
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of video file: what stands where in its first bytes, and how to find where it ends."""
+    """A kind of video file: FFmpeg's name for it, its first bytes, and how to find where it ends.
 
+    In one that `joins`, parts of several recordings may follow each other, and time may jump; one
+    that is not `timed` says at most when frames are decoded, and not when they are shown.
+    """
+
+    name: str
     marks: tuple[tuple[int, bytes], ...]
-    ends: Ends
+    ends: Ends = _of_unknown
+    joins: bool = False
+    timed: bool = True
 
 
 CONTAINERS: tuple[Container, ...] = (
     *(
-        Container(((4, kind),), _of_boxes)
+        Container("mov", ((4, kind),), _of_boxes)
         for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
     ),
-    Container(((0, b"RIFF"), (8, b"AVI ")), _of_riffs),
-    Container(((0, EBML),), _of_segment),
-    Container(((0, b"\x00\x00\x01\xba"),), _of_unknown),  # MPEG program stream
-    Container(((0, b"\x00\x00\x01\xb3"),), _of_unknown),  # MPEG video alone
-    Container(((0, b"G"), (188, b"G")), _of_unknown),  # MPEG transport stream
+    Container("avi", ((0, b"RIFF"), (8, b"AVI ")), _of_riffs, timed=False),
+    Container("matroska", ((0, EBML),), _of_segment),
+    Container("mpeg", ((0, b"\x00\x00\x01\xba"),), joins=True),  # MPEG program stream
+    Container("mpegvideo", ((0, b"\x00\x00\x01\xb3"),), timed=False),  # MPEG video alone
+    Container("mpegts", ((0, b"G"), (188, b"G")), joins=True),  # MPEG transport stream
+    Container("mpegts", ((4, b"G"), (196, b"G")), joins=True),  # the same, of a camcorder
+    Container("dv", ((0, b"\x1f\x07\x00"),)),
+    Container("ogg", ((0, b"OggS"),)),
+    Container("flv", ((0, b"FLV\x01"),)),
+    Container("asf", ((0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),)),
+    Container("mxf", ((0, b"\x06\x0e\x2b\x34\x02\x05\x01\x01"),)),
 )
 
 
-def container(path: Path) -> Container | None:
+def container(file: BinaryIO) -> Container | None:
     """Finds out what kind of video a file is; None for what is no video."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+    head = _bytes_at(file, 0, HEAD)
     for kind in CONTAINERS:
         if all(head[at : at + len(mark)] == mark for at, mark in kind.marks):
             return kind
     return None
 
 
-def is_cut_off(path: Path) -> bool:
+def is_cut_off(file: BinaryIO) -> bool:
     """Tells whether a video file ends before its parts do."""
-    kind, size = container(path), path.stat().st_size
-    if kind is None:
-        return False
-    with path.open("rb") as file:
-        return any(end > size for end in kind.ends(file, size))
+    kind, size = container(file), file.seek(0, 2)
+    return kind is not None and any(end > size for end in kind.ends(file, size))
 
 
 def _bytes_at(file: BinaryIO, start: int, count: int) -> bytes:

@@ -32,7 +32,12 @@ IMAGE_SUFFIXES = frozenset(
     }
 )
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob"),
+        *(".ts", ".mts", ".m2ts", ".dv", ".ogv", ".flv", ".wmv", ".asf", ".mxf"),
+    }
+)
 LISTED = IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 # what people have beside their pictures and videos
@@ -42,7 +47,6 @@ UNREAD = frozenset(
         *(".dcm", ".dicom", ".nii", ".nrrd", ".mha", ".mhd", ".fits", ".fit", ".mrc"),
         *(".svs", ".ndpi", ".mrxs", ".scn", ".czi", ".nd2", ".lif", ".oib", ".oif", ".vsi"),
         *(".exr", ".hdr", ".jxl", ".jxr", ".svg", ".svgz", ".xcf", ".eps", ".ai", ".wmf", ".emf"),
-        *(".wmv", ".flv", ".3gp", ".3g2", ".mts", ".m2ts", ".ogv", ".mxf", ".vob", ".asf"),
     }
 )
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -27,9 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DrawnFrame:
-    """A frame's heatmaps: for each its record, the video that shows it, and pixels if drawn."""
+    """A frame's heatmaps: for each its record, the video that shows it, and pixels if drawn.
+
+    `time` and `duration` are the picture's.
+    """
 
     source: Source
+    time: Fraction
+    duration: Fraction | None
     records: tuple[Record, ...]
     videos: tuple[Path, ...]
     pixels: tuple[NDArray[np.uint8] | None, ...]
@@ -47,9 +53,12 @@ class FrameWriter:
         One that cannot be drawn, or held by its format, has the reason in its record.
         """
         found = [self._drawn(explanation) for explanation in explanations]
-        source = source_of(explanations[0].picture)
+        picture = explanations[0].picture
+        source = source_of(picture)
         records, pixels = zip(*found, strict=True)
-        return DrawnFrame(source, records, tuple(self._videos(source, explanations)), pixels)
+        videos = tuple(self._videos(source, explanations))
+        assert picture.time is not None
+        return DrawnFrame(source, picture.time, picture.duration, records, videos, pixels)
 
     def _drawn(self, explanation: Explanation) -> tuple[Record, NDArray[np.uint8] | None]:
         writer, record = self.writer, self.writer.recorded(explanation)
@@ -110,6 +119,7 @@ class Films:
         self._videos: dict[Path, VideoFile] = {}
         self._open = ExitStack()
         self._error: OutputError | None = None
+        self._begin: Fraction | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +138,7 @@ class Films:
         What is no frame is passed on, but for a film's beginning, and what follows on an error.
         """
         if isinstance(drawn, Film):
-            self._film, self._error = drawn, None
+            self._film, self._error, self._begin = drawn, None, None
             return None
         if self._film is None:
             assert not isinstance(drawn, DrawnFrame)
@@ -155,18 +165,26 @@ class Films:
         return drawn
 
     def _shown(self, frame: DrawnFrame, film: Film) -> Outcome:
+        # what a span of frames begins with is where its video begins
+        self._begin = frame.time if self._begin is None else self._begin
         shown = zip(frame.records, frame.videos, frame.pixels, strict=True)
-        return Outcome(frame.source, tuple(self._written(*one, film) for one in shown), last=False)
+        records = tuple(self._written(*one, frame, film) for one in shown)
+        return Outcome(frame.source, records, last=False)
 
     def _written(
-        self, record: Record, path: Path, pixels: NDArray[np.uint8] | None, film: Film
+        self,
+        record: Record,
+        path: Path,
+        pixels: NDArray[np.uint8] | None,
+        frame: DrawnFrame,
+        film: Film,
     ) -> Record:
         if pixels is None:
             return record
         if path not in self._videos:
-            self._videos[path] = self._open.enter_context(VideoFile(path, film.fps))
+            self._videos[path] = self._open.enter_context(VideoFile(path, film.times))
         try:
-            self._videos[path].write(pixels)
+            self._videos[path].write(pixels, frame.time - (self._begin or 0), frame.duration)
         except ImageError as error:
             return replace(record, error=str(error))
         return replace(record, outputs=(str(path), *record.outputs))

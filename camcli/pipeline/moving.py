@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError
+from camcli.media.camera import CAMERA_TIMES, camera
+from camcli.media.frame_times import FrameTimes
 from camcli.media.sources import is_video
-from camcli.media.video import UNKNOWN_FPS, camera, film, frames, is_moving
+from camcli.media.video import EVERYTHING, film, frames, is_moving
 from camcli.pipeline.stopping import Stop
 from camcli.records import Outcome, Picture, Source
 
@@ -22,10 +24,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Film:
-    """Stands before the frames of a video, and says how many a second are to be written."""
+    """Stands before the frames of a video, and says in what unit their times are whole."""
 
     source: Source
-    fps: float
+    times: FrameTimes
 
 
 # what was found in a picture, or in a frame of a film
@@ -64,15 +66,15 @@ def items(sources: Sequence[Source], options: Options, stop: Stop) -> Iterator[I
 
 def frames_of(source: Source, options: Options) -> Iterator[Picture]:
     """Reads the frames of a film that are asked for; raises ImageError."""
-    return frames(source, options.every or 1, options.frames, options.max_pixels)
+    return frames(source, options.every or 1, options.frames or EVERYTHING, options.max_pixels)
 
 
 def _film(source: Source, options: Options) -> Iterator[Item]:
     ended = Outcome(source, ())
     try:
-        every = options.every or 1
-        with film(source, every, options.frames, options.max_pixels) as (about, pictures):
-            yield Film(source, about.fps / every)
+        every, span = options.every or 1, options.frames or EVERYTHING
+        with film(source, every, span, options.max_pixels) as (times, pictures):
+            yield Film(source, times)
             yield from pictures
     except ImageError as error:
         ended = Outcome.failure(source, str(error))
@@ -81,11 +83,10 @@ def _film(source: Source, options: Options) -> Iterator[Item]:
 
 def _camera(source: Source, options: Options, stop: Stop) -> Iterator[Item]:
     assert options.camera is not None
-    every = options.every or 1
-    pictures = camera(options.camera, every, options.frames)
+    pictures = camera(options.camera, options.every or 1, options.frames or EVERYTHING)
     ended = Outcome(source, ())
     try:
-        yield Film(source, UNKNOWN_FPS / every)
+        yield Film(source, CAMERA_TIMES)
         yield from stop.until(pictures)
     except ImageError as error:
         ended = Outcome.failure(source, str(error))

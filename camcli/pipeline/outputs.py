@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from camcli.config import Options
 from camcli.errors import CamvizError, ImageError, UsageError
 from camcli.media.sources import is_video
-from camcli.media.video_file import CODECS, video_name
+from camcli.media.video_file import FORMATS, video_name
 from camcli.media.write import (
     PICTURE_SUFFIXES,
     check_writable,
@@ -88,10 +88,10 @@ def _check_single_file(sources: Sequence[Source], todo: Plan, options: Options) 
 def _check_kind(source: Source, options: Options) -> None:
     """Raises OutputError or UsageError where a picture is to be a video, or a video a picture."""
     if is_film(source, options):
-        if options.save_path.suffix.lower() not in CODECS:
+        if options.save_path.suffix.lower() not in FORMATS:
             raise UsageError(
                 f"--save-path {options.save_path} is no video as {str(source)!r} is, of a kind "
-                f"that can be written ({' '.join(CODECS)}): name such a file, or a folder."
+                f"that can be written ({' '.join(FORMATS)}): name such a file, or a folder."
             )
     elif is_video(Source(options.save_path)):
         raise UsageError(

@@ -180,6 +180,7 @@ def _about(picture: Picture, view: View, todo: Plan) -> dict[str, Any]:
     return {
         "source": str(picture.source or ""),
         "frame": picture.frame,
+        "time": None if picture.time is None else float(picture.time),
         "picture_size": picture.size,
         "view": view.box,
         "model": todo.classifier.name,

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.checkout import ROOT
 from tests.outputs import outputs
 
-HEAVY = ("torch", "timm", "torchvision", "numpy", "cv2", "PIL", "pydantic")
+HEAVY = ("torch", "timm", "torchvision", "numpy", "cv2", "av", "PIL", "pydantic")
 
 
 def camviz(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
