@@ -6,15 +6,23 @@ import contextlib
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from camcli.errors import CheckpointError
 from camcli.models import embedded
 from camcli.models.checkpoint import Checkpoint
-from camcli.models.request import Built, Request, Weights
+from camcli.models.counterparts import carry_over, give_the_same
+from camcli.models.load_hooks import load_by_transformers, run_load_hooks
+from camcli.models.namings import NAMINGS, Naming, join, namings_of_children, parts, shaped_as
+from camcli.models.order_of_weights import moments_fit, place_by_order
+from camcli.models.reparametrization import PARAMETRIZED, merge_parts
+from camcli.models.request import Built, Request, Weights, new_head_warning
 
 # the least share of a model's weights that a checkpoint of the same architecture has
 SAME_ARCHITECTURE = 0.5
@@ -22,12 +30,80 @@ SAME_ARCHITECTURE = 0.5
 AVERAGE = re.compile(r"(^|[._])(ema|teacher)[._]")
 # the names of weights whose shapes follow the input's size
 POSITIONS = re.compile(r"pos(_|ition)|attention_biases")
+# a layer before the classifier that timm's converters drop
+LOST = re.compile(r"(^|\.)pre_logits\.")
+# where MoCo, BYOL, SimSiam and their kind keep the trunk: its classifier is a projection there
+SELF_SUPERVISED = re.compile(
+    r"(^|\.)(encoder_[qk]|((base|momentum|online|target|query|key)_(encoder|network|backbone)))\."
+)
+# what stands beside the trunk in their files, and in SimCLR's, Barlow Twins' and SwAV's
+BESIDE_TRUNKS = re.compile(
+    r"(^|\.)(queue(_ptr)?$|(predictor|projector|projection_head|contrastive_head|prototypes)\.)"
+)
+NO_CLASSIFIER = re.compile(r"proj|predict|prototyp|contrast|embed|neck|decoder")
 
 NUMBERS: Mapping[str, str] = {
-    "num_classes": "It has {} classes: leave out --num-classes. ",
-    "in_chans": "It takes {} channels: leave out in_chans. ",
+    "num_classes": "It has {} classes: leave out --num-classes.",
+    "in_chans": "It takes {} channels: leave out in_chans.",
 }
 NAME_IT = "Name the model that it was saved from with --model."
+OTHER_ARCHITECTURE = (
+    "Is it of another model? --model names that one; a network of your own is "
+    "--model FILE.py:FUNCTION."
+)
+OTHER_NETWORK = (
+    "It was saved from a network that is built in another way: --model-kwargs KEY=VALUE changes "
+    "how this one is built, and --model FILE.py:FUNCTION builds one of your own."
+)
+OTHER_HEAD = (
+    "It has a classifier of its own: build that with --model FILE.py:FUNCTION; "
+    "--num-classes 0 leaves the classifier out."
+)
+NO_HEAD = (
+    "It has no classifier: --num-classes 0 builds the model without one, for the methods that ask "
+    "no class."
+)
+PROJECTION = (
+    "It was trained without classes: its {} is a projection, and no classifier. --num-classes 0 "
+    "builds the model without one, for the methods that ask no class."
+)
+PARTS = (
+    "Some of its layers are parametrized in a way that the file does not say: save it after "
+    "torch.nn.utils.parametrize.remove_parametrizations, or build them with "
+    "--model FILE.py:FUNCTION."
+)
+ASIDE = (
+    "--no-strict leaves them aside, which is right if they served the training alone, as a second "
+    "classifier does."
+)
+BY_ORDER = (
+    "its names are unknown: its {} weights were taken by their order, which has the model's kinds "
+    "and shapes. See that a prediction is what you know of it."
+)
+# arguments of timm's constructors that change which weights there are
+ARGUMENTS: Sequence[Mapping[str, Any]] = (
+    {"global_pool": "avg"},
+    {"global_pool": "token"},
+    {"class_token": False, "global_pool": "avg"},
+    {"init_values": 1e-5},
+    {"qkv_bias": False},
+    {"qk_norm": True},
+    {"reg_tokens": 4},
+    {"reg_tokens": 4, "no_embed_class": True},
+    {"no_embed_class": True},
+    {"pre_norm": True},
+    {"fc_norm": True},
+    {"fc_norm": False},
+    {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False},
+    {"use_abs_pos_emb": True},
+    {"patch_size": 8},
+    {"patch_size": 14},
+    {"patch_size": 16},
+    {"patch_size": 32},
+)
+MOST_ARGUMENTS = 3
+# the fault of weights that all fit, in a network that computes something else
+ANOTHER_NETWORK = "another network"
 
 # a kind of fault (missing, unexpected, other shape), and the name with what belongs to it
 Fault = tuple[str, str]
@@ -38,7 +114,10 @@ class Fitted:
     """A checkpoint's weights under a model's own names, and what lies outside of the model.
 
     `head` is the file's name of the classifier where that is another than the model's; `resized`
-    tells of weights that were made for another input size.
+    tells of weights that were made for another input size; `projection` is what stands in the
+    classifier's place after self-supervised training; `eps` is what the norms add to the variance,
+    by a pattern of their names; `instead` names the model that is theirs where this is another;
+    `note` says how names were matched where that may be wrong.
     """
 
     checkpoint: Checkpoint
@@ -47,10 +126,23 @@ class Fitted:
     outside: tuple[str, ...] = ()
     head: str = ""
     resized: tuple[str, ...] = ()
+    projection: str = ""
+    eps: Mapping[str, float] = field(default_factory=dict)
+    instead: str = ""
+    note: str = ""
 
 
-def align(weights: Weights, wanted: Iterable[str]) -> tuple[Weights, tuple[str, ...]]:
-    """Strips the prefix that wrappers put before a model's names, and returns what lies outside.
+@dataclass(frozen=True)
+class Aligned:
+    """Weights without the prefix of their names, and the names of those that lie outside of it."""
+
+    weights: Weights
+    outside: tuple[str, ...]
+    prefix: str = ""
+
+
+def align(weights: Weights, wanted: Iterable[str]) -> Aligned:
+    """Strips the prefix that wrappers put before a model's names.
 
     The prefix is the one under which most of the wanted names are found.  A classifier beside the
     trunk (`backbone.` and `head.`, as in OpenMMLab's files) is fetched too.
@@ -64,15 +156,18 @@ def align(weights: Weights, wanted: Iterable[str]) -> tuple[Weights, tuple[str, 
         origin = {**found, **origin}
     outside = weights.keys() - origin.values()
     stripped = {name: weights[key] for name, key in origin.items()}
-    return stripped, tuple(key for key in weights if key in outside)
+    return Aligned(stripped, tuple(key for key in weights if key in outside), prefix)
 
 
-def _best_prefix(names: Iterable[str], wanted: set[str]) -> str:
+def _best_prefix(names: Collection[str], wanted: set[str]) -> str:
     hits: Counter[str] = Counter()
     for name in names:
         cuts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
         hits.update(name[:cut] for cut in cuts if name[cut:] in wanted)
-    return max(hits, key=lambda p: (hits[p], bool(AVERAGE.search(p)), -len(p)), default="")
+    # a handful of weights may stand under the same names by chance, in another place
+    fewest = SAME_ARCHITECTURE * min(len(names), len(wanted))
+    likely = [prefix for prefix, count in hits.items() if count >= fewest]
+    return max(likely, key=lambda p: (hits[p], bool(AVERAGE.search(p)), -len(p)), default="")
 
 
 Convert = Callable[[Weights, nn.Module], Weights]
@@ -84,19 +179,123 @@ def fitted(
     convert: Convert | None = None,
     classifiers: Sequence[str] = (),
 ) -> Fitted:
-    """Returns the checkpoint's weights under the model's names, converted if that fits better."""
+    """Returns the checkpoint's weights under the model's names, in the reading that fits best."""
+    fit = partial(_fit, module=module, convert=convert, classifiers=classifiers)
+    best = fit(checkpoint)
+    for reading in _readings(checkpoint, module, fit):
+        if not best.faults:
+            break
+        best = min(best, reading, key=lambda found: len(found.faults))
+    return best
+
+
+def _readings(
+    checkpoint: Checkpoint, module: nn.Module, fit: Callable[..., Fitted]
+) -> Iterator[Fitted]:
+    """Gives the weights as other times and hands may have meant them."""
+    weights = checkpoint.weights
+    # parts whose shapes do not belong together are no parts
+    with contextlib.suppress(ValueError, RuntimeError, IndexError):
+        weights = merge_parts(weights)
+        if weights is not checkpoint.weights:
+            yield fit(checkpoint, Aligned(weights, ()))
     wanted = module.state_dict()
-    plain, outside = align(checkpoint.weights, wanted)
-    head = _other_head(
-        plain, {key: checkpoint.weights[key] for key in outside}, wanted, classifiers
+    loaders: tuple[Convert, ...] = (run_load_hooks, load_by_transformers)
+    for load in loaders:
+        aligned = align(weights, wanted)
+        # loaders may fail on what was made for other modules
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            given = aligned.weights if load is run_load_hooks else weights
+            loaded = load(given, module)
+            if loaded.keys() != given.keys():
+                yield fit(checkpoint, replace(aligned, weights=loaded))
+    for naming in (*NAMINGS, *namings_of_children(module)):
+        with contextlib.suppress(RuntimeError):
+            translated = _translated(weights, wanted, naming)
+            if translated:
+                found = fit(checkpoint, translated)
+                yield _as_named(found, naming, module)
+
+
+def _as_named(found: Fitted, naming: Naming, module: nn.Module) -> Fitted:
+    differs = naming.differs(module) if naming.differs and not found.faults else ""
+    if not differs:
+        return replace(found, eps=naming.eps)
+    return replace(
+        found, eps=naming.eps, faults=((ANOTHER_NETWORK, differs),), instead=naming.instead
+    )
+
+
+def _translated(weights: Weights, wanted: Mapping[str, Tensor], naming: Naming) -> Aligned | None:
+    """Returns the weights under the model's names, None where the naming says nothing of them."""
+    theirs = {own: parts(name) for own, name in naming.translate(wanted).items()}
+    if all(names == (own,) for own, names in theirs.items()):
+        return None
+    aligned = align(weights, {name for names in theirs.values() for name in names if name})
+    given = aligned.weights
+    taken: set[str] = set()
+    translated: Weights = {}
+    for own, names in theirs.items():
+        if all(name in given for name in names if name):
+            taken.update(names)
+            joined = join([given.get(name) for name in names])
+            for pattern, change in naming.reorder.items():
+                joined = change(joined) if re.search(pattern, own) else joined
+            translated[own] = shaped_as(joined, wanted[own])
+    left = {name: weight for name, weight in given.items() if name not in taken}
+    clashing = left.keys() & wanted.keys()
+    translated |= {name: weight for name, weight in left.items() if name not in clashing}
+    return replace(aligned, weights=translated, outside=(*aligned.outside, *sorted(clashing)))
+
+
+def _fit(
+    checkpoint: Checkpoint,
+    aligned: Aligned | None = None,
+    *,
+    module: nn.Module,
+    convert: Convert | None,
+    classifiers: Sequence[str],
+) -> Fitted:
+    """Fits one reading of the names; without one, the file's own."""
+    wanted = module.state_dict()
+    given = aligned.weights if aligned else checkpoint.weights
+    again = align(given, wanted)
+    plain, outside = again.weights, (*(aligned.outside if aligned else ()), *again.outside)
+    prefix = (aligned.prefix if aligned else "") + again.prefix
+    everything = {**checkpoint.weights, **given}
+    projection = _projection(prefix, checkpoint.weights, plain, classifiers)
+    headless = not any(name.startswith(f"{head}.") for head in classifiers for name in wanted)
+    if projection or headless:
+        aside = [n for n in plain if n.startswith(tuple(f"{head}." for head in classifiers))]
+        plain = {name: weight for name, weight in plain.items() if name not in aside}
+        outside = (*outside, *aside)
+    head = (
+        ""
+        if projection
+        else _other_head(
+            plain,
+            {key: everything[key] for key in outside if key in everything},
+            wanted,
+            classifiers,
+        )
     )
     if head:
         taken = {f"{head}.{part}": f"{classifiers[0]}.{part}" for part in ("weight", "bias")}
         plain = {taken.get(name, name): weight for name, weight in plain.items()}
-        plain |= {taken[k]: checkpoint.weights[k] for k in outside if k in taken}
+        plain |= {taken[k]: everything[k] for k in outside if k in taken}
         outside = tuple(key for key in outside if key not in taken)
-    found = Fitted(checkpoint, plain, _faults(plain, wanted), outside, head)
+    found = Fitted(checkpoint, plain, _faults(plain, wanted), outside, head, projection=projection)
     return _converted(found, module, convert) if convert and found.faults else found
+
+
+def _projection(
+    prefix: str, names: Iterable[str], plain: Weights, classifiers: Sequence[str]
+) -> str:
+    """Names what self-supervised training has in the classifier's place, if it has something."""
+    trained_so = SELF_SUPERVISED.search(prefix) or any(map(BESIDE_TRUNKS.search, names))
+    heads = [head for head in classifiers if f"{head}.weight" in plain]
+    return heads[0] if trained_so and heads else ""
 
 
 def _other_head(
@@ -113,7 +312,9 @@ def _other_head(
     matrices = [(name, weight) for name, weight in left.items() if weight.ndim == 2]
     if len(matrices) != 1 or matrices[0][1].shape[1:] != own.shape[1:]:
         return ""
-    return matrices[0][0].removesuffix(".weight")
+    name = matrices[0][0]
+    is_classifier = name.endswith(".weight") and not NO_CLASSIFIER.search(name)
+    return name.removesuffix(".weight") if is_classifier else ""
 
 
 def _converted(found: Fitted, module: nn.Module, convert: Convert) -> Fitted:
@@ -121,15 +322,18 @@ def _converted(found: Fitted, module: nn.Module, convert: Convert) -> Fitted:
     # a converter that was written for other files may fail: the names that stay then speak
     with contextlib.suppress(Exception), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        weights, more = align(convert(dict(plain), module), wanted)
-        faults = _faults(weights, wanted)
+        aligned = align(convert(dict(plain), module), wanted)
+        weights = aligned.weights
+        # timm leaves out a layer before the classifier that its networks no longer have
+        lost = {k: w for k, w in plain.items() if LOST.search(k) and k not in weights}
+        faults = _faults(weights | lost, wanted)
         if len(faults) < len(found.faults):
             resized = tuple(
                 f"{name} {list(old.shape)} to {list(weights[name].shape)}"
                 for name, old in plain.items()
                 if name in weights and old.shape != weights[name].shape and POSITIONS.search(name)
             )
-            outside = found.outside + more
+            outside = found.outside + aligned.outside
             return replace(found, weights=weights, faults=faults, outside=outside, resized=resized)
     return found
 
@@ -165,16 +369,22 @@ def built_for(
     """Builds a model with the checkpoint's classes and channels, where no others were asked for."""
     built = build(request)
     found = fitted(checkpoint, built.module, built.convert, built.classifiers)
+    adapted = _adapted(built, found, request)
+    if adapted == request:
+        return built, found
+    built = build(adapted)
+    return built, fitted(checkpoint, built.module, built.convert, built.classifiers)
+
+
+def _adapted(built: Built, found: Fitted, request: Request) -> Request:
+    """Asks for the weights' numbers of classes and channels, where no others were asked for."""
     adapted, other = request, _other_numbers(built, found)
     if request.num_classes is None and "num_classes" in other:
         adapted = replace(adapted, num_classes=other["num_classes"])
     if "in_chans" not in request.model_kwargs and "in_chans" in other:
         kwargs = {**request.model_kwargs, "in_chans": other["in_chans"]}
         adapted = replace(adapted, model_kwargs=kwargs)
-    if adapted == request:
-        return built, found
-    built = build(adapted)
-    return built, fitted(checkpoint, built.module, built.convert, built.classifiers)
+    return adapted
 
 
 def _other_numbers(built: Built, found: Fitted) -> dict[str, int]:
@@ -185,33 +395,99 @@ def _other_numbers(built: Built, found: Fitted) -> dict[str, int]:
     return {k: saved for k, (saved, own) in pairs.items() if saved is not None and saved != own}
 
 
-def load_into(built: Built, found: Fitted, request: Request, *, strict: bool) -> tuple[str, ...]:
+def carried_over(theirs: Fitted, source: Built, built: Built) -> Fitted | None:
+    """Carries weights over from another library's network, None if the two give other logits."""
+    _load(source.module, theirs)
+    weights = carry_over(source, built)
+    if weights is None:
+        return None
+    found = replace(theirs, weights=weights, faults=_faults(weights, built.module.state_dict()))
+    _load(built.module, found)
+    same = give_the_same(built.module, source.module, built.preprocessing.size, built.in_chans)
+    return found if same else None
+
+
+def placed_by_order(
+    checkpoint: Checkpoint, built: Built, build: Callable[[Request], Built], request: Request
+) -> tuple[Built, Fitted] | None:
+    """Takes weights under names that nobody knows by their order, None where that is unsafe."""
+    weights = checkpoint.weights
+    with contextlib.suppress(ValueError, RuntimeError, IndexError):
+        weights = merge_parts(weights)
+    free = {f"{name}.{kind}": 0 for name in built.classifiers for kind in ("weight", "bias")}
+    free |= {f"{name}.weight": 1 for name in built.stems}
+    own = built.module.state_dict()
+    placed = place_by_order(weights, own, free)
+    if placed is None:
+        return None
+    found = Fitted(checkpoint, placed, _faults(placed, own))
+    adapted = _adapted(built, found, request)
+    if adapted != request:
+        built = build(adapted)
+        found = replace(found, faults=_faults(placed, built.module.state_dict()))
+    if found.faults:
+        return None
+    _load(built.module, found)
+    if not moments_fit(built.module, built.preprocessing.size, built.in_chans):
+        return None
+    return built, replace(found, note=BY_ORDER.format(len(placed)))
+
+
+def _load(module: nn.Module, found: Fitted) -> dict[str, Tensor]:
+    """Loads what fits, and returns it."""
+    wanted = module.state_dict()
+    fitting = {n: w for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape}
+    # the module's own dictionary knows the versions of its parts, which some of them ask for
+    wanted.update(fitting)
+    module.load_state_dict(wanted, strict=False)
+    for name, part in module.named_modules():
+        for pattern, eps in found.eps.items():
+            if isinstance(getattr(part, "eps", None), float) and re.search(pattern, name):
+                part.eps = eps
+    return fitting
+
+
+def load_into(
+    built: Built,
+    found: Fitted,
+    request: Request,
+    *,
+    strict: bool,
+    build: Callable[[Request], Built] | None = None,
+) -> tuple[str, ...]:
     """Loads what fits, and returns in words what does not.
 
     Raises CheckpointError if nothing fits, and, if strict, for weights that are missing, unexpected
-    or of another shape.
+    or of another shape; `build` is asked whether other arguments give a model that they fit.
     """
     wanted = built.module.state_dict()
-    fitting = {n: w for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape}
+    fitting = [n for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape]
     other = len(fitting) < SAME_ARCHITECTURE * len(wanted)
     if other and found.faults and (strict or not fitting or _is_unnamed(found, request)):
         raise _other_architecture(found, request, f"{len(fitting)} of the {len(wanted)}")
     if found.faults and strict:
-        way_on = f"{_advice(built, found)}--no-strict loads what fits, and leaves the rest random."
-        raise _misfit(found, request, "", way_on)
-    built.module.load_state_dict(fitting, strict=False)
+        raise _misfit(found, request, "", advise(built, found, request, build))
+    _load(built.module, found)
     file = f"Checkpoint {str(found.checkpoint.path)!r}"
     return tuple(f"{file}: {note}" for note in _notes(built, found, request))
 
 
 def _notes(built: Built, found: Fitted, request: Request) -> Iterator[str]:
     yield from _by_kind(found.faults)
+    if found.note:
+        yield found.note
+    if any(kind != "unexpected" and _is_in_head(what, built) for kind, what in found.faults):
+        yield new_head_warning(built.num_classes)
     if found.head:
         yield f"took {found.head} for the model's {built.classifiers[0]}"
     if found.resized and request.img_size is None:
         yield f"resized {_listed(found.resized)}; --img-size gives the size that it was trained at"
     if found.outside:
         yield f"left aside {_listed(found.outside)}"
+
+
+def _is_in_head(what: str, built: Built) -> bool:
+    return what.startswith(tuple(f"{name}." for name in built.classifiers))
 
 
 def _is_unnamed(found: Fitted, request: Request) -> bool:
@@ -227,27 +503,94 @@ def _other_architecture(found: Fitted, request: Request, share: str) -> Checkpoi
         )
     says = f" (the file says {arch!r})" if arch else ""
     what = f": it is of another architecture{says}, with {share} weights in it"
-    return _misfit(found, request, what, NAME_IT)
+    if _is_in_parts(found):
+        return _misfit(found, request, what, PARTS)
+    return _misfit(found, request, what, OTHER_ARCHITECTURE)
+
+
+def of_another_library(found: Fitted, request: Request, name: str) -> CheckpointError | None:
+    """Says that weights are of the other library's network, which is not the same."""
+    if found.faults:
+        only = {kind for kind, _ in found.faults} == {ANOTHER_NETWORK}
+        way_on = f"Load it with --model {found.instead.format(name.rpartition('/')[2])}."
+        return _misfit(found, request, "", way_on) if only else None
+    return CheckpointError(
+        f"Checkpoint {str(found.checkpoint.path)!r} has the weights of {name}, and "
+        f"{request.name!r} is another network, which gives other logits with them. "
+        f"Load it with --model {name}."
+    )
 
 
 def _misfit(found: Fitted, request: Request, what: str, way_on: str) -> CheckpointError:
     first = f"Checkpoint {str(found.checkpoint.path)!r} does not fit {request.name!r}{what}:"
-    return CheckpointError("\n".join((first, *map("  {}".format, _by_kind(found.faults)), way_on)))
+    lines = (first, *map("  {}".format, _by_kind(found.faults)), way_on.strip())
+    return CheckpointError("\n".join(filter(None, lines)))
 
 
-def _advice(built: Built, found: Fitted) -> str:
-    """Says what would make it fit, in a sentence and a space, or nothing."""
+def advise(
+    built: Built,
+    found: Fitted,
+    request: Request,
+    build: Callable[[Request], Built] | None = None,
+) -> str:
+    """Says what would make it fit, in a sentence, or that another network has to be built."""
     for key, number in _other_numbers(built, found).items():
         return NUMBERS[key].format(number)
-    heads = tuple(f"{name}." for name in built.classifiers)
-    missing = [name for kind, name in found.faults if kind == "missing"]
-    if missing and all(name.startswith(heads) for name in missing):
-        if len(missing) < len(found.faults):
-            return "It has a classifier of its own: build that with --model FILE.py:FUNCTION. "
-        return "It has no classifier: --num-classes 0 builds the model without one. "
+    if _is_in_parts(found):
+        return PARTS
+    heads = [what for kind, what in found.faults if _is_in_head(what, built)]
+    missing = [what for kind, what in found.faults if kind == "missing"]
+    if missing and len(heads) == len(found.faults):
+        if found.projection:
+            return PROJECTION.format(found.projection)
+        return NO_HEAD if len(missing) == len(heads) else OTHER_HEAD
     if all(kind == "other shape" and POSITIONS.search(name) for kind, name in found.faults):
-        return "It was trained at another input size: name that with --img-size. "
-    return ""
+        return "It was trained at another input size: name that with --img-size."
+    arguments = _helpful_arguments(found, request, build) if build else {}
+    if arguments:
+        given = " ".join(f"--model-kwargs {key}={value}" for key, value in arguments.items())
+        return f"It fits the same model with {given}."
+    kinds = {kind for kind, _ in found.faults}
+    if kinds == {ANOTHER_NETWORK}:
+        name = request.name.rpartition("/")[2].partition(".")[0]
+        return f"Load it with --model {found.instead.format(name)}."
+    if missing and all(_is_in_head(name, built) for name in missing) and heads == missing:
+        return OTHER_HEAD
+    return ASIDE if kinds == {"unexpected"} and _are_beside(built, found) else OTHER_NETWORK
+
+
+def _is_in_parts(found: Fitted) -> bool:
+    return any(kind == "unexpected" and PARAMETRIZED.search(name) for kind, name in found.faults)
+
+
+def _are_beside(built: Built, found: Fitted) -> bool:
+    """Tells whether all that is unexpected lies in modules of which the model has none."""
+    own = {name.partition(".")[0] for name in built.module.state_dict()}
+    return all(name.partition(".")[0] not in own for _, name in found.faults)
+
+
+def _helpful_arguments(
+    found: Fitted, request: Request, build: Callable[[Request], Built]
+) -> dict[str, Any]:
+    """Tries arguments of timm's constructors, one after the other, until all weights fit."""
+    chosen: dict[str, Any] = {}
+    fewest = len(found.faults)
+    for _ in range(MOST_ARGUMENTS):
+        tried: dict[int, dict[str, Any]] = {}
+        for argument in ARGUMENTS:
+            if argument.keys() & request.model_kwargs.keys():
+                continue
+            # a constructor refuses in its own way what it does not take
+            with contextlib.suppress(Exception), torch.device("meta"):
+                kwargs = {**request.model_kwargs, **chosen, **argument}
+                _, fits = built_for(found.checkpoint, build, replace(request, model_kwargs=kwargs))
+                tried[len(fits.faults)] = tried.get(len(fits.faults), {**chosen, **argument})
+        if not tried or min(tried) >= fewest:
+            return {}
+        fewest, chosen = min(tried), tried[min(tried)]
+        if not fewest:
+            return chosen
+    return {}
 
 
 def _faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -188,9 +189,16 @@ def _preprocessing(module: nn.Module, request: Request) -> Preprocessing:
     )
 
 
+# what modules of timm call their converter; the older ones take the weights alone
+CONVERTERS = ("checkpoint_filter_fn", "_filter_fn", "_filter_torchvision_pretrained")
+
+
 def _convert(weights: Weights, module: nn.Module) -> Weights:
     # timm keeps beside each architecture what turns its original files into timm's layout
     own = sys.modules[type(module).__module__]
-    convert = getattr(own, "checkpoint_filter_fn", None)
-    converted: Weights = convert(weights, module) if convert else weights
+    convert = next((getattr(own, name) for name in CONVERTERS if hasattr(own, name)), None)
+    if convert is None:
+        return weights
+    takes_model = len(inspect.signature(convert).parameters) > 1
+    converted: Weights = convert(weights, module) if takes_model else convert(weights)
     return converted

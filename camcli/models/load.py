@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from camcli.errors import DeviceError, ModelError, UnknownName, reason
-from camcli.models import embedded, fitting
+from camcli.models import counterparts, embedded, fitting
 from camcli.models.checkpoint import Checkpoint, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
@@ -310,8 +310,46 @@ def _with_checkpoint(
         if not attempts[-1][-1].faults:
             break
     origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
-    notes = fitting.load_into(built, fitted, request, strict=strict)
+    build = partial(_build, origin)
+    if fitted.faults:
+        built, fitted = (
+            _from_counterpart(origin, request, saved, strict)
+            or fitting.placed_by_order(saved, built, build, request)
+            or (built, fitted)
+        )
+    notes = fitting.load_into(built, fitted, request, strict=strict, build=build)
     return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
+
+
+def _from_counterpart(
+    origin: Origin, request: Request, saved: Checkpoint, strict: bool
+) -> tuple[Built, fitting.Fitted] | None:
+    """Takes weights of the same network in the other library, if it is the same.
+
+    Raises CheckpointError if they fit the other library's network, and that is another one.
+    """
+    pair = counterparts.counterpart(origin, request.name)
+    if pair is None or not _builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
+        return None
+    library, name = pair
+    kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
+    other = replace(request, name=name, model_kwargs=kwargs)
+    try:
+        source, theirs = fitting.built_for(saved, partial(_build, library), other)  # type: ignore[arg-type]
+    except (ModelError, UnknownName):  # it cannot be built at this size
+        return None
+    if not theirs.faults:
+        own = {"in_chans": source.in_chans} if source.in_chans != 3 else {}
+        kwargs = {**request.model_kwargs, **own}
+        adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
+        built = _build(origin, adapted)
+        found = fitting.carried_over(theirs, source, built)
+        if found:
+            return built, found
+    refusal = fitting.of_another_library(theirs, request, f"{library}/{name}")
+    if refusal and strict:
+        raise refusal
+    return None
 
 
 def _homes(origin: Origin, name: str, request: Request) -> Iterator[Origin]:

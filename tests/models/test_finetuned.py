@@ -496,8 +496,8 @@ def test_a_name_of_both_libraries_means_the_one_that_fits(tmp_path: Path) -> Non
     classifier = load_model(checkpoint=file, device="cpu")
     assert (classifier.origin, classifier.name) == ("torchvision", name)
     torch.testing.assert_close(logits(classifier.module), logits(model))
-    with pytest.raises(CheckpointError, match="another architecture"):
-        load(file, f"timm/{name}")
+    # and timm's of that name is the same network under other names
+    torch.testing.assert_close(logits(load(file, f"timm/{name}").module), logits(model))
 
 
 def test_timms_training_arguments_are_the_models_input(tmp_path: Path, vit: Trained) -> None:
@@ -848,7 +848,7 @@ def test_torchvisions_published_transformers_take_other_sizes(
 
 def test_another_number_of_classes_than_the_files(tmp_path: Path, resnet: Trained) -> None:
     file = written(tmp_path, weights_of(resnet.model))
-    with pytest.raises(CheckpointError, match=r"It has 3 classes: leave out --num-classes\. --no-"):
+    with pytest.raises(CheckpointError, match=r"It has 3 classes: leave out --num-classes\.$"):
         load(file, num_classes=5)
     assert load(file, num_classes=3).warnings == ()
     relaxed = load(file, num_classes=5, strict=False)

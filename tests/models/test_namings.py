@@ -1,0 +1,479 @@
+"""Weights under the names of other times and projects give the logits of the model they came from.
+
+Each test takes a random model, gives its weights the names that the other project's code has, and
+compares what the loaded model says with what the first one says.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from itertools import starmap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torchvision.models.convnext import CNBlockConfig
+
+from camcli.errors import CheckpointError
+from camcli.models import from_torchvision
+from camcli.models.load import Classifier, load_model
+
+from .tiny import State
+
+VIT = ("vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 4})
+BEIT = ("beit_base_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 4})
+SWIN = (
+    "swin_tiny_patch4_window7_224",
+    {"embed_dim": 8, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 2)},
+)
+CONVNEXT = ("convnext_tiny", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)})
+CONVNEXT_2 = ("convnextv2_tiny", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)})
+Names = Callable[[str], str]
+
+
+def randomized(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives every weight and every moment a number of its own."""
+    draw = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            noise = torch.randn(tensor.shape, generator=draw)
+            if name.endswith("running_var"):
+                tensor.copy_(1 + 0.5 * noise.tanh())
+            elif tensor.ndim > 1:
+                tensor.copy_(noise * tensor[0].numel() ** -0.5)
+            else:
+                tensor.copy_(
+                    0.1 * noise + ("norm" in name or "bn" in name) * name.endswith("weight")
+                )
+    return model.eval()
+
+
+def logits(model: nn.Module, size: int) -> Tensor:
+    """Counts in double precision, in which rounding hides nothing."""
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        found: Tensor = model.double().eval()(images.double())
+    model.float()
+    return found
+
+
+def renamed(weights: Mapping[str, Tensor], *renames: tuple[str, Any]) -> State:
+    found = {}
+    for name, weight in weights.items():
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        found[name] = weight
+    return found
+
+
+def load(folder: Path, content: Any, name: str, **options: Any) -> Classifier:
+    torch.save(content, folder / "a.pth")
+    return load_model(name, checkpoint=folder / "a.pth", device="cpu", **options)
+
+
+def assert_same(classifier: Classifier, model: nn.Module, size: int = 224) -> None:
+    expected = logits(model, size)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(logits(classifier.module, size), expected, rtol=1e-6, atol=1e-7)
+
+
+def built(kind: tuple[str, Mapping[str, Any]], **more: Any) -> nn.Module:
+    name, kwargs = kind
+    return randomized(timm.create_model(name, num_classes=7, **kwargs, **more))
+
+
+# weights in parts
+
+
+def small() -> nn.Module:
+    with torch.random.fork_rng():
+        return timm.create_model("test_resnet", num_classes=3)
+
+
+def convolutions(model: nn.Module) -> list[nn.Module]:
+    return [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+
+
+def pruned(model: nn.Module) -> None:
+    for part in convolutions(model):
+        prune.l1_unstructured(part, "weight", 0.3)
+
+
+def in_old_weight_norm(model: nn.Module) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        for part in convolutions(model):
+            weight_norm(part)
+        weight_norm(model.get_submodule("fc"), "bias", dim=None)  # type: ignore[type-var]
+
+
+def in_weight_norm(model: nn.Module) -> None:
+    for part in convolutions(model):
+        parametrizations.weight_norm(part)
+
+
+def in_old_spectral_norm(model: nn.Module) -> None:
+    for part in convolutions(model):
+        spectral_norm(part)
+
+
+def in_spectral_norm(model: nn.Module) -> None:
+    for part in convolutions(model):
+        parametrizations.spectral_norm(part)
+
+
+def pruned_in_weight_norm(model: nn.Module) -> None:
+    in_old_weight_norm(model)
+    for part in convolutions(model):
+        prune.random_unstructured(part, "weight_v", 0.3)
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        pruned,
+        in_old_weight_norm,
+        in_weight_norm,
+        in_old_spectral_norm,
+        in_spectral_norm,
+        pruned_in_weight_norm,
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "module.model."])
+def test_weights_in_parts_are_put_together(
+    tmp_path: Path, keep: Callable[[nn.Module], None], prefix: str
+) -> None:
+    model = randomized(small())
+    keep(model)
+    if "spectral" in keep.__name__:
+        model.train()(torch.randn(2, 3, 64, 64))  # moves the singular vectors on
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point() and tensor.ndim == 4 and tensor.shape[1:] == (1, 1, 1):
+            tensor.mul_(1.5)  # magnitudes that are not the directions' own
+    weights = {prefix + name: weight.clone() for name, weight in model.state_dict().items()}
+    assert set(weights) != set(small().state_dict())
+    classifier = load(tmp_path, weights, "test_resnet")
+    assert classifier.warnings == ()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = model.eval()(images)
+        found = classifier.module(images)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_parametrization_that_the_file_does_not_say_is_refused(tmp_path: Path) -> None:
+    model = small()
+    for part in convolutions(model):
+        parametrizations.orthogonal(part)
+    with pytest.raises(CheckpointError, match=r"parametrized.*remove_parametrizations"):
+        load(tmp_path, model.state_dict(), "test_resnet")
+
+
+def test_a_mask_of_another_shape_is_no_mask(tmp_path: Path) -> None:
+    weights = small().state_dict()
+    weights["fc.weight_orig"] = weights.pop("fc.weight")
+    weights["fc.weight_mask"] = torch.ones(96)
+    with pytest.raises(CheckpointError, match=r"missing: fc\.weight"):
+        load(tmp_path, weights, "test_resnet")
+
+
+# names of older versions
+
+
+@pytest.mark.parametrize("name", ["densenet121", "torchvision/densenet121"])
+def test_densenet_of_torch_03_as_chexnet_saved_it(tmp_path: Path, name: str) -> None:
+    model = torchvision.models.densenet121()
+    model.classifier = nn.Sequential(nn.Linear(1024, 14), nn.Sigmoid())  # type: ignore[assignment]
+    randomized(model)
+    weights = {
+        "module.densenet121." + k: w for k, w in model.state_dict().items() if "batches" not in k
+    }
+    old = renamed(weights, (r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2"))
+    classifier = load(tmp_path, {"state_dict": old, "epoch": 6, "best_loss": 0.1}, name)
+    (note,) = classifier.warnings
+    assert "took classifier.0 for the model's classifier" in note
+    model.classifier = model.classifier[0]  # type: ignore[index]
+    assert_same(classifier, model, 64)
+
+
+def test_torchvisions_older_transformer_is_renamed_by_its_own_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(_: str, **__: Any) -> nn.Module:
+        return torchvision.models.VisionTransformer(224, 32, 2, 2, 32, 64, num_classes=3)
+
+    monkeypatch.setattr(from_torchvision, "get_model", small)
+    model = randomized(small(""))
+    old = renamed(
+        model.state_dict(),
+        (r"^", "module."),
+        (r"mlp\.0\.", "mlp.linear_1."),
+        (r"mlp\.3\.", "mlp.linear_2."),
+    )
+    classifier = load(tmp_path, {"model": old}, "torchvision/vit_b_32")
+    assert classifier.warnings == ()
+    assert_same(classifier, model)
+
+
+# other projects
+
+TO_MMPRETRAIN_VIT = (
+    (r"^patch_embed\.proj\.", "patch_embed.projection."),
+    (r"^blocks\.(\d+)\.norm(\d)", r"layers.\1.ln\2"),
+    (r"^blocks\.(\d+)\.mlp\.fc1", r"layers.\1.ffn.layers.0.0"),
+    (r"^blocks\.(\d+)\.mlp\.fc2", r"layers.\1.ffn.layers.1"),
+    (r"^blocks\.(\d+)\.ls1\.gamma", r"layers.\1.attn.gamma1.weight"),
+    (r"^blocks\.(\d+)\.ls2\.gamma", r"layers.\1.ffn.gamma2.weight"),
+    (r"^blocks\.", "layers."),
+    (r"^norm\.", "ln1."),
+    (r"^fc_norm\.", "ln2."),
+    (r"^(?!head)", "backbone."),
+)
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"init_values": 0.1}, {"global_pool": "avg"}])
+@pytest.mark.parametrize("head", ["head.layers.head.", "head.fc."])
+def test_mmpretrains_vit(tmp_path: Path, kwargs: dict[str, Any], head: str) -> None:
+    name, small = VIT
+    model = built(VIT, **kwargs)
+    theirs = renamed(model.state_dict(), *TO_MMPRETRAIN_VIT, (r"^head\.", head))
+    classifier = load(
+        tmp_path, {"meta": {}, "state_dict": theirs}, name, model_kwargs=small | kwargs
+    )
+    assert_same(classifier, model)
+
+
+def to_unfolded(weight: Tensor) -> Tensor:
+    """Gives merged pixels the order of nn.Unfold, one channel's four pixels row by row."""
+    width = weight.shape[-1] // 4
+    place = {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3}  # of pixels (row, column) in Swin's code
+    order = [
+        place[row, column] * width + channel
+        for channel in range(width)
+        for row in range(2)
+        for column in range(2)
+    ]
+    return weight[..., order]
+
+
+def test_mmpretrains_swin_merges_patches_in_another_order(tmp_path: Path) -> None:
+    name, small = SWIN
+    model = built(SWIN)
+    theirs = renamed(
+        {k: to_unfolded(w) if ".downsample." in k else w for k, w in model.state_dict().items()},
+        (r"^patch_embed\.proj\.", "patch_embed.projection."),
+        (r"^layers\.(\d+)\.downsample", lambda m: f"stages.{int(m[1]) - 1}.downsample"),
+        (r"^layers\.", "stages."),
+        (r"\.attn\.", ".attn.w_msa."),
+        (r"\.mlp\.fc1", ".ffn.layers.0.0"),
+        (r"\.mlp\.fc2", ".ffn.layers.1"),
+        (r"^norm\.", "norm3."),
+        (r"^(?!head)", "backbone."),
+    )
+    theirs["backbone.stages.0.blocks.0.attn.w_msa.relative_position_index"] = torch.zeros(49, 49)
+    classifier = load(tmp_path, {"state_dict": theirs}, name, model_kwargs=small)
+    assert_same(classifier, model)
+
+
+def test_the_order_of_unfold_is_pytorchs_own() -> None:
+    images = torch.randn(1, 3, 2, 2)
+    pixels = [images[:, :, y, x] for x in (0, 1) for y in (0, 1)]  # Swin's own order
+    expected = nn.functional.unfold(images, 2)[..., 0]
+    torch.testing.assert_close(to_unfolded(torch.cat(pixels, 1)), expected)
+
+
+@pytest.mark.parametrize("kind", [CONVNEXT, CONVNEXT_2])
+def test_mmpretrains_convnext(tmp_path: Path, kind: tuple[str, dict[str, Any]]) -> None:
+    model = built(kind)
+    theirs = renamed(
+        model.state_dict(),
+        (r"^stem\.", "downsample_layers.0."),
+        (r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."),
+        (r"\.blocks\.", "."),
+        (r"conv_dw", "depthwise_conv"),
+        (r"mlp\.fc", "pointwise_conv"),
+        (r"mlp\.grn\.weight", "grn.gamma"),
+        (r"mlp\.grn\.bias", "grn.beta"),
+        (r"head\.norm", "norm3"),
+        (r"^(?!head)", "backbone."),
+    )
+    classifier = load(tmp_path, {"state_dict": theirs}, kind[0], model_kwargs=kind[1])
+    assert classifier.warnings == ()
+    assert_same(classifier, model)
+
+
+def with_split_biases(weights: State) -> State:
+    """Takes the bias of the keys away, as BEiT's code has none."""
+    found: State = {}
+    for name, weight in weights.items():
+        if name.endswith("qkv.bias"):
+            third = len(weight) // 3
+            weight[third : 2 * third] = 0
+            found[name.replace("qkv.bias", "q_bias")] = weight[:third].clone()
+            found[name.replace("qkv.bias", "v_bias")] = weight[2 * third :].clone()
+        else:
+            found[name] = weight
+    return found
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("split", [False, True])
+def test_biases_and_scales_as_beits_code_names_them(
+    tmp_path: Path, scaled: bool, split: bool
+) -> None:
+    name, small = VIT
+    kwargs = {"init_values": 0.1} if scaled else {}
+    model = built(VIT, **kwargs)
+    weights = with_split_biases(model.state_dict()) if split else model.state_dict()
+    theirs = renamed(weights, (r"ls([12])\.gamma", r"gamma_\1"))
+    classifier = load(tmp_path, {"model": theirs}, name, model_kwargs=small | kwargs)
+    assert classifier.warnings == ()
+    assert_same(classifier, model)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_beit_with_its_tables_of_positions(tmp_path: Path, shared: bool) -> None:
+    name, small = BEIT
+    model = built(BEIT)
+    weights = dict(model.state_dict())
+    table = "blocks.{}.attn.relative_position_bias_table"
+    if shared:
+        weights[table.format(1)].copy_(weights[table.format(0)])
+        weights["rel_pos_bias.relative_position_bias_table"] = weights.pop(table.format(0))
+        del weights[table.format(1)]
+        weights["rel_pos_bias.relative_position_index"] = torch.zeros(197, 197, dtype=torch.int64)
+    else:
+        weights["blocks.0.attn.relative_position_index"] = torch.zeros(197, 197, dtype=torch.int64)
+    classifier = load(tmp_path, {"module": weights}, name, model_kwargs=small)
+    assert_same(classifier, model)
+
+
+def as_efficientnet_pytorch(model: nn.Module) -> State:
+    """Names weights in the order in which EfficientNet-PyTorch declares them, which is timm's."""
+    found: State = {}
+    blocks = [b for stage in model.get_submodule("blocks") for b in stage]  # type: ignore[union-attr]
+    places = {id(p): i for i, b in enumerate(blocks) for p in b.state_dict(keep_vars=True).values()}
+    expanding = ["_expand_conv", "_bn0", "_depthwise_conv", "_bn1", "_se_reduce", "_se_expand"]
+    layers = {
+        True: [*expanding, "_project_conv", "_bn2"],
+        False: [*expanding[2:], "_project_conv", "_bn2"],
+    }
+    for place, block in enumerate(blocks):
+        leaves = [leaf for leaf in block.modules() if leaf._parameters]
+        for leaf, theirs in zip(leaves, layers[len(leaves) == 8], strict=True):
+            found |= {f"_blocks.{place}.{theirs}.{k}": w for k, w in leaf.state_dict().items()}
+    outside = {k: w for k, w in model.state_dict(keep_vars=True).items() if id(w) not in places}
+    return found | renamed(
+        outside,
+        (r"^bn1\.", "_bn0."),
+        (r"^bn2\.", "_bn1."),
+        (r"^conv", "_conv"),
+        (r"^classifier", "_fc"),
+    )
+
+
+def test_efficientnet_pytorch(tmp_path: Path) -> None:
+    name = "tf_efficientnet_b0"
+    model = built((name, {}))
+    theirs = as_efficientnet_pytorch(model)
+    assert {"_blocks.0._se_reduce.bias", "_blocks.15._project_conv.weight"} < theirs.keys()
+    classifier = load(tmp_path, theirs, name)
+    assert classifier.warnings == ()
+    assert_same(classifier, model, 64)
+
+
+@pytest.mark.parametrize("name", ["timm/efficientnet_b0", "torchvision/efficientnet_b0"])
+def test_efficientnet_pytorch_pads_in_another_way_than_these(tmp_path: Path, name: str) -> None:
+    theirs = as_efficientnet_pytorch(timm.create_model("efficientnet_b0", num_classes=3))
+    with pytest.raises(CheckpointError, match=r"padding.*\n.* --model tf_efficientnet_b0\.$"):
+        load(tmp_path, theirs, name)
+
+
+# one network in two libraries
+
+
+SMALL_IN_TORCHVISION: Mapping[str, Callable[..., nn.Module]] = {
+    "vit_b_16": lambda classes: torchvision.models.VisionTransformer(
+        224, 16, 2, 4, 48, 192, num_classes=classes
+    ),
+    "swin_t": lambda classes: torchvision.models.SwinTransformer(
+        [4, 4], 8, [1, 2, 1, 1], [1, 2, 2, 2], [7, 7], num_classes=classes
+    ),
+    "convnext_tiny": lambda classes: torchvision.models.ConvNeXt(
+        [*starmap(CNBlockConfig, [(8, 16, 1), (16, 24, 1), (24, 32, 2), (32, None, 1)])],
+        num_classes=classes,
+    ),
+}
+SMALL_IN_TIMM: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "vit_b_16": ("vit_base_patch16_224", VIT[1]),
+    "swin_t": SWIN,
+    "convnext_tiny": CONVNEXT,
+}
+
+
+@pytest.fixture
+def small_in_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes both libraries build the large networks small."""
+    create = timm.create_model
+
+    def get_model(name: str, num_classes: int = 1000, **_: Any) -> nn.Module:
+        return SMALL_IN_TORCHVISION[name](num_classes)
+
+    def create_model(name: str, **options: Any) -> nn.Module:
+        return create(name, **options, **dict(SMALL_IN_TIMM.values())[name])
+
+    monkeypatch.setattr(from_torchvision, "get_model", get_model)
+    monkeypatch.setattr(timm, "create_model", create_model)
+
+
+@pytest.mark.parametrize("name", list(SMALL_IN_TORCHVISION))
+@pytest.mark.parametrize("prefix", ["", "module.net."])
+@pytest.mark.usefixtures("small_in_both")
+def test_the_other_librarys_weights(tmp_path: Path, name: str, prefix: str) -> None:
+    timms = SMALL_IN_TIMM[name][0]
+    torchvisions = randomized(SMALL_IN_TORCHVISION[name](3))
+    for model, target in (
+        (torchvisions, f"timm/{timms}"),
+        (randomized(timm.create_model(timms, num_classes=3)), f"torchvision/{name}"),
+    ):
+        weights = {prefix + k: w for k, w in model.state_dict().items()}
+        classifier = load(tmp_path, {"model": weights}, target)
+        assert classifier.warnings == ()
+        assert_same(classifier, model)
+
+
+@pytest.mark.parametrize(
+    ("torchvisions", "timms"),
+    [
+        ("mobilenet_v2", "mobilenetv2_100"),
+        ("mnasnet0_5", "mnasnet_050"),
+        ("regnet_y_400mf", "regnety_004"),
+    ],
+)
+def test_the_other_librarys_weights_in_both_directions(
+    tmp_path: Path, torchvisions: str, timms: str
+) -> None:
+    with torch.random.fork_rng():
+        model = randomized(torchvision.models.get_model(torchvisions, num_classes=3))
+    there = load(tmp_path, model.state_dict(), f"timm/{timms}")
+    assert_same(there, model, 64)
+    back = load(tmp_path, there.module.state_dict(), f"torchvision/{torchvisions}")
+    assert_same(back, model, 64)
+    assert there.warnings == back.warnings == ()
+
+
+def test_a_network_that_only_looks_the_same_is_refused(tmp_path: Path) -> None:
+    # torchvision's adds 1e-3 to the variances, timm's 1e-5
+    with torch.random.fork_rng():
+        model = randomized(torchvision.models.mobilenet_v3_small(num_classes=3))
+    told = r"weights of torchvision/mobilenet_v3_small.* --model torchvision/mobilenet_v3_small\.$"
+    with pytest.raises(CheckpointError, match=told):
+        load(tmp_path, model.state_dict(), "mobilenetv3_small_100")
