@@ -219,15 +219,23 @@ def _from_folder(folder: Path) -> Checkpoint:
 
 def _beside(folder: Path) -> str | None:
     """Returns the name by which timm builds what a config.json beside the weights describes."""
-    try:
-        config = _json(folder / "config.json")
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(config, Mapping):
-        return None
+    config = _config(folder)
     # timm cannot read what transformers writes about timm's models
     timms = {"architecture", "pretrained_cfg"} <= config.keys() and "model_type" not in config
     return f"local-dir:{folder}" if timms else architecture(config)
+
+
+def is_saved_by_transformers(folder: Path) -> bool:
+    """Tells whether the folder's config.json is one of transformers'."""
+    return "model_type" in _config(folder)
+
+
+def _config(folder: Path) -> Mapping[Any, Any]:
+    try:
+        config = _json(folder / "config.json")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, Mapping) else {}
 
 
 def _json(path: Path) -> Any:

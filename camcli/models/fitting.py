@@ -56,8 +56,8 @@ OTHER_NETWORK = (
     "how this one is built, and --model FILE.py:FUNCTION builds one of your own."
 )
 OTHER_HEAD = (
-    "It has a classifier of its own: build that with --model FILE.py:FUNCTION; "
-    "--num-classes 0 leaves the classifier out."
+    "It has a classifier of its own: build that with --model FILE.py:FUNCTION, or leave it out with "
+    "--num-classes 0 (after training without classes it is a projection)."
 )
 NO_HEAD = (
     "It has no classifier: --num-classes 0 builds the model without one, for the methods that ask "
@@ -76,6 +76,7 @@ ASIDE = (
     "--no-strict leaves them aside, which is right if they served the training alone, as a second "
     "classifier does."
 )
+BESIDE_HEAD = "; what stood beside it (a dropout, a sigmoid) is not in the file"
 BY_ORDER = (
     "its names are unknown: its {} weights were taken by their order, which has the model's kinds "
     "and shapes. See that a prediction is what you know of it."
@@ -116,7 +117,7 @@ class Fitted:
     `head` is the file's name of the classifier where that is another than the model's; `resized`
     tells of weights that were made for another input size; `projection` is what stands in the
     classifier's place after self-supervised training; `eps` is what the norms add to the variance,
-    by a pattern of their names; `instead` names the model that is theirs where this is another;
+    by a pattern of their names; `naming` is the table that led here; `instead` names the model that is theirs where this is another;
     `note` says how names were matched where that may be wrong.
     """
 
@@ -128,6 +129,7 @@ class Fitted:
     resized: tuple[str, ...] = ()
     projection: str = ""
     eps: Mapping[str, float] = field(default_factory=dict)
+    naming: Naming | None = None
     instead: str = ""
     note: str = ""
 
@@ -193,12 +195,9 @@ def _readings(
     checkpoint: Checkpoint, module: nn.Module, fit: Callable[..., Fitted]
 ) -> Iterator[Fitted]:
     """Gives the weights as other times and hands may have meant them."""
-    weights = checkpoint.weights
-    # parts whose shapes do not belong together are no parts
-    with contextlib.suppress(ValueError, RuntimeError, IndexError):
-        weights = merge_parts(weights)
-        if weights is not checkpoint.weights:
-            yield fit(checkpoint, Aligned(weights, ()))
+    weights = _merged(checkpoint)
+    if weights is not checkpoint.weights:
+        yield fit(checkpoint, Aligned(weights, ()))
     wanted = module.state_dict()
     loaders: tuple[Convert, ...] = (run_load_hooks, load_by_transformers)
     for load in loaders:
@@ -218,12 +217,23 @@ def _readings(
                 yield _as_named(found, naming, module)
 
 
+def _merged(checkpoint: Checkpoint) -> Weights:
+    # parts whose shapes do not belong together are no parts
+    with contextlib.suppress(ValueError, RuntimeError, IndexError):
+        return merge_parts(checkpoint.weights)
+    return checkpoint.weights
+
+
 def _as_named(found: Fitted, naming: Naming, module: nn.Module) -> Fitted:
     differs = naming.differs(module) if naming.differs and not found.faults else ""
     if not differs:
-        return replace(found, eps=naming.eps)
+        return replace(found, eps=naming.eps, naming=naming)
     return replace(
-        found, eps=naming.eps, faults=((ANOTHER_NETWORK, differs),), instead=naming.instead
+        found,
+        eps=naming.eps,
+        naming=naming,
+        faults=((ANOTHER_NETWORK, differs),),
+        instead=naming.instead,
     )
 
 
@@ -326,7 +336,7 @@ def _converted(found: Fitted, module: nn.Module, convert: Convert) -> Fitted:
         weights = aligned.weights
         # timm leaves out a layer before the classifier that its networks no longer have
         lost = {k: w for k, w in plain.items() if LOST.search(k) and k not in weights}
-        faults = _faults(weights | lost, wanted)
+        faults = (*_faults(weights | lost, wanted), *_other_patches(plain, weights))
         if len(faults) < len(found.faults):
             resized = tuple(
                 f"{name} {list(old.shape)} to {list(weights[name].shape)}"
@@ -336,6 +346,15 @@ def _converted(found: Fitted, module: nn.Module, convert: Convert) -> Fitted:
             outside = found.outside + aligned.outside
             return replace(found, weights=weights, faults=faults, outside=outside, resized=resized)
     return found
+
+
+def _other_patches(given: Weights, converted: Weights) -> Iterator[Fault]:
+    """Yields patches of another size, which timm resizes: that is another network."""
+    for name, weight in converted.items():
+        old = given.get(name, weight)
+        if weight.ndim == old.ndim == 4 and weight.shape[2:] != old.shape[2:]:
+            has, needs = list(old.shape), list(weight.shape)
+            yield "other shape", f"{name} {has} where the model has {needs}"
 
 
 def num_classes(weights: Weights, classifiers: Iterable[str]) -> int | None:
@@ -411,13 +430,10 @@ def placed_by_order(
     checkpoint: Checkpoint, built: Built, build: Callable[[Request], Built], request: Request
 ) -> tuple[Built, Fitted] | None:
     """Takes weights under names that nobody knows by their order, None where that is unsafe."""
-    weights = checkpoint.weights
-    with contextlib.suppress(ValueError, RuntimeError, IndexError):
-        weights = merge_parts(weights)
     free = {f"{name}.{kind}": 0 for name in built.classifiers for kind in ("weight", "bias")}
     free |= {f"{name}.weight": 1 for name in built.stems}
     own = built.module.state_dict()
-    placed = place_by_order(weights, own, free)
+    placed = place_by_order(_merged(checkpoint), own, free)
     if placed is None:
         return None
     found = Fitted(checkpoint, placed, _faults(placed, own))
@@ -433,18 +449,28 @@ def placed_by_order(
     return built, replace(found, note=BY_ORDER.format(len(placed)))
 
 
-def _load(module: nn.Module, found: Fitted) -> dict[str, Tensor]:
-    """Loads what fits, and returns it."""
+def _fitting(found: Fitted, module: nn.Module) -> Weights:
+    """Returns those weights that the model has in the same shape."""
     wanted = module.state_dict()
-    fitting = {n: w for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape}
+    return {n: w for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape}
+
+
+def is_another(found: Fitted, built: Built) -> bool:
+    """Tells whether the weights belong to another architecture, or stand under unknown names."""
+    fitting = _fitting(found, built.module)
+    return bool(found.faults) and len(fitting) < SAME_ARCHITECTURE * len(built.module.state_dict())
+
+
+def _load(module: nn.Module, found: Fitted) -> None:
+    """Loads what fits."""
     # the module's own dictionary knows the versions of its parts, which some of them ask for
-    wanted.update(fitting)
-    module.load_state_dict(wanted, strict=False)
+    weights = module.state_dict()
+    weights.update(_fitting(found, module))
+    module.load_state_dict(weights, strict=False)
     for name, part in module.named_modules():
         for pattern, eps in found.eps.items():
             if isinstance(getattr(part, "eps", None), float) and re.search(pattern, name):
                 part.eps = eps
-    return fitting
 
 
 def load_into(
@@ -460,11 +486,9 @@ def load_into(
     Raises CheckpointError if nothing fits, and, if strict, for weights that are missing, unexpected
     or of another shape; `build` is asked whether other arguments give a model that they fit.
     """
-    wanted = built.module.state_dict()
-    fitting = [n for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape]
-    other = len(fitting) < SAME_ARCHITECTURE * len(wanted)
-    if other and found.faults and (strict or not fitting or _is_unnamed(found, request)):
-        raise _other_architecture(found, request, f"{len(fitting)} of the {len(wanted)}")
+    fitting, wanted = len(_fitting(found, built.module)), len(built.module.state_dict())
+    if is_another(found, built) and (strict or not fitting or _is_unnamed(found, request)):
+        raise _other_architecture(found, request, f"{fitting} of the {wanted}")
     if found.faults and strict:
         raise _misfit(found, request, "", advise(built, found, request, build))
     _load(built.module, found)
@@ -479,7 +503,8 @@ def _notes(built: Built, found: Fitted, request: Request) -> Iterator[str]:
     if any(kind != "unexpected" and _is_in_head(what, built) for kind, what in found.faults):
         yield new_head_warning(built.num_classes)
     if found.head:
-        yield f"took {found.head} for the model's {built.classifiers[0]}"
+        beside = "" if found.head.rpartition(".")[2].isalpha() else BESIDE_HEAD
+        yield f"took {found.head} for the model's {built.classifiers[0]}{beside}"
     if found.resized and request.img_size is None:
         yield f"resized {_listed(found.resized)}; --img-size gives the size that it was trained at"
     if found.outside:
@@ -543,10 +568,10 @@ def advise(
     if missing and len(heads) == len(found.faults):
         if found.projection:
             return PROJECTION.format(found.projection)
-        return NO_HEAD if len(missing) == len(heads) else OTHER_HEAD
+        return OTHER_HEAD if len(missing) < len(heads) or _has_matrix_beside(found) else NO_HEAD
     if all(kind == "other shape" and POSITIONS.search(name) for kind, name in found.faults):
         return "It was trained at another input size: name that with --img-size."
-    arguments = _helpful_arguments(found, request, build) if build else {}
+    arguments = _helpful_arguments(built, found, request, build) if build else {}
     if arguments:
         given = " ".join(f"--model-kwargs {key}={value}" for key, value in arguments.items())
         return f"It fits the same model with {given}."
@@ -554,9 +579,19 @@ def advise(
     if kinds == {ANOTHER_NETWORK}:
         name = request.name.rpartition("/")[2].partition(".")[0]
         return f"Load it with --model {found.instead.format(name)}."
-    if missing and all(_is_in_head(name, built) for name in missing) and heads == missing:
+    if missing and heads == missing:
         return OTHER_HEAD
     return ASIDE if kinds == {"unexpected"} and _are_beside(built, found) else OTHER_NETWORK
+
+
+def _has_matrix_beside(found: Fitted) -> bool:
+    """Tells whether a classifier could lie outside of the trunk."""
+    weights = found.checkpoint.weights
+    return any(
+        weights[name].ndim == 2 and not NO_CLASSIFIER.search(name)
+        for name in found.outside
+        if name in weights
+    )
 
 
 def _is_in_parts(found: Fitted) -> bool:
@@ -569,11 +604,30 @@ def _are_beside(built: Built, found: Fitted) -> bool:
     return all(name.partition(".")[0] not in own for _, name in found.faults)
 
 
+def _refit(found: Fitted, built: Built) -> Fitted:
+    """Fits the weights, in the reading that was found, to the same model built in another way."""
+    weights = _merged(found.checkpoint)
+    wanted = built.module.state_dict()
+    naming = found.naming
+    aligned = (naming and _translated(weights, wanted, naming)) or Aligned(weights, ())
+    return _fit(
+        found.checkpoint,
+        aligned,
+        module=built.module,
+        convert=built.convert,
+        classifiers=built.classifiers,
+    )
+
+
 def _helpful_arguments(
-    found: Fitted, request: Request, build: Callable[[Request], Built]
+    built: Built, found: Fitted, request: Request, build: Callable[[Request], Built]
 ) -> dict[str, Any]:
     """Tries arguments of timm's constructors, one after the other, until all weights fit."""
     chosen: dict[str, Any] = {}
+    asked = replace(request, num_classes=built.num_classes)
+    own = {**request.model_kwargs}
+    if built.in_chans != 3:
+        own["in_chans"] = built.in_chans
     fewest = len(found.faults)
     for _ in range(MOST_ARGUMENTS):
         tried: dict[int, dict[str, Any]] = {}
@@ -582,7 +636,7 @@ def _helpful_arguments(
                 continue
             # a constructor refuses in its own way what it does not take
             with contextlib.suppress(Exception), torch.device("meta"):
-                kwargs = {**request.model_kwargs, **chosen, **argument}
+                kwargs = {**own, **chosen, **argument}
                 _, fits = built_for(found.checkpoint, build, replace(request, model_kwargs=kwargs))
                 tried[len(fits.faults)] = tried.get(len(fits.faults), {**chosen, **argument})
         if not tried or min(tried) >= fewest:

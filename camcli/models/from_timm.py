@@ -85,6 +85,11 @@ def _folder_config(name: str, file: Path) -> Mapping[str, Any]:
             f"{name!r} is no timm model: {file} has to be there and name its architecture. "
             "A folder of weights alone goes to --checkpoint, beside --model."
         ) from error
+    if "model_type" in config:
+        raise ModelError(
+            f"{name!r} was saved by transformers, and timm cannot read that: name its architecture "
+            f"and weights, as in --model {config['architecture']} --checkpoint FOLDER."
+        )
     known: Mapping[str, Any] = config.get("pretrained_cfg", config)
     return known
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from camcli.errors import DeviceError, ModelError, UnknownName, reason
 from camcli.models import counterparts, embedded, fitting
-from camcli.models.checkpoint import Checkpoint, read_checkpoint
+from camcli.models.checkpoint import Checkpoint, is_saved_by_transformers, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
 from camcli.models.memory_format import lay_out_weights, lay_out_weights_if_alike, trust
@@ -41,7 +41,8 @@ BUILDERS: Mapping[Origin, str] = {
 LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
 # timm's names, and how many parameters their models have
 PARAMETERS = Path(__file__).with_name("parameters.csv")
-TIMM_SCHEMES = ("hf-hub:", "local-dir:")
+FOLDER = "local-dir:"
+TIMM_SCHEMES = ("hf-hub:", FOLDER)
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,9 @@ def load_model(
     Raises UnknownName, ModelError, CheckpointError, WeightsError, ConfigError and DeviceError.
     """
     place = resolve_device(device)
-    if checkpoint is None and _is_folder(name):
-        checkpoint, name = Path(name).expanduser(), embedded.NAME
+    if checkpoint is None and (_is_folder(name) or _is_of_transformers(name)):
+        checkpoint = Path(name.removeprefix(FOLDER)).expanduser()
+        name = embedded.NAME
     saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
     name = _named(name, saved)
     origin, plain_name = find_model(name)
@@ -147,6 +149,12 @@ def _is_folder(name: str) -> bool:
     except UnknownName:
         return Path(name).expanduser().is_dir()
     return False
+
+
+def _is_of_transformers(name: str) -> bool:
+    """Tells whether a `local-dir:` holds what transformers saved, which timm cannot read."""
+    folder = Path(name.removeprefix(FOLDER)).expanduser()
+    return name.startswith(FOLDER) and is_saved_by_transformers(folder)
 
 
 def _named(name: str, saved: Checkpoint | None) -> str:
@@ -311,7 +319,7 @@ def _with_checkpoint(
             break
     origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
     build = partial(_build, origin)
-    if fitted.faults:
+    if fitting.is_another(fitted, built):
         built, fitted = (
             _from_counterpart(origin, request, saved, strict)
             or fitting.placed_by_order(saved, built, build, request)

@@ -177,6 +177,8 @@ _TRANSFORMERS_BEIT: Renames = (
 # the names inside of transformers 5, which its files do not have
 _TRANSFORMERS_5_VIT: Renames = (
     (r"^encoder\.layer\.", "layers."),
+    (r"\.attention\.attention\.rel", ".rel"),
+    (r"\.attention\.attention\.(q|v)[a-z]+\.bias$", r".attention.\1_proj.bias"),
     (r"\.attention\.attention\.\{query,key,value\}\.", ".attention.{q_proj,k_proj,v_proj}."),
     (r"\.attention\.output\.dense\.", ".attention.o_proj."),
     (r"(layers\.\d+\.)intermediate\.dense\.", r"\1mlp.fc1."),
@@ -192,6 +194,13 @@ _TRANSFORMERS_SWIN: Renames = (
     (r"\.attn\.rel", ".attention.self.rel"),
     (r"^norm\.", "layernorm."),
     (r"^head\.fc\.", "classifier."),
+)
+_TRANSFORMERS_5_SWIN: Renames = (
+    (r"\.attention\.self\.rel", ".attention.relative_position_bias.rel"),
+    (r"\.attention\.self\.\{query,key,value\}\.", ".attention.{q_proj,k_proj,v_proj}."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+    (r"(blocks\.\d+\.)intermediate\.dense\.", r"\1mlp.fc1."),
+    (r"(blocks\.\d+\.)output\.dense\.", r"\1mlp.fc2."),
 )
 _TRANSFORMERS_CONVNEXT: Renames = (
     (r"^stem\.0\.", "embeddings.patch_embeddings."),
@@ -322,6 +331,7 @@ NAMINGS: Sequence[Naming] = (
     Naming(
         rename(
             *_TRANSFORMERS_VIT,
+            *_TRANSFORMERS_BEIT,
             *_TRANSFORMERS_MLP,
             *_TRANSFORMERS_5_VIT,
             (r"^head\.", "classifier."),
@@ -329,6 +339,7 @@ NAMINGS: Sequence[Naming] = (
         eps=_TRANSFORMERS_EPS,
     ),
     Naming(rename(*_TRANSFORMERS_SWIN, *_TRANSFORMERS_MLP)),
+    Naming(rename(*_TRANSFORMERS_SWIN, *_TRANSFORMERS_MLP, *_TRANSFORMERS_5_SWIN)),
     Naming(rename(*_TRANSFORMERS_CONVNEXT), eps={r"^head\.norm$": 1e-12}),
     Naming(rename(*_TRANSFORMERS_RESNET)),
 )

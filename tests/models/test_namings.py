@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from itertools import starmap
+from itertools import pairwise, starmap
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -477,3 +478,314 @@ def test_a_network_that_only_looks_the_same_is_refused(tmp_path: Path) -> None:
     told = r"weights of torchvision/mobilenet_v3_small.* --model torchvision/mobilenet_v3_small\.$"
     with pytest.raises(CheckpointError, match=told):
         load(tmp_path, model.state_dict(), "mobilenetv3_small_100")
+
+
+# trained without classes
+
+
+def as_moco(model: nn.Module, fc: nn.Module) -> State:
+    trunk = {k: w for k, w in model.state_dict().items() if not k.startswith("fc.")}
+    trunk |= {f"fc.{k}": w for k, w in fc.state_dict().items()}
+    found = {f"module.encoder_q.{k}": w for k, w in trunk.items()}
+    found |= {f"module.encoder_k.{k}": 0.9 * w for k, w in trunk.items()}
+    return found | {"module.queue": torch.randn(8, 16), "module.queue_ptr": torch.zeros(1)}
+
+
+def as_simclr(model: nn.Module, fc: nn.Module) -> State:
+    trunk = {k: w for k, w in model.state_dict().items() if not k.startswith("fc.")}
+    trunk |= {f"fc.{k}": w for k, w in fc.state_dict().items()}
+    return {f"backbone.{k}": w for k, w in trunk.items()}
+
+
+def as_byol(model: nn.Module, fc: nn.Module) -> State:
+    found = {f"online_network.{k}": w for k, w in model.state_dict().items()}
+    found |= {f"target_network.{k}": 0.9 * w for k, w in model.state_dict().items()}
+    return found | {f"predictor.{k}": w for k, w in fc.state_dict().items()}
+
+
+def as_barlow_twins(model: nn.Module, fc: nn.Module) -> State:
+    found = {f"module.backbone.{k}": w for k, w in model.state_dict().items() if k[:3] != "fc."}
+    return found | {f"module.projector.{k}": w for k, w in fc.state_dict().items()}
+
+
+LINEAR = nn.Linear(96, 16)
+MLP = nn.Sequential(nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 16))
+
+
+@pytest.mark.parametrize(
+    ("save", "projection"),
+    [
+        (as_moco, LINEAR),
+        (as_moco, MLP),
+        (as_simclr, MLP),
+        (as_byol, MLP),
+        (as_barlow_twins, MLP),
+        (as_barlow_twins, LINEAR),
+    ],
+)
+def test_a_projection_is_no_classifier(
+    tmp_path: Path, save: Callable[..., State], projection: nn.Module
+) -> None:
+    model = randomized(small())
+    weights = save(model, projection)
+    with pytest.raises(CheckpointError, match=r"--num-classes 0") as caught:
+        load(tmp_path, {"state_dict": weights}, "test_resnet")
+    assert "--no-strict" not in str(caught.value)
+    classifier = load(tmp_path, {"state_dict": weights}, "test_resnet", num_classes=0)
+    assert classifier.num_classes == 0
+    model.fc = nn.Identity()  # type: ignore[assignment]
+    assert_same(classifier, model, 64)
+    careless = load(tmp_path, {"state_dict": weights}, "test_resnet", strict=False)
+    assert careless.num_classes == 1000
+    assert any("has random weights: maps" in warning for warning in careless.warnings)
+
+
+# children in a row
+
+
+@pytest.mark.parametrize("prefix", ["feature_extractor.", "model.0.", "0."])
+def test_children_of_a_network_in_a_row(tmp_path: Path, prefix: str) -> None:
+    with torch.random.fork_rng():
+        model = randomized(torchvision.models.resnet18(num_classes=10))
+    body = nn.Sequential(*list(model.children())[:-1])
+    beside = prefix.replace("feature_extractor", "classifier").replace("0.", "1.")
+    weights = {prefix + k: w for k, w in body.state_dict().items()}
+    weights |= {beside + k: w for k, w in model.fc.state_dict().items()}
+    content = {"state_dict": weights, "pytorch-lightning_version": "2.4"}
+    classifier = load(tmp_path, content, "resnet18")
+    (note,) = classifier.warnings
+    assert f"took {beside.strip('.')} for the model's fc" in note
+    assert_same(classifier, model, 64)
+
+
+def test_a_head_of_fastai_is_another_classifier(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        body = nn.Sequential(*list(torchvision.models.resnet18().children())[:-2])
+        norm, linear = nn.BatchNorm1d, nn.Linear
+        head = nn.Sequential(nn.Flatten(), norm(1024), linear(1024, 512), norm(512), linear(512, 3))
+    with pytest.raises(CheckpointError, match=r"classifier of its own: .*FILE\.py:FUNCTION"):
+        load(tmp_path, {"model": nn.Sequential(body, head).state_dict()}, "resnet18")
+
+
+# transformers
+
+HUGGING_FACE = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 192,
+    "num_labels": 3,
+}
+
+
+def by_transformers(kind: str, folder: Path, **options: Any) -> nn.Module:
+    """Saves a random model of transformers, and returns it."""
+    transformers = pytest.importorskip("transformers")
+    transformers.utils.logging.disable_progress_bar()
+    config = getattr(transformers, f"{kind}Config")(**options)
+    model: nn.Module = getattr(transformers, f"{kind}ForImageClassification")(config)
+    randomized(model)
+    model.save_pretrained(folder)  # type: ignore[operator]
+    return model
+
+
+class Logits(nn.Module):
+    """A model of transformers whose output is the logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images).logits
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "target"),
+    [
+        ("ViT", HUGGING_FACE, ("vit_base_patch16_224", VIT[1])),
+        ("Beit", HUGGING_FACE | {"use_relative_position_bias": True}, BEIT),
+        (
+            "Swin",
+            {
+                "embed_dim": 8,
+                "depths": [1, 2, 1, 1],
+                "num_heads": [1, 2, 2, 2],
+                "window_size": 7,
+                "num_labels": 3,
+            },
+            SWIN,
+        ),
+        (
+            "ConvNext",
+            {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], "num_labels": 3},
+            CONVNEXT,
+        ),
+        (
+            "ConvNextV2",
+            {"depths": [1, 1, 2, 1], "hidden_sizes": [8, 16, 24, 32], "num_labels": 3},
+            CONVNEXT_2,
+        ),
+        (
+            "ResNet",
+            {"layer_type": "basic", "depths": [2] * 4, "hidden_sizes": [64, 128, 256, 512]}
+            | {"num_labels": 3},
+            ("resnet18", {}),
+        ),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_transformers_saved_in_timms_network(
+    tmp_path: Path, kind: str, options: Any, target: tuple[str, Any], inside: bool
+) -> None:
+    model = by_transformers(kind, tmp_path, **options)
+    file = tmp_path
+    if inside:  # under the names that the class has, which the file has not
+        file = tmp_path / "a.pth"
+        torch.save(model.state_dict(), file)
+    classifier = load_model(target[0], checkpoint=file, model_kwargs=target[1], device="cpu")
+    assert_same(classifier, Logits(model))
+
+
+@pytest.mark.parametrize("kind", ["ViT", "Beit", "Swin", "Dinov2"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_transformers_saved_in_its_own_class(
+    tmp_path: Path, kind: str, wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "num_labels": 3}
+    options = options if kind == "Swin" else HUGGING_FACE
+    model = by_transformers(kind, tmp_path, **options)
+    made = f"transformers.{kind}ForImageClassification(transformers.{kind}Config(**{options}))"
+    (tmp_path / "mine.py").write_text(
+        "import torch, transformers\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        f"        self.net = {made}\n"
+        "    def forward(self, x):\n"
+        "        return self.net(x)\n"
+        f"def build():\n    return {'Net()' if wrapped else made}\n"
+    )
+    file = tmp_path
+    if wrapped:
+        weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+        file = tmp_path / "a.pth"
+        torch.save({f"net.{k}": w for k, w in weights.items()}, file)
+    name = f"{tmp_path / 'mine.py'}:build"
+    classifier = load_model(name, checkpoint=file, output_key="logits", device="cpu")
+    assert not any("Checkpoint" in warning for warning in classifier.warnings)
+    found = classifier.module.state_dict()
+    expected = model.state_dict()
+    prefix = "net." if wrapped else ""
+    assert all(torch.equal(found[prefix + k], w) for k, w in expected.items())
+
+
+# the order of the weights
+
+
+class Plain(nn.Module):
+    """A network of one's own: the names say nothing but an order."""
+
+    def __init__(self, names: tuple[str, ...], classes: int = 3) -> None:
+        super().__init__()
+        widths = [3, 8, 8, 8]
+        for name, (before, after) in zip(names, pairwise(widths), strict=False):
+            self.add_module(name, nn.Conv2d(before, after, 3, padding=1, stride=2))
+            self.add_module(f"{name}_bn", nn.BatchNorm2d(after))
+        self.add_module(names[3], nn.Linear(8, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        *layers, last = self.children()
+        for layer in layers:
+            images = layer(images)
+        found: Tensor = last(images.relu().mean((2, 3)))
+        return found
+
+
+OWN = """
+import torch
+from tests.models.test_namings import Plain
+def build(num_classes=3):
+    return Plain(("conv1", "conv2", "conv3", "fc"), num_classes)
+"""
+
+
+def load_own(folder: Path, content: Any, **options: Any) -> Classifier:
+    (folder / "mine.py").write_text(OWN)
+    return load(folder, content, f"{folder / 'mine.py'}:build", **options)
+
+
+def test_unknown_names_are_taken_by_their_order_and_that_is_said(tmp_path: Path) -> None:
+    model = randomized(Plain(("a1", "a2", "a3", "z"), classes=5))
+    classifier = load_own(tmp_path, model.state_dict())
+    assert any("20 weights were taken by their order" in w for w in classifier.warnings)
+    assert_same(classifier, model, 64)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("b", "c", "a", "z"),  # c or a, which comes first?
+        ("a2", "a1", "a3", "z"),
+        ("a10", "a9", "a11", "z"),
+    ],
+)
+def test_an_order_that_names_do_not_confirm_is_refused(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_own(tmp_path, randomized(Plain(names)).state_dict())
+
+
+def test_an_alphabetical_order_is_none(tmp_path: Path) -> None:
+    weights = randomized(Plain(("a1", "a2", "a3", "z"))).state_dict()
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_own(tmp_path, dict(sorted(weights.items())))
+
+
+def test_moments_of_another_network_are_refused(tmp_path: Path) -> None:
+    weights = randomized(Plain(("a1", "a2", "a3", "z"))).state_dict()
+    for name, weight in weights.items():
+        if name.endswith("running_var"):
+            weight.mul_(1e6)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        load_own(tmp_path, weights)
+
+
+def test_names_that_are_known_are_never_passed_over(tmp_path: Path) -> None:
+    # fc_norm in the place of norm has its shape, and pools in another way
+    name, small = VIT
+    weights = built(VIT, global_pool="avg").state_dict()
+    told = r"(?s)missing: norm\.weight.* --model-kwargs global_pool=avg\.$"
+    with pytest.raises(CheckpointError, match=told):
+        load(tmp_path, weights, name, model_kwargs=small)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "told"),
+    [
+        ({"init_values": 0.1}, "init_values=1e-05"),
+        ({"global_pool": "avg", "init_values": 0.1}, "global_pool=avg --model-kwargs init_values"),
+        ({"class_token": False, "global_pool": "avg"}, "class_token=False"),
+        ({"qkv_bias": False}, "qkv_bias=False"),
+        ({"reg_tokens": 4}, "reg_tokens=4"),
+        ({"patch_size": 8}, "patch_size=8"),
+    ],
+)
+def test_the_argument_that_helps_is_named(
+    tmp_path: Path, kwargs: dict[str, Any], told: str
+) -> None:
+    name, small = VIT
+    weights = built(VIT, **kwargs).state_dict()
+    with pytest.raises(CheckpointError, match=f"--model-kwargs .*{told}") as caught:
+        load(tmp_path, weights, name, model_kwargs=small)
+    assert "--no-strict" not in str(caught.value)
+
+
+def test_a_layer_that_timm_dropped_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    name, small = VIT
+    weights = built(VIT).state_dict() | {"pre_logits.fc.weight": torch.randn(48, 48)}
+    weights["pre_logits.fc.bias"] = torch.zeros(48)
+    with pytest.raises(CheckpointError, match=r"unexpected: pre_logits"):
+        load(tmp_path, weights | {"mask_token": torch.zeros(1)}, name, model_kwargs=small)
