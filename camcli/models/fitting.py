@@ -56,8 +56,8 @@ OTHER_NETWORK = (
     "how this one is built, and --model FILE.py:FUNCTION builds one of your own."
 )
 OTHER_HEAD = (
-    "It has a classifier of its own: build that with --model FILE.py:FUNCTION, or leave it out with "
-    "--num-classes 0 (after training without classes it is a projection)."
+    "It has a classifier of its own: build that with --model FILE.py:FUNCTION, or leave it out "
+    "with --num-classes 0 (after training without classes it is a projection)."
 )
 NO_HEAD = (
     "It has no classifier: --num-classes 0 builds the model without one, for the methods that ask "
@@ -81,26 +81,23 @@ BY_ORDER = (
     "its names are unknown: its {} weights were taken by their order, which has the model's kinds "
     "and shapes. See that a prediction is what you know of it."
 )
-# arguments of timm's constructors that change which weights there are
-ARGUMENTS: Sequence[Mapping[str, Any]] = (
-    {"global_pool": "avg"},
-    {"global_pool": "token"},
-    {"class_token": False, "global_pool": "avg"},
-    {"init_values": 1e-5},
-    {"qkv_bias": False},
-    {"qk_norm": True},
-    {"reg_tokens": 4},
-    {"reg_tokens": 4, "no_embed_class": True},
-    {"no_embed_class": True},
-    {"pre_norm": True},
-    {"fc_norm": True},
-    {"fc_norm": False},
-    {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False},
-    {"use_abs_pos_emb": True},
-    {"patch_size": 8},
-    {"patch_size": 14},
-    {"patch_size": 16},
-    {"patch_size": 32},
+# arguments of timm's constructors that change which weights there are, and what these are called
+ARGUMENTS: Sequence[tuple[str, Mapping[str, Any]]] = (
+    (r"norm\.", {"global_pool": "avg"}),
+    (r"norm\.", {"global_pool": "token"}),
+    (r"cls_token", {"class_token": False, "global_pool": "avg"}),
+    (r"ls\d|gamma", {"init_values": 1e-5}),
+    (r"qkv|[qv]_bias", {"qkv_bias": False}),
+    (r"[qk]_norm", {"qk_norm": True}),
+    (r"reg_token", {"reg_tokens": 4}),
+    (r"reg_token", {"reg_tokens": 4, "no_embed_class": True}),
+    (r"pos_embed", {"no_embed_class": True}),
+    (r"norm_pre", {"pre_norm": True}),
+    (r"norm\.", {"fc_norm": True}),
+    (r"norm\.", {"fc_norm": False}),
+    (r"rel", {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False}),
+    (r"pos_embed", {"use_abs_pos_emb": True}),
+    *((r"patch_embed", {"patch_size": size}) for size in (8, 14, 16, 32)),
 )
 MOST_ARGUMENTS = 3
 # the fault of weights that all fit, in a network that computes something else
@@ -116,9 +113,9 @@ class Fitted:
 
     `head` is the file's name of the classifier where that is another than the model's; `resized`
     tells of weights that were made for another input size; `projection` is what stands in the
-    classifier's place after self-supervised training; `eps` is what the norms add to the variance,
-    by a pattern of their names; `naming` is the table that led here; `instead` names the model that is theirs where this is another;
-    `note` says how names were matched where that may be wrong.
+    classifier's place after self-supervised training; `naming` is the table that led here, `eps`
+    what the norms add to the variance by a pattern of their names; `instead` names the model that
+    is theirs where this is another; `note` says how names were matched where that may be wrong.
     """
 
     checkpoint: Checkpoint
@@ -631,14 +628,15 @@ def _helpful_arguments(
     fewest = len(found.faults)
     for _ in range(MOST_ARGUMENTS):
         tried: dict[int, dict[str, Any]] = {}
-        for argument in ARGUMENTS:
-            if argument.keys() & request.model_kwargs.keys():
+        for pattern, argument in ARGUMENTS:
+            concerned = any(re.search(pattern, what) for _, what in found.faults)
+            if not concerned or argument.keys() & request.model_kwargs.keys():
                 continue
             # a constructor refuses in its own way what it does not take
             with contextlib.suppress(Exception), torch.device("meta"):
                 kwargs = {**own, **chosen, **argument}
-                _, fits = built_for(found.checkpoint, build, replace(request, model_kwargs=kwargs))
-                tried[len(fits.faults)] = tried.get(len(fits.faults), {**chosen, **argument})
+                faults = _refit(found, build(replace(asked, model_kwargs=kwargs))).faults
+                tried.setdefault(len(faults), {**chosen, **argument})
         if not tried or min(tried) >= fewest:
             return {}
         fewest, chosen = min(tried), tried[min(tried)]

@@ -650,9 +650,7 @@ def test_what_transformers_saved_in_timms_network(
 
 @pytest.mark.parametrize("kind", ["ViT", "Beit", "Swin", "Dinov2"])
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_what_transformers_saved_in_its_own_class(
-    tmp_path: Path, kind: str, wrapped: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_transformers_saved_in_its_own_class(tmp_path: Path, kind: str, wrapped: bool) -> None:
     options = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "num_labels": 3}
     options = options if kind == "Swin" else HUGGING_FACE
     model = by_transformers(kind, tmp_path, **options)
