@@ -34,11 +34,12 @@ POSITIONS = re.compile(r"pos(_|ition)|attention_biases")
 LOST = re.compile(r"(^|\.)pre_logits\.")
 # where MoCo, BYOL, SimSiam and their kind keep the trunk: its classifier is a projection there
 SELF_SUPERVISED = re.compile(
-    r"(^|\.)(encoder_[qk]|((base|momentum|online|target|query|key)_(encoder|network|backbone)))\."
+    r"(^|\.)(encoder_[qk]|(base|momentum|online|target|query|key)_(encoder|network|net|backbone))\."
 )
 # what stands beside the trunk in their files, and in SimCLR's, Barlow Twins' and SwAV's
 BESIDE_TRUNKS = re.compile(
-    r"(^|\.)(queue(_ptr)?$|(predictor|projector|projection_head|contrastive_head|prototypes)\.)"
+    r"(^|\.)(queue(_ptr)?$|(predictor|projector|projection_head|contrastive_head|prototypes|"
+    r"momentum_encoder|target_encoder|online_encoder|target_network|online_network)\.)"
 )
 NO_CLASSIFIER = re.compile(r"proj|predict|prototyp|contrast|embed|neck|decoder")
 

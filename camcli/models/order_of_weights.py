@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from camcli.models.counterparts import kind_of
 from camcli.models.request import Weights
 
-# how many times larger or smaller than what a layer gives its noted variance may be; real
-# networks stay within 10 on noise
+# how many times larger or smaller than what a layer gives its noted variance may be: half of the
+# layers of trained networks stay within 5 on noise, all within 20
 LARGEST_RATIO = 1000.0
-
-Path = tuple[str, ...]
 
 
 def place_by_order(
@@ -64,12 +62,14 @@ def _fits(weight: Tensor, wanted: Tensor, free: int | None) -> bool:
 
 
 def _are_layers(pairs: Sequence[tuple[str, str]]) -> bool:
-    """Tells whether what one layer holds there, one layer holds here."""
-    layers = {
-        (theirs.rpartition(".")[0], own.rpartition(".")[0]) for theirs, own in pairs if kind_of(own)
-    }
-    theirs, own = {a for a, _ in layers}, {b for _, b in layers}
-    return len(layers) == len(theirs) == len(own)
+    """Tells whether what one layer holds there lies in one layer here."""
+    layer_of: dict[str, str] = {}
+    return all(
+        layer_of.setdefault(theirs.rpartition(".")[0], own.rpartition(".")[0])
+        == own.rpartition(".")[0]
+        for theirs, own in pairs
+        if kind_of(own)
+    )
 
 
 def _is_only_order(pairs: Sequence[tuple[str, str]], wanted: Mapping[str, Tensor]) -> bool:

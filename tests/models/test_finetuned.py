@@ -364,9 +364,7 @@ def test_a_folder_that_timm_saved_is_a_model(tmp_path: Path, resnet: Trained, sc
 
 
 @pytest.mark.parametrize("scheme", ["local-dir:", ""])
-def test_a_timm_model_that_transformers_saved(
-    tmp_path: Path, resnet: Trained, scheme: str
-) -> None:
+def test_a_timm_model_that_transformers_saved(tmp_path: Path, resnet: Trained, scheme: str) -> None:
     classifier = load_model(f"{scheme}{by_transformers(resnet, tmp_path)}", device="cpu")
     assert_is(classifier, resnet, WAYS["a timm model of transformers"])
     assert classifier.name == ARCH

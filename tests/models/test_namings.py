@@ -503,6 +503,12 @@ def as_byol(model: nn.Module, fc: nn.Module) -> State:
     return found | {f"predictor.{k}": w for k, w in fc.state_dict().items()}
 
 
+def as_lucidrains_byol(model: nn.Module, fc: nn.Module) -> State:
+    found = {f"net.{k}": w for k, w in model.state_dict().items()}
+    found |= {f"online_encoder.net.{k}": w for k, w in model.state_dict().items()}
+    return found | {f"online_predictor.net.{k}": w for k, w in fc.state_dict().items()}
+
+
 def as_barlow_twins(model: nn.Module, fc: nn.Module) -> State:
     found = {f"module.backbone.{k}": w for k, w in model.state_dict().items() if k[:3] != "fc."}
     return found | {f"module.projector.{k}": w for k, w in fc.state_dict().items()}
@@ -519,6 +525,7 @@ MLP = nn.Sequential(nn.Linear(96, 96), nn.ReLU(), nn.Linear(96, 16))
         (as_moco, MLP),
         (as_simclr, MLP),
         (as_byol, MLP),
+        (as_lucidrains_byol, MLP),
         (as_barlow_twins, MLP),
         (as_barlow_twins, LINEAR),
     ],
@@ -719,6 +726,15 @@ def test_unknown_names_are_taken_by_their_order_and_that_is_said(tmp_path: Path)
     classifier = load_own(tmp_path, model.state_dict())
     assert any("20 weights were taken by their order" in w for w in classifier.warnings)
     assert_same(classifier, model, 64)
+
+
+def test_a_number_for_every_weight_is_an_order(tmp_path: Path) -> None:
+    model = randomized(Plain(("conv1", "conv2", "conv3", "fc")))
+    weights = {
+        f"net.{place}.{name.rpartition('.')[2]}": weight
+        for place, (name, weight) in enumerate(model.state_dict().items())
+    }
+    assert_same(load_own(tmp_path, weights), model, 64)
 
 
 @pytest.mark.parametrize(
