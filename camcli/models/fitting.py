@@ -425,9 +425,12 @@ def carried_over(theirs: Fitted, source: Built, built: Built) -> Fitted | None:
 
 
 def placed_by_order(
-    checkpoint: Checkpoint, built: Built, build: Callable[[Request], Built], request: Request
+    found: Fitted, built: Built, build: Callable[[Request], Built], request: Request
 ) -> tuple[Built, Fitted] | None:
     """Takes weights under names that nobody knows by their order, None where that is unsafe."""
+    checkpoint = found.checkpoint
+    if not is_another(found, built):  # the names are known, and say something else
+        return None
     free = {f"{name}.{kind}": 0 for name in built.classifiers for kind in ("weight", "bias")}
     free |= {f"{name}.weight": 1 for name in built.stems}
     own = built.module.state_dict()

@@ -319,13 +319,15 @@ def _with_checkpoint(
             break
     origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
     build = partial(_build, origin)
-    if fitting.is_another(fitted, built):
+    if fitted.faults:
         built, fitted = (
             _from_counterpart(origin, request, saved, strict)
-            or fitting.placed_by_order(saved, built, build, request)
+            or fitting.placed_by_order(fitted, built, build, request)
             or (built, fitted)
         )
-    notes = fitting.load_into(built, fitted, request, strict=strict, build=build)
+    # arguments are tried on timm's constructors, never on the user's code
+    rebuild = build if origin == "timm" else None
+    notes = fitting.load_into(built, fitted, request, strict=strict, build=rebuild)
     return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
 
 

@@ -71,6 +71,13 @@ def merge_parts(weights: Weights) -> Weights:
     return weights if merged.keys() == weights.keys() else merge_parts(merged)
 
 
+def _is_stored(weight: Tensor | None) -> bool:
+    """Tells whether there is a weight, and as many numbers in the file as it has."""
+    if weight is None:
+        return False
+    return weight.numel() * weight.element_size() <= weight.untyped_storage().nbytes()
+
+
 def _merge(weights: Weights, forms: Sequence[Form]) -> Weights:
     merged: dict[str, Tensor] = {}
     parts_of: dict[str, tuple[Form, str]] = {}
@@ -79,7 +86,7 @@ def _merge(weights: Weights, forms: Sequence[Form]) -> Weights:
         for name in weights:
             whole = name.removesuffix(first)
             parts = [part.format(whole) for part in form.parts]
-            if name.endswith(first) and all(part in weights for part in parts):
+            if name.endswith(first) and all(_is_stored(weights.get(part)) for part in parts):
                 parts_of.update(dict.fromkeys(parts, (form, whole)))
     for name, weight in weights.items():
         if name not in parts_of:
