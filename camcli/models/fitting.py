@@ -9,20 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from camcli.errors import CheckpointError
-from camcli.models import embedded
 from camcli.models.checkpoint import Checkpoint
-from camcli.models.counterparts import carry_over, give_the_same
 from camcli.models.load_hooks import load_by_transformers, run_load_hooks
 from camcli.models.namings import NAMINGS, Naming, join, namings_of_children, parts, shaped_as
-from camcli.models.order_of_weights import moments_fit, place_by_order
-from camcli.models.reparametrization import PARAMETRIZED, merge_parts
-from camcli.models.request import Built, Request, Weights, new_head_warning
+from camcli.models.reparametrization import merge_parts
+from camcli.models.request import Built, Request, Weights
 
 # the least share of a model's weights that a checkpoint of the same architecture has
 SAME_ARCHITECTURE = 0.5
@@ -43,64 +37,6 @@ BESIDE_TRUNKS = re.compile(
 )
 NO_CLASSIFIER = re.compile(r"proj|predict|prototyp|contrast|embed|neck|decoder")
 
-NUMBERS: Mapping[str, str] = {
-    "num_classes": "It has {} classes: leave out --num-classes.",
-    "in_chans": "It takes {} channels: leave out in_chans.",
-}
-NAME_IT = "Name the model that it was saved from with --model."
-OTHER_ARCHITECTURE = (
-    "Is it of another model? --model names that one; a network of your own is "
-    "--model FILE.py:FUNCTION."
-)
-OTHER_NETWORK = (
-    "It was saved from a network that is built in another way: --model-kwargs KEY=VALUE changes "
-    "how this one is built, and --model FILE.py:FUNCTION builds one of your own."
-)
-OTHER_HEAD = (
-    "It has a classifier of its own: build that with --model FILE.py:FUNCTION, or leave it out "
-    "with --num-classes 0 (after training without classes it is a projection)."
-)
-NO_HEAD = (
-    "It has no classifier: --num-classes 0 builds the model without one, for the methods that ask "
-    "no class."
-)
-PROJECTION = (
-    "It was trained without classes: its {} is a projection, and no classifier. --num-classes 0 "
-    "builds the model without one, for the methods that ask no class."
-)
-PARTS = (
-    "Some of its layers are parametrized in a way that the file does not say: save it after "
-    "torch.nn.utils.parametrize.remove_parametrizations, or build them with "
-    "--model FILE.py:FUNCTION."
-)
-ASIDE = (
-    "--no-strict leaves them aside, which is right if they served the training alone, as a second "
-    "classifier does."
-)
-BESIDE_HEAD = "; what stood beside it (a dropout, a sigmoid) is not in the file"
-BY_ORDER = (
-    "its names are unknown: its {} weights were taken by their order, which has the model's kinds "
-    "and shapes. See that a prediction is what you know of it."
-)
-# arguments of timm's constructors that change which weights there are, and what these are called
-ARGUMENTS: Sequence[tuple[str, Mapping[str, Any]]] = (
-    (r"norm\.", {"global_pool": "avg"}),
-    (r"norm\.", {"global_pool": "token"}),
-    (r"cls_token", {"class_token": False, "global_pool": "avg"}),
-    (r"ls\d|gamma", {"init_values": 1e-5}),
-    (r"qkv|[qv]_bias", {"qkv_bias": False}),
-    (r"[qk]_norm", {"qk_norm": True}),
-    (r"reg_token", {"reg_tokens": 4}),
-    (r"reg_token", {"reg_tokens": 4, "no_embed_class": True}),
-    (r"pos_embed", {"no_embed_class": True}),
-    (r"norm_pre", {"pre_norm": True}),
-    (r"norm\.", {"fc_norm": True}),
-    (r"norm\.", {"fc_norm": False}),
-    (r"rel", {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False}),
-    (r"pos_embed", {"use_abs_pos_emb": True}),
-    *((r"patch_embed", {"patch_size": size}) for size in (8, 14, 16, 32)),
-)
-MOST_ARGUMENTS = 3
 # the fault of weights that all fit, in a network that computes something else
 ANOTHER_NETWORK = "another network"
 
@@ -193,7 +129,7 @@ def _readings(
     checkpoint: Checkpoint, module: nn.Module, fit: Callable[..., Fitted]
 ) -> Iterator[Fitted]:
     """Gives the weights as other times and hands may have meant them."""
-    weights = _merged(checkpoint)
+    weights = merge_stored(checkpoint)
     if weights is not checkpoint.weights:
         yield fit(checkpoint, Aligned(weights, ()))
     wanted = module.state_dict()
@@ -215,7 +151,8 @@ def _readings(
                 yield _as_named(found, naming, module)
 
 
-def _merged(checkpoint: Checkpoint) -> Weights:
+def merge_stored(checkpoint: Checkpoint) -> Weights:
+    """Returns the file's weights, those in parts put together where that can be done."""
     # parts whose shapes do not belong together are no parts
     with contextlib.suppress(ValueError, RuntimeError, IndexError):
         return merge_parts(checkpoint.weights)
@@ -293,7 +230,9 @@ def _fit(
         plain = {taken.get(name, name): weight for name, weight in plain.items()}
         plain |= {taken[k]: everything[k] for k in outside if k in taken}
         outside = tuple(key for key in outside if key not in taken)
-    found = Fitted(checkpoint, plain, _faults(plain, wanted), outside, head, projection=projection)
+    found = Fitted(
+        checkpoint, plain, list_faults(plain, wanted), outside, head, projection=projection
+    )
     return _converted(found, module, convert) if convert and found.faults else found
 
 
@@ -334,7 +273,7 @@ def _converted(found: Fitted, module: nn.Module, convert: Convert) -> Fitted:
         weights = aligned.weights
         # timm leaves out a layer before the classifier that its networks no longer have
         lost = {k: w for k, w in plain.items() if LOST.search(k) and k not in weights}
-        faults = (*_faults(weights | lost, wanted), *_other_patches(plain, weights))
+        faults = (*list_faults(weights | lost, wanted), *_other_patches(plain, weights))
         if len(faults) < len(found.faults):
             resized = tuple(
                 f"{name} {list(old.shape)} to {list(weights[name].shape)}"
@@ -386,16 +325,16 @@ def built_for(
     """Builds a model with the checkpoint's classes and channels, where no others were asked for."""
     built = build(request)
     found = fitted(checkpoint, built.module, built.convert, built.classifiers)
-    adapted = _adapted(built, found, request)
+    adapted = adapt(built, found, request)
     if adapted == request:
         return built, found
     built = build(adapted)
     return built, fitted(checkpoint, built.module, built.convert, built.classifiers)
 
 
-def _adapted(built: Built, found: Fitted, request: Request) -> Request:
+def adapt(built: Built, found: Fitted, request: Request) -> Request:
     """Asks for the weights' numbers of classes and channels, where no others were asked for."""
-    adapted, other = request, _other_numbers(built, found)
+    adapted, other = request, other_numbers(built, found)
     if request.num_classes is None and "num_classes" in other:
         adapted = replace(adapted, num_classes=other["num_classes"])
     if "in_chans" not in request.model_kwargs and "in_chans" in other:
@@ -404,7 +343,7 @@ def _adapted(built: Built, found: Fitted, request: Request) -> Request:
     return adapted
 
 
-def _other_numbers(built: Built, found: Fitted) -> dict[str, int]:
+def other_numbers(built: Built, found: Fitted) -> dict[str, int]:
     """Returns the numbers of classes and channels in which the weights differ from the model."""
     classes = num_classes(found.weights, built.classifiers)
     channels = in_chans(found.weights, built)
@@ -412,45 +351,7 @@ def _other_numbers(built: Built, found: Fitted) -> dict[str, int]:
     return {k: saved for k, (saved, own) in pairs.items() if saved is not None and saved != own}
 
 
-def carried_over(theirs: Fitted, source: Built, built: Built) -> Fitted | None:
-    """Carries weights over from another library's network, None if the two give other logits."""
-    _load(source.module, theirs)
-    weights = carry_over(source, built)
-    if weights is None:
-        return None
-    found = replace(theirs, weights=weights, faults=_faults(weights, built.module.state_dict()))
-    _load(built.module, found)
-    same = give_the_same(built.module, source.module, built.preprocessing.size, built.in_chans)
-    return found if same else None
-
-
-def placed_by_order(
-    found: Fitted, built: Built, build: Callable[[Request], Built], request: Request
-) -> tuple[Built, Fitted] | None:
-    """Takes weights under names that nobody knows by their order, None where that is unsafe."""
-    checkpoint = found.checkpoint
-    if not is_another(found, built):  # the names are known, and say something else
-        return None
-    free = {f"{name}.{kind}": 0 for name in built.classifiers for kind in ("weight", "bias")}
-    free |= {f"{name}.weight": 1 for name in built.stems}
-    own = built.module.state_dict()
-    placed = place_by_order(_merged(checkpoint), own, free)
-    if placed is None:
-        return None
-    found = Fitted(checkpoint, placed, _faults(placed, own))
-    adapted = _adapted(built, found, request)
-    if adapted != request:
-        built = build(adapted)
-        found = replace(found, faults=_faults(placed, built.module.state_dict()))
-    if found.faults:
-        return None
-    _load(built.module, found)
-    if not moments_fit(built.module, built.preprocessing.size, built.in_chans):
-        return None
-    return built, replace(found, note=BY_ORDER.format(len(placed)))
-
-
-def _fitting(found: Fitted, module: nn.Module) -> Weights:
+def weights_that_fit(found: Fitted, module: nn.Module) -> Weights:
     """Returns those weights that the model has in the same shape."""
     wanted = module.state_dict()
     return {n: w for n, w in found.weights.items() if n in wanted and w.shape == wanted[n].shape}
@@ -458,156 +359,13 @@ def _fitting(found: Fitted, module: nn.Module) -> Weights:
 
 def is_another(found: Fitted, built: Built) -> bool:
     """Tells whether the weights belong to another architecture, or stand under unknown names."""
-    fitting = _fitting(found, built.module)
+    fitting = weights_that_fit(found, built.module)
     return bool(found.faults) and len(fitting) < SAME_ARCHITECTURE * len(built.module.state_dict())
 
 
-def _load(module: nn.Module, found: Fitted) -> None:
-    """Loads what fits."""
-    # the module's own dictionary knows the versions of its parts, which some of them ask for
-    weights = module.state_dict()
-    weights.update(_fitting(found, module))
-    module.load_state_dict(weights, strict=False)
-    for name, part in module.named_modules():
-        for pattern, eps in found.eps.items():
-            if isinstance(getattr(part, "eps", None), float) and re.search(pattern, name):
-                part.eps = eps
-
-
-def load_into(
-    built: Built,
-    found: Fitted,
-    request: Request,
-    *,
-    strict: bool,
-    build: Callable[[Request], Built] | None = None,
-) -> tuple[str, ...]:
-    """Loads what fits, and returns in words what does not.
-
-    Raises CheckpointError if nothing fits, and, if strict, for weights that are missing, unexpected
-    or of another shape; `build` is asked whether other arguments give a model that they fit.
-    """
-    fitting, wanted = len(_fitting(found, built.module)), len(built.module.state_dict())
-    if is_another(found, built) and (strict or not fitting or _is_unnamed(found, request)):
-        raise _other_architecture(found, request, f"{fitting} of the {wanted}")
-    if found.faults and strict:
-        raise _misfit(found, request, "", advise(built, found, request, build))
-    _load(built.module, found)
-    file = f"Checkpoint {str(found.checkpoint.path)!r}"
-    return tuple(f"{file}: {note}" for note in _notes(built, found, request))
-
-
-def _notes(built: Built, found: Fitted, request: Request) -> Iterator[str]:
-    yield from _by_kind(found.faults)
-    if found.note:
-        yield found.note
-    if any(kind != "unexpected" and _is_in_head(what, built) for kind, what in found.faults):
-        yield new_head_warning(built.num_classes)
-    if found.head:
-        beside = "" if found.head.rpartition(".")[2].isalpha() else BESIDE_HEAD
-        yield f"took {found.head} for the model's {built.classifiers[0]}{beside}"
-    if found.resized and request.img_size is None:
-        yield f"resized {_listed(found.resized)}; --img-size gives the size that it was trained at"
-    if found.outside:
-        yield f"left aside {_listed(found.outside)}"
-
-
-def _is_in_head(what: str, built: Built) -> bool:
-    return what.startswith(tuple(f"{name}." for name in built.classifiers))
-
-
-def _is_unnamed(found: Fitted, request: Request) -> bool:
-    return request.name == embedded.NAME and not found.checkpoint.arch
-
-
-def _other_architecture(found: Fitted, request: Request, share: str) -> CheckpointError:
-    arch = found.checkpoint.arch
-    if _is_unnamed(found, request):
-        return CheckpointError(
-            f"Checkpoint {str(found.checkpoint.path)!r} does not say its architecture, and it is "
-            f"not the embedded model's. {NAME_IT}"
-        )
-    says = f" (the file says {arch!r})" if arch else ""
-    what = f": it is of another architecture{says}, with {share} weights in it"
-    if _is_in_parts(found):
-        return _misfit(found, request, what, PARTS)
-    return _misfit(found, request, what, OTHER_ARCHITECTURE)
-
-
-def of_another_library(found: Fitted, request: Request, name: str) -> CheckpointError | None:
-    """Says that weights are of the other library's network, which is not the same."""
-    if found.faults:
-        only = {kind for kind, _ in found.faults} == {ANOTHER_NETWORK}
-        way_on = f"Load it with --model {found.instead.format(name.rpartition('/')[2])}."
-        return _misfit(found, request, "", way_on) if only else None
-    return CheckpointError(
-        f"Checkpoint {str(found.checkpoint.path)!r} has the weights of {name}, and "
-        f"{request.name!r} is another network, which gives other logits with them. "
-        f"Load it with --model {name}."
-    )
-
-
-def _misfit(found: Fitted, request: Request, what: str, way_on: str) -> CheckpointError:
-    first = f"Checkpoint {str(found.checkpoint.path)!r} does not fit {request.name!r}{what}:"
-    lines = (first, *map("  {}".format, _by_kind(found.faults)), way_on.strip())
-    return CheckpointError("\n".join(filter(None, lines)))
-
-
-def advise(
-    built: Built,
-    found: Fitted,
-    request: Request,
-    build: Callable[[Request], Built] | None = None,
-) -> str:
-    """Says what would make it fit, in a sentence, or that another network has to be built."""
-    for key, number in _other_numbers(built, found).items():
-        return NUMBERS[key].format(number)
-    if _is_in_parts(found):
-        return PARTS
-    heads = [what for kind, what in found.faults if _is_in_head(what, built)]
-    missing = [what for kind, what in found.faults if kind == "missing"]
-    if missing and len(heads) == len(found.faults):
-        if found.projection:
-            return PROJECTION.format(found.projection)
-        return OTHER_HEAD if len(missing) < len(heads) or _has_matrix_beside(found) else NO_HEAD
-    if all(kind == "other shape" and POSITIONS.search(name) for kind, name in found.faults):
-        return "It was trained at another input size: name that with --img-size."
-    arguments = _helpful_arguments(built, found, request, build) if build else {}
-    if arguments:
-        given = " ".join(f"--model-kwargs {key}={value}" for key, value in arguments.items())
-        return f"It fits the same model with {given}."
-    kinds = {kind for kind, _ in found.faults}
-    if kinds == {ANOTHER_NETWORK}:
-        name = request.name.rpartition("/")[2].partition(".")[0]
-        return f"Load it with --model {found.instead.format(name)}."
-    if missing and heads == missing:
-        return OTHER_HEAD
-    return ASIDE if kinds == {"unexpected"} and _are_beside(built, found) else OTHER_NETWORK
-
-
-def _has_matrix_beside(found: Fitted) -> bool:
-    """Tells whether a classifier could lie outside of the trunk."""
-    weights = found.checkpoint.weights
-    return any(
-        weights[name].ndim == 2 and not NO_CLASSIFIER.search(name)
-        for name in found.outside
-        if name in weights
-    )
-
-
-def _is_in_parts(found: Fitted) -> bool:
-    return any(kind == "unexpected" and PARAMETRIZED.search(name) for kind, name in found.faults)
-
-
-def _are_beside(built: Built, found: Fitted) -> bool:
-    """Tells whether all that is unexpected lies in modules of which the model has none."""
-    own = {name.partition(".")[0] for name in built.module.state_dict()}
-    return all(name.partition(".")[0] not in own for _, name in found.faults)
-
-
-def _refit(found: Fitted, built: Built) -> Fitted:
+def refit(found: Fitted, built: Built) -> Fitted:
     """Fits the weights, in the reading that was found, to the same model built in another way."""
-    weights = _merged(found.checkpoint)
+    weights = merge_stored(found.checkpoint)
     wanted = built.module.state_dict()
     naming = found.naming
     aligned = (naming and _translated(weights, wanted, naming)) or Aligned(weights, ())
@@ -620,36 +378,7 @@ def _refit(found: Fitted, built: Built) -> Fitted:
     )
 
 
-def _helpful_arguments(
-    built: Built, found: Fitted, request: Request, build: Callable[[Request], Built]
-) -> dict[str, Any]:
-    """Tries arguments of timm's constructors, one after the other, until all weights fit."""
-    chosen: dict[str, Any] = {}
-    asked = replace(request, num_classes=built.num_classes)
-    own = {**request.model_kwargs}
-    if built.in_chans != 3:
-        own["in_chans"] = built.in_chans
-    fewest = len(found.faults)
-    for _ in range(MOST_ARGUMENTS):
-        tried: dict[int, dict[str, Any]] = {}
-        for pattern, argument in ARGUMENTS:
-            concerned = any(re.search(pattern, what) for _, what in found.faults)
-            if not concerned or argument.keys() & request.model_kwargs.keys():
-                continue
-            # a constructor refuses in its own way what it does not take
-            with contextlib.suppress(Exception), torch.device("meta"):
-                kwargs = {**own, **chosen, **argument}
-                faults = _refit(found, build(replace(asked, model_kwargs=kwargs))).faults
-                tried.setdefault(len(faults), {**chosen, **argument})
-        if not tried or min(tried) >= fewest:
-            return {}
-        fewest, chosen = min(tried), tried[min(tried)]
-        if not fewest:
-            return chosen
-    return {}
-
-
-def _faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]:
+def list_faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]:
     """Returns what keeps weights from fitting."""
     # files older than PyTorch 0.4.1 do not count batches, and inference does not either
     counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
@@ -661,13 +390,3 @@ def _faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]
             has, needs = list(weight.shape), list(wanted[name].shape)
             faults.append(("other shape", f"{name} {has} where the model has {needs}"))
     return tuple(faults)
-
-
-def _by_kind(faults: Sequence[Fault]) -> list[str]:
-    kinds = dict.fromkeys(kind for kind, _ in faults)
-    return [f"{kind}: {_listed([what for k, what in faults if k == kind])}" for kind in kinds]
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from camcli.errors import DeviceError, ModelError, UnknownName, reason
-from camcli.models import counterparts, embedded, fitting
+from camcli.models import advice, counterparts, embedded, fitting, loading
 from camcli.models.checkpoint import Checkpoint, is_saved_by_transformers, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
@@ -322,12 +322,12 @@ def _with_checkpoint(
     if fitted.faults:
         built, fitted = (
             _from_counterpart(origin, request, saved, strict)
-            or fitting.placed_by_order(fitted, built, build, request)
+            or loading.place_weights_by_order(fitted, built, build, request)
             or (built, fitted)
         )
     # arguments are tried on timm's constructors, never on the user's code
     rebuild = build if origin == "timm" else None
-    notes = fitting.load_into(built, fitted, request, strict=strict, build=rebuild)
+    notes = loading.load_into(built, fitted, request, strict=strict, build=rebuild)
     return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
 
 
@@ -353,10 +353,10 @@ def _from_counterpart(
         kwargs = {**request.model_kwargs, **own}
         adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
         built = _build(origin, adapted)
-        found = fitting.carried_over(theirs, source, built)
+        found = loading.carry_weights_over(theirs, source, built)
         if found:
             return built, found
-    refusal = fitting.of_another_library(theirs, request, f"{library}/{name}")
+    refusal = advice.other_library_error(theirs, request, f"{library}/{name}")
     if refusal and strict:
         raise refusal
     return None

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.checkpoint import read_checkpoint
-from camcli.models.fitting import fitted, load_into
+from camcli.models.fitting import fitted
+from camcli.models.loading import load_into
 from camcli.models.request import Built, Request
 from camcli.records import Preprocessing
 

@@ -1,0 +1,231 @@
+"""What is said of weights that do not fit, and what would make them fit."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from camcli.errors import CheckpointError
+from camcli.models import embedded
+from camcli.models.fitting import (
+    ANOTHER_NETWORK,
+    NO_CLASSIFIER,
+    POSITIONS,
+    Fault,
+    Fitted,
+    other_numbers,
+    refit,
+)
+from camcli.models.reparametrization import PARAMETRIZED
+from camcli.models.request import Built, Request, new_head_warning
+
+NUMBERS: Mapping[str, str] = {
+    "num_classes": "It has {} classes: leave out --num-classes.",
+    "in_chans": "It takes {} channels: leave out in_chans.",
+}
+NAME_IT = "Name the model that it was saved from with --model."
+OTHER_ARCHITECTURE = (
+    "Is it of another model? --model names that one; a network of your own is "
+    "--model FILE.py:FUNCTION."
+)
+OTHER_NETWORK = (
+    "It was saved from a network that is built in another way: --model-kwargs KEY=VALUE changes "
+    "how this one is built, and --model FILE.py:FUNCTION builds one of your own."
+)
+OTHER_HEAD = (
+    "It has a classifier of its own: build that with --model FILE.py:FUNCTION, or leave it out "
+    "with --num-classes 0 (after training without classes it is a projection)."
+)
+NO_HEAD = (
+    "It has no classifier: --num-classes 0 builds the model without one, for the methods that ask "
+    "no class."
+)
+PROJECTION = (
+    "It was trained without classes: its {} is a projection, and no classifier. --num-classes 0 "
+    "builds the model without one, for the methods that ask no class."
+)
+PARTS = (
+    "Some of its layers are parametrized in a way that the file does not say: save it after "
+    "torch.nn.utils.parametrize.remove_parametrizations, or build them with "
+    "--model FILE.py:FUNCTION."
+)
+ASIDE = (
+    "--no-strict leaves them aside, which is right if they served the training alone, as a second "
+    "classifier does."
+)
+BESIDE_HEAD = "; what stood beside it (a dropout, a sigmoid) is not in the file"
+# arguments of timm's constructors that change which weights there are, and what these are called
+ARGUMENTS: Sequence[tuple[str, Mapping[str, Any]]] = (
+    (r"norm\.", {"global_pool": "avg"}),
+    (r"norm\.", {"global_pool": "token"}),
+    (r"cls_token", {"class_token": False, "global_pool": "avg"}),
+    (r"ls\d|gamma", {"init_values": 1e-5}),
+    (r"qkv|[qv]_bias", {"qkv_bias": False}),
+    (r"[qk]_norm", {"qk_norm": True}),
+    (r"reg_token", {"reg_tokens": 4}),
+    (r"reg_token", {"reg_tokens": 4, "no_embed_class": True}),
+    (r"pos_embed", {"no_embed_class": True}),
+    (r"norm_pre", {"pre_norm": True}),
+    (r"norm\.", {"fc_norm": True}),
+    (r"norm\.", {"fc_norm": False}),
+    (r"rel", {"use_shared_rel_pos_bias": True, "use_rel_pos_bias": False}),
+    (r"pos_embed", {"use_abs_pos_emb": True}),
+    *((r"patch_embed", {"patch_size": size}) for size in (8, 14, 16, 32)),
+)
+MOST_ARGUMENTS = 3
+
+
+def notes(built: Built, found: Fitted, request: Request) -> Iterator[str]:
+    """Says what was not loaded, and what was taken for what."""
+    yield from _by_kind(found.faults)
+    if found.note:
+        yield found.note
+    if any(kind != "unexpected" and _is_in_head(what, built) for kind, what in found.faults):
+        yield new_head_warning(built.num_classes)
+    if found.head:
+        beside = "" if found.head.rpartition(".")[2].isalpha() else BESIDE_HEAD
+        yield f"took {found.head} for the model's {built.classifiers[0]}{beside}"
+    if found.resized and request.img_size is None:
+        yield f"resized {_listed(found.resized)}; --img-size gives the size that it was trained at"
+    if found.outside:
+        yield f"left aside {_listed(found.outside)}"
+
+
+def _is_in_head(what: str, built: Built) -> bool:
+    return what.startswith(tuple(f"{name}." for name in built.classifiers))
+
+
+def is_unnamed(found: Fitted, request: Request) -> bool:
+    """Tells whether neither the user nor the file named a model."""
+    return request.name == embedded.NAME and not found.checkpoint.arch
+
+
+def other_architecture(found: Fitted, request: Request, share: str) -> CheckpointError:
+    """Says that the model has too little in common with the weights; `share` counts what it has."""
+    arch = found.checkpoint.arch
+    if is_unnamed(found, request):
+        return CheckpointError(
+            f"Checkpoint {str(found.checkpoint.path)!r} does not say its architecture, and it is "
+            f"not the embedded model's. {NAME_IT}"
+        )
+    says = f" (the file says {arch!r})" if arch else ""
+    what = f": it is of another architecture{says}, with {share} weights in it"
+    if _is_in_parts(found):
+        return misfit(found, request, what, PARTS)
+    return misfit(found, request, what, OTHER_ARCHITECTURE)
+
+
+def other_library_error(found: Fitted, request: Request, name: str) -> CheckpointError | None:
+    """Says that weights are of the other library's network, which is not the same."""
+    if found.faults:
+        only = {kind for kind, _ in found.faults} == {ANOTHER_NETWORK}
+        way_on = f"Load it with --model {found.instead.format(name.rpartition('/')[2])}."
+        return misfit(found, request, "", way_on) if only else None
+    return CheckpointError(
+        f"Checkpoint {str(found.checkpoint.path)!r} has the weights of {name}, and "
+        f"{request.name!r} is another network, which gives other logits with them. "
+        f"Load it with --model {name}."
+    )
+
+
+def misfit(found: Fitted, request: Request, what: str, way_on: str) -> CheckpointError:
+    """Says what does not fit, by its kind, and what to do."""
+    first = f"Checkpoint {str(found.checkpoint.path)!r} does not fit {request.name!r}{what}:"
+    lines = (first, *map("  {}".format, _by_kind(found.faults)), way_on.strip())
+    return CheckpointError("\n".join(filter(None, lines)))
+
+
+def advise(
+    built: Built,
+    found: Fitted,
+    request: Request,
+    build: Callable[[Request], Built] | None = None,
+) -> str:
+    """Says what would make it fit, in a sentence, or that another network has to be built."""
+    for key, number in other_numbers(built, found).items():
+        return NUMBERS[key].format(number)
+    if _is_in_parts(found):
+        return PARTS
+    heads = [what for kind, what in found.faults if _is_in_head(what, built)]
+    missing = [what for kind, what in found.faults if kind == "missing"]
+    if missing and len(heads) == len(found.faults):
+        if found.projection:
+            return PROJECTION.format(found.projection)
+        return OTHER_HEAD if len(missing) < len(heads) or _has_matrix_beside(found) else NO_HEAD
+    if all(kind == "other shape" and POSITIONS.search(name) for kind, name in found.faults):
+        return "It was trained at another input size: name that with --img-size."
+    arguments = _helpful_arguments(built, found, request, build) if build else {}
+    if arguments:
+        given = " ".join(f"--model-kwargs {key}={value}" for key, value in arguments.items())
+        return f"It fits the same model with {given}."
+    kinds = {kind for kind, _ in found.faults}
+    if kinds == {ANOTHER_NETWORK}:
+        name = request.name.rpartition("/")[2].partition(".")[0]
+        return f"Load it with --model {found.instead.format(name)}."
+    if missing and heads == missing:
+        return OTHER_HEAD
+    return ASIDE if kinds == {"unexpected"} and _are_beside(built, found) else OTHER_NETWORK
+
+
+def _has_matrix_beside(found: Fitted) -> bool:
+    """Tells whether a classifier could lie outside of the trunk."""
+    weights = found.checkpoint.weights
+    return any(
+        weights[name].ndim == 2 and not NO_CLASSIFIER.search(name)
+        for name in found.outside
+        if name in weights
+    )
+
+
+def _is_in_parts(found: Fitted) -> bool:
+    return any(kind == "unexpected" and PARAMETRIZED.search(name) for kind, name in found.faults)
+
+
+def _are_beside(built: Built, found: Fitted) -> bool:
+    """Tells whether all that is unexpected lies in modules of which the model has none."""
+    own = {name.partition(".")[0] for name in built.module.state_dict()}
+    return all(name.partition(".")[0] not in own for _, name in found.faults)
+
+
+def _helpful_arguments(
+    built: Built, found: Fitted, request: Request, build: Callable[[Request], Built]
+) -> dict[str, Any]:
+    """Tries arguments of timm's constructors, one after the other, until all weights fit."""
+    chosen: dict[str, Any] = {}
+    asked = replace(request, num_classes=built.num_classes)
+    own = {**request.model_kwargs}
+    if built.in_chans != 3:
+        own["in_chans"] = built.in_chans
+    fewest = len(found.faults)
+    for _ in range(MOST_ARGUMENTS):
+        tried: dict[int, dict[str, Any]] = {}
+        for pattern, argument in ARGUMENTS:
+            concerned = any(re.search(pattern, what) for _, what in found.faults)
+            if not concerned or argument.keys() & request.model_kwargs.keys():
+                continue
+            # a constructor refuses in its own way what it does not take
+            with contextlib.suppress(Exception), torch.device("meta"):
+                kwargs = {**own, **chosen, **argument}
+                faults = refit(found, build(replace(asked, model_kwargs=kwargs))).faults
+                tried.setdefault(len(faults), {**chosen, **argument})
+        if not tried or min(tried) >= fewest:
+            return {}
+        fewest, chosen = min(tried), tried[min(tried)]
+        if not fewest:
+            return chosen
+    return {}
+
+
+def _by_kind(faults: Sequence[Fault]) -> list[str]:
+    kinds = dict.fromkeys(kind for kind, _ in faults)
+    return [f"{kind}: {_listed([what for k, what in faults if k == kind])}" for kind in kinds]
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
