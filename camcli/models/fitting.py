@@ -189,9 +189,9 @@ def _translated(weights: Weights, wanted: Mapping[str, Tensor], naming: Naming) 
                 joined = change(joined) if re.search(pattern, own) else joined
             translated[own] = shaped_as(joined, wanted[own])
     left = {name: weight for name, weight in given.items() if name not in taken}
-    clashing = left.keys() & wanted.keys()
-    translated |= {name: weight for name, weight in left.items() if name not in clashing}
-    return replace(aligned, weights=translated, outside=(*aligned.outside, *sorted(clashing)))
+    if left.keys() & wanted.keys():  # the file has the model's own names as well
+        return None
+    return replace(aligned, weights={**left, **translated})
 
 
 def _fit(

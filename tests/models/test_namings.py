@@ -357,6 +357,15 @@ def test_beit_with_its_tables_of_positions(tmp_path: Path, shared: bool) -> None
     assert_same(classifier, model)
 
 
+def test_shared_positions_never_replace_those_of_the_blocks(tmp_path: Path) -> None:
+    name, small = BEIT
+    weights = dict(built(BEIT).state_dict())
+    table = "relative_position_bias_table"
+    weights[f"rel_pos_bias.{table}"] = torch.randn_like(weights[f"blocks.0.attn.{table}"])
+    with pytest.raises(CheckpointError, match=r"unexpected: rel_pos_bias"):
+        load(tmp_path, weights, name, model_kwargs=small)
+
+
 def as_efficientnet_pytorch(model: nn.Module) -> State:
     """Names weights in the order in which EfficientNet-PyTorch declares them, which is timm's."""
     found: State = {}
