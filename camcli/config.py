@@ -22,6 +22,7 @@ from camcli.records import (
     Fit,
     Fusion,
     Interpolation,
+    Outputs,
     Precision,
     Span,
     TargetName,
@@ -173,6 +174,9 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     model_kwargs: dict[str, Any] = Field(default={}, description="a table: name = value")
     class_map: File | None = Field(default=None, description=FILE)
     output_key: Key | None = Field(default=None, description="a name or a position")
+    outputs: Annotated[Outputs, Choice] | None = Field(
+        default=None, description="logits, probabilities, independent or value"
+    )
 
     target_layers: Names = Field(default=(), description="names of layers")
     layer_fusion: Annotated[Fusion, Choice] = Field(
@@ -188,6 +192,9 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         default=(), description="class indices or names"
     )
     top_k: Count | None = Field(default=None, description=WHOLE)
+    threshold: float | None = Field(
+        default=None, gt=0, le=1, description="a probability above 0 and up to 1"
+    )
     target: Annotated[TargetName | Callable[..., Any], BeforeValidator(_target)] = Field(
         default="logit",
         description="logit, probability, log-probability, rest, counterfactual or contrast",

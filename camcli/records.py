@@ -24,6 +24,9 @@ Precision = Literal["float32", "bf16", "fp16", "auto"]
 TargetName = Literal[
     "logit", "probability", "log-probability", "rest", "counterfactual", "contrast"
 ]
+# what a model's outputs mean: classes of which one is right, as logits or as probabilities; classes
+# that may all be there; or real numbers
+Outputs = Literal["logits", "probabilities", "independent", "value"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 CAMERAS = 100  # OpenCV takes larger numbers for another interface, and crashes on negative ones
@@ -227,14 +230,15 @@ class Statistics:
 class Record:
     """One line of a run's results: a heatmap that was written, or a picture that failed.
 
-    `time` is when a video's frame is shown, in seconds from the first one.  `target` says which
-    number of the class is explained, empty where the method asks no class; `contrast` the classes
-    that it was compared with; `layer_fusion` how several layers became one map; `options` the
-    method's own, and `smoothing` those of smoothing, where they are not the defaults; `residual`
-    what a map that should be complete leaves of the score; `concepts` those that a method tells
-    apart; `sheet` the file in which the heatmap stands among others. `weights` is their hash,
-    `scale` the raw values that are drawn as nothing and as most where pictures share them,
-    `seconds` the heatmap's share of its batch's pass.
+    `time` is when a video's frame is shown, in seconds from the first one.  `value` is what a model
+    of values puts out, which has no probability, and no category where it is the only one.
+    `target` says which number of the class is explained, empty where the method asks no class;
+    `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
+    map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
+    defaults; `residual` what a map that should be complete leaves of the score; `concepts` those
+    that a method tells apart; `sheet` the file in which the heatmap stands among others.
+    `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
+    pictures share them, `seconds` the heatmap's share of its batch's pass.
     """
 
     source: str
@@ -253,6 +257,7 @@ class Record:
     label: str = ""
     probability: float | None = None
     rank: int | None = None
+    value: float | None = None
     target: str = ""
     contrast: tuple[int, ...] = ()
     contrast_labels: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
         fit=preprocessing.pop("fit", None),
         preprocessing=preprocessing,
         output_key=options.output_key,
+        outputs=options.outputs,
     )
 
 

@@ -123,6 +123,17 @@ class Flags:
         ),
     ] = None
 
+    outputs: Annotated[
+        Text,
+        _option(
+            MODEL,
+            "WHAT",
+            "What the outputs mean: logits, probabilities (of one class), independent (several "
+            "classes at once) or value (a real number); default measured.",
+            "--outputs",
+        ),
+    ] = None
+
     target_layers: Annotated[
         Texts,
         _option(
@@ -185,6 +196,15 @@ class Flags:
         ),
     ] = None
     top_k: Annotated[Text, _option(WHAT, "K", "Explain the K best classes.", "--top-k")] = None
+    threshold: Annotated[
+        Text,
+        _option(
+            WHAT,
+            "P",
+            "Explain all classes of at least this probability, or else the likeliest.",
+            "--threshold",
+        ),
+    ] = None
     target: Annotated[
         Text,
         _option(

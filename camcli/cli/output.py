@@ -151,6 +151,8 @@ def _line(record: Record, place: str, made: str) -> Text:
 
     known = record.label or ("" if record.category is None else f"class {record.category}")
     percent = "" if record.probability is None else f" {record.probability:.1%}"
+    if record.value is not None:
+        percent = f" {record.value:.4g}"
     parts = (
         Text(safe(place)),
         Text.assemble((safe(known), "bold"), percent),
@@ -168,4 +170,4 @@ def _at(record: Record) -> str:
 def _target(record: Record) -> str:
     if record.contrast_labels:
         return f", in contrast to {', '.join(record.contrast_labels)}"
-    return "" if record.target in ("", "logit") else f", {record.target}"
+    return "" if record.target in ("", "logit", "value") else f", {record.target}"

@@ -15,7 +15,7 @@ from camcli.engine.hooks import Recording, logits_of, record, rerun
 from camcli.engine.probe import Probe, pictures_together
 from camcli.engine.targets import Best
 from camcli.engine.trunk import NOTHING, Trunk, answering_from, remembered
-from camcli.errors import MethodError
+from camcli.errors import MethodError, ModelError
 from camcli.models.folding import Folding, foldable
 from camcli.models.layers import GRADIENTLESS
 from camcli.models.layout import from_maps, to_maps
@@ -55,9 +55,16 @@ def recording(probe: Probe) -> Recording:
 
 
 @evidence
-def logits(recording: Recording) -> Tensor:
-    """The model's output in float32.  [b n]"""
-    return recording.logits.detach()
+def logits(probe: Probe, recording: Recording) -> Tensor:
+    """The model's output in float32; raises ModelError where it is not a row a picture.  [b n]"""
+    logits = recording.logits.detach()
+    if len(logits) != len(probe.inputs):
+        b, shape = len(probe.inputs), list(logits.shape)
+        raise ModelError(
+            f"The model returned {shape} for {b} inputs: a row for each is expected, [{b}, n]. One"
+            " that makes a single row of several is to be given one at a time (--batch-size 1)."
+        )
+    return logits
 
 
 @evidence

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import camcli.engine.run as engine
 from camcli.engine.targets import Choice
 from camcli.errors import CamvizError
-from camcli.models.output import answering
+from camcli.models.output_reading import reading_output
 from camcli.registry import METHODS, depends_on_category
 
 
@@ -29,7 +29,7 @@ def unfit(
     inputs = engine.like(module, inputs)
     probe = engine.probe_for(module, inputs, choice, request, graph=True)
     found = {}
-    with torch.inference_mode(False), torch.no_grad(), answering(module, request.output_key):
+    with torch.inference_mode(False), torch.no_grad(), reading_output(module, request.reading):
         for name in methods:
             if choice is None and depends_on_category(name):
                 found[name] = "The model has no classes."

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from camcli.errors import LayerError, ModelError
 from camcli.models.layout import tensor_in, with_tensor
 from camcli.models.memory_format import network_input
-from camcli.models.output import described
+from camcli.models.output import described, part_of
 from camcli.models.state import left_as_found, parts, recordable
 from camcli.stages import stage
 
@@ -182,6 +182,7 @@ def continued(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> 
 
 def logits_of(output: Any) -> Tensor:
     """Checks a model's output and returns it as float32 logits [b n]; raises ModelError."""
+    output = part_of(output, None)
     if not isinstance(output, Tensor):
         raise ModelError(
             f"The model returned {described(output)}, not a tensor of logits: --output-key (in "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, get_args
-from weakref import WeakKeyDictionary
+from typing import Any, get_args, overload
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,6 @@ from camcli.engine.targets import (
     Target,
     Targets,
     fixed,
-    log_probabilities,
     target_of,
 )
 from camcli.errors import MethodError, UsageError
@@ -37,10 +37,11 @@ from camcli.methods import compose
 from camcli.models.hastening import hastened
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
-from camcli.models.output import OutputKey, answering
+from camcli.models.output import OutputKey
+from camcli.models.output_reading import OutputReading, as_logit, found_reading, reading_output
 from camcli.models.packing import Packings
 from camcli.models.state import has_classifier, left_as_found, parts, watchable
-from camcli.records import Fusion, Precision, TargetName
+from camcli.records import Fusion, Outputs, Precision, TargetName
 from camcli.registry import (
     EVIDENCE,
     METHODS,
@@ -76,7 +77,7 @@ class Request:
     eigen_smooth: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: Target = field(default_factory=Plain)
-    output_key: OutputKey | None = None
+    reading: OutputReading = field(default_factory=OutputReading)
     noise: compose.Noise | None = None
     # how many altered pictures, or outputs of a layer, stand in memory together
     chunk: int = CHUNK
@@ -152,11 +153,14 @@ class Answer:
     maps: compose.Maps
     details: Details
     calls: Mapping[str, int]
+    reading: OutputReading = field(default_factory=OutputReading)
 
     @cached_property
     def probabilities(self) -> Tensor | None:
-        """Each class's probability, from softmax, or of a single logit from sigmoid.  [b n]"""
-        return None if self.logits is None else log_probabilities(self.logits).exp()
+        """Each class's probability, by softmax or sigmoid; none of values.  [b n]"""
+        if self.logits is None or self.reading.is_value:
+            return None
+        return self.reading.log_probabilities(self.logits).exp()
 
     @stage("fetch")
     def fetched(self) -> Answer:
@@ -204,21 +208,39 @@ def answer(
         torch.no_grad(),
         left_as_found(watched),
         hastened(watched, packings),
-        answering(module, request.output_key),
+        reading_output(module, request.reading),
         running_in(request.precision, inputs.device),
     ):
         parts = in_chunks(run, len(inputs), len(inputs))
+        chosen = [part.categories for part in parts if part.categories is not None]
+        k = max((categories.shape[1] for categories in chosen), default=1)
         maps = {
             method: {
-                layer: torch.cat([part.maps[method][layer] for part in parts]) for layer in layers
+                layer: torch.cat([_widened(part.maps[method][layer], k) for part in parts])
+                for layer in layers
             }
             for method, layers in parts[0].maps.items()
         }
         logits = _joined(part.logits for part in parts)
-        categories = _joined(part.categories for part in parts)
-        references = _joined(part.references for part in parts)
-        details = {key: torch.cat([p.details[key] for p in parts]) for key in parts[0].details}
-    return Answer(logits, categories, references, maps, details, parts[0].calls)
+        categories = _joined(_widened(part.categories, k) for part in parts)
+        references = _joined(_widened(part.references, k) for part in parts)
+        details = {
+            key: torch.cat([_widened(p.details[key], k) for p in parts]) for key in parts[0].details
+        }
+    calls = parts[0].calls
+    return Answer(logits, categories, references, maps, details, calls, request.reading)
+
+
+@overload
+def _widened(tensor: Tensor, k: int) -> Tensor: ...
+@overload
+def _widened(tensor: Tensor | None, k: int) -> Tensor | None: ...
+def _widened(tensor: Tensor | None, k: int) -> Tensor | None:
+    """Repeats the last of the classes, where another part of the batch has more.  -> [b k ...]"""
+    if tensor is None or tensor.shape[1] == k:
+        return tensor
+    missing = tensor[:, -1:].expand(-1, k - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, missing], 1)
 
 
 def _joined(parts: Iterable[Tensor | None]) -> Tensor | None:
@@ -314,7 +336,9 @@ def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps
     def fused(method: str) -> Mapping[str, Tensor]:
         if not depends_on_layer(method):
             return maps[method]
-        return {WHOLE: compose.fuse(list(maps[method].values()), size, request.layer_fusion)}
+        of_value = request.reading.is_value and depends_on_category(method)
+        every = list(maps[method].values())
+        return {WHOLE: compose.fuse(every, size, request.layer_fusion, keep_sign=of_value)}
 
     return {method: fused(method) for method in maps}
 
@@ -340,6 +364,7 @@ def heatmaps(
     seed: int = 0,
     set: Mapping[str, Any] | None = None,  # noqa: A002
     output_key: OutputKey | None = None,
+    outputs: Outputs | None = None,
 ) -> Any:
     """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
 
@@ -352,15 +377,31 @@ def heatmaps(
     methods' own options, `output_key` the logits in a model's tuple or dictionary.  `noise_smooth`
     copies with noise of `noise_sigma` of the picture's range are averaged.  Passes are run in
     `precision`: float32, bf16, fp16, or auto.
+
+    `outputs` says what the outputs mean, which is measured where it is left out: logits or
+    probabilities of classes of which one is right, independent classes, or a value, whose map is
+    that of the value itself, signed.  Softmax and sigmoid at the end are looked through.
     """
     inputs = _batch(inputs)
     several = not isinstance(method, str)
     given = list(method) if several else [str(method)]
     names = {g: method_name(g) for g in given}
     against = [contrast] if isinstance(contrast, int) else contrast
-    explained = target_of(target, against, contrast_strength)
+    asking = [name for name in names.values() if depends_on_category(name)]
+    if asking and not has_classifier(module):
+        raise MethodError(
+            f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
+            " could explain. Try eigencam."
+        )
+    reading, is_unsure = OutputReading(output_key), False
+    if asking or targets is not None:
+        reading = _reading(module, inputs, output_key, outputs, chosen=targets is not None)
+        is_unsure = reading.is_value and not reading.is_declared
+        # a single number has two sides, as a logit has, until somebody says what it means
+        reading = as_logit(reading) if is_unsure else reading
+    explained = target_of(target, against, contrast_strength, reading)
     options = options_for(list(names.values()), set or {}, seed)
-    layers, layouts = layers_for(names.values(), module, inputs, target_layers, output_key)
+    layers, layouts = layers_for(names.values(), module, inputs, target_layers, reading)
     tokens = Tokens(vit_like, num_extra_tokens)
     request = Request(
         tuple(dict.fromkeys(names.values())),
@@ -372,21 +413,18 @@ def heatmaps(
         eigen_smooth,
         options,
         explained,
-        output_key,
+        reading,
         None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
         usual_chunk(like(module, inputs[:0]).device),
         precision,
     )
     choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
-    asking = [name for name in request.methods if depends_on_category(name)]
-    if asking and not has_classifier(module):
-        raise MethodError(
-            f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
-            " could explain. Try eigencam."
-        )
     if choice is None and asking:
-        choice = Best()
-    found = answer(module, inputs, choice, request).maps
+        choice = fixed(0, len(inputs)) if reading.is_value else Best()
+    answered = answer(module, inputs, choice, request)
+    found = answered.maps
+    if is_unsure and targets is None and answered.logits is not None:
+        _say_which_side(module, answered.logits)
     k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
 
     def shaped(maps: Mapping[str, Tensor]) -> Any:
@@ -400,6 +438,47 @@ def heatmaps(
         if several
         else shaped(found[names[given[0]]])
     )
+
+
+_told: WeakSet[nn.Module] = WeakSet()
+
+
+def _reading(
+    module: nn.Module,
+    inputs: Tensor,
+    output_key: OutputKey | None,
+    outputs: Outputs | None,
+    *,
+    chosen: bool,
+) -> OutputReading:
+    """Returns how the outputs are read; raises UsageError where one of several is to be chosen."""
+    shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
+    reading = found_reading(watchable(module), shape, output_key, outputs)
+    if reading.is_value and reading.width != 1 and not chosen:
+        raise UsageError(
+            f"This model puts out {reading.width or 'several'} values: targets says which of them"
+            " is explained."
+        )
+    if reading.inverse or reading.mixes:
+        _warn(module, reading.note)
+    return reading
+
+
+def _say_which_side(module: nn.Module, logits: Tensor) -> None:
+    """Warns where it matters whether a single number is a logit or a value: below zero."""
+    if bool((logits < 0).any()):
+        _warn(
+            module,
+            "its one output is taken for the logit of a yes, and where it is below zero the no is"
+            ' explained; outputs="value" explains the number itself, outputs="logits" says that it'
+            " is one",
+        )
+
+
+def _warn(module: nn.Module, note: str) -> None:
+    if note and module not in _told:
+        _told.add(module)
+        warnings.warn(f"This {type(module).__name__}: {note}.", stacklevel=4)
 
 
 @contextmanager
@@ -423,7 +502,8 @@ def activations(
 ) -> dict[str, Tensor]:
     """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}"""
     inputs = like(module, _batch(inputs))
-    layers, layouts = target_layers_of(module, inputs, target_layers, output_key)
+    reading = OutputReading(output_key)
+    layers, layouts = target_layers_of(module, inputs, target_layers, reading)
     with torch.inference_mode(False), torch.no_grad():
         probe = Probe(module, inputs, layers, Best(), graph=False, layouts=layouts)
         return {layer: probe.get("activations", layer).clone() for layer in layers}
@@ -434,24 +514,24 @@ def layers_for(
     module: nn.Module,
     inputs: Tensor,
     given: Layers | None,
-    output_key: OutputKey | None,
+    reading: OutputReading | None = None,
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
     """Finds the layers that methods look at; none where they look at none and none is named."""
     # they work where no layer can be found
     if not given and not any(map(depends_on_layer, methods)):
         return (), {}
-    return target_layers_of(module, inputs, given, output_key)
+    return target_layers_of(module, inputs, given, reading)
 
 
 def target_layers_of(
-    module: nn.Module, inputs: Tensor, given: Layers | None, output_key: OutputKey | None = None
+    module: nn.Module, inputs: Tensor, given: Layers | None, reading: OutputReading | None = None
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
     """Finds the named layers, or the default one and its layout."""
     if given:
         names = [given] if isinstance(given, str | nn.Module) else given
         return tuple(dict.fromkeys(find_layer(module, name) for name in names)), {}
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
-    default = found_default(module, shape, output_key)
+    default = found_default(module, shape, reading)
     return (default.name,), {default.name: default.layout}
 
 
@@ -460,14 +540,14 @@ _defaults = WeakKeyDictionary()
 
 
 def found_default(
-    module: nn.Module, shape: tuple[int, int, int], output_key: OutputKey | None = None
+    module: nn.Module, shape: tuple[int, int, int], reading: OutputReading | None = None
 ) -> TargetLayer:
     """Returns a model's default target layer for inputs (channels, H, W), found only once."""
-    known = _defaults.setdefault(module, {})
+    known, reading = _defaults.setdefault(module, {}), reading or OutputReading()
     # the parts are in the key because people swap a head or a stage between two calls
-    key = (*shape, output_key, *map(id, parts(module)))
+    key = (*shape, reading, *map(id, parts(module)))
     if key not in known:
-        with answering(module, output_key):
+        with reading_output(module, reading):
             known[key] = default_layer(module, shape)
     return known[key]
 

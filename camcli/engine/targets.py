@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from camcli.engine.transfer import sent
 from camcli.errors import UnknownName, UsageError
+from camcli.models.output_reading import Link, OutputReading, log_probabilities
 from camcli.records import TargetName
 
 # torch takes booleans for whole numbers
@@ -46,6 +47,25 @@ class Best:
 
     def part(self, rows: slice) -> Choice:  # noqa: ARG002
         """Returns itself: every picture has its own best."""
+        return self
+
+
+@dataclass(frozen=True)
+class Likely:
+    """Each picture's classes of at least a probability, at most so many; or else its best one."""
+
+    probability: float
+    most: int
+    link: Link = "softmax"
+
+    def pick(self, logits: Tensor) -> Tensor:
+        """Returns as many of each picture's best as any one has such classes.  [b n] -> [b k]"""
+        found = log_probabilities(logits, self.link).exp()
+        k = int((found >= self.probability).sum(1).clamp(1, self.most).max())
+        return found.topk(k).indices
+
+    def part(self, rows: slice) -> Choice:  # noqa: ARG002
+        """Returns itself: every picture has its own."""
         return self
 
 
@@ -117,13 +137,6 @@ def class_logits(logits: Tensor) -> Tensor:
     return logits if logits.shape[1] > 1 else torch.cat([-logits, logits], 1)
 
 
-def log_probabilities(logits: Tensor) -> Tensor:
-    """Returns log-softmax, or for a single logit log-sigmoid of its two sides.  [b n] or [b 2]"""
-    if logits.shape[1] > 1:
-        return logits.log_softmax(1)
-    return F.logsigmoid(class_logits(logits))
-
-
 def _of(values: Tensor, categories: Tensor) -> Tensor:
     return values.gather(1, categories[:, None]).squeeze(1)
 
@@ -133,24 +146,40 @@ def logit(logits: Tensor, categories: Tensor) -> Tensor:
     return _of(class_logits(logits), categories)
 
 
-def probability(logits: Tensor, categories: Tensor) -> Tensor:
-    """The class's softmax probability; sigmoid for a single logit.  [b n], [b] -> scores [b]"""
-    return log_probability(logits, categories).exp()
+def probability(logits: Tensor, categories: Tensor, link: Link = "softmax") -> Tensor:
+    """The class's probability, by softmax or sigmoid.  [b n], [b] -> scores [b]"""
+    return log_probability(logits, categories, link).exp()
 
 
-def log_probability(logits: Tensor, categories: Tensor) -> Tensor:
+def log_probability(logits: Tensor, categories: Tensor, link: Link = "softmax") -> Tensor:
     """The logarithm of the class's probability.  [b n], [b] -> scores [b]"""
-    return _of(log_probabilities(logits), categories)
+    return _of(log_probabilities(logits, link), categories)
 
 
-def rest(logits: Tensor, categories: Tensor) -> Tensor:
+def rest(logits: Tensor, categories: Tensor, link: Link = "softmax") -> Tensor:
     """ReST, arXiv:2501.06261: logit plus log-probability.  [b n], [b] -> scores [b]"""
-    return logit(logits, categories) + log_probability(logits, categories)
+    return logit(logits, categories) + log_probability(logits, categories, link)
 
 
 def counterfactual(logits: Tensor, categories: Tensor) -> Tensor:
     """The negated logit: what speaks against the class, arXiv:1610.02391.  [b n], [b] -> [b]"""
     return -logit(logits, categories)
+
+
+def value(outputs: Tensor, chosen: Tensor) -> Tensor:
+    """A real number that the model puts out, as it is.  [b n], [b] -> scores [b]
+
+    Raises UsageError for one that is not there.
+    """
+    n = outputs.shape[1]
+    if (chosen >= n).any():
+        raise UsageError(f"Output {int(chosen.max())} is not in 0..{n - 1}.")
+    return _of(outputs, chosen)
+
+
+def lowering(outputs: Tensor, chosen: Tensor) -> Tensor:
+    """The negated value: what lowers it.  [b n], [b] -> scores [b]"""
+    return -value(outputs, chosen)
 
 
 def contrast(
@@ -175,6 +204,12 @@ SCORES: Mapping[TargetName, Score] = {
     "log-probability": log_probability,
     "rest": rest,
     "counterfactual": counterfactual,
+}
+# those that depend on what makes probabilities of logits, and take its name
+OF_PROBABILITY: Mapping[str, Callable[..., Tensor]] = {
+    "probability": probability,
+    "log-probability": log_probability,
+    "rest": rest,
 }
 CONTRAST: TargetName = "contrast"
 # questions about a class, to which a map that shows none is no answer
@@ -211,7 +246,7 @@ class Plain:
     @property
     def mark(self) -> str:
         """Its name, unless it is the logit."""
-        return "" if self.function is logit else self.name
+        return "" if self.function in (logit, value) else self.name
 
     def references(self, logits: Tensor, categories: Tensor) -> None:
         """Compares with no class."""
@@ -280,12 +315,18 @@ class Contrast:
 
 
 def target_of(
-    given: str | Callable[..., Any] | None, against: Sequence[int] = (), strength: float = 0.6
+    given: str | Callable[..., Any] | None,
+    against: Sequence[int] = (),
+    strength: float = 0.6,
+    reading: OutputReading | None = None,
 ) -> Target:
     """Finds a target by name, or takes a function for one; classes to compare with mean a contrast.
 
-    Raises UnknownName, or UsageError for a contrast with another target.
+    Raises UnknownName, or UsageError for a contrast with another target, and of a value.
     """
+    reading = reading or OutputReading()
+    if reading.is_value and not callable(given):
+        return _target_of_value(given, against)
     if against and given not in (None, CONTRAST):
         raise UsageError(
             "A contrast is a target of its own: give --contrast or another --target, not both."
@@ -298,5 +339,16 @@ def target_of(
         return Plain(getattr(given, "__name__", type(given).__name__), given)
     for name, function in SCORES.items():
         if name == given:
+            if reading.link != "softmax" and name in OF_PROBABILITY:
+                return Plain(name, partial(OF_PROBABILITY[name], link=reading.link))
             return Plain(name, function)
     raise UnknownName("target", given, [*SCORES, CONTRAST], f"All: {', '.join(SCORES)}, contrast.")
+
+
+def _target_of_value(given: str | None, against: Sequence[int]) -> Target:
+    if against or given not in (None, "logit", "counterfactual"):
+        raise UsageError(
+            f"The model's output is a value and no class's, which has no {given or CONTRAST}: leave"
+            " it out (--outputs says what the outputs are)."
+        )
+    return Plain("counterfactual", lowering) if given == "counterfactual" else Plain("value", value)

@@ -77,8 +77,11 @@ def output_name(
     layer: str | None = None,
     target: str = "",
     frame: int | None = None,
+    value: float | None = None,
 ) -> Path:
     """Names an output: `<stem>[_<frame>]_<method>[_<layer>][_<target>][_<index>-<label>]<suffix>`.
+
+    That of a value ends in `[_<index>]-<label>-<value>`, such as `_value-37.2`.
 
     It stands below the save path, whatever the source and the label are.  Where the output cannot
     have the input's own suffix, the input's whole name stands for its stem, but for a video's
@@ -93,7 +96,11 @@ def output_name(
     if frame is not None:
         head, suffix = source.path.stem, wanted or DEFAULT_SUFFIX
         method = f"{frame:0{FRAME_DIGITS}}_{method}"
-    return named(source, head, name_parts(method, category, label, layer, target), suffix)
+    parts = name_parts(method, category, label, layer, target)
+    if value is not None:
+        shown = _part(f"{label}-{value:.4g}")
+        parts[-1:] = [parts[-1], shown] if category is None else [f"{parts[-1]}-{value:.4g}"]
+    return named(source, head, parts, suffix)
 
 
 def name_parts(

@@ -35,6 +35,19 @@ def min_max(maps: Tensor) -> Tensor:
     return torch.where(usable, (maps - low) / (high - low), 0.0)
 
 
+def signed(maps: Tensor, low: float = 0.0, high: float | None = None) -> Tensor:
+    """Keeps the sign: `low` to `high` of what is raised or lowered becomes 0 to 1, and -1.
+
+    [... h w] -> -1..1.  Left out, `high` is each map's largest value of either sign; zeros where a
+    map is zero everywhere or not finite.
+    """
+    size = maps.abs()
+    most = size.amax((-2, -1), keepdim=True) if high is None else torch.full_like(maps, high)
+    usable = maps.flatten(-2).isfinite().all(-1)[..., None, None] & (most > low)
+    share = ((size - low) / (most - low)).clamp(0, 1)
+    return torch.where(usable, maps.sign() * share, 0.0)
+
+
 def scaled(maps: Tensor, low: float, high: float) -> Tensor:
     """ReLU, then `low` to `high` becomes 0 to 1, cut off beyond; zeros where a map is not finite.
 
@@ -58,12 +71,23 @@ def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return resized.reshape(*maps.shape[:-2], *size)
 
 
-def fuse(maps: Sequence[Tensor], size: tuple[int, int], how: Fusion) -> Tensor:
+def fuse(
+    maps: Sequence[Tensor], size: tuple[int, int], how: Fusion, *, keep_sign: bool = False
+) -> Tensor:
     """Fuses layers: each map normalised, enlarged, then combined.  l x [... h w] -> [... H W]
+
+    With `keep_sign` each spans -1 to 1 at most, and only their mean is defined.
 
     `refine` is RefineCAM, arXiv:2605.14641: the product of the enlarged maps, each of which spans
     0 to 1, as in the authors' code and in grad-cam.
     """
+    if keep_sign:
+        if how != "mean":
+            raise UsageError(
+                f"Layer fusion {how} is of maps from 0 to 1, and those of a value have two signs:"
+                " give mean or none."
+            )
+        return torch.stack([enlarge(signed(m), size) for m in maps]).mean(0)
     stack = torch.stack([enlarge(normalise(m), size) for m in maps])
     combine: Mapping[str, Callable[[Tensor], Tensor]] = {
         "mean": lambda s: s.mean(0),

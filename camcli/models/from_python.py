@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from camcli.errors import CamvizError, ModelError, reason
-from camcli.models.output import answering, described
+from camcli.models.output import described, part_of
+from camcli.models.output_reading import measure_output
 from camcli.models.preprocessing import per_channel, scale_for
 from camcli.models.request import Built, Request
 from camcli.models.state import left_as_found, watchable
@@ -34,9 +34,11 @@ def build(request: Request) -> Built:
     with running(request.name):
         module = _module(find(request.name), request)
         size = request.img_size or SIZE
-        with answering(module, request.output_key):
-            trial = _tried(module, _channels(module, request), size, request.name)
-    channels = trial.channels
+        trial = _tried(module, _channels(module, request), size, request)
+        channels = trial.channels
+        key, outputs = request.output_key, request.outputs
+        reading = measure_output(module, (channels, *size), key, outputs)
+    trial = replace(trial, width=reading.width or 0)
     num_classes = _num_classes(trial, request)
     return Built(
         module=module,
@@ -50,6 +52,7 @@ def build(request: Request) -> Built:
         weights=f"as built by {request.name}",
         classifiers=trial.classifiers if num_classes else (),
         in_chans=channels,
+        reading=reading,
         warnings=(*_assumed_preprocessing(request), *_no_logits(trial, request)),
     )
 
@@ -99,18 +102,16 @@ def _channels(module: nn.Module, request: Request) -> list[int]:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a picture of so many channels gave: the output, and the last layer with weights."""
+    """What a picture of so many channels gave: the output, and the last layer with weights.
+
+    `width` is how many logits the output could be; 0 where it is something else.
+    """
 
     channels: int
     output: Any
     last_name: str
     last: nn.Module | None
-
-    @property
-    def width(self) -> int:
-        """How many logits the output could be; 0 where it is something else."""
-        shape = tuple(self.output.shape) if isinstance(self.output, Tensor) else ()
-        return prod(shape) if shape[:1] == (1,) and prod(shape) == prod(shape[:2]) else 0
+    width: int = 0
 
     @property
     def classifiers(self) -> tuple[str, ...]:
@@ -124,12 +125,15 @@ class _Trial:
         return "norm" in type(self.last).__name__.lower()
 
 
-def _tried(module: nn.Module, channels: Sequence[int], size: tuple[int, int], name: str) -> _Trial:
+def _tried(
+    module: nn.Module, channels: Sequence[int], size: tuple[int, int], request: Request
+) -> _Trial:
     """Runs the model on as many channels as it takes; raises ModelError of the first number."""
-    failed = []
+    failed, name = [], request.name
     for number in channels:
         try:
-            return _run(module, number, size)
+            trial = _run(module, number, size)
+            return replace(trial, output=part_of(trial.output, request.output_key))
         except CamvizError:
             raise
         except Exception as error:  # the user's code raises what it will

@@ -16,14 +16,14 @@ NO_YES = ("no", "yes")
 
 
 def labels_for(
-    own: Labels | None, num_classes: int, class_map: Path | None
+    own: Labels | None, num_classes: int, class_map: Path | None, *, is_value: bool = False
 ) -> tuple[Labels | None, tuple[str, ...]]:
     """Returns a class map's names, else the model's own, or None where their number does not fit.
 
-    Behind them stands what is to be said of the class map.  A single logit is a no and a yes.
-    Raises ConfigError for a class map that cannot be used.
+    Behind them stands what is to be said of the class map.  A single logit is a no and a yes, a
+    value is neither.  Raises ConfigError for a class map that cannot be used.
     """
-    if num_classes == 1:
+    if num_classes == 1 and not is_value:
         own, num_classes = NO_YES, 2
     if class_map is not None:
         return read_class_map(class_map, num_classes)

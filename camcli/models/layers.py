@@ -18,7 +18,7 @@ from camcli.errors import CamvizError, LayerError, ModelError, UnknownName
 from camcli.models.families import why_never_default
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
 from camcli.models.order import in_order
-from camcli.models.output import described
+from camcli.models.output import described, part_of
 from camcli.models.state import left_as_found, parts, recordable, unwrapped, watchable
 
 SEED = 0
@@ -308,7 +308,7 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
         size = "x".join(map(str, inputs.shape[1:]))
         message = f"The model does not run on a {size} input: {type(error).__name__}: {error}"
         raise ModelError(message) from error
-    logits = tensor_in(output)
+    logits = tensor_in(part_of(output, None))
     if logits is None:
         raise ModelError(
             f"The model returned {described(output)}, and no tensor of logits: --output-key (in "

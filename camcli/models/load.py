@@ -6,7 +6,7 @@ import csv
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from os import PathLike
 from pathlib import Path
@@ -23,11 +23,18 @@ from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
 from camcli.models.memory_format import lay_out_weights, lay_out_weights_if_alike, trust
 from camcli.models.output import OutputKey
+from camcli.models.output_reading import (
+    OutputReading,
+    as_logit,
+    checked,
+    declared,
+    measure_output,
+)
 from camcli.models.preprocessing import changed
 from camcli.models.request import Built, Request, channels_warning, new_head_warning
 from camcli.models.trained import Settings, as_trained
 from camcli.models.user_code import is_code
-from camcli.records import Fit, Preprocessing
+from camcli.records import Fit, Outputs, Preprocessing
 from camcli.stages import stage
 
 Origin = Literal["embedded", "python", "timm", "torchvision"]
@@ -62,12 +69,17 @@ class Classifier:
     num_classes: int
     in_chans: int = 3
     warnings: tuple[str, ...] = ()
-    output_key: OutputKey | None = None
+    reading: OutputReading = field(default_factory=OutputReading)
+
+    @property
+    def output_key(self) -> OutputKey | None:
+        """Where the outputs that count are in what the model returns."""
+        return self.reading.key
 
     @property
     def num_categories(self) -> int:
         """How many classes can be explained: a single logit is a no (0) and a yes (1)."""
-        return 2 if self.num_classes == 1 else self.num_classes
+        return 2 if self.num_classes == 1 and not self.reading.is_value else self.num_classes
 
     @property
     def device(self) -> torch.device:
@@ -89,13 +101,17 @@ def load_model(
     fit: Fit | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     output_key: OutputKey | None = None,
+    outputs: Outputs | None = None,
 ) -> Classifier:
     """Loads the embedded model, any classifier of timm or torchvision, or one of the user's own.
 
     `timm/` and `torchvision/` before a name choose the library; `FILE.py:FUNCTION` and
     `package.module:FUNCTION` run that code; `img_size` is in pixels, one number or (height, width).
+    `outputs` says what the outputs mean (logits, probabilities, independent or value); those of a
+    user's own model are measured where it is left out.
     Raises UnknownName, ModelError, CheckpointError, WeightsError, ConfigError and DeviceError.
     """
+    checked(outputs)
     place = resolve_device(device)
     if checkpoint is None and (_is_folder(name) or _is_of_transformers(name)):
         checkpoint = Path(name.removeprefix(FOLDER)).expanduser()
@@ -116,6 +132,7 @@ def load_model(
         _request(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
         preprocessing=preprocessing or {},
         output_key=output_key,
+        outputs=outputs,
         fit=fit,
     )
     with _undisturbed():
@@ -128,7 +145,10 @@ def load_model(
             _check_size(built, request)
         module = _ready(origin, built, place)
     class_file = Path(class_map) if class_map is not None else None
-    labels, notes = labels_for(built.labels, built.num_classes, class_file)
+    reading = _reading(built, outputs, class_file)
+    labels, notes = labels_for(
+        built.labels, built.num_classes, class_file, is_value=reading.is_value
+    )
     return Classifier(
         module=module,
         name=plain_name,
@@ -139,8 +159,22 @@ def load_model(
         num_classes=built.num_classes,
         in_chans=built.in_chans,
         warnings=(*built.warnings, *notes, *channels_warning(built.in_chans)),
-        output_key=output_key,
+        reading=reading,
     )
+
+
+def _reading(built: Built, outputs: Outputs | None, class_file: Path | None) -> OutputReading:
+    """Returns how the output is read: measured, or as the libraries' classifiers' is."""
+    if built.reading is None:
+        height, width = built.preprocessing.size
+        shape = (built.in_chans, height, width)
+        if outputs == "probabilities":
+            return measure_output(built.module, shape, None, outputs)
+        return declared(outputs) if outputs else OutputReading()
+    if built.reading.is_value and not built.reading.is_declared and class_file:
+        # who names a no and a yes has classes
+        return as_logit(built.reading)
+    return built.reading
 
 
 def _is_folder(name: str) -> bool:

@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from camcli.errors import ModelError
-from camcli.models.state import unwrapped
 
 MOST = 8  # parts that are listed
+LOGITS = "logits"  # what transformers call them, and most others
 OutputKey = str | int
 
 
-@contextmanager
-def answering(module: nn.Module, key: OutputKey | None) -> Iterator[None]:
-    """Lets a model return the part of its output under a key, meanwhile; None leaves it whole."""
-    if key is None:
-        yield
-        return
-    inner = unwrapped(module)
-    with inner.register_forward_hook(lambda _, __, output: part_of(output, key)):
-        yield
+def part_of(output: Any, key: OutputKey | None) -> Any:
+    """Returns the part of an output under a key, at any depth; raises ModelError for none.
 
-
-def part_of(output: Any, key: OutputKey) -> Any:
-    """Returns a dictionary's value, a tuple's item, or an attribute; raises ModelError for none.
-
-    Digits count as a position where they are no name.
+    A key is a dictionary's, a position, or an attribute; `heads.race` goes down, and a key that
+    holds a dot itself comes first.  Without one it is the output itself, its `logits`, or the only
+    tensor that is in it.
     """
+    if key is None:
+        return _only_part(output)
     if isinstance(output, Tensor):
         raise ModelError(
             f"The model returned {described(output)}, of which output key {key!r} names no part: "
             "leave --output-key out."
         )
+    found = _parts_under(output, key)
+    if not found:
+        raise ModelError(
+            f"The model returned {described(output)}, and nothing under the output key {key!r}."
+        )
+    return found[0]
+
+
+def _only_part(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output
+    if found := _parts_at(output, LOGITS):
+        return found[0]
+    tensors = [part for part in _named_parts(output).values() if isinstance(part, Tensor)]
+    return tensors[0] if len(tensors) == 1 == len(_named_parts(output)) else output
+
+
+def _parts_under(output: Any, key: OutputKey) -> list[Any]:
+    """Lists what stands under a key, which may lead down: one part, or none."""
+    if found := _parts_at(output, key):
+        return found
+    if isinstance(key, str):
+        steps = key.split(".")
+        for length in range(len(steps) - 1, 0, -1):
+            for part in _parts_at(output, ".".join(steps[:length])):
+                if found := _parts_under(part, ".".join(steps[length:])):
+                    return found
+    return []
+
+
+def _parts_at(output: Any, key: OutputKey) -> list[Any]:
+    # digits count as a position where they are no name
     number = _number(key)
+    if isinstance(output, Tensor):
+        return []
     if isinstance(output, Mapping):
-        found = [k for k in (key, number) if k in output]
-        if found:
-            return output[found[0]]
-    elif isinstance(output, tuple | list) and number is not None:
-        if -len(output) <= number < len(output):
-            return output[number]
-    elif isinstance(key, str) and hasattr(output, key):
-        return getattr(output, key)
-    raise ModelError(
-        f"The model returned {described(output)}, and nothing under the output key {key!r}."
-    )
+        return [output[k] for k in (key, number) if k in output][:1]
+    if isinstance(output, tuple | list) and number is not None:
+        return [output[number]] if -len(output) <= number < len(output) else []
+    if isinstance(output, list) or not isinstance(key, str):
+        return []
+    is_named = key in getattr(output, "_fields", ()) if isinstance(output, tuple) else True
+    return [getattr(output, key)] if is_named and hasattr(output, key) else []
 
 
 def described(output: Any) -> str:
@@ -57,15 +80,22 @@ def described(output: Any) -> str:
         return f"a tensor {_short(output)}"
     kind = type(output).__name__
     kind = f"an {kind}" if kind[0] in "aeiouAEIOU" else f"a {kind}"
-    if isinstance(output, Mapping):
-        parts = [f"{key!r}: {_short(value)}" for key, value in output.items()]
-    elif isinstance(output, tuple | list):
-        names = getattr(output, "_fields", range(len(output)))
-        parts = [f"{name}: {_short(value)}" for name, value in zip(names, output, strict=True)]
-    else:
+    if not isinstance(output, Mapping | tuple | list):
         return kind
+    parts = [f"{name}: {_short(value)}" for name, value in _named_parts(output).items()]
     more = f" and {len(parts) - MOST} more" if len(parts) > MOST else ""
     return f"{kind} with {', '.join(parts[:MOST]) or 'nothing in it'}{more}"
+
+
+def _named_parts(output: Any) -> dict[str, Any]:
+    if isinstance(output, Mapping):
+        return {repr(key): value for key, value in output.items()}
+    if isinstance(output, tuple | list):
+        names = getattr(output, "_fields", range(len(output)))
+        return {str(name): value for name, value in zip(names, output, strict=True)}
+    if is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in fields(output)}
+    return {}
 
 
 def _number(key: OutputKey) -> int | None:

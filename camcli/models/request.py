@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from camcli.errors import ModelError, reason
 from camcli.models.output import OutputKey
-from camcli.records import Fit, Preprocessing
+from camcli.models.output_reading import OutputReading
+from camcli.records import Fit, Outputs, Preprocessing
 
 Weights = dict[str, Tensor]
 
@@ -21,8 +22,8 @@ class Request:
     """A model by its name within a library, and what the user says about it.
 
     `img_size` is (height, width); `preprocessing` is what overrules the model's own; `output_key`
-    names the logits in what the user's own code returns; `fit` is how pictures are fitted in, where
-    that was said.
+    names the logits in what the user's own code returns, and `outputs` says what they mean; `fit`
+    is how pictures are fitted in, where that was said.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Request:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     output_key: OutputKey | None = None
+    outputs: Outputs | None = None
     fit: Fit | None = None
 
     @property
@@ -51,7 +53,8 @@ class Built:
 
     `labels` are the library's own names, whether they fit the number of classes or not;
     `classifiers` names the layers whose outputs are the logits, `stems` those that see the input's
-    channels; `convert` rewrites weights in the layouts that the library itself accepts.
+    channels; `reading` is how the output is read, where that was measured; `convert` rewrites
+    weights in the layouts that the library itself accepts.
     """
 
     module: nn.Module
@@ -63,6 +66,7 @@ class Built:
     labels: tuple[str, ...] | None = None
     in_chans: int = 3
     warnings: tuple[str, ...] = ()
+    reading: OutputReading | None = None
     convert: Callable[[Weights, nn.Module], Weights] | None = None
 
 

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 # the others would be passed over in silence
 EXPLAINING = (
     "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
-    "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
+    "threshold", "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
     "noise_smooth", "noise_sigma", "seed", "batch_size", "precision",
 )  # fmt: skip
 NOT_EXPLAINING = (

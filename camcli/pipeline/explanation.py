@@ -62,6 +62,16 @@ class Explanation:
         return self.record.probability
 
     @property
+    def value(self) -> float | None:
+        """What a model of values puts out; None for one of classes."""
+        return self.record.value
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the map says what raises a value and what lowers it, and is drawn so."""
+        return self.value is not None and bool(self.record.target)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is wrong with the map, in words; empty where nothing is."""
         return self.record.warnings
@@ -78,12 +88,16 @@ class Explanation:
         """Draws the heatmap on the original picture.  -> RGB [h w 3]
 
         The colours go from the map's own least to most heat, or between the raw values of a
-        `scale`.  Concepts, where there are some, are drawn in colours of their own, above a legend.
+        `scale`.  Concepts, where there are some, are drawn in colours of their own, above a legend;
+        the map of a value in red where it raises the value, and in blue where it lowers it.
         """
         if self.concepts:
             strengths = self.details["concepts"]
             return concepts_overlay(self.picture, strengths, self.concepts, alpha, box=self.view)
-        return drawing.overlay(self.picture, self.map, alpha, colormap, box=self.view, scale=scale)
+        box, signed = self.view, self.is_signed
+        return drawing.overlay(
+            self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
+        )
 
     @stage("draw")
     def pixels(self) -> NDArray[np.uint8]:
@@ -132,26 +146,29 @@ def overlay(
     colormap: str = "jet",
     *,
     box: Box | None = None,
+    signed: bool = False,
 ) -> NDArray[np.uint8]:
     """Draws a raw heatmap on a picture, inside the box that it shows (all of it).  -> RGB [h w 3]
 
-    The picture is a path, PIL picture, array or tensor.  Raises ImageError or UsageError.
+    The picture is a path, PIL picture, array or tensor.  A `signed` map, that of a value, is red
+    above zero and blue below.  Raises ImageError or UsageError.
     """
-    return drawing.overlay(picture_from(picture), heatmap, alpha, colormap, box=box)
+    pixels = picture_from(picture)
+    return drawing.overlay(pixels, heatmap, alpha, colormap, box=box, signed=signed)
 
 
 def why_empty(
-    values: NDArray[np.float32], method: str = "gradcam", layers: int = 1
+    values: NDArray[np.float32], method: str = "gradcam", layers: int = 1, *, signed: bool = False
 ) -> Iterator[str]:
     """Says why a raw map [h w] shows nothing, with the likely cause; nothing where it does show.
 
     A map of several layers is empty where one of them is, or where they do not meet; a map of none
-    is one of the whole network.
+    is one of the whole network.  A signed map shows what is below zero, too.
     """
     raw, asks_class = torch.from_numpy(values), depends_on_category(method)
     seen = "this layer" if layers else "the picture"
     # more than constant above zero, which a drawn map stretches
-    if compose.has_contrast(raw.relu()):
+    if compose.has_contrast(raw.relu()) or (signed and compose.signed(raw).any()):
         return
     if not raw.isfinite().all():
         yield "the map is not finite: activations or gradients overflowed (half precision?)"

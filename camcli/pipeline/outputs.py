@@ -137,6 +137,7 @@ def _output(
         layer=layer,
         target=todo.request.target.mark if record.target else "",
         frame=record.frame,
+        value=record.value,
     )
     return options.save_path / name
 
@@ -247,11 +248,13 @@ class Writer:
     @stage("draw")
     def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
         percent = "" if about.probability is None else f" {about.probability:.1%}"
+        if about.value is not None:
+            percent = f" {about.value:.4g}"
         tiles = [(f"{about.label}{percent}", about.picture.canvas)]
         separate = self.options.layer_fusion == "none"
         for e in shown:
             layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""
-            empty = " (empty)" if any(why_empty(e.heatmap)) else ""
+            empty = " (empty)" if any(why_empty(e.heatmap, signed=e.is_signed)) else ""
             # pixels say more than the map that is made of them
             drawn = e.pixels() if "pixels" in e.details else self.overlay(e)
             tiles.append((f"{e.method}{layer}{empty}", drawn))

@@ -15,12 +15,23 @@ from camcli.engine.precision import is_emulated
 from camcli.engine.probe import Tokens, usual_chunk
 from camcli.engine.run import Request, found_default, layers_for
 from camcli.engine.sizing import largest_batch
-from camcli.engine.targets import Best, Choice, Contrast, Fixed, Named, Target, target_of
+from camcli.engine.targets import (
+    OF_PROBABILITY,
+    Best,
+    Choice,
+    Contrast,
+    Fixed,
+    Likely,
+    Named,
+    Target,
+    target_of,
+)
 from camcli.errors import ModelError, UsageError
 from camcli.methods.compose import Noise
-from camcli.models.labels import find_category, label
+from camcli.models.labels import NO_YES, find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
+from camcli.models.output_reading import as_logit
 from camcli.models.packing import Packings
 from camcli.records import Source
 from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
@@ -46,6 +57,8 @@ class Plan:
     batch_size: int = BATCH
     compile: bool = False
     packings: Packings = field(default_factory=Packings)
+    # the least probability of the classes that are explained
+    threshold: float | None = None
 
     def choice(self, named: Sequence[int | None]) -> Choice | None:
         """Returns the choice of categories for a batch, if there are any.
@@ -57,6 +70,8 @@ class Plan:
         if any(category is not None for category in named):
             return Named(tuple(named))
         if isinstance(self.categories, int):
+            if self.threshold is not None:
+                return Likely(self.threshold, self.categories, self.request.reading.link)
             return Best(self.categories)
         return Fixed(torch.tensor(self.categories).expand(len(named), -1))
 
@@ -83,11 +98,13 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is told before a run, besides what is to be told of the model."""
-        precision = self.request.precision
+        """What is told before a run: how outputs are read, and what is slow here."""
+        precision, note = self.request.precision, self.request.reading.note
+        told = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
-            return ()
+            return told
         return (
+            *told,
             f"This processor has no {precision}, and takes several times as long for it as for "
             "float32: leave --precision out.",
         )
@@ -114,6 +131,7 @@ def plan(classifier: Classifier, options: Options) -> Plan:
 
     Of all methods, those are left out that do not fit.
     """
+    classifier = _as_asked(classifier, options)
     methods, on_sheets = named(options.method), ALL in options.method
     if not on_sheets:
         _check_has_classes(classifier, methods)
@@ -132,17 +150,27 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         options.eigen_smooth,
         chosen,
         target,
-        classifier.output_key,
+        classifier.reading,
         _noise(options),
         _chunk(options, classifier.device),
         options.precision,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
     todo = Plan(classifier, request, categories, reason, on_sheets, {}, batch, options.compile)
+    todo = replace(todo, threshold=options.threshold)
     left_out = _left_out(todo, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
     todo = replace(todo, request=replace(request, methods=fitting), left_out=left_out)
     return _sized(todo) if options.batch_size == "auto" else todo
+
+
+def _as_asked(classifier: Classifier, options: Options) -> Classifier:
+    """Takes a single number for the logit of a no and a yes where one of them is asked for."""
+    reading = classifier.reading
+    of_classes = options.target_category or options.contrast or options.target in OF_PROBABILITY
+    if not (of_classes and reading.is_value) or reading.is_declared or classifier.num_classes != 1:
+        return classifier
+    return replace(classifier, reading=as_logit(reading), labels=NO_YES)
 
 
 def _chunk(options: Options, device: torch.device) -> int:
@@ -194,11 +222,11 @@ def _layers(
 ) -> tuple[tuple[str, ...], dict[str, Layout], str]:
     shape = _input_shape(classifier)
     probe = torch.empty(1, *shape)
-    module, key = classifier.module, classifier.output_key
-    layers, layouts = layers_for(methods, module, probe, given, key)
+    module, reading = classifier.module, classifier.reading
+    layers, layouts = layers_for(methods, module, probe, given, reading)
     if given or not layers:
         return layers, layouts, "named by --target-layers" if given else ""
-    return layers, layouts, found_default(module, shape, key).reason
+    return layers, layouts, found_default(module, shape, reading).reason
 
 
 def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
@@ -215,12 +243,21 @@ def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
 
 def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
     if not classifier.num_classes:
-        if options.target_category or options.top_k or options.contrast:
+        chosen = options.target_category or options.top_k or options.contrast
+        if chosen or options.threshold is not None:
             raise UsageError(
                 f"{classifier.name!r} has no classes that could be chosen: leave --target-category,"
-                " --top-k and --contrast out."
+                " --top-k, --threshold and --contrast out."
             )
         return None
+    if classifier.reading.is_value:
+        return _values(classifier, options)
+    if options.threshold is not None:
+        if options.target_category:
+            raise UsageError(
+                "--target-category and --threshold each choose the classes: give one of them."
+            )
+        return min(options.top_k or classifier.num_categories, classifier.num_categories)
     if not options.target_category:
         k, known = options.top_k or 1, classifier.num_categories
         if k > known:
@@ -231,12 +268,28 @@ def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | i
     return _found(options.target_category, classifier)
 
 
+def _values(classifier: Classifier, options: Options) -> tuple[int, ...]:
+    if options.top_k or options.threshold is not None:
+        raise UsageError(
+            f"The outputs of {classifier.name!r} are values, and no classes that could be ranked: "
+            "leave --top-k and --threshold out (--outputs says what the outputs are)."
+        )
+    if options.target_category:
+        return _found(options.target_category, classifier)
+    if classifier.num_classes > 1:
+        raise UsageError(
+            f"{classifier.name!r} puts out {classifier.num_classes} values: --target-category says "
+            "which of them are explained, by their index from 0."
+        )
+    return (0,)
+
+
 def _target(
     classifier: Classifier, options: Options, categories: tuple[int, ...] | int | None
 ) -> Target:
     against = _found(options.contrast, classifier)
     given = options.target if "target" in options.model_fields_set else None
-    target = target_of(given, against, options.contrast_strength)
+    target = target_of(given, against, options.contrast_strength, classifier.reading)
     if not isinstance(target, Contrast) and "contrast_strength" in options.model_fields_set:
         raise UsageError(
             "--contrast-strength is for --contrast CLASSES, or --target contrast: give one of them."

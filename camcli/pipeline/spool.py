@@ -76,6 +76,8 @@ class Spool:
 
     def _note(self, record: Record) -> None:
         most = record.maximum
+        if record.value is not None and record.minimum is not None and most is not None:
+            most = max(most, -record.minimum)
         if most is not None and isfinite(most):
             key = key_of(record)
             self.largest[key] = max(most, self.largest.get(key, most))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from camcli.engine.precision import chosen
 from camcli.engine.run import Answer, Request
-from camcli.engine.targets import Contrast, log_probabilities
+from camcli.engine.targets import Contrast
 from camcli.models.labels import label
 from camcli.models.layers import last_use
 from camcli.pipeline.explanation import Explanation, why_empty
@@ -44,6 +44,8 @@ class Told:
     def of(self, picture: Picture, view: View, row: int) -> Iterator[Explanation]:
         """Explains the picture in a row of the batch: each of its classes by each method."""
         for slot, category in enumerate(self._categories[row]):
+            if slot and self._is_unlikely(row, slot):
+                continue
             for method, layers in self.found.maps.items():
                 if slot and not depends_on_category(method):
                     continue  # one map for all classes, which stands under the predicted one
@@ -90,7 +92,12 @@ class Told:
             warnings=(
                 *picture.notes,
                 *warnings,
-                *why_empty(values, method, len(used)),
+                *why_empty(
+                    values,
+                    method,
+                    len(used),
+                    signed=about.get("value") is not None and bool(about["target"]),
+                ),
                 *_used_again(used, self.found),
                 *_why_incomplete(details),
             ),
@@ -104,6 +111,8 @@ class Told:
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Says which class is explained, what the model makes of it, and warns."""
         asks_class = depends_on_category(method)
+        if self.found.reading.is_value and category is not None:
+            return self._about_value(row, category, asks=asks_class), ()
         about: dict[str, Any] = {"category": category}
         if self._probabilities is not None:
             of_all = self._probabilities[row]
@@ -120,7 +129,31 @@ class Told:
         references = self.found.references
         compared = None if references is None else references[row, slot]
         of_target, warnings = _about_target(category, compared, self.todo)
+        least = self.todo.threshold
+        if least is not None and about.get("probability", 1.0) < least:
+            warnings = (*warnings, f"no class reaches {least:g}: this is the likeliest one")
         return about | of_target, warnings
+
+    def _about_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
+        """Says which of the model's values is explained, and what it is."""
+        assert self.found.logits is not None
+        target, n = self.todo.request.target.name, self.found.logits.shape[1]
+        names = self.todo.classifier.labels
+        return {
+            "category": None if n == 1 else index,
+            "label": (names[index] if names else "") or ("value" if n == 1 else f"value {index}"),
+            "value": float(self.found.logits[row, index]),
+            "target": target if asks else "",
+        }
+
+    def _is_unlikely(self, row: int, slot: int) -> bool:
+        """Tells whether a class is there for other pictures of the batch alone."""
+        categories, least = self._categories[row], self.todo.threshold
+        if least is None or self._probabilities is None:
+            return False
+        category = categories[slot]
+        assert category is not None
+        return category in categories[:slot] or bool(self._probabilities[row, category] < least)
 
     @cached_property
     def _share(self) -> float:
@@ -151,7 +184,11 @@ def _concepts(details: Mapping[str, NDArray[np.float32]], todo: Plan) -> tuple[C
     """Names the classes that each concept speaks for, if there are concepts."""
     if "concept_logits" not in details:
         return ()
-    probabilities = log_probabilities(torch.from_numpy(details["concept_logits"])).exp()
+    reading = todo.request.reading
+    if reading.is_value:
+        return ()
+    logits = torch.from_numpy(details["concept_logits"])
+    probabilities = reading.log_probabilities(logits).exp()
     best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
     peaks = details["concepts"].max((1, 2))
     # what rounding left of a concept speaks for nothing

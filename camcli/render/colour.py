@@ -25,6 +25,15 @@ def colours(heat: NDArray[np.float32], colormap: str) -> NDArray[np.uint8]:
     return np.asarray(cv2.applyColorMap(level, table), np.uint8)
 
 
+RAISES, LOWERS = (215, 25, 28), (44, 80, 200)  # what raises a value, and what lowers it: RGB
+
+
+def two_colours(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colours heat from -1 to 1 by its sign alone: [h w] -> RGB [h w 3]."""
+    raises, lowers = np.array(RAISES, np.float32), np.array(LOWERS, np.float32)
+    return np.where(heat[..., None] > 0, raises, lowers)
+
+
 def lookup_table(colormap: str) -> NDArray[np.uint8]:
     """Finds a colour map by its name: uint8 RGB [256 1 3]; raises UnknownName."""
     name = colormap.lower()

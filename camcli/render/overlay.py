@@ -15,8 +15,9 @@ from torch import Tensor
 
 from camcli.errors import UsageError
 from camcli.methods.compose import normalise, scaled
+from camcli.methods.compose import signed as signed_heat
 from camcli.records import Box, Heatmap, Picture
-from camcli.render.colour import colours, lookup_table
+from camcli.render.colour import colours, lookup_table, two_colours
 
 OUTSIDE = 0.4  # brightness left to what the network did not see
 
@@ -32,33 +33,49 @@ def overlay(
     *,
     box: Box | None = None,
     scale: Scale | None = None,
+    signed: bool = False,
 ) -> NDArray[np.uint8]:
     """Lays a raw map [h w] on a picture: uint8 RGB [h w 3]; raises UsageError.
 
     Inside `box` (where it is left out, the whole picture) a pixel is `(1-alpha)*picture +
     alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.  The
     colours go from the map's own least to most heat, or between the raw values of a `scale`.
+
+    A `signed` map, that of a value, is red where it is above zero and blue below, the more the
+    further, on one scale for both; a colour map has no part in it.
     """
     check_alpha(alpha)
     lookup_table(colormap)  # an unknown name is an error for a map without heat, too
     pixels = _pixels(picture)
-    heat = _heat(torch.from_numpy(_values(heatmap)), scale).numpy()
+    raw = torch.from_numpy(_values(heatmap))
+    heat = (_signed_heat(raw, scale) if signed else _heat(raw, scale)).numpy()
     if not heat.any():
         return pixels.copy()
     size = pixels.shape[0], pixels.shape[1]
     inside, seen = enlarge(heat, box or _whole(size), size)
     drawn = pixels.copy() if inside.shape == size else dimmed(pixels)
+    if signed:
+        share = alpha * np.abs(inside)[..., None]
+        mixed = pixels[seen] * (1 - share) + two_colours(inside) * share
+        drawn[seen] = np.rint(mixed).astype(np.uint8)
+        return drawn
     drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, colours(inside, colormap), alpha, 0)
     return drawn
 
 
+def _signed_heat(raw: Tensor, scale: Scale | None) -> Tensor:
+    return signed_heat(raw) if scale is None else signed_heat(raw, *_checked(scale))
+
+
 def _heat(raw: Tensor, scale: Scale | None) -> Tensor:
-    if scale is None:
-        return normalise(raw)
+    return normalise(raw) if scale is None else scaled(raw, *_checked(scale))
+
+
+def _checked(scale: Scale) -> Scale:
     low, high = scale
     if not 0 <= low < high < math.inf:
         raise UsageError(f"A scale goes from 0 or more to a larger raw value, not {low} to {high}.")
-    return scaled(raw, low, high)
+    return scale
 
 
 def check_alpha(alpha: float) -> None:

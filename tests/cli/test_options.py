@@ -37,6 +37,7 @@ def test_every_option_arrives(asked: Asked, run: Run) -> None:
         "--method ablation-cam --target-category 3 --target-category a,b --top-k 2 --aug-smooth "
         "--target Log_Probability --contrast 4 --contrast c,d --contrast-strength 1 "
         "--set ablationcam.max_channels=4 --max-channels 8 --output-key 0 "
+        "--outputs Independent --threshold 0.25 "
         "--eigen-smooth --noise-smooth 4 --noise-sigma 0.1 "
         "--seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --no-recursive --device cpu "
         "-b 4 -j 3 --resume --fail-fast --max-failures 7 --colormap turbo --alpha 0.25 "
@@ -65,6 +66,8 @@ def test_every_option_arrives(asked: Asked, run: Run) -> None:
         contrast_strength=1.0,
         set={"ablationcam": {"max_channels": "4"}, "max_channels": "8"},
         output_key="0",
+        outputs="independent",
+        threshold=0.25,
         aug_smooth=True,
         eigen_smooth=True,
         noise_smooth=4,
@@ -162,6 +165,7 @@ def test_the_model_is_loaded_as_asked(asked: Asked, run: Run, image: str) -> Non
         "fit": None,
         "preprocessing": {},
         "output_key": None,
+        "outputs": None,
     }
 
 

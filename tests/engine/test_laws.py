@@ -240,6 +240,8 @@ def test_altered_pictures_pass_once_for_all_categories(name: str) -> None:
     together: list[int] = []
     alone: list[int] = []
     trust(model)
+    # how its output is read is measured once for a model
+    camcli.heatmaps(model, inputs, target_layers=LAYER)
     with spied(model, lambda x, _: together.append(len(x))):
         found = camcli.heatmaps(
             model, inputs, name, target_layers=LAYER, targets=[[1, 4, 2]] * 2, set=options
@@ -465,6 +467,8 @@ def test_methods_share_one_forward_pass_and_one_backward_pass_a_category(
 ) -> None:
     model, forwards, backwards = Straight(), [], []
     trust(model)
+    # how its output is read is measured once for a model
+    camcli.heatmaps(model, noise(), target_layers=layers)
     model.register_forward_hook(lambda *_: forwards.append(1))
     plain = torch.autograd.grad
 
@@ -493,7 +497,7 @@ def test_without_gradient_methods_there_is_no_backward_pass(
 def test_a_model_that_returns_something_else_is_named() -> None:
     class Pair(Staged):
         def forward(self, x: Tensor) -> Any:
-            return {"logits": super().forward(x)}
+            return {"scores": super().forward(x), "loss": 0.0}
 
     with pytest.raises(ModelError, match="returned a dict"):
         camcli.heatmaps(Pair(), noise(), target_layers=LAYER)

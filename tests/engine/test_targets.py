@@ -223,7 +223,8 @@ def test_a_single_logit_has_two_sides_and_the_predicted_one_is_explained(flat: b
     predicted = (logits > 0).long()
     wanted = torch.stack([both[row, side] for row, side in enumerate(predicted)])
     clear = logits != 0
-    found = camcli.heatmaps(model, inputs, **options)
+    with pytest.warns(UserWarning, match=r'outputs="value" explains the number itself'):
+        found = camcli.heatmaps(model, inputs, **options)
     torch.testing.assert_close(found[clear], wanted[clear])
     against = camcli.heatmaps(model, inputs, targets=1, target="counterfactual", **options)
     torch.testing.assert_close(against, both[:, 0])
@@ -351,17 +352,48 @@ def test_without_a_key_it_is_said_what_the_model_returned() -> None:
     for layer in ("last", None):
         with pytest.raises(
             ModelError,
-            match=r"a dict with 'logits': \[\d, 5\], 'loss': float, .*--output-key",
+            match=r"a dict with 'scores': \[\d, 5\], 'loss': float, .*--output-key",
         ):
-            model = Packing(lambda _, y: {"logits": y, "loss": 0.5})
+            model = Packing(lambda _, y: {"scores": y, "loss": 0.5})
             camcli.heatmaps(model, noise(), target_layers=layer)
-    pair = Packing(lambda f, y: Outputs(f, y))
-    told = r"an Outputs with features: \[2, 16, 6, 8\], logits: \[2, 5\], not a tensor of logits"
+    pair = Packing(lambda f, y: (f, y))
+    told = r"a tuple with 0: \[2, 16, 6, 8\], 1: \[2, 5\], not a tensor of logits"
     with pytest.raises(ModelError, match=told):
         camcli.heatmaps(pair, noise(), target_layers="last")
     # a method that asks no class needs no logits
     maps = camcli.heatmaps(pair, noise(), "eigencam", target_layers="last")
     assert maps.shape == (2, 6, 8)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda f, y: {"logits": y, "loss": 0.5, "hidden_states": (f,)},
+        Outputs,
+        lambda _, y: Answer(y),
+        lambda _, y: (y,),
+        lambda _, y: {"out": y},
+    ],
+)
+def test_lone_logits_are_taken_without_a_key(pack: Callable[[Tensor, Tensor], Any]) -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), ["gradcam", "scorecam"])
+    torch.testing.assert_close(
+        camcli.heatmaps(Packing(pack), noise(), ["gradcam", "scorecam"]), wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("pack", "key"),
+    [
+        (lambda f, y: {"heads": {"age": f, "race": y}}, "heads.race"),
+        (lambda f, y: ({"heads": [f, Answer(y)]}, f), "0.heads.-1.logits"),
+        (lambda f, y: {"heads": {"race": f}, "heads.race": y}, "heads.race"),
+        (lambda f, y: {"a.b": {"c.d": y, "c": f}}, "a.b.c.d"),
+    ],
+)
+def test_a_key_reaches_any_depth(pack: Callable[[Tensor, Tensor], Any], key: str) -> None:
+    found = camcli.heatmaps(Packing(pack), noise(), output_key=key)
+    torch.testing.assert_close(found, camcli.heatmaps(Staged(), noise()))
 
 
 @pytest.mark.parametrize("layer", ["last", None])

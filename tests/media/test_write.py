@@ -328,3 +328,13 @@ def test_check_writable_takes_a_folder_relative_to_here(
     check_writable(Path("camviz-out"))
     check_writable(Path())
     assert names_in(tmp_path) == []
+
+
+def test_a_value_stands_in_the_name() -> None:
+    def name(category: int | None, label: str, value: float) -> str:
+        named = output_name(Source(Path("a.jpg")), "gradcam", category, label, value=value)
+        return str(named)
+
+    assert name(None, "value", 37.2456) == "a_gradcam_value-37.25.jpg"
+    assert name(None, "value", -0.5) == "a_gradcam_value--0.5.jpg"
+    assert name(3, "left eye", 0.125) == "a_gradcam_3-left_eye-0.125.jpg"

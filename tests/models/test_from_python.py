@@ -340,10 +340,22 @@ def test_an_output_key_names_the_logits() -> None:
         load("timm/resnet18", output_key=0)
 
 
-def test_one_number_a_picture_is_one_class() -> None:
+def test_one_number_a_picture_is_a_value_unless_it_is_said_to_be_a_logit(tmp_path: Path) -> None:
     classifier = load("nets.py:single")
     assert (classifier.num_classes, logits(classifier).shape) == (1, (2,))
-    assert (classifier.num_categories, classifier.labels) == (2, ("no", "yes"))
+    assert (classifier.num_categories, classifier.labels) == (1, None)
+    assert classifier.reading.meaning == "value"
+    assert "taken for a value, and no class: --outputs logits" in classifier.reading.note
+    names = tmp_path / "names.txt"
+    names.write_text("healthy\nill\n")
+    said: dict[str, Any]
+    for said, labels in (
+        ({"outputs": "logits"}, ("no", "yes")),
+        ({"class_map": names}, ("healthy", "ill")),
+    ):
+        classifier = load("nets.py:single", **said)
+        assert (classifier.num_categories, classifier.labels) == (2, labels)
+        assert not classifier.reading.note
 
 
 def test_what_ends_in_a_norm_has_features() -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from camcli.errors import UnknownName, UsageError
 from camcli.records import Box, Heatmap, Picture
-from camcli.render.colour import colours
+from camcli.render.colour import LOWERS, RAISES, colours
 from camcli.render.overlay import OUTSIDE, enlarge, overlay, resized_map
 
 WHOLE = Box(0, 0, 60, 40)
@@ -194,3 +194,25 @@ def test_resized_map_keeps_sign_and_scale_and_says_what_was_not_seen() -> None:
     assert np.isnan(large[:, :15]).all() and np.isnan(large[:, 45:]).all()
     assert np.array_equal(large[:, 15:45], enlarge(values, box, (40, 60))[0])
     assert large[:, 15:45].min() < 0
+
+
+# a value: what raises it, and what lowers it
+
+
+def test_a_signed_map_has_two_colours_around_zero_on_one_scale() -> None:
+    grey = np.full((1, 4, 3), 100, np.uint8)
+    raw = np.array([[2.0, 1.0, 0.0, -2.0]], np.float32)
+    drawn = overlay(grey, raw, alpha=0.5, signed=True).astype(int)[0]
+    red, blue = np.array(RAISES), np.array(LOWERS)
+    np.testing.assert_allclose(drawn[0], (100 + red) / 2, atol=1)
+    np.testing.assert_allclose(drawn[1], 100 + (red - 100) / 4, atol=1)
+    np.testing.assert_array_equal(drawn[2], [100, 100, 100])
+    np.testing.assert_allclose(drawn[3], (100 + blue) / 2, atol=1)
+    # half as far on a scale that goes twice as far
+    wide = overlay(grey, raw, alpha=0.5, signed=True, scale=(0, 4)).astype(int)[0]
+    np.testing.assert_allclose(wide[0], drawn[1], atol=1)
+    np.testing.assert_allclose(wide[3], 100 + (blue - 100) / 4, atol=1)
+    nothing = overlay(grey, np.zeros((1, 4), np.float32), signed=True)
+    np.testing.assert_array_equal(nothing, grey)
+    lowered = overlay(grey, np.full((1, 4), -3, np.float32), signed=True)
+    np.testing.assert_allclose(lowered[0, 0], (100 + blue) / 2, atol=1)

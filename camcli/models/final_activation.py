@@ -1,0 +1,238 @@
+"""The numbers in front of a softmax or sigmoid, followed from there to a model's output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+# what was done to numbers: the ends that are looked for, and the steps of those written by hand
+End = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
+Step = End | Literal["maximum", "shifted", "exp", "sum-exp", "1+exp"]
+
+ENDS: Mapping[str, End] = {
+    "softmax": "softmax",
+    "sigmoid": "sigmoid",
+    "expit": "sigmoid",
+    "log_softmax": "log-softmax",
+    "log_sigmoid": "log-sigmoid",
+    "logsigmoid": "log-sigmoid",
+}
+# each rearranges or copies numbers, so that the numbers in front can be treated alike; a clamp
+# keeps probabilities away from 0 and 1
+ALIKE = frozenset(
+    {
+        "view", "view_as", "reshape", "reshape_as", "squeeze", "unsqueeze", "flatten",
+        "unflatten", "ravel", "getitem", "select", "narrow", "index_select", "permute",
+        "transpose", "t", "swapaxes", "swapdims", "movedim", "moveaxis", "contiguous",
+        "clone", "to", "float", "double", "half", "bfloat16", "type", "cpu", "cuda", "expand",
+        "expand_as", "alias", "dropout", "detach",
+    }
+)  # fmt: skip
+CLAMPS = frozenset({"clamp", "clip", "clamp_min", "clamp_max"})
+JOINED = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
+PARTED = frozenset({"chunk", "split", "unbind", "tensor_split"})
+TURNED = frozenset({"T", "mT", "H", "mH"})
+
+
+@dataclass(frozen=True)
+class InFront:
+    """Numbers, and what was done to them."""
+
+    step: Step
+    numbers: Tensor
+
+
+class FinalActivation(TorchFunctionMode):
+    """While it is on, notes what stands in front of each softmax and sigmoid, and behind it.
+
+    A hook on a module would miss functions, and autograd knows gradients, but no values.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # not longer than the results themselves: attention is a softmax, too, and large
+        self._noted: Any = WeakTensorKeyDictionary()
+
+    def in_front_of(self, tensor: object) -> InFront | None:
+        """Returns what a tensor was made of, if that is known."""
+        if not isinstance(tensor, Tensor):
+            return None
+        noted: InFront | None = self._noted.get(tensor)
+        return noted
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            name = getattr(getattr(func, "__self__", None), "__name__", "")
+        in_place = (name.endswith("_") and not name.endswith("__")) or name.startswith("__i")
+        plain = name.strip("_").removeprefix("special_")
+        # found before, as an operation in place changes what it is given
+        found = self._made(plain, func, args, kwargs, copied=in_place)
+        result = func(*args, **kwargs)
+        if in_place and args and isinstance(args[0], Tensor):
+            self._noted.pop(args[0], None)
+        if found is not None:
+            self._note(result, found)
+        return result
+
+    def _note(self, result: Any, found: InFront | list[InFront]) -> None:
+        if isinstance(found, list):
+            for part, made in zip(result, found, strict=True):
+                self._noted[part] = made
+        else:
+            # a maximum along an axis comes with its places
+            self._noted[result[0] if isinstance(result, tuple) else result] = found
+
+    def _made(
+        self,
+        name: str,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        *,
+        copied: bool,
+    ) -> InFront | list[InFront] | None:
+        """Tells what a call's result is made of."""
+        if not args:
+            return None
+        first, second = args[0], args[1] if len(args) > 1 else None
+        if name in ENDS and isinstance(first, Tensor):
+            return InFront(ENDS[name], first.clone() if copied else first)
+        if name in JOINED:
+            return self._joined(func, args, kwargs)
+        step = STEPS.get(name)
+        if step is not None:
+            return step(first, self.in_front_of(first), second, self.in_front_of(second))
+        before = self.in_front_of(first)
+        if before is None or before.step not in ENDS.values():
+            return None
+        if name in CLAMPS:
+            return before
+        if name in ALIKE or name in TURNED:
+            return InFront(before.step, func(before.numbers, *args[1:], **kwargs))
+        if name in PARTED:
+            parts = func(before.numbers, *args[1:], **kwargs)
+            return [InFront(before.step, part) for part in parts]
+        return None
+
+    def _joined(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> InFront | None:
+        parts = [self.in_front_of(part) for part in args[0]]
+        steps = {part.step if part else None for part in parts}
+        if len(steps) != 1 or not steps <= {"sigmoid", "log-sigmoid"}:
+            return None
+        numbers = [part.numbers for part in parts if part]
+        (step,) = (step for step in steps if step)
+        return InFront(step, func(numbers, *args[1:], **kwargs))
+
+
+Noted = InFront | None
+
+
+def _exponential(first: Any, before: Noted, *_: Any) -> Noted:
+    if before is None:
+        return InFront("exp", first)
+    after: Mapping[Step, Step] = {
+        "log-softmax": "softmax",
+        "log-sigmoid": "sigmoid",
+        "shifted": "exp",
+    }
+    return InFront(after.get(before.step, "exp"), before.numbers) if before.step in after else None
+
+
+def _logarithm(_: Any, before: Noted, *__: Any) -> Noted:
+    after: Mapping[Step, Step] = {"softmax": "log-softmax", "sigmoid": "log-sigmoid"}
+    return InFront(after[before.step], before.numbers) if before and before.step in after else None
+
+
+def _maximum(first: Any, *_: Any) -> Noted:
+    return InFront("maximum", first) if isinstance(first, Tensor) else None
+
+
+def _difference(first: Any, _: Noted, __: Any, other: Noted) -> Noted:
+    if isinstance(first, int | float):
+        return _rest(other) if first == 1 else None
+    if other and other.step == "maximum" and other.numbers is first:
+        return InFront("shifted", first)
+    return None
+
+
+def _reversed_difference(_: Any, before: Noted, second: Any, __: Noted) -> Noted:
+    return _rest(before) if isinstance(second, int | float) and second == 1 else None
+
+
+def _rest(before: Noted) -> Noted:
+    """What stands in front of 1 - p."""
+    return InFront("sigmoid", -before.numbers) if before and before.step == "sigmoid" else None
+
+
+def _total(_: Any, before: Noted, *__: Any) -> Noted:
+    return InFront("sum-exp", before.numbers) if before and before.step == "exp" else None
+
+
+def _sum(first: Any, before: Noted, second: Any, other: Noted) -> Noted:
+    for number, noted in ((second, before), (first, other)):
+        is_one = isinstance(number, int | float) and number == 1
+        if is_one and noted and noted.step == "exp":
+            return InFront("1+exp", noted.numbers)
+    return None
+
+
+def _quotient(first: Any, before: Noted, second: Any, other: Noted) -> Noted:
+    if isinstance(first, int | float):
+        return _reciprocal(second, other) if first == 1 else None
+    if not (before and other and before.step == "exp" and before.numbers is other.numbers):
+        return None
+    made: Mapping[Step, Step] = {"sum-exp": "softmax", "1+exp": "sigmoid"}
+    return InFront(made[other.step], before.numbers) if other.step in made else None
+
+
+def _reversed_quotient(first: Any, before: Noted, second: Any, _: Noted) -> Noted:
+    return _reciprocal(first, before) if isinstance(second, int | float) and second == 1 else None
+
+
+def _reciprocal(_: Any, before: Noted, *__: Any) -> Noted:
+    return InFront("sigmoid", -before.numbers) if before and before.step == "1+exp" else None
+
+
+# 1 / (1 + exp(-x)), exp(x) / exp(x).sum(), with or without the maximum taken off, and 1 - p
+STEPS: Mapping[str, Callable[..., Noted]] = {
+    "exp": _exponential,
+    "log": _logarithm,
+    "max": _maximum,
+    "amax": _maximum,
+    "sub": _difference,
+    "rsub": _reversed_difference,
+    "sum": _total,
+    "add": _sum,
+    "radd": _sum,
+    "div": _quotient,
+    "truediv": _quotient,
+    "true_divide": _quotient,
+    "rdiv": _reversed_quotient,
+    "rtruediv": _reversed_quotient,
+    "reciprocal": _reciprocal,
+}
+
+
+def probabilities_of(numbers: Tensor, end: End) -> Tensor:
+    """Does by itself what an end does to rows of numbers.  [b n] -> [b n]"""
+    if end == "softmax":
+        return numbers.softmax(1)
+    if end == "log-softmax":
+        return numbers.log_softmax(1)
+    return torch.sigmoid(numbers) if end == "sigmoid" else torch.nn.functional.logsigmoid(numbers)

@@ -1,0 +1,397 @@
+"""How a model's output is read: what its numbers mean, where its rows are, and what is in front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camcli.errors import ModelError, UsageError
+from camcli.models.final_activation import (
+    ENDS,
+    End,
+    FinalActivation,
+    InFront,
+    probabilities_of,
+)
+from camcli.models.output import OutputKey, described, part_of
+from camcli.models.state import left_as_found, parts, unwrapped
+from camcli.records import Outputs
+
+# what makes probabilities of logits: over all classes, or of each by itself
+Link = Literal["softmax", "sigmoid"]
+
+SEED = 0
+# of the noise that a model is measured on; what is a probability stays one on strong noise, too
+STRENGTHS = (1.0, 4.0, 2.0)
+STRONG = (0.0, 0.3, 10.0, 100.0, 1000.0)
+# some keep their probabilities away from 0 and 1 by so much
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class OutputReading:
+    """How a model's output becomes rows of numbers [b n] to be explained.
+
+    `end` is the softmax or sigmoid that they are taken in front of, `inverse` the one that is
+    undone where they cannot be; `width` is n where it was measured, and `first_axis` tells whether
+    the rows come first, as they should; `mixes` whether one picture's row looks at others.
+    """
+
+    key: OutputKey | None = None
+    meaning: Outputs = "logits"
+    link: Link = "softmax"
+    end: End | None = None
+    inverse: Link | None = None
+    width: int | None = None
+    first_axis: bool = True
+    mixes: bool = False
+    is_declared: bool = False
+
+    @property
+    def is_value(self) -> bool:
+        """Whether the numbers are no classes'."""
+        return self.meaning == "value"
+
+    @property
+    def note(self) -> str:
+        """What is to be said once of outputs that are no plain logits, and that nobody declared."""
+        mixing = (
+            "what it says of a picture depends on its neighbours in the batch: give it one at a "
+            "time (--batch-size 1)"
+        )
+        notes = [self._of_meaning, mixing if self.mixes else ""]
+        return "; ".join(note for note in notes if note)
+
+    @property
+    def _of_meaning(self) -> str:
+        if self.is_declared:
+            return ""
+        if self.is_value:
+            return (
+                "its one output is taken for a value, and no class: --outputs logits says that it "
+                "is the logit of a yes, --outputs probabilities that it is the probability"
+            )
+        what = "probabilities"
+        if self.meaning == "independent":
+            what = "probabilities of independent classes"
+        elif self.end in ("log-softmax", "log-sigmoid"):
+            what = "logarithms of probabilities"
+        if self.end:
+            return (
+                f"its outputs are {what} (it ends in a {self.end}), and the numbers in front are "
+                "explained; --outputs says otherwise"
+            )
+        if self.inverse:
+            undone = "logarithms" if self.inverse == "softmax" else "logits"
+            return (
+                f"its outputs lie where {what} do, and their {undone} are explained, for what is in"
+                " front of them cannot be seen; --outputs says otherwise"
+            )
+        return ""
+
+    def log_probabilities(self, logits: Tensor) -> Tensor:
+        """Returns the logarithm of each class's probability.  [b n] -> [b n], [b 1] -> [b 2]"""
+        return log_probabilities(logits, self.link)
+
+    def rows_of(self, tensor: Tensor) -> Tensor:
+        """Lays an output out as rows, a picture each.  -> [b n]"""
+        n = self.width
+        if n is None or (self.first_axis and tuple(tensor.shape[1:]) == (n,)):
+            return tensor
+        if tensor.numel() % n:
+            raise ModelError(
+                f"The model returned {described(tensor)}, and rows of {n} when it was measured."
+            )
+        return tensor.reshape(-1, n) if self.first_axis else tensor.reshape(n, -1).mT
+
+
+def log_probabilities(logits: Tensor, link: Link = "softmax") -> Tensor:
+    """Returns the logarithm of each class's probability: of a single logit, of a no and a yes.
+
+    [b n] -> [b n], [b 1] -> [b 2]
+    """
+    if logits.shape[1] == 1:
+        return F.logsigmoid(torch.cat([-logits, logits], 1))
+    return logits.log_softmax(1) if link == "softmax" else F.logsigmoid(logits)
+
+
+@contextmanager
+def reading_output(module: nn.Module, reading: OutputReading) -> Iterator[None]:
+    """Lets a model return what is explained of its output, as a reading says, meanwhile."""
+    if reading == OutputReading():
+        yield
+        return
+    watch = FinalActivation() if reading.end else None
+    inner, watching = unwrapped(module), ExitStack()
+
+    def begin(*_: Any) -> None:
+        if watch:
+            watching.enter_context(watch)
+
+    def end(*_: Any) -> None:
+        watching.close()
+
+    def read(_: nn.Module, __: Any, output: Any) -> Any:
+        return _read(part_of(output, reading.key), watch, reading)
+
+    with (
+        inner.register_forward_pre_hook(begin),
+        # also where the model raises
+        inner.register_forward_hook(end, always_call=True),
+        inner.register_forward_hook(read),
+    ):
+        yield
+
+
+def _read(part: Any, watch: FinalActivation | None, reading: OutputReading) -> Any:
+    if not isinstance(part, Tensor):
+        return part
+    found = watch.in_front_of(part) if watch else None
+    if found and found.step == reading.end:
+        return reading.rows_of(found.numbers)
+    undone = reading.inverse or (_link(reading.end) if reading.end else None)
+    if undone and reading.end not in ("log-softmax", "log-sigmoid"):
+        part = _undone(part, undone)
+    return reading.rows_of(part)
+
+
+def _link(end: End) -> Link:
+    return "softmax" if end in ("softmax", "log-softmax") else "sigmoid"
+
+
+def _undone(probabilities: Tensor, link: Link) -> Tensor:
+    """Returns numbers that give these probabilities: logarithms, or logits."""
+    p = probabilities.float()
+    least = torch.finfo(p.dtype).tiny
+    logarithm = p.clamp(min=least).log()
+    return logarithm if link == "softmax" else logarithm - (1 - p).clamp(min=least).log()
+
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], OutputReading]]
+_known = WeakKeyDictionary()
+
+
+def found_reading(
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    key: OutputKey | None = None,
+    outputs: Outputs | None = None,
+) -> OutputReading:
+    """Returns how a model's output is read for inputs (channels, H, W), measured only once."""
+    known = _known.setdefault(module, {})
+    # the parts are in the key because people swap a head between two calls
+    about = (*shape, key, outputs, *map(id, parts(module)))
+    if about not in known:
+        known[about] = measure_output(module, shape, key, outputs)
+    return known[about]
+
+
+def declared(outputs: Outputs, key: OutputKey | None = None) -> OutputReading:
+    """Returns the reading of outputs of which somebody says what they mean, logits in front."""
+    checked(outputs)
+    link: Link = "sigmoid" if outputs == "independent" else "softmax"
+    return OutputReading(key, outputs, link, is_declared=True)
+
+
+def as_logit(reading: OutputReading) -> OutputReading:
+    """Reads a single number as the logit of a no and a yes, because somebody asks for classes."""
+    return replace(reading, meaning="logits", is_declared=True)
+
+
+def checked(outputs: str | None) -> None:
+    """Raises UsageError for a meaning that there is not."""
+    if outputs is not None and outputs not in get_args(Outputs):
+        raise UsageError(f"Outputs are one of {', '.join(get_args(Outputs))}, not {outputs!r}.")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Rows that a model put out [b n], those of strong noise, and the end that they come out of."""
+
+    rows: Tensor
+    end: End | None = None
+    strong: Tensor | None = None
+
+    @property
+    def n(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def all(self) -> Tensor:
+        return self.rows if self.strong is None else torch.cat([self.rows, self.strong])
+
+    @property
+    def sums_to_one(self) -> bool:
+        return bool(((self.all.sum(1) - 1).abs() < TOLERANCE).all())
+
+    @property
+    def is_within(self) -> bool:
+        return bool(((self.all >= 0) & (self.all <= 1 + TOLERANCE)).all())
+
+    @property
+    def is_between(self) -> bool:
+        """Whether nothing lies on the edges of 0 to 1, as behind a ReLU or a clamp."""
+        return self.is_within and bool(((self.rows > 0) & (self.rows < 1)).all())
+
+
+def measure_output(
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    key: OutputKey | None = None,
+    outputs: Outputs | None = None,
+) -> OutputReading:
+    """Measures how the output of a model is read, on noise (channels, H, W).
+
+    A softmax or sigmoid is found as the operation whose result is the output; where there is none,
+    the range of the outputs on several inputs decides.  Raises ModelError where the rows are not
+    the batch's, or a model is declared to be what it is not.
+    """
+    checked(outputs)
+    unread = declared(outputs, key) if outputs else OutputReading(key)
+    with torch.inference_mode(False), torch.no_grad(), left_as_found(unwrapped(module)):
+        pass_ = _Passes(unwrapped(module), shape, key)
+        first = pass_.tried(STRENGTHS[:1])
+        if first is None or not _is_a_row(first[0]):
+            return unread
+        alone, front = first
+        n = alone.numel()
+        # another number than that of the columns, so that rows are told from them
+        b = 3 if n == 2 else 2
+        together = pass_.tried(STRENGTHS[:b])
+        reading = replace(unread, width=n)
+        seen = _seen(reading.rows_of(alone), front, reading)
+        if together is not None and together[0].numel() == b * n:
+            rows, front = together
+            reading = replace(reading, first_axis=_rows_come_first(rows, n))
+            seen = _seen(reading.rows_of(rows), front, reading)
+            reading = replace(reading, mixes=_apart(seen.rows[0], alone.float().flatten()))
+        elif together is not None and together[0].numel() != n:
+            raise ModelError(
+                f"The model returned {described(alone)} for one input and {described(together[0])}"
+                f" for {b}: one row of numbers for each is expected, [{b}, n]."
+            )
+        if not seen.end and n > 1 and seen.is_within and outputs not in ("logits", "value"):
+            # what looks like probabilities is looked at again
+            strong = list(pass_.rows(STRONG, reading))
+            seen = replace(seen, strong=torch.cat(strong) if strong else None)
+    return _understood(seen, reading, outputs)
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """Passes of noise through a model, a picture for each strength."""
+
+    module: nn.Module
+    shape: tuple[int, int, int]
+    key: OutputKey | None
+
+    def run(self, strengths: Sequence[float]) -> tuple[Any, InFront | None]:
+        """Returns the output's part that counts, and what stood in front of it."""
+        watch, noise = FinalActivation(), self._noise(strengths)
+        with watch:
+            output = self.module(noise)
+        part = part_of(output, self.key)
+        return part, watch.in_front_of(part)
+
+    def tried(self, strengths: Sequence[float]) -> tuple[Any, InFront | None] | None:
+        """Does the same, where the model takes such a batch."""
+        try:
+            return self.run(strengths)
+        except Exception:  # every model refuses in its own way; the passes that count say so again
+            return None
+
+    def rows(self, strengths: Sequence[float], reading: OutputReading) -> Iterator[Tensor]:
+        """Yields the finite rows of single passes.  [1 n]"""
+        for strength in strengths:
+            row = reading.rows_of(self.run([strength])[0]).float()
+            if row.isfinite().all():
+                yield row
+
+    def _noise(self, strengths: Sequence[float]) -> Tensor:
+        like = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
+        draw = torch.Generator().manual_seed(SEED)
+        noise = [strength * torch.randn(self.shape, generator=draw) for strength in strengths]
+        return torch.stack(noise).to(like.device, like.dtype)
+
+
+def _is_a_row(output: Any) -> bool:
+    """Tells whether what came of one picture is a number, or a row of them."""
+    if not isinstance(output, Tensor) or not output.is_floating_point() or not output.numel():
+        return False
+    return sum(edge > 1 for edge in output.shape) <= 1
+
+
+def _rows_come_first(output: Tensor, n: int) -> bool:
+    return [edge for edge in output.shape if edge > 1][-1:] == [n] or n == 1
+
+
+def _apart(found: Tensor, wanted: Tensor) -> bool:
+    size = wanted.abs().max().clamp(min=TOLERANCE)
+    return bool((found - wanted).abs().max() > TOLERANCE * size)
+
+
+def _seen(rows: Tensor, front: InFront | None, reading: OutputReading) -> _Seen:
+    rows = rows.float()
+    end = next((end for end in ENDS.values() if front and front.step == end), None)
+    if end is None or front is None or front.numbers.numel() != rows.numel():
+        return _Seen(rows)
+    wanted = probabilities_of(reading.rows_of(front.numbers).float(), end)
+    is_so = torch.allclose(rows, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+    return _Seen(rows, end if is_so else None)
+
+
+def _understood(seen: _Seen, reading: OutputReading, outputs: Outputs | None) -> OutputReading:
+    """Says what rows mean that were seen, or makes what is declared of them."""
+    meaning = outputs or _meaning(seen)
+    link: Link = "sigmoid" if meaning == "independent" else "softmax"
+    reading = replace(reading, meaning=meaning, link=link)
+    if meaning == "value" or outputs == "logits":
+        return reading
+    if outputs == "probabilities":
+        _check_probabilities(seen)
+    if seen.end and not (meaning == "independent" and _link(seen.end) == "softmax"):
+        return replace(reading, end=seen.end, link=_link(seen.end))
+    if meaning == "independent":
+        return replace(reading, inverse="sigmoid") if seen.is_between else reading
+    if meaning == "probabilities":
+        return replace(reading, inverse="softmax" if seen.n > 1 else "sigmoid")
+    return reading
+
+
+def _meaning(seen: _Seen) -> Outputs:
+    if seen.end == "softmax" and seen.n == 1:
+        raise ModelError(
+            "The model ends in a softmax over a single output, which is 1 whatever the picture: "
+            "let it end in a sigmoid, or return what stands in front."
+        )
+    if seen.end in ("log-softmax", "log-sigmoid"):
+        return "logits"
+    if seen.n == 1:
+        return "probabilities" if seen.end else "value"
+    if seen.end or seen.is_within:
+        if seen.sums_to_one:
+            return "probabilities"
+        if seen.end or seen.is_between:
+            return "independent"
+    return "logits"
+
+
+def _check_probabilities(seen: _Seen) -> None:
+    least, most = float(seen.all.min()), float(seen.all.max())
+    if not seen.is_within:
+        raise ModelError(
+            f"The model's outputs are said to be probabilities, and go from {least:.3g} to "
+            f"{most:.3g}: leave --outputs out, or give logits, independent or value."
+        )
+    if seen.n > 1 and not seen.sums_to_one:
+        raise ModelError(
+            "The model's outputs are said to be probabilities, and those of a picture do not sum to"
+            " 1: give --outputs independent for classes of which several may be there."
+        )
