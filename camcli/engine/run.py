@@ -40,6 +40,7 @@ from camcli.models.layout import Layout
 from camcli.models.output import OutputKey
 from camcli.models.output_reading import OutputReading, as_logit, found_reading, reading_output
 from camcli.models.packing import Packings
+from camcli.models.several_inputs import InputKey, SeveralInputs, passed_on, several_inputs
 from camcli.models.state import has_classifier, left_as_found, parts, watchable
 from camcli.records import Fusion, Outputs, Precision, TargetName
 from camcli.registry import (
@@ -57,6 +58,7 @@ from camcli.stages import stage
 
 # method, layer and name -> [b k ...]
 Details = dict[tuple[str, str, str], Tensor]
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 Layers = str | nn.Module | Sequence[str | nn.Module]
 # the name under which a map of several layers stands, or one that looks at none
 WHOLE = ""
@@ -82,6 +84,8 @@ class Request:
     # how many altered pictures, or outputs of a layer, stand in memory together
     chunk: int = CHUNK
     precision: Precision = "float32"
+    # where a model takes more than pictures
+    inputs: SeveralInputs | None = None
 
     def __post_init__(self) -> None:
         """Refuses what is not defined, before any pass is run."""
@@ -199,7 +203,8 @@ def answer(
     inputs, watched = like(module, inputs), watchable(module)
 
     def run(rows: slice) -> Answer:
-        return _answer(module, inputs[rows], choice and choice.part(rows), request)
+        with passed_on(module, request.inputs, rows.start):
+            return _answer(module, inputs[rows], choice and choice.part(rows), request)
 
     if packings is None and request.many_passes:
         packings = Packings()
@@ -211,7 +216,8 @@ def answer(
         reading_output(module, request.reading),
         running_in(request.precision, inputs.device),
     ):
-        parts = in_chunks(run, len(inputs), len(inputs))
+        # a picture's other inputs go with all of its altered copies: one after the other
+        parts = in_chunks(run, len(inputs), 1 if request.inputs else len(inputs))
         chosen = [part.categories for part in parts if part.categories is not None]
         k = max((categories.shape[1] for categories in chosen), default=1)
         maps = {
@@ -345,7 +351,7 @@ def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps
 
 def heatmaps(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     method: str | Sequence[str] = "gradcam",
     *,
     target_layers: Layers | None = None,
@@ -365,6 +371,7 @@ def heatmaps(
     set: Mapping[str, Any] | None = None,  # noqa: A002
     output_key: OutputKey | None = None,
     outputs: Outputs | None = None,
+    image_input: InputKey | None = None,
 ) -> Any:
     """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
 
@@ -381,8 +388,11 @@ def heatmaps(
     `outputs` says what the outputs mean, which is measured where it is left out: logits or
     probabilities of classes of which one is right, independent classes, or a value, whose map is
     that of the value itself, signed.  Softmax and sigmoid at the end are looked through.
+
+    Of several inputs, a tuple or a dictionary, the first [b 3 H W] is explained, or the one that
+    `image_input` names; the others are passed on, each picture's own.
     """
-    inputs = _batch(inputs)
+    others, pictures = _pictures(inputs, image_input)
     several = not isinstance(method, str)
     given = list(method) if several else [str(method)]
     names = {g: method_name(g) for g in given}
@@ -395,13 +405,15 @@ def heatmaps(
         )
     reading, is_unsure = OutputReading(output_key), False
     if asking or targets is not None:
-        reading = _reading(module, inputs, output_key, outputs, chosen=targets is not None)
+        with passed_on(module, others):
+            reading = _reading(module, pictures, output_key, outputs, chosen=targets is not None)
         is_unsure = reading.is_value and not reading.is_declared
         # a single number has two sides, as a logit has, until somebody says what it means
         reading = as_logit(reading) if is_unsure else reading
     explained = target_of(target, against, contrast_strength, reading)
     options = options_for(list(names.values()), set or {}, seed)
-    layers, layouts = layers_for(names.values(), module, inputs, target_layers, reading)
+    with passed_on(module, others):
+        layers, layouts = layers_for(names.values(), module, pictures, target_layers, reading)
     tokens = Tokens(vit_like, num_extra_tokens)
     request = Request(
         tuple(dict.fromkeys(names.values())),
@@ -415,13 +427,14 @@ def heatmaps(
         explained,
         reading,
         None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
-        usual_chunk(like(module, inputs[:0]).device),
+        usual_chunk(like(module, pictures[:0]).device),
         precision,
+        others,
     )
-    choice: Choice | None = fixed(targets, len(inputs)) if targets is not None else None
+    choice: Choice | None = fixed(targets, len(pictures)) if targets is not None else None
     if choice is None and asking:
-        choice = fixed(0, len(inputs)) if reading.is_value else Best()
-    answered = answer(module, inputs, choice, request)
+        choice = fixed(0, len(pictures)) if reading.is_value else Best()
+    answered = answer(module, pictures, choice, request)
     found = answered.maps
     if is_unsure and targets is None and answered.logits is not None:
         _say_which_side(module, answered.logits)
@@ -495,18 +508,30 @@ def packed(module: nn.Module) -> Iterator[None]:
 
 def activations(
     module: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     target_layers: Layers | None = None,
     *,
     output_key: OutputKey | None = None,
+    image_input: InputKey | None = None,
 ) -> dict[str, Tensor]:
-    """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}"""
-    inputs = like(module, _batch(inputs))
-    reading = OutputReading(output_key)
-    layers, layouts = target_layers_of(module, inputs, target_layers, reading)
+    """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}
+
+    Of several inputs the pictures are found, or named, as in `heatmaps`.
+    """
+    given, pictures = _pictures(inputs, image_input)
+    pictures = like(module, pictures)
+    with passed_on(module, given):
+        reading = OutputReading(output_key)
+        layers, layouts = target_layers_of(module, pictures, target_layers, reading)
+
+    def run(rows: slice) -> dict[str, Tensor]:
+        with passed_on(module, given, rows.start):
+            probe = Probe(module, pictures[rows], layers, Best(), graph=False, layouts=layouts)
+            return {layer: probe.get("activations", layer) for layer in layers}
+
     with torch.inference_mode(False), torch.no_grad():
-        probe = Probe(module, inputs, layers, Best(), graph=False, layouts=layouts)
-        return {layer: probe.get("activations", layer).clone() for layer in layers}
+        parts = in_chunks(run, len(pictures), 1 if given else len(pictures))
+    return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 
 
 def layers_for(
@@ -552,7 +577,17 @@ def found_default(
     return known[key]
 
 
-def _batch(inputs: Tensor) -> Tensor:
+def _pictures(inputs: Inputs, image_input: InputKey | None) -> tuple[SeveralInputs | None, Tensor]:
+    """Returns a batch of pictures, and what stands beside it, if anything does."""
+    if isinstance(inputs, tuple | list | Mapping):
+        given = several_inputs(inputs, image_input)
+        return given, _batch(given.pictures)
+    if image_input is not None:
+        raise UsageError(f"image_input {image_input!r} is for several inputs, and one is given.")
+    return None, _batch(inputs)
+
+
+def _batch(inputs: Any) -> Tensor:
     if not isinstance(inputs, Tensor):
         raise UsageError(f"Inputs are a float tensor [b 3 H W], not a {type(inputs).__name__}.")
     if inputs.ndim != 4 or not inputs.is_floating_point() or not inputs.numel():

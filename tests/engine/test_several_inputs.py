@@ -1,0 +1,141 @@
+"""Models that take more than pictures: each picture keeps its own other inputs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.errors import UsageError
+from tests.networks import Staged, noise
+
+AGES = torch.tensor([[0.2, -1.0], [3.0, 0.5]])
+METHODS = ["gradcam", "scorecam", "ablationcam", "fullgrad", "guidedbackprop"]
+
+
+class Multimodal(Staged):
+    """Gates the pooled features by a table's row, as fusion of pictures and records does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2, 16)
+        nn.init.constant_(self.gate.bias, 1.0)
+
+    def forward(self, image: Tensor, ages: Tensor, scale: float = 1.0) -> Tensor:
+        x = self.last(torch.relu_(self.middle(self.stem(image))))
+        return self.fc(self.pool(torch.relu_(x)).flatten(1) * self.gate(ages) * scale)
+
+
+class Second(Multimodal):
+    def forward(self, ages: Tensor, image: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(image, ages)
+
+
+class Batch(Multimodal):
+    def forward(self, batch: Any) -> Tensor:  # type: ignore[override]
+        picture, ages = batch.values() if isinstance(batch, dict) else batch
+        return super().forward(picture, ages)
+
+
+class Bound(nn.Module):
+    """The same with one picture's table row in it."""
+
+    def __init__(self, net: Multimodal, row: Tensor) -> None:
+        super().__init__()
+        self.net, self.row = net, row
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.net(image, self.row.expand(len(image), -1))
+        return found
+
+
+def seeded(kind: type[Multimodal]) -> Multimodal:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        return kind().eval()
+
+
+@pytest.fixture(scope="module")
+def wanted() -> dict[str, Tensor]:
+    alone = [
+        camcli.heatmaps(Bound(seeded(Multimodal), row[None]), x[None], METHODS)
+        for x, row in zip(noise(), AGES, strict=True)
+    ]
+    return {name: torch.cat([maps[name] for maps in alone]) for name in METHODS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs"),
+    [
+        (Multimodal, (noise(), AGES)),
+        (Multimodal, [noise(), AGES, 1.0]),
+        (Multimodal, {"ages": AGES, "image": noise(), "scale": torch.tensor(1.0)}),
+        (Second, (AGES, noise())),
+        (Batch, (noise(), AGES)),
+        (Batch, {"picture": noise(), "table": AGES}),
+    ],
+)
+def test_the_pictures_are_explained_and_the_rest_is_passed_on(
+    kind: type[Multimodal], inputs: Any, wanted: dict[str, Tensor]
+) -> None:
+    model = seeded(kind)
+    found = camcli.heatmaps(model, inputs, METHODS)
+    for name in METHODS:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-3, atol=1e-6)
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_other_inputs_matter() -> None:
+    one, other = (
+        camcli.heatmaps(seeded(Multimodal), (noise(), ages), targets=1) for ages in (AGES, AGES + 1)
+    )
+    assert (one - other).abs().max() > 0.01 * one.abs().max()
+
+
+def test_targets_are_the_pictures() -> None:
+    model, inputs = seeded(Multimodal), (noise(), AGES)
+    both = camcli.heatmaps(model, inputs, targets=[[0, 3], [2, 1]])
+    torch.testing.assert_close(both[:, 1], camcli.heatmaps(model, inputs, targets=[3, 1]))
+
+
+def test_activations_are_those_of_the_pictures() -> None:
+    found = camcli.activations(seeded(Multimodal), (noise(), AGES))
+    torch.testing.assert_close(
+        found, camcli.activations(Staged().eval(), noise(), "last"), check_stride=False
+    )
+
+
+def test_an_image_input_is_named() -> None:
+    class Stereo(Staged):
+        def forward(self, left: Tensor, right: Tensor) -> Tensor:
+            return super().forward(left) + 2 * super().forward(right)
+
+    left, right = noise(seed=1), noise(seed=2)
+    options: dict[str, Any] = {"target_layers": "last", "targets": 1}
+    found = camcli.heatmaps(Stereo(), (left, right), image_input=1, **options)
+    # the last use of a shared layer is the right one's
+    plain = camcli.heatmaps(Staged(), right, **options)
+    torch.testing.assert_close(found, 2 * plain)
+    assert torch.equal(found, camcli.heatmaps(Stereo(), (left, right), image_input=-1, **options))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "named", "told"),
+    [
+        ((AGES, 3), None, r"None of the inputs is .*: 0: torch\.float32 \[2, 2\], 1: int"),
+        ((), None, "None of the inputs is a float tensor .*: none"),
+        (
+            {"x": noise(), "t": AGES},
+            "t",
+            r"image_input 't' is to be .* and is torch\.float32 \[2, ",
+        ),
+        ({"x": noise()}, "y", "and is not there; the inputs are 'x'"),
+        (noise(), 0, "is for several inputs, and one is given"),
+    ],
+)
+def test_what_is_no_picture_is_told(inputs: Any, named: Any, told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        camcli.heatmaps(Staged(), inputs, image_input=named)
