@@ -14,6 +14,7 @@ from camcli.engine.targets import Choice, Fixed, Plain, Target
 from camcli.models.layout import Layout, forced
 from camcli.models.memory_format import takes_channels_last
 from camcli.models.order import in_order
+from camcli.models.slices import found_slices
 from camcli.models.state import watchable
 from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
@@ -130,17 +131,24 @@ class Probe:
                 other._found["references", "", slot, ""] = self.get("references", slot=slot)
         return other
 
+    def slices(self, layer: str, output: Tensor) -> int:
+        """Returns how many rows of a layer's output are of each picture: frames, or slices."""
+        if len(output) == len(self.inputs):
+            return 1
+        return found_slices(self.module, layer, self.inputs, len(output))
+
     def layout(self, layer: str, output: Tensor) -> Layout:
         """Returns a layer's layout, measured on its output where nobody has said it before."""
         if layer not in self._layouts:
             height, width = self.inputs.shape[-2:]
+            slices = self.slices(layer, output)
             layout = forced(
                 tuple(output.shape),
                 (height, width),
                 vit_like=self.tokens.vit_like,
                 num_extra_tokens=self.tokens.num_extra_tokens,
                 layer=layer,
-                batch=len(self.inputs),
+                batch=slices * len(self.inputs),
             )
             self._layouts[layer] = in_order(self.module, layer, layout)
         return self._layouts[layer]

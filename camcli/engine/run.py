@@ -64,6 +64,8 @@ Layers = str | nn.Module | Sequence[str | nn.Module]
 WHOLE = ""
 # evidence of methods that pass a picture many times
 MANY_PASSES = {"told", "gradients_at"}
+# and of those that go by pictures, where a layer puts out several slices of each
+BY_PICTURE = {"score", "rescore", "relogits", "guided_gradients", "class_weights"}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,8 @@ class Request:
 @dataclass(frozen=True)
 class Answer:
     """Logits [b n], categories [b k], {method: {layer: raw maps [b k h w]}}, and layers' calls.
+
+    Maps of a layer that puts out t slices of each picture are [b k t h w].
 
     Where no class was asked for, there are no logits and no categories, and k is 1; references
     [b k r] are there for a contrast only.  Details [b k ...] are those of the pictures as they are.
@@ -320,11 +324,13 @@ def _raw_maps(probe: Probe, request: Request) -> tuple[compose.Maps, Details]:
     def every(method: Method, layer: str) -> Tensor:
         slots = range(k) if depends_on_category(method.name) else [0]
         options = request.options.get(method.name, {})
+        t = _slices(probe, method, layer) if layer else 1
         found = [probe.apply(method, layer, slot, **options) for slot in slots]
         for name in method.details:
             details[method.name, layer, name] = of_categories([f.details[name] for f in found])
         weighted = method.gives == "weighted activations"
-        return of_categories([reduce(f.map) if weighted else f.map for f in found])
+        maps = [reduce(f.map) if weighted else f.map for f in found]
+        return of_categories(maps if t == 1 else [m.reshape(-1, t, *m.shape[1:]) for m in maps])
 
     def at_layers(method: Method) -> Mapping[str, Tensor]:
         if depends_on_layer(method.name):
@@ -332,6 +338,21 @@ def _raw_maps(probe: Probe, request: Request) -> tuple[compose.Maps, Details]:
         return {WHOLE: every(method, WHOLE)}
 
     return {name: at_layers(METHODS[name]) for name in request.methods}, details
+
+
+def _slices(probe: Probe, method: Method, layer: str) -> int:
+    """Returns how many slices of each picture a layer has maps of.
+
+    Raises MethodError for a method that goes by pictures.
+    """
+    output = probe.get("recording").outputs.get(layer)
+    t = 1 if output is None else probe.slices(layer, output)
+    if t > 1 and not BY_PICTURE.isdisjoint(method.evidence):
+        raise MethodError(
+            f"{layer!r} puts out {t} slices of each picture, and {method.name} alters or compares "
+            "whole pictures: try --method gradcam, or a layer behind them."
+        )
+    return t
 
 
 def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps:
@@ -344,6 +365,11 @@ def _fused(maps: compose.Maps, inputs: Tensor, request: Request) -> compose.Maps
             return maps[method]
         of_value = request.reading.is_value and depends_on_category(method)
         every = list(maps[method].values())
+        if len({m.ndim for m in every}) > 1:
+            raise MethodError(
+                "Maps of slices and of whole pictures are not fused: name layers of one kind, or "
+                "give --layer-fusion none."
+            )
         return {WHOLE: compose.fuse(every, size, request.layer_fusion, keep_sign=of_value)}
 
     return {method: fused(method) for method in maps}
@@ -376,7 +402,8 @@ def heatmaps(
     """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
 
     Several layers are fused at the input's size [b H W]; k targets a picture give [b k h w]; a list
-    of methods gives {method: maps}; layer_fusion="none" gives {layer: maps}.  Left out, the layer
+    of methods gives {method: maps}; layer_fusion="none" gives {layer: maps}; a layer that puts out
+    t frames or slices of each picture [b*t ...] gives a map of each [b t h w].  Left out, the layer
     is found and the targets are the predicted classes.  Raises CamvizError for what is not defined.
 
     What is explained of a class is its logit, or another `target`: a name, or a function of logits

@@ -159,6 +159,14 @@ def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Targ
         return found.default
     size, kind = "x".join(map(str, inputs_shape)), type(unwrapped(module)).__name__
     grids = [layer.name for layer in found.layers if layer.layout]
+    folded = [layer for layer in found.layers if _is_folded(layer, found.input_size)]
+    if not grids and folded:
+        raise LayerError(
+            f"All layers of this {kind} put out several rows for one {size} input (frames, slices "
+            f"or windows are folded into the batch), such as {folded[-1].name!r}"
+            f" {list(folded[-1].shape or ())}: name one with --target-layers, and each slice gets a"
+            f" map. {ALL_LAYERS}"
+        )
     if not grids:
         raise LayerError(
             f"No layer of this {kind} puts out a grid larger than 1x1 for a {size}"
@@ -176,6 +184,11 @@ def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Targ
         f" but the score depends on none of them everywhere. Name one with --target-layers, such"
         f" as {grids[-1]!r}. {ALL_LAYERS}"
     )
+
+
+def _is_folded(layer: LayerFacts, input_size: tuple[int, int]) -> bool:
+    shape = layer.shape or ()
+    return len(shape) > 2 and shape[0] > 1 and measure(shape, input_size) is not None
 
 
 def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:

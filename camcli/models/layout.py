@@ -145,8 +145,8 @@ def forced(
     output = f"{layer!r} puts out [{_spelled(shape)}]"
     if batch is not None and shape[:1] != (batch,):
         raise LayerError(
-            f"{output} for a batch of {batch}: windows or heads are folded into it. Name the block"
-            " around it instead. Layers with a grid: camviz --preview-model"
+            f"{output} for a batch of {batch}: windows, heads, or frames that have met, are folded "
+            "into it. Name the block around it instead. Layers with a grid: camviz --preview-model"
         )
     if num_extra_tokens is not None and num_extra_tokens < 0:
         raise LayerError(f"--num-extra-tokens is 0 or more, not {num_extra_tokens}.")

@@ -53,14 +53,17 @@ class Told:
                 about |= _about(picture, view, self.todo)
                 for name in layers:
                     about |= {"method": method, "layers": self._layers(method, name)}
-                    values = self.found.maps[method][name][row, slot].float().contiguous()
+                    values = self.found.maps[method][name][row, slot].float()
+                    said = warnings
+                    if values.ndim == 3:
+                        said = (*said, f"the mean of the maps of a picture's {len(values)} slices")
+                        values = values.mean(0)
+                    values = values.contiguous()
                     details = {
                         detail: self.found.details[method, name, detail][row, slot].numpy()
                         for detail in METHODS[method].details
                     }
-                    yield self._explanation(
-                        picture, view, values.numpy(), details, (about, warnings)
-                    )
+                    yield self._explanation(picture, view, values.numpy(), details, (about, said))
 
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
         fused = self.todo.request.layers if depends_on_layer(method) else ()

@@ -1,0 +1,67 @@
+"""Frames, slices and views that a model folds into the batch: [b t h w] to rows [b*t ...]."""
+
+from __future__ import annotations
+
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from camcli.models.layout import tensor_in
+from camcli.models.state import left_as_found, parts
+
+SEED = 0
+UNCHANGED = 1e-4  # as a share of the largest change
+
+_known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]]
+_known = WeakKeyDictionary()
+
+
+def found_slices(module: nn.Module, layer: str, inputs: Tensor, rows: int) -> int:
+    """Returns how many slices of each picture stand one after another in a layer's rows.
+
+    1 where they are no slices, which is measured once for each layer.  [b c H W]
+    """
+    each, rest = divmod(rows, len(inputs))
+    if rest or each < 2 or each > inputs.shape[1]:
+        return 1
+    known = _known.setdefault(module, {})
+    # the parts are in the key because people swap a stage between two calls
+    key = (layer, each, *inputs.shape[1:], *map(id, parts(module)))
+    if key not in known:
+        known[key] = each if _stand_alone(module, layer, inputs[:1], each) else 1
+    return known[key]
+
+
+def _stand_alone(module: nn.Module, layer: str, inputs: Tensor, each: int) -> bool:
+    """Tells whether the first channel changes the first row alone, and the last one the last.
+
+    In windows, or heads, of a picture the first channel is in all of them.
+    """
+    draw = torch.Generator().manual_seed(SEED)
+    first, last = (torch.randn(inputs.shape[1:], generator=draw).to(inputs) for _ in range(2))
+    pictures = torch.stack([first, first, first])
+    pictures[1, 0], pictures[2, -1] = last[0], last[-1]
+    found: list[Tensor] = []
+
+    def keep(_: nn.Module, __: object, output: object) -> None:
+        tensor = tensor_in(output)
+        if tensor is not None:
+            found.append(tensor)
+
+    part = module.get_submodule(layer)
+    with torch.no_grad(), left_as_found(module), part.register_forward_hook(keep):
+        try:
+            module(pictures)
+        except Exception:  # a model for one batch alone refuses in its own way
+            return False
+    if not found or len(found[-1]) != 3 * each:
+        return False
+    plain, begins, ends = found[-1].float().reshape(3, each, -1)
+    return _changed(plain, begins) == [0] and _changed(plain, ends) == [each - 1]
+
+
+def _changed(plain: Tensor, other: Tensor) -> list[int]:
+    """Lists the rows that differ.  [t n]"""
+    change = (plain - other).abs().amax(1)
+    return torch.nonzero(change > UNCHANGED * change.max()).flatten().tolist()
