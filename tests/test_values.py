@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 import camcli
+import camcli.engine.run as engine
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import UsageError
@@ -129,6 +130,18 @@ def test_pictures_of_a_batch_have_their_own_classes(picture: Image.Image) -> Non
     assert [e.category for e in together] == [e.category for e in alone]
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.heatmap, other.heatmap, rtol=1e-3, atol=1e-6)
+
+
+def test_what_memory_runs_out_for_is_joined_although_classes_differ_in_number(
+    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = classifier_of(Independent(0.0, 0.0, 0.0))
+    pictures = [picture, Image.new("RGB", picture.size), Image.new("RGB", picture.size, "white")]
+    options: dict[str, Any] = {"target_layers": "net.last", "threshold": 0.5, "batch_size": 3}
+    wanted = [e.category for e in camcli.explain(classifier, pictures, **options)]
+    plain = engine.in_chunks
+    monkeypatch.setattr(engine, "in_chunks", lambda run, count, _: plain(run, count, 1))
+    assert [e.category for e in camcli.explain(classifier, pictures, **options)] == wanted
 
 
 NETS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 # what was done to numbers: the ends that are looked for, and the steps of those written by hand
-End = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
+End = Literal["softmax", "class of a softmax", "sigmoid", "log-softmax", "log-sigmoid"]
 Step = End | Literal["maximum", "shifted", "exp", "sum-exp", "1+exp"]
 
 ENDS: Mapping[str, End] = {
@@ -34,7 +35,7 @@ ALIKE = frozenset(
         "expand_as", "alias", "dropout", "detach",
     }
 )  # fmt: skip
-CLAMPS = frozenset({"clamp", "clip", "clamp_min", "clamp_max"})
+CLAMPS = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "nan_to_num"})
 JOINED = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
 PARTED = frozenset({"chunk", "split", "unbind", "tensor_split"})
 TURNED = frozenset({"T", "mT", "H", "mH"})
@@ -42,10 +43,14 @@ TURNED = frozenset({"T", "mT", "H", "mH"})
 
 @dataclass(frozen=True)
 class InFront:
-    """Numbers, and what was done to them."""
+    """Numbers, and what was done to them.
+
+    `odds` gives the logits of a softmax's classes one by one, for where not all of them go on.
+    """
 
     step: Step
     numbers: Tensor
+    odds: Callable[[], Tensor] | None = None
 
 
 class FinalActivation(TorchFunctionMode):
@@ -110,7 +115,12 @@ class FinalActivation(TorchFunctionMode):
             return None
         first, second = args[0], args[1] if len(args) > 1 else None
         if name in ENDS and isinstance(first, Tensor):
-            return InFront(ENDS[name], first.clone() if copied else first)
+            numbers = first.clone() if copied else first
+            dim = kwargs.get("dim", second if isinstance(second, int) else None)
+            is_softmax = name == "softmax" and isinstance(dim, int)
+            return InFront(
+                ENDS[name], numbers, partial(_odds, numbers, dim) if is_softmax else None
+            )
         if name in JOINED:
             return self._joined(func, args, kwargs)
         step = STEPS.get(name)
@@ -122,7 +132,12 @@ class FinalActivation(TorchFunctionMode):
         if name in CLAMPS:
             return before
         if name in ALIKE or name in TURNED:
-            return InFront(before.step, func(before.numbers, *args[1:], **kwargs))
+            odds = before.odds
+            return InFront(
+                before.step,
+                func(before.numbers, *args[1:], **kwargs),
+                (lambda: func(odds(), *args[1:], **kwargs)) if odds else None,
+            )
         if name in PARTED:
             parts = func(before.numbers, *args[1:], **kwargs)
             return [InFront(before.step, part) for part in parts]
@@ -138,6 +153,15 @@ class FinalActivation(TorchFunctionMode):
         numbers = [part.numbers for part in parts if part]
         (step,) = (step for step in steps if step)
         return InFront(step, func(numbers, *args[1:], **kwargs))
+
+
+def _odds(numbers: Tensor, dim: int) -> Tensor:
+    """Returns the logit of each class against all others together, log p / (1 - p)."""
+    if numbers.shape[dim] == 2:
+        # of two it is their difference, also where one is 1 but for rounding
+        return numbers - numbers.flip(dim)
+    log_p = numbers.float().log_softmax(dim)
+    return log_p - torch.log(-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).min)
 
 
 Noted = InFront | None
@@ -235,4 +259,6 @@ def probabilities_of(numbers: Tensor, end: End) -> Tensor:
         return numbers.softmax(1)
     if end == "log-softmax":
         return numbers.log_softmax(1)
-    return torch.sigmoid(numbers) if end == "sigmoid" else torch.nn.functional.logsigmoid(numbers)
+    if end == "log-sigmoid":
+        return torch.nn.functional.logsigmoid(numbers)
+    return torch.sigmoid(numbers)

@@ -28,6 +28,7 @@ from camcli.records import Outputs
 Link = Literal["softmax", "sigmoid"]
 
 SEED = 0
+ONE_CLASS: End = "class of a softmax"
 # of the noise that a model is measured on; what is a probability stays one on strong noise, too
 STRENGTHS = (1.0, 4.0, 2.0)
 STRONG = (0.0, 0.3, 10.0, 100.0, 1000.0)
@@ -154,6 +155,8 @@ def _read(part: Any, watch: FinalActivation | None, reading: OutputReading) -> A
     if not isinstance(part, Tensor):
         return part
     found = watch.in_front_of(part) if watch else None
+    if found and found.odds and reading.end == ONE_CLASS:
+        return reading.rows_of(found.odds())
     if found and found.step == reading.end:
         return reading.rows_of(found.numbers)
     undone = reading.inverse or (_link(reading.end) if reading.end else None)
@@ -343,8 +346,15 @@ def _seen(rows: Tensor, front: InFront | None, reading: OutputReading) -> _Seen:
     if end is None or front is None or front.numbers.numel() != rows.numel():
         return _Seen(rows)
     wanted = probabilities_of(reading.rows_of(front.numbers).float(), end)
-    is_so = torch.allclose(rows, wanted, rtol=TOLERANCE, atol=TOLERANCE)
-    return _Seen(rows, end if is_so else None)
+    if _is_so(rows, wanted):
+        return _Seen(rows, end)
+    if front.odds and _is_so(rows, reading.rows_of(front.odds()).float().sigmoid()):
+        return _Seen(rows, ONE_CLASS)
+    return _Seen(rows)
+
+
+def _is_so(rows: Tensor, wanted: Tensor) -> bool:
+    return torch.allclose(rows, wanted, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _understood(seen: _Seen, reading: OutputReading, outputs: Outputs | None) -> OutputReading:

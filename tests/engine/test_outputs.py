@@ -164,3 +164,43 @@ def test_one_row_for_several_pictures_is_refused_in_a_sentence() -> None:
         camcli.heatmaps(Bag(), noise(1), target_layers=LAYER),
         camcli.heatmaps(Staged(), noise(1), target_layers=LAYER),
     )
+
+
+DISGUISES: list[Any] = [
+    lambda m: m,
+    nn.DataParallel,
+    lambda m: m.train(),
+    lambda m: m.requires_grad_(False),
+    lambda m: m.double(),
+]
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_an_end_makes_no_difference_in_any_disguise(disguise: Any, mode: Any) -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), ["gradcam", "scorecam"], target_layers=LAYER)
+    model = disguise(Ended(Staged(), nn.Softmax(1)))
+    with mode():
+        found = camcli.heatmaps(model, noise(), ["gradcam", "scorecam"], target_layers="net.last")
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"aug_smooth": True}, {"noise_smooth": 2}, {"eigen_smooth": True}, {"precision": "bf16"}],
+)
+def test_an_end_makes_no_difference_to_smoothing(options: dict[str, Any]) -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), target_layers=LAYER, **options)
+    found = camcli.heatmaps(
+        Ended(Staged(), nn.Sigmoid()), noise(), target_layers="net.last", **options
+    )
+    torch.testing.assert_close(found, wanted)
+
+
+def test_saturated_probabilities_have_a_map_still() -> None:
+    net = Staged(1)
+    net.fc.weight.data.mul_(1e5)
+    p = net.eval()(noise()).sigmoid()
+    assert bool(((p == 0) | (p == 1)).all())
+    found = camcli.heatmaps(Ended(net, nn.Sigmoid()), noise(), target_layers="net.last")
+    assert bool((found.abs().amax((1, 2)) > 0).all())

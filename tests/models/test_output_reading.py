@@ -105,6 +105,21 @@ def test_a_probability_and_the_rest_of_it_are_two_classes(end: End) -> None:
     torch.testing.assert_close(reading.log_probabilities(found).exp(), sides)
 
 
+@pytest.mark.parametrize(
+    "end", [lambda z: z.softmax(1)[:, 1], lambda z: F.softmax(z, dim=-1)[:, 1:2].squeeze()]
+)
+@pytest.mark.parametrize("classes", [2, 4])
+def test_one_class_of_a_softmax_is_a_probability(end: End, classes: int) -> None:
+    reading = measure_output(Ended(classes, end), SHAPE)
+    assert (reading.meaning, reading.end) == ("probabilities", "class of a softmax")
+    z = Staged(classes).eval()(noise()).detach()
+    others = z[:, [i for i in range(classes) if i != 1]].logsumexp(1, keepdim=True)
+    found = read(Ended(classes, end), reading, noise())
+    torch.testing.assert_close(found, z[:, 1:2] - others)
+    p = z.softmax(1)[:, 1:2]
+    torch.testing.assert_close(reading.log_probabilities(found).exp(), torch.cat([1 - p, p], 1))
+
+
 def test_sigmoids_of_several_classes_are_independent() -> None:
     reading = measure_output(Ended(5, torch.sigmoid), SHAPE)
     assert (reading.meaning, reading.link, reading.end) == ("independent", "sigmoid", "sigmoid")
