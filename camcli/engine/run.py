@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -433,7 +433,8 @@ def heatmaps(
     reading, is_unsure = OutputReading(output_key), False
     if asking or targets is not None:
         with passed_on(module, others):
-            reading = _reading(module, pictures, output_key, outputs, chosen=targets is not None)
+            about = (output_key, outputs, others and others.shapes)
+            reading = _reading(module, pictures, about, chosen=targets is not None)
         is_unsure = reading.is_value and not reading.is_declared
         # a single number has two sides, as a logit has, until somebody says what it means
         reading = as_logit(reading) if is_unsure else reading
@@ -486,14 +487,13 @@ _told: WeakSet[nn.Module] = WeakSet()
 def _reading(
     module: nn.Module,
     inputs: Tensor,
-    output_key: OutputKey | None,
-    outputs: Outputs | None,
+    about: tuple[OutputKey | None, Outputs | None, Hashable],
     *,
     chosen: bool,
 ) -> OutputReading:
     """Returns how the outputs are read; raises UsageError where one of several is to be chosen."""
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
-    reading = found_reading(watchable(module), shape, output_key, outputs)
+    reading = found_reading(watchable(module), shape, *about)
     if reading.is_value and reading.width != 1 and not chosen:
         raise UsageError(
             f"This model puts out {reading.width or 'several'} values: targets says which of them"

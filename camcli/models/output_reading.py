@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -186,11 +186,15 @@ def found_reading(
     shape: tuple[int, int, int],
     key: OutputKey | None = None,
     outputs: Outputs | None = None,
+    others: Hashable = None,
 ) -> OutputReading:
-    """Returns how a model's output is read for inputs (channels, H, W), measured only once."""
+    """Returns how a model's output is read for inputs (channels, H, W), measured only once.
+
+    `others` tells other inputs from each other that stand beside the pictures.
+    """
     known = _known.setdefault(module, {})
     # the parts are in the key because people swap a head between two calls
-    about = (*shape, key, outputs, *map(id, parts(module)))
+    about = (*shape, key, outputs, others, *map(id, parts(module)))
     if about not in known:
         known[about] = measure_output(module, shape, key, outputs)
     return known[about]

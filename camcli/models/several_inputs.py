@@ -29,6 +29,12 @@ class SeveralInputs:
         found: Tensor = self.values[self.image]
         return found
 
+    @property
+    def shapes(self) -> tuple[tuple[InputKey, tuple[int, ...]], ...]:
+        """The shapes of all that are tensors."""
+        tensors = ((k, v) for k, v in self.values.items() if isinstance(v, Tensor))
+        return tuple((key, tuple(value.shape)) for key, value in tensors)
+
     def of_row(self, row: int, pictures: Tensor) -> dict[InputKey, Any]:
         """Returns all inputs of one picture, as often as there are altered ones.  [n c H W]"""
         b = len(self.pictures)

@@ -95,6 +95,21 @@ def test_other_inputs_matter() -> None:
     assert (one - other).abs().max() > 0.01 * one.abs().max()
 
 
+def test_other_inputs_may_make_other_classes() -> None:
+    class Prompted(Staged):
+        """As many logits as there are prompts, as CLIP has them."""
+
+        def forward(self, image: Tensor, prompts: Tensor) -> Tensor:
+            return super().forward(image) @ prompts.T
+
+    model, prompts = Prompted(), torch.eye(5)
+    for n in (3, 4):
+        found = camcli.heatmaps(model, (noise(), prompts[:n]), targets=n - 1)
+        torch.testing.assert_close(
+            found, camcli.heatmaps(Staged(), noise(), targets=n - 1), rtol=1e-3, atol=1e-6
+        )
+
+
 def test_targets_are_the_pictures() -> None:
     model, inputs = seeded(Multimodal), (noise(), AGES)
     both = camcli.heatmaps(model, inputs, targets=[[0, 3], [2, 1]])
