@@ -263,32 +263,48 @@ def measure_output(
     checked(outputs)
     unread = declared(outputs, key) if outputs else OutputReading(key)
     with torch.inference_mode(False), torch.no_grad(), left_as_found(unwrapped(module)):
-        pass_ = _Passes(unwrapped(module), shape, key)
-        first = pass_.tried(STRENGTHS[:1])
+        passes = _Passes(unwrapped(module), shape, key)
+        first = passes.tried(STRENGTHS[:1])
         if first is None or not _is_a_row(first[0]):
             return unread
-        alone, front = first
-        n = alone.numel()
-        # another number than that of the columns, so that rows are told from them
-        b = 3 if n == 2 else 2
-        together = pass_.tried(STRENGTHS[:b])
-        reading = replace(unread, width=n)
-        seen = _seen(reading.rows_of(alone), front, reading)
-        if together is not None and together[0].numel() == b * n:
-            rows, front = together
-            reading = replace(reading, first_axis=_rows_come_first(rows, n))
-            seen = _seen(reading.rows_of(rows), front, reading)
-            reading = replace(reading, mixes=_apart(seen.rows[0], alone.float().flatten()))
-        elif together is not None and together[0].numel() != n:
-            raise ModelError(
-                f"The model returned {described(alone)} for one input and {described(together[0])}"
-                f" for {b}: one row of numbers for each is expected, [{b}, n]."
-            )
-        if not seen.end and n > 1 and seen.is_within and outputs not in ("logits", "value"):
+        reading, seen = _rows_compared(passes, *first, unread)
+        looks_so = not seen.end and seen.n > 1 and seen.is_within
+        if looks_so and outputs not in ("logits", "value"):
             # what looks like probabilities is looked at again
-            strong = list(pass_.rows(STRONG, reading))
+            strong = list(passes.rows(STRONG, reading))
             seen = replace(seen, strong=torch.cat(strong) if strong else None)
     return _understood(seen, reading, outputs)
+
+
+def _rows_compared(
+    passes: _Passes, alone: Tensor, front: InFront | None, unread: OutputReading
+) -> tuple[OutputReading, _Seen]:
+    """Compares what came of one picture with what comes of several: where their rows are.
+
+    Raises ModelError where there are neither as many rows nor a single one.
+    """
+    n = alone.numel()
+    # another number than that of the columns, so that rows are told from them
+    b = 3 if n == 2 else 2
+    reading = replace(unread, width=n)
+    together = passes.tried(STRENGTHS[:b])
+    # a model may take one picture at a time, or make one row of several
+    if together is None or not isinstance(together[0], Tensor) or together[0].numel() == n:
+        return reading, _seen(reading.rows_of(alone), front, reading)
+    rows, front = together
+    if rows.numel() != b * n:
+        raise ModelError(
+            f"The model returned {described(alone)} for one input and {described(rows)} for {b}: "
+            f"one row of numbers for each is expected, [{b}, n]."
+        )
+    reading = replace(reading, first_axis=_rows_come_first(rows, n))
+    seen = _seen(reading.rows_of(rows), front, reading)
+    if _apart(seen.rows[0], alone):
+        again = passes.tried(STRENGTHS[:1])
+        # what is drawn at random differs from itself
+        is_sure = again is not None and not _apart(again[0], alone)
+        reading = replace(reading, mixes=is_sure)
+    return reading, seen
 
 
 @dataclass(frozen=True)
@@ -340,6 +356,7 @@ def _rows_come_first(output: Tensor, n: int) -> bool:
 
 
 def _apart(found: Tensor, wanted: Tensor) -> bool:
+    found, wanted = found.float().flatten(), wanted.float().flatten()
     size = wanted.abs().max().clamp(min=TOLERANCE)
     return bool((found - wanted).abs().max() > TOLERANCE * size)
 

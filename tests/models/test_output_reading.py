@@ -228,6 +228,8 @@ def test_a_picture_that_looks_at_its_neighbours_is_told() -> None:
     assert not measure_output(Ended(4, lambda z: z), SHAPE).mixes
     mixing = measure_output(Ended(4, lambda z: z - z.mean(0)), SHAPE)
     assert "depends on its neighbours in the batch" in mixing.note
+    at_random = measure_output(Ended(4, lambda z: z + torch.rand_like(z)), SHAPE)
+    assert not at_random.mixes
 
 
 def test_a_softmax_over_one_output_is_refused() -> None:
