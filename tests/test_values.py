@@ -18,9 +18,10 @@ import camcli.engine.run as engine
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import UsageError
+from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
 from camcli.models.output_reading import measure_output
-from camcli.pipeline import plan
+from camcli.pipeline import plan, run
 from camcli.records import Preprocessing
 from tests.networks import Staged
 
@@ -130,6 +131,16 @@ def test_pictures_of_a_batch_have_their_own_classes(picture: Image.Image) -> Non
     assert [e.category for e in together] == [e.category for e in alone]
     for one, other in zip(together, alone, strict=True):
         np.testing.assert_allclose(one.heatmap, other.heatmap, rtol=1e-3, atol=1e-6)
+
+
+def test_a_video_has_no_threshold(tmp_path: Path, picture: Image.Image) -> None:
+    picture.save(tmp_path / "a.gif", save_all=True, append_images=[picture])
+    options = from_keywords(
+        threshold=0.5, every=1, target_layers="net.last", save_path=str(tmp_path / "out")
+    )
+    sources = find_sources([tmp_path / "a.gif"])
+    with pytest.raises(UsageError, match="--threshold finds other classes in each frame"):
+        list(run(classifier_of(Independent(0.0, 0.0)), sources, options))
 
 
 def test_what_memory_runs_out_for_is_joined_although_classes_differ_in_number(

@@ -55,6 +55,11 @@ def _check_films(sources: Sequence[Source], todo: Plan, options: Options) -> Non
             "--scale run looks at everything twice, and a camera shows it once: give --scale "
             "MIN,MAX."
         )
+    if todo.threshold is not None and may_move(sources, options):
+        raise UsageError(
+            "--threshold finds other classes in each frame, and a video shows one in all: give "
+            "--top-k or --target-category, or leave videos, --every, --frames and --camera out."
+        )
     if todo.on_sheets and may_move(sources, options):
         video = next((f"{str(source)!r} is a video" for source in sources if is_video(source)), "")
         raise UsageError(
