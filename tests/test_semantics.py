@@ -124,7 +124,7 @@ def test_intervals_draw_photos_and_not_cases() -> None:
 def test_a_row_names_its_settings() -> None:
     scores = Scores(("a", "b"), (1.0, 1.0), (0.25, 0.25))
     assert row("gradcam", scores) == "| gradcam | 100 % (100 to 100) | 25 % (25 to 25) | 2 |"
-    assert row("rise", scores).startswith("| rise (masks=1000) |")
+    assert row("rise", scores).startswith("| rise (masks=500) |")
 
 
 def test_the_cases_of_a_gaussian_need_no_model(tmp_path: Path) -> None:

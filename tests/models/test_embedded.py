@@ -18,7 +18,7 @@ from camcli.errors import WeightsError
 from camcli.models import catalogue, embedded
 from camcli.models.embedded import weights
 from camcli.models.labels import find_category
-from camcli.models.layers import default_layer
+from camcli.models.layers import EMBEDDED_DEFAULT, EMBEDDED_INPUT, default_layer, survey
 
 TIMMS = "tf_efficientnet_lite0"
 
@@ -48,6 +48,16 @@ def test_maps_at_its_default_layer_are_those_of_timms(timms: torch.nn.Module) ->
     assert names == ["features", "bn2"]
     ours, theirs = (camcli.heatmaps(m, inputs, targets=[281, 967]) for m in (network, timms))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+
+
+def test_the_default_layer_that_is_known_is_the_one_that_is_measured() -> None:
+    network, preprocessing, _ = embedded.load()
+    assert (3, *preprocessing.size) == EMBEDDED_INPUT
+    assert survey(network, EMBEDDED_INPUT).default == EMBEDDED_DEFAULT
+    assert default_layer(network, EMBEDDED_INPUT) is EMBEDDED_DEFAULT
+    # at others it is measured: below 33 pixels its grid is a single cell
+    assert default_layer(network, (3, 96, 64)).layout.grid == (3, 2)
+    assert default_layer(network, (3, 32, 32)).name != "features"
 
 
 def test_its_preprocessing_is_timms() -> None:

@@ -19,7 +19,7 @@ CASES = grad_cam.CASES
 # it takes the mean over all axes but the first two
 MAPS = [name for name, case in CASES.items() if case.reshape is None]
 # both know modules of the class ReLU alone, and these models have no other rectifier
-OF_RELU = ("embedded", "timm/resnet18", "torchvision/vgg11_bn", "timm/densenet121")
+OF_RELU = ("timm/resnet18", "torchvision/vgg11_bn", "timm/densenet121")
 
 
 def _apart(ours: Tensor, theirs: Tensor) -> float:

@@ -57,7 +57,7 @@ class Case:
 CASES = {
     case.name: case
     for case in (
-        Case("embedded", ("layer3", "layer4"), 88),
+        Case("embedded", ("_blocks.14", "features"), 128),
         Case("timm/resnet18", ("layer3", "layer4")),
         Case("torchvision/vgg11_bn", ("features.18", "features")),
         Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4")),

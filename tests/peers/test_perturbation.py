@@ -20,7 +20,7 @@ _normalised_alike = grad_cam._normalised_alike
 CASES = {
     case.name: case
     for case in (
-        Case("embedded", ("layer2", "layer3"), 88),
+        Case("embedded", ("_blocks.2", "_blocks.4"), 64),
         Case("timm/resnet18", ("layer1", "layer2"), 128),
         Case("torchvision/vgg11_bn", ("features.0", "features.3"), 64),
         Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4"), 192),
@@ -34,7 +34,7 @@ NCHW = [name for name, case in CASES.items() if case.reshape is None]
 SMALL = ("embedded", "timm/mobilenetv3_small_050", "timm/convnext_atto", "timm/densenet121")
 # their last layer ends with a ReLU, so that zero is the least that a channel can be
 NOT_NEGATIVE = {
-    "embedded": "layer3",
+    "embedded": "_blocks.1._relu0",
     "timm/resnet18": "layer2",
     "torchvision/vgg11_bn": "features.3",
     "timm/densenet121": "features.norm0",
@@ -182,7 +182,7 @@ def test_eigen_smooth_agrees_up_to_sign(
     monkeypatch.setattr(
         torch.nn, "UpsamplingBilinear2d", lambda size: lambda maps: enlarge(maps, tuple(size))
     )
-    case, layers = CASES["embedded"], ("layer3",)
+    case, layers = CASES["embedded"], ("_blocks.4",)
     with torch.no_grad():
         _, best = grad_cam._model("embedded").eval()(grad_cam._inputs(case.size)).topk(2)
     monkeypatch.setattr(grad_cam, "TARGETS", [int(best[0, 0]), int(best[1, 1])])
