@@ -26,6 +26,7 @@ FIGURES = Path(__file__).with_name("figures.json")
 COMMANDS: Mapping[str, Mapping[str, Callable[[], list[dict[str, Any]]]]] = {
     "cpu": {
         "start-up": commands.start_up,
+        "one-picture": commands.one_picture,
         "folder": commands.folder,
         "memory": commands.memory,
     },
