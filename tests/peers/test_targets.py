@@ -96,7 +96,8 @@ def _inputs() -> Tensor:
     return enlarge(torch.randn(2, 3, 9, 9, generator=draw), (224, 224))
 
 
-MODELS = ["embedded", "timm/resnet18"]
+# and their last layers
+MODELS = {"embedded": "features", "timm/resnet18": "layer4"}
 
 
 @pytest.mark.parametrize("base", ["GradCAM", "LayerCAM"])
@@ -108,7 +109,7 @@ def test_our_contrast_is_torchcams_finer_cam(
     from torchcam import methods
 
     model, inputs = _model(name), _inputs()
-    finer = methods.FinerCAM(model, "layer4", base_method=getattr(methods, base))
+    finer = methods.FinerCAM(model, MODELS[name], base_method=getattr(methods, base))
     with finer as extractor:
         scores = model(inputs)
         theirs = extractor(CATEGORIES[:2], scores, list(against) or None, normalized=False)[0]
@@ -116,7 +117,7 @@ def test_our_contrast_is_torchcams_finer_cam(
         model,
         inputs,
         base,
-        target_layers="layer4",
+        target_layers=MODELS[name],
         targets=CATEGORIES[:2],
         target="contrast",
         contrast=against,
@@ -136,12 +137,12 @@ def test_our_contrast_with_the_nearest_class_is_grad_cams(
 
     for module in ("base_cam", "utils.image"):
         monkeypatch.setattr(f"pytorch_grad_cam.{module}.scale_cam_image", scaled)
-    model, inputs = _model(name), _inputs()
-    with FinerCAM(model, [model.get_submodule("layer4")], base_method=GradCAM) as cam:
+    model, inputs, layer = _model(name), _inputs(), MODELS[name]
+    with FinerCAM(model, [model.get_submodule(layer)], base_method=GradCAM) as cam:
         theirs = cam(inputs.clone(), alpha=0.6, comparison_categories=[1])
     logits = model(inputs).detach()
     nearest = Contrast().references(logits, logits.argmax(1))[:, 0].tolist()
     for row, other in enumerate(nearest):
-        raw = camcli.heatmaps(model, inputs[row : row + 1], target_layers="layer4", contrast=other)
+        raw = camcli.heatmaps(model, inputs[row : row + 1], target_layers=layer, contrast=other)
         ours = normalise(enlarge(normalise(raw), (224, 224)))[0]
         assert float((ours - torch.from_numpy(theirs[row])).abs().max()) < 1e-4
