@@ -7,6 +7,7 @@ pixels), H W the network's input.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -227,6 +228,19 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class FileStamp:
+    """By what a file that was written is known again: bytes, and CRC-32 in 8 hex digits."""
+
+    size: int
+    crc32: str
+
+    @classmethod
+    def of(cls, content: bytes | memoryview) -> FileStamp:
+        """Returns the stamp of a file's content."""
+        return cls(len(content), f"{zlib.crc32(content):08x}")
+
+
+@dataclass(frozen=True)
 class Record:
     """One line of a run's results: a heatmap that was written, or a picture that failed.
 
@@ -236,7 +250,8 @@ class Record:
     `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
     map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
     defaults; `residual` what a map that should be complete leaves of the score; `concepts` those
-    that a method tells apart; `sheet` the file in which the heatmap stands among others.
+    that a method tells apart; `sheet` the file in which the heatmap stands among others;
+    `files` the stamps of outputs and sheet, of a video in the last record of its source.
     `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
     pictures share them, `seconds` the heatmap's share of its batch's pass.
     """
@@ -272,6 +287,7 @@ class Record:
     scale: tuple[float, float] | None = None
     outputs: tuple[str, ...] = ()
     sheet: str = ""
+    files: Mapping[str, FileStamp] = field(default_factory=dict)
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
     error: str = ""
@@ -281,12 +297,14 @@ class Record:
 class Outcome:
     """What came of one picture: a record for each heatmap, or one that says why there is none.
 
-    Those of a video's frames are not its `last`; behind them comes one that says how it ended.
+    Those of a video's frames are not its `last`; behind them comes one that says how it ended, and
+    has the stamps of the videos that were written.
     """
 
     source: Source
     records: tuple[Record, ...]
     last: bool = True
+    files: Mapping[str, FileStamp] = field(default_factory=dict)
 
     @classmethod
     def failure(cls, source: Source, why: str, frame: int | None = None) -> Outcome:

@@ -19,7 +19,7 @@ from camcli.models.load import Classifier
 from camcli.pipeline import Stop, Watch, carried_out, plan
 from camcli.pipeline.keeping import Kept
 from camcli.records import Outcome, Preprocessing
-from camcli.report import read_manifest
+from camcli.report import read_manifest, verify
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -99,6 +99,31 @@ def test_a_run_says_what_it_did(run: Runner) -> None:
     assert first["maximum"] == pytest.approx(float(raw.heatmap.max()), rel=1e-3)
     assert first["minimum"] == pytest.approx(float(raw.heatmap.min()), rel=1e-3, abs=1e-9)
     assert 0 < first["seconds"] < summary["seconds"] + 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"save_map": "npy"},
+        {"method": ["gradcam", "guided-backprop"], "workers": 2},
+        {"method": ["all"], "save_map": "npy", "target_layers": ["layer4"]},
+    ],
+)
+def test_every_file_is_known_again(run: Runner, asked: dict[str, Any]) -> None:
+    run(named=str(run.pictures / NAMES[0]), **asked)
+    checked = {file.path: file.state for file in verify(run.out)}
+    assert checked == {path.relative_to(run.out).as_posix(): "whole" for path in outputs(run.out)}
+    assert len(checked) > 1
+
+
+def test_a_picture_that_was_cut_is_made_again(run: Runner) -> None:
+    run()
+    (name,) = run.manifest[1]["files"]
+    content = (run.out / name).read_bytes()
+    (run.out / name).write_bytes(content[:-1])
+    assert run(resume=True) == [NAMES[1]]
+    assert (run.out / name).read_bytes() == content
+    run.check_whole()
 
 
 @pytest.mark.parametrize("until", [1, 3, 5])

@@ -27,9 +27,9 @@ from camcli.methods.compose import FrameSmoother
 from camcli.models.load import Classifier
 from camcli.pipeline import Explanation, Stop, carried_out, plan, running, spool
 from camcli.pipeline.batches import Prepared
-from camcli.records import Box, Outcome, Picture, Preprocessing, Record, Source
+from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
-from camcli.report import read_manifest
+from camcli.report import read_manifest, verify
 from tests.media.test_video import FakeCamera
 from tests.media.videos import COUNT, HEIGHT, WIDTH, animated, frame, times_of, written
 from tests.networks import Staged
@@ -112,6 +112,8 @@ def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, thre
     assert {pixels.shape for pixels in shown(video)} == {(HEIGHT, WIDTH, 3)}
     assert counts(tmp_path / "out") == {"pictures": 1, "heatmaps": 12, "failed": 0, "skipped": 0}
     assert lines(tmp_path / "out") == [("clip.mp4", n, n == COUNT - 1) for n in range(COUNT)]
+    assert outcomes[-1].files == {str(video): FileStamp.of(video.read_bytes())}
+    assert [file.state for file in verify(tmp_path / "out")] == ["whole"]
 
 
 def test_a_frame_is_drawn_as_if_it_were_a_picture(

@@ -15,7 +15,7 @@ import typer
 import typer.core
 import typer.main
 
-from camcli.cli import explain, help, merge, methods, models  # noqa: A004
+from camcli.cli import explain, help, merge, methods, models, verify  # noqa: A004
 from camcli.cli.elsewhere import called_here
 from camcli.cli.output import error
 from camcli.cli.pages import WIDEST, Command, Group
@@ -66,6 +66,7 @@ app.command("explain", cls=Command)(explain.command)
 app.command("methods", cls=Command)(methods.command)
 app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)
+app.command("verify", cls=Command)(verify.command)
 app.command("help", cls=Command)(help.command)
 
 

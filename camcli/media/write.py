@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -11,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,7 +22,7 @@ from PIL import Image
 
 from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.media.colour import pixels_in_srgb
-from camcli.records import Source
+from camcli.records import FileStamp, Source
 from camcli.stages import stage
 
 try:
@@ -128,10 +130,10 @@ def picture_format(path: Path) -> str:
 
 
 @stage("write")
-def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None) -> None:
+def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None) -> FileStamp:
     """Writes pixels [h w 3] in the format of the path's suffix, with the ICC profile of theirs.
 
-    Raises OutputError, or ImageError for a picture that is too large for the format.
+    Raises OutputError, or ImageError for a picture that the format cannot hold.
     """
     kind = picture_format(path)
     edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
@@ -143,15 +145,37 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
     if kind not in WITH_PROFILE:
         pixels, profile = pixels_in_srgb(pixels, profile), None
     embedded = {"icc_profile": profile} if profile else {}
-    with replacing(path) as file:
-        Image.fromarray(pixels).save(file, kind, **SAVING.get(kind, {}), **embedded)
+    # into memory: Pillow takes a short write into a file for a whole one, as on a full disk
+    content = BytesIO()
+    try:
+        Image.fromarray(pixels).save(content, kind, **SAVING.get(kind, {}), **embedded)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"Cannot write {str(path)!r} as {kind}: {error}.") from error
+    return write_file(content.getbuffer(), path)
 
 
 @stage("write")
-def write_map(values: NDArray[np.float32], path: Path) -> None:
+def write_map(values: NDArray[np.float32], path: Path) -> FileStamp:
     """Writes a map [h w] as .npy; raises OutputError."""
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    return write_file(content.getbuffer(), path)
+
+
+def write_file(content: bytes | memoryview, path: Path) -> FileStamp:
+    """Writes a file that takes the path's place when all of it is there; raises OutputError."""
     with replacing(path) as file:
-        np.save(file, values, allow_pickle=False)
+        _write_all(content, file.fileno())
+    return FileStamp.of(content)
+
+
+def _write_all(content: bytes | memoryview, file: int) -> None:
+    """Writes all bytes, of which a system call may take a part alone; raises OSError."""
+    left = memoryview(content)
+    while left and (taken := os.write(file, left)):
+        left = left[taken:]
+    if os.fstat(file).st_size != len(content):
+        raise OSError(errno.EIO, "not all of it could be written")
 
 
 def check_writable(folder: Path) -> None:
@@ -179,7 +203,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _coming(path, temporary) as file:
             yield file
-    except (OSError, ValueError) as error:  # Pillow's word for a picture that a format cannot hold
+    except (OSError, ValueError) as error:  # a name with a null in it is Python's ValueError
         raise unwritable(path, error) from error
     finally:
         with suppress(OSError, ValueError):
@@ -198,6 +222,8 @@ def _coming(path: Path, temporary: Path) -> Iterator[BinaryIO]:
         with _locked(temporary) as file:
             yield file
             file.flush()
+            # some file systems say only then, or when it is closed, that they found no room
+            os.fsync(file.fileno())
             if fcntl:  # while it is locked; on Windows it has to be closed first
                 temporary.replace(path)
                 return

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Self
 
 from camcli.errors import ImageError, OutputError
 from camcli.media.video_file import VideoFile, video_name
-from camcli.media.write import write_picture
+from camcli.media.write import unwritable, write_picture
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.keeping import is_file
 from camcli.pipeline.moving import Film
 from camcli.pipeline.outputs import Writer, source_of, why
 from camcli.pipeline.scales import Key, key_of
-from camcli.records import Outcome, Record, Source
+from camcli.records import FileStamp, Outcome, Record, Source
+from camcli.report import read_stamp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,18 +63,18 @@ class FrameWriter:
 
     def _drawn(self, explanation: Explanation) -> tuple[Record, NDArray[np.uint8] | None]:
         writer, record = self.writer, self.writer.recorded(explanation)
-        outputs: list[str] = []
+        files: dict[str, FileStamp] = {}
         try:
             drawn = writer.overlay(explanation)
             if writer.options.save_frames or any(writer.endings(explanation)):
                 path = writer.place_frame(explanation)
                 if writer.options.save_frames:
-                    write_picture(drawn, path, explanation.picture.profile)
-                    outputs.append(str(path))
-                outputs += writer.besides(explanation, path)
+                    profile = explanation.picture.profile
+                    files[str(path)] = write_picture(drawn, path, profile)
+                files.update(writer.besides(explanation, path))
         except (ImageError, MemoryError) as error:
             return replace(record, error=why(error, Path(record.source))), None
-        return replace(record, outputs=tuple(outputs)), drawn
+        return replace(record, outputs=tuple(files), files=files), drawn
 
     def _videos(self, source: Source, explanations: Sequence[Explanation]) -> Iterator[Path]:
         """Yields the video of each heatmap, which is the same for all frames."""
@@ -158,6 +159,7 @@ class Films:
                 return self._shown(drawn, film)
             if drawn.last:
                 self._open.close()
+                return replace(drawn, files=dict(map(_stamped, self._videos)))
         except OutputError as error:
             self._error = error
             self._drop(error)
@@ -192,3 +194,10 @@ class Films:
     def _drop(self, error: BaseException) -> None:
         self._videos = {}
         self._open.__exit__(type(error), error, error.__traceback__)
+
+
+def _stamped(video: Path) -> tuple[str, FileStamp]:
+    try:
+        return str(video), read_stamp(video)
+    except OSError as error:
+        raise unwritable(video, error) from error

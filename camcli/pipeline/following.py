@@ -9,7 +9,7 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from camcli.records import Box, Concept, Outcome, Record, Source, Statistics
+from camcli.records import Box, Concept, FileStamp, Outcome, Record, Source, Statistics
 
 FIELDS = frozenset(field.name for field in fields(Record))
 
@@ -60,6 +60,9 @@ def record_of(line: Mapping[str, Any], folder: Path) -> Record:
             values[name] = kind(**values[name])
     values["concepts"] = tuple(Concept(**concept) for concept in values.get("concepts", ()))
     values["outputs"] = tuple(str(folder / output) for output in values.get("outputs", ()))
+    values["files"] = {
+        str(folder / name): FileStamp(**stamp) for name, stamp in values.get("files", {}).items()
+    }
     if values.get("sheet"):
         values["sheet"] = str(folder / values["sheet"])
     return Record(**values)

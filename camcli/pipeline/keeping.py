@@ -19,7 +19,7 @@ from camcli.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from camcli.models.state import weights_hash
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.scales import Key, recorded_scales
-from camcli.records import Outcome, Record, Source
+from camcli.records import Outcome, Source
 from camcli.render.overlay import Scale
 from camcli.report import Counts, Manifest, Mode, Run, read_manifest
 
@@ -64,7 +64,7 @@ class Kept:
     def add(self, outcome: Outcome) -> Outcome:
         """Records what came of a picture, and returns that; a video counts as one."""
         records = tuple(replace(record, weights=self.weights) for record in outcome.records)
-        self._append(outcome.source, records, outcome.last)
+        self._append(replace(outcome, records=records))
         made = sum(not record.error for record in records)
         # a video fails once, at the first of its frames that does
         fails = outcome.failed and not self._failing
@@ -74,13 +74,16 @@ class Kept:
             self._failing = False
         return replace(outcome, records=records)
 
-    def _append(self, source: Source, records: Sequence[Record], last: bool) -> None:
+    def _append(self, outcome: Outcome) -> None:
+        source = outcome.source
         if self._lost and self._lost[0] == source:
             # a video of which a frame's record is missing must not end well
             raise self._lost[1]
         try:
             if self.manifest:
-                self.manifest.append(source, records, last=last)
+                self.manifest.append(
+                    source, outcome.records, last=outcome.last, files=outcome.files
+                )
         except OutputError as error:
             self._lost = source, error
             raise

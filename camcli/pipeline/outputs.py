@@ -25,7 +25,7 @@ from camcli.pipeline.keeping import Kept, is_file
 from camcli.pipeline.moving import is_film, may_move
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.scales import Scales
-from camcli.records import Picture, Record, Source
+from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.sheet import contact_sheet
 from camcli.stages import stage
@@ -176,11 +176,12 @@ class Writer:
         record = self.recorded(explanation)
         path = self._place(explanation, record)
         try:
-            write_picture(self.overlay(explanation), path, explanation.picture.profile)
-            outputs = (str(path), *self.besides(explanation, path))
+            drawn, profile = self.overlay(explanation), explanation.picture.profile
+            files = {str(path): write_picture(drawn, path, profile)}
+            files.update(self.besides(explanation, path))
         except (ImageError, MemoryError) as error:
             return replace(record, error=why(error, path))
-        return replace(record, outputs=outputs)
+        return replace(record, outputs=tuple(files), files=files)
 
     def overlay(self, explanation: Explanation) -> NDArray[np.uint8]:
         """Draws a heatmap as the options say.  -> RGB [h w 3]"""
@@ -217,16 +218,16 @@ class Writer:
         if self.options.save_map:
             yield MAP
 
-    def besides(self, explanation: Explanation, path: Path) -> Iterator[str]:
+    def besides(self, explanation: Explanation, path: Path) -> Iterator[tuple[str, FileStamp]]:
         """Writes what stands beside an overlay."""
         for ending in self.endings(explanation):
             beside = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # without loss: single pixels count here
-                write_picture(explanation.pixels(), beside)
+                yield str(beside), write_picture(explanation.pixels(), beside)
             else:
-                write_map(explanation.sized_map(self.options.map_size), beside)
-            yield str(beside)
+                values = explanation.sized_map(self.options.map_size)
+                yield str(beside), write_map(values, beside)
 
     def _on_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
@@ -238,7 +239,8 @@ class Writer:
             about = next((e for e in shown if e.record.target), shown[0])
             path = self._place(about, replace(about.record, method=ALL, layers=()))
             try:
-                write_picture(self._sheet(about, shown), path, about.picture.profile)
+                drawn = self._sheet(about, shown)
+                sheet = {str(path): write_picture(drawn, path, about.picture.profile)}
             except (ImageError, MemoryError) as error:
                 yield replace(about.record, method=ALL, error=why(error, path))
                 continue
@@ -247,8 +249,13 @@ class Writer:
                 if explanation.record.target or key not in recorded:
                     recorded.add(key)
                     own = self._place_beside(explanation, path)
-                    outputs = tuple(self.besides(explanation, own))
-                    yield replace(self.recorded(explanation), sheet=str(path), outputs=outputs)
+                    files = dict(self.besides(explanation, own))
+                    yield replace(
+                        self.recorded(explanation),
+                        sheet=str(path),
+                        outputs=tuple(files),
+                        files=sheet | files,
+                    )
 
     @stage("draw")
     def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:

@@ -5,5 +5,19 @@ from camcli.report.manifest import Manifest, Mode, made_in
 from camcli.report.run import Counts, Run
 from camcli.report.shards import merge
 from camcli.report.statistics import statistics
+from camcli.report.verify import CheckedFile, is_unfinished, read_stamp, verify
 
-__all__ = ["Counts", "Manifest", "Mode", "Run", "made_in", "merge", "read_manifest", "statistics"]
+__all__ = [
+    "CheckedFile",
+    "Counts",
+    "Manifest",
+    "Mode",
+    "Run",
+    "is_unfinished",
+    "made_in",
+    "merge",
+    "read_manifest",
+    "read_stamp",
+    "statistics",
+    "verify",
+]

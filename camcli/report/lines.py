@@ -12,6 +12,7 @@ from typing import Any
 
 from camcli.errors import OutputError, UsageError
 from camcli.plain import plain
+from camcli.records import FileStamp
 from camcli.report.ledger import number
 
 STATE = ".camviz"  # the hidden folder of what a run needs while it lasts
@@ -35,6 +36,15 @@ class Line:
         """The files that it names, relative to the manifest's folder."""
         sheet = self.record.get("sheet")
         return [*self.record.get("outputs", ()), *([sheet] if sheet else [])]
+
+    @property
+    def files(self) -> dict[str, FileStamp | None]:
+        """The files that it names, each with its stamp, where it has one.
+
+        Lines of older versions have none, and a video is whole only in the last line of its source.
+        """
+        stamps = self.record.get("files", {}).items()
+        return dict.fromkeys(self.outputs) | {name: FileStamp(**stamp) for name, stamp in stamps}
 
 
 def read_manifest(path: str | Path) -> Iterator[dict[str, Any]]:
@@ -66,16 +76,31 @@ def lines(path: Path) -> Iterator[Line]:
 
 
 def _record(text: bytes, count: int, path: Path) -> dict[str, Any]:
-    try:
+    with suppress(ValueError, RecursionError):
         record = json.loads(text)
-        texts = [record["run"], record["id"], *record.get("outputs", ()), record.get("sheet", "")]
-        if all(isinstance(text, str) for text in texts):
-            return dict(record)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        pass
+        if isinstance(record, dict) and _is_of_a_heatmap(record):
+            return record
     raise UsageError(
         f"Line {count} of {str(path)!r} is no record of a heatmap: it was torn or changed. Take it "
         "out, or choose another --save-path."
+    )
+
+
+def _is_of_a_heatmap(record: Mapping[str, Any]) -> bool:
+    """Tells whether what is asked of a line has the shape that a run writes."""
+    outputs, files = record.get("outputs", []), record.get("files", {})
+    if not isinstance(outputs, list) or not isinstance(files, dict):
+        return False
+    texts = [record.get("run"), record.get("id"), record.get("sheet", ""), *outputs]
+    return all(isinstance(text, str) for text in texts) and all(map(_is_stamp, files.values()))
+
+
+def _is_stamp(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"size", "crc32"}
+        and isinstance(value["size"], int)
+        and isinstance(value["crc32"], str)
     )
 
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from camcli.errors import CamvizError, OutputError, UsageError
-from camcli.records import Record, Source
+from camcli.records import FileStamp, Record, Source
 from camcli.report.ledger import Ledger, number
 from camcli.report.lines import STATE, Line, cut, encoded, lines, unwritable, without
 from camcli.report.locks import LOCK_FILE, Locks, busy, is_at
@@ -135,10 +136,18 @@ class Manifest:
             "Choose another place (--save-path)."
         )
 
-    def append(self, source: Source, records: Sequence[Record], *, last: bool = True) -> None:
+    def append(
+        self,
+        source: Source,
+        records: Sequence[Record],
+        *,
+        last: bool = True,
+        files: Mapping[str, FileStamp] | None = None,
+    ) -> None:
         """Writes all records of a source in one piece, or, with `last=False`, some of a video.
 
-        A video may end with `append(source, [])`: its latest record is held back until then.
+        A video may end with `append(source, [])`: its latest record is held back until then, and
+        takes the stamps of the whole videos, `files`.
         A source that failed has one record, with its `error`.  Raises OutputError.
         """
         id_ = identity(source)
@@ -147,6 +156,7 @@ class Manifest:
         if ready and not last:
             self._held[id_] = ready.pop()
         if ready:
+            ready[-1] = replace(ready[-1], files={**ready[-1].files, **(files or {})})
             ends = [False] * (len(ready) - 1) + [last]
             pairs = zip(ready, ends, strict=True)
             self._write(b"".join(self._line(record, id_, end) for record, end in pairs))
@@ -231,7 +241,7 @@ class Manifest:
             return False
         if line.record.get("error") and self._mode == "skip":
             return False
-        return all(_is_file(self._folder / output) for output in line.outputs)
+        return all(_is_whole(self._folder / name, stamp) for name, stamp in line.files.items())
 
     def _learn_shards(self) -> None:
         for path in self._folder.glob(SHARDS):
@@ -304,6 +314,7 @@ class Manifest:
         content: dict[str, Any] = {"run": self._run.name, "id": id_, "last": last, **vars(record)}
         content["outputs"] = [self._relative(output) for output in record.outputs]
         content["sheet"] = self._relative(record.sheet) if record.sheet else ""
+        content["files"] = {self._relative(name): stamp for name, stamp in record.files.items()}
         return encoded({**content, "versions": self._run.versions})
 
     def _relative(self, path: str | Path) -> str:
@@ -360,11 +371,13 @@ def _key(output: str) -> str:
     return "output " + unicodedata.normalize("NFC", output).casefold()
 
 
-def _is_file(path: Path) -> bool:
+def _is_whole(path: Path, stamp: FileStamp | None) -> bool:
+    """Tells by its size whether a file is there; nothing is read."""
     try:
-        return path.stat().st_size > 0
-    except OSError:
+        size = path.stat().st_size
+    except (OSError, ValueError):  # a null in a name
         return False
+    return size == stamp.size if stamp else size > 0
 
 
 def _now(folder: Path) -> int:

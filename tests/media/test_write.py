@@ -1,12 +1,15 @@
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import unicodedata
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -24,8 +27,11 @@ from camcli.media.write import (
     write_map,
     write_picture,
 )
-from camcli.records import Source
+from camcli.records import FileStamp, Source
 from tests.checkout import ROOT
+
+SUFFIXES = (*PICTURE_SUFFIXES, ".npy")
+WRITE = os.write
 
 
 def name(path: str, label: str = "cat", **options: str | None) -> str:
@@ -181,6 +187,104 @@ def test_what_a_format_cannot_hold_is_the_fault_of_the_picture(tmp_path: Path) -
     assert names_in(tmp_path) == []
 
 
+def put(path: Path) -> FileStamp:
+    """Writes the scene, or a map, by the suffix."""
+    if path.suffix == ".npy":
+        return write_map(scene()[..., 0].astype(np.float32), path)
+    return write_picture(scene(), path)
+
+
+def half_written(file: int, content: memoryview) -> int:
+    return WRITE(file, content[: -(-len(content) // 2)])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_short_writes_are_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    at_once = put(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(os, "write", half_written)
+    assert put(tmp_path / f"b{suffix}") == at_once
+    content = (tmp_path / f"b{suffix}").read_bytes()
+    assert content == (tmp_path / f"a{suffix}").read_bytes()
+    assert at_once == FileStamp(len(content), f"{crc32(content):08x}")
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_leaves_no_half(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, nameless: bool
+) -> None:
+    if not nameless:
+        monkeypatch.setattr(write, "OPENED", tmp_path / "nowhere")
+    room = [60]
+
+    def write_while_there_is_room(file: int, content: memoryview) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = WRITE(file, content[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", write_while_there_is_room)
+    with pytest.raises(OutputError, match="No space left on device"):
+        put(tmp_path / f"a{suffix}")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("taken", [lambda content: len(content), lambda _: 0])
+def test_what_a_file_system_only_says_it_took_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: Callable[[memoryview], int]
+) -> None:
+    monkeypatch.setattr(os, "write", lambda _, content: taken(content))
+    with pytest.raises(OutputError, match="not all of it could be written"):
+        put(tmp_path / "a.jpg")
+    assert names_in(tmp_path) == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root mounts file systems")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_disk_that_fills_up_holds_whole_files_alone(small_disk: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    path = small_disk / f"a{suffix}"
+    told = 0
+    for free in (4, 8, 16, 24, 64):  # KiB
+        path.unlink(missing_ok=True)
+        room = os.statvfs(small_disk)
+        (small_disk / "filler").write_bytes(bytes(room.f_bavail * room.f_frsize - free * 1024))
+        try:
+            values = noise[..., 0].astype(np.float32)
+            stamp = write_map(values, path) if suffix == ".npy" else write_picture(noise, path)
+        except OutputError as error:
+            told += "No space left on device" in str(error)
+            assert names_in(small_disk) == ["filler"]
+        else:
+            assert stamp == FileStamp.of(path.read_bytes())
+        (small_disk / "filler").unlink()
+    assert told
+
+
+def test_what_an_encoder_refuses_is_the_fault_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("encoder error -2 when writing image file")
+
+    monkeypatch.setattr(Image.Image, "save", refuse)
+    with pytest.raises(ImageError, match=r"a\.jpg' as JPEG: encoder error -2"):
+        put(tmp_path / "a.jpg")
+    assert names_in(tmp_path) == []
+
+
 @pytest.mark.parametrize("nameless", [True, False])
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
 def test_a_cut_off_write_leaves_the_old_file(
@@ -189,17 +293,17 @@ def test_a_cut_off_write_leaves_the_old_file(
     if not nameless:
         monkeypatch.setattr(write, "OPENED", tmp_path / "nowhere")
     path = tmp_path / "a.png"
-    write_picture(scene(), path)
+    put(path)
     before = path.read_bytes()
 
-    def save_half(_: Image.Image, file: object, *_rest: object, **_more: object) -> None:
-        file.write(b"half a picture")  # type: ignore[attr-defined]
+    def write_half(file: int, content: memoryview) -> int:
+        half_written(file, content)
         raise error
 
-    monkeypatch.setattr(Image.Image, "save", save_half)
+    monkeypatch.setattr(os, "write", write_half)
     wanted = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(wanted):
-        write_picture(scene(), path)
+        put(path)
     assert names_in(tmp_path) == ["a.png"] and path.read_bytes() == before
 
 
@@ -219,15 +323,15 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 from pathlib import Path
-from PIL import Image
 from camcli.media.write import write_picture
 
-def save_half(_, file, *rest, **more):
-    file.write(b"half a picture")
-    file.flush()
+WRITE = os.write
+
+def write_half(file, content):
+    WRITE(file, content[: len(content) // 2])
     os.kill(os.getpid(), signal.SIGKILL)
 
-Image.Image.save = save_half
+os.write = write_half
 write_picture(np.zeros((8, 8, 3), np.uint8), Path(sys.argv[1]))
 """
 
