@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import Stop, Watch, carried_out, plan
 from camcli.pipeline.keeping import Kept
-from camcli.records import Outcome, Preprocessing
-from camcli.report import read_manifest, verify
+from camcli.records import Outcome, Preprocessing, Source
+from camcli.report import Manifest, read_manifest, verify
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -49,14 +50,20 @@ class Runner:
         self.classifier, self.pictures, self.out = classifier, pictures, out
         self.kept: Kept | None = None
 
-    def __call__(self, until: int | None = None, named: str = "", **given: Any) -> list[str]:
+    def __call__(
+        self,
+        until: int | None = None,
+        named: str = "",
+        left_out: Callable[[int], None] = lambda _: None,
+        **given: Any,
+    ) -> list[str]:
         options = from_keywords(**{"save_path": self.out, "batch_size": 2, **given})
         sources = find_sources([named or self.pictures])
         stop, done = Stop(), list[Outcome]()
+        watch = Watch(self._begins, left_out=left_out)
+        todo = plan(self.classifier, options)
         try:
-            for outcome in carried_out(
-                plan(self.classifier, options), sources, options, stop, Watch(self._begins)
-            ):
+            for outcome in carried_out(todo, sources, options, stop, watch):
                 done.append(outcome)
                 if len(done) == until:
                     stop.ask(KeyboardInterrupt())
@@ -124,6 +131,26 @@ def test_a_picture_that_was_cut_is_made_again(run: Runner) -> None:
     assert run(resume=True) == [NAMES[1]]
     assert (run.out / name).read_bytes() == content
     run.check_whole()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_another_process_has_is_left_out_and_looked_at_again(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    asked = Counter[str]()
+
+    def claim(_: Manifest, source: Source) -> bool:
+        name = source.path.name
+        asked[name] += 1
+        # the one dies over 1.png, and finishes 4.png
+        return name not in ("1.png", "4.png") or (name == "1.png" and asked[name] == 2)
+
+    monkeypatch.setattr(Manifest, "claim", claim)
+    told: list[int] = []
+    assert run(workers=workers, left_out=told.append) == ["0.png", *NAMES[2:4], "5.png", "1.png"]
+    assert told == [1, 1, -1]
+    counts = json.loads((run.out / "run.json").read_text())["counts"]
+    assert counts == {"pictures": 4, "heatmaps": 4, "failed": 1, "skipped": 1}
 
 
 @pytest.mark.parametrize("until", [1, 3, 5])

@@ -134,6 +134,8 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
     finally:
         if tally.done and tally.total > 1:
             printer.note(tally.summary)
+        if tally.left_out:
+            printer.note(f"left to another run of the same options: {tally.left_out}")
         if tally.beyond:
             printer.note(
                 f"{tally.beyond} of the heatmaps reach beyond the scale, and are cut off there"
@@ -165,8 +167,10 @@ def _here(
 
     def begins(run: Kept) -> None:
         results.begun(len(run.sources), run.skipped, run.replaced)
+        for process in run.beside:
+            results.printer.note(f"shared with another run of the same options: {process}")
 
-    watch = Watch(begins, results.compiled, results.looked_at)
+    watch = Watch(begins, results.compiled, results.looked_at, results.tally.leave_out)
     return lambda stop: carried_out(todo, share, options, stop, watch, shard)
 
 

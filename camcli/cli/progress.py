@@ -24,7 +24,8 @@ LINE_EVERY = 10.0  # seconds
 class Tally:
     """What a run has done so far, of how many pictures.
 
-    `beyond` are heatmaps with values above the scale that they share with others.
+    `beyond` are heatmaps with values above the scale that they share with others, `left_out`
+    pictures that another process does.
     """
 
     total: int
@@ -32,6 +33,7 @@ class Tally:
     heatmaps: int = 0
     failed: int = 0
     beyond: int = 0
+    left_out: int = 0
     looked_at: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
     _failing: bool = False
@@ -45,6 +47,11 @@ class Tally:
         if outcome.last:
             self.pictures += not self._failing
             self._failing = False
+
+    def leave_out(self, pictures: int) -> None:
+        """Counts pictures that another process does."""
+        self.total -= pictures
+        self.left_out += pictures
 
     def look(self, pictures: int) -> None:
         """Says how many are known before the first is drawn; the drawing begins with the last."""

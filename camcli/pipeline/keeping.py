@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -52,10 +52,31 @@ class Kept:
     counts: Counts = field(default_factory=Counts)
     manifest: Manifest | None = None
     weights: str = ""
+    # other processes at work on the same run
+    beside: Sequence[str] = ()
     # with which pictures of this run were drawn that are done
     scales: Mapping[Key, Scale] = field(default_factory=dict)
     _failing: bool = False
     _lost: tuple[Source, OutputError] | None = None
+
+    def claimed(self, left_out: Callable[[int], None]) -> Iterator[Source]:
+        """Yields the sources that no other process has; how many more it has is told.
+
+        In the end those are looked at again: it may have died meanwhile.
+        """
+        left = []
+        for source in self.sources:
+            if self.manifest is None or self.manifest.claim(source):
+                yield source
+            else:
+                left.append(source)
+                left_out(1)
+        self.skipped += len(left)
+        for source in left:
+            if self.manifest and self.manifest.claim(source):
+                self.skipped -= 1
+                left_out(-1)
+                yield source
 
     def place(self, path: Path, source: Source, *beside: str) -> Path:
         """Returns where an output may be written, without overwriting what another run wrote."""
@@ -108,7 +129,9 @@ def kept(
         return
     about = _Run(todo, options, weights)
     run = Run(about.configuration, about.versions, about.ran_on, shard)
-    with Manifest.open(options.save_path, run, about.mode) as manifest:
+    # its pictures have one scale, for which a process has to see them all
+    shared = options.scale != "run"
+    with Manifest.open(options.save_path, run, about.mode, shared=shared) as manifest:
         remaining = manifest.remaining(sources)
         yield Kept(
             remaining,
@@ -116,6 +139,7 @@ def kept(
             manifest.replaced,
             manifest=manifest,
             weights=weights,
+            beside=[str(process) for process in manifest.beside],
             scales=_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
         )
 

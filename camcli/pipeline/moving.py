@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -49,7 +49,7 @@ def is_film(source: Source, options: Options) -> bool:
     return (options.every is not None or options.frames is not None) and is_moving(source)
 
 
-def items(sources: Sequence[Source], options: Options, stop: Stop) -> Iterator[Item]:
+def items(sources: Iterable[Source], options: Options, stop: Stop) -> Iterator[Item]:
     """Yields what is to be read until the run is to end, which ends a camera's film as well.
 
     A film that breaks off has its frames, and an outcome that says so.  Raises SourceError for a

@@ -42,12 +42,14 @@ def _unheard(_: object) -> None:
 class Watch:
     """Who is told what is still to be done, how many blocks are compiled, and what was looked at.
 
-    Pictures are looked at before any is drawn where they share a scale.
+    Pictures are looked at before any is drawn where they share a scale.  `left_out` is told how
+    many more are left to another process, less than none where it died.
     """
 
     begins: Callable[[Kept], None] = _unheard
     compiled: Callable[[int], None] = _unheard
     looked_at: Callable[[int], None] = _unheard
+    left_out: Callable[[int], None] = _unheard
 
 
 UNWATCHED = Watch()
@@ -171,7 +173,7 @@ class _Flow:
 
     def _explained(self) -> Generator[Work, None, None]:
         options, until = self.options, self.stop
-        found = items(self.kept.sources, options, self.stop)
+        found = items(self.kept.claimed(self.watch.left_out), options, self.stop)
         if options.camera is not None:
             # its film ends by itself where it is stopped, with all that was seen
             until = Stop()

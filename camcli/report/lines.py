@@ -55,8 +55,11 @@ def read_manifest(path: str | Path) -> Iterator[dict[str, Any]]:
     return (line.record for line in lines(Path(path)))
 
 
-def lines(path: Path) -> Iterator[Line]:
-    """Yields the whole lines of a manifest, none where there is no file; raises UsageError."""
+def lines(path: Path, start: int = 0) -> Iterator[Line]:
+    """Yields the whole lines of a manifest, none where there is no file; raises UsageError.
+
+    They are read from a byte on at which one begins.
+    """
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -66,22 +69,23 @@ def lines(path: Path) -> Iterator[Line]:
             f"Cannot read {str(path)!r}: {error.strerror}. Choose another --save-path."
         ) from error
     with file:
-        start = 0
+        where = f"behind byte {start} " if start else ""
+        file.seek(start)
         for count, text in enumerate(file, 1):
             if not text.endswith(b"\n"):
                 return
             if text.strip():
-                yield Line(_record(text, count, path), text, start)
+                yield Line(_record(text, f"{count} {where}of {str(path)!r}"), text, start)
             start += len(text)
 
 
-def _record(text: bytes, count: int, path: Path) -> dict[str, Any]:
+def _record(text: bytes, place: str) -> dict[str, Any]:
     with suppress(ValueError, RecursionError):
         record = json.loads(text)
         if isinstance(record, dict) and _is_of_a_heatmap(record):
             return record
     raise UsageError(
-        f"Line {count} of {str(path)!r} is no record of a heatmap: it was torn or changed. Take it "
+        f"Line {place} is no record of a heatmap: it was torn or changed. Take it "
         "out, or choose another --save-path."
     )
 

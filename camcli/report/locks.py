@@ -12,6 +12,7 @@ from typing import ClassVar
 from camcli.errors import UsageError
 from camcli.report.ledger import number
 from camcli.report.lines import STATE, unwritable
+from camcli.report.presence import Presence, Process, present
 
 try:
     import fcntl
@@ -29,13 +30,15 @@ class Locks:
     """Named locks in a folder, each shared or held alone; none of them outlives its process.
 
     They are bytes of one hidden file: unlike flock's, such a lock goes from alone to shared without
-    a gap, and there may be thousands.  File systems without locks grant all of them.
+    a gap, and there may be thousands.  File systems without locks grant all of them, and then
+    `works` is False.  `task` says to other processes what this one is at.
     """
 
     # a process holds such locks once, whoever in it asks
     _here: ClassVar[set[Path]] = set()
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: str) -> None:
+        self.works = fcntl is not None
         self._path = folder.resolve() / STATE / LOCK_FILE
         if self._path in self._here:
             raise UsageError(
@@ -45,19 +48,49 @@ class Locks:
         self._made = [place for place in above if not place.exists()]
         self._file = self._opened()
         self._here.add(self._path)
+        self._presence = Presence(self._path.parent, task)
+        # first: who sees the one without the other takes this process for dead
+        self.take(self._presence.lock, alone=True)
+        self._presence.begin()
 
     def take(self, name: str, *, alone: bool = False) -> bool:
         """Takes a lock, or changes one; False where another process is in the way."""
-        return _locked(self._file, name, alone)
+        return self._locked(self._file, name, alone)
 
     def wait(self, name: str) -> bool:
         """Takes a shared lock as soon as it can be had, within a minute."""
-        return _waited(self._file, name)
+        return self._waited(self._file, name)
 
     def leave(self, name: str) -> None:
         """Gives a lock back."""
         if fcntl:
-            _control(self._file, fcntl.LOCK_UN, name)
+            self._control(self._file, fcntl.LOCK_UN, name)
+
+    def beat(self) -> None:
+        """Gives a sign of life now and then."""
+        self._presence.beat()
+
+    def others(self, task: str = "") -> list[Process]:
+        """Lists the other processes at work in the folder, or at a task; forgets dead ones."""
+        return [
+            process
+            for process in present(self._path.parent)
+            if process.token != self._presence.token
+            and task in ("", process.task)
+            and self._is_alive(process)
+        ]
+
+    def busy(self, task: str = "") -> UsageError:
+        """Says that other processes are at work in the folder, or at a task, and how to go on."""
+        folder, others = str(self._path.parents[1]), self.others(task)
+        found = f" ({'; '.join(map(str, others))})" if others else ""
+        why = "the same run cannot be shared" if task else "its manifest cannot be rewritten now"
+        of_dead = " and ".join(repr(str(path)) for path in (self._path, *(o.path for o in others)))
+        return UsageError(
+            f"Another run is writing into {folder!r}{found}, and {why}: wait for it, or choose "
+            f"another --save-path. If its process is dead, remove {of_dead} and go on with "
+            "--resume."
+        )
 
     def leave_last(self, name: str) -> bool:
         """Gives a lock back; True, and taken alone, where nobody else has it."""
@@ -70,6 +103,7 @@ class Locks:
 
         So it does with folders that were made for a run which then wrote nothing.
         """
+        self._presence.end()
         if fcntl and self.leave_last(FOLDER) and is_at(self._file, self._path):
             with suppress(OSError):  # the folder vanished, or keeps the journal of a run cut off
                 self._path.unlink()
@@ -87,18 +121,48 @@ class Locks:
                 continue
             except OSError as error:
                 raise unwritable(self._path.parents[1], error) from error
-            if _waited(file, FOLDER) and is_at(file, self._path):
+            if self._waited(file, FOLDER) and is_at(file, self._path):
                 return file
             os.close(file)
-        raise busy(self._path.parents[1])
+        raise UsageError(
+            f"Another run holds {str(self._path)!r}: wait for it, or choose another --save-path. If"
+            " its process is dead, remove that file and go on with --resume."
+        )
 
+    def _is_alive(self, process: Process) -> bool:
+        if self.works:
+            alive = not self.take(process.lock, alone=True)
+            if not alive:
+                self.leave(process.lock)
+        else:
+            alive = process.is_likely_alive
+        if not alive:
+            process.forget()
+        return alive
 
-def busy(folder: Path) -> UsageError:
-    """Says that another process is at work in a folder."""
-    return UsageError(
-        f"Another run is writing into {str(folder)!r}, and its manifest cannot be rewritten now: "
-        "wait for it, or choose another --save-path."
-    )
+    def _waited(self, file: int, name: str) -> bool:
+        end = time.monotonic() + PATIENCE
+        while not self._locked(file, name, alone=False):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _locked(self, file: int, name: str, alone: bool) -> bool:
+        if not fcntl:
+            return True
+        return self._control(
+            file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB, name
+        )
+
+    def _control(self, file: int, what: int, name: str) -> bool:
+        try:
+            fcntl.lockf(file, what, 1, number(name) >> 2)
+        except OSError as error:
+            if error.errno in TAKEN:
+                return False
+            self.works = False
+        return True
 
 
 def is_at(file: int, path: Path) -> bool:
@@ -107,26 +171,3 @@ def is_at(file: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(file), path.stat())
     except OSError:
         return False
-
-
-def _waited(file: int, name: str) -> bool:
-    end = time.monotonic() + PATIENCE
-    while not _locked(file, name, alone=False):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _locked(file: int, name: str, alone: bool) -> bool:
-    if not fcntl:
-        return True
-    return _control(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB, name)
-
-
-def _control(file: int, what: int, name: str) -> bool:
-    try:
-        fcntl.lockf(file, what, 1, number(name) >> 2)
-    except OSError as error:
-        return error.errno not in TAKEN
-    return True

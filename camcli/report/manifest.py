@@ -3,6 +3,7 @@
 run = Run(configuration, versions, ran_on)          # shard=(rank, world) for a share of a run
 with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
     todo = manifest.remaining(sources)              # once, before anything is placed
+    manifest.claim(source)                          # False: another process has it; any thread
     path = manifest.place(path, source, ".npy")     # before writing; from any thread
     manifest.append(source, records)                # after writing; one thread, in order
     manifest.finish(counts)                         # only when all is done
@@ -26,7 +27,7 @@ from camcli.errors import CamvizError, OutputError, UsageError
 from camcli.records import FileStamp, Record, Source
 from camcli.report.ledger import Ledger, number
 from camcli.report.lines import STATE, Line, cut, encoded, lines, unwritable, without
-from camcli.report.locks import LOCK_FILE, Locks, busy, is_at
+from camcli.report.locks import LOCK_FILE, Locks, is_at
 from camcli.report.run import Counts, Journal, Run, check_same, noted, write_summary
 
 Mode = Literal["new", "resume", "skip"]
@@ -58,17 +59,17 @@ class Manifest:
     """`manifest.jsonl` of an output folder, opened by one run.
 
     `skipped` and `replaced` are known after `remaining`: sources that were done already, and this
-    run's own heatmaps that are made again.
+    run's own heatmaps that are made again.  `beside` are other processes at work on the same run.
     """
 
-    def __init__(self, folder: Path, run: Run, mode: Mode, locks: Locks) -> None:
+    def __init__(self, folder: Path, run: Run, mode: Mode, locks: Locks, shared: bool) -> None:
         self.skipped, self.replaced = 0, 0
         self._folder, self._run, self._mode, self._locks = folder, run, mode, locks
         self._path = folder / run.manifest
         self._began, self._now = datetime.now(UTC), _now(folder)
         self._alone = locks.take(run.manifest, alone=True)
         if not self._alone and not locks.wait(run.manifest):
-            raise busy(folder)
+            raise locks.busy()
         if mode == "resume":
             check_same(folder, run)
         self._journal = Journal(folder, run)
@@ -78,22 +79,26 @@ class Manifest:
         self._claims: dict[str, set[str]] = {}
         self._held: dict[str, Record] = {}
         self._file: int | None = None
+        # bytes of the manifest that are known, and those that this process wrote behind them
+        self._known, self._own = 0, 0
+        self._shared = shared
         self._mutex = threading.Lock()
         self._used = self._finished = False
         self._read()
-        locks.wait(run.journal)
+        self._join()
         self._journal.begin(self._now)
 
     @classmethod
-    def open(cls, folder: Path, run: Run, mode: Mode = "new") -> Manifest:
+    def open(cls, folder: Path, run: Run, mode: Mode = "new", *, shared: bool = True) -> Manifest:
         """Makes the folder, cuts off what an interruption left, and learns who owns which output.
 
-        Raises UsageError where `resume` finds another configuration, where a line is no record, or
-        where another process is rewriting the manifest; OutputError where nothing can be written.
+        Raises UsageError where `resume` finds another configuration, where a line is no record,
+        where another process is rewriting the manifest, or is at work on the same run, which cannot
+        be `shared`; OutputError where nothing can be written.
         """
-        locks = Locks(folder)
+        locks = Locks(folder, run.journal)
         try:
-            return cls(folder, run, mode, locks)
+            return cls(folder, run, mode, locks, shared)
         except BaseException:
             locks.close()
             raise
@@ -110,6 +115,9 @@ class Manifest:
             if known == DONE:
                 self.skipped += 1
                 continue
+            if known == TO_DO and not self._alone and self._is_elsewhere(source):
+                self.skipped += 1
+                continue
             todo.append(source)
             if known == TO_DO:
                 self._sources[owner], dropped = DROPPED, True
@@ -117,6 +125,25 @@ class Manifest:
             self._drop()
         self._share()
         return todo
+
+    def claim(self, source: Source) -> bool:
+        """Takes a source for this process until its last record; False where another one has it.
+
+        So has one that did it since this run began.
+        """
+        if not self._shared:
+            return True
+        id_ = identity(source)
+        claim = self._claim(id_)
+        with self._mutex:
+            if not self._locks.take(claim, alone=True):
+                return False
+            self._catch_up()
+            if self._sources.get(self._owner(id_)) == DONE:
+                self._locks.leave(claim)
+                return False
+            self._claims.setdefault(id_, set()).add(claim)
+        return True
 
     def place(self, path: Path, source: Source, *beside: str) -> Path:
         """Returns where a source's output may be written: at the path, or under a marked name.
@@ -161,9 +188,9 @@ class Manifest:
             pairs = zip(ready, ends, strict=True)
             self._write(b"".join(self._line(record, id_, end) for record, end in pairs))
         if last:
-            if self._sources.get(self._owner(id_)) == DROPPED:
-                self._sources[self._owner(id_)] = DONE
             with self._mutex:
+                if self._sources.get(self._owner(id_)) == DROPPED:
+                    self._sources[self._owner(id_)] = DONE
                 for claim in self._claims.pop(id_, ()):
                     self._locks.leave(claim)
 
@@ -188,6 +215,8 @@ class Manifest:
         """Closes the manifest; without `finish` the run can be resumed."""
         if self._file is not None:
             os.close(self._file)
+        with suppress(CamvizError):
+            self._catch_up()
         untouched = not self._used and self._file is None and not self._journal.since
         # sources whose records were dropped, and which nobody has done again, keep it
         is_over = untouched or (self._finished and DROPPED not in self._sources.values())
@@ -195,6 +224,21 @@ class Manifest:
         if is_over and self._locks.leave_last(self._run.journal):
             self._journal.end()
         self._locks.close()
+
+    def _join(self) -> None:
+        """Says that this process is at work on the run; raises UsageError where it has to be alone.
+
+        Two that share a run know of each other's sources by their locks.
+        """
+        locks, task = self._locks, self._run.journal
+        self.beside = locks.others(task)
+        # where there are no locks, nothing tells whose a source is
+        if self.beside and not (self._shared and locks.works):
+            raise locks.busy(task)
+        if self._shared:
+            locks.wait(task)
+        elif not locks.take(task, alone=True):
+            raise locks.busy(task)
 
     def _read(self) -> None:
         """Learns who owns what, and which of this run's sources are done."""
@@ -213,12 +257,26 @@ class Manifest:
         unended, end = self._learn(self._path)
         if self._alone and unended:
             without(self._path, lambda line: line.owner in unended)
+            end = _size(self._path)
         elif self._alone:
             cut(self._path, end)
         else:
             # they may be on their way; only their own sources can tell
             for owner in unended:
                 self._sources[owner] = TO_DO
+        self._known = end
+
+    def _catch_up(self) -> None:
+        """Learns what other processes wrote into the manifest meanwhile."""
+        if _size(self._path) == self._known + self._own:
+            return
+        for line in lines(self._path, self._known):
+            self._known = line.start + len(line.text)
+            for output in line.outputs:
+                self._places[number(_key(output))] = line.owner
+            if line.record["run"] == self._run.name and line.record.get("last"):
+                self._sources[line.owner] = DONE
+        self._own = 0
 
     def _learn(self, path: Path) -> tuple[set[int], int]:
         """Reads a manifest; returns whose last record is missing, and where the last line ends."""
@@ -258,11 +316,12 @@ class Manifest:
         """Takes the records of sources that are done again out of the manifest."""
         self._alone = self._alone or self._locks.take(self._run.manifest, alone=True)
         if not self._alone:
-            raise busy(self._folder)
+            raise self._locks.busy()
         self._used = True
         # first to the journal: a run that is cut off now must know its files again
         self._journal.note(self._replaced())
         without(self._path, self._is_dropped)
+        self._known = _size(self._path)
 
     def _replaced(self) -> Iterator[tuple[str, list[str]]]:
         for line in filter(self._is_dropped, lines(self._path)):
@@ -276,6 +335,17 @@ class Manifest:
         if self._alone:
             self._locks.take(self._run.manifest)
             self._alone = False
+
+    def _claim(self, id_: str) -> str:
+        """The name of the lock on a source."""
+        return f"source {self._run.name} {id_}"
+
+    def _is_elsewhere(self, source: Source) -> bool:
+        claim = self._claim(identity(source))
+        if not self._locks.take(claim, alone=True):
+            return True
+        self._locks.leave(claim)
+        return False
 
     def _owner(self, id_: str) -> int:
         return number(self._run.name, id_)
@@ -324,6 +394,12 @@ class Manifest:
     def _write(self, text: bytes) -> None:
         """Appends lines: one call, so that those of other processes stand before or behind them."""
         self._share()
+        self._locks.beat()
+        with self._mutex:
+            self._append(text)
+            self._own += len(text)
+
+    def _append(self, text: bytes) -> None:
         file, written = self._opened(), 0
         if not is_at(file, self._path):
             raise OutputError(
@@ -369,6 +445,13 @@ def _cut(name: bytes, size: int) -> bytes:
 def _key(output: str) -> str:
     """Returns what two names share that are one file on some file system."""
     return "output " + unicodedata.normalize("NFC", output).casefold()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _is_whole(path: Path, stamp: FileStamp | None) -> bool:

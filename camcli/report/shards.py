@@ -11,7 +11,7 @@ from typing import Any
 from camcli.errors import UsageError
 from camcli.report.ledger import Ledger
 from camcli.report.lines import STATE, lines, put
-from camcli.report.locks import Locks, busy
+from camcli.report.locks import Locks
 from camcli.report.manifest import SHARDS, WHOLE
 from camcli.report.run import Counts, read_summary, write_json
 
@@ -26,7 +26,7 @@ def merge(folder: Path, *, incomplete: bool = False) -> Counts:
     """
     if not folder.is_dir():
         raise UsageError(f"{str(folder)!r} is no folder: name the one that holds the shards.")
-    locks = Locks(folder)
+    locks = Locks(folder, "merge")
     try:
         return _merged(folder, locks, incomplete)
     finally:
@@ -42,7 +42,7 @@ def worlds(folder: Path) -> list[int]:
 def _merged(folder: Path, locks: Locks, incomplete: bool) -> Counts:
     shards = {path: m for path in sorted(folder.glob(SHARDS)) if (m := SHARD.match(path.name))}
     if not all(locks.take(name, alone=True) for name in [WHOLE, *(p.name for p in shards)]):
-        raise busy(folder)
+        raise locks.busy()
     if not shards:
         return _counts(_known(folder))
     summaries = {path: read_summary(folder / f"run{m[1]}.json") for path, m in shards.items()}

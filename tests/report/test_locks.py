@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -57,6 +62,43 @@ explained(Path(sys.argv[1]), sources, configuration={"alpha": float(sys.argv[3])
 """
 
 
+SHARING = """
+import random, sys, time
+from pathlib import Path
+from camcli.errors import UsageError
+from camcli.report import Counts, Manifest, Run
+from tests.report.runs import PLAIN, explain, named
+folder, mode = Path(sys.argv[1]), sys.argv[2]
+try:
+    with Manifest.open(folder, Run(PLAIN), mode) as manifest:
+        done = 0
+        for source in manifest.remaining(named(*(f"{n}.jpg" for n in range(60)))):
+            if manifest.claim(source):
+                time.sleep(random.random() / 100)
+                explain(manifest, source, folder, 2)
+                done += 1
+        manifest.finish(Counts(done))
+    print(done)
+except UsageError as error:
+    assert "Another run is writing into" in str(error)
+    print("busy")
+"""
+
+CLAIMING = """
+import sys
+from pathlib import Path
+from camcli.report import Manifest, Run
+from tests.report.runs import PLAIN, explain, named
+folder = Path(sys.argv[1])
+with Manifest.open(folder, Run(PLAIN)) as manifest:
+    a, b = manifest.remaining(named("a.jpg", "b.jpg"))
+    assert manifest.claim(a) and manifest.claim(b)
+    explain(manifest, a, folder)
+    print("there", flush=True)
+    sys.stdin.read()
+"""
+
+
 @contextmanager
 def another(folder: Path, name: str) -> Iterator[None]:
     """Another process that has placed an output, and waits until the block ends."""
@@ -90,6 +132,118 @@ def test_another_run_may_write_but_not_rewrite(tmp_path: Path) -> None:
     assert table(tmp_path)[-1] == (str(A), 0)
 
 
+@pytest.mark.parametrize("mode", ["new", "resume", "skip"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_runs_of_the_same_options_do_nothing_twice(
+    tmp_path: Path, mode: str, finished: bool
+) -> None:
+    sources = named(*(f"{n}.jpg" for n in range(60)))
+    if finished:
+        explained(tmp_path, sources, maps=2)
+    command = [sys.executable, "-c", SHARING, str(tmp_path), mode]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = [process.communicate()[0].strip() for process in processes]
+    done = [int(count) for count in said if count != "busy"]
+    # what is there already is replaced by the first one alone
+    assert sum(done) == (0 if finished and mode != "new" else 60), said
+    assert Counter(table(tmp_path)) == Counter(expected(sources, 2))
+    assert files(tmp_path) == sorted(
+        ["manifest.jsonl", "run.json", *(f"{n}_{m}.jpg" for n in range(60) for m in range(2))]
+    )
+
+
+@contextmanager
+def claiming(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that has done A, and is at B; killed in the end."""
+    command = [sys.executable, "-c", CLAIMING, str(folder)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout and process.stdout.readline() == b"there\n"
+        yield process
+        process.kill()
+
+
+def test_what_another_process_has_is_left_to_it_until_it_dies(tmp_path: Path) -> None:
+    with ExitStack() as other, Manifest.open(tmp_path, Run(PLAIN)) as manifest:
+        assert manifest.remaining([A, B, C]) == [A, B, C]
+        process = other.enter_context(claiming(tmp_path))
+        assert [manifest.claim(source) for source in (A, B, C)] == [False, False, True]
+        process.kill()
+        process.wait()
+        assert [manifest.claim(source) for source in (A, B)] == [False, True]
+        explain(manifest, C, tmp_path)
+        explain(manifest, B, tmp_path)
+        manifest.finish(Counts(2))
+    assert table(tmp_path) == [(str(source), 0) for source in (A, C, B)]
+    assert explained(tmp_path, [A, B, C], "resume") == []
+    assert traces(tmp_path) == []
+
+
+def test_whoever_is_at_work_is_named(tmp_path: Path) -> None:
+    with claiming(tmp_path) as process:
+        with Manifest.open(tmp_path, Run(PLAIN)) as manifest:
+            (named_,) = map(str, manifest.beside)
+        with Manifest.open(tmp_path, Run({})) as manifest:
+            assert manifest.beside == []
+        with pytest.raises(UsageError) as raised:
+            explained(tmp_path, [A])
+        with pytest.raises(UsageError, match=rf"\(process {process.pid} .* cannot be shared"):
+            Manifest.open(tmp_path, Run(PLAIN), shared=False)
+    assert named_.startswith(f"process {process.pid} on {socket.gethostname()!r}, begun 20")
+    assert named_ in str(raised.value)
+    assert f"remove {str(tmp_path / STATE / LOCK_FILE)!r} and" in str(raised.value)
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("camcli.report.locks.fcntl.lockf", refuse)
+
+
+@pytest.mark.usefixtures("no_locks")
+@pytest.mark.parametrize(
+    ("host", "number", "hours", "alive"),
+    [
+        ("here", os.getpid(), 2, True),
+        ("here", 2**22 + 1, 0, False),  # beyond Linux's largest
+        ("here", 2**80, 0, False),
+        ("elsewhere", 1, 0, True),
+        ("elsewhere", os.getpid(), 2, False),
+    ],
+)
+def test_without_locks_a_run_is_not_shared_with_one_that_lives(
+    tmp_path: Path, host: str, number: int, hours: float, alive: bool
+) -> None:
+    explained(tmp_path, [A])
+    (tmp_path / STATE).mkdir()
+    file = tmp_path / STATE / "process-0123.json"
+    name = socket.gethostname() if host == "here" else host
+    about = {"task": Run(PLAIN).journal, "process": number, "host": name, "since": "2026"}
+    file.write_text(json.dumps(about))
+    then = time.time() - 3600 * hours
+    os.utime(file, (then, then))
+    if alive:
+        with pytest.raises(UsageError, match=rf"\(process {number} on '{name}'.*0123\.json"):
+            explained(tmp_path, [A, B], "resume")
+        explained(tmp_path, [C], configuration={})
+        file.unlink()
+    assert explained(tmp_path, [A, B], "skip") == [B]
+    assert traces(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", ["", "[", "[]", "{}", '{"process": []}', "[" * 100_000])
+def test_a_damaged_file_of_a_process_is_taken_away(tmp_path: Path, content: str) -> None:
+    (tmp_path / STATE).mkdir()
+    (tmp_path / STATE / "process-0.json").write_text(content)
+    assert explained(tmp_path, [A]) == [A]
+    assert traces(tmp_path) == []
+
+
 def test_one_process_writes_one_run_at_a_time(tmp_path: Path) -> None:
     with (
         Manifest.open(tmp_path, Run(PLAIN)),
@@ -113,7 +267,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 
 def test_of_two_that_leave_together_one_takes_the_file_away(tmp_path: Path) -> None:
-    locks = Locks(tmp_path)
+    locks = Locks(tmp_path, "test")
     with ExitStack() as other:
         other.enter_context(another(tmp_path, "b.jpg"))
         leave_together(locks, other)
@@ -145,7 +299,7 @@ def leave_together(locks: Locks, other: ExitStack) -> None:
 
 
 def test_a_file_that_came_later_is_left_to_those_who_hold_it(tmp_path: Path) -> None:
-    locks = Locks(tmp_path)
+    locks = Locks(tmp_path, "test")
     path = tmp_path / STATE / LOCK_FILE
     path.unlink()
     path.touch()
