@@ -1,4 +1,4 @@
-"""Small text files that people pass on, read whole but never without a bound."""
+"""Text that people pass on: small files, read with a bound, and words that stay on their line."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def read_text(path: Path, *, encoding: str = "utf-8", largest: int = LARGEST) ->
     if not is_whole:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     return text
+
+
+def escape(text: str) -> str:
+    """Writes control characters and line ends as escapes, so that a text stays on its line."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

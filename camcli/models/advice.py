@@ -23,6 +23,7 @@ from camcli.models.fitting import (
 )
 from camcli.models.reparametrization import PARAMETRIZED
 from camcli.models.request import Built, Request, new_head_warning
+from camcli.texts import escape
 
 NUMBERS: Mapping[str, str] = {
     "num_classes": "It has {} classes: leave out --num-classes.",
@@ -228,4 +229,4 @@ def _by_kind(faults: Sequence[Fault]) -> list[str]:
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(map(escape, names[:most])) + more

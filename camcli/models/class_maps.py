@@ -31,6 +31,8 @@ WORDS = (
     rf"[\[(#]?(?P<index>\d{{1,{MOST_DIGITS}}})(?:\s*(?:->|=>|[-.)\]])\s+|\s+)(?P<name>\S.*)",
     rf"(?P<name>.*?\S)(?:\s+(?:->|=>|-)\s+|\s+)(?P<index>\d{{1,{MOST_DIGITS}}})",
 )
+# other signs that end lines, such as U+2028, are part of a name
+LINE_END = re.compile(r"\r\n|\n|\r")
 # WordNet's numbers, which ImageNet's lists have in front of the names
 SYNSET = re.compile(r"n\d{8}\s+(?=\S)")
 
@@ -272,7 +274,7 @@ def _index(value: Any) -> int | None:
 
 
 def _of_lines(text: str, known: ClassMap) -> tuple[Names, tuple[str, ...]]:
-    lines = text.splitlines()
+    lines = LINE_END.split(text)
     while not lines[-1].strip():
         lines.pop()
     if all(SYNSET.match(line.strip()) for line in lines):

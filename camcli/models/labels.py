@@ -26,8 +26,15 @@ def labels_for(
     if num_classes == 1 and not is_value:
         own, num_classes = NO_YES, 2
     if class_map is not None:
-        return read_class_map(class_map, num_classes)
-    return (own if own is not None and len(own) == num_classes else None), ()
+        names, said = read_class_map(class_map, num_classes)
+        return tuple(map(_in_a_line, names)), said
+    fits = own is not None and len(own) == num_classes
+    return (tuple(map(_in_a_line, own)) if own and fits else None), ()
+
+
+def _in_a_line(name: str) -> str:
+    """Puts a space in the place of line ends."""
+    return name if name.isprintable() else " ".join(name.split())
 
 
 def label(labels: Labels | None, index: int) -> str:

@@ -10,9 +10,17 @@ from typing import Any, cast, get_args
 from camcli.errors import ConfigError, UnknownName
 from camcli.records import Fit, Interpolation, Preprocessing
 
+# beyond, normalised pixels and sizes leave the range of the numbers that hold them
+SMALLEST_STD, SMALLEST_CROP = 1e-6, 1e-3
+
 
 def scale_for(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
-    """Returns the size to resize to before `size` is cut out, as timm rounds it."""
+    """Returns the size to resize to before `size` is cut out, as timm rounds it.
+
+    Raises ConfigError for a share in which nothing would be seen.
+    """
+    if not crop_pct >= SMALLEST_CROP:
+        raise ConfigError(f"crop_pct takes a number from {SMALLEST_CROP:g} to 1, not {crop_pct!r}.")
     return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
 
 
@@ -35,7 +43,7 @@ def with_fit(preprocessing: Preprocessing, fit: Fit) -> Preprocessing:
 def changed(
     preprocessing: Preprocessing, fit: Fit | None, changes: Mapping[str, Any]
 ) -> Preprocessing:
-    """Applies a user's changes; raises UnknownName or ConfigError."""
+    """Applies a user's changes; raises UnknownName or ConfigError, also for the model's own."""
     if fit is not None:
         preprocessing = with_fit(preprocessing, fit)
     for key, value in changes.items():
@@ -43,6 +51,12 @@ def changed(
             hint = f"All: {', '.join(CHANGES)}"
             raise UnknownName("preprocessing key", key, CHANGES, hint)
         preprocessing = CHANGES[key](preprocessing, key, value)
+    std = preprocessing.std
+    if not all(SMALLEST_STD <= value <= 1 / SMALLEST_STD for value in std):
+        raise ConfigError(
+            f"std is of colours from 0 to 1, and from {SMALLEST_STD:g} to {1 / SMALLEST_STD:g}, "
+            f"not {std!r}: give --std."
+        )
     return preprocessing
 
 
@@ -60,7 +74,7 @@ def _channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Prepr
         numbers = "number" if counts == [1] else "numbers"
         takes = f"{' or '.join(map(str, counts))} {sign}{numbers}"
         raise ConfigError(f"{key} takes {takes} for this model's input, not {value!r}.")
-    if key == "mean" and max(given) > 1:
+    if key == "mean" and not -1 <= min(given) <= max(given) <= 1:
         raise ConfigError(
             f"mean is of colours from 0 to 1, not {value!r}: divide mean and std by 255."
         )
@@ -78,8 +92,8 @@ def _interpolation(preprocessing: Preprocessing, key: str, value: Any) -> Prepro
 
 
 def _crop_pct(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
-    if not isinstance(value, int | float) or not 0 < value <= 1:
-        raise ConfigError(f"{key} takes a number above 0 and up to 1, not {value!r}.")
+    if not isinstance(value, int | float) or not SMALLEST_CROP <= value <= 1:
+        raise ConfigError(f"{key} takes a number from {SMALLEST_CROP:g} to 1, not {value!r}.")
     return replace(preprocessing, scale=scale_for(preprocessing.size, value))
 
 

@@ -24,6 +24,13 @@ def test_the_prefixes_of_wrappers_are_stripped(tmp_path: Path, prefix: str) -> N
     assert same(model.state_dict(), state())
 
 
+def test_a_line_end_in_a_name_stays_in_the_messages_line(tmp_path: Path) -> None:
+    file = saved(tmp_path, {**state(), "a\nb\x1b[31m": torch.zeros(1)})
+    with pytest.raises(CheckpointError) as raised:
+        loaded(file, Tiny())
+    assert "\n  unexpected: a\\nb\\x1b[31m\n" in str(raised.value)
+
+
 @pytest.mark.parametrize("outer", ["", "module."])
 def test_an_openmmlab_trunk_and_its_head_are_put_together(tmp_path: Path, outer: str) -> None:
     content = {

@@ -85,6 +85,15 @@ def test_a_class_map_of_lines(tmp_path: Path) -> None:
     assert labels_for(("a", "b", "c"), 3, file)[0] == ("cat, tabby", "dog", "ox")
 
 
+def test_line_ends_in_a_name_are_spaces(tmp_path: Path) -> None:
+    lines = class_map(tmp_path, "a\u2028b\nc\x85d\r\n")
+    assert labels_for(None, 2, lines)[0] == ("a b", "c d")
+    names = tmp_path / "names.json"
+    names.write_text('["tabby\\ncat", "dog"]')
+    assert labels_for(None, 2, names)[0] == ("tabby cat", "dog")
+    assert labels_for(("a\nb", "c"), 2, None)[0] == ("a b", "c")
+
+
 def test_a_class_map_with_indices_may_have_gaps(tmp_path: Path) -> None:
     file = class_map(tmp_path, '2,"cat, tabby"\n\n0, dog,hound\n')
     assert read_class_map(file, 4)[0] == ("dog, hound", "", "cat, tabby", "")

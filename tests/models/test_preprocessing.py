@@ -49,6 +49,10 @@ def test_changes_are_applied() -> None:
         ({"mean": [123.7, 116.3, 103.5]}, ConfigError, "divide mean and std by 255"),
         ({"interpolation": "cubic"}, UnknownName, "'bicubic'"),
         ({"crop_pct": 0}, ConfigError, "crop_pct"),
+        ({"crop_pct": 1e-300}, ConfigError, "crop_pct takes a number from 0.001 to 1"),
+        ({"std": 5e-324}, ConfigError, "from 1e-06 to 1e.06"),
+        ({"std": 1e300}, ConfigError, "from 1e-06 to 1e.06"),
+        ({"mean": -1e300}, ConfigError, "mean is of colours from 0 to 1"),
     ],
 )
 def test_wrong_changes(changes: dict[str, Any], kind: type[CamvizError], message: str) -> None:
