@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from camcli.cards import CARDS
 from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError, reason
 from camcli.models.user_code import is_code
+from camcli.paths import expand_home, is_file
 from camcli.records import (
     CAMERAS,
     MAX_PIXELS,
@@ -111,7 +113,9 @@ def _pixels(value: object) -> object:
 def _path(value: object) -> object:
     if value == "":
         raise ValueError("no name")  # Path("") would be the current folder
-    return Path(value).expanduser() if isinstance(value, str) else value
+    if isinstance(value, str | Path) and b"\0" in os.fsencode(value):
+        raise ValueError("a name with a null in it")
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _scale(value: object) -> object:
@@ -158,7 +162,7 @@ class PreprocessingOptions(BaseModel, frozen=True, extra="forbid", allow_inf_nan
     )
     fit: Annotated[Fit, Choice] | None = Field(default=None, description="crop, squash or pad")
     crop_pct: float | None = Field(
-        default=None, gt=0, le=1, description="a number above 0 and up to 1"
+        default=None, ge=1e-3, le=1, description="a number from 0.001 to 1"
     )
 
 
@@ -314,9 +318,8 @@ def find_config(given: str) -> Path:
     name = given.lower().replace("-", "_")
     if name in shipped:
         return shipped[name]
-    path = Path(given).expanduser()
-    if path.is_file():
-        return path
+    if is_file(given):
+        return expand_home(given)
     hint = f"Presets: {', '.join(shipped)}; or name a TOML file that exists."
     raise UnknownName("config", given, shipped, hint)
 
@@ -333,7 +336,7 @@ def _from_file(path: Path) -> Iterator[_Given]:
     for key, value in _leaves((), _toml(path)):
         placed = value
         if key[-1] in PATHS and isinstance(value, str) and value:
-            placed = path.parent / Path(value).expanduser()
+            placed = path.parent / expand_home(value)
         yield _Given(key, placed, f"{path}: {'.'.join(key)} = {_toml_text(value)}", str(path))
 
 

@@ -13,6 +13,7 @@ CamvizError
 │   ├── MethodError         a method that is not defined for this model or these options
 │   └── OutputError         a place that cannot be written to
 ├── ImageError              exit code 1: a picture that cannot be read, or held by its format
+├── PrintError              exit code 1: standard output takes no more
 └── TooManyFailures         exit code 1: as many pictures failed as --max-failures allows, and one
 """
 
@@ -82,6 +83,12 @@ class OutputError(UsageError):
 
 class ImageError(CamvizError):
     """A file that is there and is no readable image, or a picture too large for its format."""
+
+    exit_code = EXIT_FAILED_IMAGES
+
+
+class PrintError(CamvizError):
+    """Results that standard output does not take."""
 
     exit_code = EXIT_FAILED_IMAGES
 

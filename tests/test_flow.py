@@ -15,10 +15,25 @@ from itertools import count
 import pytest
 import torch
 
+from camcli.errors import UsageError
 from camcli.pipeline import stopping
 from camcli.pipeline.flow import Threads, default_workers, ordered, workers
 from camcli.pipeline.stopping import Stop, interruptible
 from tests.checkout import ROOT
+
+
+def test_a_machine_that_starts_no_more_threads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, start = threading.active_count(), threading.Thread.start
+
+    def start_some(thread: threading.Thread) -> None:
+        if threading.active_count() > before + 2:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    with pytest.raises(UsageError, match=r"--workers 5000: this machine starts no more threads"):
+        Threads(5000)
+    assert threading.active_count() == before
 
 
 class Counting:

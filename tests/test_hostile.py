@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camcli.cli.output import safe
 from camcli.media.geometry import place, view
 from camcli.media.read import picture_from
 from camcli.media.write import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS, output_name
 from camcli.records import Fit, Picture, Preprocessing, Source
 from camcli.registry import method_names
+from camcli.texts import escape
 
 # the same examples each time, and no file of them
 PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=200)
@@ -180,13 +180,13 @@ def test_every_mode_gives_pixels(mode: str, width: int, height: int, draw: objec
 @PROPERTY
 @given(st.text(anything))
 def test_what_is_printed_cannot_steer_a_terminal(text: str) -> None:
-    printed = safe(text)
+    printed = escape(text)
     assert all(c.isprintable() for c in printed)
     assert {unicodedata.category(c) for c in printed} <= {
         "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No",
         "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs",
     }  # fmt: skip
-    assert safe(printed) == printed
+    assert escape(printed) == printed
     if text.isprintable():
         assert printed == text
 
@@ -204,4 +204,4 @@ def test_what_is_printed_cannot_steer_a_terminal(text: str) -> None:
     ],
 )
 def test_escapes(text: str, expected: str) -> None:
-    assert safe(text) == expected
+    assert escape(text) == expected

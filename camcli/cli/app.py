@@ -17,9 +17,16 @@ import typer.main
 
 from camcli.cli import explain, help, merge, methods, models, verify  # noqa: A004
 from camcli.cli.elsewhere import called_here
-from camcli.cli.output import error
+from camcli.cli.output import drop_output, error, printing, say
 from camcli.cli.pages import WIDEST, Command, Group
-from camcli.errors import EXIT_INTERRUPTED, EXIT_USAGE, CamvizError
+from camcli.errors import (
+    EXIT_FAILED_IMAGES,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    CamvizError,
+    PrintError,
+    reason,
+)
 from camcli.process import put_off_collecting
 
 DEFAULT = "explain"
@@ -32,7 +39,7 @@ class DefaultGroup(Group):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Puts `explain` in front where no command is named."""
         if args[:1] == ["--help"]:
-            typer.echo(ctx.get_help())
+            say(ctx.get_help())
             raise typer.Exit
         named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if named else [DEFAULT, *args])
@@ -75,27 +82,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         put_off_collecting()
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
     # file names need not be UTF-8: they are printed as the bytes that they are
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = _run(typed)
-        sys.stdout.flush()
+        with printing():
+            pass  # what is still in Python's hands
     except BrokenPipeError:
-        # what reads our output has gone, and Python would complain once more at exit
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except Exception as problem:
         code = _report(problem, _wants_traceback(typed, os.environ))
+    if not _is_printed():
+        drop_output()
+        code = code or EXIT_FAILED_IMAGES
     if code == EXIT_INTERRUPTED:
         if arguments is None:
             # the process is at its end, and Python would complain of one more Ctrl-C
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         error("interrupted")
     return code
+
+
+def _open_closed_streams() -> None:
+    """Gives standard streams that the caller closed (`>&-`) an end, as cron jobs have.
+
+    The next file would take their numbers, and what libraries print.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def _is_printed() -> bool:
+    try:
+        with printing():
+            return True
+    except (BrokenPipeError, PrintError):
+        return False
 
 
 def _run(arguments: list[str]) -> int:
@@ -117,11 +145,27 @@ def _report(problem: Exception, with_traceback: bool) -> int:
     if isinstance(problem, typer.TyperException):
         error(f"{_said(problem)}\nAll options: camviz --help")
         return problem.exit_code
+    if _is_out_of_memory(problem):
+        error(f"Out of memory: {reason(problem)}. Try --batch-size 1, or a smaller --img-size.")
+        return EXIT_FAILED_IMAGES
+    if isinstance(problem, OSError) and problem.strerror:
+        # what the system says is wrong, and nobody foresaw there
+        of = f": {os.fsdecode(problem.filename)!r}" if problem.filename is not None else ""
+        error(f"{problem.strerror}{of}. --debug shows where it happened.")
+        return EXIT_FAILED_IMAGES
     error(
         f"{type(problem).__name__}: {problem}\n"
         "This is a bug in camviz. --debug shows where it happened: please report that."
     )
     return EXIT_BUG
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    if isinstance(problem, MemoryError) or "torch" not in sys.modules:
+        return isinstance(problem, MemoryError)
+    from camcli.engine.chunks import is_out_of_memory
+
+    return is_out_of_memory(problem)
 
 
 def _said(problem: typer.TyperException) -> str:

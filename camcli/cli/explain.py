@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,23 @@ import typer
 from camcli.cli import preview
 from camcli.cli.loading import load
 from camcli.cli.options import Flags, with_flags
-from camcli.cli.output import Printer, Style, error, print_path, profile, videos_of
+from camcli.cli.output import (
+    Printer,
+    Style,
+    drop_output,
+    error,
+    print_path,
+    profile,
+    videos_of,
+)
 from camcli.cli.progress import Tally, progress
-from camcli.errors import EXIT_FAILED_IMAGES, EXIT_INTERRUPTED, SourceError, UsageError
+from camcli.errors import (
+    EXIT_FAILED_IMAGES,
+    EXIT_INTERRUPTED,
+    PrintError,
+    SourceError,
+    UsageError,
+)
 from camcli.process import collect_from_here, keep_freed_memory, leave_cores_free
 from camcli.stages import STOPWATCH, stage
 
@@ -140,6 +155,8 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
             printer.note(
                 f"{tally.beyond} of the heatmaps reach beyond the scale, and are cut off there"
             )
+    if results.unprinted:
+        return False
     # a launcher would end the other ranks: theirs are told by `camviz merge`
     return not tally.failed or (shard is not None and options.engine == "local")
 
@@ -222,10 +239,7 @@ def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Resul
             results.printer, results.show = above, show
             for outcome in carried_out(stop):
                 tally.add(outcome)
-                for record in outcome.records:
-                    results.print(record)
-                if outcome.last:
-                    results.print_videos()
+                results.print_all(outcome)
                 results.show()
     except KeyboardInterrupt:
         if tally.total > 1:
@@ -238,11 +252,13 @@ def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Resul
 
 def _say_it_stops() -> None:
     # a signal may come in the middle of a print, and Python's streams take no second one
-    os.write(2, b"\ncamviz: finishing what is in flight; once more, and it stops at once\n")
+    with suppress(OSError):
+        os.write(2, b"\ncamviz: finishing what is in flight; once more, and it stops at once\n")
 
 
 def _end_here() -> None:
-    os.write(2, b"camviz: interrupted\n")
+    with suppress(OSError):
+        os.write(2, b"camviz: interrupted\n")
     os._exit(EXIT_INTERRUPTED)
 
 
@@ -258,6 +274,7 @@ class _Results:
     show: Callable[[], None] = lambda: None
     # of the one whose frames come
     videos: set[str] = field(default_factory=set)
+    unprinted: bool = False
 
     def planned(self, left_out: Mapping[str, str], methods: int) -> None:
         """Says which methods are left out, and why."""
@@ -282,6 +299,20 @@ class _Results:
         """Counts what is known before the first picture is drawn."""
         self.tally.look(pictures)
         self.show()
+
+    def print_all(self, outcome: Outcome) -> None:
+        """Prints what came of a picture; a run goes on where nothing more can be printed."""
+        if self.unprinted:
+            return
+        try:
+            for record in outcome.records:
+                self.print(record)
+            if outcome.last:
+                self.print_videos()
+        except PrintError as problem:
+            self.unprinted = True
+            error(str(problem))
+            drop_output()
 
     def print(self, record: Record) -> None:
         if not self.layer_said and record.layers:

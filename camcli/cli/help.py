@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.output import show
+from camcli.cli.output import say, show
 from camcli.errors import UnknownName
 
 Topic = Annotated[
@@ -42,4 +42,4 @@ def _show_list(pages: dict[str, Path]) -> None:
         with path.open(encoding="utf-8") as lines:
             table.add_row(name, next(lines).lstrip("# ").strip())
     show(table)
-    typer.echo("\nRead one: camviz help TOPIC")
+    say("\nRead one: camviz help TOPIC")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from camcli.errors import ModelError, reason
 from camcli.stages import stage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from camcli.config import Options
     from camcli.models.load import Classifier
 
@@ -15,8 +18,23 @@ if TYPE_CHECKING:
 def load(options: Options, *, pretrained: bool) -> Classifier:
     """Loads the model that the options name; raises UsageError for what cannot be built."""
     with stage("import"):
+        from camcli.engine.chunks import is_out_of_memory
         from camcli.models.load import load_model
 
+    try:
+        return _loaded(load_model, options, pretrained)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{options.model!r} does not fit into memory: {reason(error)}. Take a smaller model, "
+            "--num-classes or --img-size."
+        ) from error
+
+
+def _loaded(
+    load_model: Callable[..., Classifier], options: Options, pretrained: bool
+) -> Classifier:
     preprocessing = options.preprocessing.model_dump(exclude_none=True)
     return load_model(
         options.model,

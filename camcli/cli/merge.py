@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from camcli.cli.output import say
 from camcli.errors import EXIT_FAILED_IMAGES
 
 Folder = Annotated[
@@ -32,7 +33,7 @@ def command(folder: Folder, incomplete: Incomplete = False) -> None:
     before = f", {counts.skipped} done before" if counts.skipped else ""
     failed = f", {counts.failed} failed" if counts.failed else ""
     made = f"{counts.pictures} pictures, {counts.heatmaps} heatmaps"
-    typer.echo(f"{folder / 'manifest.jsonl'}: {made}{failed}{before}")
+    say(f"{folder / 'manifest.jsonl'}: {made}{failed}{before}")
     # the ranks keep it to themselves: a launcher would end the others
     if counts.failed:
         raise typer.Exit(EXIT_FAILED_IMAGES)

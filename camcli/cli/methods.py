@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from camcli.cards import CARDS
-from camcli.cli.output import print_json, show
+from camcli.cli.output import print_json, say, show
 
 Json = Annotated[
     bool, typer.Option("--json", metavar="", help="One JSON object a method.", show_default=False)
@@ -29,7 +29,7 @@ def command(as_json: Json = False) -> None:
         asks = "yes" if card.asks_class else "no"
         table.add_row(name, card.shows, asks, card.cost, card.where, card.paper)
     show(table, wide=True)
-    typer.echo("\nOptions of a method, for --set: camviz methods --json")
+    say("\nOptions of a method, for --set: camviz methods --json")
 
 
 def _options(name: str) -> list[dict[str, Any]]:

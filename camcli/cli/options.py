@@ -11,6 +11,7 @@ import typer
 
 from camcli import __version__
 from camcli.cards import CARDS
+from camcli.cli.output import say
 
 MODEL, LAYER, WHAT, PICTURE, VIDEOS, OUTPUT = (
     "Model",
@@ -53,7 +54,7 @@ def _switch(panel: str, help_text: str, *names: str, variable: str | None = None
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"camviz {__version__}")
+        say(f"camviz {__version__}")
         raise typer.Exit
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import typer
 
+from camcli.errors import PrintError
 from camcli.plain import plain
 from camcli.stages import Stage, Stopwatch
+from camcli.texts import escape
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -38,7 +42,7 @@ class Printer:
     def record(self, record: Record) -> None:
         """Prints one result, and its warnings and error on standard error."""
         # on a sheet it is not to be seen which of the heatmaps is meant
-        name = safe(record.source)
+        name = escape(record.source)
         about = f"{name}: {record.method}" if record.sheet else name
         for warning in record.warnings:
             error(f"{about}: {warning}", self.above)
@@ -64,6 +68,10 @@ class Printer:
             self._print(_line(record, record.sheet, made))
 
     def _print(self, result: Text | str) -> None:
+        with printing():
+            self._show(result)
+
+    def _show(self, result: Text | str) -> None:
         from rich.console import Console
         from rich.text import Text
 
@@ -87,8 +95,10 @@ def error(message: str, console: Console | None = None) -> None:
     from rich.text import Text
 
     to = console or stderr_console()
-    lines = "\n".join(safe(line) for line in message.split("\n"))
-    to.print(Text.assemble(("camviz: ", "bold"), lines))
+    lines = "\n".join(escape(line) for line in message.split("\n"))
+    # a full disk below it, say: there is nowhere else to say it
+    with suppress(OSError, ValueError):
+        to.print(Text.assemble(("camviz: ", "bold"), lines))
 
 
 def stderr_console() -> Console:
@@ -96,6 +106,30 @@ def stderr_console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def printing() -> Iterator[None]:
+    """Raises PrintError where standard output takes no more, but is not a pipe that was left."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:  # a stream that was closed is a ValueError
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise PrintError(
+            f"Standard output takes no more: {why}. What is in files is there; nothing else is "
+            "printed."
+        ) from error
+
+
+def drop_output() -> None:
+    """Has what is printed from now on go nowhere, and Python not complain of it at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def profile(stopwatch: Stopwatch) -> str:
@@ -112,9 +146,15 @@ def _taken(seconds: Mapping[Stage, float]) -> list[str]:
     return [f"{name} {seconds[name]:.2f}" for name in get_args(Stage) if name in seconds]
 
 
+def say(text: str) -> None:
+    """Prints a text to standard output."""
+    with printing():
+        typer.echo(text)
+
+
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints an object as one line of JSON; what is not finite becomes null."""
-    typer.echo(json_line(value))
+    say(json_line(value))
 
 
 def json_line(value: Mapping[str, Any]) -> str:
@@ -126,24 +166,20 @@ def show(renderable: RenderableType, *, wide: bool = False) -> None:
     """Prints a table, tree or page to standard output; a wide one is not cut at its edge."""
     from rich.console import Console
 
-    Console(highlight=False, width=UNLIMITED if wide else None).print(renderable)
+    with printing():
+        Console(highlight=False, width=UNLIMITED if wide else None).print(renderable)
 
 
 def print_path(path: str) -> None:
     """Prints a path as its bytes, for other programs; on a terminal, with escapes."""
     # typer.echo would take what looks like a colour out of a name
-    sys.stdout.write(f"{safe(path) if sys.stdout.isatty() else path}\n")
-    sys.stdout.flush()
-
-
-def safe(text: str) -> str:
-    """Writes control characters and line ends as escapes, so that no name steers the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    with printing():
+        sys.stdout.write(f"{escape(path) if sys.stdout.isatty() else path}\n")
 
 
 def _failure(record: Record) -> str:
     named = record.source in record.error
-    return record.error if named else f"{safe(record.source)}: {record.error}"
+    return record.error if named else f"{escape(record.source)}: {record.error}"
 
 
 def _line(record: Record, place: str, made: str) -> Text:
@@ -154,9 +190,9 @@ def _line(record: Record, place: str, made: str) -> Text:
     if record.value is not None:
         percent = f" {record.value:.4g}"
     parts = (
-        Text(safe(place)),
-        Text.assemble((safe(known), "bold"), percent),
-        Text(safe(made), "dim"),
+        Text(escape(place)),
+        Text.assemble((escape(known), "bold"), percent),
+        Text(escape(made), "dim"),
     )
     # a model without classes has no middle part
     return Text("  ").join(part for part in parts if part)

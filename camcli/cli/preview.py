@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from camcli.cli.loading import load_structure
-from camcli.cli.output import print_json, safe, show
+from camcli.cli.output import print_json, say, show
+from camcli.texts import escape
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -29,7 +28,7 @@ def show_model(options: Options, *, as_json: bool) -> None:
         print_json(_data(classifier.name, found))
     else:
         show(_tree(classifier.name, found), wide=True)
-        typer.echo(safe(_default_line(found)))
+        say(escape(_default_line(found)))
 
 
 def _data(model: str, found: Survey) -> dict[str, Any]:
@@ -60,7 +59,7 @@ def _tree(model: str, found: Survey) -> Tree:
     from rich.tree import Tree
 
     size = "x".join(map(str, found.input_size))
-    root = Tree(Text.assemble((safe(model), "bold"), f"  input {size}"), guide_style="dim")
+    root = Tree(Text.assemble((escape(model), "bold"), f"  input {size}"), guide_style="dim")
     branches = {"": root}
     for layer in found.layers:
         if layer.name:
@@ -72,8 +71,8 @@ def _tree(model: str, found: Survey) -> Tree:
 def _branch(layer: LayerFacts, found: Survey) -> Text:
     from rich.text import Text
 
-    text = Text(safe(layer.name), style="green" if layer.is_target else "")
-    text.append(f"  {safe(layer.type)}", style="dim")
+    text = Text(escape(layer.name), style="green" if layer.is_target else "")
+    text.append(f"  {escape(layer.type)}", style="dim")
     if layer.shape:
         text.append(f"  {'x'.join(map(str, layer.shape))}")
     if layer.layout:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.output import error, print_json, safe
+from camcli.cli.output import error, print_json, say
 from camcli.errors import EXIT_FAILED_IMAGES
+from camcli.texts import escape
 
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The output folder.", show_default=False)
@@ -32,10 +33,10 @@ def command(folder: Folder, as_json: Json = False) -> None:
         if as_json:
             print_json(vars(file))
         elif file.is_lost:
-            typer.echo(f"{file.state}  {safe(str(folder / file.path))}")
+            say(f"{file.state}  {escape(str(folder / file.path))}")
     if not as_json:
         states = ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
-        typer.echo(f"{safe(str(folder))}: {counts.total()} files{states and f': {states}'}")
+        say(f"{escape(str(folder))}: {counts.total()} files{states and f': {states}'}")
     if is_unfinished(folder):
         error("a run into this folder is at work or was cut off: --resume goes on with it")
     if lost:

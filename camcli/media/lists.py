@@ -9,22 +9,38 @@ import codecs
 import csv
 import io
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from camcli.errors import SourceError, closest
 
+LARGEST = 2**28  # bytes, some millions of paths
+BETWEEN_NULS, LINES = re.compile(rb"[^\0]+"), re.compile(rb"[^\n]+")
+
 # path and category
 Entry: TypeAlias = tuple[str, str]
+
+
+def read_list(file: BinaryIO, name: str) -> bytes:
+    """Reads a list that has an end; raises SourceError, or OSError."""
+    content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise SourceError(
+            f"{name} is larger than {LARGEST >> 20} MiB: is there an end to it? Name a folder, or "
+            "several lists."
+        )
+    return content
 
 
 def paths(content: bytes, name: str) -> Iterator[Entry]:
     """Reads a path a line, or between NULs where there are some; raises SourceError."""
     whole = _plain(content, name)
     if b"\0" in whole:
-        lines = whole.split(b"\0")
+        # found and not split: there may be millions of NULs on end
+        lines = BETWEEN_NULS.findall(whole)
     else:
-        lines = [line.removesuffix(b"\r") for line in whole.split(b"\n") if line.strip()]
+        lines = [line.removesuffix(b"\r") for line in LINES.findall(whole) if line.strip()]
     return ((os.fsdecode(line), "") for line in lines if line)
 
 

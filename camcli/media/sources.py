@@ -243,17 +243,24 @@ def _inside_url(root: str, pattern: Pattern, asked: _Asked) -> Iterator[Source]:
 def _from_stdin(stdin: BinaryIO | None) -> Iterable[Source]:
     if stdin is None:
         raise SourceError("'-' stands for paths from standard input, and there is none.")
-    return _listed(lists.paths(stdin.read(), "Standard input"), "Standard input", Path())
+    what = "Standard input"
+    try:
+        content = lists.read_list(stdin, what)
+    except OSError as error:
+        raise SourceError(f"{what} cannot be read: {error.strerror}.") from error
+    return _listed(lists.paths(content, what), what, Path())
 
 
 def _from_list(path: Path) -> Iterable[Source]:
     what = f"List {str(path)!r}"
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = lists.read_list(file, what)
     except FileNotFoundError as error:
         raise SourceError(f"{what} does not exist.{_hint(path)}") from error
-    except OSError as error:
-        raise SourceError(f"{what} cannot be read: {error.strerror}.") from error
+    except (OSError, ValueError) as error:  # a null in its name
+        why = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"{what} cannot be read: {why}.") from error
     read = lists.READ_AS.get(path.suffix.lower(), lists.text)
     return _listed(read(content, what), what, path.parent)
 
@@ -299,7 +306,10 @@ def _some(sources: Iterator[Source], what: str, asked: _Asked) -> Iterable[Sourc
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # a name too long for the file system, or a folder that may not be entered
+    except (
+        OSError,
+        ValueError,
+    ):  # a name too long for the file system, or a folder that may not be entered
         return False
 
 

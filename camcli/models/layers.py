@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,7 @@ GRADIENTLESS = "--method eigencam or scorecam"
 ALL_LAYERS = "All: camviz --preview-model"
 # what wrappers call the module inside; people copy names with and without it
 WRAPPED = ("module", "_orig_mod")
+NUMBER = re.compile("-?[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _child(module: nn.Module, part: str) -> nn.Module | None:
         return inner
     if inner is not module:
         return _child(inner, part)
-    if part.removeprefix("-").isdigit():
+    if NUMBER.fullmatch(part):
         # children of an nn.Sequential are in order whatever they are called
         ordered = isinstance(module, nn.Sequential | nn.ModuleList)
         numbered = [child for key, child in children.items() if ordered or key.isdigit()]

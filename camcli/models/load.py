@@ -34,6 +34,7 @@ from camcli.models.preprocessing import changed
 from camcli.models.request import Built, Request, channels_warning, new_head_warning
 from camcli.models.trained import Settings, as_trained
 from camcli.models.user_code import is_code
+from camcli.paths import expand_home, is_file, is_folder
 from camcli.records import Fit, Outputs, Preprocessing
 from camcli.stages import stage
 
@@ -114,7 +115,7 @@ def load_model(
     checked(outputs)
     place = resolve_device(device)
     if checkpoint is None and (_is_folder(name) or _is_of_transformers(name)):
-        checkpoint = Path(name.removeprefix(FOLDER)).expanduser()
+        checkpoint = expand_home(name.removeprefix(FOLDER))
         name = embedded.NAME
     saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
     name = _named(name, saved)
@@ -181,7 +182,7 @@ def _is_folder(name: str) -> bool:
     try:
         find_model(name)
     except UnknownName:
-        return Path(name).expanduser().is_dir()
+        return is_folder(name)
     return False
 
 
@@ -223,7 +224,7 @@ def find_model(name: str) -> tuple[Origin, str]:
         known += library.names()
     where = f"in {prefix}" if chosen else "in timm or torchvision"
     hint = f"It is not {where}. Without --model the embedded classifier is used."
-    if Path(name).expanduser().is_file():
+    if is_file(name):
         hint = "A file of weights goes to --checkpoint."
     elif ":" in name:
         hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."

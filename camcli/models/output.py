@@ -11,6 +11,7 @@ from torch import Tensor
 from camcli.errors import ModelError
 
 MOST = 8  # parts that are listed
+MOST_DIGITS = 20  # Python reads no number of thousands of them
 LOGITS = "logits"  # what transformers call them, and most others
 OutputKey = str | int
 
@@ -101,7 +102,7 @@ def _named_parts(output: Any) -> dict[str, Any]:
 def _number(key: OutputKey) -> int | None:
     if isinstance(key, int):
         return key
-    return int(key) if key.removeprefix("-").isdecimal() else None
+    return int(key) if key.removeprefix("-").isdecimal() and len(key) < MOST_DIGITS else None
 
 
 def _short(value: Any) -> str:

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from camcli.errors import CamvizError, ModelError, UnknownName, reason
+from camcli.paths import expand_home, is_file
 
 INSTALLED = {"site-packages", "dist-packages"}
 STANDARD = Path(sysconfig.get_path("stdlib")).resolve()
@@ -181,14 +182,15 @@ def _place(name: str) -> str:
 
 def _folder(name: str) -> Path:
     place = _place(name)
-    return Path(place).expanduser().resolve().parent if place.endswith(".py") else Path.cwd()
+    is_there = place.endswith(".py") and is_file(place)
+    return expand_home(place).resolve().parent if is_there else Path.cwd()
 
 
 def _from_file(place: str) -> ModuleType:
-    path = Path(place).expanduser().resolve()
-    if not path.is_file():
-        beside = [str(p) for p in sorted(Path(place).expanduser().parent.glob("*.py"))]
+    if not is_file(place):
+        beside = [str(p) for p in sorted(expand_home(place).parent.glob("*.py"))]
         raise UnknownName("file", place, beside, "-m FILE.py:FUNCTION runs a function of a file.")
+    path = expand_home(place).resolve()
     # a name of its own, so that it hides no other module of its name, nor another such file
     own_name = re.sub(r"\W", "_", str(path))
     # always a specification and a loader, for the name ends in .py

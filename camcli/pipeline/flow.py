@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from camcli import machine
+from camcli.errors import UsageError
 from camcli.pipeline.shares import processes_here
 from camcli.stages import stage
 
@@ -53,6 +54,12 @@ class Threads:
             for _ in range(count):
                 self._pool.submit(all_there.wait)
             all_there.wait()
+        except RuntimeError as error:
+            all_there.abort()
+            self.end()
+            raise UsageError(
+                f"--workers {count}: this machine starts no more threads ({error}). Give fewer."
+            ) from error
         except BaseException:
             all_there.abort()
             raise

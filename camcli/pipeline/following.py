@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from os import SEEK_END
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+from camcli.errors import UsageError, reason
 from camcli.records import Box, Concept, FileStamp, Outcome, Record, Source, Statistics
+from camcli.report.lines import lines
 
 FIELDS = frozenset(field.name for field in fields(Record))
 
@@ -35,25 +36,33 @@ class Follower:
             if self._place:
                 file.readline()
             self._place = file.tell()
-            yield from self._whole(file)
+        yield from self._whole()
 
-    def _whole(self, file: BinaryIO) -> Iterator[Outcome]:
+    def _whole(self) -> Iterator[Outcome]:
         records: list[Record] = []
-        end = self._place
-        for text in file:
-            if not text.endswith(b"\n"):
-                return
-            end += len(text)
-            line = json.loads(text)
-            records.append(record_of(line, self._folder))
-            if line["last"]:
-                self._place = end
-                yield Outcome(Source(Path(line["source"])), tuple(records))
+        for line in lines(self._path, self._place):
+            records.append(record_of(line.record, self._folder))
+            if line.record.get("last"):
+                self._place = line.start + len(line.text)
+                yield Outcome(Source(Path(records[-1].source)), tuple(records))
                 records = []
 
 
 def record_of(line: Mapping[str, Any], folder: Path) -> Record:
-    """Makes the record again of which a line was written, its files in the manifest's folder."""
+    """Makes the record again of which a line was written, its files in the manifest's folder.
+
+    Raises UsageError where somebody else wrote it.
+    """
+    try:
+        return _record(line, folder)
+    except (TypeError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"A line with the id {line['id']!r} in a manifest of {str(folder)!r} is no record of a "
+            f"heatmap ({reason(error)}). Take it out, or choose another --save-path."
+        ) from error
+
+
+def _record(line: Mapping[str, Any], folder: Path) -> Record:
     values = {name: _tuples(value) for name, value in line.items() if name in FIELDS}
     for name, kind in (("view", Box), ("statistics", Statistics)):
         if values.get(name):
@@ -65,7 +74,9 @@ def record_of(line: Mapping[str, Any], folder: Path) -> Record:
     }
     if values.get("sheet"):
         values["sheet"] = str(folder / values["sheet"])
-    return Record(**values)
+    record = Record(**values)
+    Path(record.source)
+    return record
 
 
 def _tuples(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from camcli.pipeline.explanation import Explanation
@@ -38,5 +39,19 @@ def recorded_scales(records: Iterable[Mapping[str, Any]]) -> dict[Key, Scale]:
     return {
         (record["method"], tuple(record["layers"])): tuple(record["scale"])
         for record in records
-        if record.get("scale")
+        if _has_scale(record)
     }
+
+
+def _has_scale(record: Mapping[str, Any]) -> bool:
+    """Tells whether a line, which others may have changed, names a scale and whose it is."""
+    layers, scale = record.get("layers"), record.get("scale")
+    return (
+        isinstance(record.get("method"), str)
+        and isinstance(layers, list)
+        and all(isinstance(layer, str) for layer in layers)
+        and isinstance(scale, list)
+        and len(scale) == 2
+        and all(isinstance(value, int | float) and isfinite(value) for value in scale)
+        and scale[0] < scale[1]
+    )

@@ -18,6 +18,7 @@ LAUNCHERS = (
 
 # torchrun's alone: srun gives each process cores of its own
 ON_THIS_MACHINE = "LOCAL_WORLD_SIZE"
+MOST_DIGITS = 20  # Python reads no number of thousands of them
 
 
 def share_of(environ: Mapping[str, str]) -> Shard | None:
@@ -60,7 +61,7 @@ def device_of(device: str, environ: Mapping[str, str]) -> str:
 def processes_here(environ: Mapping[str, str]) -> int:
     """Returns how many processes share this machine's cores, one where no launcher says it."""
     given = environ.get(ON_THIS_MACHINE, "")
-    return max(1, int(given)) if given.isdecimal() else 1
+    return max(1, int(given)) if given.isdecimal() and len(given) < MOST_DIGITS else 1
 
 
 def check(options: Options) -> None:
@@ -91,7 +92,7 @@ def check_world(options: Options, world: int) -> None:
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name].strip()
-    if not (text.isascii() and text.isdecimal()):
+    if not (text.isascii() and text.isdecimal() and len(text) < MOST_DIGITS):
         raise UsageError(
             f"{name}={environ[name]!r} is no whole number from 0: start camviz with torchrun or "
             "srun, or unset it."

@@ -84,8 +84,7 @@ class Journal:
     def __init__(self, folder: Path, run: Run) -> None:
         self.path = folder / STATE / run.journal
         self._run = run
-        first = next(_objects(self.path), None)
-        self.since = int(first["since"]) if first and isinstance(first.get("since"), int) else 0
+        self.since = _since(next(_objects(self.path), {}))
 
     def begin(self, now: int) -> None:
         """Writes the first line, unless a run that was cut off did."""
@@ -114,8 +113,9 @@ def noted(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
     """Yields what the journals of a folder remember: run, source, and its outputs."""
     for path in sorted((folder / STATE).glob("run-*.jsonl")):
         for line in _objects(path):
-            if {"run", "id", "outputs"} <= line.keys():
-                yield line["run"], line["id"], line["outputs"]
+            run, id_, outputs = line.get("run"), line.get("id"), line.get("outputs")
+            if isinstance(run, str) and isinstance(id_, str) and isinstance(outputs, list):
+                yield run, id_, [output for output in outputs if isinstance(output, str)]
 
 
 def write_summary(folder: Path, run: Run, counts: Counts, began: datetime) -> None:
@@ -145,7 +145,7 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     """Reads what `write_summary` wrote; None where nothing of the kind is there."""
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and isinstance(content.get("run"), str) else None
 
@@ -153,10 +153,11 @@ def read_summary(path: Path) -> dict[str, Any] | None:
 def check_same(folder: Path, run: Run) -> None:
     """Raises UsageError where a folder has runs to go on with, but not this one."""
     found = [next(_objects(path), None) for path in (folder / STATE).glob("run-*.jsonl")]
-    found.sort(key=lambda trace: trace.get("since", 0) if trace else 0)
-    if not any(found):
+    there = [trace for trace in found if trace and isinstance(trace.get("run"), str)]
+    there.sort(key=_since)
+    if not there:
         found = [read_summary(folder / name) for name in ("run.json", run.summary)]
-    there = [trace for trace in found if trace]
+        there = [trace for trace in found if trace]
     if there and run.name not in [trace["run"] for trace in there]:
         before = there[-1].get("configuration")
         changes = differences(before if isinstance(before, Mapping) else {}, run.configuration)
@@ -171,6 +172,12 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = dict(_leaves("", plain(before))), dict(_leaves("", plain(now)))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name} {_shown(old, name)} (now {_shown(new, name)})" for name in names]
+
+
+def _since(trace: Mapping[str, Any]) -> int:
+    """Returns when a run began by its journal, 0 where that does not say it."""
+    since = trace.get("since")
+    return since if isinstance(since, int) else 0
 
 
 def _leaves(above: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -193,7 +200,7 @@ def _objects(path: Path) -> Iterator[dict[str, Any]]:
         for text in file:
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(line, dict):
                 yield line

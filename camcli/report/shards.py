@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from camcli.report.locks import Locks
 from camcli.report.manifest import SHARDS, WHOLE
 from camcli.report.run import Counts, read_summary, write_json
 
+MOST_NAMED = 100  # ranks
 SHARD = re.compile(r"manifest(\.rank-(\d+)-of-(\d+))\.jsonl")
 
 
@@ -45,7 +47,7 @@ def _merged(folder: Path, locks: Locks, incomplete: bool) -> Counts:
         raise locks.busy()
     if not shards:
         return _counts(_known(folder))
-    summaries = {path: read_summary(folder / f"run{m[1]}.json") for path, m in shards.items()}
+    summaries = {path: _summary(folder / f"run{m[1]}.json") for path, m in shards.items()}
     wrong = [*_missing(shards), *_unfinished(folder, shards, summaries)]
     if wrong and not incomplete:
         raise UsageError(
@@ -76,10 +78,26 @@ def _hand_on_journals(folder: Path, share: str) -> None:
 
 
 def _known(folder: Path) -> Mapping[str, Any]:
-    summary = read_summary(folder / "run.json")
+    summary = _summary(folder / "run.json")
     if summary is None:
         raise UsageError(f"{str(folder)!r} holds no shards of a run ({SHARDS}).")
     return summary
+
+
+def _summary(path: Path) -> dict[str, Any] | None:
+    """Reads what a complete run was and did; None where a run did not write it so."""
+    found = read_summary(path)
+    if found is None:
+        return None
+    counts, names = found.get("counts"), {field.name for field in fields(Counts)}
+    numbers = [*counts.values(), found.get("seconds")] if isinstance(counts, dict) else [None]
+    is_whole = (
+        isinstance(counts, dict)
+        and counts.keys() == names
+        and all(isinstance(number, int | float) for number in numbers)
+        and all(isinstance(found.get(name), str) for name in ("started", "finished"))
+    )
+    return found if is_whole else None
 
 
 def _counts(summary: Mapping[str, Any]) -> Counts:
@@ -89,9 +107,11 @@ def _counts(summary: Mapping[str, Any]) -> Counts:
 def _missing(shards: Mapping[Path, re.Match[str]]) -> Iterator[str]:
     there = {(int(match[3]), int(match[2])) for match in shards.values()}
     for world in sorted({world for world, _ in there}):
-        gone = [str(rank) for rank in range(world) if (world, rank) not in there]
-        if gone:
-            yield f"missing of {world}: rank {', '.join(gone)}"
+        # a name may speak of more ranks than could be counted
+        gone = (str(rank) for rank in range(world) if (world, rank) not in there)
+        if some := list(islice(gone, MOST_NAMED)):
+            more = ", ..." if next(gone, "") else ""
+            yield f"missing of {world}: rank {', '.join(some)}{more}"
 
 
 def _unfinished(

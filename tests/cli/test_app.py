@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -263,3 +265,40 @@ def test_help_pages(run: Run) -> None:
         heading = page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert heading in listed
         assert heading in run("help", page.stem.upper()).out
+
+
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        (MemoryError(), "Out of memory: MemoryError. Try --batch-size 1"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Out of memory: Default"),
+        (OSError(errno.EIO, "Input/output error", "a/b"), "Input/output error: 'a/b'. --debug"),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(
+    asked: Asked, run: Run, image: str, problem: Exception, told: str
+) -> None:
+    asked.problem = problem
+    result = run(image)
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith(f"camviz: {told}")
+
+
+def test_anything_else_is_told_as_a_bug(asked: Asked, run: Run, image: str) -> None:
+    asked.problem = ValueError("that cannot be")
+    result = run(image)
+    assert result.code == 1
+    assert "camviz: ValueError: that cannot be\nThis is a bug in camviz." in result.err
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_model_that_does_not_fit_is_told(
+    run: Run, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_model(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: 8 TB")
+
+    monkeypatch.setattr(sys.modules["camcli.models.load"], "load_model", load_model)
+    result = run(image, "--num-classes", "4000000000")
+    assert result.code == 2
+    assert "'embedded' does not fit into memory: DefaultCPUAllocator" in result.err

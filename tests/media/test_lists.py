@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from io import BytesIO
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,19 @@ def test_lines_of_any_system_and_blank_ones() -> None:
 
 def test_names_between_nuls_keep_every_sign() -> None:
     assert names(b"a\nb.jpg\0 \0c\r\0\0") == ["a\nb.jpg", " ", "c\r"]
+
+
+def test_many_nuls_on_end_are_no_names() -> None:
+    assert names(bytes(10_000_000)) == []
+    assert names(b"a" + bytes(10_000_000) + b"b") == ["a", "b"]
+
+
+def test_a_list_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "LARGEST", 2**20)
+    assert lists.read_list(BytesIO(bytes(2**20)), "it") == bytes(2**20)
+    told = "it is larger than 1 MiB: is there an end to it"
+    with Path("/dev/zero").open("rb") as zeros, pytest.raises(SourceError, match=told):
+        lists.read_list(zeros, "it")
 
 
 def test_names_are_bytes() -> None:

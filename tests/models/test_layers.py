@@ -347,6 +347,12 @@ def test_find_layer(resnet: nn.Module, given: str, name: str) -> None:
     assert find_layer(resnet, given) == name
 
 
+@pytest.mark.parametrize("given", ["9" * 5000, "layer4." + "9" * 5000, "layer4.\u00b2", "--1"])
+def test_a_number_that_is_none_is_no_layer(resnet: nn.Module, given: str) -> None:
+    with pytest.raises(UnknownName):
+        find_layer(resnet, given)
+
+
 def test_find_layer_counts_named_blocks_from_the_end() -> None:
     module = torchvision.models.VisionTransformer(hidden_dim=16, mlp_dim=32, **TV_VIT)
     assert find_layer(module, "encoder.layers.-1.ln-1") == "encoder.layers.encoder_layer_1.ln_1"

@@ -1,0 +1,29 @@
+"""Paths as people type them: whatever is no name of a file is none that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def expand_home(path: str | Path) -> Path:
+    """Puts a home folder in the place of `~`; `~nobody` stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
+def is_file(path: str | Path) -> bool:
+    """Tells whether a path is a file's, after links; false for what cannot be a name."""
+    try:
+        return expand_home(path).is_file()
+    except (OSError, ValueError):  # too long, a folder that may not be entered, a null in it
+        return False
+
+
+def is_folder(path: str | Path) -> bool:
+    """Tells whether a path is a folder's, after links; false for what cannot be a name."""
+    try:
+        return expand_home(path).is_dir()
+    except (OSError, ValueError):
+        return False
