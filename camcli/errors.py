@@ -12,7 +12,8 @@ CamvizError
 │   ├── LayerError          a layer that cannot be a target
 │   ├── MethodError         a method that is not defined for this model or these options
 │   └── OutputError         a place that cannot be written to
-├── ImageError              exit code 1: a picture that cannot be read, or held by its format
+├── ImageError              exit code 1: a picture that cannot be read, or held by its format, or
+│                           named so where it is to be written
 ├── PrintError              exit code 1: standard output takes no more
 └── TooManyFailures         exit code 1: as many pictures failed as --max-failures allows, and one
 """
@@ -82,7 +83,7 @@ class OutputError(UsageError):
 
 
 class ImageError(CamvizError):
-    """A file that is there and is no readable image, or a picture too large for its format."""
+    """A file that is no readable image, or a picture that its format, or its name, cannot hold."""
 
     exit_code = EXIT_FAILED_IMAGES
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from camcli import explain, load_model
 from camcli.config import from_keywords
-from camcli.errors import UsageError
+from camcli.errors import ImageError, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import Stop, Watch, carried_out, plan
@@ -151,6 +152,46 @@ def test_what_another_process_has_is_left_out_and_looked_at_again(
     assert told == [1, 1, -1]
     counts = json.loads((run.out / "run.json").read_text())["counts"]
     assert counts == {"pictures": 4, "heatmaps": 4, "failed": 1, "skipped": 1}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("method", ["gradcam", "all"])
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        (Path("x" * 300), "File name too long"),
+        (Path(*["x" * 200] * 30), "File name too long"),
+        (Path("taken"), "Not a directory"),
+    ],
+)
+def test_a_name_that_the_file_system_refuses_is_the_pictures_failure(
+    run: Runner, folder: Path, told: str, method: str, workers: int
+) -> None:
+    run.out.mkdir()
+    (run.out / "taken").touch()
+    sources = [Source(run.pictures / name) for name in NAMES[:3]]
+    sources[1] = replace(sources[1], folder=folder)
+    given = {"method": method, "workers": workers, "target_layers": "layer4", "save_map": "npy"}
+    options = from_keywords(save_path=run.out, **given)
+    done = list(carried_out(plan(run.classifier, options), sources, options))
+    assert [outcome.failed for outcome in done] == [False, True, False]
+    (error,) = {record.error for record in done[1].records}
+    assert error.startswith("Cannot write") and told in error
+    again = options.model_copy(update={"resume": True})
+    assert list(carried_out(plan(run.classifier, again), sources, again)) == []
+    assert {file.state for file in verify(run.out)} == {"whole"}
+
+
+def test_what_stands_there_of_a_picture_that_failed_is_known(
+    run: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ImageError("Cannot write it: File name too long.")
+
+    monkeypatch.setattr("camcli.pipeline.outputs.write_map", refuse)
+    run(named=str(run.pictures / NAMES[0]), save_map="npy")
+    (line,) = run.manifest
+    assert line["error"] and {p.name for p in outputs(run.out)} == set(line["outputs"])
 
 
 @pytest.mark.parametrize("until", [1, 3, 5])

@@ -116,6 +116,23 @@ def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, thre
     assert [file.state for file in verify(tmp_path / "out")] == ["whole"]
 
 
+@pytest.mark.parametrize("folder", [Path("x" * 300), Path(*["x" * 200] * 30)])
+def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
+    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        written(there / name)
+    sources = [replace(source, folder=folder) for source in find_sources([there])[:1]]
+    sources += find_sources([there])[1:]
+    monkeypatch.setattr("tests.test_videos.find_sources", lambda _: sources)
+    outcomes = list(carry())
+    failed = {outcome.source.path.name for outcome in outcomes if outcome.failed}
+    assert failed == {"a.mp4"}
+    assert all("File name too long" in record.error for record in outcomes[0].records)
+    assert [path.name for path in outputs(tmp_path / "out")] == ["b_gradcam.mp4"]
+    assert counts(tmp_path / "out") == {"pictures": 1, "heatmaps": 12, "failed": 1, "skipped": 0}
+
+
 def test_a_frame_is_drawn_as_if_it_were_a_picture(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:

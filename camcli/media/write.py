@@ -57,6 +57,19 @@ DEFAULT_SUFFIX = ".jpg"
 LONGEST_NAME, LONGEST_PART = 244, 64
 FRAME_DIGITS = 6  # at least, so that frames are listed in their order
 
+# what a file system says of a single name: too long, not its letters, or a folder stands there
+REFUSED_NAMES = frozenset(
+    {
+        errno.ENAMETOOLONG,
+        errno.EILSEQ,
+        errno.EINVAL,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ELOOP,
+    }
+)
+
 # where Linux lists what is open, so that what has no name can be given one
 OPENED = Path("/proc/self/fd")
 
@@ -133,7 +146,8 @@ def picture_format(path: Path) -> str:
 def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None) -> FileStamp:
     """Writes pixels [h w 3] in the format of the path's suffix, with the ICC profile of theirs.
 
-    Raises OutputError, or ImageError for a picture that the format cannot hold.
+    Raises OutputError, or ImageError for a picture that the format cannot hold, or for a name that
+    the file system refuses.
     """
     kind = picture_format(path)
     edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
@@ -156,14 +170,17 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
 
 @stage("write")
 def write_map(values: NDArray[np.float32], path: Path) -> FileStamp:
-    """Writes a map [h w] as .npy; raises OutputError."""
+    """Writes a map [h w] as .npy; raises OutputError, or ImageError for a name that is refused."""
     content = BytesIO()
     np.save(content, values, allow_pickle=False)
     return write_file(content.getbuffer(), path)
 
 
 def write_file(content: bytes | memoryview, path: Path) -> FileStamp:
-    """Writes a file that takes the path's place when all of it is there; raises OutputError."""
+    """Writes a file that takes the path's place when all of it is there.
+
+    Raises OutputError, or ImageError for a name that the file system refuses.
+    """
     with replacing(path) as file:
         _write_all(content, file.fileno())
     return FileStamp.of(content)
@@ -189,14 +206,15 @@ def check_writable(folder: Path) -> None:
         trial.touch(exist_ok=False)
         trial.unlink(missing_ok=True)  # another run may have taken it for an orphan
     except (OSError, ValueError) as error:
-        raise unwritable(folder, error) from error
+        raise OutputError(str(unwritable(folder, error))) from error
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that takes the path's place when it is complete, and leaves no trace before.
 
-    It can be read as well.  Raises OutputError.
+    It can be read as well.  Raises OutputError, or ImageError for a name that the file system
+    refuses.
     """
     temporary = path.with_name(temporary_name())
     try:
@@ -299,10 +317,12 @@ def temporary_name() -> str:
     return f"{PART}{HOST}-{secrets.token_hex(8)}.part"
 
 
-def unwritable(path: Path, error: Exception) -> OutputError:
-    """Says why a file cannot be written."""
+def unwritable(path: Path, error: Exception) -> OutputError | ImageError:
+    """Says why a file cannot be written: an ImageError where others of another name can be."""
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return OutputError(f"Cannot write {str(path)!r}: {reason}. Choose another place (--save-path).")
+    message = f"Cannot write {str(path)!r}: {reason}. Choose another place (--save-path)."
+    is_its_own = not isinstance(error, OSError) or error.errno in REFUSED_NAMES
+    return (ImageError if is_its_own else OutputError)(message)
 
 
 def _suffix(format: str) -> str:  # noqa: A002

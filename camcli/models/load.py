@@ -188,7 +188,7 @@ def _is_folder(name: str) -> bool:
 
 def _is_of_transformers(name: str) -> bool:
     """Tells whether a `local-dir:` holds what transformers saved, which timm cannot read."""
-    folder = Path(name.removeprefix(FOLDER)).expanduser()
+    folder = expand_home(name.removeprefix(FOLDER))
     return name.startswith(FOLDER) and is_saved_by_transformers(folder)
 
 

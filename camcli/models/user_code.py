@@ -159,7 +159,7 @@ def _as_part_of_its_package(name: str) -> str:
     """Names the form in which Python knows of what package a file is a part."""
     place, function = _place(name), name.rpartition(":")[2]
     if place.endswith(".py"):
-        file, here = Path(place).expanduser().resolve(), Path.cwd()
+        file, here = expand_home(place).resolve(), Path.cwd()
         root = here if file.is_relative_to(here) and file.parent != here else _root(file)
     else:
         # dots that go above the folder in which camviz runs

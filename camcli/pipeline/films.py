@@ -73,7 +73,8 @@ class FrameWriter:
                     files[str(path)] = write_picture(drawn, path, profile)
                 files.update(writer.besides(explanation, path))
         except (ImageError, MemoryError) as error:
-            return replace(record, error=why(error, Path(record.source))), None
+            failed = replace(record, error=why(error, Path(record.source)))
+            return replace(failed, outputs=tuple(files), files=files), None
         return replace(record, outputs=tuple(files), files=files), drawn
 
     def _videos(self, source: Source, explanations: Sequence[Explanation]) -> Iterator[Path]:
@@ -160,6 +161,9 @@ class Films:
             if drawn.last:
                 self._open.close()
                 return replace(drawn, files=dict(map(_stamped, self._videos)))
+        except ImageError as error:
+            self._drop(error)
+            return Outcome.failure(film.source, str(error))
         except OutputError as error:
             self._error = error
             self._drop(error)
@@ -183,9 +187,9 @@ class Films:
     ) -> Record:
         if pixels is None:
             return record
-        if path not in self._videos:
-            self._videos[path] = self._open.enter_context(VideoFile(path, film.times))
         try:
+            if path not in self._videos:
+                self._videos[path] = self._open.enter_context(VideoFile(path, film.times))
             self._videos[path].write(pixels, frame.time - (self._begin or 0), frame.duration)
         except ImageError as error:
             return replace(record, error=str(error))

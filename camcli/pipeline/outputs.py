@@ -175,12 +175,14 @@ class Writer:
     def _written(self, explanation: Explanation) -> Record:
         record = self.recorded(explanation)
         path = self._place(explanation, record)
+        files: dict[str, FileStamp] = {}
         try:
             drawn, profile = self.overlay(explanation), explanation.picture.profile
-            files = {str(path): write_picture(drawn, path, profile)}
+            files[str(path)] = write_picture(drawn, path, profile)
             files.update(self.besides(explanation, path))
         except (ImageError, MemoryError) as error:
-            return replace(record, error=why(error, path))
+            # what stands there already is known, too
+            record = replace(record, error=why(error, path))
         return replace(record, outputs=tuple(files), files=files)
 
     def overlay(self, explanation: Explanation) -> NDArray[np.uint8]:
@@ -249,13 +251,13 @@ class Writer:
                 if explanation.record.target or key not in recorded:
                     recorded.add(key)
                     own = self._place_beside(explanation, path)
-                    files = dict(self.besides(explanation, own))
-                    yield replace(
-                        self.recorded(explanation),
-                        sheet=str(path),
-                        outputs=tuple(files),
-                        files=sheet | files,
-                    )
+                    files: dict[str, FileStamp] = {}
+                    record = replace(self.recorded(explanation), sheet=str(path))
+                    try:
+                        files.update(self.besides(explanation, own))
+                    except (ImageError, MemoryError) as error:
+                        record = replace(record, error=why(error, own))
+                    yield replace(record, outputs=tuple(files), files=sheet | files)
 
     @stage("draw")
     def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:

@@ -168,14 +168,15 @@ def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
 def test_unwritable_places_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.jpg").mkdir()
-    for path, reason in (
-        (tmp_path / "file" / "a.jpg", "Not a directory|File exists"),
-        (tmp_path / "folder.jpg", "Is a directory"),
-        (tmp_path / ("x" * 300 + ".jpg"), "name too long"),
-        (tmp_path / "a.xyz", "suffix is one of .jpg"),
-        (tmp_path / "a\0b.jpg", "null"),
+    for path, kind, reason in (
+        (tmp_path / "file" / "a.jpg", ImageError, "Not a directory|File exists"),
+        (tmp_path / "folder.jpg", ImageError, "Is a directory"),
+        (tmp_path / ("x" * 300 + ".jpg"), ImageError, "name too long"),
+        (tmp_path / ("x/" * 3000 + "a.jpg"), ImageError, "name too long"),
+        (tmp_path / "a.xyz", OutputError, "suffix is one of .jpg"),
+        (tmp_path / "a\0b.jpg", ImageError, "null"),
     ):
-        with pytest.raises(OutputError, match=reason) as caught:
+        with pytest.raises(kind, match=reason) as caught:
             write_picture(scene(), path)
         assert repr(str(path)) in str(caught.value)
     assert names_in(tmp_path) == ["file", "folder.jpg"]
