@@ -8,18 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import camcli
 from camcli.cards import CARDS
 from camcli.cli.app import main
 from camcli.config import from_keywords
-from camcli.errors import UsageError
+from camcli.errors import ImageError, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import carried_out, plan, run
-from camcli.records import Record
+from camcli.pipeline import carried_out, outputs, plan, run
+from camcli.records import FileStamp, Record
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
+from camcli.report import verify
 from tests.test_demo import PHOTO
 
 # few passes, for what is drawn does not matter here
@@ -101,6 +103,24 @@ def test_maps_are_written_beside_it(embedded: Classifier, tmp_path: Path) -> Non
             for record in records:
                 map_ = np.load(next(p for p in record.outputs if p.endswith(".npy")))
                 assert (map_.min(), map_.max()) == (record.minimum, record.maximum)
+
+
+def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
+    embedded: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_map = outputs.write_map
+
+    def refuse_one(values: NDArray[np.float32], path: Path) -> FileStamp:
+        if "_eigencam" in path.name:
+            raise ImageError("Cannot write it: File name too long.")
+        return write_map(values, path)
+
+    monkeypatch.setattr(outputs, "write_map", refuse_one)
+    records = _run(embedded, tmp_path, save_map="npy", target_layers=["layer4"])
+    assert {r.method for r in records if r.error} == {"eigencam"}
+    checked = {file.path: file.state for file in verify(tmp_path)}
+    assert checked == {path.name: "whole" for path in tmp_path.iterdir() if "_" in path.name}
+    assert not any("_eigencam" in name for name in checked)
 
 
 def test_one_file_holds_one_sheet(embedded: Classifier, tmp_path: Path) -> None:
