@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.config import Options
-from camcli.errors import CamvizError, ImageError, UsageError
+from camcli.errors import CamvizError, ImageError, OutputError, UsageError
 from camcli.media.sources import is_video
 from camcli.media.video_file import FORMATS, video_name
 from camcli.media.write import (
@@ -42,6 +42,11 @@ def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> No
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
     _check_films(sources, todo, options)
     if is_file(options.save_path):
+        if options.save_path.is_dir():
+            raise OutputError(
+                f"Cannot write {str(options.save_path)!r}: it is a directory. Choose another place "
+                "(--save-path)."
+            )
         _check_single_file(sources, todo, options)
         check_writable(options.save_path.parent)
     else:
