@@ -44,7 +44,7 @@ def check_outputs(sources: Sequence[Source], todo: Plan, options: Options) -> No
     if is_file(options.save_path):
         if options.save_path.is_dir():
             raise OutputError(
-                f"Cannot write {str(options.save_path)!r}: it is a directory. Choose another place "
+                f"Cannot write {str(options.save_path)!r}: Is a directory. Choose another place "
                 "(--save-path)."
             )
         _check_single_file(sources, todo, options)
