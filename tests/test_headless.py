@@ -100,7 +100,7 @@ def test_an_explanation_without_a_class(headless: Classifier, tmp_path: Path) ->
 
 def test_categories_are_refused(headless: Classifier) -> None:
     for choosing in ({"target_category": 3}, {"top_k": 2}, {"top_k": 1}, {"contrast": 1}):
-        with pytest.raises(UsageError, match=r"has no classes .*leave --target-category, --top-k "):
+        with pytest.raises(UsageError, match=r"has no classes .*leave --target-category, --top-k"):
             camcli.explain(headless, PHOTO, "eigencam", **choosing)
     for method in ASKING:
         with pytest.raises(ModelError, match=re.escape(f"no class that {method} could")):
@@ -122,7 +122,7 @@ def test_what_is_printed_and_written(
             record = json.loads(printed)
             nulls = {key for key, value in record.items() if value is None}
             unasked = {"frame", "time", "contrast_strength", "residual", "scale"}
-            assert nulls == {"category", "probability", "rank", *unasked}
+            assert nulls == {"category", "probability", "value", "rank", *unasked}
             assert record["label"] == ""
         else:
             assert printed == f"out/{name}  eigencam at blocks.5.norm1\n"

@@ -17,7 +17,6 @@ from camcli.engine.run import Request, answer
 from camcli.engine.targets import fixed
 from camcli.errors import MethodError
 from camcli.methods.compose import enlarge
-from camcli.models.memory_format import trust
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Pooled, Staged, noise
 
@@ -186,7 +185,8 @@ def test_a_slow_replica_for_every_rectifier(spelling: str) -> None:
 
 def test_every_class_is_followed_back_through_the_same_pass() -> None:
     model, passes = Staged(), []
-    trust(model)
+    # what is measured of a model once is measured now
+    camcli.heatmaps(model, noise())
     model.stem.register_forward_hook(lambda *_: passes.append(1))
     found = camcli.heatmaps(model, noise(), "guidedbackprop", targets=[[0, 1, 0], [2, 3, 2]])
     assert len(passes) == 2  # the one that everything shares, and the guided one

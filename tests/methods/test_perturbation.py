@@ -17,6 +17,7 @@ from camcli.engine.run import WHOLE, Request, answer
 from camcli.engine.targets import Best, Fixed
 from camcli.errors import UsageError
 from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, scorecam, sscam
+from camcli.models.memory_format import trust
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Counting, Staged, Straight, noise
 
@@ -405,6 +406,7 @@ def test_black_boxes_look_into_no_layer(name: str) -> None:
     assert depends_on_category(name)
     assert not depends_on_layer(name)
     model = Staged()
+    trust(model)
     calls: dict[int, int] = {}
     for k, layers in ((1, ("last",)), (2, ("middle", "last"))):
         request = Request((name,), layers, layer_fusion="none")
