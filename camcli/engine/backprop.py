@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camcli.engine.derivatives import graph_of
 from camcli.engine.evidence import Scored, total
 from camcli.engine.hooks import logits_of
 from camcli.engine.probe import Probe
 from camcli.errors import MethodError
+from camcli.models.graph import steps_to
 from camcli.models.memory_format import network_input
 from camcli.models.rectifiers import composed_noted, rectifiers_among
 from camcli.models.state import left_as_found, recordable
@@ -49,7 +49,7 @@ def guided(probe: Probe) -> Guided:
             "No gradient comes back to the pixels (detach, integers, quantised weights). Try"
             " --method occlusion or rise, which need none."
         )
-    rectifiers = {*composed, *rectifiers_among(graph_of(logits))}
+    rectifiers = {*composed, *rectifiers_among(steps_to(logits.grad_fn))}
     if not rectifiers:
         raise MethodError(
             f"Guided backprop holds gradients back at rectifiers (ReLU, GELU, SiLU, ...), and this "

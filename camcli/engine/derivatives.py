@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from camcli.engine.hooks import Recording
 from camcli.engine.probe import Probe
 from camcli.errors import MethodError
+from camcli.models.graph import steps_to
 from camcli.models.layout import to_maps
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
@@ -42,23 +42,12 @@ def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tens
 @evidence
 def unfused(probe: Probe, recording: Recording) -> Probe:
     """The probe, or one of the same inputs whose pass ran without fused attention."""
-    if not any(FUSED_ATTENTION in node.name() for node in graph_of(recording.logits)):
+    if not any(FUSED_ATTENTION in node.name() for node in steps_to(recording.logits.grad_fn)):
         return probe
     other = probe.about(probe.inputs)
     with sdpa_kernel(SDPBackend.MATH):
         other.get("recording")
     return other
-
-
-def graph_of(tensor: Tensor) -> Iterator[Node]:
-    """Yields every step that was recorded on the way to a tensor."""
-    waiting, seen = [tensor.grad_fn], set[Node]()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            waiting += [before for before, _ in node.next_functions]
-            yield node
 
 
 @evidence
@@ -73,7 +62,7 @@ def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
         (first,) = torch.autograd.grad(
             scores, output, torch.ones_like(scores), create_graph=True, materialize_grads=True
         )
-        if any(node.name() in NO_SECOND_DERIVATIVE for node in graph_of(first)):
+        if any(node.name() in NO_SECOND_DERIVATIVE for node in steps_to(first.grad_fn)):
             raise MethodError(
                 f"ShapleyCAM needs second derivatives, and something behind {layer!r} has none."
                 " Try --method gradcam, which is the same without the curvature."

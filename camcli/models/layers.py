@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from camcli.errors import CamvizError, LayerError, ModelError, UnknownName
 from camcli.models.embedded.network import Network
 from camcli.models.families import why_never_default
+from camcli.models.graph import Graph, sources, spread_picks
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
 from camcli.models.order import in_order
 from camcli.models.output import described, part_of
@@ -224,27 +226,39 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
 
 @dataclass
 class _Output:
-    """What a module put out: the shape and layout, and the share of cells the score depends on."""
+    """What a module put out: its shape and layout, and the step of the pass that made it.
+
+    `share` is that of the grid's cells on which the score depends.
+    """
 
     shape: tuple[int, ...]
     layout: Layout | None
+    step: Node | None = None
     share: Tensor | None = None
 
     def see(self, gradient: Tensor | None) -> None:
         """Notes on which share of the grid's cells any channel has gradient."""
         # quantised layers hand back no gradient at all
         if self.layout and gradient is not None:
-            maps = to_maps(gradient, self.layout)
-            self.share = torch.linalg.vector_norm(maps, ord=inf, dim=1).gt(0).float().mean()
+            self.share = _share_of_cells(gradient, self.layout)
 
     @property
     def depends(self) -> bool:
         return self.share is not None and self.share.item() >= EVERYWHERE
 
 
+def _share_of_cells(gradient: Tensor, layout: Layout) -> Tensor:
+    maps = to_maps(gradient, layout)
+    strongest: Tensor = torch.linalg.vector_norm(maps, ord=inf, dim=1)
+    return strongest.gt(0).float().mean()
+
+
 @dataclass
 class Observed:
-    """What hooks saw: last outputs in order of completion, and the classifier."""
+    """What hooks saw: last outputs in order of completion, the classifier, and what was recorded.
+
+    `joins` are steps that join values in a grid on which the score depends everywhere.
+    """
 
     input_size: tuple[int, int]
     outputs: dict[str, _Output] = field(default_factory=dict)
@@ -253,13 +267,25 @@ class Observed:
     weighted: tuple[str, nn.Module, Tensor] | None = None
     classifier: str | None = None
     latest: tuple[Tensor, int, _Output] | None = None
+    steps: set[Node] = field(default_factory=set)
+    versions: dict[str, int] = field(default_factory=dict)
+    no_sources: dict[str, str] = field(default_factory=dict)
+    graph: Graph | None = None
+    joins: list[Node] = field(default_factory=list)
     problem: str = ""
+
+    def begin(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+        """Notes how often a layer's input was written to before; a forward pre-hook."""
+        given = tensor_in(args)
+        if given is not None:
+            self.versions[name] = given._version
 
     def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Notes a call and returns what goes on; a forward hook once the name is bound."""
         tensor = tensor_in(output)
         if tensor is None:
             return output
+        self.no_sources[name] = self._why_no_source(name, layer, args, tensor)
         if any(arg is tensor for arg in args):
             # what a layer hands on unchanged may be used beside it, which is no use of its output
             tensor = tensor.clone()
@@ -275,14 +301,76 @@ class Observed:
         # stages, their last blocks and identities put out the same tensor: look at it once
         if self.latest and self.latest[0] is tensor and self.latest[1] == tensor._version:
             return self.latest[2]
-        shape = tuple(tensor.shape)
-        output = _Output(shape, measure(shape, self.input_size, batch=1))
+        shape, step = tuple(tensor.shape), tensor.grad_fn
+        output = _Output(shape, measure(shape, self.input_size, batch=1), step)
+        if step is not None:
+            self.steps.add(step)
         if output.layout and tensor.requires_grad:
             # hooks on the tensor keep no gradient alive, and stay with the value that the layer
             # put out when an in-place activation changes it afterwards
             tensor.register_hook(output.see)  # type: ignore[no-untyped-call]
         self.latest = (tensor, tensor._version, output)
         return output
+
+    def _why_no_source(
+        self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor
+    ) -> str:
+        """Says what a layer does to another one's output where it makes nothing of its own."""
+        given = tensor_in(args)
+        if given is None or next(layer.parameters(), None) is not None:
+            return ""
+        if given._version != self.versions[name] or not self._is_put_out(given.grad_fn):
+            return ""
+        if output is given or _has_same_values(given, output):
+            return "only hands it on" if torch.equal(given, output) else "only turns it"
+        before, behind = (
+            measure(tuple(tensor.shape), self.input_size, batch=1) for tensor in (given, output)
+        )
+        return "pools it" if before and behind and before.grid != behind.grid else ""
+
+    def _is_put_out(self, step: Node | None) -> bool:
+        """Tells whether some layer put a step's result out, or what was made of it alone."""
+        while step is not None and step not in self.steps:
+            before = sources(step)
+            step = before[0] if len(before) == 1 else None
+        return step is not None
+
+    def follow(self, score: Tensor) -> None:
+        """Looks at what was recorded, and makes ready for the pass back."""
+        self.graph = Graph(score)
+        spread_picks(self.graph.steps)
+        for join in self.graph.joins():
+            join.register_prehook(partial(self._see_join, join))
+
+    def _see_join(self, join: Node, gradients: tuple[Tensor | None, ...]) -> None:
+        gradient = gradients[0]
+        layout = None
+        if gradient is not None:
+            layout = measure(tuple(gradient.shape), self.input_size, batch=1)
+        if gradient is not None and layout and _share_of_cells(gradient, layout) >= EVERYWHERE:
+            self.joins.append(join)
+
+    def why_no_default(self, name: str) -> str:
+        """Says why a layer's output is not all of the features at its place, or nothing."""
+        step = self.outputs[name].step
+        if self.no_sources[name] or not self.graph or step is None:
+            return self.no_sources[name]
+        if self.graph.is_attention_operand(step):
+            return "holds queries, keys or values of attention"
+        if self.graph.has_shortcut(step, self.joins):
+            return "lies beside a shortcut"
+        return ""
+
+
+def _has_same_values(one: Tensor, other: Tensor) -> bool:
+    """Tells whether two tensors hold the same values, in whatever order."""
+    if one.numel() != other.numel() or one.dtype != other.dtype:
+        return False
+    if one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr():
+        return True
+    one, other = one.detach(), other.detach()
+    alike = (torch.equal(f(one), f(other)) for f in (torch.amin, torch.amax))
+    return all(alike) and torch.equal(*(t.flatten().sort().values for t in (one, other)))
 
 
 def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:
@@ -304,7 +392,7 @@ def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed
     with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
         noise = torch.randn(1, *inputs_shape, generator=generator)
         inputs = noise.to(like.device, like.dtype).requires_grad_()
-        with _hooked(module, observed.note):
+        with _hooked(module, observed):
             # a leaf cannot be changed in place, but its clone can
             logits = _run(module, inputs.clone())
         scored = [logits]
@@ -320,6 +408,7 @@ def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed
                 "its output is not finite (NaN weights, or half precision overflowed)"
             )
         elif isinstance(score, Tensor) and score.requires_grad:
+            observed.follow(score)
             _follow(score, inputs)
         else:
             observed.problem = NO_GRADIENT
@@ -355,11 +444,13 @@ def _follow(score: Tensor, inputs: Tensor) -> None:
 
 
 @contextmanager
-def _hooked(module: nn.Module, note: Callable[..., None]) -> Iterator[None]:
+def _hooked(module: nn.Module, observed: Observed) -> Iterator[None]:
     with ExitStack() as stack:
         for name, layer in module.named_modules():
             if name:
-                stack.callback(layer.register_forward_hook(partial(note, name)).remove)
+                begin, note = partial(observed.begin, name), partial(observed.note, name)
+                stack.callback(layer.register_forward_pre_hook(begin).remove)
+                stack.callback(layer.register_forward_hook(note).remove)
         yield
 
 
@@ -389,7 +480,8 @@ def _default(module: nn.Module, observed: Observed) -> TargetLayer | None:
     for name, output in reversed(list(in_front)):
         if not output.layout or not output.depends:
             continue
-        if why_not := why_never_default(name, classes_around(module, name)):
+        why_not = why_never_default(_kinds_around(module, name)) or observed.why_no_default(name)
+        if why_not:
             passed_over = passed_over or f" ({name} behind it {why_not})"
             continue
         h, w = output.layout.grid
@@ -400,11 +492,11 @@ def _default(module: nn.Module, observed: Observed) -> TargetLayer | None:
     return None
 
 
-def classes_around(module: nn.Module, name: str) -> list[str]:
-    """Returns the class names of a layer and of all around it but the model, outermost first."""
+def _kinds_around(module: nn.Module, name: str) -> list[type[nn.Module]]:
+    """Returns the classes of a layer and of all around it but the model, outermost first."""
     parts = name.split(".")
     around = (".".join(parts[: end + 1]) for end in range(len(parts)))
-    return [type(unwrapped(module.get_submodule(part))).__name__ for part in around]
+    return [type(unwrapped(module.get_submodule(part))) for part in around]
 
 
 def last_use(calls: int) -> str:

@@ -238,5 +238,7 @@ def recordable(module: nn.Module) -> Callable[[Tensor], Any]:
     if held and not held.has_inference_tensors:
         return module
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    clones = {name: tensor.clone() for name, tensor in tensors.items() if tensor.is_inference()}
+    clones = {
+        name: tensor.clone().detach() for name, tensor in tensors.items() if tensor.is_inference()
+    }
     return partial(functional_call, module, clones) if clones else module

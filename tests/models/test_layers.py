@@ -147,7 +147,186 @@ def test_hieras_tokens_are_put_in_their_places(layer: str) -> None:
 
 def test_reason_names_what_was_passed_over() -> None:
     reason = default_layer(timm.create_model("test_vit"), (3, 160, 160)).reason
-    assert "(blocks.5.attn.qkv behind it lies inside an attention module)" in reason
+    assert "(blocks.5.attn.qkv behind it holds queries, keys or values of attention)" in reason
+
+
+class Residual(nn.Module):
+    """A convolution beside a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(torch.relu(self.first(x)))
+
+
+def ending(*parts: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 8, 8, 8), *parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+
+
+NAMES = ["PoolFormerBlock", "LinearAttention", "PermuteMLP", "DropBlockUnit", "Identity", "Flatten"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_block_is_called_changes_nothing(name: str) -> None:
+    block = type(name, (Residual,), {})
+    module = ending(Residual(), block()).append(nn.Linear(8, 5))
+    assert default_layer(module, (3, 64, 64)).name == "2"
+
+
+class Beheaded(nn.Module):
+    """Blocks with attention and a class token, around which nothing is named after attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 16, 16)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(2))
+        self.keys = nn.ModuleList(nn.Linear(8, 8) for _ in range(2))
+        self.both = nn.ModuleList(nn.Linear(8, 16) for _ in range(2))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).mT
+        return torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.tokens(x)
+        for norm, key, both in zip(self.norms, self.keys, self.both, strict=True):
+            y = norm(x)
+            q, v = both(y).chunk(2, 2)
+            x = x + (q @ key(y).mT).softmax(2) @ v
+        return x[:, 0]
+
+
+def test_what_attention_multiplies_is_told_by_what_becomes_of_it() -> None:
+    module = nn.Sequential(Beheaded(), nn.Linear(8, 5))
+    target = default_layer(module, (3, 64, 64))
+    assert (target.name, target.layout) == ("0.norms.1", Layout("tokens", (4, 4), 1))
+    assert "(0.keys.1 behind it holds queries, keys or values of attention)" in target.reason
+
+
+def test_a_backbone_named_after_attention_is_looked_into() -> None:
+    module = nn.Sequential(type("AttnBackbone", (Beheaded,), {})(), nn.Linear(8, 5))
+    assert default_layer(module, (3, 64, 64)).name == "0.norms.1"
+
+
+class Bilinear(nn.Module):
+    """Pools products of channels: both sides are all of the features."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        return (x @ x.mT).flatten(1)
+
+
+class Weighted(nn.Module):
+    """Pools places by a weight that it reads off them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(2)
+        return (x @ self.weight(x.mT).softmax(1)).flatten(1)
+
+
+@pytest.mark.parametrize(("pool", "width"), [(Bilinear(), 64), (Weighted(), 8)])
+def test_what_is_pooled_by_products_is_a_feature(pool: nn.Module, width: int) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 8, 8), Residual(), pool, nn.Linear(width, 5))
+    assert default_layer(module, (3, 64, 64)).name == "1"
+
+
+class Joined(nn.Module):
+    """Adds its branch to a shortcut itself, so that no layer puts out the sum."""
+
+    def __init__(self, *behind: nn.Module) -> None:
+        super().__init__()
+        self.stem, self.branch = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(8, 8, 3, padding=1)
+        self.behind, self.fc = nn.ModuleList(behind), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.branch(x)
+        for part in self.behind:
+            x = part(x)
+        return self.fc(x.mean((2, 3)))
+
+
+def test_a_branch_beside_a_shortcut_is_not_all_of_the_features() -> None:
+    target = default_layer(Joined(), (3, 64, 64))
+    assert target.name == "stem"
+    assert "(branch behind it lies beside a shortcut)" in target.reason
+
+
+@pytest.mark.parametrize("behind", [nn.Dropout(), nn.AvgPool2d(2)])
+def test_what_hands_a_sum_on_or_pools_it_stands_for_it(behind: nn.Module) -> None:
+    assert default_layer(Joined(behind), (3, 64, 64)).name == "behind.0"
+
+
+class Turned(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).contiguous()
+
+
+PASSED_ON = [
+    (nn.Dropout(), "2 behind it only hands it on"),
+    (nn.AdaptiveAvgPool2d(8), "2 behind it only hands it on"),
+    (nn.AvgPool2d(2), "2 behind it pools it"),
+    (nn.MaxPool2d(2), "2 behind it pools it"),
+    (Turned(), "2 behind it only turns it"),
+]
+
+
+@pytest.mark.parametrize(("layer", "said"), PASSED_ON)
+def test_a_layer_that_makes_nothing_is_passed_over(layer: nn.Module, said: str) -> None:
+    class Averaged(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[3](self[2](self[1](self[0](x))).flatten(1))
+
+    cells = layer(torch.zeros(1, 8, 8, 8)).numel()
+    module = Averaged(nn.Conv2d(3, 8, 8, 8), Residual(), layer, nn.Linear(cells, 5))
+    target = default_layer(module, (3, 64, 64))
+    assert target.name == "1"
+    assert said in target.reason
+
+
+class Picked(nn.Module):
+    """Pools by a maximum in one of the ways in which it is written."""
+
+    def __init__(self, pick: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.pick = pick
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pick(x)
+
+
+MAXIMA: dict[str, Callable[[Tensor], Tensor]] = {
+    "adaptive": lambda x: nn.functional.adaptive_max_pool2d(x, 1).flatten(1),
+    "adaptive 2": lambda x: nn.functional.adaptive_max_pool2d(x, 2).mean((2, 3)),
+    "window": lambda x: nn.functional.max_pool2d(x, x.shape[2:]).flatten(1),
+    "amax": lambda x: x.amax((2, 3)),
+    "tokens": lambda x: x.flatten(2).mT.max(1).values,
+    "twice": lambda x: x.max(-1).values.max(-1)[0],
+    "negative": lambda x: -(x.flatten(2).min(-1).values),
+    "top-k": lambda x: x.flatten(2).topk(3, -1).values.mean(-1),
+    "median": lambda x: x.flatten(2).median(2).values,
+}
+
+
+@pytest.mark.parametrize("pick", MAXIMA.values(), ids=MAXIMA)
+def test_a_maximum_depends_on_all_that_it_is_taken_of(pick: Callable[[Tensor], Tensor]) -> None:
+    # 8 channels of 64 cells: one gradient comes back to 8 of them at most
+    parts = [nn.Conv2d(3, 8, 8, 8), Residual(), Picked(pick), nn.Linear(8, 5)]
+    assert default_layer(nn.Sequential(*parts), (3, 64, 64)).name == "1"
+
+
+def test_a_maximum_of_a_part_depends_on_that_part() -> None:
+    pick = Picked(lambda x: x[:, :, :4].amax((2, 3)))
+    module = nn.Sequential(nn.Conv2d(3, 8, 8, 8), Residual(), pick, nn.Linear(8, 5))
+    facts = {layer.name: layer for layer in survey(module, (3, 64, 64)).layers}
+    assert not facts["1"].depends
 
 
 class Bench(nn.Module):
