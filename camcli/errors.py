@@ -32,6 +32,10 @@ class CamvizError(Exception):
     exit_code = EXIT_USAGE
 
 
+class CamvizWarning(UserWarning):
+    """What a person should know of a result that is given all the same."""
+
+
 class UsageError(CamvizError):
     """A command that cannot be carried out as it was typed."""
 

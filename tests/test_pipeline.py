@@ -19,10 +19,17 @@ import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.engine.clock import Clock
-from camcli.errors import ImageError, MethodError, OutputError, UnknownName, UsageError
+from camcli.errors import (
+    CamvizWarning,
+    ImageError,
+    MethodError,
+    OutputError,
+    UnknownName,
+    UsageError,
+)
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import run, why_empty
+from camcli.pipeline import plan, run, why_empty
 from camcli.records import Preprocessing, Record
 from tests.checkout import ROOT
 from tests.networks import Pooled, Staged
@@ -574,3 +581,27 @@ def test_the_seconds_of_a_pass_are_shared_out_among_its_heatmaps(
     assert [e.method for e in found] == ["gradcam", "eigencam", "gradcam"] * 2
     assert {e.record.seconds for e in found} == {2.0}
     assert found[1].category == found[0].category and found[1].record.target == ""
+
+
+class Mixed(Staged):
+    """Each cell of its last stage looks at all of the picture, which only a measurement tells."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.middle(self.stem(x))
+        mixing = torch.randn(256, 256, generator=torch.Generator().manual_seed(0))
+        x = (x.flatten(2) @ mixing).view_as(x)
+        return self.fc(self.pool(self.last(x)).flatten(1))
+
+
+def test_cells_that_are_no_places_are_told_of_once() -> None:
+    classifier = _classifier(Mixed(), 3, (64, 64))
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    with pytest.warns(CamvizWarning, match="8x8 cells of layer 'last' are no places"):
+        (found,) = camcli.explain(classifier, pixels, target_layers=["last"])
+    assert found.warnings == ()
+    todo = plan(classifier, from_keywords(target_layers=["last"]))
+    assert len(todo.warnings) == 1
+    assert todo.warnings[0].startswith("The 8x8 cells of layer 'last' are no places")
+    # the default is a layer in front of it
+    assert plan(classifier, from_keywords()).warnings == ()
+    assert plan(classifier, from_keywords()).request.layers == ("middle",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 from weakref import WeakKeyDictionary
@@ -14,9 +14,10 @@ from torch.nn import functional as F
 
 from camcli.engine.evidence import Scored, runs_alone
 from camcli.engine.hooks import Recording, continued, record
-from camcli.engine.probe import Probe
+from camcli.engine.probe import Probe, found_places
 from camcli.errors import MethodError
 from camcli.models.attention import Attentions, attentions, watched
+from camcli.models.layout import TOKENS
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
 from camcli.stages import stage
@@ -31,7 +32,12 @@ def found_attentions(module: nn.Module, shape: tuple[int, int, int]) -> Attentio
     # the parts are in the key because people swap a head between two calls
     key = (*shape, *map(id, module.modules()))
     if key not in known:
-        known[key] = attentions(module, shape)
+        found = attentions(module, shape)
+        first = found.blocks[0].name
+        places = found_places(module, shape, [first]).get(first)
+        if places and places.layout.kind in TOKENS and places.layout.grid == found.layout.grid:
+            found = replace(found, layout=places.layout)
+        known[key] = found
     return known[key]
 
 
@@ -92,7 +98,8 @@ def readout(probe: Probe, attended: Attended) -> Tensor:
 def places(attended: Attended) -> Tensor:
     """Which token stands at each cell of the grid.  [h w]"""
     layout = attended.found.layout
-    return layout.prefix + torch.arange(prod(layout.grid)).view(layout.grid)
+    order = torch.tensor(layout.order) if layout.order else torch.arange(prod(layout.grid))
+    return layout.prefix + order.view(layout.grid)
 
 
 @evidence
@@ -128,7 +135,9 @@ def block_readings(probe: Probe, attended: Attended) -> list[Reading]:
     shapes = groupby(recording.outputs, lambda name: recording.outputs[name].shape)
 
     def read(blocks: tuple[str, ...]) -> Reading:
-        outputs = torch.cat([recording.outputs[name] for name in blocks]).detach().requires_grad_()
+        axis = attended.found.batch_axis
+        joined = torch.cat([recording.outputs[name] for name in blocks], axis)
+        outputs = joined.detach().requires_grad_()
         inputs = probe.inputs
         if not runs_alone(probe, blocks[-1], recording):
             inputs = inputs.repeat(len(blocks), 1, 1, 1)
@@ -145,10 +154,11 @@ def block_gradients(
     behind: dict[str, Tensor] = {}
     for reading in block_readings:
         with torch.enable_grad():
-            parts = reading.logits.chunk(len(reading.blocks))
-            scores = torch.cat([target(part, None) for part in parts])
+            logits = reading.logits.chunk(len(reading.blocks))
+            scores = torch.cat([target(part, None) for part in logits])
         (found,) = _gradients(probe, scores, [reading.outputs])
-        behind |= zip(reading.blocks, found.chunk(len(reading.blocks)), strict=True)
+        parts = found.chunk(len(reading.blocks), attended.found.batch_axis)
+        behind |= zip(reading.blocks, parts, strict=True)
     outputs = attended.recording.outputs
     return [
         _columns(_gradients(probe, outputs[name], maps, behind[name]), attended.found.tokens)

@@ -319,10 +319,13 @@ def runs_alone(
 
     So they do where what lies behind it neither mixes nor counts pictures.
     """
-    output = recording.outputs[layer].detach()[owner : owner + 1]
+    batch = recording.outputs[layer].detach()
+    axis = probe.batch_axis(layer, batch)
+    output = batch.narrow(axis, owner, 1)
+    twice = output.expand([2 if i == axis else n for i, n in enumerate(output.shape)])
     wanted = recording.logits.detach()[owner : owner + 1].expand(2, -1)
     try:
-        found = _behind(probe, layer, recording, owner, trunk)(output.expand(2, *output.shape[1:]))
+        found = _behind(probe, layer, recording, owner, trunk)(twice)
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -360,8 +363,9 @@ def rerunning(
     """
 
     def of(owner: int) -> Rerun:
-        output = recording.outputs[layer].detach()[owner : owner + 1]
-        layout = probe.layout(layer, output)
+        batch = recording.outputs[layer].detach()
+        layout = probe.layout(layer, batch)
+        output = batch.narrow(probe.batch_axis(layer, batch), owner, 1)
         # not among the parameters: the dry run looks at the output, which may be no logits
         if probe.get("tail", layer):
             behind = _behind(probe, layer, recording, owner, trunk(owner))

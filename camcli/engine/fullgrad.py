@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,14 +15,13 @@ from torch.overrides import TorchFunctionMode
 
 from camcli.engine.evidence import Scored, total
 from camcli.engine.hooks import logits_of
-from camcli.engine.probe import Probe
+from camcli.engine.probe import Probe, found_places
 from camcli.errors import MethodError
 from camcli.methods.compose import precise
 from camcli.models.attention import FUSED
 from camcli.models.biases import bias_of, opened
-from camcli.models.layout import measure, to_maps
+from camcli.models.layout import TOKENS, measure, to_maps
 from camcli.models.memory_format import network_input
-from camcli.models.order import in_order
 from camcli.models.state import left_as_found, recordable, switched_off
 from camcli.records import FullGradients
 from camcli.registry import evidence
@@ -153,7 +152,7 @@ def full_gradients(
         ]
         explained = _total(input_term) + sum(_total(term) for _, term in terms)
         residual = precise(scores[0].detach()) - explained
-        maps = [m for layer, term in terms for m in _as_maps(probe, layer, term)]
+        maps = list(_as_maps(probe, terms))
         return FullGradients(scores[0].detach(), input_term[0], maps, residual.float())
 
     return found
@@ -167,9 +166,21 @@ def _total(term: Tensor) -> Tensor:
     return precise(term).sum()
 
 
-def _as_maps(probe: Probe, layer: str, term: Tensor) -> Iterator[Tensor]:
-    """Lays a term out as maps [c h w]; nothing where it has no places, as a linear head's."""
-    height, width = probe.inputs.shape[-2:]
-    layout = measure(tuple(term.shape), (height, width), batch=1)
-    if layout is not None:
-        yield to_maps(term, in_order(probe.module, layer, layout))[0]
+def _as_maps(probe: Probe, terms: Sequence[tuple[str, Tensor]]) -> Iterator[Tensor]:
+    """Lays terms out as maps [c h w], those that have places: a linear head's have none."""
+    _, channels, height, width = probe.inputs.shape
+    layouts = [measure(tuple(term.shape), (height, width), batch=1) for _, term in terms]
+    # tokens of one grid stand in one order throughout a model
+    among = {
+        layout: layer
+        for (layer, _), layout in zip(terms, layouts, strict=True)
+        if layer and layout and layout.kind in TOKENS
+    }
+    places = found_places(probe.module, (channels, height, width), list(among.values()))
+    orders = {p.layout.grid: p.layout for p in places.values() if p.layout.order}
+    for (_, term), layout in zip(terms, layouts, strict=True):
+        if layout is None:
+            continue
+        known = orders.get(layout.grid)
+        in_order = known and replace(known, order=()) == layout
+        yield to_maps(term, known if known and in_order else layout)[0]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from camcli.engine.targets import Choice, Fixed, Plain, Target
-from camcli.models.layout import Layout, forced
+from camcli.models.layout import Layout, batch_axis, forced
 from camcli.models.memory_format import takes_channels_last
-from camcli.models.order import in_order
+from camcli.models.places import Places, find_places
 from camcli.models.slices import found_slices
-from camcli.models.state import watchable
+from camcli.models.state import parts, watchable
 from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
@@ -133,22 +134,53 @@ class Probe:
 
     def slices(self, layer: str, output: Tensor) -> int:
         """Returns how many rows of a layer's output are of each picture: frames, or slices."""
-        if len(output) == len(self.inputs):
+        known = self._layouts.get(layer)
+        if len(output) == len(self.inputs) or (known and known.kind == "sequence first"):
             return 1
         return found_slices(self.module, layer, self.inputs, len(output))
 
+    def batch_axis(self, layer: str, output: Tensor) -> int:
+        """Tells which axis of a layer's output counts the pictures."""
+        if layer in self._layouts:
+            return int(self._layouts[layer].kind == "sequence first")
+        return batch_axis(tuple(output.shape), len(self.inputs))
+
     def layout(self, layer: str, output: Tensor) -> Layout:
         """Returns a layer's layout, measured on its output where nobody has said it before."""
-        if layer not in self._layouts:
-            height, width = self.inputs.shape[-2:]
-            slices = self.slices(layer, output)
-            layout = forced(
-                tuple(output.shape),
-                (height, width),
-                vit_like=self.tokens.vit_like,
-                num_extra_tokens=self.tokens.num_extra_tokens,
-                layer=layer,
-                batch=slices * len(self.inputs),
-            )
-            self._layouts[layer] = in_order(self.module, layer, layout)
-        return self._layouts[layer]
+        known = self._layouts.get(layer)
+        if known and self.tokens == Tokens():
+            return known
+        height, width = self.inputs.shape[-2:]
+        layout = forced(
+            tuple(output.shape),
+            (height, width),
+            vit_like=self.tokens.vit_like,
+            num_extra_tokens=self.tokens.num_extra_tokens,
+            layer=layer,
+            batch=self.slices(layer, output) * len(self.inputs),
+            sequence_first=known is not None and known.kind == "sequence first",
+        )
+        if known is None:
+            self._layouts[layer] = layout
+        # the order of tokens is as it was seen, whatever else is said of them
+        in_order = known is not None and replace(known, order=()) == layout
+        return known if known and in_order else layout
+
+
+_places: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Places | None]]
+_places = WeakKeyDictionary()
+
+
+def found_places(
+    module: nn.Module, shape: tuple[int, int, int], layers: Sequence[str]
+) -> dict[str, Places]:
+    """Returns where the places of layers lie for inputs (channels, H, W), found only once."""
+    module = watchable(module)
+    known = _places.setdefault(module, {})
+    # the parts are in the key because people swap a head or a stage between two calls
+    keys = {layer: (layer, *shape, *map(id, parts(module))) for layer in layers}
+    new = [layer for layer in layers if keys[layer] not in known]
+    if new:
+        found = find_places(module, shape, new)
+        known.update({keys[layer]: found.get(layer) for layer in new})
+    return {layer: places for layer in layers if (places := known[keys[layer]])}

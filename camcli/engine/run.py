@@ -21,7 +21,7 @@ import camcli.engine.fullgrad
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.chunks import in_chunks
 from camcli.engine.precision import running_in
-from camcli.engine.probe import CHUNK, Probe, Tokens, usual_chunk
+from camcli.engine.probe import CHUNK, Probe, Tokens, found_places, usual_chunk
 from camcli.engine.targets import (
     ABOUT_A_CLASS,
     Best,
@@ -32,7 +32,7 @@ from camcli.engine.targets import (
     fixed,
     target_of,
 )
-from camcli.errors import MethodError, UsageError
+from camcli.errors import CamvizWarning, MethodError, UsageError
 from camcli.methods import compose
 from camcli.models.hastening import hastened
 from camcli.models.layers import TargetLayer, default_layer, find_layer
@@ -442,11 +442,13 @@ def heatmaps(
     options = options_for(list(names.values()), set or {}, seed)
     with passed_on(module, others):
         layers, layouts = layers_for(names.values(), module, pictures, target_layers, reading)
+        doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
+    warn_of(doubts)
     tokens = Tokens(vit_like, num_extra_tokens)
     request = Request(
         tuple(dict.fromkeys(names.values())),
         layers,
-        {} if tokens != Tokens() else layouts,
+        layouts,
         tokens,
         layer_fusion,
         aug_smooth,
@@ -550,6 +552,8 @@ def activations(
     with passed_on(module, given):
         reading = OutputReading(output_key)
         layers, layouts = target_layers_of(module, pictures, target_layers, reading)
+        doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
+    warn_of(doubts)
 
     def run(rows: slice) -> dict[str, Tensor]:
         with passed_on(module, given, rows.start):
@@ -578,13 +582,38 @@ def layers_for(
 def target_layers_of(
     module: nn.Module, inputs: Tensor, given: Layers | None, reading: OutputReading | None = None
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
-    """Finds the named layers, or the default one and its layout."""
-    if given:
-        names = [given] if isinstance(given, str | nn.Module) else given
-        return tuple(dict.fromkeys(find_layer(module, name) for name in names)), {}
+    """Finds the named layers, or the default one, and the layouts of those that have one."""
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
+    if given:
+        named = [given] if isinstance(given, str | nn.Module) else given
+        names = tuple(dict.fromkeys(find_layer(module, name) for name in named))
+        places = found_places(module, shape, names)
+        return names, {name: places[name].layout for name in places}
     default = found_default(module, shape, reading)
     return (default.name,), {default.name: default.layout}
+
+
+def doubts_about(
+    module: nn.Module,
+    shape: Sequence[int],
+    layers: Sequence[str],
+    given: Layers | None,
+    reading: OutputReading | None = None,
+) -> list[str]:
+    """Says for which of these layers, named or not, it is in doubt where their cells lie."""
+    size = (shape[0], shape[1], shape[2])
+    if not given:
+        found = [found_default(module, size, reading).doubt] if layers else []
+    else:
+        places = found_places(module, size, layers)
+        found = [places[layer].doubt(layer) for layer in places]
+    return [doubt for doubt in found if doubt]
+
+
+def warn_of(doubts: Iterable[str]) -> None:
+    """Warns whoever called the Python interface; Python tells each warning once."""
+    for doubt in doubts:
+        warnings.warn(doubt, CamvizWarning, stacklevel=3)
 
 
 _defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], TargetLayer]]

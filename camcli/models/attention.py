@@ -66,6 +66,8 @@ class Attentions:
     layout: Layout
     tokens: int
     readers: tuple[int, ...]
+    # which axis of the blocks' outputs counts the pictures
+    batch_axis: int = 0
 
 
 def attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Attentions:
@@ -104,7 +106,9 @@ def attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Attenti
     blocks = tuple(Block(name, tuple(inside)) for name, inside in named)
     gathers = seen.softmaxed[-1][1][-2] == 1
     readers = (0,) if gathers else seen.readers(blocks[-1].name, max(counts))
-    return Attentions(blocks, layout, max(counts), readers)
+    return Attentions(
+        blocks, layout, max(counts), readers, int(seen.is_sequence_first(blocks[-1].name))
+    )
 
 
 def _candidates(module: nn.Module) -> Iterator[str]:
@@ -142,16 +146,22 @@ def _why_unreadable(
     attention, block = _module_of(module, site), _block_of(module, site)
     if kind := DERIVED.get(type(module.get_submodule(attention)).__name__):
         return kind
-    given = seen.inputs.get(attention, ())
+    given = _batch_in_front(seen.inputs.get(attention, ()))
     if len(shape) != 4 or shape[0] != 1 or given[:1] != (1,):
         return f"looks through windows or has no batch in front, {list(shape)} for one picture"
     queries, keys = shape[-2:]
     if queries not in (1, keys) or keys not in _token_counts(given):
         return f"is among channels or skips tokens, {list(shape)} for an input {list(given)}"
-    out = seen.outputs[block].shape if block in seen.outputs else ()
+    out = _batch_in_front(seen.outputs[block].shape) if block in seen.outputs else ()
     if not {queries, keys} & {*_token_counts(out)}:
         return f"has no block around it that puts out its {keys} tokens, but {block!r} {list(out)}"
     return None
+
+
+def _batch_in_front(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Turns the shape [n 1 c] of one picture's tokens into [1 n c]."""
+    sequence_first = len(shape) == 3 and shape[0] != 1 and shape[1] == 1
+    return (1, shape[0], shape[2]) if sequence_first else shape
 
 
 def _token_counts(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -183,6 +193,11 @@ class _Seen(Observed):
             tensor.register_hook(partial(self.gradients.__setitem__, name))  # type: ignore[no-untyped-call]
         return output
 
+    def is_sequence_first(self, block: str) -> bool:
+        """Tells whether a block's tokens stand in front of the batch, [n b c]."""
+        shape = self.outputs[block].shape if block in self.outputs else ()
+        return _batch_in_front(shape) != shape
+
     def readers(self, block: str, n: int) -> tuple[int, ...]:
         """Returns those of a block's n tokens on which the score depends; all where it is none."""
         if block not in self.gradients:
@@ -190,6 +205,8 @@ class _Seen(Observed):
         gradient, layout = self.gradients[block], self.outputs[block].layout
         if layout and layout.kind == "nchw":
             gradient = gradient.permute(0, 2, 3, 1)
+        if self.is_sequence_first(block):
+            gradient = gradient.transpose(0, 1)
         used = gradient.flatten(1, -2).ne(0).any(2)[0]
         return tuple((used if used.any() else ~used).nonzero().flatten().tolist())
 
@@ -267,9 +284,11 @@ def _attend_again(
     instead = take(output[1])
     if instead is None:
         return None
-    b, n, c = args[2].shape
+    given = args[2] if layer.batch_first else args[2].transpose(0, 1)
+    b, n, c = given.shape
     stacked: Tensor | None = layer.in_proj_weight
     weight = layer.v_proj_weight if stacked is None else stacked[-c:]
     bias = None if layer.in_proj_bias is None else layer.in_proj_bias[-c:]
-    values = F.linear(args[2], weight, bias).view(b, n, layer.num_heads, -1).transpose(1, 2)
-    return layer.out_proj((instead @ values).transpose(1, 2).flatten(2)), instead
+    values = F.linear(given, weight, bias).view(b, n, layer.num_heads, -1).transpose(1, 2)
+    gathered = layer.out_proj((instead @ values).transpose(1, 2).flatten(2))
+    return gathered if layer.batch_first else gathered.transpose(0, 1), instead

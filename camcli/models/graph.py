@@ -6,6 +6,7 @@ recorded, so that whatever is recorded depends on the picture.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -19,10 +20,11 @@ def _named(operations: str) -> frozenset[str]:
     return frozenset(operations.split())
 
 
-# they take several values cell by cell; whatever else takes several multiplies them, as attention
+# they take several values cell by cell, or hand them on (torch's backward hooks); whatever else
+# takes several multiplies them, as attention does
 JOINS = _named(
     "Add Sub Mul Div Cat Stack Where Maximum Minimum Lerp Addcmul Addcdiv CopySlices IndexPut"
-    " SliceScatter SelectScatter Scatter"
+    " SliceScatter SelectScatter Scatter BackwardHookFunction"
 )
 # they mix channels by weights; grouped convolutions do not count
 DENSE = _named("Addmm Mm Bmm Baddbmm Linear MkldnnLinear Convolution")
@@ -36,7 +38,7 @@ STAYING = _named(
     " NativeGroupNorm Relu Threshold LeakyRelu PreluKernel Elu Celu Gelu Silu Mish Hardswish"
     " Hardsigmoid Hardtanh Sigmoid Tanh Softplus Add Sub Mul Div Neg Clamp ClampMin ClampMax Mean"
     " MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D NativeDropout UpsampleNearest2D"
-    " UpsampleBilinear2D"
+    " UpsampleBilinear2D ConstantPadNd BackwardHookFunction"
 )
 CHANNELS = 1
 
@@ -53,7 +55,7 @@ class Graph:
 
     def joins(self) -> Iterator[Node]:
         """Yields the steps that take several values cell by cell."""
-        return (s for s in self.steps if operation(s) in JOINS and len(set(sources(s))) > 1)
+        return (s for s in self.steps if operation(s) in JOINS and _takes_several(s))
 
     def behind(self, step: Node) -> set[Node]:
         """Returns a step and all that depends on it."""
@@ -134,17 +136,22 @@ class Graph:
         return found
 
     def _multiplies(self, step: Node) -> bool:
-        return operation(step) not in JOINS and len(set(sources(step))) > 1
+        return operation(step) not in JOINS and _takes_several(step)
 
 
 def operation(step: Node) -> str:
     """Returns the name of a step's operation: `Add` for AddBackward0."""
-    return step.name().rpartition("::")[2].partition("Backward")[0]
+    return re.sub(r"Backward\d*$", "", step.name().rpartition("::")[2])
 
 
 def sources(step: Node) -> list[Node]:
     """Returns the steps whose results a step takes."""
     return [source for source, _ in step.next_functions if source is not None]
+
+
+def _takes_several(step: Node) -> bool:
+    # parts of one thing, such as queries and keys that were split, are several
+    return len({taken for taken in step.next_functions if taken[0] is not None}) > 1
 
 
 def steps_to(step: Node | None) -> Iterator[Node]:
@@ -160,7 +167,7 @@ def steps_to(step: Node | None) -> Iterator[Node]:
 
 def stays_in_place(step: Node | None) -> bool:
     """Tells whether nothing on the way to a step's maps [b c h w] moves a place."""
-    return all(
+    return step is not None and all(
         operation(one) in STAYING or (operation(one) == "Cat" and one._saved_dim == CHANNELS)  # type: ignore[attr-defined]
         for one in steps_to(step)
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ from torch.autograd.graph import Node
 from camcli.errors import CamvizError, LayerError, ModelError, UnknownName
 from camcli.models.embedded.network import Network
 from camcli.models.families import why_never_default
-from camcli.models.graph import Graph, sources, spread_picks
+from camcli.models.graph import Graph, sources, spread_picks, stays_in_place
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
-from camcli.models.order import in_order
 from camcli.models.output import described, part_of
+from camcli.models.places import NO_PLACES, Places, look_for_places
 from camcli.models.state import left_as_found, parts, recordable, unwrapped, watchable
 
 SEED = 0
@@ -38,11 +38,12 @@ NUMBER = re.compile("-?[0-9]{1,9}")
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A layer to explain at, how its output is laid out, and why it was chosen."""
+    """A layer to explain at, its output's layout, why it was chosen, and what is in doubt."""
 
     name: str
     layout: Layout
     reason: str
+    doubt: str = ""
 
 
 # of our own network at its own size, where a test measures it: the first picture need not wait for
@@ -217,10 +218,8 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     input_size = inputs_shape[1:]
     observed = Observed(input_size)
     probing_pass(module, inputs_shape, observed)
-    layers = tuple(
-        _facts(module, name, layer, observed) for name, layer in module.named_modules() if name
-    )
-    default, last_grid = _default(module, observed), _last_grid(observed)
+    layers = tuple(_facts(name, layer, observed) for name, layer in module.named_modules() if name)
+    default, last_grid = _default(module, inputs_shape, observed), _last_grid(observed)
     return Survey(layers, default, input_size, observed.problem, last_grid)
 
 
@@ -454,14 +453,14 @@ def _hooked(module: nn.Module, observed: Observed) -> Iterator[None]:
         yield
 
 
-def _facts(module: nn.Module, name: str, layer: nn.Module, observed: Observed) -> LayerFacts:
+def _facts(name: str, layer: nn.Module, observed: Observed) -> LayerFacts:
     output = observed.outputs.get(name)
     layout = output.layout if output else None
     return LayerFacts(
         name=name,
         type=type(unwrapped(layer)).__name__,
         shape=output.shape if output else None,
-        layout=in_order(module, name, layout) if layout else None,
+        layout=layout,
         parameters=sum(parameter.numel() for parameter in layer.parameters()),
         called=observed.calls[name],
         depends=output is not None and output.depends,
@@ -473,23 +472,78 @@ def _last_grid(observed: Observed) -> str:
     return next(grids, "")
 
 
-def _default(module: nn.Module, observed: Observed) -> TargetLayer | None:
-    """Chooses the last layer in front of the classifier with a grid that the score depends on."""
+def _default(
+    module: nn.Module, inputs_shape: tuple[int, int, int], observed: Observed
+) -> TargetLayer | None:
+    """Chooses the last layer in front of the classifier with a grid that the score depends on.
+
+    All of the features at each place are preferred to a part of them, and a grid whose cells are no
+    places of the picture is none.
+    """
     in_front = takewhile(lambda item: item[0] != observed.classifier, observed.outputs.items())
-    passed_over = ""
-    for name, output in reversed(list(in_front)):
-        if not output.layout or not output.depends:
-            continue
-        why_not = why_never_default(_kinds_around(module, name)) or observed.why_no_default(name)
-        if why_not:
-            passed_over = passed_over or f" ({name} behind it {why_not})"
-            continue
-        h, w = output.layout.grid
-        reason = f"the last {h}x{w} grid on which the score depends everywhere{passed_over}"
-        calls = observed.calls[name]
-        said = f"; it {last_use(calls)}" if calls > 1 else ""
-        return TargetLayer(name, in_order(module, name, output.layout), reason + said)
+    dependent = [name for name, o in reversed(list(in_front)) if o.layout and o.depends]
+    places = _PlacesOf(module, inputs_shape, observed, dependent)
+    why_not: dict[str, str] = {}
+    for name in dependent:
+        kinds = _kinds_around(module, name)
+        if why := why_never_default(kinds) or observed.why_no_default(name):
+            why_not[name] = why
+        elif places.are_none(name):
+            why_not[name] = NO_PLACES
+        else:
+            return _target(name, observed, places.of(name), why_not)
+    # a part of the features is better than no map
+    for name in dependent:
+        if why_not[name] != NO_PLACES and not places.are_none(name):
+            return _target(name, observed, places.of(name), why_not)
+    if dependent:
+        observed.problem = f"each layer on which the score depends everywhere {NO_PLACES}"
     return None
+
+
+def _target(
+    name: str, observed: Observed, places: Places, why_not: Mapping[str, str]
+) -> TargetLayer:
+    h, w = places.layout.grid
+    last = next(iter(why_not), name)
+    passed_over = f" ({last} behind it {why_not[last]})" if last != name else ""
+    reason = f"the last {h}x{w} grid on which the score depends everywhere{passed_over}"
+    calls = observed.calls[name]
+    said = f"; it {last_use(calls)}" if calls > 1 else ""
+    return TargetLayer(name, places.layout, reason + said, places.doubt(name))
+
+
+@dataclass
+class _PlacesOf:
+    """The places of layers that may be the default, looked for where they are in question."""
+
+    module: nn.Module
+    inputs_shape: tuple[int, int, int]
+    observed: Observed
+    layers: Sequence[str]
+    asked: list[str] = field(default_factory=list)
+    found: dict[str, Places] = field(default_factory=dict)
+
+    def of(self, name: str) -> Places:
+        """Returns a layer's places; as its shape shows them where nothing can move any."""
+        output = self.observed.outputs[name]
+        if output.layout and output.layout.kind == "nchw" and stays_in_place(output.step):
+            return Places(output.layout, 1.0)
+        if name not in self.asked:
+            # where the first one has none, the others are looked at together
+            new = [layer for layer in self.layers if layer not in self.asked]
+            new = new if self.asked else [name]
+            self.asked += new
+            self.found |= look_for_places(self.module, self.inputs_shape, new)
+        # a model that takes no batch of noise is believed
+        assert output.layout
+        return self.found.get(name) or Places(output.layout, nan)
+
+    def are_none(self, name: str) -> bool:
+        """Tells whether a layer's cells are no places of the picture."""
+        places = self.of(name)
+        folded = places.layout.kind == "sequence first" and name not in self.found
+        return folded or places.has_none
 
 
 def _kinds_around(module: nn.Module, name: str) -> list[type[nn.Module]]:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from camcli.errors import LayerError
 
-Kind = Literal["nchw", "nhwc", "tokens", "channel tokens"]
+Kind = Literal["nchw", "nhwc", "tokens", "channel tokens", "sequence first"]
+# kinds whose places stand in a row, in whatever order
+TOKENS: tuple[Kind, ...] = ("tokens", "channel tokens", "sequence first")
 Size = tuple[int, int]
 
 # rounding on either side moves a grid by less than a cell from the input's aspect ratio
@@ -36,9 +38,10 @@ READINGS = {True: ("--vit-like", "[b h w c]"), False: ("--no-vit-like", "[b c h 
 class Layout:
     """Where the grid stands in a layer's output.
 
-    `nchw` [b c h w], `nhwc` [b h w c], `tokens` [b n c], `channel tokens` [b c n], where the n
-    tokens are `prefix` extra tokens, then the h*w of the grid, then `suffix` extra ones.  Those of
-    the grid stand row by row, or else each cell's at its index in `order`.
+    `nchw` [b c h w], `nhwc` [b h w c], `tokens` [b n c], `channel tokens` [b c n], `sequence first`
+    [n b c], where the n tokens are `prefix` extra tokens, then the h*w of the grid, then `suffix`
+    extra ones.  Those of the grid stand row by row, or else each cell's at its index in `order`,
+    counted from behind the prefix; the extra ones may then stand among them.
     """
 
     kind: Kind
@@ -50,9 +53,10 @@ class Layout:
     @property
     def description(self) -> str:
         """The layout in words: `14x14 tokens behind 1 extra`."""
+        name = "tokens, sequence first" if self.kind == "sequence first" else self.kind
         before = f" behind {self.prefix} extra" if self.prefix else ""
         after = f" before {self.suffix} extra" if self.suffix else ""
-        return f"{_sides(self.grid)} {self.kind}{before}{after}"
+        return f"{_sides(self.grid)} {name}{before}{after}{', put in order' if self.order else ''}"
 
 
 def tensor_in(output: Any) -> Tensor | None:
@@ -71,61 +75,99 @@ def with_tensor(output: Any, new: Tensor) -> Any:
     return build([*output[:position], new, *output[position + 1 :]])
 
 
-def to_maps(output: Tensor, layout: Layout) -> Tensor:
-    """Lays a layer's output out as maps [b c h w], as a view of it where it stands row by row."""
+def to_tokens(output: Tensor, layout: Layout) -> Tensor:
+    """Lays a layer's output out as [b c n], with its extra tokens, and in its own order."""
     match layout.kind:
         case "nchw":
-            return output
+            return output.flatten(2)
         case "nhwc":
-            return output.permute(0, 3, 1, 2)
+            return output.permute(0, 3, 1, 2).flatten(2)
         case "tokens":
-            output = output.transpose(1, 2)
+            return output.transpose(1, 2)
+        case "sequence first":
+            return output.permute(1, 2, 0)
         case "channel tokens":
-            pass
-    (h, w), (b, c) = layout.grid, output.shape[:2]
-    places = output.narrow(2, layout.prefix, h * w)
-    return (places[:, :, list(layout.order)] if layout.order else places).view(b, c, h, w)
+            return output
+
+
+def to_maps(output: Tensor, layout: Layout) -> Tensor:
+    """Lays a layer's output out as maps [b c h w], as a view of it where it stands row by row."""
+    if not layout.order:
+        if layout.kind == "nchw":
+            return output
+        if layout.kind == "nhwc":
+            return output.permute(0, 3, 1, 2)
+    tokens = to_tokens(output, layout)
+    (h, w), (b, c) = layout.grid, tokens.shape[:2]
+    if layout.order:
+        return tokens[:, :, _places(layout, tokens)].view(b, c, h, w)
+    return tokens.narrow(2, layout.prefix, h * w).view(b, c, h, w)
+
+
+def _places(layout: Layout, tokens: Tensor) -> Tensor:
+    return torch.tensor(layout.order, device=tokens.device) + layout.prefix
 
 
 def from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
     """Puts maps [n c h w] back into the layer's shape, with the extra tokens of `like`.
 
-    `like` is an output of the layer, [1 ...] or [n ...].
+    `like` is an output of the layer, of one picture or of n.
     """
+    if not layout.order:
+        if layout.kind == "nchw":
+            return maps
+        if layout.kind == "nhwc":
+            return maps.permute(0, 2, 3, 1)
+    places, n = maps.flatten(2), prod(layout.grid)
+    if layout.order:
+        tokens = to_tokens(like, layout).expand(len(maps), -1, -1).clone()
+        tokens[:, :, _places(layout, tokens)] = places.to(tokens.dtype)
+    else:
+        extra = to_tokens(like, layout).expand(len(maps), -1, -1)
+        before, after = extra[:, :, : layout.prefix], extra[:, :, layout.prefix + n :]
+        tokens = torch.cat((before, places, after), dim=2)
     match layout.kind:
         case "nchw":
-            return maps
+            return tokens.view(*tokens.shape[:2], *like.shape[2:])
         case "nhwc":
-            return maps.permute(0, 2, 3, 1)
+            return tokens.view(*tokens.shape[:2], *like.shape[1:3]).permute(0, 2, 3, 1)
         case "tokens":
-            return from_maps(maps, _transposed(layout), like.transpose(1, 2)).transpose(1, 2)
+            return tokens.transpose(1, 2)
+        case "sequence first":
+            return tokens.permute(2, 0, 1)
         case "channel tokens":
-            places = maps.flatten(2)
-            if layout.order:
-                places = places[:, :, torch.tensor(layout.order).argsort()]
-            extra = like.expand(maps.shape[0], -1, -1)
-            before = extra[:, :, : layout.prefix]
-            after = extra[:, :, layout.prefix + places.shape[2] :]
-            return torch.cat((before, places, after), dim=2)
+            return tokens
 
 
-def _transposed(layout: Layout) -> Layout:
-    return replace(layout, kind="channel tokens")
+def batch_axis(shape: tuple[int, ...], batch: int) -> int:
+    """Tells which axis of an output counts its pictures: 1 where tokens stand first, [n b c]."""
+    return 1 if _may_be_sequence(shape, batch) else 0
 
 
 def measure(shape: tuple[int, ...], input_size: Size, *, batch: int | None = None) -> Layout | None:
     """Finds a layout from an output's shape (batch first) and the input's size (H, W), or None.
 
     None where there is no grid larger than 1x1, or where the output's batch is not the given one
-    (windows or heads folded into the batch).
+    (windows or heads folded into the batch).  Where a batch is given, tokens may stand in front of
+    it.
     """
     if batch is not None and shape[:1] != (batch,):
-        return None
+        return _sequence_first(shape, input_size) if _may_be_sequence(shape, batch) else None
     if len(shape) == 4:
         return _measure_maps(shape, input_size)
     if len(shape) == 3:
         return _measure_tokens(shape, input_size)
     return None
+
+
+def _may_be_sequence(shape: tuple[int, ...], batch: int) -> bool:
+    """Tells whether an output may be [n b c] for a batch of so many, and cannot be [b n c]."""
+    return len(shape) == 3 and shape[0] != batch and shape[1] == batch
+
+
+def _sequence_first(shape: tuple[int, ...], input_size: Size) -> Layout | None:
+    layout = tokens_of(shape[0], input_size)
+    return replace(layout, kind="sequence first") if layout else None
 
 
 def forced(
@@ -136,13 +178,24 @@ def forced(
     num_extra_tokens: int | None = None,
     layer: str = "the layer",
     batch: int | None = None,
+    sequence_first: bool = False,
 ) -> Layout:
     """Lays a layer out as its user says, and measures what is left open.
 
     `vit_like`: the channels stand last, [b n c] or [b h w c]; not `vit_like`: maps [b c h w].
-    `num_extra_tokens` stand before the grid's.  Raises LayerError where the numbers are no grid.
+    `num_extra_tokens` stand before the grid's; `sequence_first`: as was seen, [n b c].  Raises
+    LayerError where the numbers are no grid.
     """
     output = f"{layer!r} puts out [{_spelled(shape)}]"
+    if sequence_first and len(shape) == 3:
+        read = forced(
+            (shape[1], shape[0], shape[2]),
+            input_size,
+            vit_like=vit_like is not False,
+            num_extra_tokens=num_extra_tokens,
+            layer=layer,
+        )
+        return replace(read, kind="sequence first")
     if batch is not None and shape[:1] != (batch,):
         raise LayerError(
             f"{output} for a batch of {batch}: windows, heads, or frames that have met, are folded "

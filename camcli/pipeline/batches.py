@@ -13,7 +13,7 @@ from torch import Tensor
 
 from camcli.config import from_keywords
 from camcli.engine.clock import Clock
-from camcli.engine.run import Answer, answer
+from camcli.engine.run import Answer, answer, warn_of
 from camcli.errors import UnknownName
 from camcli.media.geometry import view as view_of
 from camcli.media.read import picture_from
@@ -50,6 +50,7 @@ def explain(
             raise UnknownName("option of explain", name, EXPLAINING, NOT_EXPLAINING)
     checked = from_keywords(method=method, **options)
     todo = plan(classifier, checked)
+    warn_of(todo.doubts)
     items = [inputs] if _is_one_picture(inputs) else inputs
     return (
         explanation

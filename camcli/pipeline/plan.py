@@ -13,7 +13,7 @@ from camcli.engine.compiled import compiled as blocks_compiled
 from camcli.engine.fits import unfit
 from camcli.engine.precision import is_emulated
 from camcli.engine.probe import Tokens, usual_chunk
-from camcli.engine.run import Request, found_default, layers_for
+from camcli.engine.run import Request, doubts_about, found_default, layers_for
 from camcli.engine.sizing import largest_batch
 from camcli.engine.targets import (
     OF_PROBABILITY,
@@ -51,6 +51,8 @@ class Plan:
     request: Request
     categories: tuple[int, ...] | int | None
     layer_reason: str
+    # where it is not sure that a layer's cells lie where the picture's parts do
+    doubts: tuple[str, ...] = ()
     on_sheets: bool = False
     # of all methods those that do not fit, and why
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -102,9 +104,10 @@ class Plan:
         precision, note = self.request.precision, self.request.reading.note
         told = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
-            return told
+            return (*told, *self.doubts)
         return (
             *told,
+            *self.doubts,
             f"This processor has no {precision}, and takes several times as long for it as for "
             "float32: leave --precision out.",
         )
@@ -139,11 +142,11 @@ def plan(classifier: Classifier, options: Options) -> Plan:
     target = _target(classifier, options, categories)
     chosen = options_for(methods, options.set, options.seed)
     tokens = Tokens(options.vit_like, options.num_extra_tokens)
-    layers, layouts, reason = _layers(classifier, methods, options.target_layers)
+    layers, layouts, reason, doubts = _layers(classifier, methods, options.target_layers)
     request = Request(
         (),
         layers,
-        {} if tokens != Tokens() else layouts,
+        layouts,
         tokens,
         options.layer_fusion,
         options.aug_smooth,
@@ -156,7 +159,9 @@ def plan(classifier: Classifier, options: Options) -> Plan:
         options.precision,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
-    todo = Plan(classifier, request, categories, reason, on_sheets, {}, batch, options.compile)
+    todo = Plan(
+        classifier, request, categories, reason, doubts, on_sheets, {}, batch, options.compile
+    )
     todo = replace(todo, threshold=options.threshold)
     left_out = _left_out(todo, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
@@ -219,14 +224,15 @@ def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
 
 def _layers(
     classifier: Classifier, methods: Sequence[str], given: Sequence[str]
-) -> tuple[tuple[str, ...], dict[str, Layout], str]:
+) -> tuple[tuple[str, ...], dict[str, Layout], str, tuple[str, ...]]:
     shape = _input_shape(classifier)
     probe = torch.empty(1, *shape)
     module, reading = classifier.module, classifier.reading
     layers, layouts = layers_for(methods, module, probe, given, reading)
+    doubts = tuple(doubts_about(module, shape, layers, given, reading))
     if given or not layers:
-        return layers, layouts, "named by --target-layers" if given else ""
-    return layers, layouts, found_default(module, shape, reading).reason
+        return layers, layouts, "named by --target-layers" if given else "", doubts
+    return layers, layouts, found_default(module, shape, reading).reason, doubts
 
 
 def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:

@@ -237,6 +237,7 @@ def test_scores_of_altered_inputs_come_in_chunks() -> None:
 )
 def test_altered_pictures_pass_once_for_all_categories(name: str) -> None:
     model, inputs, options = Staged(), noise(), {"masks": 6} if name == "rise" else {}
+    camcli.activations(model, inputs, LAYER)  # where its places lie is looked for once
     together: list[int] = []
     alone: list[int] = []
     trust(model)

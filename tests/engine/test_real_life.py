@@ -318,6 +318,8 @@ BETWEEN: list[Callable[[Tensor, Tensor], Tensor]] = [
 ]
 
 
+# the one that turns the picture round is warned of
+@pytest.mark.filterwarnings("ignore:.*no places of the picture:camcli.errors.CamvizWarning")
 @pytest.mark.parametrize("between", BETWEEN)
 def test_the_last_use_counts(between: Callable[[Tensor, Tensor], Tensor]) -> None:
     def seen() -> list[Any]:

@@ -427,13 +427,13 @@ def test_tokens_are_laid_out_as_they_stand() -> None:
     ).eval()
     probe = probe_of(hiera, noise(1, size=(96, 64)))
     places = torch.arange(24.0 * 16).view(1, -1, 1)
-    (found,) = _as_maps(probe, "blocks.0.norm1", hiera.unroll(places))
+    (found,) = _as_maps(probe, [("blocks.0.norm1", hiera.unroll(places))])
     assert torch.equal(found.flatten(), places.flatten())
     # a class token has no place
     vit = probe_of(_attending(), noise(1, size=(64, 64)))
-    (found,) = _as_maps(vit, "blocks.0.norm1", torch.arange(17.0).view(1, -1, 1))
+    (found,) = _as_maps(vit, [("blocks.0.norm1", torch.arange(17.0).view(1, -1, 1))])
     assert torch.equal(found, torch.arange(1.0, 17).view(1, 4, 4))
-    assert not [*_as_maps(vit, "head", torch.zeros(1, 9))]
+    assert not [*_as_maps(vit, [("head", torch.zeros(1, 9))])]
 
 
 def test_a_network_without_a_gradient_is_told() -> None:

@@ -342,8 +342,10 @@ def test_torchs_own_attention_in_other_ways() -> None:
     assert camcli.heatmaps(module, inputs, NAMES)["legrad"].std() > 0
     found = probe_of(module, inputs, graph=True).get("attended").recording.logits
     torch.testing.assert_close(found.detach(), module(inputs).detach())
-    with pytest.raises(MethodError, match="has no batch in front"):
-        camcli.heatmaps(Torch(batch_first=False), inputs, "rollout", target_layers="patches")
+    first = Torch(batch_first=False).eval()
+    first.load_state_dict(module.state_dict())
+    for method, maps in camcli.heatmaps(module, inputs, NAMES).items():
+        torch.testing.assert_close(camcli.heatmaps(first, inputs, method), maps)
 
 
 def test_attention_used_twice_is_refused() -> None:

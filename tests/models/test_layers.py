@@ -206,6 +206,33 @@ def test_what_attention_multiplies_is_told_by_what_becomes_of_it() -> None:
     assert "(0.keys.1 behind it holds queries, keys or values of attention)" in target.reason
 
 
+class Fused(nn.Module):
+    """A block that makes queries, keys and values at once, and attends by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv = nn.LayerNorm(8), nn.Linear(8, 24, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        return x + mixed.transpose(1, 2).flatten(2)
+
+
+class FusedNet(Beheaded):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(Fused(), Fused())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.tokens(x))[:, 0]
+
+
+def test_queries_keys_and_values_made_at_once_are_no_features() -> None:
+    module = nn.Sequential(FusedNet(), nn.Linear(8, 5))
+    assert default_layer(module, (3, 64, 64)).name == "0.blocks.1.norm"
+
+
 def test_a_backbone_named_after_attention_is_looked_into() -> None:
     module = nn.Sequential(type("AttnBackbone", (Beheaded,), {})(), nn.Linear(8, 5))
     assert default_layer(module, (3, 64, 64)).name == "0.norms.1"

@@ -81,6 +81,37 @@ def test_no_grid(shape: tuple[int, ...], input_size: tuple[int, int]) -> None:
     assert measure(shape, input_size) is None
 
 
+def test_tokens_may_stand_in_front_of_the_batch() -> None:
+    assert measure((197, 1, 384), SQUARE, batch=1) == Layout("sequence first", (14, 14), 1)
+    assert measure((196, 5, 384), SQUARE, batch=5) == Layout("sequence first", (14, 14))
+    # as many pictures as tokens: what was seen of the layer decides
+    assert measure((49, 49, 96), SQUARE, batch=49) == Layout("tokens", (7, 7))
+    turned = forced((49, 49, 96), SQUARE, batch=49, sequence_first=True)
+    assert turned == Layout("sequence first", (7, 7))
+    # windows are not taken for it where nothing was seen
+    with pytest.raises(LayerError, match="windows or heads"):
+        forced((256, 16, 72), SQUARE, batch=16)
+
+
+ORDERED = [
+    (Layout("nchw", (2, 2), order=(2, 0, 3, 1)), (1, 1, 2, 2), [0, 1, 2, 3]),
+    (Layout("nhwc", (2, 2), order=(2, 0, 3, 1)), (1, 2, 2, 1), [0, 1, 2, 3]),
+    (Layout("sequence first", (2, 2), 1, order=(2, 0, 3, 1)), (5, 1, 1), [9, 0, 1, 2, 3]),
+    # an extra token among the others
+    (Layout("channel tokens", (2, 2), 0, 1, order=(3, 0, 4, 1)), (1, 1, 5), [0, 1, 9, 2, 3]),
+]
+
+
+@pytest.mark.parametrize(("layout", "shape", "values"), ORDERED)
+def test_places_out_of_order_are_put_right_in_every_layout(
+    layout: Layout, shape: tuple[int, ...], values: list[float]
+) -> None:
+    output = torch.tensor(values, dtype=torch.float32).view(shape)
+    maps = to_maps(output, layout)
+    assert maps.tolist() == [[[[2, 0], [3, 1]]]]
+    assert torch.equal(from_maps(maps, layout, output), output)
+
+
 def test_another_batch_is_no_grid() -> None:
     assert measure((64, 49, 96), SQUARE, batch=1) is None
     assert measure((64, 49, 96), SQUARE, batch=64) == Layout("tokens", (7, 7))
@@ -103,6 +134,7 @@ LAYOUTS = [
     (Layout("tokens", (2, 3)), (2, 6, 4)),
     (Layout("tokens", (2, 3), 2, 1), (2, 9, 4)),
     (Layout("channel tokens", (2, 3), 1, 2), (2, 4, 9)),
+    (Layout("sequence first", (2, 3), 2, 1), (9, 2, 4)),
 ]
 
 
@@ -113,6 +145,7 @@ def _index_of(layout: Layout, b: int, c: int, y: int, x: int) -> tuple[int, ...]
         "nhwc": (b, y, x, c),
         "tokens": (b, place, c),
         "channel tokens": (b, c, place),
+        "sequence first": (place, b, c),
     }[layout.kind]
 
 
@@ -144,9 +177,10 @@ def test_from_maps_is_the_inverse(layout: Layout, shape: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize(("layout", "shape"), LAYOUTS)
 def test_from_maps_expands_the_extra_tokens_of_one(layout: Layout, shape: tuple[int, ...]) -> None:
-    like, maps = torch.randn(1, *shape[1:]), torch.randn(5, 4, 2, 3)
+    axis = 1 if layout.kind == "sequence first" else 0
+    like, maps = torch.randn(shape).narrow(axis, 0, 1), torch.randn(5, 4, 2, 3)
     output = from_maps(maps, layout, like)
-    assert output.shape == (5, *shape[1:])
+    assert output.shape == tuple(5 if i == axis else n for i, n in enumerate(shape))
     assert torch.equal(to_maps(output, layout), maps)
     blank = from_maps(torch.zeros_like(maps), layout, like)
     ours = from_maps(torch.zeros(1, 4, 2, 3), layout, like)

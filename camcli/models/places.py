@@ -1,0 +1,348 @@
+"""Where the places of a layer's grid lie in the picture: seen by brightening parts of it.
+
+A shape does not tell whether a grid stands row by row, or is one at all: Hiera keeps together what
+its next poolings join, and Perceiver's latents have no place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import nan, prod
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from camcli.models.graph import stays_in_place
+from camcli.models.layout import TOKENS, Layout, measure, tensor_in, to_tokens
+from camcli.models.state import left_as_found, parts, recordable
+
+Taken = TypeVar("Taken")
+
+SEED = 0
+# a strip along an edge takes this share of a side: little more than a column of most grids, so that
+# tokens that are read one too late are seen at the other edge
+STRIP = 1 / 8
+# by how much noise of standard deviation 1 is brightened: much of it drowns in some networks of
+# random weights, little in others
+BRIGHTER = (0.3, 0.03)
+DRAWS = 6
+# how far towards the edge that was brightened the change lies, 1 being as far as it can: in some
+# hundred sound models it was 0.5 to 1 at the default layer, and 0.3 at most where places are mixed
+# up or none
+CLEAR, NONE, NONE_OF_FEW = 0.45, 0.25, 0.7
+# below this an order of tokens is looked for, and taken where it is as good as this
+ORDERLY, ORDERED = 0.8, 0.85
+# fewer cells can be in some order by chance
+FEWEST = 9
+# parts along a side that tell where a token lies, and the most of them where these do not
+HATS, MOST = 9, 64
+TOGETHER = 24
+FAILING = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
+
+
+NO_PLACES = "has cells that are no places of the picture"
+
+
+@dataclass(frozen=True)
+class Places:
+    """A layer's layout, its tokens put in order, and how clearly a change is seen where it is made.
+
+    `clarity` is 1 where it lies at the edge that was brightened, 0 where it lies anywhere, and nan
+    where nothing changes.
+    """
+
+    layout: Layout
+    clarity: float
+
+    @property
+    def has_none(self) -> bool:
+        """Whether changes of the picture lie anywhere in the grid."""
+        # in few cells changes lie towards an edge by chance, too
+        return self.clarity < (NONE if prod(self.layout.grid) >= FEWEST else NONE_OF_FEW)
+
+    @property
+    def may_be_out_of_order(self) -> bool:
+        """Whether it is worth looking for an order: of tokens sooner than of maps."""
+        orderly = ORDERLY if self.layout.kind in TOKENS else CLEAR
+        return self.clarity < orderly and prod(self.layout.grid) >= FEWEST
+
+    def doubt(self, layer: str) -> str:
+        """Says what is wrong with a map of this layer; nothing where all is well."""
+        if not self.has_none and not self.clarity < CLEAR:
+            return ""
+        grid = "x".join(map(str, self.layout.grid))
+        if self.has_none:
+            return (
+                f"The {grid} cells of layer {layer!r} are no places of the picture: a strip that is"
+                " brightened at one of its edges changes cells anywhere. Do not read its map as"
+                " one, and choose another layer (camviz --preview-model)."
+            )
+        return (
+            f"It is not clear that the {grid} cells of layer {layer!r} lie where the picture's"
+            " parts do: a strip that is brightened at one of its edges changes cells elsewhere,"
+            " too. Compare its map with that of an earlier layer."
+        )
+
+
+def find_places(
+    module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str]
+) -> dict[str, Places]:
+    """Finds where the places of layers lie for inputs (channels, H, W), by a few passes of noise.
+
+    Layers that put out no grid are left out, and all where the model does not run on noise.
+    """
+    seen: dict[str, Places] = {}
+    with suppress(*FAILING):
+        unmoved = _Look(module, inputs_shape).unmoved(layers)
+        seen = {layer: Places(layout, 1.0) for layer, layout in unmoved.items()}
+    return seen | look_for_places(module, inputs_shape, [n for n in layers if n not in seen])
+
+
+def look_for_places(
+    module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str]
+) -> dict[str, Places]:
+    """Finds the places of layers in front of which something may have moved them."""
+    look = _Look(module, inputs_shape)
+    seen: dict[str, Places] = {}
+    # where a pass of noise fails, the run itself tells it better if it fails, too
+    with suppress(*FAILING):
+        seen |= look.at_edges(layers, draws=1)
+        seen |= look.in_order(seen)
+        unclear = {n: p.layout for n, p in seen.items() if p.clarity < CLEAR or p.has_none}
+        seen |= look.at_edges(list(unclear), draws=DRAWS, layouts=unclear)
+    return seen
+
+
+@dataclass
+class _Look:
+    """Passes of noise through one model, brightened in parts."""
+
+    module: nn.Module
+    inputs_shape: tuple[int, int, int]
+    known: dict[str, Layout] = field(default_factory=dict)
+
+    def unmoved(self, layers: Sequence[str]) -> dict[str, Layout]:
+        """Finds layers that nothing but convolutions, norms, poolings and sums stand in front of.
+
+        They need no look: in a deep network every cell of theirs may see all of the picture.
+        """
+        with torch.inference_mode(False), left_as_found(self.module), torch.enable_grad():
+            images = self._noise(0).to(**self._like()).requires_grad_()
+            with self._watching(layers, 1, lambda tensor, _: tensor.grad_fn) as steps:
+                # a leaf cannot be changed in place, but its clone can
+                recordable(self.module)(images.clone())
+            found = {layer for layer, step in steps.items() if stays_in_place(step)}
+        return {
+            n: layout for n, layout in self.known.items() if n in found and layout.kind == "nchw"
+        }
+
+    def at_edges(
+        self, layers: Sequence[str], *, draws: int, layouts: Mapping[str, Layout] | None = None
+    ) -> dict[str, Places]:
+        """Brightens a strip along each edge, and finds how far towards it each layer changes."""
+        if not layers:
+            return {}
+        _, height, width = self.inputs_shape
+        parts = torch.cat([_edges(height, width), _edges(width, height).mT])
+        total: dict[str, Tensor] = {}
+        for draw in range(draws):
+            for layer, change in self.changes(layers, parts, draw).items():
+                share = change / change.sum(1, keepdim=True)
+                total[layer] = total.get(layer, torch.zeros(())) + share
+        found = {}
+        for layer, shares in total.items():
+            layout = (layouts or self.known)[layer]
+            found[layer] = Places(layout, _clarity(_in_grid(shares / draws, layout)))
+        return found
+
+    def in_order(self, seen: Mapping[str, Places]) -> dict[str, Places]:
+        """Finds the order of tokens where it brings what is changed to the edges."""
+        out_of_order = {name: p.layout for name, p in seen.items() if p.may_be_out_of_order}
+        layouts = self.orders(out_of_order, HATS)
+        finer = {
+            name: layout
+            for name, layout in out_of_order.items()
+            if name not in layouts and max(layout.grid) > HATS and seen[name].clarity < CLEAR
+        }
+        layouts |= self.orders(finer, MOST)
+        ordered = self.at_edges(list(layouts), draws=1, layouts=layouts)
+        return {
+            name: places
+            for name, places in ordered.items()
+            if places.clarity > max(ORDERED, seen[name].clarity)
+        }
+
+    def orders(self, layouts: Mapping[str, Layout], most: int) -> dict[str, Layout]:
+        """Finds each cell's token by brightening part after part, where each cell has one."""
+        if not layouts:
+            return {}
+        _, height, width = self.inputs_shape
+        h, w = (max(layout.grid[axis] for layout in layouts.values()) for axis in (0, 1))
+        down, right = _hats(height, min(h, most)), _hats(width, min(w, most))
+        parts = torch.cat(
+            [down[:, :, None].expand(-1, -1, width), right[:, None].expand(-1, height, -1)]
+        )
+        found: dict[str, Layout] = {}
+        for layer, change in self.changes(list(layouts), parts, 0).items():
+            if layout := _ordered(layouts[layer], change[: len(down)], change[len(down) :]):
+                found[layer] = layout
+        return found
+
+    def changes(self, layers: Sequence[str], parts: Tensor, draw: int) -> dict[str, Tensor]:
+        """How much brightening parts [parts H W] changes each token.  -> {layer: [parts n]}"""
+        noise = self._noise(draw)
+        found: dict[str, list[Tensor]] = {}
+        for some in torch.split(parts, TOGETHER):
+            images = noise + BRIGHTER[draw % len(BRIGHTER)] * some[:, None]
+            for layer, tokens in self._outputs(layers, torch.cat([noise, images])).items():
+                change = (tokens[1:].float() - tokens[:1].float()).abs().sum(1).cpu()
+                found.setdefault(layer, []).append(change)
+        return {layer: torch.cat(changes) for layer, changes in found.items()}
+
+    def _noise(self, draw: int) -> Tensor:
+        # drawn on the CPU, so that every device sees the same noise
+        generator = torch.Generator().manual_seed(SEED + draw)
+        return torch.randn(1, *self.inputs_shape, generator=generator)
+
+    def _like(self) -> dict[str, Any]:
+        """Where the model's parameters are, and in which precision."""
+        some = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
+        return {"device": some.device, "dtype": some.dtype}
+
+    def _outputs(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        """What layers with a grid put out.  {layer: [b c n]}"""
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            left_as_found(self.module),
+            _untrained_normalised(self.module),
+            self._watching(layers, len(images), to_tokens) as outputs,
+        ):
+            self.module(images.to(**self._like()))
+        return outputs
+
+    @contextmanager
+    def _watching(
+        self, layers: Sequence[str], batch: int, take: Callable[[Tensor, Layout], Taken]
+    ) -> Iterator[dict[str, Taken]]:
+        """Keeps what is taken of each layer's last output, where it has a grid."""
+        taken: dict[str, Taken] = {}
+
+        def keep(layer: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+            tensor = tensor_in(output)
+            if tensor is None or not tensor.is_floating_point():
+                return
+            layout = measure(tuple(tensor.shape), self.inputs_shape[1:], batch=batch)
+            if layout is not None:
+                self.known[layer] = layout
+                taken[layer] = take(tensor, layout)
+
+        with ExitStack() as stack:
+            for layer in layers:
+                hook = self.module.get_submodule(layer).register_forward_hook(partial(keep, layer))
+                stack.callback(hook.remove)
+            yield taken
+
+
+@contextmanager
+def _untrained_normalised(module: nn.Module) -> Iterator[None]:
+    """Lets BatchNorms that have seen nothing yet normalise by what they see, meanwhile.
+
+    With the statistics that they begin with, values grow from layer to layer until attention looks
+    at single places, wherever they are.
+    """
+    norms = [part for part in parts(module) if isinstance(part, _BatchNorm) and _is_untrained(part)]
+    states = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.training, norm.momentum, norm.num_batches_tracked = True, 0.0, None
+        yield
+    finally:
+        for norm, momentum, tracked in states:
+            norm.training, norm.momentum, norm.num_batches_tracked = False, momentum, tracked
+            assert norm.running_mean is not None and norm.running_var is not None
+            # no momentum leaves them as they were, but for what is not finite
+            norm.running_mean.fill_(0)
+            norm.running_var.fill_(1)
+
+
+def _is_untrained(norm: _BatchNorm) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None or mean.is_inference():
+        return False
+    return not norm.training and not mean.any() and bool((variance == 1).all())
+
+
+def _edges(length: int, across: int) -> Tensor:
+    """A strip along the first and one along the last edge of a side.  -> [2 length across]"""
+    thick = max(1, round(length * STRIP))
+    parts = torch.zeros(2, length, across)
+    parts[0, :thick], parts[1, -thick:] = 1, 1
+    return parts
+
+
+def _hats(length: int, count: int) -> Tensor:
+    """Parts of a side that pass into each other: together they are 1 everywhere.  [count length]"""
+    at = torch.linspace(0, count - 1, length)
+    return (1 - (at - torch.arange(count)[:, None]).abs()).clamp(min=0)
+
+
+def _ordered(layout: Layout, rows: Tensor, columns: Tensor) -> Layout | None:
+    """Deals tokens out to cells by what changed them, if each cell gets one.  [parts n]"""
+    (h, w), extra = layout.grid, rows.shape[1] - prod(layout.grid)
+    rows, columns = (_own(part / part.sum(1, keepdim=True)) for part in (rows, columns))
+    # extra tokens answer to all parts alike
+    sharpness = rows.amax(0) * columns.amax(0)
+    places = sharpness.argsort(descending=True, stable=True)[: h * w].sort().values
+    cells = _dealt(rows[:, places], h) * w + _dealt(columns[:, places], w)
+    if len(set(cells.tolist())) < h * w:
+        return None
+    order = places[cells.argsort()]
+    prefix = min(extra, int(order.min()))
+    order = order - prefix
+    in_order = torch.equal(order, torch.arange(h * w))
+    return replace(
+        layout,
+        prefix=prefix,
+        suffix=extra - prefix,
+        order=() if in_order else tuple(order.tolist()),
+    )
+
+
+def _dealt(changes: Tensor, count: int) -> Tensor:
+    """Deals tokens out to rows or columns, equally many to each, by what changed them.  -> [n]"""
+    # not by the part that changes one most: overlapping patches look at their neighbours as well
+    middle = torch.arange(len(changes), dtype=changes.dtype) @ changes / changes.sum(0)
+    return middle.argsort(stable=True).argsort() // (changes.shape[1] // count)
+
+
+def _in_grid(shares: Tensor, layout: Layout) -> Tensor:
+    """Lays what each token has out in the grid.  [parts n] -> [parts h w]"""
+    n = prod(layout.grid)
+    order = torch.tensor(layout.order) if layout.order else torch.arange(n)
+    return shares[:, layout.prefix + order].view(-1, *layout.grid)
+
+
+def _own(shares: Tensor) -> Tensor:
+    """What changes more by a part than by the others: attention and pooled gates reach all."""
+    return (shares - shares.mean(0)).clamp(min=0)
+
+
+def _clarity(shares: Tensor) -> float:
+    """How far towards the brightened edges changes lie, on the axis where it is less.  [4 h w]"""
+    found = []
+    for pair, axis in ((shares[:2], 1), (shares[2:], 2)):
+        n = shares.shape[axis]
+        across = _own(shares)[:2] if axis == 1 else _own(shares)[2:]
+        amount = across.sum((1, 2))
+        if n < 2 or not (amount > 0).all() or not pair.isfinite().all():
+            continue
+        at = ((torch.arange(n) + 0.5) / n - 0.5) / min((n - 1) / (2 * n), (1 - STRIP) / 2)
+        first, last = (across.sum(3 - axis) @ at) / amount
+        found.append((last - first).item() / 2)
+    return min(found, default=nan)

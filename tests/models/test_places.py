@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.engine.probe import found_places
+from camcli.errors import CamvizWarning, LayerError
+from camcli.models.layers import default_layer
+from camcli.models.layout import Layout
+from camcli.models.places import find_places
+
+SHAPE = (3, 64, 48)
+GRID = (8, 6)
+CELLS = 48
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+class Encoder(nn.Module):
+    """Patches in any order, and a class token in front of them, behind them or among them."""
+
+    def __init__(self, order: Tensor | None = None, at: int | None = None, first: bool = False):
+        super().__init__()
+        self.order, self.at, self.first = order, at, first
+        self.patches = nn.Conv2d(3, 16, 8, 8)
+        self.positions = nn.Parameter(torch.randn(1, CELLS, 16) / 5)
+        self.token = nn.Parameter(torch.randn(1, 1, 16))
+        kind = nn.TransformerEncoderLayer(16, 4, 32, batch_first=not first)
+        self.layers = nn.TransformerEncoder(kind, 2, enable_nested_tensor=False)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).mT + self.positions
+        if self.order is not None:
+            x = x[:, self.order]
+        if self.at is not None:
+            token = self.token.expand(len(x), -1, -1)
+            x = torch.cat([x[:, : self.at], token, x[:, self.at :]], 1)
+        x = self.layers(x.transpose(0, 1)).transpose(0, 1) if self.first else self.layers(x)
+        return self.fc(x.mean(1) if self.at is None else x[:, self.at])
+
+
+def alike(one: Encoder, *others: Encoder) -> Iterator[nn.Module]:
+    for module in (one, *others):
+        module.load_state_dict(one.state_dict())
+        yield module.eval()
+
+
+def images(b: int = 2) -> Tensor:
+    return torch.randn(b, *SHAPE, generator=torch.Generator().manual_seed(1))
+
+
+LAYER = "layers.layers.0"
+
+
+def test_shuffled_tokens_are_put_in_order() -> None:
+    order = torch.randperm(CELLS)
+    straight, shuffled = alike(Encoder(at=0), Encoder(order, at=0))
+    found = find_places(shuffled, SHAPE, [LAYER])[LAYER]
+    assert found.layout == Layout("tokens", GRID, 1, order=tuple(order.argsort().tolist()))
+    assert found.doubt(LAYER) == ""
+    for layers in (None, LAYER):
+        maps = [camcli.heatmaps(m, images(), target_layers=layers) for m in (straight, shuffled)]
+        assert torch.allclose(*maps, atol=1e-7)
+        assert maps[0].std() > 1e-3
+
+
+METHODS = ["layercam", "ablationcam", "fullgrad", "rollout", "gradattention", "legrad"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_kind_of_method_knows_the_order(method: str) -> None:
+    straight, shuffled = alike(Encoder(at=0), Encoder(torch.randperm(CELLS), at=0))
+    first, second = (camcli.heatmaps(m, images(1), method) for m in (straight, shuffled))
+    assert torch.allclose(first, second, atol=1e-4 * float(first.abs().max()))
+
+
+@pytest.mark.parametrize(("at", "prefix", "suffix"), [(0, 1, 0), (CELLS, 0, 1), (CELLS // 2, 0, 1)])
+def test_a_class_token_is_found_wherever_it_stands(at: int, prefix: int, suffix: int) -> None:
+    straight, other = alike(Encoder(at=0), Encoder(at=at))
+    layout = find_places(other, SHAPE, [LAYER])[LAYER].layout
+    assert (layout.prefix, layout.suffix) == (prefix, suffix)
+    maps = [camcli.activations(m, images(), LAYER)[LAYER] for m in (straight, other)]
+    assert torch.allclose(*maps, atol=1e-5)
+
+
+class Swapped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.transpose(2, 3)
+
+
+class Mixing(nn.Module):
+    """Every cell looks at all places alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x.flatten(2)).view_as(x)
+
+
+def network(*between: nn.Module) -> nn.Module:
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
+    last = nn.Conv2d(8, 8, 3, padding=1)
+    return nn.Sequential(nn.Conv2d(3, 8, 8, 8), nn.ReLU(), *between, last, *head).eval()
+
+
+@pytest.mark.parametrize("between", [Swapped, Mixing])
+def test_cells_that_are_no_places_are_passed_over_or_warned_of(between: type[nn.Module]) -> None:
+    module, inputs = network(between()), torch.randn(1, 3, 64, 64)
+    default = default_layer(module, (3, 64, 64))
+    assert default.name == "1"
+    assert "(3 behind it has cells that are no places of the picture)" in default.reason
+    for call in (camcli.heatmaps, camcli.activations):
+        with pytest.warns(CamvizWarning, match="8x8 cells of layer '3' are no places of the pict"):
+            call(module, inputs, target_layers="3")
+    # sound layers of the same network are used in silence
+    camcli.heatmaps(module, inputs, target_layers="1")
+
+
+def test_no_layer_with_places_is_refused() -> None:
+    class Latents(nn.Module):
+        """Reads the picture into tokens of its own, as Perceiver does."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(x.flatten(1).unfold(1, 64, 1)[:, ::97][:, :25].sin())
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.latents, self.fc = nn.Linear(3072, 3072), Latents(), nn.Linear(64, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.latents(self.read(x.flatten(1))).mean(1))
+
+    with pytest.raises(
+        LayerError, match=r"by measuring: each layer on .* no places of the picture"
+    ):
+        default_layer(Net().eval(), (3, 32, 32))
+
+
+def test_places_are_looked_for_once() -> None:
+    passes: list[int] = []
+    module = network(nn.Unflatten(0, (-1, 1)), nn.Flatten(0, 1))
+    module[0].register_forward_hook(lambda _, __, output: passes.append(len(output)))
+    for _ in range(3):
+        found_places(module, (3, 64, 64), ["4"])
+    # one that is recorded, and five as strips are brightened
+    assert passes == [1, 5]
+    module[4] = nn.Conv2d(8, 8, 1)
+    found_places(module, (3, 64, 64), ["4"])
+    assert passes == [1, 5, 1, 5]
+
+
+def test_what_moves_nothing_needs_no_look() -> None:
+    passes: list[int] = []
+    module = timm.create_model("test_resnet").eval()
+    module.conv1.register_forward_hook(lambda _, __, output: passes.append(len(output)))
+    # 2x2 cells, each of which sees the whole picture
+    places = found_places(module, (3, 64, 64), ["layer4.0.conv2"])["layer4.0.conv2"]
+    assert places.layout == Layout("nchw", (2, 2))
+    assert places.clarity == 1
+    assert passes == [1]
+
+
+def test_a_model_that_takes_no_batch_is_believed() -> None:
+    class Single(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.view(1, 3, 64, 64))
+
+    module = Single(*network())
+    assert find_places(module, (3, 64, 64), ["2"]) == {}
+    assert camcli.heatmaps(module, torch.randn(1, 3, 64, 64), target_layers="2").shape == (1, 8, 8)
+
+
+def test_a_layer_that_never_changes_is_not_doubted() -> None:
+    module = network(nn.Flatten(2), nn.Unflatten(2, (8, 8)))
+    nn.init.zeros_(module[4].weight)
+    found = find_places(module, (3, 64, 64), ["4"])["4"]
+    assert (found.doubt("4"), found.has_none) == ("", False)
+
+
+SOUND = [
+    ("test_resnet", "layer4"),
+    ("test_convnext", "stages.0"),
+    ("test_coatnet", "norm"),
+    ("test_nfnet", "final_conv"),
+    ("test_efficientnet_gn", "blocks"),
+    ("test_mambaout", "stages"),
+    ("test_vit", "blocks.5"),
+    ("test_vit3", "norm"),
+    ("test_vit_relpos", "blocks.8"),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("name", "layer"), SOUND)
+def test_sound_models_with_random_weights_are_not_doubted(
+    name: str, layer: str, dtype: torch.dtype
+) -> None:
+    module = timm.create_model(name).eval().to(dtype)
+    places = find_places(module, (3, 160, 160), [layer])[layer]
+    assert places.doubt(layer) == ""
+    assert places.layout.order == ()
+
+
+FIRST = [None, "layers.layers.0.norm1", ["layers.layers.0", "layers.layers.0.norm1"]]
+ALL = [*METHODS, "gradcam", "eigencam", "genericattention", "shapleycam", "scorecam"]
+
+
+@pytest.mark.parametrize("method", ALL)
+@pytest.mark.parametrize("layers", FIRST)
+def test_sequence_first_is_batch_first_turned(method: str, layers: list[str] | None) -> None:
+    first, second = alike(Encoder(at=0, first=True), Encoder(at=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found, wanted = (
+            camcli.heatmaps(m, images(3), method, target_layers=layers) for m in (first, second)
+        )
+    close = 1e-4 * float(wanted.abs().max())
+    assert torch.allclose(found, wanted, atol=close)
+    single = [camcli.heatmaps(first, i[None], method, target_layers=layers) for i in images(3)]
+    assert torch.allclose(found, torch.cat(single), atol=close)
+
+
+def test_sequence_first_is_a_layout_of_its_own() -> None:
+    target = default_layer(Encoder(first=True).eval(), SHAPE)
+    assert (target.name, target.layout) == ("layers", Layout("sequence first", GRID))
+    assert target.layout.description == "8x6 tokens, sequence first"
+
+
+def test_as_many_pictures_as_tokens_are_told_apart() -> None:
+    first, second = alike(Encoder(first=True), Encoder())
+    inputs = images(CELLS)
+    maps = [camcli.heatmaps(m, inputs, target_layers=LAYER) for m in (first, second)]
+    assert torch.allclose(*maps, atol=1e-6)
