@@ -113,7 +113,8 @@ def test_without_noise_it_is_gradcam_plus_plus() -> None:
 
 def test_it_makes_one_pass_for_each_noisy_copy_of_the_batch() -> None:
     model, inputs, seen = Curved(), noise(), []
-    camcli.activations(model, inputs, "last")  # where its places lie is looked for once
+    # where its places lie, and how its output is read, is measured once
+    _heatmaps(model, inputs, "gradcam", target_layers="last")
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
     _heatmaps(model, inputs, "smoothgradcam++", target_layers="last", set={"samples": 5})
     assert [len(x) for x in seen] == [2] * 6
