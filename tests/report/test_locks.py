@@ -209,16 +209,17 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("host", "number", "hours", "alive"),
     [
-        ("here", os.getpid(), 2, True),
+        ("here", None, 2, True),  # this process
         ("here", 2**22 + 1, 0, False),  # beyond Linux's largest
         ("here", 2**80, 0, False),
         ("elsewhere", 1, 0, True),
-        ("elsewhere", os.getpid(), 2, False),
+        ("elsewhere", None, 2, False),
     ],
 )
 def test_without_locks_a_run_is_not_shared_with_one_that_lives(
-    tmp_path: Path, host: str, number: int, hours: float, alive: bool
+    tmp_path: Path, host: str, number: int | None, hours: float, alive: bool
 ) -> None:
+    number = number or os.getpid()
     explained(tmp_path, [A])
     (tmp_path / STATE).mkdir()
     file = tmp_path / STATE / "process-0123.json"
@@ -236,7 +237,10 @@ def test_without_locks_a_run_is_not_shared_with_one_that_lives(
     assert traces(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", ["", "[", "[]", "{}", '{"process": []}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "[]", "{}", '{"process": []}', pytest.param("[" * 100_000, id="nested deep")],
+)
 def test_a_damaged_file_of_a_process_is_taken_away(tmp_path: Path, content: str) -> None:
     (tmp_path / STATE).mkdir()
     (tmp_path / STATE / "process-0.json").write_text(content)
