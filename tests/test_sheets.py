@@ -116,7 +116,7 @@ def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
         return write_map(values, path)
 
     monkeypatch.setattr(outputs, "write_map", refuse_one)
-    records = _run(embedded, tmp_path, save_map="npy", target_layers=["layer4"])
+    records = _run(embedded, tmp_path, save_map="npy", target_layers=["features"])
     assert {r.method for r in records if r.error} == {"eigencam"}
     checked = {file.path: file.state for file in verify(tmp_path)}
     assert checked == {path.name: "whole" for path in tmp_path.iterdir() if "_" in path.name}

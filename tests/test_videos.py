@@ -155,9 +155,8 @@ def test_a_frame_is_drawn_as_if_it_were_a_picture(
         assert difference(in_video, read(drawn)) < 6
         at = {"frame": of_frame.frame, "time": of_frame.frame / 10}
         told = replace(of_picture, source=of_frame.source, **at)
-        assert replace(told, outputs=(), seconds=None) == replace(
-            of_frame, outputs=(), seconds=None
-        )
+        unlike = {"outputs": (), "files": {}, "seconds": None}
+        assert replace(told, **unlike) == replace(of_frame, **unlike)
     # nor is it any frame
     assert difference(video[0], read(records[-1].outputs[1])) > 6
 
@@ -440,10 +439,10 @@ def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
 
     append, calls = Manifest.append, iter(range(100))
 
-    def failing(self: Manifest, source: Source, records: Any, *, last: bool = True) -> None:
+    def failing(self: Manifest, source: Source, records: Any, **more: Any) -> None:
         if next(calls) == 2:
             raise OutputError("Cannot write: No space left on device.")
-        append(self, source, records, last=last)
+        append(self, source, records, **more)
 
     monkeypatch.setattr(Manifest, "append", failing)
     with pytest.raises(OutputError, match="No space left"):

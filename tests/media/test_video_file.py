@@ -197,10 +197,10 @@ def test_an_unknown_suffix_is_refused_before_anything_is_read(tmp_path: Path) ->
 
 def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="Choose another place"):
+    with pytest.raises(ImageError, match="Choose another place"):
         write(tmp_path / "file" / "a.mp4", 1)
     (tmp_path / "taken.mp4").mkdir()
-    with pytest.raises(OutputError, match="Choose another place"):
+    with pytest.raises(ImageError, match="Choose another place"):
         write(tmp_path / "taken.mp4", 1)
     assert names_in(tmp_path) == ["file", "taken.mp4"]
 
