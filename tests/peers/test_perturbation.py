@@ -21,13 +21,13 @@ CASES = {
     case.name: case
     for case in (
         Case("embedded", ("_blocks.2", "_blocks.4"), 64),
-        Case("timm/resnet18", ("layer1", "layer2"), 128),
+        Case("timm/resnet18", ("layer1", "layer2"), 96),
         Case("torchvision/vgg11_bn", ("features.0", "features.3"), 64),
-        Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4"), 192),
-        Case("timm/convnext_atto", ("stages.0", "stages.1"), 128),
-        Case("timm/densenet121", ("features.pool0", "features.transition1"), 64),
-        Case("timm/vit_tiny_patch16_224", ("blocks.9", "blocks.11.norm1"), 224, grad_cam.tokens),
-        Case("timm/swin_tiny_patch4_window7_224", ("patch_embed", "layers.0"), 224, grad_cam.nhwc),
+        Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4"), 128),
+        Case("timm/convnext_atto", ("stages.0", "stages.1"), 96),
+        Case("timm/densenet121", ("features.pool0", "features.transition1"), 32),
+        Case("timm/test_vit", ("blocks.3", "blocks.5.norm1"), 160, grad_cam.tokens),
+        Case("timm/test_mambaout", ("stages.0", "stages.1"), 96, grad_cam.nhwc),
     )
 }
 NCHW = [name for name, case in CASES.items() if case.reshape is None]
@@ -182,7 +182,7 @@ def test_eigen_smooth_agrees_up_to_sign(
     monkeypatch.setattr(
         torch.nn, "UpsamplingBilinear2d", lambda size: lambda maps: enlarge(maps, tuple(size))
     )
-    case, layers = CASES["embedded"], ("_blocks.4",)
+    case, layers = CASES["embedded"], (NOT_NEGATIVE["embedded"],)
     with torch.no_grad():
         _, best = grad_cam._model("embedded").eval()(grad_cam._inputs(case.size)).topk(2)
     monkeypatch.setattr(grad_cam, "TARGETS", [int(best[0, 0]), int(best[1, 1])])
