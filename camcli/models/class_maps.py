@@ -33,8 +33,9 @@ WORDS = (
 )
 # other signs that end lines, such as U+2028, are part of a name
 LINE_END = re.compile(r"\r\n|\n|\r")
-# WordNet's numbers, which ImageNet's lists have in front of the names
-SYNSET = re.compile(r"n\d{8}\s+(?=\S)")
+# WordNet's numbers, which ImageNet's lists have in front of the names; before an index, one is the
+# name
+SYNSET = re.compile(r"n\d{8}[\s,;:]+(?!\d+$)(?=\S)")
 
 INDEX_COLUMNS = frozenset(
     (
@@ -42,11 +43,19 @@ INDEX_COLUMNS = frozenset(
         "label_idx", "category_id", "target", "number", "no", "nr",
     )
 )  # fmt: skip
+INDEX_LISTS = frozenset(("ids", "indices", "indexes", "idxs", "class_ids", "label_ids"))
 # the first that a table has is its names
 NAME_COLUMNS = (
     "name", "class_name", "label_name", "category_name", "description", "label", "class",
     "category", "text", "title", "names", "classes", "labels", "categories", "synset", "wnid",
 )  # fmt: skip
+# a first line that no class is called, as a class may be called `text` or `title`
+TITLES = frozenset(
+    ("name", "names", "class", "classes", "label", "labels", "category", "categories", "class_name",
+     "class_names", "label_name", "label_names", "category_name")
+)  # fmt: skip
+# YAML, or a comment: lines that are not names, where others of the file are
+NO_NAME = re.compile(r"---|# .*|[\w.-]+:|(?:names|classes|class_names|labels|nc)\s*:.*")
 # where JSON of other tools has its names
 NAMES_IN_JSON = (
     "id2label", "idx2label", "idx_to_class", "index_to_name", "label2id", "class_to_idx",
@@ -183,6 +192,7 @@ def _of_parts(parts: Sequence[Any], known: ClassMap) -> tuple[Names, tuple[str, 
 
 def _of_list(data: Sequence[Any], known: ClassMap) -> tuple[Names, tuple[str, ...]]:
     if data and all(isinstance(item, str) for item in data):
+        _check_orders(data, known)
         return known.of_names(data), ()
     described = [_described(item) for item in data]
     entries = [
@@ -259,11 +269,22 @@ def _named_parts(data: Mapping[Any, Any]) -> Iterator[Any]:
         part = data.get(key)
         if isinstance(part, list) and isinstance(described, Mapping):  # timm's
             yield [described.get(name, name) for name in part]
-        elif isinstance(part, list | tuple | Mapping) and part:
+        elif isinstance(part, list) and part:
+            yield _with_indices(part, data)
+        elif isinstance(part, tuple | Mapping) and part:
             yield part
     for key, value in data.items():
         if isinstance(value, Mapping) and key not in NAMES_IN_JSON:
             yield from _named_parts(value)
+
+
+def _with_indices(names: list[Any], data: Mapping[Any, Any]) -> list[Any]:
+    """Pairs names with the list of their indices, where one stands beside them."""
+    for key, indices in data.items():
+        is_list = isinstance(indices, list) and len(indices) == len(names)
+        if str(key).lower() in INDEX_LISTS and is_list:
+            return [[index, name] for index, name in zip(indices, names, strict=True)]
+    return names
 
 
 def _index(value: Any) -> int | None:
@@ -321,9 +342,38 @@ def _one_a_line(lines: list[str], known: ClassMap) -> Names:
             )
     if all(line.startswith("- ") for line in lines):  # YAML's
         lines = [line[2:] for line in lines]
+    if all(line.rstrip().endswith(",") for line in lines[:-1]):  # from inside a list
+        lines = [line.rstrip().removesuffix(",") for line in lines]
+    _check_orders(lines, known)
+    names = known.of_names([_unquoted(line) for line in lines])
+    _check_names(lines, known)
+    return names
+
+
+def _check_names(lines: Sequence[str], known: ClassMap) -> None:
+    """Raises ConfigError where a line is not a name, but tells of those that are."""
+    stripped = [line.strip() for line in lines]
+    is_other = [bool(NO_NAME.fullmatch(line)) for line in stripped]
+    # all of one form may be names
+    other = next((line for line, no in zip(stripped, is_other, strict=True) if no), None)
+    is_told_apart = not all(is_other) or stripped[0].startswith(("names", "nc"))
+    if other is not None and is_told_apart:
+        raise known.fault(
+            f" has the line {other!r}, which is hardly the name of a class: write names alone, one "
+            "a line, or `index,name`"
+        )
+    titles = [line for line in stripped if _column(line) in TITLES]
+    if len(lines) > 1 and titles == stripped[:1]:
+        raise known.fault(
+            f" begins with {stripped[0]!r}: is that a heading, or the first of {len(lines)} names? "
+            "Write `index,name` on each line"
+        )
+
+
+def _check_orders(lines: Sequence[str], known: ClassMap) -> None:
+    """Raises ConfigError where the first or last numbers of the lines count them otherwise."""
     for at in (0, -1):
         _check_order(lines, at, known)
-    return known.of_names([_unquoted(line) for line in lines])
 
 
 def _check_order(lines: Sequence[str], at: int, known: ClassMap) -> None:
@@ -339,7 +389,7 @@ def _check_order(lines: Sequence[str], at: int, known: ClassMap) -> None:
     counts = counted in (list(range(len(lines))), list(range(1, len(lines) + 1)))
     if counts and counted != indices:
         raise known.fault(
-            " has names with numbers that count them in another order than the lines: write "
+            " has names with numbers that count them in another order than they stand in: write "
             "`index,name` on each line"
         )
 

@@ -117,6 +117,45 @@ def test_names_with_numbers_and_signs_in_them_stay_names(
     assert read(tmp_path, "\n".join(names)) == names
 
 
+@pytest.mark.parametrize(
+    ("text", "classes", "said"),
+    [
+        ("nc: 2\nnames: ['cat', 'dog']\n", 2, "the line 'nc: 2'"),
+        ("path: ../pets\nnames: [cat, dog]\n", 2, "the line 'names: "),
+        ("names: [cat]\n", 1, "the line 'names: "),
+        ("names:\n- cat\n- dog\n", 3, "the line 'names:'"),
+        ("---\n- cat\n- dog\n", 3, "the line '---'"),
+        ("# pets\ncat\ndog\n", 3, "the line '# pets'"),
+        ("name\ncat\ndog\n", 3, "begins with 'name': is that a heading"),
+        ("Class name\ncat\ndog\n", 3, "begins with 'Class name': is that a heading"),
+        ('["1 dog", "0 cat", "2 fish"]', 3, "another order than they stand in"),
+        ('{"labels": ["1: dog", "0: cat", "2: fish"]}', 3, "another order than they stand in"),
+    ],
+)
+def test_lines_that_are_no_names_never_name_a_class(
+    tmp_path: Path, text: str, classes: int, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read(tmp_path, text, classes)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"names": ["dog", "cat", "fish"], "ids": [1, 0, 2]}', PETS),
+        ('{"class_ids": [2, 0, 1], "classes": ["fish", "cat", "dog"]}', PETS),
+        ("n00000002,dog, a pet\nn00000001,cat\nn00000003,fish\n", ("dog, a pet", "cat", "fish")),
+        ("n00000002 1\nn00000001 0\nn00000003 2\n", ("n00000001", "n00000002", "n00000003")),
+        ("'cat',\n'dog',\n'fish'\n", PETS),
+        ("text\ntitle\nlist\n", ("text", "title", "list")),
+    ],
+)
+def test_indices_beside_a_list_and_marks_around_names_are_read(
+    tmp_path: Path, text: str, names: tuple[str, ...]
+) -> None:
+    assert read(tmp_path, text) == names
+
+
 def test_names_of_digits_are_told_from_indices_by_their_type_or_by_what_can_be(
     tmp_path: Path,
 ) -> None:
