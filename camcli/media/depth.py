@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 
 # of a range, so that what fills less of it is no picture of that range
 LEAST_SHARE = 1 / 4
+# of a range, so that differences of less are hardly seen
+SEEN_SHARE = 1 / 16
+# single pixels beyond what all others hold: hot ones, burnt-in marks
+OUTER_PERCENT = 0.1
+MOST_SAMPLES = 100_000
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,16 @@ def eight_bits(
 
     They lie where the file has `stated` them, else at the ends of the smallest usual range that
     holds all values and is filled by a quarter, else at the least and the greatest value.  Nothing
-    is said of the range that is the values' `own` (of their type).  NaN and infinities are black.
+    is said of the range that is the values' `own` (of their type), unless a few single values
+    leave the others too little of it.  NaN and infinities are black.
     """
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     chosen = stated or _usual(low, high, values.dtype.kind == "f")
     own = own or own_range(values.dtype)
     is_own = (chosen.black, chosen.white) == (own.black, own.white)
-    return _scaled(values, chosen), () if is_own else (_note(low, high, chosen, stated),)
+    said = () if is_own else (_note(low, high, chosen, stated),)
+    return _scaled(values, chosen), (*said, *_squeezed(finite, low, high, chosen))
 
 
 def opacity(alpha: NDArray[Any]) -> NDArray[np.uint8]:
@@ -115,6 +122,20 @@ def _note(low: float, high: float, chosen: Range, stated: Range | None) -> str:
     if not chosen.name:
         return f"{reach}, which is no usual range: {ends}"
     return f"{reach} and are taken for {chosen.name}: {ends}"
+
+
+def _squeezed(finite: NDArray[Any], low: float, high: float, chosen: Range) -> Iterator[str]:
+    """Says where nearly all values lie so close together that they look alike."""
+    if not finite.size or finite.dtype.itemsize < 2:
+        return
+    samples = finite.ravel()[:: max(1, finite.size // MOST_SAMPLES)].astype(np.float64)
+    least, most = np.percentile(samples, (OUTER_PERCENT, 100 - OUTER_PERCENT))
+    is_alike = most - least < SEEN_SHARE * chosen.width
+    if is_alike and high - low > LEAST_SHARE * chosen.width:
+        yield (
+            f"its values reach from {low:g} to {high:g}, and nearly all lie between {least:g} and "
+            f"{most:g}, where they look alike: take single outliers (hot pixels, marks) out of it"
+        )
 
 
 def _scaled(values: NDArray[Any], chosen: Range) -> NDArray[np.uint8]:

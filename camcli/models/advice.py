@@ -169,7 +169,8 @@ def advise(
         name = request.name.rpartition("/")[2].partition(".")[0]
         return f"Load it with --model {found.instead.format(name)}."
     if missing and heads == missing:
-        return OTHER_HEAD
+        unexpected = [what for kind, what in found.faults if kind == "unexpected"]
+        return OTHER_HEAD if any(map(_is_layer, unexpected)) else NO_HEAD
     return ASIDE if kinds == {"unexpected"} and _are_beside(built, found) else OTHER_NETWORK
 
 
@@ -181,6 +182,11 @@ def _has_matrix_beside(found: Fitted) -> bool:
         for name in found.outside
         if name in weights
     )
+
+
+def _is_layer(what: str) -> bool:
+    """Tells weights of a layer from single parameters, such as a token of masked patches."""
+    return what.partition(" ")[0].endswith((".weight", ".bias"))
 
 
 def _is_in_parts(found: Fitted) -> bool:

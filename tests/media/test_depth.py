@@ -86,6 +86,19 @@ def test_what_the_file_says_counts_and_what_lies_beyond_is_cut_off() -> None:
     )
 
 
+@pytest.mark.parametrize(("kind", "outlier"), [("uint16", 65_535), ("float32", 1e5)])
+def test_a_single_hot_pixel_that_leaves_the_others_dark_is_said(kind: str, outlier: float) -> None:
+    scan = np.linspace(0, 3000, 10_000).astype(kind)
+    assert len(eight_bits(scan)[1]) == 1
+    scan[77] = outlier
+    pixels, notes = eight_bits(scan)
+    assert np.median(pixels) <= 6
+    assert "nearly all lie between" in notes[-1] and "look alike" in notes[-1]
+    # nothing is said where the others are seen, or where there is nothing else
+    assert eight_bits(np.linspace(0, 65_535, 10_000).astype(np.uint16))[1] == ()
+    assert eight_bits(np.full(10_000, 40_000, np.uint16))[1] == ()
+
+
 def test_alpha_is_opaque_at_the_white_of_its_own_range() -> None:
     for opaque, kind in ((255, "u1"), (4095, "u2"), (65_535, "u2"), (32_767, "i2"), (1, "f4")):
         alpha = np.array([0, opaque], kind)
