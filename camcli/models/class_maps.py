@@ -126,7 +126,7 @@ def read_class_map(file: Path, num_classes: int) -> tuple[Names, tuple[str, ...]
     try:
         text = read_text(file, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        why = "is no UTF-8 text"
+        why = "is no UTF-8 text: save it as UTF-8"
         if isinstance(error, OSError):
             why = f"cannot be read ({error.strerror})"
         raise known.fault(f" {why}") from error
@@ -363,7 +363,9 @@ def _check_names(lines: Sequence[str], known: ClassMap) -> None:
             "a line, or `index,name`"
         )
     titles = [line for line in stripped if _column(line) in TITLES]
-    if len(lines) > 1 and titles == stripped[:1]:
+    # some formats begin with how many names there are
+    is_count = stripped[0] == str(len(lines) - 1) and not any(map(str.isdecimal, stripped[1:]))
+    if len(lines) > 1 and (is_count or titles == stripped[:1]):
         raise known.fault(
             f" begins with {stripped[0]!r}: is that a heading, or the first of {len(lines)} names? "
             "Write `index,name` on each line"

@@ -127,6 +127,7 @@ def test_names_with_numbers_and_signs_in_them_stay_names(
         ("---\n- cat\n- dog\n", 3, "the line '---'"),
         ("# pets\ncat\ndog\n", 3, "the line '# pets'"),
         ("name\ncat\ndog\n", 3, "begins with 'name': is that a heading"),
+        ("2\ncat\ndog\n", 3, "begins with '2': is that a heading"),
         ("Class name\ncat\ndog\n", 3, "begins with 'Class name': is that a heading"),
         ('["1 dog", "0 cat", "2 fish"]', 3, "another order than they stand in"),
         ('{"labels": ["1: dog", "0: cat", "2: fish"]}', 3, "another order than they stand in"),
