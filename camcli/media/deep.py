@@ -58,14 +58,14 @@ def is_misread_by_pillow(image: Image.Image) -> bool:
 def stated_range(image: Image.Image, content: bytes, values: NDArray[Any]) -> Range | None:
     """Returns what a PNG, JPEG 2000 or PPM says of the range of its samples.
 
-    Pillow scales grey values of the two latter to 16 bits.
+    Pillow scales grey values of the two latter to 16 bits; PFM's are float, and as they are.
     """
     if image.format == "PNG" and values.size:
         bits = _significant_bits(content)
         return _of_significant(bits, values) if bits else None
     if image.format == "JPEG2000" and 8 < (bits := _precision(content)) < 16:
         return SIXTEEN if image.mode == "I;16" else Range(0, 2**bits - 1)
-    if image.format == "PPM" and not _is_of_sixteen_bits(content):
+    if image.format == "PPM" and image.mode != "F" and not _is_of_sixteen_bits(content):
         return SIXTEEN
     return None
 

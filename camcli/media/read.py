@@ -379,7 +379,7 @@ def _from_deep_grey(
     if page:
         values = page.with_nodata(values.view(np.uint32) if page.is_wrapped_by_pillow else values)
         return _eight_bit_image(values, page.stated, page.own, page.is_inverted)
-    own = SIXTEEN if image.format in ("PNG", "PPM") else None
+    own = SIXTEEN if image.format in ("PNG", "PPM") and image.mode != "F" else None
     return _eight_bit_image(values, stated_range(image, content, values), own)
 
 

@@ -142,3 +142,13 @@ def test_white_is_white_in_deep_jpeg_2000(tmp_path: Path) -> None:
     # Pillow 13.0 makes black of it
     white = np.full((64, 64, 3), 65_535, np.uint16)
     assert (read(tmp_path, jp2(white)).pixels == 255).all()
+
+
+@pytest.mark.parametrize(("scale", "said"), [(1, 0), (4095, 1)])
+def test_a_float_map_is_read_as_float(tmp_path: Path, scale: float, said: int) -> None:
+    values = np.array([[0.25, 0.5], [0.75, 1.0]], "<f4") * scale
+    # the last row comes first, and a scale below 0 stands for little endian
+    content = b"Pf\n2 2\n-1.0\n" + np.flipud(values).astype("<f4").tobytes()
+    picture = read(tmp_path, content)
+    assert picture.pixels[..., 0].tolist() == [[64, 128], [191, 255]]
+    assert len(picture.notes) == said
