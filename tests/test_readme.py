@@ -12,7 +12,7 @@ from tests.checkout import ROOT
 
 COMMANDS = [
     "python -m venv .venv && . .venv/bin/activate && pip install . "
-    "&& camviz demo_images/cat_and_coffee.jpg --method gradcam++",
+    "&& camviz demo_images/cat_and_coffee.jpg --method gradcam++ --fit squash",
     "python -m venv .venv && . .venv/bin/activate && pip install '.[test]' && pytest",
 ]
 DEMO_IMAGES = ROOT / "demo_images"
