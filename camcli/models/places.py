@@ -41,7 +41,10 @@ ORDERLY, ORDERED = 0.8, 0.85
 FEWEST = 9
 # parts along a side that tell where a token lies, and the most of them where these do not
 HATS, MOST = 9, 64
-TOGETHER = 24
+# pictures in a pass: where pixels are tokens, each takes some 100 MiB
+TOGETHER = 9
+# variances below this are taken for none where BatchNorms have seen nothing yet
+FAINT = 1e-12
 FAILING = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 
 
@@ -113,6 +116,7 @@ def look_for_places(
     with suppress(*FAILING):
         seen |= look.at_edges(layers, draws=1)
         seen |= look.in_order(seen)
+        seen |= look.in_the_order_of_others(seen)
         unclear = {n: p.layout for n, p in seen.items() if p.clarity < CLEAR or p.has_none}
         seen |= look.at_edges(list(unclear), draws=DRAWS, layouts=unclear)
     return seen
@@ -167,7 +171,9 @@ class _Look:
         finer = {
             name: layout
             for name, layout in out_of_order.items()
-            if name not in layouts and max(layout.grid) > HATS and seen[name].clarity < CLEAR
+            if name not in layouts
+            and HATS < max(layout.grid) <= MOST
+            and seen[name].clarity < CLEAR
         }
         layouts |= self.orders(finer, MOST)
         ordered = self.at_edges(list(layouts), draws=1, layouts=layouts)
@@ -176,6 +182,39 @@ class _Look:
             for name, places in ordered.items()
             if places.clarity > max(ORDERED, seen[name].clarity)
         }
+
+    def in_the_order_of_others(self, seen: Mapping[str, Places]) -> dict[str, Places]:
+        """Finds the order of tokens by other layers where they themselves see too far for that."""
+        unclear = {
+            name: places
+            for name, places in seen.items()
+            if places.layout.kind in TOKENS
+            and places.may_be_out_of_order
+            and not places.layout.order
+        }
+        if not unclear:
+            return {}
+        others = [name for name, _ in self.module.named_modules() if name and name not in seen]
+        grids = {(p.layout.kind, p.layout.grid) for p in unclear.values()}
+        alike = {
+            name: places
+            for name, places in self.at_edges(others, draws=1).items()
+            if (places.layout.kind, places.layout.grid) in grids
+        }
+        ordered = {places.layout for places in self.in_order(alike).values() if places.layout.order}
+        found: dict[str, Places] = {}
+        for layout in ordered:
+            candidates = {
+                name: replace(places.layout, order=layout.order)
+                for name, places in unclear.items()
+                if replace(places.layout, order=layout.order) == layout
+            }
+            for name, places in self.at_edges(
+                list(candidates), draws=1, layouts=candidates
+            ).items():
+                if places.clarity > (found.get(name) or seen[name]).clarity:
+                    found[name] = places
+        return found
 
     def orders(self, layouts: Mapping[str, Layout], most: int) -> dict[str, Layout]:
         """Finds each cell's token by brightening part after part, where each cell has one."""
@@ -199,8 +238,7 @@ class _Look:
         found: dict[str, list[Tensor]] = {}
         for some in torch.split(parts, TOGETHER):
             images = noise + BRIGHTER[draw % len(BRIGHTER)] * some[:, None]
-            for layer, tokens in self._outputs(layers, torch.cat([noise, images])).items():
-                change = (tokens[1:].float() - tokens[:1].float()).abs().sum(1).cpu()
+            for layer, change in self._changes(layers, torch.cat([noise, images])).items():
                 found.setdefault(layer, []).append(change)
         return {layer: torch.cat(changes) for layer, changes in found.items()}
 
@@ -214,17 +252,17 @@ class _Look:
         some = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
         return {"device": some.device, "dtype": some.dtype}
 
-    def _outputs(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-        """What layers with a grid put out.  {layer: [b c n]}"""
+    def _changes(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        """How far layers with a grid are from the first picture at the others.  {layer: [b-1 n]}"""
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             left_as_found(self.module),
             _untrained_normalised(self.module),
-            self._watching(layers, len(images), to_tokens) as outputs,
+            self._watching(layers, len(images), _from_the_first) as changes,
         ):
             self.module(images.to(**self._like()))
-        return outputs
+        return changes
 
     @contextmanager
     def _watching(
@@ -257,14 +295,17 @@ def _untrained_normalised(module: nn.Module) -> Iterator[None]:
     at single places, wherever they are.
     """
     norms = [part for part in parts(module) if isinstance(part, _BatchNorm) and _is_untrained(part)]
-    states = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    states = [(norm, norm.momentum, norm.num_batches_tracked, norm.eps) for norm in norms]
     try:
         for norm in norms:
             norm.training, norm.momentum, norm.num_batches_tracked = True, 0.0, None
+            # small first weights do not drown below it from layer to layer
+            norm.eps = FAINT
         yield
     finally:
-        for norm, momentum, tracked in states:
+        for norm, momentum, tracked, eps in states:
             norm.training, norm.momentum, norm.num_batches_tracked = False, momentum, tracked
+            norm.eps = eps
             assert norm.running_mean is not None and norm.running_var is not None
             # no momentum leaves them as they were, but for what is not finite
             norm.running_mean.fill_(0)
@@ -276,6 +317,13 @@ def _is_untrained(norm: _BatchNorm) -> bool:
     if mean is None or variance is None or mean.is_inference():
         return False
     return not norm.training and not mean.any() and bool((variance == 1).all())
+
+
+def _from_the_first(output: Tensor, layout: Layout) -> Tensor:
+    """How far tokens are from those of the first picture.  -> [b-1 n]"""
+    # at once: the outputs of all layers together take gigabytes
+    first, *others = to_tokens(output, layout).float()
+    return torch.stack([(tokens - first).abs_().sum(0) for tokens in others]).cpu()
 
 
 def _edges(length: int, across: int) -> Tensor:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 import timm
@@ -164,6 +166,82 @@ def test_places_are_looked_for_once() -> None:
     module[4] = nn.Conv2d(8, 8, 1)
     found_places(module, (3, 64, 64), ["4"])
     assert passes == [1, 5, 1, 5]
+
+
+class Mixer(nn.Module):
+    """A block of an MLP-Mixer, in which each token sees all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(16) for _ in range(2))
+        self.tokens = nn.Sequential(nn.Linear(CELLS, 32), nn.GELU(), nn.Linear(32, CELLS))
+        self.channels = nn.Sequential(nn.Linear(16, 32), nn.GELU(), nn.Linear(32, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.tokens(self.norms[0](x).mT).mT
+        return x + self.channels(self.norms[1](x))
+
+
+# back and forth, and in blocks of 2x2
+BLOCKS = torch.arange(CELLS).view(4, 2, 3, 2).transpose(1, 2).flatten()
+SERPENTINE = torch.stack(
+    [row.flip(0) if i % 2 else row for i, row in enumerate(torch.arange(CELLS).view(GRID))]
+).flatten()
+
+
+@pytest.mark.parametrize("order", [BLOCKS, SERPENTINE], ids=["blocks", "serpentine"])
+def test_an_order_is_known_by_an_earlier_layer_where_tokens_see_all(order: Tensor) -> None:
+    encoder = Encoder(order)
+    encoder.layers = nn.Sequential(Mixer(), Mixer(), Mixer())  # type: ignore[assignment]
+    encoder.eval()
+    default = default_layer(encoder, SHAPE)
+    assert default.name == "layers"
+    assert default.layout == Layout("tokens", GRID, order=tuple(order.argsort().tolist()))
+
+
+class MeanAdded(nn.Module):
+    """Adds to every cell what normalised cells are on average, as first attention does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + nn.functional.layer_norm(x.mT, (x.shape[1],)).mean(1)[:, :, None] / 10
+
+
+def test_small_first_weights_do_not_drown_below_what_batch_norms_add() -> None:
+    module = network(
+        *(nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8), nn.ReLU()) for _ in range(4)),
+        nn.Flatten(2),
+        MeanAdded(),
+        nn.Unflatten(2, (8, 8)),
+    )
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, std=0.0002)
+            assert part.bias is not None
+            nn.init.zeros_(part.bias)
+    last = str(len(module) - 4)
+    found = find_places(module, (3, 64, 64), [last])[last]
+    assert found.clarity > 0.8
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
+    assert {norm.eps for norm in norms} == {1e-5}
+
+
+def test_few_pictures_run_together_and_no_output_is_kept() -> None:
+    (shuffled,) = alike(Encoder(torch.randperm(CELLS)))
+    batches: list[int] = []
+    shuffled.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
+    outputs: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def see(*called: object) -> None:
+        alive.append(sum(output() is not None for output in outputs))
+        outputs.append(weakref.ref(cast(Tensor, called[-1])))
+
+    for layer in shuffled.layers.layers:
+        layer.register_forward_hook(see)
+    names = [f"layers.layers.{i}.norm2" for i in range(2)]
+    assert all(places.layout.order for places in find_places(shuffled, SHAPE, names).values())
+    assert max(batches) <= 10
+    assert max(alive) <= 1
 
 
 def test_what_moves_nothing_needs_no_look() -> None:
