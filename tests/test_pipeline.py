@@ -593,15 +593,21 @@ class Mixed(Staged):
         return self.fc(self.pool(self.last(x)).flatten(1))
 
 
-def test_cells_that_are_no_places_are_told_of_once() -> None:
+def test_cells_that_are_no_places_are_told_of_in_every_record() -> None:
     classifier = _classifier(Mixed(), 3, (64, 64))
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     with pytest.warns(CamvizWarning, match="8x8 cells of layer 'last' are no places"):
         (found,) = camcli.explain(classifier, pixels, target_layers=["last"])
-    assert found.warnings == ()
     todo = plan(classifier, from_keywords(target_layers=["last"]))
     assert len(todo.warnings) == 1
     assert todo.warnings[0].startswith("The 8x8 cells of layer 'last' are no places")
+    # a map that is read later carries its word, and no other one does
+    assert found.warnings == todo.warnings
+    with pytest.warns(CamvizWarning):
+        both = camcli.explain(
+            classifier, pixels, target_layers=["middle", "last"], layer_fusion="none"
+        )
+    assert [e.warnings for e in both] == [(), todo.warnings]
     # the default is a layer in front of it
     assert plan(classifier, from_keywords()).warnings == ()
     assert plan(classifier, from_keywords()).request.layers == ("middle",)

@@ -173,11 +173,9 @@ def _here(
         share, options = _share(sources, options, shard, results.printer)
         results.tally.total = len(share)
     classifier = load(options, pretrained=options.pretrained)
-    for warning in classifier.warnings:
-        error(warning)
+    results.printer.warn(classifier.warnings)
     todo = plan(classifier, options)
-    for warning in todo.warnings:
-        error(warning)
+    results.printer.warn(todo.warnings)
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
     results.planned(todo.left_out, len(todo.request.methods))
@@ -217,8 +215,7 @@ def _on_ray(
         from camcli.pipeline.on_ray import Begun, spread
 
     def begins(run: Begun) -> None:
-        for warning in run.warnings:
-            error(warning)
+        results.printer.warn(run.warnings)
         results.planned(run.left_out, run.methods)
         results.begun(run.sources, len(sources) - run.sources, run.replaced)
 

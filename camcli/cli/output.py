@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import typer
@@ -29,15 +29,25 @@ Style = Literal["text", "paths", "json"]
 
 @dataclass(frozen=True)
 class Printer:
-    """Prints records and notes in one style; above a progress bar, on the bar's console."""
+    """Prints records and notes in one style; above a progress bar, on the bar's console.
+
+    Warnings that were told of the whole run are not told again of each record.
+    """
 
     style: Style = "text"
     above: Console | None = None
+    told: set[str] = field(default_factory=set)
 
     def note(self, message: str) -> None:
         """Says on standard error what is good to know, unless only paths are wanted."""
         if self.style != "paths":
             error(message, self.above)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Says on standard error what holds for the whole run."""
+        for warning in warnings:
+            error(warning, self.above)
+            self.told.add(warning)
 
     def record(self, record: Record) -> None:
         """Prints one result, and its warnings and error on standard error."""
@@ -45,6 +55,8 @@ class Printer:
         name = escape(record.source)
         about = f"{name}: {record.method}" if record.sheet else name
         for warning in record.warnings:
+            if warning in self.told:
+                continue
             error(f"{about}: {warning}", self.above)
         if record.error:
             error(_failure(record), self.above)

@@ -443,7 +443,7 @@ def heatmaps(
     with passed_on(module, others):
         layers, layouts = layers_for(names.values(), module, pictures, target_layers, reading)
         doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
-    warn_of(doubts)
+    warn_of(doubts.values())
     tokens = Tokens(vit_like, num_extra_tokens)
     request = Request(
         tuple(dict.fromkeys(names.values())),
@@ -553,7 +553,7 @@ def activations(
         reading = OutputReading(output_key)
         layers, layouts = target_layers_of(module, pictures, target_layers, reading)
         doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
-    warn_of(doubts)
+    warn_of(doubts.values())
 
     def run(rows: slice) -> dict[str, Tensor]:
         with passed_on(module, given, rows.start):
@@ -599,15 +599,15 @@ def doubts_about(
     layers: Sequence[str],
     given: Layers | None,
     reading: OutputReading | None = None,
-) -> list[str]:
+) -> dict[str, str]:
     """Says for which of these layers, named or not, it is in doubt where their cells lie."""
     size = (shape[0], shape[1], shape[2])
     if not given:
-        found = [found_default(module, size, reading).doubt] if layers else []
+        found = {layer: found_default(module, size, reading).doubt for layer in layers}
     else:
         places = found_places(module, size, layers)
-        found = [places[layer].doubt(layer) for layer in places]
-    return [doubt for doubt in found if doubt]
+        found = {layer: places[layer].doubt(layer) for layer in places}
+    return {layer: doubt for layer, doubt in found.items() if doubt}
 
 
 def warn_of(doubts: Iterable[str]) -> None:

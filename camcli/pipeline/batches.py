@@ -50,7 +50,7 @@ def explain(
             raise UnknownName("option of explain", name, EXPLAINING, NOT_EXPLAINING)
     checked = from_keywords(method=method, **options)
     todo = plan(classifier, checked)
-    warn_of(todo.doubts)
+    warn_of(todo.doubts.values())
     items = [inputs] if _is_one_picture(inputs) else inputs
     return (
         explanation

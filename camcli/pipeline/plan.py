@@ -51,8 +51,8 @@ class Plan:
     request: Request
     categories: tuple[int, ...] | int | None
     layer_reason: str
-    # where it is not sure that a layer's cells lie where the picture's parts do
-    doubts: tuple[str, ...] = ()
+    # by layer, where it is not sure that its cells lie where the picture's parts do
+    doubts: Mapping[str, str] = field(default_factory=dict)
     on_sheets: bool = False
     # of all methods those that do not fit, and why
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -104,10 +104,10 @@ class Plan:
         precision, note = self.request.precision, self.request.reading.note
         told = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
-            return (*told, *self.doubts)
+            return (*told, *self.doubts.values())
         return (
             *told,
-            *self.doubts,
+            *self.doubts.values(),
             f"This processor has no {precision}, and takes several times as long for it as for "
             "float32: leave --precision out.",
         )
@@ -224,12 +224,12 @@ def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
 
 def _layers(
     classifier: Classifier, methods: Sequence[str], given: Sequence[str]
-) -> tuple[tuple[str, ...], dict[str, Layout], str, tuple[str, ...]]:
+) -> tuple[tuple[str, ...], dict[str, Layout], str, Mapping[str, str]]:
     shape = _input_shape(classifier)
     probe = torch.empty(1, *shape)
     module, reading = classifier.module, classifier.reading
     layers, layouts = layers_for(methods, module, probe, given, reading)
-    doubts = tuple(doubts_about(module, shape, layers, given, reading))
+    doubts = doubts_about(module, shape, layers, given, reading)
     if given or not layers:
         return layers, layouts, "named by --target-layers" if given else "", doubts
     return layers, layouts, found_default(module, shape, reading).reason, doubts

@@ -94,6 +94,7 @@ class Told:
             seconds=self._share,
             warnings=(
                 *picture.notes,
+                *(doubt for layer, doubt in todo.doubts.items() if layer in used),
                 *warnings,
                 *why_empty(
                     values,

@@ -133,6 +133,21 @@ def test_paths_are_bytes_for_programs_and_escaped_on_a_terminal(
     assert capsys.readouterr().out == "out/\\x1b[31m.png\n"
 
 
+def test_a_warning_of_the_whole_run_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    printer = Printer("json")
+    printer.warn(["no places"])
+    for source in ("a.png", "b.png"):
+        printer.record(Record(source=source, warnings=("no places", "an empty map")))
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "camviz: no places",
+        "camviz: a.png: an empty map",
+        "camviz: b.png: an empty map",
+    ]
+    records = [json.loads(line) for line in printed.out.splitlines()]
+    assert [r["warnings"] for r in records] == [["no places", "an empty map"]] * 2
+
+
 def test_a_picture_of_too_many_pixels_is_reported_and_the_others_are_done(
     run: Run, tmp_path: Path
 ) -> None:
