@@ -31,7 +31,7 @@ DENSE = _named("Addmm Mm Bmm Baddbmm Linear MkldnnLinear Convolution")
 # they give a part of what they take
 PARTS = _named("Split SplitWithSizes Unbind Select Slice Narrow")
 # they pick one value of several along dimensions that they save
-PICKS = _named("Max Min Amax Amin Aminmax Topk Kthvalue Median Nanmedian Mode")
+PICKS = _named("Max Min Amax Amin Aminmax Topk Kthvalue Median Nanmedian Mode Sort")
 # they leave every place of maps [b c h w] where it is
 STAYING = _named(
     "AccumulateGrad Clone ToCopy Convolution NativeBatchNorm CudnnBatchNorm MiopenBatchNorm"
@@ -168,9 +168,16 @@ def steps_to(step: Node | None) -> Iterator[Node]:
 def stays_in_place(step: Node | None) -> bool:
     """Tells whether nothing on the way to a step's maps [b c h w] moves a place."""
     return step is not None and all(
-        operation(one) in STAYING or (operation(one) == "Cat" and one._saved_dim == CHANNELS)  # type: ignore[attr-defined]
-        for one in steps_to(step)
+        operation(one) in STAYING or _is_among_channels(one) for one in steps_to(step)
     )
+
+
+def _is_among_channels(step: Node) -> bool:
+    """Tells whether a step parts or joins maps [b c h w] by their channels."""
+    if operation(step) not in ("Cat", "Slice", "Split", "SplitWithSizes"):
+        return False
+    dim: int = step._saved_dim  # type: ignore[attr-defined]
+    return _signed(dim) % 4 == CHANNELS
 
 
 def _is_dense(step: Node) -> bool:

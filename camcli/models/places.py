@@ -7,7 +7,7 @@ its next poolings join, and Perceiver's latents have no place.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import nan, prod
@@ -74,9 +74,14 @@ class Places:
         orderly = ORDERLY if self.layout.kind in TOKENS else CLEAR
         return self.clarity < orderly and prod(self.layout.grid) >= FEWEST
 
+    @property
+    def has_doubt(self) -> bool:
+        """Whether it is not sure that changes lie where the picture was changed."""
+        return self.has_none or self.clarity < CLEAR
+
     def doubt(self, layer: str) -> str:
         """Says what is wrong with a map of this layer; nothing where all is well."""
-        if not self.has_none and not self.clarity < CLEAR:
+        if not self.has_doubt:
             return ""
         grid = "x".join(map(str, self.layout.grid))
         if self.has_none:
@@ -117,8 +122,10 @@ def look_for_places(
         seen |= look.at_edges(layers, draws=1)
         seen |= look.in_order(seen)
         seen |= look.in_the_order_of_others(seen)
-        unclear = {n: p.layout for n, p in seen.items() if p.clarity < CLEAR or p.has_none}
+        unclear = {n: p.layout for n, p in seen.items() if p.has_doubt}
         seen |= look.at_edges(list(unclear), draws=DRAWS, layouts=unclear)
+        unclear = {n: p.layout for n, p in seen.items() if n in unclear and p.has_doubt}
+        seen |= look.untouched(unclear, seen)
     return seen
 
 
@@ -129,6 +136,7 @@ class _Look:
     module: nn.Module
     inputs_shape: tuple[int, int, int]
     known: dict[str, Layout] = field(default_factory=dict)
+    normalising: bool = True
 
     def unmoved(self, layers: Sequence[str]) -> dict[str, Layout]:
         """Finds layers that nothing but convolutions, norms, poolings and sums stand in front of.
@@ -163,6 +171,20 @@ class _Look:
             layout = (layouts or self.known)[layer]
             found[layer] = Places(layout, _clarity(_in_grid(shares / draws, layout)))
         return found
+
+    def untouched(
+        self, layouts: Mapping[str, Layout], seen: Mapping[str, Places]
+    ) -> dict[str, Places]:
+        """Looks again where BatchNorms have seen nothing, which are left as they are this time.
+
+        Normalised, a branch that mixes all places may be stronger than it is in the model's maps.
+        """
+        norms = (part for part in parts(self.module) if isinstance(part, _BatchNorm))
+        if not any(map(_is_untrained, norms)):
+            return {}
+        look = replace(self, normalising=False)
+        found = look.at_edges(list(layouts), draws=DRAWS, layouts=layouts)
+        return {n: places for n, places in found.items() if places.clarity > seen[n].clarity}
 
     def in_order(self, seen: Mapping[str, Places]) -> dict[str, Places]:
         """Finds the order of tokens where it brings what is changed to the edges."""
@@ -258,7 +280,7 @@ class _Look:
             torch.inference_mode(False),
             torch.no_grad(),
             left_as_found(self.module),
-            _untrained_normalised(self.module),
+            _untrained_normalised(self.module) if self.normalising else nullcontext(),
             self._watching(layers, len(images), _from_the_first) as changes,
         ):
             self.module(images.to(**self._like()))

@@ -255,6 +255,42 @@ def test_what_moves_nothing_needs_no_look() -> None:
     assert passes == [1]
 
 
+class Parted(nn.Module):
+    """Convolutions of a part of the channels, beside which the others go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 8, 8), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one, other = self.first(x).chunk(2, dim=-3)
+        return torch.cat([self.last(one) + one[:, :4], other], 1).mean((2, 3))
+
+
+def test_parts_of_the_channels_need_no_look() -> None:
+    module, passes = Parted().eval(), list[int]()
+    module.first.register_forward_hook(lambda _, __, output: passes.append(len(output)))
+    assert found_places(module, (3, 64, 64), ["last"])["last"].clarity == 1
+    assert passes == [1]
+
+
+class StrongMean(nn.Module):
+    """Adds to every cell the mean of all, much where a fresh BatchNorm is normalised, else little."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        return x + 30 * self.norm(mean / 100).expand_as(x)
+
+
+def test_a_fresh_batch_norm_that_would_hide_places_is_left_as_it_is() -> None:
+    module = network(StrongMean())
+    assert find_places(module, (3, 64, 64), ["3"])["3"].doubt("3") == ""
+
+
 def test_a_model_that_takes_no_batch_is_believed() -> None:
     class Single(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
