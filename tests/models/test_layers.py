@@ -339,6 +339,7 @@ MAXIMA: dict[str, Callable[[Tensor], Tensor]] = {
     "negative": lambda x: -(x.flatten(2).min(-1).values),
     "top-k": lambda x: x.flatten(2).topk(3, -1).values.mean(-1),
     "median": lambda x: x.flatten(2).median(2).values,
+    "sorted": lambda x: x.flatten(2).sort(-1).values[..., -3:].mean(-1),
 }
 
 

@@ -275,7 +275,7 @@ def test_parts_of_the_channels_need_no_look() -> None:
 
 
 class StrongMean(nn.Module):
-    """Adds to every cell the mean of all, much where a fresh BatchNorm is normalised, else little."""
+    """Adds the mean of all cells to each: little of it, unless a fresh BatchNorm normalises it."""
 
     def __init__(self) -> None:
         super().__init__()
