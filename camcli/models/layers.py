@@ -369,7 +369,12 @@ def _has_same_values(one: Tensor, other: Tensor) -> bool:
         return True
     one, other = one.detach(), other.detach()
     alike = (torch.equal(f(one), f(other)) for f in (torch.amin, torch.amax))
-    return all(alike) and torch.equal(*(t.flatten().sort().values for t in (one, other)))
+    # zeros are what any activation makes of zeros
+    return (
+        all(alike)
+        and not one.eq(one.amin()).all()
+        and torch.equal(*(t.flatten().sort().values for t in (one, other)))
+    )
 
 
 def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:

@@ -318,6 +318,13 @@ def test_a_layer_that_makes_nothing_is_passed_over(layer: nn.Module, said: str) 
     assert said in target.reason
 
 
+def test_zeros_do_not_show_that_a_layer_hands_on() -> None:
+    first = nn.Conv2d(3, 8, 8, 8, bias=False)
+    nn.init.zeros_(first.weight)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
+    assert default_layer(nn.Sequential(first, nn.SiLU(), *head), (3, 64, 64)).name == "1"
+
+
 class Picked(nn.Module):
     """Pools by a maximum in one of the ways in which it is written."""
 
