@@ -621,10 +621,17 @@ _defaults = WeakKeyDictionary()
 
 
 def found_default(
-    module: nn.Module, shape: tuple[int, int, int], reading: OutputReading | None = None
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    reading: OutputReading | OutputKey | None = None,
 ) -> TargetLayer:
-    """Returns a model's default target layer for inputs (channels, H, W), found only once."""
-    known, reading = _defaults.setdefault(module, {}), reading or OutputReading()
+    """Returns a model's default target layer for inputs (channels, H, W), found only once.
+
+    Of how its output is read, the key of its logits will do.
+    """
+    known = _defaults.setdefault(module, {})
+    if not isinstance(reading, OutputReading):
+        reading = OutputReading(reading)
     # the parts are in the key because people swap a head or a stage between two calls
     key = (*shape, reading, *map(id, parts(module)))
     if key not in known:
