@@ -13,13 +13,16 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 # what was done to numbers: the ends that are looked for, and the steps of those written by hand
-End = Literal["softmax", "class of a softmax", "sigmoid", "log-softmax", "log-sigmoid"]
-Step = End | Literal["maximum", "shifted", "exp", "sum-exp", "1+exp"]
+End = Literal[
+    "softmax", "class of a softmax", "sigmoid", "hard-sigmoid", "log-softmax", "log-sigmoid"
+]
+Step = End | Literal["plain", "maximum", "shifted", "exp", "sum-exp", "1+exp"]
 
 ENDS: Mapping[str, End] = {
     "softmax": "softmax",
     "sigmoid": "sigmoid",
     "expit": "sigmoid",
+    "hardsigmoid": "hard-sigmoid",
     "log_softmax": "log-softmax",
     "log_sigmoid": "log-sigmoid",
     "logsigmoid": "log-sigmoid",
@@ -37,6 +40,12 @@ ALIKE = frozenset(
 )  # fmt: skip
 CLAMPS = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "nan_to_num"})
 JOINED = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack"})
+# what was added to keep a logarithm or a quotient finite
+MOST_ADDED = 1e-3
+# a layer's own numbers, whatever their range
+PLAIN = frozenset(
+    {"linear", "bilinear", "conv1d", "conv2d", "conv3d", "addmm", "relu", "relu6", "hardtanh"}
+)
 PARTED = frozenset({"chunk", "split", "unbind", "tensor_split"})
 TURNED = frozenset({"T", "mT", "H", "mH"})
 
@@ -63,6 +72,11 @@ class FinalActivation(TorchFunctionMode):
         super().__init__()
         # not longer than the results themselves: attention is a softmax, too, and large
         self._noted: Any = WeakTensorKeyDictionary()
+        self._plain: Any = WeakTensorKeyDictionary()
+
+    def is_plain(self, tensor: object) -> bool:
+        """Tells whether a tensor is what a layer puts out, or cuts off, and no probabilities."""
+        return isinstance(tensor, Tensor) and tensor in self._plain
 
     def in_front_of(self, tensor: object) -> InFront | None:
         """Returns what a tensor was made of, if that is known."""
@@ -86,12 +100,24 @@ class FinalActivation(TorchFunctionMode):
         plain = name.strip("_").removeprefix("special_")
         # found before, as an operation in place changes what it is given
         found = self._made(plain, func, args, kwargs, copied=in_place)
+        is_plain = self._stays_plain(plain, args, kwargs)
         result = func(*args, **kwargs)
         if in_place and args and isinstance(args[0], Tensor):
             self._noted.pop(args[0], None)
+            self._plain.pop(args[0], None)
+        if is_plain and found is None and isinstance(result, Tensor):
+            self._plain[result] = True
         if found is not None:
             self._note(result, found)
         return result
+
+    def _stays_plain(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+        if name in CLAMPS:
+            # a probability is kept away from 0 and 1, and a value is cut off there
+            return {0, 1} <= {
+                b for b in (*args[1:], *kwargs.values()) if isinstance(b, int | float)
+            }
+        return name in PLAIN or (name in ALIKE | TURNED and bool(args) and self.is_plain(args[0]))
 
     def _note(self, result: Any, found: InFront | list[InFront]) -> None:
         if isinstance(found, list):
@@ -210,9 +236,12 @@ def _total(_: Any, before: Noted, *__: Any) -> Noted:
 
 def _sum(first: Any, before: Noted, second: Any, other: Noted) -> Noted:
     for number, noted in ((second, before), (first, other)):
-        is_one = isinstance(number, int | float) and number == 1
-        if is_one and noted and noted.step == "exp":
+        if noted is None or not isinstance(number, int | float):
+            continue
+        if number == 1 and noted.step == "exp":
             return InFront("1+exp", noted.numbers)
+        if 0 <= number <= MOST_ADDED and noted.step in ENDS.values():
+            return noted
     return None
 
 
@@ -259,6 +288,8 @@ def probabilities_of(numbers: Tensor, end: End) -> Tensor:
         return numbers.softmax(1)
     if end == "log-softmax":
         return numbers.log_softmax(1)
+    if end == "hard-sigmoid":
+        return torch.nn.functional.hardsigmoid(numbers)
     if end == "log-sigmoid":
         return torch.nn.functional.logsigmoid(numbers)
     return torch.sigmoid(numbers)

@@ -225,6 +225,7 @@ class _Seen:
     rows: Tensor
     end: End | None = None
     strong: Tensor | None = None
+    is_plain: bool = False
 
     @property
     def n(self) -> int:
@@ -237,6 +238,12 @@ class _Seen:
     @property
     def sums_to_one(self) -> bool:
         return bool(((self.all.sum(1) - 1).abs() < TOLERANCE).all())
+
+    @property
+    def are_percent(self) -> bool:
+        """Whether the numbers of a picture make up a hundred, and none is negative."""
+        whole = ((self.all.sum(1) - 100).abs() < 100 * TOLERANCE).all()
+        return self.n > 1 and bool(whole & (self.all >= 0).all())
 
     @property
     def is_within(self) -> bool:
@@ -268,7 +275,7 @@ def measure_output(
         if first is None or not _is_a_row(first[0]):
             return unread
         reading, seen = _rows_compared(passes, *first, unread)
-        looks_so = not seen.end and seen.n > 1 and seen.is_within
+        looks_so = not seen.end and not seen.is_plain and (seen.is_within or seen.are_percent)
         if looks_so and outputs not in ("logits", "value"):
             # what looks like probabilities is looked at again
             strong = list(passes.rows(STRONG, reading))
@@ -321,7 +328,8 @@ class _Passes:
         with watch:
             output = self.module(noise)
         part = part_of(output, self.key)
-        return part, watch.in_front_of(part)
+        plain = InFront("plain", part) if watch.is_plain(part) else None
+        return part, watch.in_front_of(part) or plain
 
     def tried(self, strengths: Sequence[float]) -> tuple[Any, InFront | None] | None:
         """Does the same, where the model takes such a batch."""
@@ -365,7 +373,7 @@ def _seen(rows: Tensor, front: InFront | None, reading: OutputReading) -> _Seen:
     rows = rows.float()
     end = next((end for end in ENDS.values() if front and front.step == end), None)
     if end is None or front is None or front.numbers.numel() != rows.numel():
-        return _Seen(rows)
+        return _Seen(rows, is_plain=front is not None and front.step == "plain")
     wanted = probabilities_of(reading.rows_of(front.numbers).float(), end)
     if _is_so(rows, wanted):
         return _Seen(rows, end)
@@ -387,10 +395,14 @@ def _understood(seen: _Seen, reading: OutputReading, outputs: Outputs | None) ->
         return reading
     if outputs == "probabilities":
         _check_probabilities(seen)
+    if seen.end == "hard-sigmoid":
+        # its numbers are no logits, and its probabilities have some
+        return replace(reading, inverse="sigmoid", link="sigmoid")
     if seen.end and not (meaning == "independent" and _link(seen.end) == "softmax"):
         return replace(reading, end=seen.end, link=_link(seen.end))
     if meaning == "independent":
-        return replace(reading, inverse="sigmoid") if seen.is_between else reading
+        are_probabilities = seen.is_between and not seen.is_plain
+        return replace(reading, inverse="sigmoid") if are_probabilities else reading
     if meaning == "probabilities":
         return replace(reading, inverse="softmax" if seen.n > 1 else "sigmoid")
     return reading
@@ -405,8 +417,12 @@ def _meaning(seen: _Seen) -> Outputs:
     if seen.end in ("log-softmax", "log-sigmoid"):
         return "logits"
     if seen.n == 1:
-        return "probabilities" if seen.end else "value"
-    if seen.end or seen.is_within:
+        # a value may lie in 0..1 once, and not whatever it is given
+        is_bounded = seen.strong is not None and seen.is_between
+        return "probabilities" if seen.end or is_bounded else "value"
+    if not seen.end and not seen.is_plain and seen.are_percent:
+        return "probabilities"
+    if seen.end or (seen.is_within and not seen.is_plain):
         if seen.sums_to_one:
             return "probabilities"
         if seen.end or seen.is_between:
@@ -415,6 +431,8 @@ def _meaning(seen: _Seen) -> Outputs:
 
 
 def _check_probabilities(seen: _Seen) -> None:
+    if seen.are_percent:
+        return
     least, most = float(seen.all.min()), float(seen.all.max())
     if not seen.is_within:
         raise ModelError(

@@ -52,6 +52,7 @@ SOFTMAX: list[End] = [
     lambda z: z.exp() / z.exp().sum(1, keepdim=True),
     stable,
     lambda z: {"probabilities": z.softmax(1)},
+    lambda z: F.softmax(z, dim=1) + 1e-8,
 ]
 SIGMOID: list[End] = [
     nn.Sigmoid(),
@@ -146,6 +147,52 @@ def test_probabilities_of_an_ensemble_are_known_by_their_range() -> None:
     assert "lie where probabilities of independent classes do" in several.note
 
 
+def test_percentages_are_probabilities() -> None:
+    reading = measure_output(Ended(4, lambda z: 100 * z.softmax(1)), SHAPE)
+    assert (reading.meaning, reading.inverse) == ("probabilities", "softmax")
+    found = read(Ended(4, lambda z: 100 * z.softmax(1)), reading, noise())
+    wanted = Staged(4).eval()(noise()).detach().softmax(1)
+    torch.testing.assert_close(reading.log_probabilities(found).exp(), wanted)
+
+
+@pytest.mark.parametrize("classes", [1, 4])
+def test_a_hard_sigmoid_gives_probabilities(classes: int) -> None:
+    def saturated(z: Tensor) -> Tensor:
+        return F.hardsigmoid(40 * z)
+
+    reading = measure_output(Ended(classes, saturated), SHAPE)
+    assert reading.meaning == ("probabilities" if classes == 1 else "independent")
+    found = read(Ended(classes, saturated), reading, noise())
+    wanted = saturated(Staged(classes).eval()(noise()).detach())
+    torch.testing.assert_close(reading.log_probabilities(found).exp()[:, -classes:], wanted)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: (z.sigmoid() + (3 * z).sigmoid()) / 2,
+        lambda z: ((z.sigmoid() + (3 * z).sigmoid()) / 2).clamp(1e-6, 1 - 1e-6),
+        lambda z: (z / 2).tanh() / 2 + 0.5,
+    ],
+)
+def test_one_number_that_stays_in_0_to_1_is_a_probability(end: End) -> None:
+    reading = measure_output(Ended(1, end), SHAPE)
+    assert (reading.meaning, reading.inverse) == ("probabilities", "sigmoid")
+    assert "lie where probabilities do, and their logits are explained" in reading.note
+    found = read(Ended(1, end), reading, noise())
+    torch.testing.assert_close(found.sigmoid(), end(Staged(1).eval()(noise()).detach()))
+
+
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_what_a_linear_layer_puts_out_is_no_probability_whatever_its_range(classes: int) -> None:
+    model = Ended(classes, lambda z: z)
+    # a network that ends in a norm in front of its head stays in a range
+    model.net.fc.weight.data.mul_(1e-6)
+    model.net.fc.bias.data.fill_(0.4)
+    reading = measure_output(model, SHAPE)
+    assert (reading.meaning, reading.inverse) == ("value" if classes == 1 else "logits", None)
+
+
 @pytest.mark.parametrize(
     "end",
     [
@@ -171,7 +218,7 @@ def test_logarithms_of_probabilities_are_looked_through() -> None:
 
 
 def test_one_number_is_a_value() -> None:
-    for end in (lambda z: z, F.relu, lambda z: F.hardtanh(z, 0, 1), lambda z: z.squeeze()):
+    for end in (lambda z: z, F.relu, lambda z: (0.1 * z + 0.5).clamp(0, 1), torch.squeeze):
         assert measure_output(Ended(1, end), SHAPE).is_value
 
 
