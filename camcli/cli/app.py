@@ -27,6 +27,7 @@ from camcli.errors import (
     PrintError,
     reason,
 )
+from camcli.models.user_code import own_line
 from camcli.process import put_off_collecting
 
 DEFAULT = "explain"
@@ -153,6 +154,12 @@ def _report(problem: Exception, with_traceback: bool) -> int:
         of = f": {os.fsdecode(problem.filename)!r}" if problem.filename is not None else ""
         error(f"{problem.strerror}{of}. --debug shows where it happened.")
         return EXIT_FAILED_IMAGES
+    if line := own_line(problem):
+        error(
+            f"{line}: {type(problem).__name__}: {reason(problem)}. The model's own code failed "
+            "there as it was run; --debug shows how it was reached."
+        )
+        return EXIT_USAGE
     error(
         f"{type(problem).__name__}: {problem}\n"
         "This is a bug in camviz. --debug shows where it happened: please report that."

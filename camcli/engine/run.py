@@ -221,7 +221,8 @@ def answer(
         running_in(request.precision, inputs.device),
     ):
         # a picture's other inputs go with all of its altered copies: one after the other
-        parts = in_chunks(run, len(inputs), 1 if request.inputs else len(inputs))
+        one_by_one = bool(request.inputs) or request.reading.is_alone
+        parts = in_chunks(run, len(inputs), 1 if one_by_one else len(inputs))
         chosen = [part.categories for part in parts if part.categories is not None]
         k = max((categories.shape[1] for categories in chosen), default=1)
         maps = {
@@ -283,7 +284,7 @@ def probe_for(
         target=request.target,
         layouts=request.layouts,
         tokens=request.tokens,
-        chunk=request.chunk,
+        chunk=1 if request.reading.is_alone else request.chunk,
     )
 
 

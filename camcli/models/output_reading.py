@@ -42,7 +42,8 @@ class OutputReading:
 
     `end` is the softmax or sigmoid that they are taken in front of, `inverse` the one that is
     undone where they cannot be; `width` is n where it was measured, and `first_axis` tells whether
-    the rows come first, as they should; `mixes` whether one picture's row looks at others.
+    the rows come first, as they should; `mixes` whether one picture's row looks at others, and
+    `is_alone` that the model takes one picture at a time.
     """
 
     key: OutputKey | None = None
@@ -53,6 +54,7 @@ class OutputReading:
     width: int | None = None
     first_axis: bool = True
     mixes: bool = False
+    is_alone: bool = False
     is_declared: bool = False
 
     @property
@@ -295,7 +297,9 @@ def _rows_compared(
     b = 3 if n == 2 else 2
     reading = replace(unread, width=n)
     together = passes.tried(STRENGTHS[:b])
-    # a model may take one picture at a time, or make one row of several
+    if together is None:
+        reading = replace(reading, is_alone=True)
+    # a model may make one row of several
     if together is None or not isinstance(together[0], Tensor) or together[0].numel() == n:
         return reading, _seen(reading.rows_of(alone), front, reading)
     rows, front = together

@@ -92,7 +92,7 @@ def _has_namesake(name: str, folders: Sequence[str]) -> bool:
     files = (getattr(sys.modules[key], "__file__", None) for key in _imported(name))
     paths = [Path(file).resolve() for file in files if file]
     # what is installed, or Python's own, is what others have imported by this name
-    if any(INSTALLED & set(path.parts) or path.is_relative_to(STANDARD) for path in paths):
+    if any(map(_is_installed, paths)):
         return False
     return not all(any(path.is_relative_to(place) for place in there) for path in paths)
 
@@ -126,6 +126,27 @@ def where(error: BaseException, name: str) -> str:
     own = [frame for frame in frames if _is_own(frame.filename, folder)]
     last = (own or frames)[-1]
     return f"File {_shown(last.filename)}, line {last.lineno}: {kind}: {reason(error)}"
+
+
+def own_line(error: BaseException) -> str:
+    """Says on which line of the user's own code an error arose as torch ran it, if it did so there.
+
+    That is what is neither camviz's nor installed nor Python's own.
+    """
+    camviz, found, was_called = Path(__file__).parents[1], "", False
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        if path.is_relative_to(camviz):
+            found, was_called = "", False
+        elif path.is_absolute() and _is_installed(path.resolve()):
+            was_called = True
+        elif path.is_absolute() and was_called:
+            found = f"File {_shown(frame.filename)}, line {frame.lineno}"
+    return found
+
+
+def _is_installed(path: Path) -> bool:
+    return bool(INSTALLED & set(path.parts)) or path.is_relative_to(STANDARD)
 
 
 def _way_on(error: BaseException, name: str) -> str:

@@ -6,9 +6,11 @@ import errno
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from camcli.cards import CARDS
 from camcli.cli.app import app
@@ -302,3 +304,24 @@ def test_a_model_that_does_not_fit_is_told(
     result = run(image, "--num-classes", "4000000000")
     assert result.code == 2
     assert "'embedded' does not fit into memory: DefaultCPUAllocator" in result.err
+
+
+def test_what_the_models_own_code_raises_is_no_bug(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "class Picky(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        if x.any() and x[:, 0].std() < 1e-3: raise ValueError('of one colour')\n"
+        "        return x\n"
+        "def build():\n"
+        "    conv, ends = torch.nn.Conv2d(3, 2, 5, 4), torch.nn.AdaptiveAvgPool2d(1)\n"
+        "    return torch.nn.Sequential(Picky(), conv, torch.nn.ReLU(), ends, torch.nn.Flatten())\n"
+    )
+    Image.new("RGB", (32, 32), "red").save("red.png")
+    result = run("red.png", "-m", "own.py:build", "--img-size", "32")
+    assert result.code == 2
+    assert "camviz: File own.py, line 4: ValueError: of one colour. The model's own" in result.err
+    assert "a bug" not in result.err

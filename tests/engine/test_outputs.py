@@ -152,6 +152,20 @@ def test_likely_classes_are_as_many_as_any_picture_has() -> None:
     assert Likely(0.99, 3, "sigmoid").pick(logits).tolist() == [[0], [1]]
 
 
+class OneByOne(Staged):
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1:
+            raise ValueError("a picture at a time")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("name", ["gradcam", "scorecam", "occlusion"])
+def test_a_model_of_one_picture_at_a_time_is_given_one(name: str) -> None:
+    wanted = camcli.heatmaps(Staged(), noise(), name)
+    found = camcli.heatmaps(OneByOne(), noise(), name)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
 def test_one_row_for_several_pictures_is_refused_in_a_sentence() -> None:
     class Bag(Staged):
         def forward(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 import camcli
 from camcli.errors import ConfigError, ModelError, UnknownName
 from camcli.models.load import Classifier, find_model, load_model
-from camcli.models.user_code import is_code
+from camcli.models.user_code import is_code, own_line
 from tests.networks import noise
 
 PARTS = """
@@ -634,6 +634,25 @@ def test_two_projects_may_have_modules_of_one_name(there: Path) -> None:
         assert found == [2, 3, 4]
     # the first stays, for those who have it
     assert str(there / "one") in str(sys.modules["shared.sizes"].__file__)
+
+
+def test_the_line_of_the_users_own_code_is_told(there: Path) -> None:
+    (there / "own.py").write_text(
+        f"{NETS}\nclass Twos(Net):\n    def forward(self, x):\n"
+        "        if len(x) == 2: raise ValueError('two')\n        return super().forward(x)\n"
+    )
+    module = load("own.py:Twos").module
+    with pytest.raises(ValueError, match="two") as caught:
+        camcli.heatmaps(module, torch.rand(2, 3, 32, 32), "eigencam")
+    number = 1 + (there / "own.py").read_text().splitlines().index(
+        "        if len(x) == 2: raise ValueError('two')"
+    )
+    assert own_line(caught.value) == f"File own.py, line {number}"
+    with pytest.raises(RuntimeError) as elsewhere:
+        camcli.heatmaps(
+            module, torch.rand(1, 3, 32, 32), target=lambda *_: torch.zeros(2) @ torch.zeros(3)
+        )
+    assert own_line(elsewhere.value) == ""
 
 
 def test_what_is_installed_is_not_put_aside(there: Path) -> None:
