@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -42,6 +43,19 @@ def _stand_alone(module: nn.Module, layer: str, inputs: Tensor, each: int) -> bo
     first, last = (torch.randn(inputs.shape[1:], generator=draw).to(inputs) for _ in range(2))
     pictures = torch.stack([first, first, first])
     pictures[1, 0], pictures[2, -1] = last[0], last[-1]
+    # a model may take one picture at a time
+    for together in (3, 1):
+        rows = _rows(module, layer, torch.split(pictures, together))
+        if rows is not None:
+            break
+    if rows is None or len(rows) != 3 * each:
+        return False
+    plain, begins, ends = rows.float().reshape(3, each, -1)
+    return _changed(plain, begins) == [0] and _changed(plain, ends) == [each - 1]
+
+
+def _rows(module: nn.Module, layer: str, batches: Sequence[Tensor]) -> Tensor | None:
+    """Returns what a layer puts out for all batches; None where the model does not take them."""
     found: list[Tensor] = []
 
     def keep(_: nn.Module, __: object, output: object) -> None:
@@ -52,13 +66,11 @@ def _stand_alone(module: nn.Module, layer: str, inputs: Tensor, each: int) -> bo
     part = module.get_submodule(layer)
     with torch.no_grad(), left_as_found(module), part.register_forward_hook(keep):
         try:
-            module(pictures)
-        except Exception:  # a model for one batch alone refuses in its own way
-            return False
-    if not found or len(found[-1]) != 3 * each:
-        return False
-    plain, begins, ends = found[-1].float().reshape(3, each, -1)
-    return _changed(plain, begins) == [0] and _changed(plain, ends) == [each - 1]
+            for batch in batches:
+                module(batch)
+        except Exception:  # every model refuses in its own way
+            return None
+    return torch.cat(found[-len(batches) :]) if found else None
 
 
 def _changed(plain: Tensor, other: Tensor) -> list[int]:

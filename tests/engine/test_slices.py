@@ -35,6 +35,15 @@ class Frames(Staged):
         return super().forward(frames).view(b, len(frames) // b, -1).mean(1)
 
 
+class OneBag(Staged):
+    """Takes one picture at a time, whose channels are the rows of its batch, as MRNet does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        slices = x.squeeze(0)[:, None].expand(-1, 3, -1, -1)
+        x = self.last(torch.relu_(self.middle(self.stem(slices))))
+        return self.fc(self.pool(torch.relu_(x)).flatten(1).amax(0, keepdim=True))
+
+
 class Windows(Staged):
     """Quarters of the picture are folded into the batch, as windows of attention are."""
 
@@ -67,6 +76,19 @@ def test_each_slice_has_the_map_that_it_has_alone(name: str) -> None:
         torch.testing.assert_close(found[row], wanted, rtol=1e-3, atol=1e-6)
         single = camcli.heatmaps(Slices(), inputs[row : row + 1], name, **options)
         torch.testing.assert_close(single[0], found[row], rtol=1e-3, atol=1e-6)
+
+
+def test_slices_of_a_model_that_takes_one_picture_at_a_time() -> None:
+    inputs, model = noise(2, T), OneBag().eval()
+    found = camcli.heatmaps(model, inputs, target_layers="last", targets=2)
+    assert found.shape == (2, T, 6, 8)
+    for row in range(2):
+        slices = inputs[row][:, None].expand(-1, 3, -1, -1)
+        seen = model.last(torch.relu(model.middle(model.stem(slices)))).detach().requires_grad_()
+        logits = model.fc(model.pool(torch.relu(seen)).flatten(1).amax(0))
+        (gradients,) = torch.autograd.grad(logits[2], seen)
+        wanted = (gradients.mean((2, 3), keepdim=True) * seen).sum(1).detach()
+        torch.testing.assert_close(found[row], wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_frames_of_three_channels_and_several_targets() -> None:
