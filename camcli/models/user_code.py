@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import sysconfig
@@ -41,9 +42,11 @@ def running(name: str) -> Iterator[None]:
     """Runs the named code as Python would by itself; what it prints goes to standard error.
 
     It reads no arguments of camviz's, and imports what stands beside it or in the current folder,
-    in this order.  Raises ModelError for whatever the code raises, with the line.
+    in this order; the current folder is put back.  Raises ModelError for whatever the code raises,
+    with the line.
     """
-    folders = list(dict.fromkeys((str(_folder(name)), str(Path.cwd()))))
+    here = Path.cwd()
+    folders = list(dict.fromkeys((str(_folder(name)), str(here))))
     arguments, sys.argv = sys.argv, [_place(name)]
     sys.path[:0] = folders
     importlib.invalidate_caches()
@@ -56,6 +59,8 @@ def running(name: str) -> Iterator[None]:
         way_on = _way_on(error, name)
         raise ModelError(f"{name!r} failed. {where(error, name)}.{way_on}") from error
     finally:
+        # scripts go where their files are, and pictures are named from here
+        os.chdir(here)
         sys.argv = arguments
         for folder in folders:
             # the code may have changed the path itself
@@ -159,29 +164,40 @@ def _way_on(error: BaseException, name: str) -> str:
     if isinstance(error, SystemExit):
         return f" It ends the program: put that {main}"
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return _where_it_lies(error.name, _folder(name))
+        beside = Path(*error.name.split("."))
+        return _where_it_lies(error.name, beside, _folder(name))
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        return _where_it_lies(error.filename, Path(error.filename), _folder(name))
     if isinstance(error, ImportError) and "relative import" in str(error):
-        return _as_part_of_its_package(name)
+        return _as_part_of_its_package(name, frames[-1])
     return ""
 
 
-def _where_it_lies(module: str, folder: Path) -> str:
-    """Names the folder above the code, other than the current one, in which a module lies."""
-    beside = Path(*module.split("."))
+def _where_it_lies(name: str, beside: Path, folder: Path) -> str:
+    """Names the code's folder, or one above it, in which what it asks for lies, if not this one."""
+    if beside.is_absolute():
+        return ""
     # nobody keeps a project in the root folder, whose names (lib, home) say nothing
-    for root in folder.parents[:-1]:
+    for root in (folder, *folder.parents[:-1]):
         here = root / beside
-        if root != Path.cwd() and (here.is_dir() or here.with_suffix(".py").is_file()):
-            return f" {module!r} lies in {root}: run camviz in that folder."
+        if root != Path.cwd() and (here.exists() or here.with_suffix(".py").is_file()):
+            return f" {name!r} lies in {root}: run camviz in that folder."
     return ""
 
 
-def _as_part_of_its_package(name: str) -> str:
-    """Names the form in which Python knows of what package a file is a part."""
+def _as_part_of_its_package(name: str, failed: traceback.FrameSummary) -> str:
+    """Names the form in which Python knows of what package a file is a part.
+
+    That is one as high as the import goes that failed.
+    """
     place, function = _place(name), name.rpartition(":")[2]
     if place.endswith(".py"):
         file, here = expand_home(place).resolve(), Path.cwd()
         root = here if file.is_relative_to(here) and file.parent != here else _root(file)
+        dots = re.match(r"from\s+(\.+)", failed.line or "")
+        if dots and Path(failed.filename) == file:
+            height = max(len(dots[1]), len(file.parent.relative_to(root).parts))
+            root = file.parents[min(height, len(file.parents) - 1)]
     else:
         # dots that go above the folder in which camviz runs
         file, root = Path.cwd().joinpath(*place.split(".")), Path.cwd().parent

@@ -577,27 +577,53 @@ def _advice(error: ModelError) -> tuple[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "name", "steps"),
+    ("folder", "name"),
     [
-        (".", "zoo/relative.py:net", 1),
-        ("zoo", "relative.py:net", 1),
-        ("zoo", "../zoo/relative.py:net", 1),
-        ("helpers", "../zoo/relative.py:net", 1),
-        ("..", "project/zoo/above.py:net", 1),
-        # the first advice is a package that does not reach as high as the code does
-        (".", "zoo/above.py:net", 2),
+        (".", "zoo/relative.py:net"),
+        ("zoo", "relative.py:net"),
+        ("zoo", "../zoo/relative.py:net"),
+        ("helpers", "../zoo/relative.py:net"),
+        ("..", "project/zoo/above.py:net"),
+        (".", "zoo/above.py:net"),
+        (".", "zoo.above:net"),
+        ("zoo", "above.py:net"),
     ],
 )
 def test_a_relative_import_is_told_the_form_that_works(
-    folder: str, name: str, steps: int, project: Path, monkeypatch: pytest.MonkeyPatch
+    folder: str, name: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project / folder)
-    for _ in range(steps):
-        with pytest.raises(ModelError, match="attempted relative import") as caught:
-            load(name)
-        name, place = _advice(caught.value)
-        monkeypatch.chdir(place)
+    with pytest.raises(ModelError, match="attempted relative import") as caught:
+        load(name)
+    name, place = _advice(caught.value)
+    monkeypatch.chdir(place)
     assert load(name).num_classes == 5
+
+
+def test_code_that_goes_to_another_folder_leaves_the_current_one(project: Path) -> None:
+    text = f"import os\nos.chdir(os.path.dirname(__file__))\nopen('parts.py').close()\n{NETS}"
+    (project / "zoo" / "going.py").write_text(text)
+    here = Path.cwd()
+    assert load("project/zoo/going.py:net").num_classes == 5
+    assert Path.cwd() == here
+
+
+def test_a_file_that_lies_beside_the_code_is_said(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "zoo" / "sizes.json").write_text("[5]")
+    (project / "zoo" / "reading.py").write_text(
+        f"import pathlib\npathlib.Path('sizes.json').read_text()\n{NETS}"
+    )
+    monkeypatch.chdir(project)
+    told = f"'sizes.json'. 'sizes.json' lies in {project / 'zoo'}: run camviz in that folder."
+    with pytest.raises(ModelError, match=re.escape(told)):
+        load("zoo/reading.py:net")
+    monkeypatch.chdir(project / "zoo")
+    assert load("reading.py:net").num_classes == 5
+    (project / "zoo" / "gone.py").write_text("open('gone.json')\n")
+    with pytest.raises(ModelError, match=r"'gone\.json'\.$"):
+        load("gone.py:net")
 
 
 def test_no_form_is_told_where_there_is_none(
