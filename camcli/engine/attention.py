@@ -25,6 +25,11 @@ from camcli.stages import stage
 _known: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Attentions]]
 _known = WeakKeyDictionary()
 
+NO_GRADIENT = (
+    "No gradient comes back to this model's attention (detach, integers, quantised weights): try "
+    "--method rollout, which needs none."
+)
+
 
 def found_attentions(module: nn.Module, shape: tuple[int, int, int]) -> Attentions:
     """Returns where a model attends for inputs (channels, H, W), found only once."""
@@ -171,15 +176,14 @@ def _gradients(
 ) -> tuple[Tensor, ...]:
     """Follows outputs back to inputs; raises MethodError where no gradient comes back at all."""
     if not outputs.requires_grad:
-        raise MethodError(
-            "No gradient comes back to this model's attention (detach, integers, quantised weights)"
-            ": try --method rollout, which needs none."
-        )
+        raise MethodError(NO_GRADIENT)
     weights = torch.ones_like(outputs) if weights is None else weights
     with stage("backward"), left_as_found(probe.module):
-        return torch.autograd.grad(
-            outputs, inputs, weights, retain_graph=True, materialize_grads=True
-        )
+        found = torch.autograd.grad(outputs, inputs, weights, retain_graph=True, allow_unused=True)
+    if all(gradient is None for gradient in found):
+        raise MethodError(NO_GRADIENT)
+    pairs = zip(found, inputs, strict=True)
+    return tuple(torch.zeros_like(x) if gradient is None else gradient for gradient, x in pairs)
 
 
 def _columns(sites: Sequence[Tensor], n: int) -> Tensor:

@@ -20,6 +20,11 @@ from camcli.stages import stage
 
 Gradients = tuple[Tensor | None, ...]
 
+NO_GRADIENT = (
+    "No gradient comes back to the pixels (detach, integers, quantised weights). Try --method "
+    "occlusion or rise, which need none."
+)
+
 
 @dataclass(frozen=True)
 class Guided:
@@ -45,10 +50,7 @@ def guided(probe: Probe) -> Guided:
         # a clone goes on, so that a model may write into its input
         logits = logits_of(recordable(probe.module)(inputs.clone()))
     if not logits.requires_grad:
-        raise MethodError(
-            "No gradient comes back to the pixels (detach, integers, quantised weights). Try"
-            " --method occlusion or rise, which need none."
-        )
+        raise MethodError(NO_GRADIENT)
     rectifiers = {*composed, *rectifiers_among(steps_to(logits.grad_fn))}
     if not rectifiers:
         raise MethodError(
@@ -77,6 +79,8 @@ def guided_gradients(probe: Probe, guided: Guided, target: Scored) -> Tensor:
             total(scores),
             guided.inputs,
             retain_graph=True,
-            materialize_grads=True,
+            allow_unused=True,
         )
+    if found is None:
+        raise MethodError(NO_GRADIENT)
     return found.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -114,11 +114,7 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
     """
     deaf = [name for name in probe.layers if not recording.outputs[name].requires_grad]
     if deaf or not scores.requires_grad:
-        raise MethodError(
-            f"No gradient comes back to {', '.join(map(repr, deaf or probe.layers))}: what lies"
-            " behind uses none of it, or passes none on (quantised weights, detach, reentrant"
-            f" checkpointing). Try {_way_without(probe)}{GRADIENTLESS}, which need no gradient."
-        )
+        raise MethodError(_no_gradient(probe, deaf or probe.layers))
     tensors = dict(recording.outputs)
     if probe.heads:
         tensors[LOGITS] = recording.logits
@@ -130,9 +126,24 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
     # a model that checkpoints by itself runs some of its layers again here
     with stage("backward"), left_as_found(probe.module):
         found = torch.autograd.grad(
-            total(scores), list(tensors.values()), retain_graph=True, materialize_grads=True
+            total(scores), list(tensors.values()), retain_graph=True, allow_unused=True
         )
-    return dict(zip(tensors, found, strict=True))
+    gradients = dict(zip(tensors, found, strict=True))
+    # what is quantised while it runs has a graph through which nothing comes
+    if probe.layers and all(gradients[name] is None for name in probe.layers):
+        raise MethodError(_no_gradient(probe, probe.layers))
+    return {
+        name: torch.zeros_like(tensors[name]) if gradient is None else gradient
+        for name, gradient in gradients.items()
+    }
+
+
+def _no_gradient(probe: Probe, layers: Sequence[str]) -> str:
+    return (
+        f"No gradient comes back to {', '.join(map(repr, layers))}: what lies behind uses none of"
+        " it, or passes none on (quantised weights, detach, reentrant checkpointing). Try"
+        f" {_way_without(probe)}{GRADIENTLESS}, which need no gradient."
+    )
 
 
 def _way_without(probe: Probe) -> str:
@@ -140,7 +151,11 @@ def _way_without(probe: Probe) -> str:
     module, inputs = probe.module, network_input(probe.module, probe.inputs[:1])
     with torch.enable_grad(), left_as_found(module):
         output = recordable(module)(inputs.requires_grad_().clone())
-        return "another layer, or " if logits_of(output).requires_grad else ""
+        logits = logits_of(output)
+        if not logits.requires_grad:
+            return ""
+        (found,) = torch.autograd.grad(total(logits[0]), inputs, allow_unused=True)
+        return "" if found is None else "another layer, or "
 
 
 def total(scores: Tensor) -> Tensor:

@@ -27,6 +27,11 @@ from camcli.records import FullGradients
 from camcli.registry import evidence
 from camcli.stages import stage
 
+NO_GRADIENT = (
+    "No gradient comes back to the input (detach, integers, quantised weights). Try --method "
+    "occlusion or rise, which need none."
+)
+
 
 @dataclass(frozen=True)
 class Bias:
@@ -131,10 +136,7 @@ def full_gradients(
             return target(full_pass(row).logits, row)
 
     if not score(0).requires_grad:
-        raise MethodError(
-            "No gradient comes back to the input (detach, integers, quantised weights). Try"
-            " --method occlusion or rise, which need none."
-        )
+        raise MethodError(NO_GRADIENT)
 
     def found(row: int) -> FullGradients:
         scores, recorded = score(row), full_pass(row)
@@ -143,6 +145,8 @@ def full_gradients(
             first, *gradients = torch.autograd.grad(
                 total(scores), edges, retain_graph=True, allow_unused=True
             )
+        if first is None:
+            raise MethodError(NO_GRADIENT)
         input_term = _product(recorded.inputs, first)
         # what nothing came back to has no part in the score
         terms = [

@@ -413,7 +413,9 @@ def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed
             )
         elif isinstance(score, Tensor) and score.requires_grad:
             observed.follow(score)
-            _follow(score, inputs)
+            if not _comes_back(score, inputs):
+                # what is quantised while it runs has a graph, through which nothing comes
+                observed.problem = NO_GRADIENT
         else:
             observed.problem = NO_GRADIENT
 
@@ -436,15 +438,16 @@ def _run(module: nn.Module, inputs: Tensor) -> Tensor:
     return logits
 
 
-def _follow(score: Tensor, inputs: Tensor) -> None:
+def _comes_back(score: Tensor, inputs: Tensor) -> bool:
     try:
-        torch.autograd.grad(score, inputs, allow_unused=True)
+        (found,) = torch.autograd.grad(score, inputs, allow_unused=True)
     except RuntimeError as error:
         why = str(error).partition(". ")[0]
         raise ModelError(
             f"No gradient can be followed through the model: {why}. Name a layer with"
             f" --target-layers, and a method that needs no gradient: {GRADIENTLESS}."
         ) from error
+    return found is not None
 
 
 @contextmanager

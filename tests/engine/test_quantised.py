@@ -131,3 +131,25 @@ def test_torchvisions_quantised_networks_advice_works() -> None:
     for name, options in {"eigencam": {}, "scorecam": few, "ablationcam": few}.items():
         found = camcli.heatmaps(model, inputs, name, target_layers="features", **options)
         assert found.shape == (1, 2, 2) and found.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_quantised_while_it_runs_is_no_map_of_zeros(name: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    model = torch.ao.quantization.quantize_dynamic(plain.eval(), {nn.Linear}, dtype=torch.qint8)
+    options = {**options_of(name), "target_layers": "1"}
+    try:
+        found = camcli.heatmaps(model, noise(size=(32, 48)), name, **options)
+    except MethodError as error:
+        # attention and its like are not there at all
+        assert name not in GRADIENTLESS
+        assert re.search("No gradient comes|softmaxed attention|CAM needs", str(error))
+    else:
+        assert name in GRADIENTLESS
+        assert found.any()
+    with pytest.raises(LayerError, match="no gradient comes back from its output"):
+        camcli.heatmaps(model, noise(size=(32, 48)))
