@@ -274,8 +274,10 @@ def test_a_layer_without_any_gradient_is_no_target() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.fc(Mute.apply(self.pool(self.last(self.middle(self.stem(x))))).flatten(1))
 
-    with pytest.raises(LayerError, match="the score depends on none of them everywhere"):
+    with pytest.raises(LayerError, match="no gradient comes back from its output"):
         default_layer(Muted(), (3, 64, 64))
+    with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
+        camcli.heatmaps(Muted(), INPUTS, target_layers="last")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
