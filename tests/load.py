@@ -120,7 +120,8 @@ def main() -> int:
         bad = pictures(folder, args.count, args.bad, draw)
         sources = {str(path) for path in folder.rglob("*.jpg")}
         command = [sys.executable, "-m", "camcli", str(folder), "--save-path", str(out)]
-        command += ["--resume", "-q", "-b", "32"]
+        # small, for it is the run that is tried and not the network
+        command += ["--resume", "-q", "-b", "32", "--img-size", "64"]
         begin, killed = time.monotonic(), 0
         # a first guess of how long all takes; later ones are drawn from what is left
         left = args.count * 0.005

@@ -15,6 +15,7 @@ from torch import nn
 from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
+from camcli.models.output_reading import OutputReading
 from camcli.pipeline import Stop, Watch, interruptible, shares
 from camcli.records import Outcome, Preprocessing, Record, Source
 
@@ -41,7 +42,7 @@ class FakeClassifier:
     in_chans: int = 3
     labels: tuple[str, ...] = ("tabby, tabby cat", "espresso")
     warnings: tuple[str, ...] = ("the weights are fake",)
-    output_key: str | None = None
+    reading: OutputReading = field(default_factory=OutputReading)
 
 
 class Structure(nn.Module):
