@@ -185,11 +185,13 @@ def _where(figure: Figure) -> str:
 
 
 def _command_cells(figure: Figure) -> tuple[str, ...]:
-    value, bar, unit = figure["value"], figure["bar"], figure["unit"]
-    style = ".0e" if abs(value) < 0.005 else ".2f" if value < 100 else ".0f"
-    shown = format(value, style)
-    most = "" if bar is None else f"{bar:.2f} {unit}"
-    return figure["title"], f"{shown} {unit}".rstrip(), most
+    bar, unit = figure["bar"], figure["unit"]
+    most = "" if bar is None else f"{_shown(bar)} {unit}"
+    return figure["title"], f"{_shown(figure['value'])} {unit}".rstrip(), most
+
+
+def _shown(value: float) -> str:
+    return format(value, ".0e" if abs(value) < 0.005 else ".2f" if value < 100 else ".0f")
 
 
 def headlines(figures: Sequence[Figure]) -> str:
