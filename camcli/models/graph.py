@@ -38,9 +38,11 @@ STAYING = _named(
     " NativeGroupNorm Relu Threshold LeakyRelu PreluKernel Elu Celu Gelu Silu Mish Hardswish"
     " Hardsigmoid Hardtanh Sigmoid Tanh Softplus Add Sub Mul Div Neg Clamp ClampMin ClampMax Mean"
     " MaxPool2DWithIndices AvgPool2D AdaptiveAvgPool2D NativeDropout UpsampleNearest2D"
-    " UpsampleBilinear2D ConstantPadNd BackwardHookFunction"
+    " UpsampleBilinear2D BackwardHookFunction"
 )
 CHANNELS = 1
+# in cells: with more of them around it a picture is moved in its grid
+MOST_PADDING = 8
 
 
 class Graph:
@@ -168,8 +170,17 @@ def steps_to(step: Node | None) -> Iterator[Node]:
 def stays_in_place(step: Node | None) -> bool:
     """Tells whether nothing on the way to a step's maps [b c h w] moves a place."""
     return step is not None and all(
-        operation(one) in STAYING or _is_among_channels(one) for one in steps_to(step)
+        operation(one) in STAYING or _is_among_channels(one) or _pads_little(one)
+        for one in steps_to(step)
     )
+
+
+def _pads_little(step: Node) -> bool:
+    """Tells whether a step adds no more cells around maps than convolutions need."""
+    if operation(step) != "ConstantPadNd":
+        return False
+    cells: Any = step._saved_pad  # type: ignore[attr-defined]
+    return all(_signed(n) <= MOST_PADDING for n in cells)
 
 
 def _is_among_channels(step: Node) -> bool:

@@ -27,6 +27,7 @@ SEED = 0
 # a strip along an edge takes this share of a side: little more than a column of most grids, so that
 # tokens that are read one too late are seen at the other edge
 STRIP = 1 / 8
+EDGES = ("top", "bottom", "left", "right")
 # by how much noise of standard deviation 1 is brightened: much of it drowns in some networks of
 # random weights, little in others
 BRIGHTER = (0.3, 0.03)
@@ -56,11 +57,12 @@ class Places:
     """A layer's layout, its tokens put in order, and how clearly a change is seen where it is made.
 
     `clarity` is 1 where it lies at the edge that was brightened, 0 where it lies anywhere, and nan
-    where nothing changes.
+    where nothing changes.  `unseen` are the edges of which no change comes to the layer.
     """
 
     layout: Layout
     clarity: float
+    unseen: tuple[str, ...] = ()
 
     @property
     def has_none(self) -> bool:
@@ -77,13 +79,19 @@ class Places:
     @property
     def has_doubt(self) -> bool:
         """Whether it is not sure that changes lie where the picture was changed."""
-        return self.has_none or self.clarity < CLEAR
+        return self.has_none or self.clarity < CLEAR or bool(self.unseen)
 
     def doubt(self, layer: str) -> str:
         """Says what is wrong with a map of this layer; nothing where all is well."""
         if not self.has_doubt:
             return ""
         grid = "x".join(map(str, self.layout.grid))
+        if self.unseen:
+            return (
+                f"Layer {layer!r} does not see the picture's {', '.join(self.unseen)}: what changes"
+                " there does not reach it (cut off inside the model, perhaps). Its map is of the"
+                " rest, and yet is drawn over the whole picture: do not read places off it."
+            )
         if self.has_none:
             return (
                 f"The {grid} cells of layer {layer!r} are no places of the picture: a strip that is"
@@ -160,16 +168,23 @@ class _Look:
         if not layers:
             return {}
         _, height, width = self.inputs_shape
-        parts = torch.cat([_edges(height, width), _edges(width, height).mT])
+        # all of it at last: what is cut off is told from what never changes
+        parts = [_edges(height, width), _edges(width, height).mT, torch.ones(1, height, width)]
         total: dict[str, Tensor] = {}
+        amounts: dict[str, Tensor] = {}
         for draw in range(draws):
-            for layer, change in self.changes(layers, parts, draw).items():
-                share = change / change.sum(1, keepdim=True)
-                total[layer] = total.get(layer, torch.zeros(())) + share
+            for layer, change in self.changes(layers, torch.cat(parts), draw).items():
+                amount = change.sum(1, keepdim=True)
+                amounts[layer] = amounts.get(layer, torch.zeros(())) + amount[:, 0]
+                total[layer] = total.get(layer, torch.zeros(())) + (change / amount)[:-1]
         found = {}
         for layer, shares in total.items():
             layout = (layouts or self.known)[layer]
-            found[layer] = Places(layout, _clarity(_in_grid(shares / draws, layout)))
+            *at_edges, everywhere = amounts[layer].tolist()
+            changed = zip(EDGES, at_edges, strict=True)
+            unseen = tuple(edge for edge, amount in changed if everywhere > 0 and amount == 0)
+            clarity = _clarity(_in_grid(shares / draws, layout))
+            found[layer] = Places(layout, clarity, unseen)
         return found
 
     def untouched(

@@ -161,11 +161,11 @@ def test_places_are_looked_for_once() -> None:
     module[0].register_forward_hook(lambda _, __, output: passes.append(len(output)))
     for _ in range(3):
         found_places(module, (3, 64, 64), ["4"])
-    # one that is recorded, and five as strips are brightened
-    assert passes == [1, 5]
+    # one that is recorded, and one of the picture, four strips brightened, and all of it
+    assert passes == [1, 6]
     module[4] = nn.Conv2d(8, 8, 1)
     found_places(module, (3, 64, 64), ["4"])
-    assert passes == [1, 5, 1, 5]
+    assert passes == [1, 6, 1, 6]
 
 
 class Mixer(nn.Module):
@@ -362,3 +362,44 @@ def test_as_many_pictures_as_tokens_are_told_apart() -> None:
     inputs = images(CELLS)
     maps = [camcli.heatmaps(m, inputs, target_layers=LAYER) for m in (first, second)]
     assert torch.allclose(*maps, atol=1e-6)
+
+
+class Cut(nn.Module):
+    """Looks at a part of the picture alone, or at one with much around it."""
+
+    def __init__(self, rows: slice, columns: slice, padding: int = 0) -> None:
+        super().__init__()
+        self.rows, self.columns, self.padding = rows, columns, padding
+        self.first, self.last = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1)
+        self.fc = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.pad(x[:, :, self.rows, self.columns], (self.padding,) * 4)
+        return self.fc(self.last(self.first(x).relu()).relu().mean((2, 3)))
+
+
+ALL, MIDDLE = slice(None), slice(16, -16)
+
+
+@pytest.mark.parametrize("layer", [None, "first"])
+@pytest.mark.parametrize(
+    ("rows", "columns", "unseen"),
+    [
+        (slice(32), slice(32), "bottom, right"),
+        (slice(-32, None), slice(-32, None), "top, left"),
+        (MIDDLE, MIDDLE, "top, bottom, left, right"),
+    ],
+)
+def test_what_a_model_cuts_off_is_told(
+    rows: slice, columns: slice, unseen: str, layer: str | None
+) -> None:
+    model = Cut(rows, columns).eval()
+    with pytest.warns(CamvizWarning, match=rf"does not see the picture's {unseen}:"):
+        camcli.heatmaps(model, torch.rand(1, 3, 64, 64), target_layers=layer)
+
+
+@pytest.mark.parametrize(("padding", "is_doubted"), [(0, False), (1, False), (64, True)])
+def test_a_picture_with_much_around_it_is_doubted(padding: int, is_doubted: bool) -> None:
+    default = default_layer(Cut(ALL, ALL, padding).eval(), (3, 96, 96))
+    assert default.name == "last"
+    assert bool(default.doubt) is is_doubted
