@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,12 @@ from camcli.engine.probe import Probe, found_places
 from camcli.errors import MethodError
 from camcli.models.attention import Attentions, attentions, watched
 from camcli.models.layout import TOKENS
+from camcli.models.model_cache import ModelCache
 from camcli.models.state import left_as_found
 from camcli.registry import evidence
 from camcli.stages import stage
 
-_known: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], Attentions]]
-_known = WeakKeyDictionary()
+_known: ModelCache[Attentions] = ModelCache()
 
 NO_GRADIENT = (
     "No gradient comes back to this model's attention (detach, integers, quantised weights): try "
@@ -33,17 +32,15 @@ NO_GRADIENT = (
 
 def found_attentions(module: nn.Module, shape: tuple[int, int, int]) -> Attentions:
     """Returns where a model attends for inputs (channels, H, W), found only once."""
-    known = _known.setdefault(module, {})
-    # the parts are in the key because people swap a head between two calls
-    key = (*shape, *map(id, module.modules()))
-    if key not in known:
+    known = _known.of(module)
+    if shape not in known:
         found = attentions(module, shape)
         first = found.blocks[0].name
         places = found_places(module, shape, [first]).get(first)
         if places and places.layout.kind in TOKENS and places.layout.grid == found.layout.grid:
             found = replace(found, layout=places.layout)
-        known[key] = found
-    return known[key]
+        known[shape] = found
+    return known[shape]
 
 
 @dataclass(frozen=True)

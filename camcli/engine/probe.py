@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from camcli.engine.targets import Choice, Fixed, Plain, Target
 from camcli.models.layout import Layout, batch_axis, forced
 from camcli.models.memory_format import takes_channels_last
+from camcli.models.model_cache import ModelCache
 from camcli.models.places import Places, find_places
 from camcli.models.slices import found_slices
-from camcli.models.state import parts, watchable
+from camcli.models.state import watchable
 from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
@@ -167,8 +167,7 @@ class Probe:
         return known if known and in_order else layout
 
 
-_places: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], Places | None]]
-_places = WeakKeyDictionary()
+_places: ModelCache[Places | None] = ModelCache()
 
 
 def found_places(
@@ -176,11 +175,9 @@ def found_places(
 ) -> dict[str, Places]:
     """Returns where the places of layers lie for inputs (channels, H, W), found only once."""
     module = watchable(module)
-    known = _places.setdefault(module, {})
-    # the parts are in the key because people swap a head or a stage between two calls
-    keys = {layer: (layer, *shape, *map(id, parts(module))) for layer in layers}
-    new = [layer for layer in layers if keys[layer] not in known]
+    known = _places.of(module)
+    new = [layer for layer in layers if (layer, shape) not in known]
     if new:
         found = find_places(module, shape, new)
-        known.update({keys[layer]: found.get(layer) for layer in new})
-    return {layer: places for layer in layers if (places := known[keys[layer]])}
+        known.update({(layer, shape): found.get(layer) for layer in new})
+    return {layer: places for layer in layers if (places := known[layer, shape])}

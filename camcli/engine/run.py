@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, get_args, overload
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -37,11 +37,12 @@ from camcli.methods import compose
 from camcli.models.hastening import hastened
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
+from camcli.models.model_cache import ModelCache
 from camcli.models.output import OutputKey
 from camcli.models.output_reading import OutputReading, as_logit, found_reading, reading_output
 from camcli.models.packing import Packings
 from camcli.models.several_inputs import InputKey, SeveralInputs, passed_on, several_inputs
-from camcli.models.state import has_classifier, left_as_found, parts, watchable
+from camcli.models.state import has_classifier, left_as_found, watchable
 from camcli.records import Fusion, Outputs, Precision, TargetName
 from camcli.registry import (
     EVIDENCE,
@@ -617,8 +618,7 @@ def warn_of(doubts: Iterable[str]) -> None:
         warnings.warn(doubt, CamvizWarning, stacklevel=3)
 
 
-_defaults: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], TargetLayer]]
-_defaults = WeakKeyDictionary()
+_defaults: ModelCache[TargetLayer] = ModelCache()
 
 
 def found_default(
@@ -630,11 +630,9 @@ def found_default(
 
     Of how its output is read, the key of its logits will do.
     """
-    known = _defaults.setdefault(module, {})
     if not isinstance(reading, OutputReading):
         reading = OutputReading(reading)
-    # the parts are in the key because people swap a head or a stage between two calls
-    key = (*shape, reading, *map(id, parts(module)))
+    known, key = _defaults.of(module), (shape, reading)
     if key not in known:
         with reading_output(module, reading):
             known[key] = default_layer(module, shape)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from camcli.models.state import left_as_found, parts
+from camcli.models.model_cache import ModelCache
+from camcli.models.state import left_as_found
 
 LAST = torch.channels_last
 # of the largest number: rounding makes 1e-6 in float32, 1e-3 in a GPU's TF32, and a percent in half
@@ -25,12 +25,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _Measured:
-    """What was found out of a model that consists of these parts, by the shape of its inputs.
+    """What was found out of a model, by the shape of its inputs.
 
     A single picture has an answer of its own, for what folds the batch by a view works with one.
     """
 
-    parts: tuple[int, ...]
     is_trusted: bool = False
     several: dict[Shape, bool] = field(default_factory=dict)
     single: dict[Shape, bool] = field(default_factory=dict)
@@ -52,7 +51,9 @@ class _Measured:
         known[tuple(inputs.shape[1:])] = answer
 
 
-_measured: WeakKeyDictionary[nn.Module, _Measured] = WeakKeyDictionary()
+_measured: ModelCache[_Measured] = ModelCache()
+# what is noted of a model stands together, under one name
+NOTED = ""
 
 
 def network_input(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def takes_channels_last(module: nn.Module, inputs: Tensor) -> bool:
 
 def trust(module: nn.Module) -> None:
     """Notes that a model, as it is, takes channels last, so that nothing is tried."""
-    _measured[module] = _Measured(_identities(module), is_trusted=True)
+    _measured.of(module)[NOTED] = _Measured(is_trusted=True)
 
 
 def lay_out_weights(module: nn.Module, memory_format: torch.memory_format = LAST) -> None:
@@ -107,15 +108,7 @@ def lay_out_weights_if_alike(module: nn.Module, shape: tuple[int, int, int]) -> 
 
 
 def _of(module: nn.Module) -> _Measured:
-    # the parts are in it because people swap a head or a stage between two calls
-    identities, found = _identities(module), _measured.get(module)
-    if found is None or found.parts != identities:
-        found = _measured[module] = _Measured(identities)
-    return found
-
-
-def _identities(module: nn.Module) -> tuple[int, ...]:
-    return tuple(map(id, parts(module)))
+    return _measured.of(module).setdefault(NOTED, _Measured())
 
 
 def _takes(module: nn.Module, inputs: Tensor) -> bool | None:

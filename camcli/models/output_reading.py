@@ -6,7 +6,6 @@ from collections.abc import Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +19,9 @@ from camcli.models.final_activation import (
     InFront,
     probabilities_of,
 )
+from camcli.models.model_cache import ModelCache
 from camcli.models.output import OutputKey, described, part_of
-from camcli.models.state import left_as_found, parts, unwrapped
+from camcli.models.state import left_as_found, unwrapped
 from camcli.records import Outputs
 
 # what makes probabilities of logits: over all classes, or of each by itself
@@ -179,8 +179,7 @@ def _undone(probabilities: Tensor, link: Link) -> Tensor:
     return logarithm if link == "softmax" else logarithm - (1 - p).clamp(min=least).log()
 
 
-_known: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], OutputReading]]
-_known = WeakKeyDictionary()
+_known: ModelCache[OutputReading] = ModelCache()
 
 
 def found_reading(
@@ -194,9 +193,7 @@ def found_reading(
 
     `others` tells other inputs from each other that stand beside the pictures.
     """
-    known = _known.setdefault(module, {})
-    # the parts are in the key because people swap a head between two calls
-    about = (*shape, key, outputs, others, *map(id, parts(module)))
+    known, about = _known.of(module), (shape, key, outputs, others)
     if about not in known:
         known[about] = measure_output(module, shape, key, outputs)
     return known[about]

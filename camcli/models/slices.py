@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from camcli.models.layout import tensor_in
-from camcli.models.state import left_as_found, parts
+from camcli.models.model_cache import ModelCache
+from camcli.models.state import left_as_found
 
 SEED = 0
 UNCHANGED = 1e-4  # as a share of the largest change
 
-_known: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], int]]
-_known = WeakKeyDictionary()
+_known: ModelCache[int] = ModelCache()
 
 
 def found_slices(module: nn.Module, layer: str, inputs: Tensor, rows: int) -> int:
@@ -26,9 +25,7 @@ def found_slices(module: nn.Module, layer: str, inputs: Tensor, rows: int) -> in
     each, rest = divmod(rows, len(inputs))
     if rest or each < 2 or each > inputs.shape[1]:
         return 1
-    known = _known.setdefault(module, {})
-    # the parts are in the key because people swap a stage between two calls
-    key = (layer, each, *inputs.shape[1:], *map(id, parts(module)))
+    known, key = _known.of(module), (layer, each, *inputs.shape[1:])
     if key not in known:
         known[key] = each if _stand_alone(module, layer, inputs[:1], each) else 1
     return known[key]
