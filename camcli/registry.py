@@ -1,10 +1,13 @@
-"""Methods and evidence by name, checked when they are imported.
+"""Methods, evidence and metrics by name, checked when they are imported.
 
 A method is a pure function.  Its positional parameters name the evidence it needs, its
 keyword-only parameters are its options.  Evidence is a function too: it is named by what it
 returns, and asks for other evidence by name.  The names of all evidence stand in `EVIDENCE`, so
 that a method that asks for something unknown fails when its module is imported, and methods need
 not know the engine.
+
+A metric is a pure function, too: its positional parameters name what it is given, out of
+`METRIC_INPUTS`, its keyword-only parameters are its options, and what is known about it is data.
 """
 
 from __future__ import annotations
@@ -121,6 +124,7 @@ KINDS: Mapping[type, str] = {
     float: "a number",
     bool: "true or false",
     str: "a word",
+    tuple: "numbers with commas between them",
 }
 SPELLED = {"true": True, "false": False}
 
@@ -152,7 +156,18 @@ class Option:
             return float(value)
         if self.type in (bool, str) and isinstance(value, self.type):
             return value
+        if self.type is tuple and (text or isinstance(value, (list, tuple))):
+            return self._read_numbers(value.split(",") if text else value)
         raise ValueError(f"not {KINDS[self.type]}: {value!r}")
+
+    @staticmethod
+    def _read_numbers(values: Iterable[Any]) -> tuple[float, ...]:
+        if any(isinstance(value, bool) for value in values):
+            raise ValueError("true and false are no numbers")
+        numbers = tuple(float(value) for value in values)
+        if not all(map(isfinite, numbers)):
+            raise ValueError(f"not finite: {numbers}")
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -181,6 +196,70 @@ class Evidence:
     asks_for: tuple[str, ...]
 
 
+# what a metric can be given
+METRIC_INPUTS: Mapping[str, str] = {
+    "maps": "raw maps of one picture, at its size [b H W]",
+    "unit_maps": "the same between 0 and 1 [b H W]",
+    "image": "what the network is given of the picture, normalised [c H W]",
+    "score": "what gives the explained number of altered images [n c H W] -> [n]",
+    "explain": "what maps altered images as a row of the maps was made: [n c H W], row -> [n H W]",
+    "boxes": "the object's boxes: left, top, right and bottom edge in pixels [n 4]",
+    "mask": "which pixels are the object's, bool [H W]",
+    "label": "the picture's true category []",
+}
+# which of these a person has to give
+ANNOTATIONS: Mapping[str, str] = {"boxes": "a box", "mask": "a mask", "label": "a label"}
+
+Direction = Literal["higher", "lower"]
+Family = Literal["faithfulness", "localisation", "sanity"]
+# a number, or what makes it of the options that its parameters name
+Count = int | Callable[..., int]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A registered metric and what is known about it.
+
+    `direction` says which values are better, `range` which are possible, `passes` how many forward
+    passes a map takes, and `explanations` how many further maps have to be made for it.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    family: Family
+    direction: Direction
+    range: tuple[float, float]
+    passes: Count
+    explanations: Count
+    paper: str
+    inputs: tuple[str, ...]
+    options: tuple[Option, ...]
+
+    @property
+    def summary(self) -> str:
+        """The first line of its docstring."""
+        return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What a person has to give for each picture, in words; nothing is ()."""
+        return tuple(ANNOTATIONS[name] for name in self.inputs if name in ANNOTATIONS)
+
+    def count_passes(self, **options: Any) -> int:
+        """Returns how many forward passes a map takes with these options."""
+        return self._count(self.passes, options)
+
+    def count_explanations(self, **options: Any) -> int:
+        """Returns how many further maps a map takes with these options."""
+        return self._count(self.explanations, options)
+
+    def _count(self, count: Count, options: Mapping[str, Any]) -> int:
+        if isinstance(count, int):
+            return count
+        values = {option.name: option.default for option in self.options} | dict(options)
+        return count(*(values[name] for name in inspect.signature(count).parameters))
+
+
 # what the engine itself hands to evidence, besides other evidence
 CONTEXT = ("probe", "layer", "slot")
 
@@ -188,6 +267,7 @@ ALL = "all"  # stands for every method that fits the model
 
 METHODS: dict[str, Method] = {}
 EVIDENCE_FUNCTIONS: dict[str, Evidence] = {}
+METRICS: dict[str, Metric] = {}
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -228,6 +308,55 @@ def evidence(function: Function) -> Function:
             raise TypeError(f"Evidence {name!r} cannot ask for {other!r}: it exists more often.")
     EVIDENCE_FUNCTIONS[name] = Evidence(name, function, tuple(positional))
     return function
+
+
+def metric(
+    name: str,
+    *,
+    family: Family,
+    direction: Direction,
+    range: tuple[float, float],  # noqa: A002 - as it is called in the record
+    paper: str,
+    passes: Count = 0,
+    explanations: Count = 0,
+) -> Callable[[Function], Function]:
+    """Registers a metric with what is known about it.
+
+    Raises TypeError for an input that is not declared, a count of an option that the function does
+    not have, a range that is empty, or a name that is taken.
+    """
+
+    def register(function: Function) -> Function:
+        positional, keyword_only = _parameters(function)
+        wrong = [p for p in positional if p not in METRIC_INPUTS]
+        for count in (passes, explanations):
+            if not isinstance(count, int):
+                wrong += [p for p in inspect.signature(count).parameters if p not in keyword_only]
+        if wrong:
+            raise TypeError(
+                f"{function.__qualname__} asks for {', '.join(map(repr, wrong))}, which is neither "
+                "a declared input of metrics nor one of its options."
+            )
+        if not range[0] < range[1]:
+            raise TypeError(f"{function.__qualname__} has the empty range {range}.")
+        if name in METRICS:
+            raise TypeError(f"{function.__qualname__} and another metric are both named {name!r}.")
+        options = tuple(Option(p.name, type(p.default), p.default) for p in keyword_only.values())
+        METRICS[name] = Metric(
+            name,
+            function,
+            family,
+            direction,
+            range,
+            passes,
+            explanations,
+            paper,
+            tuple(positional),
+            options,
+        )
+        return function
+
+    return register
 
 
 def needed(methods: Iterable[Method]) -> frozenset[str]:

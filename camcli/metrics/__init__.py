@@ -1,0 +1,5 @@
+"""Pure tensor functions that say how good maps are, one noun a file; importing fills the registry.
+
+A metric takes several maps of one picture, at the picture's size, and gives a value for each of
+them.  Whatever it needs besides is named in `camcli.registry.METRIC_INPUTS`.
+"""

@@ -1,0 +1,68 @@
+"""What metrics refuse: wrong shapes, and values that are no number."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from camcli.errors import UsageError
+
+
+def check_maps(maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Returns maps [b H W] without their gradients, in float32 at least.
+
+    Raises UsageError for another shape, another size than `size`, no numbers, NaN or infinity.
+    """
+    if maps.ndim != 3 or not maps.numel():
+        raise UsageError(
+            f"Maps of one picture have the shape [b H W], not {list(maps.shape)}: "
+            "stack them, a row for each."
+        )
+    if not maps.is_floating_point():
+        raise UsageError(f"Maps hold floating-point numbers, not {maps.dtype}: give maps.float().")
+    if size is not None and tuple(maps.shape[-2:]) != size:
+        raise UsageError(
+            f"Maps have the size {_name_size(maps)}, and what they are measured on "
+            f"{size[0]}x{size[1]}: enlarge the maps first."
+        )
+    finite = maps.isfinite().flatten(1).all(1)
+    if not finite.all():
+        rows = (~finite).nonzero().flatten().tolist()
+        raise UsageError(
+            f"Maps {rows} hold NaN or infinity, and have no rank of pixels: leave them out."
+        )
+    return maps.detach().float() if maps.element_size() < 4 else maps.detach()
+
+
+def check_unit_maps(maps: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """Returns the same as `check_maps`; raises UsageError for values below 0 or above 1, too."""
+    maps = check_maps(maps, size)
+    low, high = float(maps.amin()), float(maps.amax())
+    if low < 0 or high > 1:
+        raise UsageError(
+            f"Maps lie between 0 and 1 here, not between {low:.4g} and {high:.4g}: "
+            "normalise them first."
+        )
+    return maps
+
+
+def check_image(image: Tensor) -> Tensor:
+    """Returns an image [c H W] without its gradient; raises UsageError for anything else."""
+    if image.ndim != 3 or not image.is_floating_point() or not image.numel():
+        raise UsageError(
+            f"A picture is what the network is given, floating-point numbers [c H W], "
+            f"not {image.dtype} {list(image.shape)}."
+        )
+    if not image.isfinite().all():
+        raise UsageError("The picture holds NaN or infinity: nothing can be measured on it.")
+    return image.detach()
+
+
+def check_at_least(least: float, **options: float) -> None:
+    """Raises UsageError for an option below the least value that makes sense."""
+    for name, value in options.items():
+        if not value >= least:
+            raise UsageError(f"Option {name} is {least:g} or more, not {value}.")
+
+
+def _name_size(maps: Tensor) -> str:
+    return "x".join(map(str, maps.shape[-2:]))
