@@ -221,7 +221,8 @@ class Metric:
     """A registered metric and what is known about it.
 
     `direction` says which values are better, `range` which are possible, `passes` how many forward
-    passes a map takes, and `explanations` how many further maps have to be made for it.
+    passes a map takes, and `explanations` how many further maps have to be made for it.  `plan` is
+    what makes its altered pictures, for metrics that share their batches.
     """
 
     name: str
@@ -234,6 +235,7 @@ class Metric:
     paper: str
     inputs: tuple[str, ...]
     options: tuple[Option, ...]
+    plan: Callable[..., Any] | None = None
 
     @property
     def summary(self) -> str:
@@ -319,6 +321,7 @@ def metric(
     paper: str,
     passes: Count = 0,
     explanations: Count = 0,
+    plan: Callable[..., Any] | None = None,
 ) -> Callable[[Function], Function]:
     """Registers a metric with what is known about it.
 
@@ -353,6 +356,7 @@ def metric(
             paper,
             tuple(positional),
             options,
+            plan,
         )
         return function
 

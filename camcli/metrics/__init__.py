@@ -3,3 +3,31 @@
 A metric takes several maps of one picture, at the picture's size, and gives a value for each of
 them.  Whatever it needs besides is named in `camcli.registry.METRIC_INPUTS`.
 """
+
+from camcli.metrics import (
+    adcc,
+    arcc,
+    coherency,
+    complexity,
+    confidence,
+    deletion,
+    infidelity,
+    insertion,
+    road,
+    saco,
+    sensitivity,
+)
+
+__all__ = [
+    "adcc",
+    "arcc",
+    "coherency",
+    "complexity",
+    "confidence",
+    "deletion",
+    "infidelity",
+    "insertion",
+    "road",
+    "saco",
+    "sensitivity",
+]

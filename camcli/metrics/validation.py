@@ -57,6 +57,11 @@ def check_image(image: Tensor) -> Tensor:
     return image.detach()
 
 
+def image_size(image: Tensor) -> tuple[int, int]:
+    """Returns an image's height and width."""
+    return image.shape[-2], image.shape[-1]
+
+
 def check_at_least(least: float, **options: float) -> None:
     """Raises UsageError for an option below the least value that makes sense."""
     for name, value in options.items():

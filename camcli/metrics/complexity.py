@@ -1,0 +1,24 @@
+"""Complexity: how much of the picture a map marks."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from camcli.metrics.validation import check_unit_maps
+from camcli.registry import metric
+
+
+@metric(
+    "complexity",
+    family="faithfulness",
+    direction="lower",
+    range=(0, 1),
+    paper="arXiv:2104.10252",
+)
+def complexity(unit_maps: Tensor) -> Tensor:
+    """The map's mean, which is its L1 norm by pixel, arXiv:2104.10252, section 3.  [b H W] -> [b]
+
+    An empty map has the least, so that it says nothing by itself: it is one part of `adcc` and
+    `arcc`.
+    """
+    return check_unit_maps(unit_maps).mean((1, 2))

@@ -1,0 +1,125 @@
+"""Confidence: what becomes of the score when a picture is shown as bright as its map is high."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from camcli.errors import UsageError
+from camcli.metrics.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.validation import check_image, check_unit_maps, image_size
+from camcli.registry import metric
+
+
+def plan_average_drop(unit_maps: Tensor, image: Tensor) -> Plan:
+    """Plans `average_drop`, so that it can share its batches."""
+    return _plan(unit_maps, image, _drop)
+
+
+def plan_increase(unit_maps: Tensor, image: Tensor) -> Plan:
+    """Plans `increase_in_confidence`, so that it can share its batches."""
+    return _plan(unit_maps, image, lambda whole, masked: (masked > whole).to(masked.dtype))
+
+
+def plan_average_gain(unit_maps: Tensor, image: Tensor) -> Plan:
+    """Plans `average_gain`, so that it can share its batches."""
+    return _plan(unit_maps, image, _gain)
+
+
+@metric(
+    "average_drop",
+    family="faithfulness",
+    direction="lower",
+    range=(0, 1),
+    paper="arXiv:1710.11063",
+    passes=2,
+    plan=plan_average_drop,
+)
+def average_drop(
+    unit_maps: Tensor, image: Tensor, score: Score, *, batch_size: int = BATCH_SIZE
+) -> Tensor:
+    """The share of the score that goes when the picture is multiplied by its map.
+
+    max(0, Y - O) / Y, Grad-CAM++, arXiv:1710.11063, section 4.1, a share and not per cent; their
+    score is the class's probability.  Its mean over pictures is the paper's Average Drop.
+
+    unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
+    Raises UsageError for a picture whose score is not above 0, and maps beyond 0 and 1.
+    """
+    return plan_average_drop(unit_maps, image).carry_out(image, score, batch_size)
+
+
+@metric(
+    "increase_in_confidence",
+    family="faithfulness",
+    direction="higher",
+    range=(0, 1),
+    paper="arXiv:1710.11063",
+    passes=2,
+    plan=plan_increase,
+)
+def increase_in_confidence(
+    unit_maps: Tensor, image: Tensor, score: Score, *, batch_size: int = BATCH_SIZE
+) -> Tensor:
+    """Whether the score grows when the picture is multiplied by its map: 1 or 0.
+
+    Grad-CAM++, arXiv:1710.11063, section 4.1.  Its mean over pictures is the paper's share.
+
+    unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
+    """
+    return plan_increase(unit_maps, image).carry_out(image, score, batch_size)
+
+
+@metric(
+    "average_gain",
+    family="faithfulness",
+    direction="higher",
+    range=(0, 1),
+    paper="arXiv:2301.07002",
+    passes=2,
+    plan=plan_average_gain,
+)
+def average_gain(
+    unit_maps: Tensor, image: Tensor, score: Score, *, batch_size: int = BATCH_SIZE
+) -> Tensor:
+    """The share of what the probability lacks that comes when the picture is multiplied by its map.
+
+    max(0, O - Y) / (1 - Y), Opti-CAM, arXiv:2301.07002, the other side of average drop.
+
+    unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
+    Raises UsageError for scores that are no probabilities.
+    """
+    return plan_average_gain(unit_maps, image).carry_out(image, score, batch_size)
+
+
+def _plan(unit_maps: Tensor, image: Tensor, conclude: Callable[[Tensor, Tensor], Tensor]) -> Plan:
+    image = check_image(image)
+    maps = check_unit_maps(unit_maps, image_size(image))
+
+    def build(rows: slice) -> Tensor:
+        return (maps[rows, None] * image).to(image.dtype)
+
+    return Plan(len(maps), build, conclude)
+
+
+def _drop(whole: Tensor, masked: Tensor) -> Tensor:
+    if not whole > 0:
+        raise UsageError(
+            f"Average drop is a share of the picture's score, which is {float(whole):.4g}, not "
+            "above 0: take the probability as the target."
+        )
+    return (whole - masked).clamp(min=0) / whole
+
+
+def _gain(whole: Tensor, masked: Tensor) -> Tensor:
+    low, high = torch.minimum(whole, masked.amin()), torch.maximum(whole, masked.amax())
+    # softmax rounds beyond its ends
+    if low < -1e-5 or high > 1 + 1e-5:
+        raise UsageError(
+            f"Average gain is of probabilities, and these scores reach from {float(low):.4g} to "
+            f"{float(high):.4g}: take the probability as the target."
+        )
+    lacking = (1 - whole).clamp(min=torch.finfo(whole.dtype).eps)
+    return ((masked - whole).clamp(min=0) / lacking).clamp(max=1)

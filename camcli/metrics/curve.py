@@ -1,0 +1,62 @@
+"""Curves: the score of a picture as its pixels go, or come, in a map's order."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from camcli.metrics.plan import Plan
+
+
+def rank_pixels(maps: Tensor) -> Tensor:
+    """Numbers each map's pixels from the highest value on; equal ones in reading order.
+
+    [b H W] -> int32 [b H W]
+    """
+    flat = maps.flatten(1)
+    order = flat.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(order.shape[1], device=maps.device, dtype=torch.int32)
+    ranks = torch.empty(order.shape, device=maps.device, dtype=torch.int32)
+    return ranks.scatter_(1, order, places.expand_as(ranks)).view(maps.shape)
+
+
+def count_pixels(pixels: int, steps: int) -> list[int]:
+    """Returns how many pixels are altered at each point of a curve, from none to all of them.
+
+    All steps are equally long, as RISE's authors have them, and the last takes what is left.
+    """
+    size = ceil(pixels / steps)
+    return [*range(0, pixels, size), pixels]
+
+
+def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: int) -> Plan:
+    """Plans the curve from `first` to `last`, one of which is the picture; concludes its area.
+
+    maps [b H W], first and last [c H W].  The area is the authors' sum, arXiv:1806.07421: all
+    scores, the two at the ends by half, over the number of steps.
+    """
+    ranks, counts = rank_pixels(maps), count_pixels(maps[0].numel(), steps)
+    between = torch.tensor(counts[1:-1], device=maps.device, dtype=torch.int32)
+    other = last if first is image else first
+
+    def build(rows: slice) -> Tensor:
+        if rows.start == 0:
+            rest = slice(0, rows.stop - 1)
+            return torch.cat((other[None], build_between(rest)))
+        return build_between(slice(rows.start - 1, rows.stop - 1))
+
+    def build_between(rows: slice) -> Tensor:
+        row = torch.arange(rows.start, rows.stop, device=maps.device)
+        altered = ranks[row // len(between)] < between[row % len(between), None, None]
+        return torch.where(altered[:, None], last, first)
+
+    def conclude(whole: Tensor, scores: Tensor) -> Tensor:
+        curves = scores[1:].view(len(maps), -1)
+        ends = (whole + scores[0]) / 2
+        return (curves.sum(1) + ends) / (len(counts) - 1)
+
+    if not len(between):
+        return Plan(1, lambda _: other[None], lambda w, s: ((w + s[0]) / 2).repeat(len(maps)))
+    return Plan(1 + len(maps) * len(between), build, conclude)

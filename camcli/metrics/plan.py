@@ -1,0 +1,93 @@
+"""Plans: the altered pictures that a metric wants to see the scores of, made when they are needed.
+
+Plans of several metrics and maps of one picture are carried out together: they share batches and
+the pass of the unaltered picture, and no more than one batch of altered pictures exists at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from camcli.errors import UsageError
+
+# gives the explained number of altered images: [n c H W] -> [n]
+Score = Callable[[Tensor], Tensor]
+# makes the altered images of a slice: -> [n c H W]
+Build = Callable[[slice], Tensor]
+# makes a value for each map of the unaltered picture's score [] and the altered ones' [n]: -> [b]
+Conclude = Callable[[Tensor, Tensor], Tensor]
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many altered pictures there are, what makes them, and what their scores mean."""
+
+    count: int
+    build: Build
+    conclude: Conclude
+
+    def carry_out(self, image: Tensor, score: Score, batch_size: int = BATCH_SIZE) -> Tensor:
+        """Scores the picture and its altered ones, and returns a value for each map.  -> [b]"""
+        return carry_out({"": self}, image, score, batch_size)[""]
+
+
+def carry_out(
+    plans: Mapping[str, Plan], image: Tensor, score: Score, batch_size: int = BATCH_SIZE
+) -> dict[str, Tensor]:
+    """Carries plans for one picture out in common batches; returns each one's values by its name.
+
+    image [c H W] is what all of them alter; `score` gives altered images their number, [n c H W] ->
+    [n].  Raises UsageError for a batch size below 1, and scores of another shape or not finite.
+
+    Example:
+        >>> from camcli.metrics import deletion, insertion
+        >>> maps, image = torch.rand(2, 8, 8), torch.randn(3, 8, 8)
+        >>> plans = {
+        ...     "insertion": insertion.plan_insertion(maps, image, steps=4),
+        ...     "deletion": deletion.plan_deletion(maps, image, steps=4),
+        ... }
+        >>> values = carry_out(plans, image, lambda images: images.mean((1, 2, 3)))
+        >>> values["deletion"].shape
+        torch.Size([2])
+    """
+    if batch_size < 1:
+        raise UsageError(f"Option batch_size is 1 or more, not {batch_size}.")
+    with torch.no_grad():
+        scores = torch.cat([_scored(score, b) for b in _batches(plans, image, batch_size)])
+        values, start = {}, 1
+        for name, plan in plans.items():
+            values[name] = plan.conclude(scores[0], scores[start : start + plan.count])
+            start += plan.count
+    return values
+
+
+def _batches(plans: Mapping[str, Plan], image: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Gives the picture and all altered ones, batch by batch.  [n c H W]"""
+    ends = list(accumulate((plan.count for plan in plans.values()), initial=1))
+    starts = dict(zip(plans, ends, strict=False))
+    for first in range(0, ends[-1], batch_size):
+        last = min(first + batch_size, ends[-1])
+        rows = [image[None]] if first == 0 else []
+        for name, plan in plans.items():
+            low, high = max(first - starts[name], 0), min(last - starts[name], plan.count)
+            if low < high:
+                rows.append(plan.build(slice(low, high)))
+        yield rows[0] if len(rows) == 1 else torch.cat(rows)
+
+
+def _scored(score: Score, images: Tensor) -> Tensor:
+    scores = score(images)
+    if scores.shape != images.shape[:1]:
+        raise UsageError(
+            f"A score of {len(images)} images is {len(images)} numbers, not {list(scores.shape)}."
+        )
+    if not scores.isfinite().all():
+        raise UsageError("The model scores an altered picture NaN or infinity: nothing to compare.")
+    return scores.detach().float()
