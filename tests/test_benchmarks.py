@@ -13,7 +13,7 @@ import torch
 from tests.benchmarks import commands, page
 from tests.benchmarks.__main__ import FIGURES
 from tests.benchmarks.contenders import Scene
-from tests.benchmarks.measure import SURE, measured, standard_error, until_sure
+from tests.benchmarks.measure import SURE, measured, standard_error, summarize, until_sure
 from tests.benchmarks.rows import NETWORKS, Network, Row, rows
 
 WHERE = {"date": "2026-01-02", "device": "cpu", "machine": "2 cores of a Thing", "torch": "2.0"}
@@ -26,10 +26,10 @@ ROW: dict[str, Any] = {
     "batch": 1,
     "pictures": 1,
     "ratios": {
-        "camviz": [1.0, 1.2, 1.1],
-        "packed": [0.8, 0.8, 0.8],
-        "grad-cam": [4.4, 4.4, 4.0],
-        "torch-cam": [2.0],
+        "camviz": summarize([1.0, 1.2, 1.1]),
+        "packed": summarize([0.8, 0.8, 0.8]),
+        "grad-cam": summarize([4.4, 4.4, 4.0]),
+        "torch-cam": summarize([2.0]),
     },
     "memory": {"bare": 1e6, "camviz": 25e5},
     "apart": 2e-6,
@@ -58,7 +58,13 @@ def test_medians_quartiles_and_how_many_times_faster() -> None:
         "2e-06",
         "bare 1, camviz 2",
     )
-    alone = {**ROW, "ratios": {"camviz": [1.0]}, "apart": None, "passes": 64, "bar": None}
+    alone = {
+        **ROW,
+        "ratios": {"camviz": summarize([1.0])},
+        "apart": None,
+        "passes": 64,
+        "bar": None,
+    }
     assert page.cells(alone)[1:9] == ("50 ms x 64", "1.00 (once)", "", "", "", "", "", "")
 
 
@@ -90,6 +96,15 @@ def test_the_readme_has_the_rows_of_a_gpu_where_there_are_some() -> None:
     text = page.headlines([ROW, gpu])
     assert "On a GPU (2026-01-02, a GPU, torch 2.0)" in text
     assert f"| {page.GPU_HEADLINES[0]} | 18.2 | 0.91" in text
+
+
+def test_figures_are_saved_a_line_each(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    page.save([ROW, COMMAND], file)
+    first, *rows, last = file.read_text().splitlines()
+    assert (first, last) == ("[", "]") and len(rows) == 2
+    assert json.loads(file.read_text()) == [ROW, COMMAND]
+    assert FIGURES.read_text().count("\n") == len(json.loads(FIGURES.read_text())) + 2
 
 
 def test_the_page_has_a_table_for_each_machine() -> None:
@@ -145,8 +160,9 @@ def test_a_row_is_measured(method: str, passes: int | None, options: dict[str, A
     found = measured(row, torch.device("cpu"), peers=False)
     assert found["title"] == f"{method}, test_resnet, batch 1"
     assert set(found["ratios"]) == ({"camviz", "packed"} if passes == 1 else {"camviz"})
-    assert {len(ratios) for ratios in found["ratios"].values()} == {2}
-    assert found["bare"] > 0 and min(found["ratios"]["camviz"]) > 0
+    assert {ratios["rounds"] for ratios in found["ratios"].values()} == {2}
+    assert found["bare"] > 0
+    assert all(0 < r["low"] <= r["median"] <= r["high"] for r in found["ratios"].values())
     live = Scene(row, torch.device("cpu")).passes()
     assert found["passes"] == live and live > 0
     assert found["apart"] is None

@@ -66,7 +66,7 @@ def main() -> None:
     for found in _asked(args.words, args.device, peers=not args.no_peers):
         figure = {**found, **about}
         kept = page.merged(kept, [figure])
-        args.json.write_text(json.dumps(kept, indent=1) + "\n")
+        page.save(kept, args.json)
         cells = page.gpu_cells if args.device.type == "cuda" else page.cells
         print(*(cells(figure) if "ratios" in figure else found.values()), sep=" | ", flush=True)
 

@@ -50,7 +50,7 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
     turns = _turns(contenders, device, IN_A_ROW if row.batch >= USUAL else 1)
     rounds = list(until_sure(turns, row.rounds, row.most_rounds))
     ratios = {
-        name: [taken[name] / (passes * taken["bare"]) for taken in rounds]
+        name: summarize([taken[name] / (passes * taken["bare"]) for taken in rounds])
         for name in contenders
         if name != "bare"
     }
@@ -66,6 +66,14 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
         "memory": memory,
         "apart": _apart(maps) if row.comparable and "grad-cam" in maps else None,
     }
+
+
+def summarize(ratios: Sequence[float]) -> Figures:
+    """Returns the median of a contender's ratios, their quartiles, and how many there are."""
+    low, median, high = (
+        statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+    )
+    return {"median": median, "low": low, "high": high, "rounds": len(ratios)}
 
 
 def _best_batch(scene: Scene) -> int:

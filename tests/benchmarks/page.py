@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import re
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,7 @@ def cells(figure: Figure) -> tuple[str, ...]:
     middle = _medians(figure)
     passes = f" x {figure['passes']}" if figure["passes"] > 1 else ""
     ours = (
-        f"{middle[name]:.2f} ({_quartiles(figure['ratios'][name])})" if name in middle else ""
+        f"{middle[name]:.2f} ({_spread(figure['ratios'][name])})" if name in middle else ""
         for name in OURS
     )
     peers = (f"{middle[p]:.2f}" if p in middle else "" for p in PEERS)
@@ -119,13 +119,14 @@ def gpu_cells(figure: Figure) -> tuple[str, ...]:
     """Writes the cells of a row that a GPU ran, in the order of GPU_HEAD."""
     middle = _medians(figure)
     bare = figure["bare"] * figure["passes"] / figure["pictures"]  # seconds a picture
-    shares = [1 / ratio for ratio in figure["ratios"]["camviz"]]
+    ratios = figure["ratios"]["camviz"]
+    shares = {**ratios, "low": 1 / ratios["high"], "high": 1 / ratios["low"]}
     peers = (_number(1000 * bare * middle[p]) if p in middle else "" for p in PEERS)
     return (
         figure["title"],
         _number(1 / bare),
         _number(1 / bare / middle["camviz"]),
-        f"{1 / middle['camviz']:.2f} ({_quartiles(shares)})",
+        f"{1 / middle['camviz']:.2f} ({_spread(shares)})",
         f"{1 / figure['bar']:.2f}" if figure["bar"] else "",
         _number(1000 * bare * middle["camviz"]),
         *peers,
@@ -139,7 +140,7 @@ def _number(value: float) -> str:
 
 
 def _medians(figure: Figure) -> dict[str, float]:
-    return {name: statistics.median(found) for name, found in figure["ratios"].items()}
+    return {name: ratios["median"] for name, ratios in figure["ratios"].items()}
 
 
 def _last_cells(figure: Figure) -> tuple[str, ...]:
@@ -156,11 +157,10 @@ def _last_cells(figure: Figure) -> tuple[str, ...]:
     )
 
 
-def _quartiles(found: Sequence[float]) -> str:
-    if len(found) < 2:
+def _spread(ratios: Figure) -> str:
+    if ratios["rounds"] < 2:
         return "once"
-    low, _, high = statistics.quantiles(found, n=4, method="inclusive")
-    return f"{low:.2f} to {high:.2f}"
+    return f"{ratios['low']:.2f} to {ratios['high']:.2f}"
 
 
 def page(figures: Sequence[Figure]) -> str:
@@ -239,6 +239,12 @@ def in_between(text: str, shown: str) -> str:
     if len(between.findall(text)) != 1:
         raise ValueError(f"The README holds not one pair of {BEGIN} and {END}.")
     return between.sub(lambda _: f"{BEGIN}\n{shown}{END}", text)
+
+
+def save(figures: Sequence[Figure], file: Path) -> None:
+    """Writes the file of figures, a line each, so that a change of one is a line in a diff."""
+    lines = ",\n".join(json.dumps(figure) for figure in figures)
+    file.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def write(figures: Sequence[Figure], page_file: Path = PAGE, readme: Path = README) -> None:
