@@ -47,6 +47,7 @@ SAID_HERE = frozenset({"flags", "--cfg-options", "the environment", "the argumen
 LITERALS = (bool, int, float, str, list, dict)
 BRACKETS = {"[": "]", "(": ")"}
 UNITS: Mapping[str, int] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+BYTE_UNITS: Mapping[str, int] = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 # what no preset needs, and what would exhaust the stack or Python's own numbers
 LARGEST_FILE = 2**20  # bytes
 DEEPEST, LARGEST_NUMBER = 16, 2**63
@@ -108,6 +109,20 @@ def _pixels(value: object) -> object:
     """Reads `50M` and the like as a number; what is none is left to be refused."""
     found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([kmg]?)", str(_lower(value)))
     return round(float(found[1]) * UNITS[found[2]]) if found else value
+
+
+def _memory(value: object) -> object:
+    """Reads `2G` as bytes, `50%` and `0.5` as a share; what is neither is left to be refused."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if found := re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?) ?%", text):
+        return float(found[1]) / 100
+    if re.fullmatch(r"0\.\d{1,9}", text):
+        return float(text)
+    if found := re.fullmatch(r"(\d{1,18})|(\d{1,12}(?:\.\d{1,9})?)([kmgt])(?:ib)?", text):
+        return int(found[1]) if found[1] else round(float(found[2]) * BYTE_UNITS[found[3]])
+    return value
 
 
 def _path(value: object) -> object:
@@ -231,6 +246,10 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     max_pixels: Annotated[Count, BeforeValidator(_pixels)] = Field(
         default=MAX_PIXELS, description="a number of pixels from 1, such as 50M"
     )
+    max_memory: Annotated[
+        Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1, strict=True)],
+        BeforeValidator(_memory),
+    ] = Field(default=0.5, description="bytes from 1, such as 2G, or a share, such as 50%")
     workers: int | None = Field(default=None, ge=0, description=NATURAL)
     engine: Annotated[Literal["local", "ray"], Choice] = Field(
         default="local", description="local or ray"

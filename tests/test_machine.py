@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from camcli import machine
-from camcli.machine import processor_maker
+from camcli.machine import UNKNOWN_MEMORY, processor_maker
 
 CPUINFO = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: a: b\n"
 
@@ -41,3 +42,61 @@ def test_the_processors_maker(
     monkeypatch.setattr(sys, "platform", platform_name)
     monkeypatch.setattr(platform, "processor", lambda: processor)
     assert processor_maker.__wrapped__() == wanted
+
+
+INSTALLED = 64 * 2**30
+NO_LIMIT = "9223372036854771712"  # what version 1 says where there is none
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "wanted"),
+    [
+        (None, {}, INSTALLED),
+        ("0::/\n", {}, INSTALLED),
+        ("0::/\n", {"memory.max": "max\n"}, INSTALLED),
+        ("0::/\n", {"memory.max": "2147483648\n"}, 2**31),
+        # the narrowest of the groups that it stands in
+        ("0::/a/b\n", {"a/b/memory.max": "max\n", "a/memory.max": "4096\n"}, 4096),
+        ("0::/a/b\n", {"a/b/memory.max": "100\n", "a/memory.max": "4096\n"}, 100),
+        # a container that is told the host's path sees its own group on top
+        ("0::/docker/1f\n", {"memory.max": "4096\n"}, 4096),
+        ("0::/../x\n", {"memory.max": "4096\n"}, 4096),
+        ("9:cpu:/a\n5:memory:/a\n", {"memory/a/memory.limit_in_bytes": "4096\n"}, 4096),
+        ("5:memory:/a\n", {"memory/memory.limit_in_bytes": "4096\n"}, 4096),
+        ("5:memory:/a\n", {"memory/a/memory.limit_in_bytes": NO_LIMIT}, INSTALLED),
+        ("5:cpu:/a\n", {"memory/a/memory.limit_in_bytes": "4096\n"}, INSTALLED),
+        ("0::/\n", {"memory.max": "0\n"}, INSTALLED),
+        ("0::/\n", {"memory.max": "many\n"}, INSTALLED),
+        ("nothing\n", {"memory.max": "4096\n"}, 4096),
+    ],
+)
+def test_memory_is_what_a_container_leaves_of_the_machines(
+    own: str | None,
+    files: dict[str, str],
+    wanted: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    groups = tmp_path / "groups"
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text)
+    if own is not None:
+        (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
+    limits = [(c, groups / (c or "."), name) for c, _, name in machine.LIMITS]
+    monkeypatch.setattr(machine, "LIMITS", limits)
+    pages = {"SC_PHYS_PAGES": INSTALLED // 4096, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    assert machine.memory() == wanted
+
+
+def test_memory_that_no_system_tells_of_is_taken_for_a_little(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "none")
+    for error in (ValueError("unknown"), OSError("unknown")):
+        monkeypatch.setattr(os, "sysconf", lambda _, error=error: (_ for _ in ()).throw(error))
+        assert machine.memory() == UNKNOWN_MEMORY
+    monkeypatch.setattr(os, "sysconf", lambda name: -1 if name == "SC_PHYS_PAGES" else 4096)
+    assert machine.memory() == UNKNOWN_MEMORY

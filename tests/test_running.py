@@ -235,7 +235,7 @@ def _failing(
 @pytest.mark.parametrize("threads", [0, 3])
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(running, "read_picture"), (running, "prepared"), (outputs, "write_picture")],
+    [(running, "open_picture"), (running, "prepared"), (outputs, "write_picture")],
 )
 def test_a_picture_too_large_for_memory_is_one_that_fails(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
@@ -269,7 +269,7 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
-@pytest.mark.parametrize(("where", "name"), [(running, "read_picture"), (outputs, "write_picture")])
+@pytest.mark.parametrize(("where", "name"), [(running, "open_picture"), (outputs, "write_picture")])
 def test_a_worker_that_dies_ends_the_run(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
 ) -> None:

@@ -309,6 +309,16 @@ def test_workers_are_placed_where_they_fit(
     assert (found.device, found.workers) == (device, threads)
 
 
+@pytest.mark.parametrize(
+    ("nodes", "asked", "given"),
+    [(1, 0.5, 0.125), (2, 0.5, 0.25), (3, 0.5, 0.25), (1, 2**30, 2**30)],
+)
+def test_workers_of_one_machine_share_its_memory(nodes: int, asked: float, given: float) -> None:
+    options = Options(ray_workers=4, max_memory=asked)
+    workers = _Workers.of(FakeRay(*[{"CPU": 8}] * nodes), options, 20)
+    assert workers.options.max_memory == given
+
+
 def test_ray_chooses_the_gpus() -> None:
     gpus, cpus = FakeRay({"CPU": 4, "GPU": 2}), FakeRay({"CPU": 4})
     assert _Workers.of(gpus, Options(device="cpu"), 20).needs == {"num_cpus": 1}

@@ -340,6 +340,16 @@ class Flags:
             "--max-pixels",
         ),
     ] = None
+    max_memory: Annotated[
+        Text,
+        _option(
+            PICTURE,
+            "N|SHARE",
+            "Memory for pictures that are read, drawn and written at once (2G, 30%); one that "
+            "needs more goes alone; default 50% of the machine's or container's.",
+            "--max-memory",
+        ),
+    ] = None
     workers: Annotated[
         Text,
         _option(

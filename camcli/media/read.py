@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -75,28 +75,63 @@ def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Picture:
     Its values are not changed by its colour profile, which goes with them.  More pixels than
     allowed are refused before they are decoded.
     """
+    return open_picture(source, max_pixels).decode()
+
+
+@dataclass(frozen=True)
+class OpenPicture:
+    """An image file that was read and not decoded yet; `page` is the first one of a TIFF."""
+
+    source: Source
+    content: bytes
+    max_pixels: int
+    image: Image.Image | None
+    page: TiffPage | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels, as the file announces them and before it is turned."""
+        opened = self.image or self.page
+        assert opened is not None
+        width, height = opened.size
+        return height, width
+
+    def decode(self) -> Picture:
+        """Decodes the pixels; raises ImageError."""
+        try:
+            with PILLOW.reading(self.max_pixels):
+                return replace(self._decoded(), source=self.source)
+        except Exception as error:  # damaged files raise whatever Pillow's parsers stumble over
+            raise unreadable(str(self.source), error) from error
+
+    def _decoded(self) -> Picture:
+        if self.image is None:
+            assert self.page is not None
+            return _of_samples(self.content, self.page, self.max_pixels)
+        with self.image as image:
+            _load(image)
+            # an icon's picture may be larger than its directory says
+            check_size(image, self.max_pixels)
+            return _of_image(image, self.page, self.content)
+
+
+def open_picture(source: Source, max_pixels: int = MAX_PIXELS) -> OpenPicture:
+    """Reads an image file, of which nothing is decoded yet but its size; raises ImageError."""
     try:
         content = content_of(source, max_pixels)
     except Exception as error:  # behind a URL, a file system raises whatever its client does
         raise unreadable(str(source), error, "it cannot be read") from error
     try:
         with PILLOW.reading(max_pixels):
-            return replace(_decoded(content, max_pixels), source=source)
-    except Exception as error:  # on damaged files Pillow raises whatever its parsers stumble over
+            page = first_page(content)
+            if page is not None and page.reader != "pillow":
+                check_size(page, max_pixels)
+                return OpenPicture(source, content, max_pixels, None, page)
+            image = open_heif(content) if is_heif(content) else Image.open(io.BytesIO(content))
+            check_size(image, max_pixels)
+            return OpenPicture(source, content, max_pixels, image, page)
+    except Exception as error:  # as in `decode`
         raise unreadable(str(source), error) from error
-
-
-def _decoded(content: bytes, max_pixels: int) -> Picture:
-    page = first_page(content)
-    if page is not None and page.reader != "pillow":
-        return _of_samples(content, page, max_pixels)
-    image = open_heif(content) if is_heif(content) else Image.open(io.BytesIO(content))
-    with image:
-        check_size(image, max_pixels)
-        _load(image)
-        # an icon's picture may be larger than its directory says
-        check_size(image, max_pixels)
-        return _of_image(image, page, content)
 
 
 def picture_from(value: PictureLike) -> Picture:
@@ -302,7 +337,6 @@ def _of_image(image: Image.Image, page: TiffPage | None, content: bytes = b"") -
 
 def _of_samples(content: bytes, page: TiffPage, max_pixels: int) -> Picture:
     """Makes a picture of a TIFF that Pillow does not read, or not rightly."""
-    check_size(page, max_pixels)
     values = read_samples(content, page, _most_bytes(max_pixels))
     rgb, notes = _from_bands(values, page)
     return _upright(rgb, page.orientation, notes, page.profile)

@@ -6,11 +6,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from camcli import machine
 from camcli.errors import UsageError
+from camcli.pipeline.memory import Pause
 from camcli.pipeline.shares import processes_here
 from camcli.stages import stage
 
@@ -41,6 +44,7 @@ class Threads:
     def __init__(self, count: int) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
+        self.count = count
         self._free = threading.Event()
         self._free.set()
         self._pool = ThreadPoolExecutor(count, "camviz", _work_alone)
@@ -117,53 +121,104 @@ def workers(count: int) -> Iterator[Threads | None]:
         threads.end()
 
 
+def _nothing(_: object) -> int:
+    return 0
+
+
 def ordered(
-    function: Callable[[Item], Result], items: Iterable[Item], pool: Threads | None, ahead: int
-) -> Generator[Result, None, None]:
+    function: Callable[[Any], Result],
+    items: Iterable[Any],
+    pool: Threads | None,
+    ahead: int,
+    size: Callable[[Any], int] = _nothing,
+    most: float = inf,
+) -> Generator[Result | Pause, None, None]:
     """Runs a function on items in threads, at most `ahead` of them unfinished or not yet taken.
 
-    An item is taken when a result is asked for.  What an item or the function raises comes out in
-    its place, behind the results before it.  Without a pool, everything is done when it is asked
-    for.
+    Of what `size` says of them these have at most `most` together, but for one alone.  An item is
+    taken when a result is asked for.  What an item or the function raises comes out in its place,
+    behind the results before it; so does a pause.  Without a pool, everything is done when it is
+    asked for.
     """
     if pool is None:
-        yield from map(function, items)
+        yield from (item if isinstance(item, Pause) else function(item) for item in items)
         return
-    begun: deque[Future[Result]] = deque()
-    with closing(_submitted(function, items, pool)) as futures:
-        try:
-            for future in futures:
-                begun.append(future)
-                # whatever is there goes out before the next item, which may take long to come
-                while begun and (len(begun) >= ahead or begun[0].done()):
-                    yield _result(begun.popleft())
-            while begun:
-                yield _result(begun.popleft())
-        finally:
-            _drop(begun)
+    begun = _InFlight[Result]()
+    try:
+        for item in _with_error(items):
+            if isinstance(item, Pause):
+                yield from begun.take_all()
+                yield item
+                continue
+            added = 0 if isinstance(item, _Raised) else size(item)
+            while begun and begun.size + added > most:
+                yield begun.take()
+            begun.add(_submitted(function, item, pool), added)
+            # whatever is there goes out before the next item, which may take long to come
+            while len(begun) >= ahead or begun.is_ready():
+                yield begun.take()
+        yield from begun.take_all()
+    finally:
+        begun.drop()
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """Stands in the place of an item that did not come."""
+
+    error: Exception
+
+
+def _with_error(items: Iterable[Item]) -> Iterator[Item | _Raised]:
+    try:
+        yield from items
+    except Exception as error:
+        yield _Raised(error)
 
 
 def _submitted(
-    function: Callable[[Item], Result], items: Iterable[Item], pool: Threads
-) -> Generator[Future[Result], None, None]:
+    function: Callable[[Item], Result], item: Item | _Raised, pool: Threads
+) -> Future[Result]:
     from concurrent.futures import Future
 
-    try:
-        for item in items:
-            yield pool.submit(function, item)
-    except Exception as error:
-        failed: Future[Result] = Future()
-        failed.set_exception(error)
-        yield failed
+    if not isinstance(item, _Raised):
+        return pool.submit(function, item)
+    failed: Future[Result] = Future()
+    failed.set_exception(item.error)
+    return failed
 
 
-@stage("wait")
-def _result(future: Future[Result]) -> Result:
-    return future.result()
+class _InFlight(Generic[Result]):
+    """What was begun and is not taken yet, in order, and what `size` says of all of it."""
 
+    def __init__(self) -> None:
+        self.size = 0
+        self._begun: deque[tuple[Future[Result], int]] = deque()
 
-def _drop(futures: deque[Future[Result]]) -> None:
-    from concurrent.futures import wait
+    def __len__(self) -> int:
+        return len(self._begun)
 
-    # from behind, so that none begins while others are cancelled
-    wait([future for future in reversed(futures) if not future.cancel()])
+    def is_ready(self) -> bool:
+        """Tells whether the first is there."""
+        return bool(self._begun) and self._begun[0][0].done()
+
+    def add(self, future: Future[Result], size: int) -> None:
+        self._begun.append((future, size))
+        self.size += size
+
+    @stage("wait")
+    def take(self) -> Result:
+        future, size = self._begun.popleft()
+        self.size -= size
+        return future.result()
+
+    def take_all(self) -> Iterator[Result]:
+        while self._begun:
+            yield self.take()
+
+    def drop(self) -> None:
+        """Waits for those that run, and lets none of the others begin."""
+        from concurrent.futures import wait
+
+        # from behind, so that none begins while others are cancelled
+        wait([future for future, _ in reversed(self._begun) if not future.cancel()])

@@ -28,8 +28,8 @@ PACKAGES = ("camviz", "torch", "torchvision", "timm")
 NOT_WRITTEN = frozenset(
     {
         "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
-        "skip_existing", "fail_fast", "max_failures", "max_pixels", "engine",
-        "ray_workers",
+        "skip_existing", "fail_fast", "max_failures", "max_pixels", "max_memory",
+        "engine", "ray_workers",
     }
 )  # fmt: skip
 # what the weights' hash and the classes' names tell better than where they were read

@@ -164,7 +164,10 @@ class _Workers:
         of_cpu = {"num_cpus": part if part < 1 else cores}
         device = "cuda" if kind == "GPU" else "cpu"
         threads = default_workers(device, cores) if options.workers is None else options.workers
-        changed = {"device": device, "workers": threads}
+        changed: dict[str, Any] = {"device": device, "workers": threads}
+        if isinstance(options.max_memory, float):
+            # those of one machine share its memory
+            changed["max_memory"] = options.max_memory / -(-count // len(homes))
         return cls(count, of_gpu if kind == "GPU" else of_cpu, options.model_copy(update=changed))
 
     @property

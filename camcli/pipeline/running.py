@@ -5,24 +5,31 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError, TooManyFailures, UnknownName
-from camcli.media.read import read_picture
+from camcli.media.read import OpenPicture, open_picture
 from camcli.models.load import Classifier
 from camcli.pipeline.batches import Prepared, explain_batch, prepared
 from camcli.pipeline.films import Drawn, Films, FrameWriter
 from camcli.pipeline.flow import Threads, default_workers, ordered, workers
 from camcli.pipeline.keeping import Kept, Shard, kept
+from camcli.pipeline.memory import (
+    FOR_FILES,
+    Budget,
+    Need,
+    Pause,
+    memory_for,
+)
 from camcli.pipeline.moving import Film, Item, Work, ahead, items, may_move
 from camcli.pipeline.outputs import Writer, check_outputs, source_of, why
 from camcli.pipeline.plan import Plan, compiled, plan
 from camcli.pipeline.scales import Scales
 from camcli.pipeline.smoothing import smoothed
-from camcli.pipeline.spool import Spool, read_again, with_pixels
+from camcli.pipeline.spool import Again, Spool, read_again, with_pixels
 from camcli.pipeline.stopping import Stop
 from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.colour import lookup_table
@@ -88,7 +95,8 @@ def carried_out(
         with compiled(todo) as blocks, workers(_threads(todo, run_kept.sources, options)) as pool:
             if blocks is not None:
                 watch.compiled(blocks)
-            yield from _carried_out(_Flow(todo, run_kept, options, stop, watch, pool))
+            budget = Budget(memory_for(options.max_memory), pool.count if pool else 1)
+            yield from _carried_out(_Flow(todo, run_kept, options, stop, watch, pool, budget))
         # nothing else ends a camera's film
         by_hand = options.camera is not None and isinstance(stop.reason, KeyboardInterrupt)
         if stop.reason and not by_hand:
@@ -127,6 +135,8 @@ def check_failures(failures: int, options: Options, stop: Stop) -> None:
         stop.ask(TooManyFailures(f"Stopped: more than {allowed} pictures failed (--max-failures)."))
 
 
+# a picture file that was read and not decoded yet, or what is passed on in its place
+Opened: TypeAlias = "OpenPicture | Film | Picture | Outcome"
 # a picture that can be given to the model, or what is passed on in its place
 Read: TypeAlias = "Prepared | Film | Outcome"
 
@@ -141,6 +151,7 @@ class _Flow:
     stop: Stop
     watch: Watch
     pool: Threads | None
+    budget: Budget
 
     def outcomes(self) -> Iterator[Outcome | OutputError]:
         """Yields what came of everything, in order."""
@@ -156,7 +167,10 @@ class _Flow:
         with Spool() as spool:
             failed = looked_at = 0
             for work in self._explained():
+                if isinstance(work, Pause):
+                    continue
                 spool.add(work)
+                self.budget.leave()
                 failed += isinstance(work, Outcome) and work.failed
                 looked_at += _ends_picture(work)
                 self.watch.looked_at(looked_at)
@@ -169,19 +183,27 @@ class _Flow:
             again = read_again(iter(spool), self.options)
             with closing(ahead(again, self.pool)) as coming:
                 read = partial(with_pixels, options=self.options)
-                yield from self._written(self.stop.until(coming), read, scales)
+                admitted = self.budget.admit(self.stop.until(coming), self._need)
+                yield from self._written(admitted, read, scales)
 
-    def _explained(self) -> Generator[Work, None, None]:
+    def _explained(self) -> Generator[Work | Pause, None, None]:
         options, until = self.options, self.stop
         found = items(self.kept.claimed(self.watch.left_out), options, self.stop)
         if options.camera is not None:
             # its film ends by itself where it is stopped, with all that was seen
             until = Stop()
         pool = self.pool if may_move(self.kept.sources, options) else None
-        read = partial(_read, todo=self.todo, max_pixels=options.max_pixels)
+        files = self.budget.limit // FOR_FILES
+        open_ = partial(_open, max_pixels=options.max_pixels)
+        read = partial(_read, todo=self.todo)
         with (
             closing(ahead(found, pool)) as coming,
-            closing(ordered(read, until.until(coming), self.pool, self._ahead)) as pictures,
+            closing(
+                ordered(open_, until.until(coming), self.pool, self._ahead, _file_size, files)
+            ) as opened,
+            closing(
+                ordered(read, self.budget.admit(opened, self._need), self.pool, self._ahead)
+            ) as pictures,
         ):
             batches = until.until(_batches(pictures, self.todo.batch_size))
             explained = _explained(batches, self.todo, self._alone)
@@ -190,7 +212,7 @@ class _Flow:
             yield from explained
 
     def _written(
-        self, works: Iterable[Given], found_in: Callable[[Given], Work], scales: Scales
+        self, works: Iterable[Any], found_in: Callable[[Any], Work], scales: Scales
     ) -> Iterator[Outcome | OutputError]:
         writer = Writer(self.todo, self.options, self.kept, scales)
         write = partial(_write, found_in=found_in, writer=writer)
@@ -202,7 +224,24 @@ class _Flow:
             workers(1) if moving else nullcontext() as pen,
             closing(ordered(films.take, drawn, pen, self._ahead)) as taken,
         ):
-            yield from (outcome for outcome in taken if outcome is not None)
+            for outcome in taken:
+                if isinstance(outcome, Pause):
+                    continue
+                self.budget.leave()
+                if outcome is not None:
+                    yield outcome
+
+    def _need(self, item: Opened | Again) -> Need:
+        """Returns what a picture, or a frame, takes until all of it is written."""
+        if isinstance(item, Film | Outcome):
+            return Need()
+        overlays = self.todo.overlays_per_picture
+        if isinstance(item, OpenPicture):
+            need = Need.of(item.size, at_work=overlays if self.todo.on_sheets else 0)
+            return replace(need, held=need.held + len(item.content))
+        size = item.size if isinstance(item, Picture) else item[0][0].record.picture_size
+        assert size is not None
+        return Need.of(size, held=overlays)
 
     def _alone(self) -> AbstractContextManager[None]:
         """Gives the model the cores that it runs on."""
@@ -215,23 +254,54 @@ class _Flow:
         return self.todo.batch_size + 1
 
 
-@stage("decode")
-def _read(item: Item, todo: Plan, max_pixels: int) -> Read:
-    if isinstance(item, Film | Outcome):
-        return item
-    source, frame = (source_of(item), item.frame) if isinstance(item, Picture) else (item, None)
+def _file_size(item: Item) -> int:
+    """Returns the bytes of a file, as far as that is known before it is read."""
+    if not isinstance(item, Source) or item.url:
+        return 0
     try:
-        picture = item if isinstance(item, Picture) else read_picture(item, max_pixels)
-        return prepared(picture, todo)
+        return item.path.stat().st_size
+    except (OSError, ValueError):  # whoever reads it says what is wrong
+        return 0
+
+
+@stage("decode")
+def _open(item: Item, max_pixels: int) -> Opened:
+    if not isinstance(item, Source):
+        return item
+    try:
+        return open_picture(item, max_pixels)
+    except (ImageError, MemoryError) as error:
+        return Outcome.failure(item, why(error, item.path))
+
+
+@stage("decode")
+def _read(opened: Opened, todo: Plan) -> Read:
+    if isinstance(opened, Film | Outcome):
+        return opened
+    source, frame = opened.source, None
+    if isinstance(opened, Picture):
+        source, frame = source_of(opened), opened.frame
+    assert source is not None
+    try:
+        return prepared(opened if isinstance(opened, Picture) else opened.decode(), todo)
     except (ImageError, MemoryError, UnknownName) as error:
         return Outcome.failure(source, why(error, source.path), frame)
 
 
-def _batches(pictures: Iterable[Read], size: int) -> Iterator[list[Read]]:
-    """Groups pictures, `size` readable ones together, and what failed between them."""
+def _batches(pictures: Iterable[Read | Pause], size: int) -> Iterator[list[Read] | Pause]:
+    """Groups pictures, `size` readable ones together, and what failed between them.
+
+    In front of a pause a group is smaller.
+    """
     group: list[Read] = []
     readable = 0
     for picture in pictures:
+        if isinstance(picture, Pause):
+            if group:
+                yield group
+            group, readable = [], 0
+            yield picture
+            continue
         group.append(picture)
         readable += isinstance(picture, Prepared)
         if readable in (0, size) or len(group) == PATIENCE * size:
@@ -242,12 +312,19 @@ def _batches(pictures: Iterable[Read], size: int) -> Iterator[list[Read]]:
 
 
 def _explained(
-    groups: Iterable[Sequence[Read]], todo: Plan, alone: Callable[[], AbstractContextManager[None]]
-) -> Iterator[Work]:
+    groups: Iterable[Sequence[Read] | Pause],
+    todo: Plan,
+    alone: Callable[[], AbstractContextManager[None]],
+) -> Iterator[Work | Pause]:
     # a GPU passes on to the next batch while what it found in this one is looked at
     ahead = 1 if todo.classifier.device.type == "cuda" else 0
     begun: deque[Iterator[Work]] = deque()
     for group in groups:
+        if isinstance(group, Pause):
+            while begun:
+                yield from begun.popleft()
+            yield group
+            continue
         with alone():
             begun.append(_begun(group, todo))
         while len(begun) > ahead:

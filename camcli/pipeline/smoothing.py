@@ -9,11 +9,12 @@ import torch
 
 from camcli.methods.compose import FrameSmoother
 from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.memory import Pause
 from camcli.pipeline.moving import Film, Work
 from camcli.report import statistics
 
 
-def smoothed(works: Iterable[Work], frames: int) -> Iterator[Work]:
+def smoothed(works: Iterable[Work | Pause], frames: int) -> Iterator[Work | Pause]:
     """Smooths the raw maps of films over some frames, each film by itself."""
     smoother = FrameSmoother(frames)
     for work in works:

@@ -42,7 +42,7 @@ def test_every_option_arrives(asked: Asked, run: Run) -> None:
         "--seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --no-recursive --device cpu "
         "-b 4 -j 3 --resume --fail-fast --max-failures 7 --colormap turbo --alpha 0.25 "
         "--every 2 --frames 10:50 --camera 1 --smooth-frames 5 --save-frames --scale 0,2.5 "
-        "--save-path out --format png --save-map npy --max-pixels 1.5M "
+        "--save-path out --format png --save-map npy --max-pixels 1.5M --max-memory 2G "
         "--map-size image --engine Local"
     )
     assert options_of(asked, run, *typed.split()) == Options(
@@ -78,6 +78,7 @@ def test_every_option_arrives(asked: Asked, run: Run) -> None:
         device="cpu",
         batch_size=4,
         max_pixels=1_500_000,
+        max_memory=2**31,
         workers=3,
         resume=True,
         fail_fast=True,

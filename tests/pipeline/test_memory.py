@@ -1,0 +1,275 @@
+"""Pictures in flight keep within the memory that a run may take."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from camcli.config import Options, from_keywords
+from camcli.errors import ConfigError
+from camcli.media.read import OpenPicture
+from camcli.media.sources import find_sources
+from camcli.models.load import Classifier
+from camcli.pipeline import carried_out, memory, plan, running
+from camcli.pipeline.flow import ordered, workers
+from camcli.pipeline.memory import AT_WORK, HELD, OVERLAY, PAUSE, Budget, Need, memory_for
+from camcli.records import Outcome, Picture, Preprocessing
+from tests.media.videos import COUNT, written
+from tests.networks import Staged
+from tests.outputs import outputs
+
+HEIGHT, WIDTH = 40, 60
+NAMES = tuple(f"{n:02}.png" for n in range(12))
+BAD = ("03.png", "04.png")
+HUGE = "07.png"
+
+
+@pytest.fixture(scope="module")
+def small() -> Classifier:
+    torch.manual_seed(0)
+    size = (32, 48)
+    preprocessing = Preprocessing(size, size, mean=(0.5,) * 3, std=(0.25,) * 3, fit="squash")
+    module = Staged(4).eval()
+    return Classifier(module, "small", "timm", preprocessing, None, "by hand", 4, in_chans=3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def pictures(folder: Path) -> Path:
+    """Twelve pictures, of which two cannot be decoded and one is nine times as large."""
+    draw = np.random.default_rng(0)
+    for name in NAMES:
+        scale = 3 if name == HUGE else 1
+        pixels = draw.integers(0, 256, (HEIGHT * scale, WIDTH * scale, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+        if name in BAD:
+            content = (folder / name).read_bytes()
+            (folder / name).write_bytes(content[: len(content) // 2])
+    return folder
+
+
+Carry = Callable[..., Iterator[Outcome]]
+
+
+@pytest.fixture
+def carry(small: Classifier, folder: Path, tmp_path: Path) -> Carry:
+    def carried(out: str = "out", **given: Any) -> Iterator[Outcome]:
+        defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / out}
+        options = from_keywords(**{**defaults, **given})
+        return carried_out(plan(small, options), find_sources([folder]), options)
+
+    return carried
+
+
+class Standing:
+    """Notes how many pictures are decoded and not written yet, and how many there are at most."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.now = self.most = self.most_beside_huge = 0
+        self.is_huge_there = False
+
+    def decode(self, opened: OpenPicture) -> Picture:
+        with self._lock:
+            self.now += 1
+            self.is_huge_there = self.is_huge_there or opened.size[0] > HEIGHT
+            self.most = max(self.most, self.now)
+            if self.is_huge_there:
+                self.most_beside_huge = max(self.most_beside_huge, self.now)
+        return DECODE(opened)
+
+    def leave(self, budget: Budget) -> None:
+        with self._lock:
+            self.now = max(self.now - 1, 0)  # what failed before is not decoded again
+            self.is_huge_there = False
+        LEAVE(budget)
+
+
+DECODE, LEAVE = OpenPicture.decode, Budget.leave
+
+
+@pytest.fixture
+def standing(monkeypatch: pytest.MonkeyPatch) -> Standing:
+    seen = Standing()
+    monkeypatch.setattr(OpenPicture, "decode", lambda opened: seen.decode(opened))
+    monkeypatch.setattr(Budget, "leave", lambda budget: seen.leave(budget))
+    return seen
+
+
+def names_of(found: Sequence[Outcome]) -> list[str]:
+    return [outcome.source.path.name for outcome in found]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in outputs(folder)}
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("scale", ["image", "run"])
+def test_where_nothing_finds_room_each_picture_goes_alone(
+    carry: Carry, pictures: Path, tmp_path: Path, standing: Standing, threads: int, scale: str
+) -> None:
+    assert len(list(pictures.iterdir())) == len(NAMES)
+    free = list(carry("free", workers=threads, scale=scale))
+    tight = list(carry("tight", workers=threads, scale=scale, max_memory=1))
+    assert names_of(tight) == names_of(free) == list(NAMES)
+    assert names_of([outcome for outcome in tight if outcome.failed]) == list(BAD)
+    assert files_in(tmp_path / "tight") == files_in(tmp_path / "free")
+    assert len(files_in(tmp_path / "tight")) == len(NAMES) - len(BAD)
+    standing.most = 0
+    list(carry("again", workers=threads, scale=scale, max_memory=1))
+    assert standing.most == 1
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_as_many_are_held_as_find_room_and_one_too_large_is_alone(
+    carry: Carry,
+    pictures: Path,
+    standing: Standing,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+) -> None:
+    batches: list[int] = []
+    explain = running.explain_batch
+    monkeypatch.setattr(
+        running,
+        "explain_batch",
+        lambda batch, todo: batches.append(len(batch)) or explain(batch, todo),
+    )
+    largest = max((pictures / name).stat().st_size for name in NAMES if name != HUGE)
+    one = Need.of((HEIGHT, WIDTH))
+    limit = 2 * (one.held + largest) + min(2, threads or 1) * one.at_work
+    found = list(carry(workers=threads, max_memory=limit))
+    assert names_of(found) == list(NAMES)
+    assert names_of([outcome for outcome in found if outcome.failed]) == list(BAD)
+    assert (standing.most, standing.most_beside_huge) == (2, 1)
+    assert max(batches) == 2 and sum(batches) == len(NAMES) - len(BAD)
+    assert standing.now == 0
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_frames_are_counted_with_their_overlays(
+    carry: Carry, folder: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    written(folder / "a.mp4")
+    needs: list[Need] = []
+    admit = Budget.admit
+
+    def noting(budget: Budget, items: Any, need: Callable[[Any], Need]) -> Iterator[Any]:
+        def noted(item: Any) -> Need:
+            needs.append(need(item))
+            return needs[-1]
+
+        return admit(budget, items, noted)
+
+    monkeypatch.setattr(Budget, "admit", noting)
+    found = list(carry(workers=threads, max_memory=1, top_k=2))
+    assert [outcome.last for outcome in found] == [False] * COUNT + [True]
+    frames = [need for need in needs if need.held]
+    pixels = frames[0].at_work // AT_WORK
+    assert frames == [Need(pixels * (HELD + 2 * OVERLAY), pixels * AT_WORK)] * COUNT
+    assert len(needs) == COUNT + 2  # the film's beginning and end take nothing
+
+
+def test_another_limit_is_the_same_run(carry: Carry, pictures: Path) -> None:
+    assert len(list(carry(max_memory=1))) == len(list(pictures.iterdir()))
+    assert list(carry(max_memory="30%", resume=True)) == []
+
+
+def test_a_pause_comes_before_what_finds_no_room() -> None:
+    budget = Budget(10)
+    words: list[Any] = []
+    for item in budget.admit(iter([4, 6, 3, 20, 1]), Need):
+        if item is PAUSE:
+            while budget.taken:
+                budget.leave()
+        words.append(item)
+    assert words == [4, 6, PAUSE, 3, PAUSE, 20, PAUSE, 1]
+
+
+def test_work_is_counted_for_as_many_as_there_are_threads() -> None:
+    budget = Budget(100, threads=2)
+    assert list(budget.admit(iter([5, 7, 6]), lambda work: Need(1, work))) == [5, 7, 6]
+    assert budget.taken == 3 + 7 + 6
+    budget.leave()
+    budget.leave()
+    assert budget.taken == 1 + 6
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_pause_comes_behind_all_results_in_front_of_it(threads: int) -> None:
+    with workers(threads) as pool:
+        items = iter([1, 2, PAUSE, 3, PAUSE])
+        found = ordered(lambda n: n * n, items, pool, ahead=9)
+        assert [next(found) for _ in range(3)] == [1, 4, PAUSE]
+        assert next(items) == 3  # which was not begun before
+        assert list(found) == [PAUSE]
+
+
+def test_files_that_are_read_ahead_keep_within_their_share() -> None:
+    gate, running_now, most = threading.Lock(), [0], [0]
+
+    def read(size: int) -> int:
+        with gate:
+            running_now[0] += size
+            most[0] = max(most[0], running_now[0])
+        return size
+
+    with workers(3) as pool:
+        sizes = [4, 4, 4, 30, 4]
+        for size in ordered(read, sizes, pool, ahead=9, size=lambda n: n, most=10):
+            with gate:
+                running_now[0] -= size
+    assert most[0] == 30
+
+
+# what is asked for
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("1", 1),
+        ("2G", 2**31),
+        ("2g", 2**31),
+        ("1.5GiB", 3 * 2**29),
+        ("512M", 2**29),
+        ("64k", 2**16),
+        ("1T", 2**40),
+        ("30%", 0.3),
+        ("100 %", 1.0),
+        ("0.25", 0.25),
+        (0.25, 0.25),
+        (7, 7),
+    ],
+)
+def test_memory_is_bytes_or_a_share(typed: object, wanted: float) -> None:
+    found = from_keywords(max_memory=typed).max_memory
+    assert (found, type(found)) == (wanted, type(wanted))
+
+
+@pytest.mark.parametrize("typed", ["0", "0%", "101%", "-1G", "2.5", 2.5, "G", "nan", "many", True])
+def test_what_is_no_memory(typed: object) -> None:
+    with pytest.raises(ConfigError, match=r"max_memory takes bytes from 1, such as 2G, or a share"):
+        from_keywords(max_memory=typed)
+
+
+def test_a_share_is_one_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.machine, "memory", lambda: 1000)
+    assert (memory_for(0.3), memory_for(2000)) == (300, 2000)
+    assert memory_for(Options().max_memory) == 500
+    # torchrun's processes share the machine
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert (memory_for(0.5), memory_for(2000)) == (125, 2000)
