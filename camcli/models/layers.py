@@ -23,6 +23,7 @@ from camcli.models.graph import Graph, sources, spread_picks, stays_in_place
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
 from camcli.models.output import described, part_of
 from camcli.models.places import NO_PLACES, Places, look_for_places
+from camcli.models.slices import found_slices
 from camcli.models.state import left_as_found, parts, recordable, unwrapped, watchable
 
 SEED = 0
@@ -33,6 +34,7 @@ GRADIENTLESS = "--method eigencam or scorecam"
 ALL_LAYERS = "All: camviz --preview-model"
 # what wrappers call the module inside; people copy names with and without it
 WRAPPED = ("module", "_orig_mod")
+FEW_NAMES = 3
 NUMBER = re.compile("-?[0-9]{1,9}")
 
 
@@ -177,12 +179,7 @@ def default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Targ
     grids = [layer.name for layer in found.layers if layer.layout]
     folded = [layer for layer in found.layers if _is_folded(layer, found.input_size)]
     if not grids and folded:
-        raise LayerError(
-            f"All layers of this {kind} put out several rows for one {size} input (frames, slices "
-            f"or windows are folded into the batch), such as {folded[-1].name!r}"
-            f" {list(folded[-1].shape or ())}: name one with --target-layers, and each slice gets a"
-            f" map. {ALL_LAYERS}"
-        )
+        raise LayerError(_why_no_slices(module, inputs_shape, folded, found.problem))
     if not grids:
         raise LayerError(
             f"No layer of this {kind} puts out a grid larger than 1x1 for a {size}"
@@ -207,6 +204,37 @@ def _is_folded(layer: LayerFacts, input_size: tuple[int, int]) -> bool:
     return len(shape) > 2 and shape[0] > 1 and measure(shape, input_size) is not None
 
 
+def _why_no_slices(
+    module: nn.Module,
+    inputs_shape: tuple[int, int, int],
+    folded: Sequence[LayerFacts],
+    problem: str,
+) -> str:
+    """Says which layers have a map of each slice, where all put out several rows a picture."""
+    last, size = folded[-1], "x".join(map(str, inputs_shape))
+    begin = (
+        f"All layers of this {type(unwrapped(module)).__name__} that put out grids put out several"
+        f" rows for one {size} input, such as {last.name!r} {list(last.shape or ())}"
+    )
+    like = _like_parameters(module, torch.empty(1, *inputs_shape))
+    rows = {layer.name: (layer.shape or (1,))[0] for layer in folded}
+    named = [name for name, t in rows.items() if found_slices(module, name, like, t) == t]
+    if not named:
+        return (
+            f"{begin}, which are no frames or slices of it (windows, heads, or frames that have"
+            " met, are folded into the batch), so that none of them has a map of the picture. Try"
+            " --method occlusion or rise, which need no layer."
+        )
+    why = problem or "the score depends on none of them everywhere"
+    without = " and --method eigencam" if problem == NO_GRADIENT else ""
+    few = ", ".join(map(repr, named[: -FEW_NAMES - 1 : -1]))
+    return (
+        f"{begin}: slices are folded into the batch, and none can be chosen by measuring: {why}."
+        f" Name one with --target-layers, such as {few}{without}, and each slice gets a map."
+        f" {ALL_LAYERS}"
+    )
+
+
 def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     """Measures every layer with one forward and one backward pass of noise (channels, H, W).
 
@@ -218,9 +246,30 @@ def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     input_size = inputs_shape[1:]
     observed = Observed(input_size)
     probing_pass(module, inputs_shape, observed)
+    default = _default(module, inputs_shape, observed)
+    if default is None:
+        observed, default = _by_slices(module, inputs_shape, observed)
     layers = tuple(_facts(name, layer, observed) for name, layer in module.named_modules() if name)
-    default, last_grid = _default(module, inputs_shape, observed), _last_grid(observed)
-    return Survey(layers, default, input_size, observed.problem, last_grid)
+    return Survey(layers, default, input_size, observed.problem, _last_grid(observed))
+
+
+def _by_slices(
+    module: nn.Module, inputs_shape: tuple[int, int, int], observed: Observed
+) -> tuple[Observed, TargetLayer | None]:
+    """Looks for a default layer that puts out a grid of each slice of the picture's channels.
+
+    What was observed of whole pictures is handed back where there is none.
+    """
+    like = _like_parameters(module, torch.empty(1, *inputs_shape))
+    rows = {output.shape[0] for output in observed.outputs.values() if len(output.shape) > 2}
+    for t in sorted(t for t in rows if 1 < t <= inputs_shape[0]):
+        of_slices = Observed(inputs_shape[1:], t)
+        probing_pass(module, inputs_shape, of_slices)
+        default = _default(module, inputs_shape, of_slices)
+        if default and found_slices(module, default.name, like, t) == t:
+            return of_slices, default
+        observed.problem = observed.problem or of_slices.problem
+    return observed, None
 
 
 @dataclass
@@ -256,10 +305,12 @@ def _share_of_cells(gradient: Tensor, layout: Layout) -> Tensor:
 class Observed:
     """What hooks saw: last outputs in order of completion, the classifier, and what was recorded.
 
-    `joins` are steps that join values in a grid on which the score depends everywhere.
+    `joins` are steps that join values in a grid on which the score depends everywhere.  Grids are
+    those of `slices` rows that the one picture is parted into.
     """
 
     input_size: tuple[int, int]
+    slices: int = 1
     outputs: dict[str, _Output] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     # the last module with weights of its own, and its input: the classifier, if it is linear
@@ -296,12 +347,16 @@ class Observed:
             self.weighted = (name, layer, args[0])
         return output
 
+    def layout_of(self, tensor: Tensor) -> Layout | None:
+        """Measures a tensor's layout by its shape, if it has a row for each slice."""
+        return measure(tuple(tensor.shape), self.input_size, batch=self.slices)
+
     def _output(self, tensor: Tensor) -> _Output:
         # stages, their last blocks and identities put out the same tensor: look at it once
         if self.latest and self.latest[0] is tensor and self.latest[1] == tensor._version:
             return self.latest[2]
         shape, step = tuple(tensor.shape), tensor.grad_fn
-        output = _Output(shape, measure(shape, self.input_size, batch=1), step)
+        output = _Output(shape, self.layout_of(tensor), step)
         if step is not None:
             self.steps.add(step)
         if output.layout and tensor.requires_grad:
@@ -322,9 +377,7 @@ class Observed:
             return ""
         if output is given or _has_same_values(given, output):
             return "only hands it on" if torch.equal(given, output) else "only turns it"
-        before, behind = (
-            measure(tuple(tensor.shape), self.input_size, batch=1) for tensor in (given, output)
-        )
+        before, behind = self.layout_of(given), self.layout_of(output)
         return "pools it" if before and behind and before.grid != behind.grid else ""
 
     def _is_put_out(self, step: Node | None) -> bool:
@@ -343,9 +396,7 @@ class Observed:
 
     def _see_join(self, join: Node, gradients: tuple[Tensor | None, ...]) -> None:
         gradient = gradients[0]
-        layout = None
-        if gradient is not None:
-            layout = measure(tuple(gradient.shape), self.input_size, batch=1)
+        layout = None if gradient is None else self.layout_of(gradient)
         if gradient is not None and layout and _share_of_cells(gradient, layout) >= EVERYWHERE:
             self.joins.append(join)
 
@@ -390,12 +441,11 @@ def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:
 
 def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed: Observed) -> None:
     """Runs noise (channels, H, W) forward and back, and notes what every layer puts out."""
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     # drawn on the CPU, so that every device sees the same noise
     generator = torch.Generator().manual_seed(SEED)
     with torch.inference_mode(False), torch.enable_grad(), left_as_found(module):
         noise = torch.randn(1, *inputs_shape, generator=generator)
-        inputs = noise.to(like.device, like.dtype).requires_grad_()
+        inputs = _like_parameters(module, noise).requires_grad_()
         with _hooked(module, observed):
             # a leaf cannot be changed in place, but its clone can
             logits = _run(module, inputs.clone())
@@ -418,6 +468,12 @@ def probing_pass(module: nn.Module, inputs_shape: tuple[int, int, int], observed
                 observed.problem = NO_GRADIENT
         else:
             observed.problem = NO_GRADIENT
+
+
+def _like_parameters(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Moves inputs to where the parameters are, in their precision."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    return inputs.to(like.device, like.dtype)
 
 
 def _run(module: nn.Module, inputs: Tensor) -> Tensor:
@@ -515,7 +571,8 @@ def _target(
     h, w = places.layout.grid
     last = next(iter(why_not), name)
     passed_over = f" ({last} behind it {why_not[last]})" if last != name else ""
-    reason = f"the last {h}x{w} grid on which the score depends everywhere{passed_over}"
+    each = f" of each of the picture's {observed.slices} slices" if observed.slices > 1 else ""
+    reason = f"the last {h}x{w} grid{each} on which the score depends everywhere{passed_over}"
     calls = observed.calls[name]
     said = f"; it {last_use(calls)}" if calls > 1 else ""
     return TargetLayer(name, places.layout, reason + said, places.doubt(name))
@@ -542,7 +599,8 @@ class _PlacesOf:
             new = [layer for layer in self.layers if layer not in self.asked]
             new = new if self.asked else [name]
             self.asked += new
-            self.found |= look_for_places(self.module, self.inputs_shape, new)
+            slices = self.observed.slices
+            self.found |= look_for_places(self.module, self.inputs_shape, new, slices)
         # a model that takes no batch of noise is believed
         assert output.layout
         return self.found.get(name) or Places(output.layout, nan)

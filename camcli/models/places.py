@@ -120,10 +120,13 @@ def find_places(
 
 
 def look_for_places(
-    module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str]
+    module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str], slices: int = 1
 ) -> dict[str, Places]:
-    """Finds the places of layers in front of which something may have moved them."""
-    look = _Look(module, inputs_shape)
+    """Finds the places of layers in front of which something may have moved them.
+
+    They put out a row for each picture, or for each of its `slices`.
+    """
+    look = _Look(module, inputs_shape, slices)
     seen: dict[str, Places] = {}
     # where a pass of noise fails, the run itself tells it better if it fails, too
     with suppress(*FAILING):
@@ -143,6 +146,7 @@ class _Look:
 
     module: nn.Module
     inputs_shape: tuple[int, int, int]
+    slices: int = 1
     known: dict[str, Layout] = field(default_factory=dict)
     normalising: bool = True
 
@@ -296,7 +300,7 @@ class _Look:
             torch.no_grad(),
             left_as_found(self.module),
             _untrained_normalised(self.module) if self.normalising else nullcontext(),
-            self._watching(layers, len(images), _from_the_first) as changes,
+            self._watching(layers, len(images), partial(_from_the_first, self.slices)) as changes,
         ):
             self.module(images.to(**self._like()))
         return changes
@@ -312,7 +316,8 @@ class _Look:
             tensor = tensor_in(output)
             if tensor is None or not tensor.is_floating_point():
                 return
-            layout = measure(tuple(tensor.shape), self.inputs_shape[1:], batch=batch)
+            rows = batch * self.slices
+            layout = measure(tuple(tensor.shape), self.inputs_shape[1:], batch=rows)
             if layout is not None:
                 self.known[layer] = layout
                 taken[layer] = take(tensor, layout)
@@ -356,11 +361,12 @@ def _is_untrained(norm: _BatchNorm) -> bool:
     return not norm.training and not mean.any() and bool((variance == 1).all())
 
 
-def _from_the_first(output: Tensor, layout: Layout) -> Tensor:
-    """How far tokens are from those of the first picture.  -> [b-1 n]"""
+def _from_the_first(slices: int, output: Tensor, layout: Layout) -> Tensor:
+    """How far tokens are from those of the first picture, in all slices of it.  -> [b-1 n]"""
     # at once: the outputs of all layers together take gigabytes
-    first, *others = to_tokens(output, layout).float()
-    return torch.stack([(tokens - first).abs_().sum(0) for tokens in others]).cpu()
+    tokens = to_tokens(output, layout).float()
+    first, *others = tokens.view(-1, slices, *tokens.shape[1:])
+    return torch.stack([(other - first).abs_().sum((0, 1)) for other in others]).cpu()
 
 
 def _edges(length: int, across: int) -> Tensor:

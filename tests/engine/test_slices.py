@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
+from camcli.engine.run import found_default
 from camcli.errors import LayerError, MethodError
 from camcli.models.load import Classifier
 from camcli.records import Preprocessing
@@ -61,6 +62,38 @@ class Crossed(Staged):
         b, t = x.shape[:2]
         grey = x.transpose(0, 1).reshape(t * b, 1, *x.shape[2:]).expand(-1, 3, -1, -1)
         return super().forward(grey).view(t, b, -1).mean(0)
+
+
+class Clip(Slices):
+    """The features of 16 frames stand in a row, and are joined by a convolution along it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.along = nn.Conv1d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t = x.shape[:2]
+        x = x.reshape(b * t, 1, *x.shape[2:]).expand(-1, 3, -1, -1)
+        x = self.last(torch.relu(self.middle(self.stem(x)))).relu().mean((2, 3))
+        return self.fc(self.along(x.view(b, t, -1).mT).mean(2))
+
+
+class Shuffled(Slices):
+    """Each slice is turned over, pixel by pixel, before a network sees it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = torch.randperm(48 * 64, generator=torch.Generator().manual_seed(0))
+        return super().forward(x.flatten(2)[:, :, order].view_as(x))
+
+
+class Corners(Slices):
+    """Only a corner of each slice's features counts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t = x.shape[:2]
+        grey = x.reshape(b * t, 1, *x.shape[2:]).expand(-1, 3, -1, -1)
+        x = self.last(torch.relu_(self.middle(self.stem(grey))))[..., :2, :2]
+        return self.fc(self.pool(x).flatten(1)).view(b, t, -1).mean(1)
 
 
 @pytest.mark.parametrize("name", ["gradcam", "hirescam", "layercam", "xgradcam", "eigencam"])
@@ -123,10 +156,49 @@ def test_windows_are_no_slices(kind: type[Staged], channels: int) -> None:
         camcli.heatmaps(model, inputs, target_layers="last")
 
 
-def test_without_a_named_layer_it_is_said_which_to_name() -> None:
-    told = r"frames, slices or windows are folded .* such as 'last\.1' \[4, 16, 6, 8\]: name one"
+@pytest.mark.parametrize(("kind", "channels"), [(Slices, T), (Frames, 3 * T), (OneBag, T)])
+def test_the_layer_of_slices_is_found(kind: type[Staged], channels: int) -> None:
+    inputs, model = noise(2, channels), kind().eval()
+    default = found_default(model, (channels, 48, 64))
+    assert default.name == "last"
+    assert default.reason == (
+        "the last 6x8 grid of each of the picture's 4 slices on which the score depends everywhere"
+    )
+    assert not default.doubt
+    found = camcli.heatmaps(model, inputs, targets=2)
+    named = camcli.heatmaps(model, inputs, targets=2, target_layers="last")
+    assert found.shape == (2, T, 6, 8)
+    torch.testing.assert_close(found, named, rtol=0, atol=0)
+
+
+def test_tokens_of_frames_are_found_in_front_of_what_joins_the_frames() -> None:
+    inputs, model = noise(2, 16), Clip().eval()
+    # 16 frames in a row look like a grid of 4x4 tokens, and are none
+    assert found_default(model, (16, 48, 64)).name == "last"
+    assert camcli.heatmaps(model, inputs, targets=2).shape == (2, 16, 6, 8)
+
+
+def test_slices_that_a_network_turns_over_are_no_places() -> None:
+    with pytest.raises(LayerError, match="cells that are no places of the picture"):
+        camcli.heatmaps(Shuffled().eval(), noise(1, T))
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(Windows, 3), (Crossed, T)])
+def test_what_is_folded_and_no_slices_is_said_to_be_none(kind: type[Staged], channels: int) -> None:
+    told = r"such as 'last\.1' \[4, .*, which are no frames or slices .* --method occlusion or rise"
+    model, inputs = kind().eval(), noise(2, channels)
     with pytest.raises(LayerError, match=told):
-        camcli.heatmaps(Slices(), noise(2, T))
+        camcli.heatmaps(model, inputs)
+    # the advice holds
+    assert camcli.heatmaps(model, inputs, "occlusion").shape[0] == 2
+
+
+def test_where_no_slice_is_seen_everywhere_it_is_said_which_layers_can_be_named() -> None:
+    told = r"depends on none of them everywhere. Name one with .*, such as 'last\.1', 'last\.0'"
+    model, inputs = Corners().eval(), noise(2, T)
+    with pytest.raises(LayerError, match=told):
+        camcli.heatmaps(model, inputs)
+    assert camcli.heatmaps(model, inputs, target_layers="last.1").shape == (2, T, 6, 8)
 
 
 def test_a_picture_is_drawn_with_the_mean_of_its_slices() -> None:
