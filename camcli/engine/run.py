@@ -39,7 +39,13 @@ from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
 from camcli.models.model_cache import ModelCache
 from camcli.models.output import OutputKey
-from camcli.models.output_reading import OutputReading, as_logit, found_reading, reading_output
+from camcli.models.output_reading import (
+    OutputReading,
+    as_logit,
+    found_reading,
+    reading_output,
+    takes_one_alone,
+)
 from camcli.models.packing import Packings
 from camcli.models.several_inputs import InputKey, SeveralInputs, passed_on, several_inputs
 from camcli.models.state import has_classifier, left_as_found, watchable
@@ -440,6 +446,8 @@ def heatmaps(
         is_unsure = reading.is_value and not reading.is_declared
         # a single number has two sides, as a logit has, until somebody says what it means
         reading = as_logit(reading) if is_unsure else reading
+    elif others is None and _goes_alone(module, pictures):
+        reading = replace(reading, is_alone=True)
     explained = target_of(target, against, contrast_strength, reading)
     options = options_for(list(names.values()), set or {}, seed)
     with passed_on(module, others):
@@ -483,6 +491,12 @@ def heatmaps(
         if several
         else shaped(found[names[given[0]]])
     )
+
+
+def _goes_alone(module: nn.Module, pictures: Tensor) -> bool:
+    """Tells whether several pictures are given to a model that takes one at a time."""
+    shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
+    return len(pictures) > 1 and takes_one_alone(watchable(module), shape)
 
 
 _told: WeakSet[nn.Module] = WeakSet()
@@ -563,7 +577,8 @@ def activations(
             return {layer: probe.get("activations", layer) for layer in layers}
 
     with torch.inference_mode(False), torch.no_grad():
-        parts = in_chunks(run, len(pictures), 1 if given else len(pictures))
+        one_by_one = given is not None or _goes_alone(module, pictures)
+        parts = in_chunks(run, len(pictures), 1 if one_by_one else len(pictures))
     return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 
 

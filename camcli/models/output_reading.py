@@ -199,6 +199,22 @@ def found_reading(
     return known[about]
 
 
+_alone: ModelCache[bool] = ModelCache()
+
+
+def takes_one_alone(module: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Tells whether a model takes a picture (channels, H, W), and no two; measured only once.
+
+    That is for methods that do not look at the output, which may be anything.
+    """
+    known = _alone.of(module)
+    if shape not in known:
+        with torch.inference_mode(False), torch.no_grad(), left_as_found(unwrapped(module)):
+            passes = _Passes(unwrapped(module), shape, None)
+            known[shape] = not passes.are_taken(2) and passes.are_taken(1)
+    return known[shape]
+
+
 def declared(outputs: Outputs, key: OutputKey | None = None) -> OutputReading:
     """Returns the reading of outputs of which somebody says what they mean, logits in front."""
     checked(outputs)
@@ -338,6 +354,14 @@ class _Passes:
             return self.run(strengths)
         except Exception:  # every model refuses in its own way; the passes that count say so again
             return None
+
+    def are_taken(self, count: int) -> bool:
+        """Tells whether the model takes so many pictures together."""
+        try:
+            self.module(self._noise(STRENGTHS[:count]))
+        except Exception:  # as in `tried`
+            return False
+        return True
 
     def rows(self, strengths: Sequence[float], reading: OutputReading) -> Iterator[Tensor]:
         """Yields the finite rows of single passes.  [1 n]"""

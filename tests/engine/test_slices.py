@@ -215,3 +215,25 @@ def test_a_picture_is_drawn_with_the_mean_of_its_slices() -> None:
     (found,) = camcli.explain(classifier, torch.rand(3, 48, 64), target_layers="last")
     assert found.heatmap.shape == (6, 8)
     assert found.warnings[0] == "the mean of the maps of a picture's 4 slices"
+
+
+def test_methods_that_ask_no_class_give_such_a_model_one_picture_at_a_time_too() -> None:
+    inputs, model = noise(2, T), OneBag().eval()
+    found = camcli.heatmaps(model, inputs, "eigencam")
+    assert found.shape == (2, T, 6, 8)
+    (activations,) = camcli.activations(model, inputs).values()
+    assert activations.shape == (2 * T, 16, 6, 8)
+    for row in range(2):
+        single = inputs[row : row + 1]
+        torch.testing.assert_close(camcli.heatmaps(model, single, "eigencam")[0], found[row])
+        (alone,) = camcli.activations(model, single).values()
+        torch.testing.assert_close(alone, activations[row * T : (row + 1) * T])
+
+
+def test_what_a_model_says_of_a_picture_that_it_takes_not_even_alone_is_its_own() -> None:
+    class Refusing(Staged):
+        def forward(self, x: Tensor) -> Tensor:
+            raise ValueError(f"pictures of 7 channels, please, not {x.shape[1]}")
+
+    with pytest.raises(ValueError, match="7 channels"):
+        camcli.heatmaps(Refusing().eval(), noise(2), "eigencam", target_layers="last")
