@@ -22,6 +22,7 @@ from torch import Tensor
 
 from camcli.errors import ImageError, UsageError, reason
 from camcli.media import colour
+from camcli.media.colour_codes import colours_of
 from camcli.media.deep import (
     DARK,
     SIXTEEN,
@@ -328,11 +329,12 @@ def _of_image(image: Image.Image, page: TiffPage | None, content: bytes = b"") -
     # asked after loading, since Pillow turns TIFF pictures itself
     turn = _orientation(image)
     rgb, notes = _rgb(image, page, content)
-    profile = colour.profile_of(image.info)
+    colours = colours_of(image, content)
+    profile = colours.profile
     shown = None
     if profile and image.mode == "CMYK" and colour.space_of(profile) == colour.CMYK:
         shown = colour.to_srgb(image, profile)
-    return _upright(rgb, turn, notes, profile, shown)
+    return _upright(rgb, turn, (*notes, *colours.notes), profile, shown)
 
 
 def _of_samples(content: bytes, page: TiffPage, max_pixels: int) -> Picture:
