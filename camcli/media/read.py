@@ -34,7 +34,7 @@ from camcli.media.deep import (
 from camcli.media.depth import Range, eight_bits, opacity
 from camcli.media.heif import is_heif, open_heif
 from camcli.media.open import opened
-from camcli.media.tiff import TiffPage, first_page, read_samples, split_bands
+from camcli.media.tiff import TiffPage, count_pages, first_page, read_samples, split_bands
 from camcli.records import MAX_PIXELS, Picture, Source
 
 PictureLike: TypeAlias = (
@@ -50,6 +50,9 @@ UPRIGHT: Mapping[int, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+# as GIF, PNG and WebP begin, of which some move, and what an AVIF that moves has at its fifth byte
+MOVING, MOVING_AVIF = (b"GIF8", b"\x89PNG", b"RIFF"), b"ftypavis"
 
 # modes deeper than 8 bits
 DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
@@ -101,7 +104,9 @@ class OpenPicture:
         """Decodes the pixels; raises ImageError."""
         try:
             with PILLOW.reading(self.max_pixels):
-                return replace(self._decoded(), source=self.source)
+                picture = self._decoded()
+                notes = (*picture.notes, *_why_not_all(self.content))
+                return replace(picture, source=self.source, notes=notes)
         except Exception as error:  # damaged files raise whatever Pillow's parsers stumble over
             raise unreadable(str(self.source), error) from error
 
@@ -133,6 +138,20 @@ def open_picture(source: Source, max_pixels: int = MAX_PIXELS) -> OpenPicture:
             return OpenPicture(source, content, max_pixels, image, page)
     except Exception as error:  # as in `decode`
         raise unreadable(str(source), error) from error
+
+
+def _why_not_all(content: bytes) -> Iterator[str]:
+    """Says of how many pages or frames the first one is shown, where there are several."""
+    count, kind = count_pages(content), "pages"
+    if content.startswith(MOVING) or content[4:12] == MOVING_AVIF:
+        # counted by itself, since Pillow begins to read anew
+        with Image.open(io.BytesIO(content)) as image:
+            count, kind = getattr(image, "n_frames", 1), "frames"
+    if count > 1:
+        page = first_page(content)
+        is_read = page is None or page.reader == "pillow"
+        way = "--frames : takes them all" if is_read else "save the others as files of their own"
+        yield f"it has {count} {kind}, and the first one is shown: {way}"
 
 
 def picture_from(value: PictureLike) -> Picture:

@@ -37,6 +37,7 @@ UNCOMPRESSED = 1
 ALPHA = (1, 2)  # ExtraSamples
 SMIN, SMAX = 340, 341  # SMinSampleValue, SMaxSampleValue
 PROFILE = 34675
+SUBFILE, NO_PAGE = 254, 0b101  # NewSubfileType: a smaller copy, a mask
 NODATA = 42113  # GDAL's
 
 # what tifffile has to say it raises as well
@@ -182,6 +183,24 @@ def first_page(content: bytes) -> TiffPage | None:
         return TiffPage.of(tags)
     except Exception:  # Pillow is asked for the picture next, and says what is wrong
         return None
+
+
+def count_pages(content: bytes) -> int:
+    """Counts a TIFF's pages, without smaller copies of them, and masks; 0 for what is no TIFF."""
+    if content[:4] not in HEADERS:
+        return 0
+    count, seen = 0, set[int]()
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if content[:4] in BIG else 8])
+        file = io.BytesIO(content)
+        while tags.next and tags.next not in seen:
+            seen.add(tags.next)
+            file.seek(tags.next)
+            tags.load(file)
+            count += not int(tags.get(SUBFILE, 0)) & NO_PAGE
+    except Exception:  # as above: what is damaged ends here
+        return count
+    return count
 
 
 def read_samples(content: bytes, page: TiffPage, max_bytes: int) -> NDArray[Any]:

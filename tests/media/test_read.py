@@ -593,3 +593,31 @@ def test_no_file_stays_open_and_nothing_is_said(
     # libtiff and Python's logging both write to standard error where nobody stops them
     assert capfd.readouterr() == ("", "")
     assert open_files() == before
+
+
+SEVERAL = "it has 3 {}, and the first one is shown: --frames : takes them all"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".png", ".avif"])
+def test_of_several_pages_or_frames_it_is_said_which_is_shown(tmp_path: Path, suffix: str) -> None:
+    colours = ("red", "green", "blue")
+    first, *others = (Image.new("RGB", (16, 16), colour) for colour in colours)
+    path = saved(first, tmp_path / f"a{suffix}", save_all=True, append_images=others)
+    picture = read_picture(Source(path))
+    assert picture.notes == (SEVERAL.format("pages" if suffix == ".tif" else "frames"),)
+    assert picture.pixels[8, 8].argmax() == 0
+    assert read_picture(Source(saved(first, tmp_path / f"one{suffix}"))).notes == ()
+
+
+def test_pages_that_tifffile_reads_are_counted_and_smaller_copies_are_not(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    page = np.zeros((3, 16, 16), np.uint16) + 60_000
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for _ in range(3):
+            file.write(page, photometric="rgb", planarconfig="separate")
+        file.write(page[0], photometric="minisblack", subfiletype=1)
+    (note,) = read_picture(Source(tmp_path / "a.tif")).notes
+    # Pillow, which goes from page to page, misreads them
+    assert (
+        note == "it has 3 pages, and the first one is shown: save the others as files of their own"
+    )
