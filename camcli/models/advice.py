@@ -59,6 +59,14 @@ ASIDE = (
     "--no-strict leaves them aside, which is right if they served the training alone, as a second "
     "classifier does."
 )
+BY_NAME = (
+    ", although its weights have the model's kinds and shapes: their names are others, and they lie"
+    " in the order of these names, as safetensors keeps them, which does not tell which is which"
+)
+KEEP_ORDER = (
+    "Save it with torch.save(model.state_dict(), 'weights.pth'), which keeps the model's order, or "
+    "under the model's names; or load it in a function of your own: -m FILE.py:FUNCTION."
+)
 BESIDE_HEAD = "; what stood beside it (a dropout, a sigmoid) is not in the file"
 # arguments of timm's constructors that change which weights there are, and what these are called
 ARGUMENTS: Sequence[tuple[str, Mapping[str, Any]]] = (
@@ -106,8 +114,13 @@ def is_unnamed(found: Fitted, request: Request) -> bool:
     return request.name == embedded.NAME and not found.checkpoint.arch
 
 
-def other_architecture(found: Fitted, request: Request, share: str) -> CheckpointError:
-    """Says that the model has too little in common with the weights; `share` counts what it has."""
+def other_architecture(
+    found: Fitted, request: Request, share: str, *, by_name: bool
+) -> CheckpointError:
+    """Says that the model has too little in common with the weights; `share` counts what it has.
+
+    Or that they may be the model's, `by_name`, in an order that does not tell which is which.
+    """
     arch = found.checkpoint.arch
     if is_unnamed(found, request):
         return CheckpointError(
@@ -118,6 +131,8 @@ def other_architecture(found: Fitted, request: Request, share: str) -> Checkpoin
     what = f": it is of another architecture{says}, with {share} weights in it"
     if _is_in_parts(found):
         return misfit(found, request, what, PARTS)
+    if by_name:
+        return misfit(found, request, BY_NAME, KEEP_ORDER)
     return misfit(found, request, what, OTHER_ARCHITECTURE)
 
 

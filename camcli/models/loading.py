@@ -18,7 +18,7 @@ from camcli.models.fitting import (
     merge_stored,
     weights_that_fit,
 )
-from camcli.models.order_of_weights import moments_fit, place_by_order
+from camcli.models.order_of_weights import is_by_name, moments_fit, place_by_order
 from camcli.models.request import Built, Request
 
 BY_ORDER = (
@@ -92,7 +92,9 @@ def load_into(
     """
     fitting, wanted = len(weights_that_fit(found, built.module)), len(built.module.state_dict())
     if is_another(found, built) and (strict or not fitting or is_unnamed(found, request)):
-        raise other_architecture(found, request, f"{fitting} of the {wanted}")
+        stored, own = merge_stored(found.checkpoint), built.module.state_dict()
+        by_name = is_by_name(stored, own)
+        raise other_architecture(found, request, f"{fitting} of the {wanted}", by_name=by_name)
     if found.faults and strict:
         raise misfit(found, request, "", advise(built, found, request, build))
     _load(built.module, found)

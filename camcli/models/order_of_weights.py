@@ -8,6 +8,7 @@ count upward, or to begin alike.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise, zip_longest
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 
 from camcli.models.counterparts import kind_of
 from camcli.models.request import Weights
+
+HEAD = 2  # a classifier's weight and bias
 
 # how many times larger or smaller than what a layer gives its noted variance may be: half of the
 # layers of trained networks stay within 5 on noise, all within 20
@@ -46,6 +49,19 @@ def place_by_order(
     if not _are_layers(pairs) or not _is_only_order(pairs, own):
         return None
     return {name: given[theirs] for theirs, name in pairs}
+
+
+def is_by_name(weights: Weights, wanted: Mapping[str, Tensor]) -> bool:
+    """Tells whether weights of the model's kinds and shapes lie in the order of other names.
+
+    But for a classifier of other classes.
+    """
+    given, own = (
+        Counter((kind_of(name), w.shape) for name, w in some.items() if _is_counted(w))
+        for some in (weights, wanted)
+    )
+    names = [name for name, weight in weights.items() if _is_counted(weight)]
+    return names == sorted(names) and max((given - own).total(), (own - given).total()) <= HEAD
 
 
 def _is_counted(weight: Tensor) -> bool:

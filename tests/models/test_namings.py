@@ -762,9 +762,26 @@ def test_an_order_that_names_do_not_confirm_is_refused(
 
 
 def test_an_alphabetical_order_is_none(tmp_path: Path) -> None:
-    weights = randomized(Plain(("a1", "a2", "a3", "z"))).state_dict()
+    weights = dict(sorted(randomized(Plain(("a1", "a2", "a3", "z"))).state_dict().items()))
+    told = (
+        r"(?s)in the order of these names, as safetensors keeps .* torch\.save\(model\.state_dict"
+    )
+    with pytest.raises(CheckpointError, match=told):
+        load_own(tmp_path, weights)
+    # the same weights as the model has them
+    (tmp_path / "mine.py").write_text(OWN)
+    safetensors.torch.save_file(weights, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match=told):
+        load_model(f"{tmp_path / 'mine.py'}:build", checkpoint=tmp_path / "a.safetensors")
+
+
+def test_an_alphabetical_order_of_other_shapes_is_of_another_architecture(tmp_path: Path) -> None:
+    weights = dict(sorted(randomized(Plain(("a1", "a2", "a3", "z"))).state_dict().items()))
+    weights["a1.weight"] = torch.randn(8, 3, 5, 5)
+    weights["a2.weight"] = torch.randn(8, 8, 5, 5)
+    weights["a3.weight"] = torch.randn(8, 8, 5, 5)
     with pytest.raises(CheckpointError, match="another architecture"):
-        load_own(tmp_path, dict(sorted(weights.items())))
+        load_own(tmp_path, weights)
 
 
 def test_moments_of_another_network_are_refused(tmp_path: Path) -> None:
