@@ -18,6 +18,7 @@ from camcli.models.output import described, part_of
 from camcli.models.output_reading import measure_output
 from camcli.models.preprocessing import per_channel, scale_for
 from camcli.models.request import Built, Request
+from camcli.models.several_inputs import check_takes_a_picture_alone
 from camcli.models.state import left_as_found, watchable
 from camcli.models.user_code import find, running, where
 from camcli.records import Preprocessing
@@ -130,6 +131,7 @@ def _tried(
 ) -> _Trial:
     """Runs the model on as many channels as it takes; raises ModelError of the first number."""
     failed, name = [], request.name
+    check_takes_a_picture_alone(module, name)
     for number in channels:
         try:
             trial = _run(module, number, size)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from camcli.errors import UsageError
+from camcli.errors import ModelError, UsageError
 from camcli.models.state import unwrapped
 
 InputKey = str | int
@@ -88,6 +88,26 @@ def _shape(value: Any) -> str:
     return (
         f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
     )
+
+
+def check_takes_a_picture_alone(module: nn.Module, name: str) -> None:
+    """Raises ModelError for a model that needs more than a picture, and says what explains it."""
+    inner = unwrapped(module)
+    if inner._forward_pre_hooks:  # which may give it the rest
+        return
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    try:
+        parameters = inspect.signature(inner.forward).parameters.values()
+    except (TypeError, ValueError):  # of what is compiled there may be none
+        return
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind in kinds]
+    if len(needed) > 1:
+        given = ", ".join(needed)
+        raise ModelError(
+            f"{name!r} needs more than a picture: forward({given}). In Python"
+            f" camcli.heatmaps(model, ({given})) passes several inputs on; here, wrap it in a"
+            " module that has the others (-m FILE.py:FUNCTION)."
+        )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 from camcli.config import from_keywords
 from camcli.engine.clock import Clock
 from camcli.engine.run import Answer, answer, warn_of
-from camcli.errors import UnknownName
+from camcli.errors import UnknownName, UsageError
 from camcli.media.geometry import view as view_of
 from camcli.media.read import picture_from
 from camcli.models.load import Classifier
@@ -43,11 +43,17 @@ def explain(
     """Explains pictures: paths, PIL pictures, arrays [h w 3] or tensors [3 h w], one or many.
 
     Options are those of the command line that say what is explained (`top_k=2`,
-    `target_category=["tabby"]`, ...).  Raises CamvizError, ImageError for an unreadable picture.
+    `target_category=["tabby"]`, ...).  A model that takes more than pictures goes to `heatmaps`.
+    Raises CamvizError, ImageError for an unreadable picture.
     """
     for name in options:
         if name not in EXPLAINING:
             raise UnknownName("option of explain", name, EXPLAINING, NOT_EXPLAINING)
+    if isinstance(inputs, Mapping):
+        raise UsageError(
+            "explain takes pictures, and no dictionary of a model's inputs: camcli.heatmaps("
+            "classifier.module, inputs) takes one, and passes on what stands beside the pictures."
+        )
     checked = from_keywords(method=method, **options)
     todo = plan(classifier, checked)
     warn_of(todo.doubts.values())

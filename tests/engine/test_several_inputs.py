@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,10 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.errors import UsageError
+from camcli.errors import ModelError, UsageError
+from camcli.models.load import Classifier, load_model
+from camcli.models.several_inputs import check_takes_a_picture_alone
+from camcli.records import Preprocessing
 from tests.networks import Staged, noise
 
 AGES = torch.tensor([[0.2, -1.0], [3.0, 0.5]])
@@ -154,3 +158,50 @@ def test_an_image_input_is_named() -> None:
 def test_what_is_no_picture_is_told(inputs: Any, named: Any, told: str) -> None:
     with pytest.raises(UsageError, match=told):
         camcli.heatmaps(Staged(), inputs, image_input=named)
+
+
+FILE = """
+import torch
+from tests.engine.test_several_inputs import Multimodal
+
+class OfTheMiddleAged(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.model = Multimodal()
+
+    def forward(self, image):
+        return self.model(image, torch.tensor([[0.2, -1.0]]).expand(len(image), 2))
+"""
+
+
+def test_a_model_loaded_by_name_that_needs_more_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(FILE)
+    told = (
+        r"needs more than a picture: forward\(image, ages\).*camcli\.heatmaps\(model, \(image"
+    )
+    with pytest.raises(ModelError, match=told):
+        load_model(f"{tmp_path / 'net.py'}:Multimodal", device="cpu", img_size=64)
+    # what is advised works
+    assert load_model(f"{tmp_path / 'net.py'}:OfTheMiddleAged", device="cpu", img_size=64)
+
+
+def test_defaults_and_open_ends_are_no_more_than_a_picture() -> None:
+    check_takes_a_picture_alone(Staged(), "staged")
+    check_takes_a_picture_alone(nn.DataParallel(Staged()), "wrapped")
+    check_takes_a_picture_alone(nn.Sequential(Staged()), "sequence")
+
+
+def test_explain_says_what_takes_a_dictionary() -> None:
+    sizes = ((48, 64), (48, 64), (0.5,) * 3, (0.25,) * 3)
+    classifier = Classifier(
+        module=Staged().eval(),
+        name="staged",
+        origin="python",
+        preprocessing=Preprocessing(*sizes, fit="squash"),
+        labels=None,
+        weights="by hand",
+        num_classes=5,
+        in_chans=3,
+    )
+    with pytest.raises(UsageError, match=r"no dictionary .* camcli\.heatmaps\(classifier\.module"):
+        camcli.explain(classifier, {"image": noise(1), "ages": AGES[:1]})
