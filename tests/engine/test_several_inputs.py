@@ -176,9 +176,7 @@ class OfTheMiddleAged(torch.nn.Module):
 
 def test_a_model_loaded_by_name_that_needs_more_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(FILE)
-    told = (
-        r"needs more than a picture: forward\(image, ages\).*camcli\.heatmaps\(model, \(image"
-    )
+    told = r"needs more than a picture: forward\(image, ages\).*camcli\.heatmaps\(model, \(image"
     with pytest.raises(ModelError, match=told):
         load_model(f"{tmp_path / 'net.py'}:Multimodal", device="cpu", img_size=64)
     # what is advised works
