@@ -15,11 +15,12 @@ from torch.nn import functional as F
 
 DIAGONAL = 1 / 12  # a diagonal neighbour's weight; a direct one's is twice that
 # what is left of the residual, as a share of that at the start
-TOLERANCE = 1e-5
+TOLERANCE = 1e-4
 MOST_STEPS = 200
 # of Jacobi's method, which damps the highest frequencies of this stencil best
 DAMPING = 0.8
 SMALLEST_SIDE = 4
+COARSEST_SWEEPS = 8
 
 
 def impute(image: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
@@ -40,17 +41,25 @@ class _Levels:
     """The missing pixels and their neighbours' weights, on the picture's and ever coarser grids."""
 
     def __init__(self, missing: Tensor, dtype: torch.dtype) -> None:
-        self.missing, self.weights = [missing], [_weights(missing, dtype)]
-        while min(missing.shape[-2:]) >= 2 * SMALLEST_SIDE:
+        # as numbers: a product with them takes a quarter of one with truth values
+        self.missing = [missing.to(dtype)]
+        while min(self.missing[-1].shape[-2:]) >= 2 * SMALLEST_SIDE:
             # a coarse pixel is missing where all that it stands for are
-            missing = ~(F.max_pool2d((~missing).to(dtype), 2, ceil_mode=True) > 0)
-            self.missing.append(missing)
-            self.weights.append(_weights(missing, dtype))
+            kept = _pool(1 - self.missing[-1])
+            self.missing.append((kept == 0).to(dtype))
+        self.weights = [
+            _neighbours(torch.ones(m.shape[-2:], dtype=dtype, device=m.device))
+            for m in self.missing
+        ]
 
 
-def _weights(missing: Tensor, dtype: torch.dtype) -> Tensor:
-    """Sums the weights of each pixel's neighbours inside the picture.  -> [1 1 H W]"""
-    return _neighbours(torch.ones(1, 1, *missing.shape[-2:], dtype=dtype, device=missing.device))
+def _pool(values: Tensor) -> Tensor:
+    """Sums blocks of 2x2 pixels, zeros beyond the edge.  [... h w] -> [... ceil(h/2) ceil(w/2)]"""
+    h, w = values.shape[-2:]
+    if h % 2 or w % 2:
+        values = F.pad(values, (0, w % 2, 0, h % 2))
+    rows = values[..., ::2, :] + values[..., 1::2, :]
+    return rows[..., ::2] + rows[..., 1::2]
 
 
 def _spread(values: Tensor) -> Tensor:
@@ -72,37 +81,33 @@ def _neighbours(values: Tensor) -> Tensor:
 def _apply(levels: _Levels, level: int, values: Tensor) -> Tensor:
     """Applies the system: a missing pixel less the weighted mean of its missing neighbours."""
     out = _neighbours(values)
-    torch.sub(levels.weights[level] * values, out, out=out)
-    return out.mul_(levels.missing[level])
+    return torch.addcmul(out.neg_(), levels.weights[level], values).mul_(levels.missing[level])
 
 
 def _cycle(levels: _Levels, level: int, right: Tensor) -> Tensor:
     """Solves a level roughly: smooth, correct by the coarser level, smooth.  [n c h w]"""
     step = DAMPING / levels.weights[level]
     values = right * step
-    sweeps = 1 if level + 1 < len(levels.missing) else 8
-    for _ in range(sweeps):
-        values += step * (right - _apply(levels, level, values))
     if level + 1 == len(levels.missing):
+        for _ in range(COARSEST_SWEEPS):
+            values += step * (right - _apply(levels, level, values))
         return values
     rest = right - _apply(levels, level, values)
-    coarse = _cycle(levels, level + 1, _restrict(levels, level + 1, rest))
-    values += _prolong(levels, level, coarse)
-    for _ in range(sweeps + 1):
-        values += step * (right - _apply(levels, level, values))
+    values += _prolong(levels, level, _cycle(levels, level + 1, _restrict(levels, level + 1, rest)))
+    values += step * (right - _apply(levels, level, values))
     return values
 
 
 def _restrict(levels: _Levels, level: int, rest: Tensor) -> Tensor:
-    # four times the mean: a coarse pixel's distance is two fine ones, and its square four
-    pooled = F.avg_pool2d(_blur(rest), 2, ceil_mode=True, count_include_pad=False)
-    return pooled.mul_(4).mul_(levels.missing[level])
+    # the sum of four is four times their mean: a coarse pixel's distance is two fine ones, squared
+    return _pool(_blur(rest)).mul_(levels.missing[level])
 
 
 def _prolong(levels: _Levels, level: int, coarse: Tensor) -> Tensor:
     h, w = levels.missing[level].shape[-2:]
-    fine = coarse.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :h, :w]
-    return _blur(fine).mul_(levels.missing[level])
+    doubled = coarse[..., :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    fine = doubled.reshape(*coarse.shape[:-2], 2 * coarse.shape[-2], 2 * coarse.shape[-1])
+    return _blur(fine[..., :h, :w]).mul_(levels.missing[level])
 
 
 def _blur(values: Tensor) -> Tensor:
@@ -125,8 +130,7 @@ def _pull(known: Tensor, kept: Tensor) -> Tensor:
     h, w = known.shape[-2:]
     if min(h, w) < 2:
         return known.sum((-2, -1), keepdim=True) / kept.sum((-2, -1), keepdim=True).clamp(min=1)
-    weight = F.avg_pool2d(kept, 2, ceil_mode=True, count_include_pad=False)
-    total = F.avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
+    weight, total = _pool(kept), _pool(known)
     mean = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
     some = (weight > 0).to(weight.dtype)
     coarse = torch.where(some > 0, mean, _pull(mean * some, some))
