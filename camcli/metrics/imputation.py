@@ -142,20 +142,26 @@ def _pull(known: Tensor, kept: Tensor) -> Tensor:
 def _conjugate_gradients(levels: _Levels, right: Tensor, tolerance: float) -> Tensor:
     """Solves all systems at once; each stops moving when it is solved.  [n c H W]"""
     values, rest = torch.zeros_like(right), right
-    enough = tolerance * right.flatten(2).norm(dim=2)
-    along, before = torch.zeros_like(right), torch.zeros_like(right[..., :1, :1])
+    enough = tolerance * _norm(right)
+    along, before = torch.zeros_like(right), torch.zeros_like(enough)
     for _ in range(MOST_STEPS):
+        unsolved = _norm(rest) > enough
+        if not unsolved.any():
+            break
         better = _cycle(levels, 0, rest)
         product = (rest * better).sum((-2, -1), keepdim=True)
         along = better + _divide(product, before) * along
         moved = _apply(levels, 0, along)
-        length = _divide(product, (along * moved).sum((-2, -1), keepdim=True))
+        length = _divide(product, (along * moved).sum((-2, -1), keepdim=True)) * unsolved
         values = values + length * along
         rest = rest - length * moved
         before = product
-        if (rest.flatten(2).norm(dim=2) <= enough).all():
-            break
     return values
+
+
+def _norm(values: Tensor) -> Tensor:
+    norms: Tensor = values.flatten(2).norm(dim=2)
+    return norms[..., None, None]
 
 
 def _divide(one: Tensor, other: Tensor) -> Tensor:

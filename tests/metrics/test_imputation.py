@@ -71,6 +71,6 @@ def test_masks_are_solved_alike_alone_and_together() -> None:
     together = impute(image, keep)
     for row in range(4):
         torch.testing.assert_close(
-            impute(image, keep[row, None])[0], together[row], rtol=0, atol=1e-3
+            impute(image, keep[row, None])[0], together[row], rtol=0, atol=1e-5
         )
     assert torch.equal(impute(image, torch.ones(1, 20, 20, dtype=torch.bool))[0], image)
