@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from camcli.engine.run import activations, heatmaps, packed
     from camcli.models.load import load_model
+    from camcli.models.model_lock import lock_model
     from camcli.pipeline import explain, overlay
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "activations", "explain", "heatmaps", "load_model", "overlay", "packed"]
+__all__ = [
+    "__version__",
+    "activations",
+    "explain",
+    "heatmaps",
+    "load_model",
+    "lock_model",
+    "overlay",
+    "packed",
+]
 
 # imported when first asked for: torch alone takes seconds
 _HOMES = {
@@ -19,6 +29,7 @@ _HOMES = {
     "explain": "camcli.pipeline",
     "heatmaps": "camcli.engine.run",
     "load_model": "camcli.models.load",
+    "lock_model": "camcli.models.model_lock",
     "overlay": "camcli.pipeline",
     "packed": "camcli.engine.run",
 }

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 def show_model(options: Options, *, as_json: bool) -> None:
     """Prints a model's layers as a tree, or as one JSON object; no weights are needed."""
     from camcli.models.layers import survey
+    from camcli.models.model_lock import lock_model
     from camcli.models.output_reading import reading_output
 
     classifier = load_structure(options)
-    with reading_output(classifier.module, classifier.reading):
-        found = survey(classifier.module, (classifier.in_chans, *classifier.preprocessing.size))
+    module = classifier.module
+    with lock_model(module), reading_output(module, classifier.reading):
+        found = survey(module, (classifier.in_chans, *classifier.preprocessing.size))
     if as_json:
         print_json(_data(classifier.name, found))
     else:

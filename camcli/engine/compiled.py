@@ -23,14 +23,20 @@ from camcli.errors import ModelError, reason
 from camcli.models.blocks import blocks_to_compile
 from camcli.models.fusing import is_left_off, switched_on
 from camcli.models.memory_format import network_input
-from camcli.models.state import left_as_found, standing_in, watchable
+from camcli.models.model_lock import lock_loading, lock_model, lock_to_restore
+from camcli.models.state import left_as_found, set_stance, standing_in, watchable
 from camcli.registry import METHODS, needed
+from camcli.shared_setting import SharedSetting
 
 # what lies behind a break in the graph is in code that blocks share, and torch stops at eight of
 # them unless it is told
 MOST_SHAPES = 256
 # how far a compiled block may be off, as a share of its largest value
 TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
+
+
+# of blocks that run, inside that of all calls
+_stance: SharedSetting[str] = SharedSetting(set_stance)
 
 
 class Block:
@@ -62,7 +68,7 @@ class Block:
         """Compiles the block for these inputs; raises ModelError where that fails."""
         wanted = self.plain(*_copied(args), **_copied(kwargs))
         try:
-            with torch.compiler.set_stance("default"), switched_on(self.to_be_fused):
+            with _stance.held_at("default"), switched_on(self.to_be_fused):
                 found = self.compiled(*args, **kwargs)
         except Exception as error:  # its plain form has just run: this is the compiler's own
             raise ModelError(
@@ -75,7 +81,7 @@ class Block:
 
     def known(self, *args: Any, **kwargs: Any) -> Any:
         """Runs what was compiled; inputs for which nothing was take the plain way."""
-        with torch.compiler.set_stance("eager_on_recompile"), switched_on(self.to_be_fused):
+        with _stance.held_at("eager_on_recompile"), switched_on(self.to_be_fused):
             return self.compiled(*args, **kwargs)
 
 
@@ -114,26 +120,32 @@ def compiled(
     altering = "score" in needed(METHODS[name] for name in request.methods)
     sizes = {batch, pictures_together(request.chunk, device)} if altering else {batch}
     passes = [network_input(module, like(module, _noise((size, *shape)))) for size in sorted(sizes)]
-    with ExitStack() as stack:
-        found = [
-            Block(name, layer, TOLERANCE[precision], _to_be_fused(layer, precision))
-            for name, layer in blocks_to_compile(module, passes[0], request.layers).items()
-        ]
-        for block in found:
-            stack.enter_context(standing_in(block.layer, block))
-        with (
-            running,
-            left_as_found(module),
-            torch._dynamo.config.patch(recompile_limit=MOST_SHAPES),
-            _weights_packed(device),
-        ):
-            for inputs in passes:
-                # the mode in which `hooks.record` runs what lies in front of the target layer
-                with torch.no_grad() if request.graph else torch.inference_mode():
-                    module(inputs)
-        for block in found:
-            block.run = block.known if block.run == block.learn else block.run
+    stack = ExitStack()
+    try:
+        with lock_loading(), lock_model(module):
+            found = [
+                Block(name, layer, TOLERANCE[precision], _to_be_fused(layer, precision))
+                for name, layer in blocks_to_compile(module, passes[0], request.layers).items()
+            ]
+            for block in found:
+                stack.enter_context(standing_in(block.layer, block))
+            with (
+                running,
+                left_as_found(module),
+                torch._dynamo.config.patch(recompile_limit=MOST_SHAPES),
+                _weights_packed(device),
+            ):
+                for inputs in passes:
+                    # the mode in which `hooks.record` runs what lies in front of the target layer
+                    with torch.no_grad() if request.graph else torch.inference_mode():
+                        module(inputs)
+            for block in found:
+                block.run = block.known if block.run == block.learn else block.run
+        # other calls may come in between the batches of a run
         yield sum(block.run == block.known for block in found)
+    finally:
+        with lock_to_restore(module):
+            stack.close()
 
 
 def _to_be_fused(block: nn.Module, precision: str) -> list[nn.Module]:

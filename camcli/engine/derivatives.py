@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from camcli.engine.hooks import Recording
 from camcli.engine.probe import Probe
@@ -45,9 +47,46 @@ def unfused(probe: Probe, recording: Recording) -> Probe:
     if not any(FUSED_ATTENTION in node.name() for node in steps_to(recording.logits.grad_fn)):
         return probe
     other = probe.about(probe.inputs)
-    with sdpa_kernel(SDPBackend.MATH):
+    with _PlainAttention():
         other.get("recording")
     return other
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attends in operations that have second derivatives.
+
+    torch's own switch for that is the process's, and other threads' passes would heed it, too.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _attended(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Tensor:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        kept = torch.zeros_like(attn_mask, dtype=query.dtype)
+        attn_mask = kept.masked_fill(~attn_mask, -torch.inf)
+    found: Tensor
+    found, _ = torch._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, **options
+    )
+    return found
 
 
 @evidence

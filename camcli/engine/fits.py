@@ -11,10 +11,12 @@ from torch import Tensor, nn
 import camcli.engine.run as engine
 from camcli.engine.targets import Choice
 from camcli.errors import CamvizError
+from camcli.models.model_lock import locks_model
 from camcli.models.output_reading import reading_output
 from camcli.registry import METHODS, depends_on_category
 
 
+@locks_model
 def unfit(
     module: nn.Module,
     inputs: Tensor,

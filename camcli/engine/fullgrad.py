@@ -22,6 +22,7 @@ from camcli.models.attention import FUSED
 from camcli.models.biases import bias_of, opened
 from camcli.models.layout import TOKENS, measure, to_maps
 from camcli.models.memory_format import network_input
+from camcli.models.model_lock import in_this_thread
 from camcli.models.state import left_as_found, recordable, switched_off
 from camcli.records import FullGradients
 from camcli.registry import evidence
@@ -92,8 +93,8 @@ def _running(module: nn.Module) -> Iterator[list[str]]:
             def leave(*_: Any) -> None:
                 running.pop()
 
-            stack.callback(layer.register_forward_pre_hook(enter).remove)
-            stack.callback(layer.register_forward_hook(leave).remove)
+            stack.callback(layer.register_forward_pre_hook(in_this_thread(enter)).remove)
+            stack.callback(layer.register_forward_hook(in_this_thread(leave)).remove)
         yield running
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from camcli.errors import LayerError, ModelError
 from camcli.models.layout import tensor_in, with_tensor
 from camcli.models.memory_format import network_input
+from camcli.models.model_lock import in_this_thread
 from camcli.models.output import described, part_of
 from camcli.models.state import left_as_found, parts, recordable
 from camcli.stages import stage
@@ -67,7 +68,9 @@ def hooked(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for name, hook in hooks.items():
-            handle = module.get_submodule(name).register_forward_hook(noting(name, hook))
+            handle = module.get_submodule(name).register_forward_hook(
+                in_this_thread(noting(name, hook))
+            )
             stack.callback(handle.remove)
         yield
     for name in hooks:
@@ -91,7 +94,7 @@ def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None
     with ExitStack() as stack:
         for m in parts(module):
             if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and is_linear(m)):
-                stack.callback(m.register_forward_pre_hook(note).remove)
+                stack.callback(m.register_forward_pre_hook(in_this_thread(note)).remove)
         yield
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from camcli.records import Precision
+from camcli.shared_setting import SharedSetting
 
 DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,14 +41,14 @@ def running_in(precision: Precision, device: torch.device) -> Iterator[None]:
     dtype = DTYPES.get(chosen(precision, device))
     with ExitStack() as stack:
         if device.type == "cuda":
-            stack.enter_context(_tf32(precision != "float32"))
+            stack.enter_context(_tf32.held_at(precision != "float32"))
         if dtype:
             stack.enter_context(torch.autocast(device.type, dtype))
         yield
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def _allow_tf32(allowed: bool) -> Iterator[None]:
     settings = _settings(allowed)
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
     try:
@@ -57,6 +58,9 @@ def _tf32(allowed: bool) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+_tf32: SharedSetting[bool] = SharedSetting(_allow_tf32)
 
 
 def _settings(allowed: bool) -> list[tuple[Any, str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, get_args, overload
@@ -38,6 +38,7 @@ from camcli.models.hastening import hastened
 from camcli.models.layers import TargetLayer, default_layer, find_layer
 from camcli.models.layout import Layout
 from camcli.models.model_cache import ModelCache
+from camcli.models.model_lock import call_on_model, lock_model, lock_to_restore, locks_model
 from camcli.models.output import OutputKey
 from camcli.models.output_reading import (
     OutputReading,
@@ -198,6 +199,7 @@ def _in_memory(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.cpu()
 
 
+@locks_model
 @stage("method")
 def answer(
     module: nn.Module,
@@ -427,70 +429,71 @@ def heatmaps(
     Of several inputs, a tuple or a dictionary, the first [b 3 H W] is explained, or the one that
     `image_input` names; the others are passed on, each picture's own.
     """
-    others, pictures = _pictures(inputs, image_input)
-    several = not isinstance(method, str)
-    given = list(method) if several else [str(method)]
-    names = {g: method_name(g) for g in given}
-    against = [contrast] if isinstance(contrast, int) else contrast
-    asking = [name for name in names.values() if depends_on_category(name)]
-    if asking and not has_classifier(module):
-        raise MethodError(
-            f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
-            " could explain. Try eigencam."
-        )
-    reading, is_unsure = OutputReading(output_key), False
-    if asking or targets is not None:
+    with call_on_model(module):
+        others, pictures = _pictures(inputs, image_input)
+        several = not isinstance(method, str)
+        given = list(method) if several else [str(method)]
+        names = {g: method_name(g) for g in given}
+        against = [contrast] if isinstance(contrast, int) else contrast
+        asking = [name for name in names.values() if depends_on_category(name)]
+        if asking and not has_classifier(module):
+            raise MethodError(
+                f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
+                " could explain. Try eigencam."
+            )
+        reading, is_unsure = OutputReading(output_key), False
+        if asking or targets is not None:
+            with passed_on(module, others):
+                about = (output_key, outputs, others and others.shapes)
+                reading = _reading(module, pictures, about, chosen=targets is not None)
+            is_unsure = reading.is_value and not reading.is_declared
+            # a single number has two sides, as a logit has, until somebody says what it means
+            reading = as_logit(reading) if is_unsure else reading
+        elif others is None and _goes_alone(module, pictures):
+            reading = replace(reading, is_alone=True)
+        explained = target_of(target, against, contrast_strength, reading)
+        options = options_for(list(names.values()), set or {}, seed)
         with passed_on(module, others):
-            about = (output_key, outputs, others and others.shapes)
-            reading = _reading(module, pictures, about, chosen=targets is not None)
-        is_unsure = reading.is_value and not reading.is_declared
-        # a single number has two sides, as a logit has, until somebody says what it means
-        reading = as_logit(reading) if is_unsure else reading
-    elif others is None and _goes_alone(module, pictures):
-        reading = replace(reading, is_alone=True)
-    explained = target_of(target, against, contrast_strength, reading)
-    options = options_for(list(names.values()), set or {}, seed)
-    with passed_on(module, others):
-        layers, layouts = layers_for(names.values(), module, pictures, target_layers, reading)
-        doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
-    warn_of(doubts.values())
-    tokens = Tokens(vit_like, num_extra_tokens)
-    request = Request(
-        tuple(dict.fromkeys(names.values())),
-        layers,
-        layouts,
-        tokens,
-        layer_fusion,
-        aug_smooth,
-        eigen_smooth,
-        options,
-        explained,
-        reading,
-        None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
-        usual_chunk(like(module, pictures[:0]).device),
-        precision,
-        others,
-    )
-    choice: Choice | None = fixed(targets, len(pictures)) if targets is not None else None
-    if choice is None and asking:
-        choice = fixed(0, len(pictures)) if reading.is_value else Best()
-    answered = answer(module, pictures, choice, request)
-    found = answered.maps
-    if is_unsure and targets is None and answered.logits is not None:
-        _say_which_side(module, answered.logits)
-    k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
+            layers, layouts = layers_for(names.values(), module, pictures, target_layers, reading)
+            doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
+        warn_of(doubts.values())
+        tokens = Tokens(vit_like, num_extra_tokens)
+        request = Request(
+            tuple(dict.fromkeys(names.values())),
+            layers,
+            layouts,
+            tokens,
+            layer_fusion,
+            aug_smooth,
+            eigen_smooth,
+            options,
+            explained,
+            reading,
+            None if noise_smooth is None else compose.Noise(noise_smooth, noise_sigma, seed),
+            usual_chunk(like(module, pictures[:0]).device),
+            precision,
+            others,
+        )
+        choice: Choice | None = fixed(targets, len(pictures)) if targets is not None else None
+        if choice is None and asking:
+            choice = fixed(0, len(pictures)) if reading.is_value else Best()
+        answered = answer(module, pictures, choice, request)
+        found = answered.maps
+        if is_unsure and targets is None and answered.logits is not None:
+            _say_which_side(module, answered.logits)
+        k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
 
-    def shaped(maps: Mapping[str, Tensor]) -> Any:
-        plain = {layer: m if k_wanted else m[:, 0] for layer, m in maps.items()}
-        if layer_fusion == "none" and WHOLE in plain:
-            return dict.fromkeys(layers or (WHOLE,), plain[WHOLE])
-        return plain if layer_fusion == "none" else next(iter(plain.values()))
+        def shaped(maps: Mapping[str, Tensor]) -> Any:
+            plain = {layer: m if k_wanted else m[:, 0] for layer, m in maps.items()}
+            if layer_fusion == "none" and WHOLE in plain:
+                return dict.fromkeys(layers or (WHOLE,), plain[WHOLE])
+            return plain if layer_fusion == "none" else next(iter(plain.values()))
 
-    return (
-        {g: shaped(found[n]) for g, n in names.items()}
-        if several
-        else shaped(found[names[given[0]]])
-    )
+        return (
+            {g: shaped(found[n]) for g, n in names.items()}
+            if several
+            else shaped(found[names[given[0]]])
+        )
 
 
 def _goes_alone(module: nn.Module, pictures: Tensor) -> bool:
@@ -547,8 +550,15 @@ def packed(module: nn.Module) -> Iterator[None]:
     Weights that are set anew are laid out anew; changes through `.data` cannot be seen, and are not
     to be made in between.  Raises ModelError where hooks cannot look inside.
     """
-    with hastened(watchable(module), Packings()):
+    stack, module = ExitStack(), watchable(module)
+    try:
+        with lock_model(module):
+            stack.enter_context(hastened(module, Packings()))
+        # open, it keeps no other thread from its calls
         yield
+    finally:
+        with lock_to_restore(module):
+            stack.close()
 
 
 def activations(
@@ -563,23 +573,24 @@ def activations(
 
     Of several inputs the pictures are found, or named, as in `heatmaps`.
     """
-    given, pictures = _pictures(inputs, image_input)
-    pictures = like(module, pictures)
-    with passed_on(module, given):
-        reading = OutputReading(output_key)
-        layers, layouts = target_layers_of(module, pictures, target_layers, reading)
-        doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
-    warn_of(doubts.values())
+    with call_on_model(module):
+        given, pictures = _pictures(inputs, image_input)
+        pictures = like(module, pictures)
+        with passed_on(module, given):
+            reading = OutputReading(output_key)
+            layers, layouts = target_layers_of(module, pictures, target_layers, reading)
+            doubts = doubts_about(module, pictures.shape[1:], layers, target_layers, reading)
+        warn_of(doubts.values())
 
-    def run(rows: slice) -> dict[str, Tensor]:
-        with passed_on(module, given, rows.start):
-            probe = Probe(module, pictures[rows], layers, Best(), graph=False, layouts=layouts)
-            return {layer: probe.get("activations", layer) for layer in layers}
+        def run(rows: slice) -> dict[str, Tensor]:
+            with passed_on(module, given, rows.start):
+                probe = Probe(module, pictures[rows], layers, Best(), graph=False, layouts=layouts)
+                return {layer: probe.get("activations", layer) for layer in layers}
 
-    with torch.inference_mode(False), torch.no_grad():
-        one_by_one = given is not None or _goes_alone(module, pictures)
-        parts = in_chunks(run, len(pictures), 1 if one_by_one else len(pictures))
-    return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+        with torch.inference_mode(False), torch.no_grad():
+            one_by_one = given is not None or _goes_alone(module, pictures)
+            parts = in_chunks(run, len(pictures), 1 if one_by_one else len(pictures))
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 
 
 def layers_for(
@@ -596,6 +607,7 @@ def layers_for(
     return target_layers_of(module, inputs, given, reading)
 
 
+@locks_model
 def target_layers_of(
     module: nn.Module, inputs: Tensor, given: Layers | None, reading: OutputReading | None = None
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
@@ -610,6 +622,7 @@ def target_layers_of(
     return (default.name,), {default.name: default.layout}
 
 
+@locks_model
 def doubts_about(
     module: nn.Module,
     shape: Sequence[int],
@@ -636,6 +649,7 @@ def warn_of(doubts: Iterable[str]) -> None:
 _defaults: ModelCache[TargetLayer] = ModelCache()
 
 
+@locks_model
 def found_default(
     module: nn.Module,
     shape: tuple[int, int, int],

@@ -17,6 +17,7 @@ from camcli.engine.hooks import record
 from camcli.engine.precision import running_in
 from camcli.engine.run import Request, answer, like
 from camcli.engine.targets import Choice
+from camcli.models.model_lock import locks_model
 from camcli.process import give_back_freed_memory
 from camcli.registry import METHODS, needed
 
@@ -35,6 +36,7 @@ CONTAINER = (
 MANY_PASSES = frozenset({"score", "rescore", "relogits"})
 
 
+@locks_model
 def largest_batch(
     module: nn.Module,
     request: Request,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.memory_format import network_input
+from camcli.models.model_lock import in_this_thread
 from camcli.models.state import left_as_found, parts, standing_in
 from camcli.stages import stage
 
@@ -53,8 +54,8 @@ def remembered(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) -> 
         stack.enter_context(torch.inference_mode())
         stack.enter_context(left_as_found(module))
         for part in parts(module):
-            stack.callback(part.register_forward_pre_hook(begins).remove)
-            stack.callback(part.register_forward_hook(ends).remove)
+            stack.callback(part.register_forward_pre_hook(in_this_thread(begins)).remove)
+            stack.callback(part.register_forward_hook(in_this_thread(ends)).remove)
         module(inputs)
     return trunk
 
@@ -80,4 +81,4 @@ def _answering(part: nn.Module, outputs: tuple[Any, ...]) -> Callable[..., Any]:
             return output
         return run(*args, **kwargs)
 
-    return answer
+    return in_this_thread(answer, otherwise=run)

@@ -17,7 +17,9 @@ from torch.nn import functional as F
 from camcli.errors import MethodError
 from camcli.models.layers import Observed, probing_pass
 from camcli.models.layout import Layout, tensor_in, tokens_of
+from camcli.models.model_lock import in_this_thread
 from camcli.models.state import switched_off, watchable
+from camcli.shared_setting import SharedSetting
 
 # the softmaxed attention [b heads q n] that passes a site -> what goes on instead, or None
 Instead = Callable[[Tensor], Tensor | None]
@@ -229,7 +231,7 @@ def watched(
     """
     with ExitStack() as stack:
         stack.enter_context(switched_off(module.modules(), FUSED))
-        stack.enter_context(_without_fastpath())
+        stack.enter_context(_fastpath.held_at(False))
         for site in sites:
             for handle in _hooks(module, site, partial(take, site)):
                 stack.callback(handle.remove)
@@ -237,25 +239,28 @@ def watched(
 
 
 @contextmanager
-def _without_fastpath() -> Iterator[None]:
-    found = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+def _with_fastpath(is_on: bool) -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(is_on)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(found)
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+_fastpath: SharedSetting[bool] = SharedSetting(_with_fastpath)
 
 
 def _hooks(module: nn.Module, site: str, take: Instead) -> Iterator[Any]:
     layer, around = module.get_submodule(site), module.get_submodule(site.rpartition(".")[0])
     if isinstance(layer, nn.MultiheadAttention):
-        yield layer.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
-        yield layer.register_forward_hook(partial(_attend_again, take))
+        yield layer.register_forward_pre_hook(in_this_thread(_ask_for_weights), with_kwargs=True)
+        yield layer.register_forward_hook(in_this_thread(partial(_attend_again, take)))
     elif type(around).__name__ in TAKEN_IN:
         _, order = TAKEN_IN[type(around).__name__]
-        yield layer.register_forward_pre_hook(partial(_take_in, take, order))
+        yield layer.register_forward_pre_hook(in_this_thread(partial(_take_in, take, order)))
     else:
-        yield layer.register_forward_hook(lambda _, __, output: take(output))
+        yield layer.register_forward_hook(in_this_thread(lambda _, __, output: take(output)))
 
 
 def _take_in(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.models.model_lock import in_this_thread
 from camcli.models.state import left_as_found
 
 
@@ -66,7 +67,7 @@ def blocks_to_compile(
     with ExitStack() as stack:
         for part in module.modules():
             if isinstance(part, nn.Linear):
-                stack.callback(part.register_forward_pre_hook(note).remove)
+                stack.callback(part.register_forward_pre_hook(in_this_thread(note)).remove)
         stack.enter_context(torch.no_grad())
         stack.enter_context(left_as_found(module))
         module(inputs)

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from camcli.models.hastening import is_hastened
+from camcli.models.model_lock import in_this_thread
 from camcli.models.packing import is_rewritable
 from camcli.models.state import is_hooked, standing_in
 
@@ -64,9 +65,11 @@ def watched(layers: Iterable[nn.Module]) -> Iterator[Watch]:
             if _is_anothers(layer):
                 continue
             if is_rewritable(layer):
-                stack.enter_context(standing_in(layer, watch.noting(layer)))
+                noting = in_this_thread(watch.noting(layer), otherwise=layer.forward)
+                stack.enter_context(standing_in(layer, noting))
             elif is_norm(layer) or type(layer) is nn.ReLU:
-                stack.enter_context(standing_in(layer, watch.naming(layer)))
+                naming = in_this_thread(watch.naming(layer), otherwise=layer.forward)
+                stack.enter_context(standing_in(layer, naming))
         stack.enter_context(watch)
         yield watch
 

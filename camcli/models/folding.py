@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from camcli.models.chains import NORM_AND_ACTIVATION, Chain, is_norm, watched
 from camcli.models.hastening import is_hastened
 from camcli.models.memory_format import takes_channels_last
+from camcli.models.model_lock import in_this_thread
 from camcli.models.packing import convolved, is_packable, is_plain, is_rewritable, laid_out
 from camcli.models.state import has_stand_in, left_as_found, parts, standing_in
 
@@ -50,7 +51,8 @@ class Folding:
         with ExitStack() as stack:
             stack.callback(self.waiting.clear)
             for layer, forward in self.forwards.items():
-                stack.enter_context(standing_in(layer, forward))
+                alone = in_this_thread(forward, otherwise=layer.forward)
+                stack.enter_context(standing_in(layer, alone))
             found = run()
             if not self.waiting:
                 return found

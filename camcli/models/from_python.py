@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.errors import CamvizError, ModelError, reason
+from camcli.models.model_lock import in_this_thread, lock_model
 from camcli.models.output import described, part_of
 from camcli.models.output_reading import measure_output
 from camcli.models.preprocessing import per_channel, scale_for
@@ -35,10 +36,12 @@ def build(request: Request) -> Built:
     with running(request.name):
         module = _module(find(request.name), request)
         size = request.img_size or SIZE
-        trial = _tried(module, _channels(module, request), size, request)
-        channels = trial.channels
-        key, outputs = request.output_key, request.outputs
-        reading = measure_output(module, (channels, *size), key, outputs)
+        # the code may hand out a model that it has handed out before
+        with lock_model(module):
+            trial = _tried(module, _channels(module, request), size, request)
+            channels = trial.channels
+            key, outputs = request.output_key, request.outputs
+            reading = measure_output(module, (channels, *size), key, outputs)
     trial = replace(trial, width=reading.width or 0)
     num_classes = _num_classes(trial, request)
     return Built(
@@ -158,7 +161,7 @@ def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> _Trial:
         for layer_name, layer in module.named_modules():
             # the model itself holds class tokens and position embeddings, and always comes last
             if layer_name and next(layer.parameters(False), None) is not None:
-                hook = layer.register_forward_hook(partial(note, layer_name))
+                hook = layer.register_forward_hook(in_this_thread(partial(note, layer_name)))
                 stack.callback(hook.remove)
         with torch.no_grad(), left_as_found(module):
             output = module(torch.zeros(1, channels, *size, dtype=like.dtype))

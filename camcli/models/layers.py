@@ -21,6 +21,7 @@ from camcli.models.embedded.network import Network
 from camcli.models.families import why_never_default
 from camcli.models.graph import Graph, sources, spread_picks, stays_in_place
 from camcli.models.layout import Layout, measure, tensor_in, to_maps, with_tensor
+from camcli.models.model_lock import in_this_thread, locks_model
 from camcli.models.output import described, part_of
 from camcli.models.places import NO_PLACES, Places, look_for_places
 from camcli.models.slices import found_slices
@@ -235,6 +236,7 @@ def _why_no_slices(
     )
 
 
+@locks_model
 def survey(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     """Measures every layer with one forward and one backward pass of noise (channels, H, W).
 
@@ -512,8 +514,8 @@ def _hooked(module: nn.Module, observed: Observed) -> Iterator[None]:
         for name, layer in module.named_modules():
             if name:
                 begin, note = partial(observed.begin, name), partial(observed.note, name)
-                stack.callback(layer.register_forward_pre_hook(begin).remove)
-                stack.callback(layer.register_forward_hook(note).remove)
+                stack.callback(layer.register_forward_pre_hook(in_this_thread(begin)).remove)
+                stack.callback(layer.register_forward_hook(in_this_thread(note)).remove)
         yield
 
 

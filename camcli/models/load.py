@@ -22,6 +22,7 @@ from camcli.models.checkpoint import Checkpoint, is_saved_by_transformers, read_
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
 from camcli.models.memory_format import lay_out_weights, lay_out_weights_if_alike, trust
+from camcli.models.model_lock import lock_loading, lock_model
 from camcli.models.output import OutputKey
 from camcli.models.output_reading import (
     OutputReading,
@@ -32,6 +33,7 @@ from camcli.models.output_reading import (
 )
 from camcli.models.preprocessing import changed
 from camcli.models.request import Built, Request, channels_warning, new_head_warning
+from camcli.models.state import keep_random_state
 from camcli.models.trained import Settings, as_trained
 from camcli.models.user_code import is_code
 from camcli.paths import expand_home, is_file, is_folder
@@ -136,7 +138,7 @@ def load_model(
         outputs=outputs,
         fit=fit,
     )
-    with _undisturbed():
+    with lock_loading(), _undisturbed():
         if saved:
             origin, built = _with_checkpoint(_homes(origin, name, request), request, saved, strict)
         else:
@@ -419,6 +421,11 @@ def _check_size(built: Built, request: Request) -> None:
 
 
 def _ready(origin: Origin, built: Built, place: torch.device) -> nn.Module:
+    with lock_model(built.module):
+        return _placed(origin, built, place)
+
+
+def _placed(origin: Origin, built: Built, place: torch.device) -> nn.Module:
     try:
         module = built.module.eval().to(place)
     except RuntimeError as error:
@@ -438,7 +445,7 @@ def _undisturbed() -> Iterator[None]:
 
     Weights made in a caller's inference mode could never be differentiated.
     """
-    with torch.inference_mode(False), torch.random.fork_rng(devices=()):
+    with torch.inference_mode(False), keep_random_state():
         # not torch.manual_seed, which would seed the GPUs too
         torch.default_generator.manual_seed(0)
         yield

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.model_cache import ModelCache
+from camcli.models.model_lock import NestedCall
 from camcli.models.state import left_as_found
 
 LAST = torch.channels_last
@@ -135,6 +136,8 @@ def _output(
         torch.manual_seed(0)
         try:
             return (module(inputs.clone(memory_format=memory_format)),)
+        except NestedCall:  # nothing is wrong with the model
+            raise
         except Exception:  # the answer to the question; the pass that is meant raises it again
             return None
 

@@ -20,6 +20,7 @@ from camcli.models.final_activation import (
     probabilities_of,
 )
 from camcli.models.model_cache import ModelCache
+from camcli.models.model_lock import NestedCall, in_this_thread, locks_model
 from camcli.models.output import OutputKey, described, part_of
 from camcli.models.state import left_as_found, unwrapped
 from camcli.records import Outputs
@@ -145,10 +146,10 @@ def reading_output(module: nn.Module, reading: OutputReading) -> Iterator[None]:
         return _read(part_of(output, reading.key), watch, reading)
 
     with (
-        inner.register_forward_pre_hook(begin),
+        inner.register_forward_pre_hook(in_this_thread(begin)),
         # also where the model raises
-        inner.register_forward_hook(end, always_call=True),
-        inner.register_forward_hook(read),
+        inner.register_forward_hook(in_this_thread(end), always_call=True),
+        inner.register_forward_hook(in_this_thread(read)),
     ):
         yield
 
@@ -182,6 +183,7 @@ def _undone(probabilities: Tensor, link: Link) -> Tensor:
 _known: ModelCache[OutputReading] = ModelCache()
 
 
+@locks_model
 def found_reading(
     module: nn.Module,
     shape: tuple[int, int, int],
@@ -270,6 +272,7 @@ class _Seen:
         return self.is_within and bool(((self.rows > 0) & (self.rows < 1)).all())
 
 
+@locks_model
 def measure_output(
     module: nn.Module,
     shape: tuple[int, int, int],
@@ -352,6 +355,8 @@ class _Passes:
         """Does the same, where the model takes such a batch."""
         try:
             return self.run(strengths)
+        except NestedCall:  # nothing is wrong with the model
+            raise
         except Exception:  # every model refuses in its own way; the passes that count say so again
             return None
 

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from camcli.models.graph import stays_in_place
 from camcli.models.layout import TOKENS, Layout, measure, tensor_in, to_tokens
+from camcli.models.model_lock import in_this_thread
 from camcli.models.state import left_as_found, parts, recordable
 
 Taken = TypeVar("Taken")
@@ -324,7 +325,8 @@ class _Look:
 
         with ExitStack() as stack:
             for layer in layers:
-                hook = self.module.get_submodule(layer).register_forward_hook(partial(keep, layer))
+                taking = in_this_thread(partial(keep, layer))
+                hook = self.module.get_submodule(layer).register_forward_hook(taking)
                 stack.callback(hook.remove)
             yield taken
 

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
+from camcli.models.model_lock import in_this_thread
+
 # what autograd calls activations that hold negative values back: modules, functions and methods of
 # tensors all end in the same
 NODES: Mapping[str, str] = {
@@ -62,7 +64,7 @@ def composed_noted(module: nn.Module) -> Iterator[list[Node]]:
     with ExitStack() as stack:
         for layer in module.modules():
             if type(layer).__name__ in COMPOSED:
-                stack.callback(layer.register_forward_hook(note).remove)
+                stack.callback(layer.register_forward_hook(in_this_thread(note)).remove)
         yield noted
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from camcli.errors import ModelError, UsageError
+from camcli.models.model_lock import in_this_thread
 from camcli.models.state import unwrapped
 
 InputKey = str | int
@@ -127,7 +128,7 @@ def passed_on(module: nn.Module, given: SeveralInputs | None, row: int = 0) -> I
         named = {str(key): value for key, value in values.items()}
         return ((named,), kwargs) if together else ((), {**kwargs, **named})
 
-    with inner.register_forward_pre_hook(add, with_kwargs=True):
+    with inner.register_forward_pre_hook(in_this_thread(add), with_kwargs=True):
         yield
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from camcli.models.layout import tensor_in
 from camcli.models.model_cache import ModelCache
+from camcli.models.model_lock import NestedCall, in_this_thread
 from camcli.models.state import left_as_found
 
 SEED = 0
@@ -61,10 +62,12 @@ def _rows(module: nn.Module, layer: str, batches: Sequence[Tensor]) -> Tensor | 
             found.append(tensor)
 
     part = module.get_submodule(layer)
-    with torch.no_grad(), left_as_found(module), part.register_forward_hook(keep):
+    with torch.no_grad(), left_as_found(module), part.register_forward_hook(in_this_thread(keep)):
         try:
             for batch in batches:
                 module(batch)
+        except NestedCall:  # nothing is wrong with the model
+            raise
         except Exception:  # every model refuses in its own way
             return None
     return torch.cat(found[-len(batches) :]) if found else None

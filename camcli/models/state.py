@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -20,6 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from camcli.errors import ModelError
 from camcli.models.families import SWITCHES
+from camcli.models.model_lock import lock_model, locks_model
+from camcli.shared_setting import SharedSetting
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
@@ -38,6 +40,7 @@ def _inner(module: nn.Module) -> nn.Module | None:
     return dict(module.named_children()).get("_orig_mod")
 
 
+@locks_model
 def weights_hash(module: nn.Module) -> str:
     """Returns 16 hex digits that stand for a model's weights: names, shapes, types and values."""
     found = hashlib.sha256()
@@ -125,11 +128,16 @@ class _Held:
     has_inference_tensors: bool
 
 
-_held: ContextVar[_Held | None] = ContextVar("held", default=None)
+class _OfThread(threading.local):
+    # no context variable: asyncio hands those on to other threads
+    held: _Held | None = None
+
+
+_of_thread = _OfThread()
 
 
 def _holds(module: nn.Module) -> _Held | None:
-    held = _held.get()
+    held = _of_thread.held
     return held if held and held.module is module else None
 
 
@@ -147,6 +155,46 @@ def parts(module: nn.Module) -> list[nn.Module]:
     return waiting
 
 
+def _keep_random_state(device: torch.device | None) -> AbstractContextManager[None]:
+    return _keep_random_state_of(device) if device else torch.random.fork_rng(())
+
+
+@contextmanager
+def _keep_random_state_of(device: torch.device) -> Iterator[None]:
+    state = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_rng_state(state, device)
+
+
+# random states and the compiler's stance are the process's: the last call puts them back
+_random_states: dict[torch.device | None, SharedSetting[torch.device | None]] = {
+    None: SharedSetting(_keep_random_state)
+}
+
+
+def set_stance(stance: str) -> AbstractContextManager[Any]:
+    """Has the compiler take a stance, and its last one again behind a `with`."""
+    setter: Any = torch.compiler.set_stance
+    taken: AbstractContextManager[Any] = setter(stance)
+    return taken
+
+
+_stance: SharedSetting[str] = SharedSetting(set_stance)
+
+
+@contextmanager
+def keep_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Puts the random state back as it was before the first of the calls that run now."""
+    with ExitStack() as stack:
+        for device in (None, *devices):
+            if device not in _random_states:
+                _random_states.setdefault(device, SharedSetting(_keep_random_state))
+            stack.enter_context(_random_states[device].held_at(device))
+        yield
+
+
 @contextmanager
 def left_as_found(module: nn.Module) -> Iterator[None]:
     """Evaluates a model with frozen weights, and puts its and the caller's state back afterwards.
@@ -157,6 +205,12 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     if _holds(module):
         yield
         return
+    with lock_model(module), _frozen(module):
+        yield
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
     layers = parts(module)
     training = [layer.training for layer in layers]
     # each of torch's own walks over the parameters takes as long as all of this
@@ -165,9 +219,9 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
     inference = any(tensor.is_inference() for tensor in chain(parameters, buffers))
     learning = [p for p in parameters if p.requires_grad and not (inference and p.is_inference())]
     devices = {p.device for p in parameters if p.is_cuda}
-    token = _held.set(_Held(module, layers, inference))
+    before, _of_thread.held = _of_thread.held, _Held(module, layers, inference)
     try:
-        with torch.random.fork_rng(list(devices)), _as_written(), switched_off(layers, SWITCHES):
+        with keep_random_state(devices), _as_written(), switched_off(layers, SWITCHES):
             # setting attributes of modules is slow, and most are in evaluation mode already
             if any(training):
                 module.eval()
@@ -175,7 +229,7 @@ def left_as_found(module: nn.Module) -> Iterator[None]:
                 parameter.requires_grad_(False)
             yield
     finally:
-        _held.reset(token)
+        _of_thread.held = before
         for parameter in learning:
             parameter.requires_grad_(True)
         for layer, was_training in zip(layers, training, strict=True):
@@ -189,7 +243,7 @@ def _as_written() -> Iterator[None]:
     with ExitStack() as stack:
         # where it was not imported, which takes seconds, nothing has been compiled
         if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_stance.held_at("force_eager"))
         yield
 
 

@@ -18,6 +18,7 @@ from camcli.errors import UnknownName, UsageError
 from camcli.media.geometry import view as view_of
 from camcli.media.read import picture_from
 from camcli.models.load import Classifier
+from camcli.models.model_lock import call_on_model
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan, plan
 from camcli.pipeline.told import Told
@@ -96,7 +97,10 @@ def explain_batch(batch: Sequence[Prepared], todo: Plan) -> Iterator[list[Explan
     inputs = _stacked([p.view.inputs for p in batch], todo.classifier.device)
     choice = todo.choice([p.category for p in batch])
     clock = Clock(todo.classifier.device)
-    found = answer(todo.classifier.module, inputs, choice, todo.request, todo.packings)
+    module = todo.classifier.module
+    # between batches, other threads have their turn
+    with call_on_model(module):
+        found = answer(module, inputs, choice, todo.request, todo.packings)
     clock.stop()
     return _of_pictures(batch, found, clock, todo)
 

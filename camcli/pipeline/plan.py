@@ -31,6 +31,7 @@ from camcli.methods.compose import Noise
 from camcli.models.labels import NO_YES, find_category, label
 from camcli.models.layout import Layout
 from camcli.models.load import Classifier
+from camcli.models.model_lock import call_on_model
 from camcli.models.output_reading import as_logit
 from camcli.models.packing import Packings
 from camcli.records import Source
@@ -134,6 +135,11 @@ def plan(classifier: Classifier, options: Options) -> Plan:
 
     Of all methods, those are left out that do not fit.
     """
+    with call_on_model(classifier.module):
+        return _planned(classifier, options)
+
+
+def _planned(classifier: Classifier, options: Options) -> Plan:
     classifier = _as_asked(classifier, options)
     methods, on_sheets = named(options.method), ALL in options.method
     if not on_sheets:
