@@ -124,6 +124,13 @@ def _packed() -> Tensor:
     return maps
 
 
+def _locked() -> Tensor:
+    model = Staged()
+    with camcli.lock_model(model):
+        found: Tensor = camcli.heatmaps(model, noise(), target_layers="last")
+    return found
+
+
 def _activations() -> Tensor:
     return camcli.activations(Staged(), noise(), ["last"])["last"]
 
@@ -149,6 +156,7 @@ PUBLIC: Mapping[str, tuple[str, Callable[[], Tensor]]] = {
     "altered": ("explain", partial(_explained, method="occlusion", target_category="3")),
     "heatmaps": ("heatmaps", lambda: camcli.heatmaps(Staged(), noise(), target_layers="last")),
     "load_model": ("load_model", _loaded),
+    "lock_model": ("lock_model", _locked),
     "overlay": ("overlay", _overlay),
     "packed": ("packed", _packed),
 }

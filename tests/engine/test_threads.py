@@ -1,0 +1,581 @@
+"""Several threads explain one model, or models that share something, or others side by side."""
+
+import asyncio
+import copy
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import camcli
+from camcli.errors import ModelError
+from camcli.models.load import Classifier
+from camcli.models.model_lock import NestedCall
+from tests.networks import Attending, Staged, noise
+from tests.threads import (
+    METHODS,
+    MODES,
+    PATIENCE,
+    eager_switching,
+    model_in,
+    side_by_side,
+    state_of,
+    wrong_maps,
+)
+
+FORKS = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks no process")
+
+
+@pytest.fixture(autouse=True)
+def _one_core() -> Iterator[None]:
+    # of another number of threads sums are rounded otherwise
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def explained(model: nn.Module, **options: Any) -> Tensor:
+    found: Tensor = camcli.heatmaps(model, noise(), **{"targets": 1, **options})
+    return found
+
+
+class Paused:
+    """Stops a model in the middle of its next pass, until it may go on."""
+
+    def __init__(self, layer: nn.Module, when: Callable[[], bool] = lambda: True) -> None:
+        self.has_begun, self.may_go_on = threading.Event(), threading.Event()
+        self.when, self._handle = when, layer.register_forward_hook(self._pause)
+
+    def _pause(self, *_: object) -> None:
+        if not self.when():
+            return
+        self._handle.remove()
+        self.has_begun.set()
+        assert self.may_go_on.wait(PATIENCE)
+
+
+def begin(call: Any) -> tuple[threading.Thread, list[Any]]:
+    results: list[Any] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            results.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, results
+
+
+def ended(thread: threading.Thread) -> bool:
+    thread.join(PATIENCE)
+    return not thread.is_alive()
+
+
+# ---------------------------------------------------------------- one model, several threads
+
+
+# all of them: `python -m tests.threads`
+PAIRS = [(m, mode) for m in METHODS for mode in MODES if m in ("gradcam", "gradattention")]
+PAIRS += [(m, "training") for m in METHODS if m not in ("gradcam", "gradattention")]
+
+
+@pytest.mark.parametrize(("method", "mode"), PAIRS)
+def test_maps_are_those_made_alone_and_the_model_is_left_as_found(method: str, mode: str) -> None:
+    assert wrong_maps(model_in(mode, method), method, mode, threads=4, calls=2) == (0, True)
+
+
+def test_several_methods_activations_and_layers_at_once() -> None:
+    model = Staged()
+    calls = [
+        lambda: camcli.heatmaps(model, noise(), ["gradcam", "eigencam"], targets=1)["gradcam"],
+        lambda: camcli.activations(model, noise())["last"],
+        lambda: explained(model, target_layers=["middle", "last"]),
+        lambda: explained(model, method="occlusion"),
+    ]
+    wanted = [call() for call in calls]
+    with eager_switching():
+        found = side_by_side(calls)
+    assert all(map(torch.equal, found, wanted))
+
+
+class Counting(Staged):
+    """Keeps something from one part of its forward to another, as users' own models do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.given = x
+        out = super().forward(x)
+        assert self.given is x
+        return out + self.given.mean((1, 2, 3))[:, None]
+
+
+def test_a_model_that_keeps_something_while_it_runs() -> None:
+    model = Counting().eval()
+    wanted = explained(model)
+    with eager_switching():
+        found = side_by_side([lambda: explained(model)] * 4)
+    assert all(torch.equal(maps, wanted) for maps in found)
+
+
+def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -> None:
+    model = Staged().eval().requires_grad_(False)
+    wanted, logits = explained(model, method="ablationcam"), model(noise(seed=7))
+    stop = threading.Event()
+
+    def predict() -> bool:
+        same = True
+        while not stop.is_set():
+            same = same and torch.equal(model(noise(seed=7)), logits)
+        return same
+
+    def explain() -> bool:
+        try:
+            found = [explained(model, method="ablationcam") for _ in range(5)]
+        finally:
+            stop.set()
+        return all(torch.equal(maps, wanted) for maps in found)
+
+    with eager_switching():
+        assert side_by_side([predict, explain]) == [True, True]
+
+
+def test_a_training_step_waits_under_the_lock() -> None:
+    model = Staged().train()
+    wanted = explained(model)
+
+    def train() -> bool:
+        for _ in range(20):
+            with camcli.lock_model(model):
+                is_training = all(m.training for m in model.modules())
+                model(noise()).sum().backward()
+                model.zero_grad()
+                moved = all(p.requires_grad for p in model.parameters())
+            assert is_training and moved
+        return True
+
+    running = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with eager_switching():
+        train_ok, *_ = side_by_side([train, *[lambda: explained(model)] * 2])
+    assert train_ok
+    model.load_state_dict(running, strict=False)
+    assert torch.equal(explained(model), wanted)
+
+
+def test_asyncio_hands_calls_on_to_threads() -> None:
+    model = Staged()
+    wanted = explained(model)
+
+    async def serve() -> list[Tensor]:
+        loop = asyncio.get_running_loop()
+        pooled = [loop.run_in_executor(None, explained, model) for _ in range(3)]
+        own = [asyncio.to_thread(explained, model) for _ in range(3)]
+        return list(await asyncio.gather(*pooled, *own))
+
+    with eager_switching():
+        found = asyncio.run(asyncio.wait_for(serve(), PATIENCE))
+    assert all(torch.equal(maps, wanted) for maps in found)
+    assert all(m.training for m in model.modules())
+
+
+# ---------------------------------------------------------------- what shares a lock
+
+
+def _submodule(model: Staged) -> nn.Module:
+    return nn.Sequential(model.stem, model.middle, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _other_head(model: Staged) -> nn.Module:
+    other = Staged(seed=3)
+    other.stem, other.middle, other.last = model.stem, model.middle, model.last
+    return other
+
+
+def _tied(model: Staged) -> nn.Module:
+    other = Staged(seed=3)
+    other.fc.weight = model.fc.weight
+    return other
+
+
+@pytest.mark.parametrize("sharing", [lambda m: m, nn.DataParallel, _submodule, _other_head, _tied])
+def test_what_shares_a_module_or_a_parameter_waits(sharing: Any) -> None:
+    model = Staged()
+    other = sharing(model)
+    wanted, wanted_of_other = explained(model), explained(other)
+    pause = Paused(model.middle)
+    first, maps = begin(lambda: explained(model))
+    assert pause.has_begun.wait(PATIENCE)
+    second, maps_of_other = begin(lambda: explained(other))
+    second.join(0.3)
+    assert second.is_alive() and not maps_of_other
+    pause.may_go_on.set()
+    assert ended(first) and ended(second)
+    assert torch.equal(maps[0], wanted) and torch.equal(maps_of_other[0], wanted_of_other)
+
+
+def test_separate_models_run_side_by_side() -> None:
+    models = [Staged(), Staged(seed=2)]
+    wanted = [explained(model) for model in models]
+    meet = threading.Barrier(2)
+
+    def wait(*_: object) -> None:
+        meet.wait(PATIENCE)
+
+    for model in models:
+        # each waits in the middle of its pass for the other one
+        model.middle.register_forward_hook(wait)
+    found = side_by_side([lambda m=m: explained(m) for m in models])
+    assert all(map(torch.equal, found, wanted))
+
+
+@pytest.mark.parametrize("method", ["legrad", "gradcam", "shapleycam"])
+def test_settings_of_the_process_outlast_the_call_that_ends_first(method: str) -> None:
+    first, second = Attending(), Attending()
+    wanted = explained(second, method=method)
+    before = state_of(first), torch.backends.cuda.math_sdp_enabled()
+    is_fast = torch.backends.mha.get_fastpath_enabled
+
+    def when() -> bool:
+        # where attention is watched
+        return not is_fast() if method == "legrad" else True
+
+    pauses = [Paused(first.blocks[0], when), Paused(second.blocks[0], when)]
+    calls = [begin(lambda m=m: explained(m, method=method)) for m in (first, second)]
+    assert all(pause.has_begun.wait(PATIENCE) for pause in pauses)
+    pauses[0].may_go_on.set()
+    assert ended(calls[0][0])
+    # the second is still on its way
+    assert is_fast() == (method != "legrad")
+    pauses[1].may_go_on.set()
+    assert ended(calls[1][0])
+    assert torch.equal(calls[1][1][0], wanted)
+    assert (state_of(first), torch.backends.cuda.math_sdp_enabled()) == before
+
+
+def test_models_are_built_one_at_a_time_with_the_same_weights() -> None:
+    def load() -> Tensor:
+        built = camcli.load_model("timm/resnet18", pretrained=False, num_classes=3, device="cpu")
+        return torch.cat([p.detach().flatten() for p in built.module.parameters()])
+
+    before = torch.get_rng_state()
+    with eager_switching():
+        first, second, third = side_by_side([load] * 3)
+    assert torch.equal(first, second) and torch.equal(first, third)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_that_wait_for_each_other_are_told() -> None:
+    first, second = Staged(), Staged(seed=2)
+    meet = threading.Barrier(2)
+
+    def hold(outer: nn.Module, inner: nn.Module) -> Any:
+        with camcli.lock_model(outer):
+            meet.wait(PATIENCE)
+            try:
+                return explained(inner)
+            except NestedCall as error:
+                return str(error)
+
+    found = side_by_side([lambda: hold(first, second), lambda: hold(second, first)])
+    told = [answer for answer in found if isinstance(answer, str)]
+    assert len(told) == 1 and told[0].startswith("Two threads each hold a model")
+    assert isinstance(explained(first), Tensor) and isinstance(explained(second), Tensor)
+
+
+# ---------------------------------------------------------------- explanations one by one
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return camcli.load_model(device="cpu", img_size=64)
+
+
+def pictures(count: int = 4) -> list[Tensor]:
+    return [noise(1, size=(64, 64), seed=seed)[0].sigmoid() for seed in range(count)]
+
+
+def stacked(found: Any) -> Tensor:
+    return torch.stack([torch.from_numpy(e.heatmap) for e in found])
+
+
+def test_generators_hold_nothing_between_batches(classifier: Classifier) -> None:
+    wanted = stacked(camcli.explain(classifier, pictures(), batch_size=1))
+    interleaved = camcli.explain(classifier, pictures(), batch_size=1)
+    abandoned = camcli.explain(classifier, pictures(), batch_size=1)
+    found = [next(interleaved)]
+    next(abandoned)
+    # in other threads, while two generators stand open here
+    others = side_by_side(
+        [lambda: stacked(camcli.explain(classifier, pictures(), batch_size=1))] * 2
+    )
+    found += [*interleaved]
+    del abandoned
+    assert all(torch.equal(maps, wanted) for maps in (*others, stacked(found)))
+
+
+def test_a_generator_goes_from_thread_to_thread(classifier: Classifier) -> None:
+    wanted = stacked(camcli.explain(classifier, pictures(), batch_size=1))
+    shared, found, turn = camcli.explain(classifier, pictures(), batch_size=1), [], threading.Lock()
+
+    def take() -> None:
+        while True:
+            with turn:
+                if (one := next(shared, None)) is None:
+                    return
+                found.append(one)
+
+    side_by_side([take] * 3)
+    assert torch.equal(stacked(found), wanted)
+
+
+def test_runs_of_one_classifier_side_by_side(classifier: Classifier, tmp_path: Path) -> None:
+    from camcli.config import from_keywords
+    from camcli.media.sources import find_sources
+    from camcli.pipeline import run
+
+    for i, picture in enumerate(pictures(3)):
+        pixels = picture.permute(1, 2, 0).mul(255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+
+    def work(folder: str) -> list[float]:
+        given = sorted(map(str, tmp_path.glob("*.png")))
+        options = from_keywords(save_path=str(tmp_path / folder), batch_size=1)
+        return [r.maximum for r in run(classifier, find_sources(given), options)]
+
+    wanted = work("alone")
+    assert len(wanted) == 3
+    with eager_switching():
+        assert side_by_side([lambda: work("a"), lambda: work("b")]) == [wanted, wanted]
+
+
+# ---------------------------------------------------------------- packed
+
+
+def test_packed_stands_open_while_other_threads_call_and_ends_in_any_order() -> None:
+    model = Staged().eval()
+    wanted, before = explained(model), state_of(model)
+    with camcli.packed(model):
+        side_by_side([lambda: explained(model)] * 3)
+        found = side_by_side([lambda: explained(model)] * 3)
+    assert state_of(model) == before
+    for maps in found:
+        torch.testing.assert_close(maps, wanted)
+    with camcli.packed(model):
+        pause = Paused(model.middle)
+        thread, results = begin(lambda: explained(model))
+        assert pause.has_begun.wait(PATIENCE)
+        # its end has to wait for the pass
+        threading.Timer(0.2, pause.may_go_on.set).start()
+    assert ended(thread)
+    torch.testing.assert_close(results[0], wanted)
+    assert state_of(model) == before
+
+
+# ---------------------------------------------------------------- hooks of the user's
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model: explained(model),
+        lambda model: camcli.activations(model, noise()),
+        lambda model: explained(nn.Sequential(model)),
+    ],
+)
+def test_a_call_in_a_hook_of_a_pass_that_is_looked_at_is_refused(ask: Any) -> None:
+    model = nn.Sequential(Staged(), nn.Softmax(1)).eval()
+    wanted, before = explained(copy.deepcopy(model)), state_of(model)
+    handle = model.register_forward_hook(lambda m, *_: ask(m) and None)
+    with pytest.raises(NestedCall, match="asks for an explanation of it in the middle of a pass"):
+        explained(model)
+    handle.remove()
+    # nor was anything wrong measured meanwhile
+    assert torch.equal(explained(model), wanted) and state_of(model) == before
+
+
+def test_explain_in_a_hook_is_refused(classifier: Classifier) -> None:
+    asked = pictures(1)
+    handle = classifier.module.register_forward_hook(
+        lambda *_: list(camcli.explain(classifier, asked)) and None
+    )
+    try:
+        with pytest.raises(NestedCall, match="ask when the pass is done"):
+            list(camcli.explain(classifier, asked, target_layers=["_bn1"]))
+    finally:
+        handle.remove()
+
+
+def test_a_call_in_a_hook_of_the_users_own_pass_works() -> None:
+    model = Staged().eval()
+    wanted, logits = explained(model), model(noise())
+    found: list[Tensor] = []
+    busy = False
+
+    def hook(*_: object) -> None:
+        nonlocal busy
+        if not busy:
+            busy = True
+            found.append(explained(model))
+
+    handle = model.middle.register_forward_hook(hook)
+    assert torch.equal(model(noise()), logits)
+    handle.remove()
+    assert torch.equal(found[0], wanted)
+
+
+def test_a_thread_begun_in_a_hook_waits_for_the_pass() -> None:
+    model = Staged()
+    wanted = explained(model)
+    begun: list[tuple[threading.Thread, list[Any]]] = []
+
+    def hook(*_: object) -> None:
+        handle.remove()
+        begun.append(begin(lambda: explained(model)))
+
+    handle = model.middle.register_forward_hook(hook)
+    assert torch.equal(explained(model), wanted)
+    (thread, results) = begun[0]
+    assert ended(thread) and torch.equal(results[0], wanted)
+
+
+def test_another_model_may_be_explained_in_a_hook() -> None:
+    model, other = Staged(), Staged(seed=2)
+    wanted, wanted_of_other = explained(model), explained(other)
+    found: list[Tensor] = []
+    model.middle.register_forward_hook(lambda *_: found.append(explained(other)))
+    assert torch.equal(explained(model), wanted)
+    assert found and all(torch.equal(maps, wanted_of_other) for maps in found)
+
+
+# ---------------------------------------------------------------- processes
+
+
+class Explaining(Dataset[Tensor]):
+    """Pictures' maps, made where the pictures are read."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Tensor:
+        return explained(self.model)
+
+
+@FORKS
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_workers_forked_off_while_a_thread_explains() -> None:
+    free, busy = Staged(), Staged(seed=2)
+    wanted = explained(free)
+    pause = Paused(busy.middle)
+    thread, _ = begin(lambda: explained(busy))
+    assert pause.has_begun.wait(PATIENCE)
+    fork: Any = {"num_workers": 1, "multiprocessing_context": "fork", "timeout": PATIENCE}
+    for maps in DataLoader(Explaining(free), batch_size=None, **fork):
+        assert torch.equal(maps, wanted)
+    with pytest.raises(Exception, match="when this process was forked off"):
+        list(DataLoader(Explaining(busy), batch_size=None, **fork))
+    pause.may_go_on.set()
+    assert ended(thread)
+    assert isinstance(explained(busy), Tensor)
+
+
+@FORKS
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_fork_leaves_the_settings_of_other_threads_calls_behind() -> None:
+    model = Attending()
+    pause = Paused(model.blocks[0])
+    thread, _ = begin(lambda: explained(model, method="legrad"))
+    assert pause.has_begun.wait(PATIENCE)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.backends.mha.get_fastpath_enabled() else 1)
+    _, status = os.waitpid(child, 0)
+    pause.may_go_on.set()
+    assert ended(thread) and os.waitstatus_to_exitcode(status) == 0
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def _put_map(model: nn.Module, found: Any) -> None:
+    torch.set_num_threads(1)
+    found.put(explained(model).numpy())
+
+
+@pytest.mark.slow  # a new process imports torch and timm once more
+def test_a_model_goes_to_a_spawned_process_while_it_is_locked() -> None:
+    model = Staged()
+    wanted, context = explained(model), multiprocessing.get_context("spawn")
+    found = context.Queue()
+    process = context.Process(target=_put_map, args=(model, found), daemon=True)
+    with camcli.lock_model(model):
+        process.start()
+        maps = found.get(timeout=PATIENCE)
+    process.join(PATIENCE)
+    assert torch.equal(torch.from_numpy(maps), wanted) and process.exitcode == 0
+
+
+# ---------------------------------------------------------------- the lock itself
+
+
+def test_ctrl_c_while_a_call_waits_leaves_nothing_held() -> None:
+    model = Staged()
+    wanted, before = explained(model), state_of(model)
+    pause = Paused(model.middle)
+    thread, results = begin(lambda: explained(model))
+    assert pause.has_begun.wait(PATIENCE)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        explained(model)
+    pause.may_go_on.set()
+    assert ended(thread) and torch.equal(results[0], wanted)
+    assert side_by_side([lambda: torch.equal(explained(model), wanted)]) == [True]
+    assert state_of(model) == before
+
+
+def test_ctrl_c_while_packed_waits_for_its_end_still_puts_the_model_back() -> None:
+    model = Staged().eval()
+    wanted, before = explained(model), state_of(model)
+    with pytest.raises(KeyboardInterrupt), camcli.packed(model):
+        pause = Paused(model.middle)
+        thread, results = begin(lambda: explained(model))
+        assert pause.has_begun.wait(PATIENCE)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.6, pause.may_go_on.set).start()
+    assert ended(thread)
+    torch.testing.assert_close(results[0], wanted)
+    assert state_of(model) == before
+
+
+def test_nothing_is_kept_in_a_model_or_keeps_it() -> None:
+    model = Staged()
+    before = set(vars(model))
+    with camcli.lock_model(model):
+        copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+        assert torch.equal(explained(copied), explained(model))
+    assert set(vars(model)) == before
+    kept = weakref.ref(model)
+    del model
+    gc.collect()
+    assert kept() is None
+
+
+def test_an_error_in_a_pass_lets_go_of_the_model() -> None:
+    model = Staged()
+    wanted = explained(model)
+    with pytest.raises(ModelError):
+        explained(model, target_layers="last", output_key="nowhere")
+    assert side_by_side([lambda: torch.equal(explained(model), wanted)]) == [True]
