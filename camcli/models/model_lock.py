@@ -8,8 +8,9 @@ it is pickled and copied as ever, and a process of its own knows of no other's c
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -19,6 +20,11 @@ from weakref import WeakSet
 from torch import nn
 
 from camcli.errors import ModelError
+
+# seconds after which a thread that waits looks again whether that can end
+LOOK_AGAIN = 1.0
+# methods of threads and futures that wait for their end
+WAITING = {"join", "result", "exception"}
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,29 +69,42 @@ class _Claims:
                         "in `with camcli.lock_model(...)`, explain no other model that threads "
                         "share."
                     )
-                self.changed.wait_for(lambda: not self._is_blocked(claim))
+                while blocking := self._blocking(claim):
+                    if any(_waits_for_this_thread(other.thread) for other in blocking):
+                        raise NestedCall(
+                            "This model is being explained in a thread that waits for this one: "
+                            "let a hook wait for no thread that explains the same model."
+                        )
+                    self.changed.wait(LOOK_AGAIN)
                 self.held.append(claim)
             finally:
                 self.waiting.remove(claim)
                 self.changed.notify_all()
 
     def give_back(self, claim: _Claim) -> None:
-        """Lets go of a claim; one that was never taken is let go of, too."""
-        with self.changed:
-            if claim in self.held:
-                self.held.remove(claim)
-                self.changed.notify_all()
+        """Lets go of a claim, if it was taken; Ctrl-C counts afterwards."""
+        interrupt: KeyboardInterrupt | None = None
+        while claim in self.held:
+            try:
+                with self.changed:
+                    self.held.remove(claim)
+                    self.changed.notify_all()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt:
+            raise interrupt
 
     def own(self) -> list[_Claim]:
         """Lists what the running thread holds."""
         thread = threading.get_ident()
         return [claim for claim in tuple(self.held) if claim.thread == thread]
 
-    def _is_blocked(self, claim: _Claim) -> bool:
+    def _blocking(self, claim: _Claim) -> list[_Claim]:
+        """Lists what a claim has to wait for."""
         earlier = self.waiting[: self.waiting.index(claim)]
         # in their order, so that none waits for ever; who holds something already cannot queue
         ahead = [] if self.own() else earlier
-        return any(map(claim.stands_against, (*self.held, *ahead)))
+        return list(filter(claim.stands_against, (*self.held, *ahead)))
 
     def _is_circle(self, claim: _Claim) -> bool:
         """Tells whether whoever is waited for waits, over others perhaps, for this thread."""
@@ -98,6 +117,23 @@ class _Claims:
                     threads.add(blocking.thread)
                     to_follow += [c for c in self.waiting if c.thread == blocking.thread]
         return False
+
+
+def _waits_for_this_thread(thread: int) -> bool:
+    """Tells whether another thread goes on only when this one, or what it works on, has ended."""
+    own: set[int] = {id(threading.current_thread())}
+    # what a pool's thread works on
+    own |= {id(item.future) for item in _selves(threading.get_ident()) if hasattr(item, "future")}
+    return any(id(other) in own for other in _selves(thread, WAITING))
+
+
+def _selves(thread: int, names: Container[str] | None = None) -> Iterator[Any]:
+    """Yields whose methods a thread is in, the innermost first; only those of these names."""
+    frame = sys._current_frames().get(thread)
+    while frame is not None:
+        if names is None or frame.f_code.co_name in names:
+            yield frame.f_locals.get("self")
+        frame = frame.f_back
 
 
 _claims = _Claims()

@@ -10,6 +10,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -449,6 +450,27 @@ def test_a_thread_begun_in_a_hook_waits_for_the_pass() -> None:
     assert torch.equal(explained(model), wanted)
     (thread, results) = begun[0]
     assert ended(thread) and torch.equal(results[0], wanted)
+
+
+def _in_a_thread(call: Callable[[], Any]) -> Any:
+    thread, results = begin(call)
+    thread.join(PATIENCE)
+    return results[0]
+
+
+def _in_a_pool(call: Callable[[], Any]) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(call).exception(PATIENCE)
+
+
+@pytest.mark.parametrize("wait", [_in_a_thread, _in_a_pool])
+def test_a_hook_that_waits_for_a_thread_that_waits_for_it_is_told(wait: Any) -> None:
+    model, errors = Staged(), []
+    wanted = explained(model)
+    model.middle.register_forward_hook(lambda *_: errors.append(wait(lambda: explained(model))))
+    assert torch.equal(explained(model), wanted)
+    assert errors and all(isinstance(error, NestedCall) for error in errors)
+    assert "let a hook wait for no thread" in str(errors[0])
 
 
 def test_another_model_may_be_explained_in_a_hook() -> None:
