@@ -204,6 +204,7 @@ def found_reading(
 _alone: ModelCache[bool] = ModelCache()
 
 
+@locks_model
 def takes_one_alone(module: nn.Module, shape: tuple[int, int, int]) -> bool:
     """Tells whether a model takes a picture (channels, H, W), and no two; measured only once.
 
@@ -364,7 +365,9 @@ class _Passes:
         """Tells whether the model takes so many pictures together."""
         try:
             self.module(self._noise(STRENGTHS[:count]))
-        except Exception:  # as in `tried`
+        except NestedCall:  # as in `tried`
+            raise
+        except Exception:  # likewise
             return False
         return True
 
