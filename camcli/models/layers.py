@@ -270,6 +270,8 @@ def _by_slices(
         default = _default(module, inputs_shape, of_slices)
         if default and found_slices(module, default.name, like, t) == t:
             return of_slices, default
+        if default and not _last_grid(observed):
+            observed.problem = f"each row of {default.name!r} looks at several of them"
         observed.problem = observed.problem or of_slices.problem
     return observed, None
 

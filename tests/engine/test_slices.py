@@ -86,6 +86,18 @@ class Shuffled(Slices):
         return super().forward(x.flatten(2)[:, :, order].view_as(x))
 
 
+class Shifted(Slices):
+    """Some channels are moved on to the next frame, as in TSM (arXiv:1811.08383)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t = x.shape[:2]
+        grey = x.reshape(b * t, 1, *x.shape[2:]).expand(-1, 3, -1, -1)
+        moved, kept = self.stem(grey).view(b, t, 8, 24, 32).split([2, 6], 2)
+        x = torch.cat([moved.roll(1, 1), kept], 2).flatten(0, 1)
+        x = torch.relu(self.last(torch.relu(self.middle(x))))
+        return self.fc(self.pool(x).flatten(1)).view(b, t, -1).mean(1)
+
+
 class Corners(Slices):
     """Only a corner of each slice's features counts."""
 
@@ -199,6 +211,14 @@ def test_where_no_slice_is_seen_everywhere_it_is_said_which_layers_can_be_named(
     with pytest.raises(LayerError, match=told):
         camcli.heatmaps(model, inputs)
     assert camcli.heatmaps(model, inputs, target_layers="last.1").shape == (2, T, 6, 8)
+
+
+def test_slices_that_have_met_are_told_from_those_that_have_not() -> None:
+    told = r"each row of 'last' looks at several of them\. Name one with .* such as 'stem\.1'"
+    model, inputs = Shifted().eval(), noise(2, T)
+    with pytest.raises(LayerError, match=told):
+        camcli.heatmaps(model, inputs)
+    assert camcli.heatmaps(model, inputs, target_layers="stem.1").shape == (2, T, 24, 32)
 
 
 def test_a_picture_is_drawn_with_the_mean_of_its_slices() -> None:

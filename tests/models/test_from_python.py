@@ -664,14 +664,14 @@ def test_two_projects_may_have_modules_of_one_name(there: Path) -> None:
 
 def test_the_line_of_the_users_own_code_is_told(there: Path) -> None:
     (there / "own.py").write_text(
-        f"{NETS}\nclass Twos(Net):\n    def forward(self, x):\n"
-        "        if len(x) == 2: raise ValueError('two')\n        return super().forward(x)\n"
+        f"{NETS}\nclass Bright(Net):\n    def forward(self, x):\n"
+        "        if x.min() > 5: raise ValueError('bright')\n        return super().forward(x)\n"
     )
-    module = load("own.py:Twos").module
-    with pytest.raises(ValueError, match="two") as caught:
-        camcli.heatmaps(module, torch.rand(2, 3, 32, 32), "eigencam")
+    module = load("own.py:Bright").module
+    with pytest.raises(ValueError, match="bright") as caught:
+        camcli.heatmaps(module, torch.full((2, 3, 32, 32), 9.0), "eigencam")
     number = 1 + (there / "own.py").read_text().splitlines().index(
-        "        if len(x) == 2: raise ValueError('two')"
+        "        if x.min() > 5: raise ValueError('bright')"
     )
     assert own_line(caught.value) == f"File own.py, line {number}"
     with pytest.raises(RuntimeError) as elsewhere:
