@@ -5,6 +5,7 @@ CamvizError
 │   ├── UnknownName         a model, layer, method, category, key or topic nobody has heard of
 │   ├── ConfigError         a preset or --cfg-options with a wrong key or value
 │   ├── SourceError         an input that is not there, or a folder without images
+│   ├── AnnotationError     boxes, masks or labels that cannot be read as a whole
 │   ├── DeviceError         a device that this machine does not have
 │   ├── ModelError          a model that cannot be built or used
 │   │   ├── CheckpointError a checkpoint that cannot be used
@@ -56,6 +57,10 @@ class ConfigError(UsageError):
 
 class SourceError(UsageError):
     """An input that is not there, or holds no images."""
+
+
+class AnnotationError(UsageError):
+    """Boxes, masks or labels that cannot be read as a whole."""
 
 
 class DeviceError(UsageError):
