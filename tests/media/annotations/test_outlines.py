@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -18,9 +18,12 @@ from camcli.media.annotations.outlines import (
 )
 from camcli.records import Box
 
+PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=60)
+
 MASKS = arrays.arrays(bool, arrays.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
+@PROPERTY
 @given(st.lists(st.integers(0, 2**31), max_size=20))
 def test_compressed_counts_come_back(counts: list[int]) -> None:
     assert decompress(compress(counts)) == tuple(counts)
@@ -35,6 +38,7 @@ def test_compressed_counts_by_hand() -> None:
     assert compress((0, 5, 2, 2)) == "052M"
 
 
+@PROPERTY
 @given(MASKS)
 def test_masks_come_back_from_their_run_lengths(mask: np.ndarray) -> None:
     runs = RunLengths.of_mask(mask)
@@ -66,6 +70,7 @@ def is_inside(x: float, y: float, points: tuple[float, ...]) -> bool:
 COORDINATES = st.integers(-8, 40).map(lambda n: n / 4 + 1 / 64)
 
 
+@PROPERTY
 @given(st.lists(st.tuples(COORDINATES, COORDINATES), min_size=3, max_size=7))
 def test_polygons_cover_the_pixels_whose_centres_they_hold(
     corners: list[tuple[float, float]],

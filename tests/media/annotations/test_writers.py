@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camcli.media.annotations import (
@@ -21,6 +21,8 @@ from camcli.media.annotations import (
     read_annotations,
 )
 from camcli.records import Box
+
+PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 
 WRITTEN = [name for name, known in FORMATS.items() if known.write]
 
@@ -42,6 +44,7 @@ def pictures(draw: st.DrawFn) -> list[PictureAnnotations]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
+@PROPERTY
 @given(written=pictures())
 def test_what_is_written_is_read_back_equal(name: str, written: list[PictureAnnotations]) -> None:
     with TemporaryDirectory() as folder:
