@@ -27,12 +27,13 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
 def rank(values: Tensor) -> Tensor:
     """Returns the ranks of values, from 1 on; equal ones share their mean.  [n] -> float64 [n]"""
     _, which, counts = torch.unique(values, return_inverse=True, return_counts=True)
-    ends: Tensor = counts.cumsum(0)
-    return (ends - (counts - 1) / 2).double()[which]
+    ranks: Tensor = (counts.cumsum(0) - (counts - 1) / 2).double()[which]
+    return ranks
 
 
 def correlate(one: Tensor, other: Tensor) -> Tensor:
     """Returns Pearson's correlation, NaN where one side is constant.  [n], [n] -> []"""
     one, other = one - one.mean(), other - other.mean()
     size = torch.linalg.vector_norm(one) * torch.linalg.vector_norm(other)
-    return ((one * other).sum() / size).clamp(-1, 1)
+    correlation: Tensor = ((one * other).sum() / size).clamp(-1, 1)
+    return correlation

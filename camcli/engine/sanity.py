@@ -1,0 +1,149 @@
+"""Sanity checks: does a map depend on the weights, and on the class, at all?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camcli.engine.run import heatmaps
+from camcli.errors import UsageError
+from camcli.methods.compose import normalise
+from camcli.metrics.hog_similarity import hog_similarity
+from camcli.metrics.rank_correlation import rank_correlation
+from camcli.metrics.structural_similarity import structural_similarity
+from camcli.models.randomization import find_weighted_layers, randomize_layers
+from camcli.registry import depends_on_category, method_name
+
+Order = Literal["cascading", "independent"]
+Targets = Tensor | Sequence[int]
+Similarity = Callable[[Tensor, Tensor], Tensor]
+
+# of maps between 0 and 1, at the input's size
+SIMILARITIES: Mapping[str, Similarity] = {
+    "ssim": structural_similarity,
+    "rank": rank_correlation,
+    "hog": hog_similarity,
+}
+
+
+@dataclass(frozen=True)
+class SanityStep:
+    """How alike the maps are once a layer, and in a cascade all behind it, has fresh weights.
+
+    `similarities`: {method: {`ssim`, `rank`, `hog`: [b]}}, NaN where a map is constant or not
+    finite.  `layer` is the one that this step adds, `randomized` how many have fresh weights.
+    """
+
+    layer: str
+    randomized: int
+    similarities: Mapping[str, Mapping[str, Tensor]]
+
+
+def randomize_step_by_step(
+    module: nn.Module,
+    inputs: Tensor,
+    methods: Sequence[str],
+    targets: Targets | None = None,
+    *,
+    order: Order = "cascading",
+    steps: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Iterator[SanityStep]:
+    """Compares maps with those of the same model with fresh weights, arXiv:1810.03292, section 4.
+
+    inputs [b 3 H W], targets [b] the explained classes, which stay the same while the weights
+    change.  `cascading` draws the weights of the last layer anew, then those of the last two, and
+    so on to the input; `independent` those of one layer at a time.  `steps` of the layers are
+    tried, evenly spread, with the first and the last one; all of them where it is left out.
+    `options` are those of `camcli.heatmaps`.  The model is left as it was found after each step.
+
+    Raises UsageError where a method asks for a class and there are no targets: a predicted class
+    changes with the weights, and a map that follows it says nothing.
+    """
+    names = [method_name(method) for method in methods]
+    asking = [name for name in names if depends_on_category(name)]
+    if asking and targets is None:
+        raise UsageError(
+            f"{asking[0]} explains a class, and fresh weights predict another one: give targets, "
+            "a class for each picture."
+        )
+    layers = find_weighted_layers(module, inputs)
+    plain = _unit_maps(module, inputs, names, targets, options)
+    for index in _spread(len(layers), steps):
+        fresh = layers[: index + 1] if order == "cascading" else layers[index : index + 1]
+        with randomize_layers(module, fresh, seed):
+            altered = _unit_maps(module, inputs, names, targets, options)
+        yield SanityStep(
+            layers[index].name,
+            len(fresh),
+            {name: compare_maps(plain[name], altered[name]) for name in names},
+        )
+
+
+def compare_classes(
+    module: nn.Module,
+    inputs: Tensor,
+    methods: Sequence[str],
+    targets: Targets,
+    others: Targets,
+    **options: Any,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Compares the maps of a class with those of another one.  inputs [b 3 H W], targets [b] each
+
+    -> {method: {`ssim`, `rank`, `hog`: [b]}}; alike maps do not tell the classes apart.  Raises
+    UsageError for a class compared with itself.
+    """
+    one, other = torch.as_tensor(targets), torch.as_tensor(others)
+    if (one == other).any():
+        raise UsageError(
+            f"Class {int(one[one == other][0])} is compared with itself: give another."
+        )
+    names = [method_name(method) for method in methods]
+    plain, altered = (_unit_maps(module, inputs, names, t, options) for t in (one, other))
+    return {name: compare_maps(plain[name], altered[name]) for name in names}
+
+
+def compare_maps(maps: Tensor, others: Tensor) -> dict[str, Tensor]:
+    """Returns the `SIMILARITIES` of maps, NaN where one is not finite.  [b H W], [b H W] -> [b]"""
+    finite = (maps.isfinite() & others.isfinite()).flatten(1).all(1)
+    values = {}
+    for name, similarity in SIMILARITIES.items():
+        values[name] = maps.new_full((len(maps),), torch.nan)
+        if finite.any():
+            values[name][finite] = similarity(maps[finite], others[finite]).to(maps)
+    return values
+
+
+def _unit_maps(
+    module: nn.Module,
+    inputs: Tensor,
+    methods: Sequence[str],
+    targets: Targets | None,
+    options: Mapping[str, Any],
+) -> Mapping[str, Tensor]:
+    """Returns each method's maps at the input's size between 0 and 1, NaN where not finite."""
+    raw = heatmaps(module, inputs, list(methods), targets=targets, **options)
+    return {name: _unit(maps, (inputs.shape[-2], inputs.shape[-1])) for name, maps in raw.items()}
+
+
+def _unit(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    finite = maps.isfinite().flatten(1).all(1)
+    unit = F.interpolate(normalise(maps)[:, None], size, mode="bilinear", align_corners=False)
+    return unit[:, 0].where(finite[:, None, None], torch.nan)
+
+
+def _spread(count: int, steps: int | None) -> list[int]:
+    """Chooses steps of a number of layers, the first and the last among them."""
+    if steps is None or steps >= count:
+        return list(range(count))
+    if steps < 1:
+        raise UsageError(f"A cascade takes 1 step or more, not {steps}.")
+    if steps == 1:
+        return [count - 1]
+    return [round(index * (count - 1) / (steps - 1)) for index in range(steps)]
