@@ -12,7 +12,7 @@ from camcli.registry import metric
 
 
 @metric(
-    "box-iou",
+    "box_iou",
     family="localisation",
     direction="higher",
     range=(0, 1),

@@ -16,7 +16,7 @@ Explain = Callable[[Tensor, int], Tensor]
 
 
 @metric(
-    "flip-equivariance",
+    "flip_equivariance",
     family="sanity",
     direction="higher",
     range=(-1, 1),
@@ -35,7 +35,7 @@ def flip_equivariance(maps: Tensor, image: Tensor, explain: Explain) -> Tensor:
 
 
 @metric(
-    "shift-equivariance",
+    "shift_equivariance",
     family="sanity",
     direction="higher",
     range=(-1, 1),

@@ -10,7 +10,7 @@ from camcli.registry import metric
 
 
 @metric(
-    "heat-inside",
+    "heat_inside",
     family="localisation",
     direction="higher",
     range=(0, 1),

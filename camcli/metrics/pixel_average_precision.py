@@ -11,7 +11,7 @@ from camcli.registry import metric
 
 
 @metric(
-    "pixel-ap",
+    "pixel_ap",
     family="localisation",
     direction="higher",
     range=(0, 1),

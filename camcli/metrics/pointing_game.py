@@ -12,7 +12,7 @@ from camcli.registry import metric
 
 
 @metric(
-    "pointing-game",
+    "pointing_game",
     family="localisation",
     direction="higher",
     range=(0, 1),
