@@ -553,7 +553,7 @@ def _default(
     places = _PlacesOf(module, inputs_shape, observed, dependent)
     why_not: dict[str, str] = {}
     for name in dependent:
-        kinds = _kinds_around(module, name)
+        kinds = kinds_around(module, name)
         if why := why_never_default(kinds) or observed.why_no_default(name):
             why_not[name] = why
         elif places.are_none(name):
@@ -616,7 +616,7 @@ class _PlacesOf:
         return folded or places.has_none
 
 
-def _kinds_around(module: nn.Module, name: str) -> list[type[nn.Module]]:
+def kinds_around(module: nn.Module, name: str) -> list[type[nn.Module]]:
     """Returns the classes of a layer and of all around it but the model, outermost first."""
     parts = name.split(".")
     around = (".".join(parts[: end + 1]) for end in range(len(parts)))

@@ -1,0 +1,274 @@
+"""What is best by measurement: methods, layers and how they are combined, by kind of network.
+
+The rows hold what was measured, on trained networks and photos with boxes, so that whoever doubts a
+choice sees what it rests on.  `camcli help evaluation` says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from camcli.engine.run import found_default, heatmaps
+from camcli.errors import UsageError
+from camcli.methods.combine import Combination, combine
+from camcli.models.anatomy import Anatomy, Kind, anatomy
+
+# where the score comes from, what the object covers, or something of both
+BestFor = Literal["balanced", "evidence", "extent"]
+Place = Literal["last", "earlier", "none"]
+Interval = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means over cases with 95 % intervals (mean, low, high), in per cent, and GradCAM's beside.
+
+    Of each map: its peak in a box, its heat in the boxes, the average precision of its pixels
+    against the boxes, and the box around its largest part above 20 % at an IoU of 0.5.
+    """
+
+    on: str
+    cases: int
+    peak: Interval
+    heat: Interval
+    pixel_ap: Interval
+    box: Interval
+    gradcam: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is best for kinds of networks and aims: methods at places, combined."""
+
+    kind: Kind
+    aims: tuple[BestFor, ...]
+    parts: tuple[tuple[str, Place], ...]
+    combination: Combination
+    measured: tuple[Measured, ...]
+
+
+LITE0_COCO = "EfficientNet-Lite0 (ImageNet), 90 classes in coco128's photos"
+LITE0_TINY = "EfficientNet-Lite0, small objects of Tiny-ImageNet, enlarged"
+RESNET_TINY = "ResNet-18 of stride 8 (Tiny-ImageNet), small objects"
+VIT_TINY = "ViT-Tiny of 6 blocks (Tiny-ImageNet), small objects"
+
+LITE0_COCO_GRADCAM = (50.0, 28.9, 46.1, 15.6)
+LITE0_TINY_GRADCAM = (53.3, 29.5, 53.5, 3.8)
+RESNET_TINY_GRADCAM = (62.4, 28.6, 51.9, 15.6)
+VIT_TINY_GRADCAM = (19.3, 15.9, 19.6, 4.1)
+
+TABLE: tuple[Row, ...] = (
+    Row(
+        "convolutional",
+        ("balanced", "extent"),
+        (("gradcamelementwise", "earlier"), ("hirescam", "last")),
+        "product",
+        (
+            Measured(
+                LITE0_COCO,
+                90,
+                (63.3, 54, 73),
+                (39.4, 32, 47),
+                (52.7, 45, 61),
+                (30.0, 21, 40),
+                LITE0_COCO_GRADCAM,
+            ),
+            Measured(
+                LITE0_TINY,
+                210,
+                (69.0, 62, 75),
+                (44.7, 41, 49),
+                (60.9, 56, 65),
+                (41.9, 35, 49),
+                LITE0_TINY_GRADCAM,
+            ),
+            Measured(
+                RESNET_TINY,
+                250,
+                (65.2, 59, 71),
+                (45.4, 42, 49),
+                (54.9, 51, 59),
+                (32.4, 27, 38),
+                RESNET_TINY_GRADCAM,
+            ),
+        ),
+    ),
+    Row(
+        "convolutional",
+        ("evidence",),
+        (("gradcamelementwise", "earlier"), ("gradcamelementwise", "last"), ("hirescam", "last")),
+        "product",
+        (
+            Measured(
+                LITE0_COCO,
+                90,
+                (62.2, 52, 73),
+                (42.9, 35, 51),
+                (51.8, 44, 60),
+                (23.3, 15, 33),
+                LITE0_COCO_GRADCAM,
+            ),
+            Measured(
+                LITE0_TINY,
+                210,
+                (70.5, 64, 77),
+                (50.4, 46, 55),
+                (60.6, 56, 65),
+                (40.5, 34, 48),
+                LITE0_TINY_GRADCAM,
+            ),
+            Measured(
+                RESNET_TINY,
+                250,
+                (63.2, 57, 69),
+                (52.3, 48, 56),
+                (54.7, 51, 59),
+                (16.0, 12, 21),
+                RESNET_TINY_GRADCAM,
+            ),
+        ),
+    ),
+    Row(
+        "class token",
+        ("balanced", "evidence"),
+        (("genericattention", "none"), ("gradcamelementwise", "earlier")),
+        "product",
+        (
+            Measured(
+                VIT_TINY,
+                295,
+                (51.2, 45, 57),
+                (38.9, 35, 43),
+                (41.5, 38, 45),
+                (7.1, 4, 10),
+                VIT_TINY_GRADCAM,
+            ),
+        ),
+    ),
+    Row(
+        "class token",
+        ("extent",),
+        (("genericattention", "none"), ("gradcamelementwise", "earlier")),
+        "mean",
+        (
+            Measured(
+                VIT_TINY,
+                295,
+                (48.8, 43, 54),
+                (25.6, 23, 28),
+                (40.5, 37, 44),
+                (13.6, 10, 18),
+                VIT_TINY_GRADCAM,
+            ),
+        ),
+    ),
+)
+
+# no trained network of these kinds was in reach: they take the rows of what they resemble most
+RESEMBLES: Mapping[Kind, Kind] = {
+    "hierarchical": "convolutional",  # stages whose grids halve, and a last grid that is pooled
+    "pooled tokens": "convolutional",  # the score depends on every cell of the last grid
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Methods, each with the layer it looks at ("" for none), and how they are combined.
+
+    `measured` is what the choice rests on; empty where it was not measured for this kind.
+    """
+
+    kind: Kind
+    best_for: BestFor
+    parts: tuple[tuple[str, str], ...]
+    combination: Combination
+    measured: tuple[Measured, ...]
+    note: str = ""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods, each once."""
+        return tuple(dict.fromkeys(method for method, _ in self.parts))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The target layers, each once; none where no method looks at one."""
+        return tuple(dict.fromkeys(layer for _, layer in self.parts if layer))
+
+    def __str__(self) -> str:
+        """The choice in a line: `gradcamelementwise@layer3 x hirescam@layer4`."""
+        between = " x " if self.combination == "product" else " + "
+        return between.join(f"{m}@{layer}" if layer else m for m, layer in self.parts)
+
+
+def choose_best(
+    module: nn.Module, inputs_shape: tuple[int, int, int], best_for: BestFor = "balanced"
+) -> Recipe:
+    """Chooses methods, layers and their combination for a model and inputs (channels, H, W).
+
+    The kind of network and its layers are measured by passes of noise, once for a model.  Raises
+    UsageError for another aim, and LayerError where the model has no target layer.
+
+    >>> import timm
+    >>> model = timm.create_model("test_resnet").eval()
+    >>> print(choose_best(model, (3, 160, 160)))
+    gradcamelementwise@layer3 x hirescam@layer4
+    """
+    if best_for not in get_args(BestFor):
+        allowed = ", ".join(get_args(BestFor))
+        raise UsageError(f"A map is best for one of {allowed}, not {best_for!r}.")
+    found = anatomy(module, inputs_shape, found_default(module, inputs_shape))
+    kind = RESEMBLES.get(found.kind, found.kind)
+    (row,) = (row for row in TABLE if row.kind == kind and best_for in row.aims)
+    parts = tuple(
+        (method, _layer(found, place))
+        for method, place in row.parts
+        if place != "earlier" or found.earlier
+    )
+    is_measured = kind == found.kind and len(parts) == len(row.parts)
+    measured = row.measured if is_measured else ()
+    return Recipe(found.kind, best_for, parts, row.combination, measured, _note(found, kind))
+
+
+def _layer(found: Anatomy, place: Place) -> str:
+    return {"last": found.last, "earlier": found.earlier or "", "none": ""}[place]
+
+
+def _note(found: Anatomy, kind: Kind) -> str:
+    notes = []
+    if kind != found.kind:
+        notes.append(f"measured on {kind} networks, and not on {found.kind} ones")
+    if not found.earlier:
+        notes.append("no earlier layer was found")
+    return "; ".join(notes)
+
+
+def best_heatmaps(
+    module: nn.Module, inputs: Tensor, best_for: BestFor = "balanced", **options: Any
+) -> Tensor:
+    """Computes the maps that are best by measurement.  inputs [b 3 H W] -> 0 to 1 [b H W]
+
+    Options are those of `camcli.heatmaps`, less methods, layers and fusion; k targets a picture
+    give [b k H W].  Raises CamvizError for what is not defined.
+    """
+    recipe = choose_best(module, (inputs.shape[1], inputs.shape[2], inputs.shape[3]), best_for)
+    layers = list(recipe.layers) or None
+    maps = heatmaps(
+        module,
+        inputs,
+        list(recipe.methods),
+        target_layers=layers,
+        layer_fusion="none",
+        **options,
+    )
+    chosen = [_at(maps[method], layer) for method, layer in recipe.parts]
+    return combine(chosen, (inputs.shape[-2], inputs.shape[-1]), recipe.combination)
+
+
+def _at(maps: Mapping[str, Tensor], layer: str) -> Tensor:
+    """Returns a layer's map; of a method that looks at none, its only one."""
+    return maps[layer] if layer else next(iter(maps.values()))

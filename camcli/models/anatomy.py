@@ -1,0 +1,125 @@
+"""What kind of network a model is, and at which layers its kind is explained.
+
+All of it is measured by passes of noise; names decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+from torch import nn
+
+from camcli.errors import MethodError
+from camcli.models.attention import Attentions, attentions
+from camcli.models.families import why_never_default
+from camcli.models.graph import operation
+from camcli.models.layers import Observed, TargetLayer, kinds_around, probing_pass
+from camcli.models.layout import TOKENS, Layout
+from camcli.models.model_cache import ModelCache
+from camcli.models.state import watchable
+
+Kind = Literal["convolutional", "hierarchical", "class token", "pooled tokens"]
+Shape = tuple[int, int, int]
+
+# the stage before the last has a grid twice as fine, less what rounding takes
+FINER = 1.5
+# where strides end at this, as in dilated networks, a stage is told by half the channels, too
+FINE_STRIDE = 8
+HALF = 0.5
+# of a transformer's blocks, this share lies in front of the one that is explained at, too
+SHARE_IN_FRONT = 1 / 3
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A network's kind, its default target layer, and an earlier one where there is one.
+
+    `earlier` is the end of the stage before the last, or the default layer's counterpart in the
+    block at a third of a transformer's depth.
+    """
+
+    kind: Kind
+    last: str
+    earlier: str | None
+
+
+_known: ModelCache[Anatomy] = ModelCache()
+
+
+def anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+    """Measures what kind of network this is, for inputs (channels, H, W), only once.
+
+    `default` is its default target layer.  Raises ModelError where the model does not run on noise.
+    """
+    module = watchable(module)
+    known, key = _known.of(module), (inputs_shape, default.name)
+    if key not in known:
+        measured = _of_tokens if default.layout.kind in TOKENS else _of_stages
+        known[key] = measured(module, inputs_shape, default)
+    return known[key]
+
+
+def _of_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+    try:
+        attending = attentions(module, inputs_shape)
+    except MethodError:  # nothing attends, or not among all tokens
+        return Anatomy("pooled tokens", default.name, None)
+    is_token = len(attending.readers) < attending.layout.grid[0] * attending.layout.grid[1]
+    kind: Kind = "class token" if is_token else "pooled tokens"
+    return Anatomy(kind, default.name, _counterpart(module, attending, default.name))
+
+
+def _counterpart(module: nn.Module, attending: Attentions, layer: str) -> str | None:
+    """Finds the layer at the same place in the block at a third of the depth, if there is one."""
+    blocks = [block.name for block in attending.blocks]
+    inside = [name for name in blocks if f"{layer}.".startswith(f"{name}.")]
+    if not inside:
+        return None
+    name = blocks[int(len(blocks) * SHARE_IN_FRONT)] + layer.removeprefix(inside[0])
+    return name if name in dict(module.named_modules()) else None
+
+
+def _of_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+    observed = Observed(inputs_shape[1:])
+    probing_pass(module, inputs_shape, observed)
+    attends = observed.graph is not None and any(
+        operation(step) == "Softmax" or operation(step).startswith("ScaledDotProduct")
+        for step in observed.graph.steps
+    )
+    kind: Kind = "hierarchical" if attends else "convolutional"
+    return Anatomy(kind, default.name, _stage_before(module, observed, default))
+
+
+def _stage_before(module: nn.Module, observed: Observed, default: TargetLayer) -> str | None:
+    """Finds the last layer of the stage before the last that holds all features at each place."""
+    last = observed.outputs[default.name]
+    assert last.layout
+    is_fine = max(observed.input_size) <= FINE_STRIDE * max(last.layout.grid)
+
+    def is_before(shape: tuple[int, ...], layout: Layout) -> bool:
+        pairs = zip(layout.grid, default.layout.grid, strict=True)
+        is_finer = all(one >= FINER * other for one, other in pairs)
+        narrow = HALF * _channels(last.shape, default.layout)
+        return is_finer or (is_fine and _channels(shape, layout) <= narrow)
+
+    for name in _backwards(observed, default.name):
+        output = observed.outputs[name]
+        # of weights as they are drawn, zero-initialised branches bring back a part of the gradient
+        is_used = output.share is not None and output.share.item() > 0
+        if output.layout and is_used and is_before(output.shape, output.layout):
+            is_part = observed.why_no_default(name) or why_never_default(kinds_around(module, name))
+            if not is_part:
+                return name
+    return None
+
+
+def _backwards(observed: Observed, layer: str) -> Iterator[str]:
+    """Gives the layers that were done before one, the latest first."""
+    yield from reversed(list(takewhile(lambda name: name != layer, observed.outputs)))
+
+
+def _channels(shape: tuple[int, ...], layout: Layout) -> int:
+    return shape[1 if layout.kind in ("nchw", "channel tokens") else -1]

@@ -1,0 +1,145 @@
+"""What is best by measurement: the table, what it chooses, and the maps that come of it."""
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import camcli
+from camcli.engine.best import RESEMBLES, TABLE, BestFor, best_heatmaps, choose_best
+from camcli.errors import UsageError
+from camcli.methods.compose import enlarge, normalise
+from camcli.models.anatomy import Kind, anatomy
+from camcli.models.layers import default_layer
+from camcli.registry import METHODS, depends_on_category, depends_on_layer
+from tests.networks import Attending, Pooled, Staged, noise
+
+SHAPE = (3, 48, 64)
+
+
+class Dilated(Staged):
+    """Its last two stages keep the grid of the first, and only their channels grow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.middle = nn.Sequential(nn.Conv2d(8, 12, 3, 1, 1), nn.BatchNorm2d(12))
+            self.last = nn.Sequential(nn.Conv2d(12, 24, 3, 1, 1), nn.BatchNorm2d(24))
+            self.fc = nn.Linear(24, 5)
+
+
+class Windowed(Staged):
+    """The cells of its last stage attend to each other, and are pooled as a grid."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.last(self.middle(self.stem(x)))
+        b, c, h, w = x.shape
+        cells = x.flatten(2).mT
+        attended = (cells @ cells.mT / c).softmax(2) @ cells
+        return self.fc(self.pool(self.stem_of(attended.mT.reshape(b, c, h, w))).flatten(1))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem_of = nn.Identity()
+
+
+def anatomy_of(network: nn.Module) -> tuple[Kind, str, str | None]:
+    network = network.eval()
+    found = anatomy(network, SHAPE, default_layer(network, SHAPE))
+    return found.kind, found.last, found.earlier
+
+
+def test_a_convolutional_network_is_explained_at_the_end_of_the_stage_before_the_last_too() -> None:
+    assert anatomy_of(Staged()) == ("convolutional", "last", "middle")
+
+
+def test_where_the_grid_stays_a_stage_is_told_by_half_the_channels() -> None:
+    assert anatomy_of(Dilated()) == ("convolutional", "last", "middle")
+
+
+def test_a_class_token_is_explained_at_the_same_place_in_a_block_at_a_third_of_the_depth() -> None:
+    assert anatomy_of(Attending()) == ("class token", "blocks.1.norm1", "blocks.0.norm1")
+
+
+def test_stages_with_attention_are_told_from_convolutions() -> None:
+    assert anatomy_of(Windowed())[0] == "hierarchical"
+
+
+def test_each_aim_of_each_kind_has_one_row() -> None:
+    for kind in set(get_args(Kind)) - RESEMBLES.keys():
+        for aim in get_args(BestFor):
+            assert sum(row.kind == kind and aim in row.aims for row in TABLE) == 1
+
+
+def test_rows_name_methods_of_a_class_and_say_what_they_rest_on() -> None:
+    for row in TABLE:
+        assert row.measured
+        for method, place in row.parts:
+            assert method in METHODS
+            assert depends_on_category(method)
+            assert depends_on_layer(method) == (place != "none")
+        for one in row.measured:
+            for mean, low, high in (one.peak, one.heat, one.pixel_ap, one.box):
+                assert 0 <= low < mean < high <= 100
+
+
+def test_no_row_is_worse_than_gradcam_on_what_it_was_measured() -> None:
+    for row in TABLE:
+        for one in row.measured:
+            found = (one.peak, one.heat, one.pixel_ap, one.box)
+            for (_, _, high), gradcam in zip(found, one.gradcam, strict=True):
+                assert high > gradcam
+
+
+@pytest.mark.parametrize("best_for", get_args(BestFor))
+@pytest.mark.parametrize("network", [Staged(), Attending()])
+def test_the_map_is_the_recipe_followed_by_hand(network: nn.Module, best_for: BestFor) -> None:
+    network, inputs = network.eval(), noise()
+    recipe = choose_best(network, SHAPE, best_for)
+    found = best_heatmaps(network, inputs, best_for, targets=[1, 3])
+    maps = [
+        camcli.heatmaps(network, inputs, method, target_layers=layer or None, targets=[1, 3])
+        for method, layer in recipe.parts
+    ]
+    large = torch.stack([enlarge(normalise(m), (48, 64)) for m in maps])
+    wanted = large.prod(0) if recipe.combination == "product" else large.mean(0)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_picture_does_not_depend_on_its_neighbours_and_classes_do_matter() -> None:
+    network, inputs = Staged().eval(), noise(2)
+    both = best_heatmaps(network, inputs, targets=[[0, 1], [2, 3]])
+    alone = best_heatmaps(network, inputs[1:], targets=[3])
+    assert both.shape == (2, 2, 48, 64)
+    torch.testing.assert_close(both[1, 1:], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(both[1, 0], both[1, 1])
+
+
+def test_without_an_earlier_layer_the_last_one_is_explained_and_that_is_said() -> None:
+    recipe = choose_best(Pooled().eval(), (1, 6, 8))
+    assert str(recipe) == "hirescam@features"
+    assert recipe.note == "no earlier layer was found"
+    assert not recipe.measured
+
+
+def test_a_choice_says_what_it_is_and_what_it_rests_on() -> None:
+    recipe = choose_best(Staged().eval(), SHAPE)
+    assert str(recipe) == "gradcamelementwise@middle x hirescam@last"
+    assert (recipe.methods, recipe.layers) == (
+        ("gradcamelementwise", "hirescam"),
+        ("middle", "last"),
+    )
+    assert recipe.measured
+    assert not recipe.note
+    mean = choose_best(Attending().eval(), SHAPE, "extent")
+    assert str(mean) == "genericattention + gradcamelementwise@blocks.0.norm1"
+    windowed = choose_best(Windowed().eval(), SHAPE)
+    assert windowed.note == "measured on convolutional networks, and not on hierarchical ones"
+    assert not windowed.measured
+
+
+def test_another_aim_is_refused() -> None:
+    with pytest.raises(UsageError, match="balanced, evidence, extent, not 'faith'"):
+        choose_best(Staged().eval(), SHAPE, "faith")  # type: ignore[arg-type]
