@@ -31,6 +31,8 @@ COMMON_STRIDES = sorted({*CONVOLUTION_STRIDES, *PATCH_STRIDES, 12})
 # what a stride that hardly any network has weighs against extra tokens: more than the common ones
 ODD_STRIDE = COMMON_EXTRA_TOKENS + 1.0
 SQUARE_EXTRA_TOKENS = (0, 1, 2)
+# convolutions without padding leave 5x5 and 6x6 cells of small pictures, as LeNet's and capsules'
+FEW_TOKENS = {0, 1, 4}
 READINGS = {True: ("--vit-like", "[b h w c]"), False: ("--no-vit-like", "[b c h w]")}
 
 
@@ -357,7 +359,7 @@ def _is_attention(grid: Size, input_size: Size) -> bool:
     n, side = grid[0], input_size[0]
     if grid[0] != grid[1] or any(n in (side // s, -(-side // s)) for s in CONVOLUTION_STRIDES):
         return False
-    counts = {(side // stride) ** 2 for stride in PATCH_STRIDES}
+    counts = {(side // stride) ** 2 for stride in PATCH_STRIDES} - FEW_TOKENS
     return any(n - extra in counts for extra in SQUARE_EXTRA_TOKENS)
 
 

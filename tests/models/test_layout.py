@@ -257,3 +257,11 @@ def test_tokens_out_of_order_are_put_in_their_places() -> None:
 def test_description() -> None:
     assert Layout("tokens", (14, 10), 1).description == "14x10 tokens behind 1 extra"
     assert Layout("nchw", (7, 7)).description == "7x7 nchw"
+
+
+@pytest.mark.parametrize(("n", "side"), [(5, 32), (6, 28), (6, 32), (4, 28)])
+def test_few_cells_of_small_pictures_are_no_attention(n: int, side: int) -> None:
+    # capsules' 256 maps of 6x6 (arXiv:1710.09829), and LeNet's of 5x5
+    layout = measure((1, 256, n, n), (side, side), batch=1)
+    assert layout is not None
+    assert (layout.kind, layout.grid) == ("nchw", (n, n))
