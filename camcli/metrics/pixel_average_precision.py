@@ -38,11 +38,11 @@ def pixel_average_precision(maps: Tensor, mask: Tensor) -> Tensor:
 def average_precision(values: Tensor, hits: Tensor) -> Tensor:
     """Returns the average precision of values [n] whose hits are known, bool [n]; ties are one."""
     order = values.sort(descending=True)
-    found = hits[order.indices].double().cumsum(0)
+    reached = hits[order.indices].double().cumsum(0)
     # a threshold takes all of what is equal, so only the last of equal values is one
     ends = torch.ones_like(hits)
     ends[:-1] = order.values[1:] != order.values[:-1]
     ranks = torch.arange(1, len(values) + 1, device=values.device)[ends]
-    found = found[ends]
-    gain = found.diff(prepend=found.new_zeros(1)) / found[-1]
-    return (found / ranks * gain).sum()
+    reached = reached[ends]
+    gain = reached.diff(prepend=reached.new_zeros(1)) / reached[-1]
+    return (reached / ranks * gain).sum()

@@ -35,6 +35,8 @@ def match_pictures(pictures: Sequence[Path], annotations: Annotations) -> Matche
     by_picture: dict[Path, PictureAnnotations] = {}
     ambiguous: list[str] = []
     for compare in (_whole, _without_suffix, _name, _stem):
+        if not waiting:
+            break
         index = _Index(paths, compare)
         pairs = {id(item): index.find(item.name) for item in waiting}
         ambiguous += _take(waiting, pairs, by_picture)
@@ -64,21 +66,24 @@ def _take(
     left = [item for item in waiting if pairs[id(item)]]
     taken: dict[Path, list[PictureAnnotations]] = defaultdict(list)
     # `a/1.jpg` takes its picture, and `1.jpg` is the other one then
-    while unique := [item for item in left if len(_free(pairs[id(item)], by_picture, taken)) == 1]:
-        claims = [(_free(pairs[id(item)], by_picture, taken)[0], item) for item in unique]
-        for path, item in claims:
+    while True:
+        free = [(item, _free(pairs[id(item)], by_picture, taken)) for item in left]
+        claims = [(item, paths[0]) for item, paths in free if len(paths) == 1]
+        if not claims:
+            break
+        for item, path in claims:
             taken[path].append(item)
-        left = [item for item in left if all(item is not other for other in unique)]
+        left = [item for item, paths in free if len(paths) != 1]
     notes = []
     for path, items in taken.items():
         if len(items) > 1:
-            told = some(item.where or item.name for item in items)
-            notes.append(f"{path.as_posix()} is annotated by {told}: they are left out")
+            owners = some(item.where or item.name for item in items)
+            notes.append(f"{path.as_posix()} is annotated by {owners}: they are left out")
         else:
             by_picture[path] = items[0]
     for item in left:
-        told = some(path.as_posix() for path in pairs[id(item)])
-        notes.append(f"{item.name!r} could be {told}: it is left out; give relative paths")
+        candidates = some(path.as_posix() for path in pairs[id(item)])
+        notes.append(f"{item.name!r} could be {candidates}: it is left out; give relative paths")
     return notes
 
 

@@ -146,7 +146,7 @@ def draw_box(box: Box, size: Size) -> Mask:
 
 
 def _other_size(annotations: PictureAnnotations, size: Size) -> str:
-    told, given = (f"{s[1]} x {s[0]}" for s in (annotations.size or (0, 0), size))
+    annotated, actual = (f"{s[1]} x {s[0]}" for s in (annotations.size or (0, 0), size))
     turned = annotations.size == size[::-1]
     hint = (
         "it is turned by its EXIF orientation; annotate the upright picture"
@@ -154,8 +154,8 @@ def _other_size(annotations: PictureAnnotations, size: Size) -> str:
         else "annotate this picture, or give the one that was annotated"
     )
     return (
-        f"{annotations.where or annotations.name} is of a picture of {told} pixels, and this one "
-        f"has {given}: {hint}."
+        f"{annotations.where or annotations.name} is of a picture of {annotated} pixels, and "
+        f"this one has {actual}: {hint}."
     )
 
 
@@ -166,9 +166,11 @@ def _place(instance: Instance, unit: Unit, size: Size) -> tuple[Instance | None,
         box = _scaled(box, size) if box is not None else None
         outline = outline.scaled(size) if isinstance(outline, Polygons) else outline
     if isinstance(outline, RunLengths | Bitmap) and outline.size != size:
-        told = f"{outline.size[1]} x {outline.size[0]}"
-        note = f"the mask of {_name(instance)} has {told} pixels, and the picture {size[1]} x "
-        return None, f"{note}{size[0]}; it is left out"
+        note = (
+            f"the mask of {_name(instance)} has {outline.size[1]} x {outline.size[0]} pixels, and "
+            f"the picture {size[1]} x {size[0]}; it is left out"
+        )
+        return None, note
     if box is None:
         return replace(instance, outline=outline), ""
     cut = _cut(box, size)
