@@ -31,7 +31,7 @@ def adcc(
 ) -> Tensor:
     """The harmonic mean of coherency, 1 - complexity and 1 - average drop.
 
-    arXiv:2104.10252, eq. 5.  Where a part is 0, so is the mean.
+    arXiv:2104.10252.  Where a part is 0, so is the mean.
 
     unit_maps [b H W], image [c H W], score [n c H W] -> [n], a probability, explain (images
     [n c H W], row) -> maps [n H W]; returns [b].

@@ -26,7 +26,7 @@ Explain = Callable[[Tensor, int], Tensor]
 def coherency(unit_maps: Tensor, image: Tensor, explain: Explain) -> Tensor:
     """How the map of the picture times its map correlates with the map, from 0 to 1.
 
-    (Pearson's r + 1) / 2, arXiv:2104.10252, section 3.  With a constant map r is not defined, and
+    (Pearson's r + 1) / 2, arXiv:2104.10252.  With a constant map r is not defined, and
     taken as 0.
 
     unit_maps [b H W], image [c H W] after normalisation, explain (images [n c H W], row) -> maps

@@ -16,7 +16,7 @@ from camcli.registry import metric
     paper="arXiv:2104.10252",
 )
 def complexity(unit_maps: Tensor) -> Tensor:
-    """The map's mean, which is its L1 norm by pixel, arXiv:2104.10252, section 3.  [b H W] -> [b]
+    """The map's mean, which is its L1 norm by pixel, arXiv:2104.10252.  [b H W] -> [b]
 
     An empty map has the least, so that it says nothing by itself: it is one part of `adcc` and
     `arcc`.

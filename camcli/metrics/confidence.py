@@ -42,7 +42,7 @@ def average_drop(
 ) -> Tensor:
     """The share of the score that goes when the picture is multiplied by its map.
 
-    max(0, Y - O) / Y, Grad-CAM++, arXiv:1710.11063, section 4.1, a share and not per cent; their
+    max(0, Y - O) / Y, Grad-CAM++, arXiv:1710.11063, a share and not per cent; their
     score is the class's probability.  Its mean over pictures is the paper's Average Drop.
 
     unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
@@ -65,7 +65,7 @@ def increase_in_confidence(
 ) -> Tensor:
     """Whether the score grows when the picture is multiplied by its map: 1 or 0.
 
-    Grad-CAM++, arXiv:1710.11063, section 4.1.  Its mean over pictures is the paper's share.
+    Grad-CAM++, arXiv:1710.11063.  Its mean over pictures is the paper's share.
 
     unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
     """

@@ -37,7 +37,7 @@ def deletion(
     baseline: str = "zero",
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The area under the score while the highest pixels go first, arXiv:1806.07421, section 4.
+    """The area under the score while the highest pixels go first, arXiv:1806.07421.
 
     As `insertion`, from the whole picture to the baseline, which is zero after normalisation.
 

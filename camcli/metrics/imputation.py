@@ -1,6 +1,6 @@
 """Noisy linear imputation: pixels that are taken away become the weighted mean of their neighbours.
 
-arXiv:2202.00449, section 4.2: every missing pixel equals the mean of its eight neighbours, of which
+arXiv:2202.00449: every missing pixel equals the mean of its eight neighbours, of which
 direct ones weigh 1/6 and diagonal ones 1/12; what lies outside the picture is left out and the rest
 weighs more.  The system is sparse, symmetric and positive definite, so that conjugate gradients
 solve it for all channels of many masks at once, without a factorisation; a multigrid cycle in front
@@ -21,6 +21,7 @@ MOST_STEPS = 200
 DAMPING = 0.8
 SMALLEST_SIDE = 4
 COARSEST_SWEEPS = 8
+MASKS_AT_ONCE = 4
 
 
 def impute(image: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
@@ -28,6 +29,14 @@ def impute(image: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
 
     image [c H W], keep bool [n H W] with at least one pixel kept in each -> [n c H W]
     """
+    # a few at a time stay in a processor's cache; a GPU wants many
+    size = MASKS_AT_ONCE if keep.is_cpu else len(keep)
+    precise = image if image.element_size() >= 4 else image.float()
+    parts = [keep[start : start + size] for start in range(0, len(keep), size)]
+    return torch.cat([_impute(precise, part, tolerance) for part in parts]).to(image.dtype)
+
+
+def _impute(image: Tensor, keep: Tensor, tolerance: float) -> Tensor:
     missing = ~keep[:, None]
     known = torch.where(missing, 0, image)
     # a good start: a mean of the known pixels around, taken on ever coarser grids

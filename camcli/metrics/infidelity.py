@@ -57,7 +57,7 @@ def infidelity(
 ) -> Tensor:
     """The mean square of what the score loses by a hidden square less the map's sum in it.
 
-    arXiv:1901.09392, definition 2.1, with section 3's square removal: squares of a random place and
+    arXiv:1901.09392, by square removal: squares of a random place and
     of up to 10/28 of the picture's side become zero.  As in the authors' code the map is
     scaled to fit best, since the scale of a heatmap means nothing; a map turned over fits as well.
     All maps are measured by the same squares.

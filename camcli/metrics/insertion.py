@@ -37,7 +37,7 @@ def insertion(
     baseline: str = "blur",
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The area under the score while the highest pixels come first, arXiv:1806.07421, section 4.
+    """The area under the score while the highest pixels come first, arXiv:1806.07421.
 
     The scores of a picture that is the baseline at first and whole at last, in `steps` equal steps;
     their sum, the ends by half, over the steps.  The authors' score is the probability of the class

@@ -83,7 +83,7 @@ def road(
 
     (least - most) / 2, means over the shares of pixels removed; `road_most` and `road_least` are
     the parts.  Removed pixels are imputed from their neighbours with a little noise,
-    arXiv:2202.00449, section 4.2, which hides where they were.  Of a map with ties exactly the
+    arXiv:2202.00449, which hides where they were.  Of a map with ties exactly the
     shares are removed.
 
     maps [b H W], image [c H W], score [n c H W] -> [n], `noise` its standard deviation in the

@@ -55,7 +55,7 @@ def saco(
 ) -> Tensor:
     """How far groups of pixels with more heat cost more of the score, from -1 to 1.
 
-    arXiv:2404.01415, algorithm 1: the pixels are split by rank into equal groups, each hidden alone
+    arXiv:2404.01415: the pixels are split by rank into equal groups, each hidden alone
     under the picture's mean colour.  Each pair of groups adds its difference in heat, or takes it
     away if the hotter group costs less; their sum is divided by that of all differences.  A
     constant map has 0, where the authors' code raises.

@@ -31,7 +31,7 @@ def max_sensitivity(
     """The furthest that a map moves, as a share of its norm, when uniform noise is added.
 
     max ||map(x + d) - map(x)|| / ||map(x)|| over `samples` of d between -radius and radius,
-    arXiv:1901.09392, definition 3.1, divided as in the authors' code; their radius for maps of the
+    arXiv:1901.09392, divided as in the authors' code; their radius for maps of the
     whole input is 0.1, in the units of what the network is given.  A map of zeros that
     stays has 0, one that moves infinity.
 

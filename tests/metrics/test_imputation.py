@@ -74,3 +74,13 @@ def test_masks_are_solved_alike_alone_and_together() -> None:
             impute(image, keep[row, None])[0], together[row], rtol=0, atol=1e-5
         )
     assert torch.equal(impute(image, torch.ones(1, 20, 20, dtype=torch.bool))[0], image)
+
+
+def test_half_precision_is_solved_in_single() -> None:
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randn(3, 20, 20, generator=draw).half()
+    keep = torch.rand(6, 20, 20, generator=draw) > 0.5
+    filled = impute(image, keep)
+    assert filled.dtype == torch.float16
+    expected = impute(image.float(), keep)
+    torch.testing.assert_close(filled.float(), expected, rtol=1e-3, atol=1e-3)
