@@ -112,7 +112,8 @@ def _quantus(scene: Scene) -> Any:
     import quantus
 
     metric = quantus.PixelFlipping(
-        features_in_step=3 * SIDE * SIDE // STEPS,
+        # it has to divide the pixels, and counts single values: 21 steps
+        features_in_step=SIDE * SIDE // 7,
         perturb_baseline=0.0,
         normalise=False,
         disable_warnings=True,
