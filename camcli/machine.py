@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,13 @@ from pathlib import Path
 
 # what Linux tells of the processor
 CPUINFO = Path("/proc/cpuinfo")
+# and of memory
+MEMINFO = Path("/proc/meminfo")
+# a container's limit and what it uses, in both versions of control groups
+CONTAINER = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 
 # the control groups of this process, and the folders of their limits: of version 2, and of 1
 OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
@@ -74,3 +82,21 @@ def told_of_processor(name: str) -> str:
             if found.strip() == name:
                 return value.strip()
     return ""
+
+
+def memory_left() -> int | None:
+    """Returns the bytes that this process may still take, a container's limit counted.
+
+    None where the system does not tell.
+    """
+    if sys.platform != "linux":
+        return None
+    left = []
+    with suppress(OSError, ValueError):
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
+        left += [int(found[1]) * 1024] if found else []
+    for names in CONTAINER:
+        with suppress(OSError, ValueError):  # "max" is no limit
+            limit, used = (int((GROUPS / name).read_text()) for name in names)
+            left.append(max(limit - used, 0))
+    return min(left, default=None)

@@ -6,7 +6,7 @@ import gc
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from camcli.engine.hooks import record
 from camcli.engine.precision import running_in
 from camcli.engine.run import Request, answer, like
 from camcli.engine.targets import Choice
+from camcli.machine import memory_left
 from camcli.models.model_lock import locks_model
 from camcli.process import give_back_freed_memory
 from camcli.registry import METHODS, needed
@@ -27,11 +28,6 @@ PROBED = 4
 # of the room that is left: allocators need some to breathe, and other programs grow, too
 SHARE = 0.5
 RESET = Path("/proc/self/clear_refs")
-# a container's limit and what it uses, in both versions of control groups
-CONTAINER = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
 # what is asked once for every channel or mask would take as long as the run itself
 MANY_PASSES = frozenset({"score", "rescore", "relogits"})
 
@@ -99,16 +95,8 @@ def _room(device: torch.device) -> int | None:
         return int(free + idle)
     # the peak must be there to be reset, too
     if device.type == "cpu" and sys.platform == "linux" and os.access(RESET, os.W_OK):
-        available = _kilobytes(Path("/proc/meminfo").read_text(), "MemAvailable")
-        return min([available, *_left_to_the_container()])
+        return memory_left()
     return None
-
-
-def _left_to_the_container() -> Iterator[int]:
-    for names in CONTAINER:
-        limit, used = (Path("/sys/fs/cgroup") / name for name in names)
-        if limit.is_file() and limit.read_text().strip() != "max":
-            yield int(limit.read_text()) - int(used.read_text())
 
 
 def _status(name: str) -> int:

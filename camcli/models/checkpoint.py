@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from camcli.errors import CheckpointError, reason
+from camcli.models.pickle_survey import check_memory
 from camcli.models.request import Weights
 from camcli.models.trained import Settings, architecture, content_of, settings
 from camcli.texts import read_text
@@ -53,9 +54,6 @@ IN_FOLDERS = (
     "model_best.pth.tar",
 )
 INDEX = ".index.json"
-
-# how many times an archive's own size its contents may take: torch.save does not compress
-LARGEST_UNPACKED = 10
 
 PICKLE = (
     "a Python pickle, which may hold code and is never run: "
@@ -300,14 +298,14 @@ def _pickled(path: Path) -> Mapping[Any, Any]:
         for name in names.split()
     ]
     try:
-        if zipfile.is_zipfile(path):
-            _check_archive(path)
+        _check_is_no_program(path)
         with (
             path.open("rb") as file,
             torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")
+            check_memory(path)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
@@ -319,20 +317,16 @@ def _pickled(path: Path) -> Mapping[Any, Any]:
     return content
 
 
-def _check_archive(path: Path) -> None:
-    """Raises CheckpointError for a program, and for what would fill the memory."""
+def _check_is_no_program(path: Path) -> None:
+    """Raises CheckpointError for TorchScript."""
+    if not zipfile.is_zipfile(path):
+        return
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(member.filename.endswith("/constants.pkl") for member in members):
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
         raise CheckpointError(
             f"{str(path)!r} is a TorchScript program, not weights: save those with "
             "torch.save(model.state_dict(), FILE)."
-        )
-    unpacked, size = sum(member.file_size for member in members), path.stat().st_size
-    if unpacked > LARGEST_UNPACKED * size:
-        raise CheckpointError(
-            f"Checkpoint {str(path)!r} has {size:,} bytes and unpacks to {unpacked:,}: torch.save "
-            "does not compress, so that it is none of its files."
         )
 
 
@@ -376,9 +370,11 @@ def _weights_in(content: object, depth: int = 0) -> tuple[Weights | None, str]:
 def _unusable(weights: Weights) -> Iterator[tuple[str, str]]:
     """Yields the weights that cannot be copied into a model, and what they are."""
     for name, weight in weights.items():
-        if weight.is_meta:
-            yield name, "a shape without numbers"
+        if weight.is_nested:
+            yield name, "a nested tensor"
         elif weight.is_sparse or weight.layout != torch.strided:
             yield name, "a sparse tensor"
+        elif weight.is_meta or (weight.numel() and not weight.data_ptr()):
+            yield name, "a shape without numbers"
         elif weight.is_quantized or weight.is_complex():
             yield name, f"numbers of type {weight.dtype}"

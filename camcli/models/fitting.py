@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 
 from torch import Tensor, nn
 
@@ -36,6 +37,9 @@ BESIDE_TRUNKS = re.compile(
     r"momentum_encoder|target_encoder|online_encoder|target_network|online_network)\.)"
 )
 NO_CLASSIFIER = re.compile(r"proj|predict|prototyp|contrast|embed|neck|decoder")
+
+# how many times a file's features of a class a model has at most
+MOST_FEATURES = 64
 
 # the fault of weights that all fit, in a network that computes something else
 ANOTHER_NETWORK = "another network"
@@ -294,12 +298,20 @@ def _other_patches(given: Weights, converted: Weights) -> Iterator[Fault]:
             yield "other shape", f"{name} {has} where the model has {needs}"
 
 
-def num_classes(weights: Weights, classifiers: Iterable[str]) -> int | None:
-    """Reads the number of classes off the classifier's weight [n c ...], None without one."""
-    for name in classifiers:
-        weight = weights.get(f"{name}.weight")
+def num_classes(
+    weights: Weights, classifiers: Iterable[str], own: Mapping[str, Tensor] | None = None
+) -> int | None:
+    """Reads the number of classes off the classifier's weight [n c ...], None without one.
+
+    Nor where the model's own weights have many more features: rows of few or no numbers are no
+    classes.
+    """
+    for name in (f"{classifier}.weight" for classifier in classifiers):
+        weight = weights.get(name)
         if weight is not None and weight.ndim > 0:
-            return weight.shape[0]
+            features = prod(own[name].shape[1:]) if own and name in own else 1
+            enough = weight.numel() * MOST_FEATURES >= weight.shape[0] * features
+            return weight.shape[0] if weight.numel() and enough else None
     return None
 
 
@@ -345,7 +357,7 @@ def adapt(built: Built, found: Fitted, request: Request) -> Request:
 
 def other_numbers(built: Built, found: Fitted) -> dict[str, int]:
     """Returns the numbers of classes and channels in which the weights differ from the model."""
-    classes = num_classes(found.weights, built.classifiers)
+    classes = num_classes(found.weights, built.classifiers, built.module.state_dict())
     channels = in_chans(found.weights, built)
     pairs = {"num_classes": (classes, built.num_classes), "in_chans": (channels, built.in_chans)}
     return {k: saved for k, (saved, own) in pairs.items() if saved is not None and saved != own}

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torchs_module
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from camcli.models.chains import NORM_AND_ACTIVATION, Chain, is_norm, watched
@@ -28,6 +28,13 @@ Waiting = dict[int, tuple[Tensor, tuple[nn.Module, ...]]]
 TOLERANCE = 1e-4
 NOTHING: tuple[None, tuple[nn.Module, ...]] = (None, ())
 LAST = torch.channels_last
+# hooks of all modules: torch 2.6 has no function that asks for them
+GLOBAL_HOOKS = (
+    "_global_forward_pre_hooks",
+    "_global_forward_hooks",
+    "_global_backward_pre_hooks",
+    "_global_backward_hooks",
+)
 
 
 class Folding:
@@ -83,7 +90,7 @@ def _may_be(layers: Iterable[nn.Module]) -> bool:
         # compiled blocks run as they were written where something stands in for what is inside
         and all(is_hastened(layer) or not has_stand_in(layer) for layer in layers)
         and not torch.is_autocast_enabled("cpu")
-        and not _has_any_global_hook()  # type: ignore[no-untyped-call]
+        and not any(getattr(torchs_module, name) for name in GLOBAL_HOOKS)
     )
 
 

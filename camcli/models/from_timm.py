@@ -18,6 +18,7 @@ from torch import nn
 from camcli.errors import ModelError, UnknownName, WeightsError
 from camcli.models.fetch import cached_hub_file, cached_url_file, hub_file, url_file
 from camcli.models.labels import timm_labels
+from camcli.models.pickle_survey import check_published
 from camcli.models.preprocessing import per_channel, scale_for
 from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
 from camcli.records import Fit, Preprocessing
@@ -45,6 +46,9 @@ def build(request: Request) -> Built:
     overlay, origin = _weights(request, name, config) if request.pretrained else ({}, "random")
     arguments = _arguments(request, config)
     try:
+        if request.pretrained:
+            for file in _files(request, overlay):
+                check_published(file)
         module = timm.create_model(
             name,
             pretrained=request.pretrained,
@@ -121,6 +125,13 @@ def _weights(request: Request, name: str, config: Mapping[str, Any]) -> tuple[di
     else:
         raise _no_weights(request.name, name)
     return {"file": str(file), "source": None, "custom_load": custom}, origin
+
+
+def _files(request: Request, overlay: Mapping[str, Any]) -> list[Path]:
+    """Lists the files that timm may read weights from."""
+    if request.name.startswith(FOLDER):
+        return sorted(Path(request.name.removeprefix(FOLDER)).iterdir())
+    return [Path(overlay["file"])]
 
 
 def cached_weights(config: Mapping[str, Any]) -> Path | None:

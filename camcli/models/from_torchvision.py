@@ -13,6 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from camcli.errors import ModelError, UnknownName
 from camcli.models.fetch import url_file
+from camcli.models.pickle_survey import check_published
 from camcli.models.preprocessing import per_channel
 from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
 from camcli.records import Preprocessing
@@ -49,6 +50,8 @@ def build(request: Request) -> Built:
     # fetched first, so that torchvision finds it in the cache
     file = url_file(request.name, weights.url) if request.pretrained else None
     try:
+        if file:
+            check_published(file)
         module = _module(name, request, weights, arguments)
     except Exception as error:  # each constructor raises its own kinds
         raise cannot_build("torchvision", request, error, file) from error

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from math import prod
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -16,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from camcli.errors import DeviceError, ModelError, UnknownName, reason
+from camcli.errors import CamvizError, DeviceError, ModelError, UnknownName, reason
 from camcli.models import advice, counterparts, embedded, fitting, loading
 from camcli.models.checkpoint import Checkpoint, is_saved_by_transformers, read_checkpoint
 from camcli.models.embedded.network import Network
 from camcli.models.labels import Labels, labels_for
+from camcli.models.memory_bound import bounded, check_numbers
 from camcli.models.memory_format import lay_out_weights, lay_out_weights_if_alike, trust
 from camcli.models.model_lock import lock_loading, lock_model
 from camcli.models.output import OutputKey
@@ -32,7 +34,13 @@ from camcli.models.output_reading import (
     measure_output,
 )
 from camcli.models.preprocessing import changed
-from camcli.models.request import Built, Request, channels_warning, new_head_warning
+from camcli.models.request import (
+    Built,
+    Request,
+    channels_warning,
+    describe,
+    new_head_warning,
+)
 from camcli.models.state import keep_random_state
 from camcli.models.trained import Settings, as_trained
 from camcli.models.user_code import is_code
@@ -51,6 +59,17 @@ BUILDERS: Mapping[Origin, str] = {
 LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
 # timm's names, and how many parameters their models have
 PARAMETERS = Path(__file__).with_name("parameters.csv")
+# what is said where a model asks for more memory than there is
+LESS_OF_A_MODEL = (
+    "Take fewer classes (--num-classes) or channels, a smaller --img-size or other --model-kwargs; "
+    "they may stand in a preset, in the checkpoint or in the folder's config.json."
+)
+LESS_OF_A_PICTURE = "Take a smaller --img-size; it may stand in a preset or in the checkpoint."
+MANY_CLASSES = 2**16
+# numbers in an input that are tried before the first picture
+LARGE_INPUT = 2**24
+# longer edges than any model was built for would only fill the memory
+LONGEST_EDGE = 2**15
 FOLDER = "local-dir:"
 TIMM_SCHEMES = ("hf-hub:", FOLDER)
 
@@ -144,7 +163,8 @@ def load_model(
         else:
             built = _as_asked(origin, request)
         # the user's own code has run at its size
-        if origin != "python" and request.img_size is not None:
+        large = built.in_chans * prod(built.preprocessing.size) > LARGE_INPUT
+        if origin != "python" and (request.img_size is not None or large):
             _check_size(built, request)
         module = _ready(origin, built, place)
     class_file = Path(class_map) if class_map is not None else None
@@ -298,6 +318,11 @@ def _size(given: Any) -> tuple[int, int] | None:
     pair = (given, given) if isinstance(given, int) else tuple(given)
     if len(pair) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in pair):
         raise ModelError(f"An input size is one or two (height, width) pixels, not {given!r}.")
+    if max(pair) > LONGEST_EDGE:
+        raise ModelError(
+            f"An input has edges of up to {LONGEST_EDGE:,} pixels, not {pair[0]:,}x{pair[1]:,}: "
+            "give --img-size."
+        )
     return pair
 
 
@@ -307,6 +332,23 @@ def _builder(origin: Origin) -> ModuleType:
 
 
 def _build(origin: Origin, request: Request) -> Built:
+    """Builds a model; where arguments choose its size, they are bounded by the memory there is."""
+    kwargs, classes = request.model_kwargs, request.num_classes
+    if origin == "python":
+        # the user's own code is disturbed where that is worth it alone
+        is_usual = classes is None or classes <= MANY_CLASSES
+    else:
+        check_numbers(kwargs)
+        # a folder or a repository brings arguments of its own
+        is_library = not request.name.startswith(TIMM_SCHEMES)
+        is_usual = is_library and not kwargs and classes is None and request.img_size is None
+    if is_usual:
+        return _build_unbounded(origin, request)
+    with bounded(describe(request), LESS_OF_A_MODEL):
+        return _build_unbounded(origin, request)
+
+
+def _build_unbounded(origin: Origin, request: Request) -> Built:
     if origin == "embedded":
         return _build_embedded(request)
     built: Built = _builder(origin).build(request)
@@ -411,9 +453,12 @@ def _homes(origin: Origin, name: str, request: Request) -> Iterator[Origin]:
 
 def _check_size(built: Built, request: Request) -> None:
     height, width = built.preprocessing.size
+    what = f"{request.name!r} with pictures of {height}x{width} and {built.in_chans} channels"
     try:
-        with torch.no_grad():
+        with torch.no_grad(), bounded(what, LESS_OF_A_PICTURE):
             built.module.eval()(torch.zeros(1, built.in_chans, height, width))
+    except CamvizError:
+        raise
     except Exception as error:  # every architecture refuses in its own way
         raise ModelError(
             f"{request.name!r} does not take pictures of {height}x{width}: {reason(error)}."

@@ -74,13 +74,16 @@ def cannot_build(
     library: str, request: Request, error: BaseException, file: Path | None = None
 ) -> ModelError:
     """Words the error of a model's constructor, which may have read pretrained weights."""
+    weights = f"\nIts weights came from {file}: delete that file if it is damaged." if file else ""
+    return ModelError(f"{library} cannot build {describe(request)}: {reason(error)}.{weights}")
+
+
+def describe(request: Request) -> str:
+    """Names a model and what was given for its constructor: `'resnet50' with num_classes=5`."""
     asked = {"num_classes": request.num_classes, "img_size": request.img_size}
     given = {k: v for k, v in asked.items() if v is not None} | dict(request.model_kwargs)
     options = f" with {', '.join(f'{k}={v!r}' for k, v in given.items())}" if given else ""
-    weights = f"\nIts weights came from {file}: delete that file if it is damaged." if file else ""
-    return ModelError(
-        f"{library} cannot build {request.name!r}{options}: {reason(error)}.{weights}"
-    )
+    return f"{request.name!r}{options}"
 
 
 def new_head_warning(num_classes: int) -> str:
