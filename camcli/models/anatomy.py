@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
+from math import prod
 from typing import Literal
 
 from torch import nn
 
 from camcli.errors import MethodError
-from camcli.models.attention import Attentions, attentions
+from camcli.models.attention import attentions
 from camcli.models.families import why_never_default
 from camcli.models.graph import operation
 from camcli.models.layers import Observed, TargetLayer, kinds_around, probing_pass
@@ -21,7 +22,7 @@ from camcli.models.layout import TOKENS, Layout
 from camcli.models.model_cache import ModelCache
 from camcli.models.state import watchable
 
-Kind = Literal["convolutional", "hierarchical", "class token", "pooled tokens"]
+Kind = Literal["convolutional", "hierarchical", "class token", "pooled tokens", "mixed tokens"]
 Shape = tuple[int, int, int]
 
 # the stage before the last has a grid twice as fine, less what rounding takes
@@ -29,16 +30,16 @@ FINER = 1.5
 # where strides end at this, as in dilated networks, a stage is told by half the channels, too
 FINE_STRIDE = 8
 HALF = 0.5
-# of a transformer's blocks, this share lies in front of the one that is explained at, too
-SHARE_IN_FRONT = 1 / 3
+# a transformer is explained behind this share of its blocks, too
+SHARE_OF_BLOCKS = 1 / 6
 
 
 @dataclass(frozen=True)
 class Anatomy:
     """A network's kind, its default target layer, and an earlier one where there is one.
 
-    `earlier` is the end of the stage before the last, or the default layer's counterpart in the
-    block at a third of a transformer's depth.
+    `earlier` is the end of the stage before the last, or the block at a sixth of a transformer's
+    depth.  Tokens are pooled, or mixed where no attention among them can be read.
     """
 
     kind: Kind
@@ -66,20 +67,12 @@ def _of_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> 
     try:
         attending = attentions(module, inputs_shape)
     except MethodError:  # nothing attends, or not among all tokens
-        return Anatomy("pooled tokens", default.name, None)
-    is_token = len(attending.readers) < attending.layout.grid[0] * attending.layout.grid[1]
+        return Anatomy("mixed tokens", default.name, None)
+    is_token = len(attending.readers) < prod(attending.layout.grid)
+    # a block's output holds all features of its tokens; a norm in it feeds a branch alone
+    index = max(round(len(attending.blocks) * SHARE_OF_BLOCKS), 1) - 1
     kind: Kind = "class token" if is_token else "pooled tokens"
-    return Anatomy(kind, default.name, _counterpart(module, attending, default.name))
-
-
-def _counterpart(module: nn.Module, attending: Attentions, layer: str) -> str | None:
-    """Finds the layer at the same place in the block at a third of the depth, if there is one."""
-    blocks = [block.name for block in attending.blocks]
-    inside = [name for name in blocks if f"{layer}.".startswith(f"{name}.")]
-    if not inside:
-        return None
-    name = blocks[int(len(blocks) * SHARE_IN_FRONT)] + layer.removeprefix(inside[0])
-    return name if name in dict(module.named_modules()) else None
+    return Anatomy(kind, default.name, attending.blocks[index].name)
 
 
 def _of_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:

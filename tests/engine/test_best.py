@@ -4,6 +4,8 @@ from typing import get_args
 
 import pytest
 import torch
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import camcli
@@ -38,11 +40,7 @@ class Windowed(Staged):
         b, c, h, w = x.shape
         cells = x.flatten(2).mT
         attended = (cells @ cells.mT / c).softmax(2) @ cells
-        return self.fc(self.pool(self.stem_of(attended.mT.reshape(b, c, h, w))).flatten(1))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem_of = nn.Identity()
+        return self.fc(self.pool(attended.mT.reshape(b, c, h, w)).flatten(1))
 
 
 def anatomy_of(network: nn.Module) -> tuple[Kind, str, str | None]:
@@ -59,8 +57,28 @@ def test_where_the_grid_stays_a_stage_is_told_by_half_the_channels() -> None:
     assert anatomy_of(Dilated()) == ("convolutional", "last", "middle")
 
 
-def test_a_class_token_is_explained_at_the_same_place_in_a_block_at_a_third_of_the_depth() -> None:
-    assert anatomy_of(Attending()) == ("class token", "blocks.1.norm1", "blocks.0.norm1")
+def test_a_class_token_is_explained_behind_a_sixth_of_the_blocks_too() -> None:
+    assert anatomy_of(Attending()) == ("class token", "blocks.1.norm1", "blocks.0")
+    deep = VisionTransformer(32, 8, depth=12, embed_dim=16, num_heads=2, num_classes=3)
+    found = anatomy(deep.eval(), (3, 32, 32), default_layer(deep, (3, 32, 32)))
+    assert found.earlier == "blocks.1"
+
+
+def test_tokens_that_are_pooled_are_told_from_those_that_a_class_token_reads() -> None:
+    pooled = VisionTransformer(
+        32, 8, depth=2, embed_dim=16, num_heads=2, num_classes=3, global_pool="avg"
+    ).eval()
+    found = anatomy(pooled, (3, 32, 32), default_layer(pooled, (3, 32, 32)))
+    assert (found.kind, found.earlier) == ("pooled tokens", "blocks.0")
+
+
+def test_tokens_among_which_nothing_attends_are_explained_at_the_last_layer_alone() -> None:
+    mixer = MlpMixer(img_size=32, patch_size=8, num_blocks=2, embed_dim=16, num_classes=3).eval()
+    recipe = choose_best(mixer, (3, 32, 32))
+    assert (recipe.kind, str(recipe)) == ("mixed tokens", "hirescam@norm")
+    assert recipe.note == (
+        "measured for convolutional networks, not for mixed tokens; no earlier layer was found"
+    )
 
 
 def test_stages_with_attention_are_told_from_convolutions() -> None:
@@ -134,9 +152,9 @@ def test_a_choice_says_what_it_is_and_what_it_rests_on() -> None:
     assert recipe.measured
     assert not recipe.note
     mean = choose_best(Attending().eval(), SHAPE, "extent")
-    assert str(mean) == "genericattention + gradcamelementwise@blocks.0.norm1"
+    assert str(mean) == "genericattention + gradcamelementwise@blocks.0"
     windowed = choose_best(Windowed().eval(), SHAPE)
-    assert windowed.note == "measured on convolutional networks, and not on hierarchical ones"
+    assert windowed.note == "measured for convolutional networks, not for hierarchical"
     assert not windowed.measured
 
 
