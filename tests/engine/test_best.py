@@ -151,8 +151,9 @@ def test_a_choice_says_what_it_is_and_what_it_rests_on() -> None:
     )
     assert recipe.measured
     assert not recipe.note
-    mean = choose_best(Attending().eval(), SHAPE, "extent")
-    assert str(mean) == "genericattention + gradcamelementwise@blocks.0"
+    attending = choose_best(Attending().eval(), SHAPE)
+    assert str(attending) == "genericattention x gradcamelementwise@blocks.0"
+    assert str(choose_best(Attending().eval(), SHAPE, "extent")) == "gradcamelementwise@blocks.0"
     windowed = choose_best(Windowed().eval(), SHAPE)
     assert windowed.note == "measured for convolutional networks, not for hierarchical"
     assert not windowed.measured
