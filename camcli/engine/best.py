@@ -16,6 +16,7 @@ from camcli.engine.run import found_default, heatmaps
 from camcli.errors import UsageError
 from camcli.methods.combine import Combination, combine
 from camcli.models.anatomy import Anatomy, Kind, anatomy
+from camcli.models.model_lock import locks_model
 
 # where the score comes from, what the object covers, or something of both
 BestFor = Literal["balanced", "evidence", "extent"]
@@ -282,6 +283,7 @@ class Recipe:
         return between.join(f"{m}@{layer}" if layer else m for m, layer in self.parts)
 
 
+@locks_model
 def choose_best(
     module: nn.Module, inputs_shape: tuple[int, int, int], best_for: BestFor = "balanced"
 ) -> Recipe:
