@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from camcli.config import Options
     from camcli.pipeline import Stop
-    from camcli.pipeline.keeping import Kept, Shard
+    from camcli.pipeline.run_state import Kept, Shard
     from camcli.records import Outcome, Record, Source
 
 EMBEDDED_NOTE = (
@@ -130,9 +130,9 @@ def _is_folder(word: str) -> bool:
 def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
     """Writes and prints everything; False where a picture failed."""
     with stage("import"):
-        from camcli.pipeline import shares
+        from camcli.pipeline import sharding
 
-    shard = shares.share_of(os.environ)
+    shard = sharding.share_of(os.environ)
     tally = Tally(len(sources))
     results = _Results(printer, tally, bool(options.target_layers))
     if options.engine == "ray":
@@ -193,17 +193,17 @@ def _share(
     sources: tuple[Source, ...], options: Options, shard: Shard, printer: Printer
 ) -> tuple[Sequence[Source], Options]:
     """Returns what is a rank's of the sources, and its GPU among the options."""
-    from camcli.pipeline import shares
+    from camcli.pipeline import sharding
 
     rank, world = shard
-    shares.check(options)
-    shares.check_world(options, world)
-    share = shares.share(sources, shard)
+    sharding.check(options)
+    sharding.check_world(options, world)
+    share = sharding.share(sources, shard)
     printer.note(
         f"rank {rank} of {world}: {len(share)} of {len(sources)} pictures; when all ranks have "
         f"ended, camviz merge {options.save_path} joins their manifests"
     )
-    device = shares.device_of(options.device, os.environ)
+    device = sharding.device_of(options.device, os.environ)
     return share, options.model_copy(update={"device": device})
 
 
@@ -212,7 +212,7 @@ def _on_ray(
 ) -> Callable[[Stop], Iterator[Outcome]]:
     """Prepares a run that workers of Ray share."""
     with stage("import"):
-        from camcli.pipeline.on_ray import Begun, spread
+        from camcli.pipeline.ray_backend import Begun, spread
 
     def begins(run: Begun) -> None:
         results.printer.warn(run.warnings)

@@ -3,8 +3,8 @@
 from camcli.pipeline.batches import explain
 from camcli.pipeline.explanation import Explanation, overlay, why_empty
 from camcli.pipeline.plan import plan
-from camcli.pipeline.running import Watch, carried_out, run
-from camcli.pipeline.stopping import Stop, interruptible
+from camcli.pipeline.runner import Watch, carried_out, run
+from camcli.pipeline.shutdown import Stop, interruptible
 
 __all__ = [
     "Explanation",

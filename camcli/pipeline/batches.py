@@ -19,9 +19,9 @@ from camcli.media.geometry import view as view_of
 from camcli.media.read import picture_from
 from camcli.models.load import Classifier
 from camcli.models.model_lock import call_on_model
+from camcli.pipeline.batch_results import Told
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan, plan
-from camcli.pipeline.told import Told
 from camcli.records import Picture, View
 
 Item = TypeVar("Item")

@@ -16,9 +16,9 @@ import numpy as np
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError
 from camcli.media.read import read_picture
+from camcli.pipeline.color_scale import Key, key_of
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.moving import Film, Work, frames_of, is_film
-from camcli.pipeline.scales import Key, key_of
+from camcli.pipeline.work_items import Film, Work, frames_of, is_film
 from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.overlay import Scale
 from camcli.stages import stage

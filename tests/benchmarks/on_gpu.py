@@ -20,11 +20,11 @@ from camcli.methods.compose import normalise
 from camcli.models.load import Classifier
 from camcli.pipeline import run
 from camcli.pipeline.batches import Prepared, explain_batch, prepared
-from camcli.pipeline.flow import Threads, default_workers, ordered, workers
-from camcli.pipeline.keeping import kept
-from camcli.pipeline.outputs import Writer
+from camcli.pipeline.color_scale import Scales
+from camcli.pipeline.output_writer import Writer
 from camcli.pipeline.plan import Plan, plan
-from camcli.pipeline.scales import Scales
+from camcli.pipeline.run_state import kept
+from camcli.pipeline.worker_pool import Threads, default_workers, ordered, workers
 from camcli.records import Source
 from tests.benchmarks.commands import pictures
 from tests.benchmarks.contenders import Scene

@@ -16,7 +16,7 @@ from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
 from camcli.models.output_reading import OutputReading
-from camcli.pipeline import Stop, Watch, interruptible, shares
+from camcli.pipeline import Stop, Watch, interruptible, sharding
 from camcli.records import Outcome, Preprocessing, Record, Source
 
 
@@ -121,7 +121,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             "Stop": Stop,
             "Watch": Watch,
             "interruptible": interruptible,
-            "shares": shares,
+            "sharding": sharding,
         },
     }.items():
         module = ModuleType(f"camcli.{name}")

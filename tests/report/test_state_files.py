@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from camcli.errors import CamvizError
-from camcli.pipeline.following import Follower
-from camcli.pipeline.scales import recorded_scales
+from camcli.pipeline.color_scale import recorded_scales
+from camcli.pipeline.manifest_tail import Follower
 from camcli.records import Box, FileStamp, Record, Source
 from camcli.report import Counts, Manifest, Run, made_in, merge, read_manifest, verify
 from camcli.report.lines import STATE

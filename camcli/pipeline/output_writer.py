@@ -20,11 +20,11 @@ from camcli.media.write import (
     write_map,
     write_picture,
 )
+from camcli.pipeline.color_scale import Scales
 from camcli.pipeline.explanation import Explanation, why_empty
-from camcli.pipeline.keeping import Kept, is_file
-from camcli.pipeline.moving import is_film, may_move
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.scales import Scales
+from camcli.pipeline.run_state import Kept, is_file
+from camcli.pipeline.work_items import is_film, may_move
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.sheet import contact_sheet

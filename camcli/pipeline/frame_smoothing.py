@@ -9,8 +9,8 @@ import torch
 
 from camcli.methods.compose import FrameSmoother
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.memory import Pause
-from camcli.pipeline.moving import Film, Work
+from camcli.pipeline.memory_budget import Pause
+from camcli.pipeline.work_items import Film, Work
 from camcli.report import statistics
 
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from camcli.errors import UsageError
-from camcli.pipeline import stopping
-from camcli.pipeline.flow import Threads, default_workers, ordered, workers
-from camcli.pipeline.stopping import Stop, interruptible
+from camcli.pipeline import shutdown
+from camcli.pipeline.shutdown import Stop, interruptible
+from camcli.pipeline.worker_pool import Threads, default_workers, ordered, workers
 from tests.checkout import ROOT
 
 
@@ -266,9 +266,9 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
 STUCK = """
 import signal, threading
 from camcli.cli.explain import _end_here
-from camcli.pipeline import Stop, interruptible, stopping
+from camcli.pipeline import Stop, interruptible, shutdown
 
-stopping.PATIENCE = 0.2
+shutdown.PATIENCE = 0.2
 lock = threading.Lock()
 with interruptible(Stop(), lambda: None, _end_here):
     signal.raise_signal(signal.SIGINT)
@@ -291,7 +291,7 @@ def test_a_run_that_is_stuck_behind_a_second_signal_ends_all_the_same() -> None:
 
 
 def test_nothing_is_given_up_that_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "PATIENCE", 0.05)
+    monkeypatch.setattr(shutdown, "PATIENCE", 0.05)
     given_up: list[int] = []
     with (
         pytest.raises(KeyboardInterrupt),

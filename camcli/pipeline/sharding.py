@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from camcli.config import Options
 from camcli.errors import UsageError
-from camcli.pipeline.keeping import Shard, is_file
+from camcli.pipeline.run_state import Shard, is_file
 from camcli.records import Source
 from camcli.report.shards import worlds
 

@@ -23,9 +23,9 @@ from camcli.config import from_keywords
 from camcli.errors import OutputError, TooManyFailures
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import Stop, Watch, carried_out, outputs, plan, running
+from camcli.pipeline import Stop, Watch, carried_out, output_writer, plan, runner
 from camcli.pipeline.batches import Prepared
-from camcli.pipeline.running import UNWATCHED
+from camcli.pipeline.runner import UNWATCHED
 from camcli.records import Outcome, Preprocessing, Record, Source
 from tests.networks import Staged
 from tests.outputs import outputs as written_outputs
@@ -115,10 +115,10 @@ def test_batches_are_full_though_pictures_fail(
 def test_failures_come_out_at_once_where_no_batch_waits_for_them() -> None:
     source = Source(Path("a.jpg"))
     failures = [Outcome(source, ()) for _ in range(100)]
-    assert [len(group) for group in running._batches(failures, 4)] == [1] * 100
+    assert [len(group) for group in runner._batches(failures, 4)] == [1] * 100
     picture = Prepared(picture=None, view=None)  # type: ignore[arg-type]
-    longest = running.PATIENCE * 4
-    assert [len(g) for g in running._batches([picture, *failures], 4)][:2] == [longest, 1]
+    longest = runner.PATIENCE * 4
+    assert [len(g) for g in runner._batches([picture, *failures], 4)][:2] == [longest, 1]
 
 
 @pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("cuda", 1)])
@@ -136,12 +136,12 @@ def test_a_gpu_begins_the_next_batch_before_this_one_is_looked_at(
 
         return found()
 
-    monkeypatch.setattr(running, "explain_batch", explain)
+    monkeypatch.setattr(runner, "explain_batch", explain)
     todo: Any = SimpleNamespace(classifier=SimpleNamespace(device=torch.device(device)))
     source: Any = None
     failure = Outcome.failure(Source(Path("bad")), "why")
     groups = [[Prepared(source, source, n), failure, Prepared(source, source, n)] for n in range(3)]
-    came = list(running._explained(groups, todo, nullcontext))
+    came = list(runner._explained(groups, todo, nullcontext))
     assert came == [one for n in range(3) for one in ([n], failure, [n])]
     order = {
         0: ["begin 0", "fetch 0", "begin 1", "fetch 1", "begin 2", "fetch 2"],
@@ -152,7 +152,7 @@ def test_a_gpu_begins_the_next_batch_before_this_one_is_looked_at(
 
 def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = set[int](), 0
-    prepare, write = running.prepared, running._write
+    prepare, write = runner.prepared, runner._write
 
     def preparing(*given: Any) -> Prepared:
         picture = prepare(*given)
@@ -171,8 +171,8 @@ def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.Monk
             most = max(most, len(alive))
         return write(*given, **named)
 
-    monkeypatch.setattr(running, "prepared", preparing)
-    monkeypatch.setattr(running, "_write", writing)
+    monkeypatch.setattr(runner, "prepared", preparing)
+    monkeypatch.setattr(runner, "_write", writing)
     list(carry(batch_size=1))
     # read ahead, in the model, and on the way to the disk: not all 17
     assert 2 <= most <= 6
@@ -182,8 +182,8 @@ def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.Monk
 
 def test_one_picture_needs_no_threads(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    start = running.workers
-    monkeypatch.setattr(running, "workers", lambda n: asked.append(n) or start(n))
+    start = runner.workers
+    monkeypatch.setattr(runner, "workers", lambda n: asked.append(n) or start(n))
     assert len(list(carry(only=NAMES[:1]))) == 1
     assert len(list(carry(only=NAMES[:2], workers=2))) == 2
     assert asked == [0, 2]
@@ -193,9 +193,9 @@ def test_threads_are_those_for_the_models_device(
     carry: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    start = running.workers
-    monkeypatch.setattr(running, "workers", lambda n: asked.append(n) or start(n))
-    monkeypatch.setattr(running, "default_workers", {"cpu": 3}.__getitem__)
+    start = runner.workers
+    monkeypatch.setattr(runner, "workers", lambda n: asked.append(n) or start(n))
+    monkeypatch.setattr(runner, "default_workers", {"cpu": 3}.__getitem__)
     assert len(list(carry(only=NAMES[:2], workers=None))) == 2
     assert asked == [3]
 
@@ -235,7 +235,7 @@ def _failing(
 @pytest.mark.parametrize("threads", [0, 3])
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(running, "open_picture"), (running, "prepared"), (outputs, "write_picture")],
+    [(runner, "open_picture"), (runner, "prepared"), (output_writer, "write_picture")],
 )
 def test_a_picture_too_large_for_memory_is_one_that_fails(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
@@ -254,7 +254,7 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     full = OutputError("Cannot write: No space left on device.")
-    _failing(monkeypatch, outputs, "write_picture", "09_eigencam", full)
+    _failing(monkeypatch, output_writer, "write_picture", "09_eigencam", full)
     seen = []
     with pytest.raises(OutputError, match="No space left") as raised:
         for outcome in carry(workers=threads, method=["gradcam", "eigencam"]):
@@ -269,7 +269,9 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
-@pytest.mark.parametrize(("where", "name"), [(running, "open_picture"), (outputs, "write_picture")])
+@pytest.mark.parametrize(
+    ("where", "name"), [(runner, "open_picture"), (output_writer, "write_picture")]
+)
 def test_a_worker_that_dies_ends_the_run(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
 ) -> None:
@@ -288,7 +290,7 @@ def test_whoever_watches_is_told_of_blocks_and_of_all_pictures_before_the_first_
     carry: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr(running, "compiled", lambda _: nullcontext(7))
+    monkeypatch.setattr(runner, "compiled", lambda _: nullcontext(7))
     watch = Watch(lambda kept: told.append(len(kept.sources)), told.append, told.append)
     for outcome in carry(watch=watch, scale="run"):
         told.append(outcome.source.path.name)
@@ -296,14 +298,14 @@ def test_whoever_watches_is_told_of_blocks_and_of_all_pictures_before_the_first_
 
 
 def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
-    explain, batches = running.explain_batch, iter(range(9))
+    explain, batches = runner.explain_batch, iter(range(9))
 
     def failing(*given: Any) -> Any:
         if next(batches) == 2:
             raise RuntimeError("an odd batch")
         return explain(*given)
 
-    monkeypatch.setattr(running, "explain_batch", failing)
+    monkeypatch.setattr(runner, "explain_batch", failing)
     seen = []
     with pytest.raises(RuntimeError, match="an odd batch"):
         for outcome in carry():

@@ -16,10 +16,10 @@ from PIL import Image
 from camcli.cli.app import main
 from camcli.config import Options, from_keywords
 from camcli.errors import ConfigError, DeviceError, UsageError
-from camcli.pipeline import shares
-from camcli.pipeline.following import Follower, record_of
-from camcli.pipeline.on_ray import _Workers, spread
-from camcli.pipeline.stopping import Stop
+from camcli.pipeline import sharding
+from camcli.pipeline.manifest_tail import Follower, record_of
+from camcli.pipeline.ray_backend import _Workers, spread
+from camcli.pipeline.shutdown import Stop
 from camcli.records import Box, Concept, Record, Source, Statistics
 from camcli.report import Manifest, Run
 from tests.report.runs import PLAIN, explain, explained, named, written
@@ -31,17 +31,17 @@ SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 @pytest.mark.parametrize("names", [TORCHRUN, SLURM])
 def test_launchers_say_whose_share_it_is(names: tuple[str, str, str]) -> None:
     rank, world, _ = names
-    assert shares.share_of({rank: "3", world: "8"}) == (3, 8)
-    assert shares.share_of({rank: "0", world: "1"}) is None
+    assert sharding.share_of({rank: "3", world: "8"}) == (3, 8)
+    assert sharding.share_of({rank: "0", world: "1"}) is None
     # one of them alone is somebody else's
-    assert shares.share_of({rank: "3"}) is None
-    assert shares.share_of({world: "8"}) is None
+    assert sharding.share_of({rank: "3"}) is None
+    assert sharding.share_of({world: "8"}) is None
 
 
 def test_torchrun_within_a_job_of_slurm_counts() -> None:
     environ = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "RANK": "5", "WORLD_SIZE": "16"}
-    assert shares.share_of(environ) == (5, 16)
-    assert shares.share_of({}) is None
+    assert sharding.share_of(environ) == (5, 16)
+    assert sharding.share_of({}) is None
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_torchrun_within_a_job_of_slurm_counts() -> None:
 )
 def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], told: str) -> None:
     with pytest.raises(UsageError, match=told.replace("[", r"\[")):
-        shares.share_of(environ)
+        sharding.share_of(environ)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8, 30])
 def test_shares_are_disjoint_complete_and_even(world: int) -> None:
     sources = named(*(f"{n}.jpg" for n in range(23)))
-    parts = [shares.share(sources, (rank, world)) for rank in range(world)]
+    parts = [sharding.share(sources, (rank, world)) for rank in range(world)]
     assert sorted((s for part in parts for s in part), key=sources.index) == sources
     sizes = {len(part) for part in parts}
     assert max(sizes) - min(sizes) <= 1
@@ -93,7 +93,7 @@ def test_each_process_of_a_machine_has_its_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     environ = {names[0]: "11"} | ({} if local is None else {names[2]: local})
-    assert shares.device_of(device, environ) == wanted
+    assert sharding.device_of(device, environ) == wanted
 
 
 @pytest.mark.parametrize(
@@ -106,17 +106,17 @@ def test_each_process_of_a_machine_has_its_gpu(
 )
 def test_what_cannot_be_shared_is_refused(given: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        shares.check(from_keywords(**given))
-    shares.check(from_keywords(scale="0,2"))
+        sharding.check(from_keywords(**given))
+    sharding.check(from_keywords(scale="0,2"))
 
 
 def test_shards_of_another_number_of_ranks_are_joined_first(tmp_path: Path) -> None:
     options = Options(save_path=tmp_path / "out")
-    shares.check_world(options, 2)
+    sharding.check_world(options, 2)
     explained(tmp_path / "out", named("a.jpg"), shard=(0, 2))
-    shares.check_world(options, 2)
+    sharding.check_world(options, 2)
     with pytest.raises(UsageError, match="shards of 2 ranks, and now there are 3: join them first"):
-        shares.check_world(options, 3)
+        sharding.check_world(options, 3)
 
 
 def test_a_rank_that_goes_on_leaves_alone_what_another_one_wrote(tmp_path: Path) -> None:

@@ -19,13 +19,13 @@ from typing import Any
 from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
-from camcli.pipeline import shares
-from camcli.pipeline.flow import default_workers
-from camcli.pipeline.following import Follower, record_of
-from camcli.pipeline.keeping import Kept, Shard
+from camcli.pipeline import sharding
+from camcli.pipeline.manifest_tail import Follower, record_of
 from camcli.pipeline.plan import plan
-from camcli.pipeline.running import Watch, carried_out, check_failures
-from camcli.pipeline.stopping import Stop
+from camcli.pipeline.run_state import Kept, Shard
+from camcli.pipeline.runner import Watch, carried_out, check_failures
+from camcli.pipeline.shutdown import Stop
+from camcli.pipeline.worker_pool import default_workers
 from camcli.process import keep_freed_memory
 from camcli.records import Outcome, Source
 from camcli.report import Counts, Run, merge, read_manifest
@@ -82,13 +82,13 @@ def spread(
     What is still to be done is told to `begins`.  Raises UsageError where Ray or its workers
     cannot do it, and else as `carried_out`.
     """
-    shares.check(options)
+    sharding.check(options)
     ray = _ray()
     with _joined(ray):
         workers = _Workers.of(ray, options, len(sources))
         _join_leftovers(options, workers.count)
         tasks = [
-            Task(tuple(shares.share(sources, shard)), workers.options, load, shard, Path.cwd())
+            Task(tuple(sharding.share(sources, shard)), workers.options, load, shard, Path.cwd())
             for shard in workers.shards
         ]
         yield from _driven(ray, workers.started(ray, tasks), options, stop, begins)

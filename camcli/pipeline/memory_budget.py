@@ -11,7 +11,7 @@ from heapq import nlargest
 from typing import Any, TypeVar
 
 from camcli import machine
-from camcli.pipeline.shares import processes_here
+from camcli.pipeline.sharding import processes_here
 
 Item = TypeVar("Item")
 

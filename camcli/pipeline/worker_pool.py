@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from camcli import machine
 from camcli.errors import UsageError
-from camcli.pipeline.memory import Pause
-from camcli.pipeline.shares import processes_here
+from camcli.pipeline.memory_budget import Pause
+from camcli.pipeline.sharding import processes_here
 from camcli.stages import stage
 
 if TYPE_CHECKING:

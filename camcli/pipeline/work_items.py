@@ -12,12 +12,12 @@ from camcli.media.camera import CAMERA_TIMES, camera
 from camcli.media.frame_times import FrameTimes
 from camcli.media.sources import is_video
 from camcli.media.video import EVERYTHING, film, frames, is_moving
-from camcli.pipeline.stopping import Stop
+from camcli.pipeline.shutdown import Stop
 from camcli.records import Outcome, Picture, Source
 
 if TYPE_CHECKING:
     from camcli.pipeline.explanation import Explanation
-    from camcli.pipeline.flow import Threads
+    from camcli.pipeline.worker_pool import Threads
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Self
 from camcli.errors import ImageError, OutputError
 from camcli.media.video_file import VideoFile, video_name
 from camcli.media.write import unwritable, write_picture
+from camcli.pipeline.color_scale import Key, key_of
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.keeping import is_file
-from camcli.pipeline.moving import Film
-from camcli.pipeline.outputs import Writer, source_of, why
-from camcli.pipeline.scales import Key, key_of
+from camcli.pipeline.output_writer import Writer, source_of, why
+from camcli.pipeline.run_state import is_file
+from camcli.pipeline.work_items import Film
 from camcli.records import FileStamp, Outcome, Record, Source
 from camcli.report import read_stamp
 

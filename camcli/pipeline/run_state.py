@@ -17,8 +17,8 @@ from camcli.engine.precision import chosen
 from camcli.errors import OutputError
 from camcli.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from camcli.models.state import weights_hash
+from camcli.pipeline.color_scale import Key, recorded_scales
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.scales import Key, recorded_scales
 from camcli.records import Outcome, Source
 from camcli.render.overlay import Scale
 from camcli.report import Counts, Manifest, Mode, Run, read_manifest

@@ -17,9 +17,9 @@ from camcli.errors import ConfigError
 from camcli.media.read import OpenPicture
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import carried_out, memory, plan, running
-from camcli.pipeline.flow import ordered, workers
-from camcli.pipeline.memory import AT_WORK, HELD, OVERLAY, PAUSE, Budget, Need, memory_for
+from camcli.pipeline import carried_out, memory_budget, plan, runner
+from camcli.pipeline.memory_budget import AT_WORK, HELD, OVERLAY, PAUSE, Budget, Need, memory_for
+from camcli.pipeline.worker_pool import ordered, workers
 from camcli.records import Outcome, Picture, Preprocessing
 from tests.media.videos import COUNT, written
 from tests.networks import Staged
@@ -142,9 +142,9 @@ def test_as_many_are_held_as_find_room_and_one_too_large_is_alone(
     threads: int,
 ) -> None:
     batches: list[int] = []
-    explain = running.explain_batch
+    explain = runner.explain_batch
     monkeypatch.setattr(
-        running,
+        runner,
         "explain_batch",
         lambda batch, todo: batches.append(len(batch)) or explain(batch, todo),
     )
@@ -267,7 +267,7 @@ def test_what_is_no_memory(typed: object) -> None:
 
 
 def test_a_share_is_one_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.machine, "memory", lambda: 1000)
+    monkeypatch.setattr(memory_budget.machine, "memory", lambda: 1000)
     assert (memory_for(0.3), memory_for(2000)) == (300, 2000)
     assert memory_for(Options().max_memory) == 500
     # torchrun's processes share the machine

@@ -14,23 +14,23 @@ from camcli.errors import ImageError, OutputError, TooManyFailures, UnknownName
 from camcli.media.read import OpenPicture, open_picture
 from camcli.models.load import Classifier
 from camcli.pipeline.batches import Prepared, explain_batch, prepared
-from camcli.pipeline.films import Drawn, Films, FrameWriter
-from camcli.pipeline.flow import Threads, default_workers, ordered, workers
-from camcli.pipeline.keeping import Kept, Shard, kept
-from camcli.pipeline.memory import (
+from camcli.pipeline.color_scale import Scales
+from camcli.pipeline.frame_smoothing import smoothed
+from camcli.pipeline.memory_budget import (
     FOR_FILES,
     Budget,
     Need,
     Pause,
     memory_for,
 )
-from camcli.pipeline.moving import Film, Item, Work, ahead, items, may_move
-from camcli.pipeline.outputs import Writer, check_outputs, source_of, why
+from camcli.pipeline.output_writer import Writer, check_outputs, source_of, why
 from camcli.pipeline.plan import Plan, compiled, plan
-from camcli.pipeline.scales import Scales
-from camcli.pipeline.smoothing import smoothed
+from camcli.pipeline.run_state import Kept, Shard, kept
+from camcli.pipeline.shutdown import Stop
 from camcli.pipeline.spool import Again, Spool, read_again, with_pixels
-from camcli.pipeline.stopping import Stop
+from camcli.pipeline.video_outputs import Drawn, Films, FrameWriter
+from camcli.pipeline.work_items import Film, Item, Work, ahead, items, may_move
+from camcli.pipeline.worker_pool import Threads, default_workers, ordered, workers
 from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.colour import lookup_table
 from camcli.stages import stage

@@ -25,7 +25,7 @@ from camcli.media.video import frames
 from camcli.media.video_file import VideoFile, video_name
 from camcli.methods.compose import FrameSmoother
 from camcli.models.load import Classifier
-from camcli.pipeline import Explanation, Stop, carried_out, plan, running, spool
+from camcli.pipeline import Explanation, Stop, carried_out, plan, runner, spool
 from camcli.pipeline.batches import Prepared
 from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
@@ -124,7 +124,7 @@ def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
         written(there / name)
     sources = [replace(source, folder=folder) for source in find_sources([there])[:1]]
     sources += find_sources([there])[1:]
-    monkeypatch.setattr("tests.test_videos.find_sources", lambda _: sources)
+    monkeypatch.setattr("tests.pipeline.test_videos.find_sources", lambda _: sources)
     outcomes = list(carry())
     failed = {outcome.source.path.name for outcome in outcomes if outcome.failed}
     assert failed == {"a.mp4"}
@@ -536,7 +536,7 @@ def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
     for name, grey in (("a", 0), ("b", 0), ("c", 0)):
         Image.fromarray(np.full((40, 60, 3), grey, np.uint8)).save(there / f"{name}.png")
     maps = {"a": [1.0, 2.0], "b": [1.0, 4.0], "c": [0.0, 1.0]}
-    explain = running.explain_batch
+    explain = runner.explain_batch
 
     def made_up(batch: list[Prepared], todo: Any) -> Iterator[list[Explanation]]:
         for (found,) in explain(batch, todo):
@@ -544,7 +544,7 @@ def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
             told = replace(found.record, maximum=float(values.max()))
             yield [replace(found, map=replace(found.map, values=values), record=told)]
 
-    monkeypatch.setattr(running, "explain_batch", made_up)
+    monkeypatch.setattr(runner, "explain_batch", made_up)
     records = records_of(carry(scale="run"))
     assert {record.scale for record in records} == {(0.0, 4.0)}
     a, b, c = (read(record.outputs[0])[20] for record in records)
@@ -584,7 +584,7 @@ def test_a_picture_that_changes_between_the_two_looks(
         written(there / "d.mp4", 4)
         return again(entries, options)
 
-    monkeypatch.setattr(running, "read_again", changing)
+    monkeypatch.setattr(runner, "read_again", changing)
     outcomes = list(carry(scale="run"))
     failed = [r for r in records_of(iter(outcomes)) if r.error]
     assert [Path(r.source).name for r in failed] == ["b.png", "d.mp4"]

@@ -18,7 +18,7 @@ from camcli.config import from_keywords
 from camcli.errors import ImageError, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import carried_out, outputs, plan, run
+from camcli.pipeline import carried_out, output_writer, plan, run
 from camcli.records import FileStamp, Record
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from camcli.report import verify
@@ -108,14 +108,14 @@ def test_maps_are_written_beside_it(embedded: Classifier, tmp_path: Path) -> Non
 def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
     embedded: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_map = outputs.write_map
+    write_map = output_writer.write_map
 
     def refuse_one(values: NDArray[np.float32], path: Path) -> FileStamp:
         if "_eigencam" in path.name:
             raise ImageError("Cannot write it: File name too long.")
         return write_map(values, path)
 
-    monkeypatch.setattr(outputs, "write_map", refuse_one)
+    monkeypatch.setattr(output_writer, "write_map", refuse_one)
     records = _run(embedded, tmp_path, save_map="npy", target_layers=["features"])
     assert {r.method for r in records if r.error} == {"eigencam"}
     checked = {file.path: file.state for file in verify(tmp_path)}
