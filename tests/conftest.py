@@ -48,14 +48,14 @@ def hears_ctrl_c() -> Iterator[None]:
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures were explained together, batch by batch."""
-    from camcli.pipeline import runner
+    from camcli.pipeline import stages
 
     sizes: list[int] = []
-    explain = runner.explain_batch
+    explain = stages.explain_batch
 
     def noting(batch: Sequence[Any], todo: Any) -> Iterator[Any]:
         sizes.append(len(batch))
         return explain(batch, todo)
 
-    monkeypatch.setattr(runner, "explain_batch", noting)
+    monkeypatch.setattr(stages, "explain_batch", noting)
     return sizes

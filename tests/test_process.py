@@ -55,14 +55,14 @@ def test_settings_of_ones_own_are_kept() -> None:
 COLLECTED = """
 import gc
 from camcli.cli import app
-from camcli.pipeline import interruptible
+from camcli.pipeline import handle_interrupts
 
 def noted(*arguments):
     print(gc.isenabled(), gc.get_freeze_count() > 100_000)
-    return interruptible(*arguments)
+    return handle_interrupts(*arguments)
 
 import camcli.pipeline
-camcli.pipeline.interruptible = noted
+camcli.pipeline.handle_interrupts = noted
 started = app._run
 app._run = lambda typed: print(gc.isenabled()) or started(typed)
 app.main()

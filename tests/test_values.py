@@ -21,7 +21,7 @@ from camcli.errors import UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
 from camcli.models.output_reading import measure_output
-from camcli.pipeline import plan, run
+from camcli.pipeline import make_plan, run
 from camcli.records import Preprocessing
 from tests.networks import Staged
 
@@ -71,21 +71,21 @@ def test_a_value_is_in_the_record_and_the_map_has_its_sign(picture: Image.Image)
 
 def test_what_asks_for_classes_makes_a_logit_of_a_number(picture: Image.Image) -> None:
     classifier = classifier_of(Staged(1))
-    assert "taken for a value" in plan(classifier, from_keywords()).warnings[0]
+    assert "taken for a value" in make_plan(classifier, from_keywords()).warnings[0]
     for asked in ({"target_category": ["yes"]}, {"target": "probability"}):
-        made = plan(classifier, from_keywords(**asked))
+        made = make_plan(classifier, from_keywords(**asked))
         assert (made.warnings, made.classifier.labels) == ((), ("no", "yes"))
     (found,) = camcli.explain(classifier, picture, target_category="1", target_layers="last")
     assert (found.label, found.value) == ("yes", None)
     for wrong in ({"top_k": 2}, {"threshold": 0.5}):
         with pytest.raises(UsageError, match="are values, and no classes that could be ranked"):
-            plan(classifier, from_keywords(**wrong))
+            make_plan(classifier, from_keywords(**wrong))
 
 
 def test_of_several_values_some_are_chosen(picture: Image.Image) -> None:
     classifier = classifier_of(Staged(4), "value")
     with pytest.raises(UsageError, match="puts out 4 values: --target-category says which"):
-        plan(classifier, from_keywords())
+        make_plan(classifier, from_keywords())
     options = {"target_category": ["0", "3"], "target_layers": "last"}
     found = list(camcli.explain(classifier, picture, **options))
     assert [(e.category, e.label) for e in found] == [(0, "value 0"), (3, "value 3")]
@@ -118,7 +118,7 @@ def test_independent_classes_may_be_several_at_once(picture: Image.Image) -> Non
     (one,) = camcli.explain(classifier, picture, threshold=0.5, top_k=1, **options)
     assert one.category == 2
     with pytest.raises(UsageError, match="each choose the classes"):
-        plan(classifier, from_keywords(threshold=0.5, target_category=["1"]))
+        make_plan(classifier, from_keywords(threshold=0.5, target_category=["1"]))
 
 
 def test_pictures_of_a_batch_have_their_own_classes(picture: Image.Image) -> None:

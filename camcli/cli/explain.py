@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from camcli.config import Options
-    from camcli.pipeline import Stop
-    from camcli.pipeline.run_state import Kept, Shard
+    from camcli.pipeline import StopRequest
+    from camcli.pipeline.run_state import RunState, Shard
     from camcli.records import Outcome, Record, Source
 
 EMBEDDED_NOTE = (
@@ -132,7 +132,7 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
     with stage("import"):
         from camcli.pipeline import sharding
 
-    shard = sharding.share_of(os.environ)
+    shard = sharding.find_shard(os.environ)
     tally = Tally(len(sources))
     results = _Results(printer, tally, bool(options.target_layers))
     if options.engine == "ray":
@@ -141,11 +141,11 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
                 "--engine ray shares a run out by itself: start camviz once, without torchrun or "
                 "srun."
             )
-        carried_out = _on_ray(sources, options, results)
+        carry_out_plan = _on_ray(sources, options, results)
     else:
-        carried_out = _here(sources, options, results, shard)
+        carry_out_plan = _here(sources, options, results, shard)
     try:
-        _carry_out(carried_out, results)
+        _carry_out(carry_out_plan, results)
     finally:
         if tally.done and tally.total > 1:
             printer.note(tally.summary)
@@ -163,10 +163,10 @@ def _explained(sources: tuple[Source, ...], options: Options, printer: Printer) 
 
 def _here(
     sources: tuple[Source, ...], options: Options, results: _Results, shard: Shard | None
-) -> Callable[[Stop], Iterator[Outcome]]:
+) -> Callable[[StopRequest], Iterator[Outcome]]:
     """Prepares a run of this process, or its share of one."""
     with stage("import"):
-        from camcli.pipeline import Watch, carried_out, plan
+        from camcli.pipeline import RunCallbacks, carry_out_plan, make_plan
 
     share: Sequence[Source] = sources
     if shard:
@@ -174,19 +174,19 @@ def _here(
         results.tally.total = len(share)
     classifier = load(options, pretrained=options.pretrained)
     results.printer.warn(classifier.warnings)
-    todo = plan(classifier, options)
-    results.printer.warn(todo.warnings)
+    plan = make_plan(classifier, options)
+    results.printer.warn(plan.warnings)
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
-    results.planned(todo.left_out, len(todo.request.methods))
+    results.planned(plan.left_out, len(plan.request.methods))
 
-    def begins(run: Kept) -> None:
+    def begins(run: RunState) -> None:
         results.begun(len(run.sources), run.skipped, run.replaced)
         for process in run.beside:
             results.printer.note(f"shared with another run of the same options: {process}")
 
-    watch = Watch(begins, results.compiled, results.looked_at, results.tally.leave_out)
-    return lambda stop: carried_out(todo, share, options, stop, watch, shard)
+    watch = RunCallbacks(begins, results.compiled, results.looked_at, results.tally.leave_out)
+    return lambda stop: carry_out_plan(plan, share, options, stop, watch, shard)
 
 
 def _share(
@@ -203,38 +203,40 @@ def _share(
         f"rank {rank} of {world}: {len(share)} of {len(sources)} pictures; when all ranks have "
         f"ended, camviz merge {options.save_path} joins their manifests"
     )
-    device = sharding.device_of(options.device, os.environ)
+    device = sharding.choose_device(options.device, os.environ)
     return share, options.model_copy(update={"device": device})
 
 
 def _on_ray(
     sources: tuple[Source, ...], options: Options, results: _Results
-) -> Callable[[Stop], Iterator[Outcome]]:
+) -> Callable[[StopRequest], Iterator[Outcome]]:
     """Prepares a run that workers of Ray share."""
     with stage("import"):
-        from camcli.pipeline.ray_backend import Begun, spread
+        from camcli.pipeline.ray_backend import WorkerStart, run_on_ray
 
-    def begins(run: Begun) -> None:
+    def begins(run: WorkerStart) -> None:
         results.printer.warn(run.warnings)
         results.planned(run.left_out, run.methods)
         results.begun(run.sources, len(sources) - run.sources, run.replaced)
 
     loads = partial(load, pretrained=options.pretrained)
-    return lambda stop: spread(sources, options, loads, stop, begins)
+    return lambda stop: run_on_ray(sources, options, loads, stop, begins)
 
 
-def _carry_out(carried_out: Callable[[Stop], Iterator[Outcome]], results: _Results) -> None:
-    from camcli.pipeline import Stop, interruptible
+def _carry_out(
+    carry_out_plan: Callable[[StopRequest], Iterator[Outcome]], results: _Results
+) -> None:
+    from camcli.pipeline import StopRequest, handle_interrupts
 
     collect_from_here()
-    stop, tally = Stop(), results.tally
+    stop, tally = StopRequest(), results.tally
     try:
         with (
-            interruptible(stop, _say_it_stops, _end_here),
+            handle_interrupts(stop, _say_it_stops, _end_here),
             progress(tally, results.printer) as (above, show),
         ):
             results.printer, results.show = above, show
-            for outcome in carried_out(stop):
+            for outcome in carry_out_plan(stop):
                 tally.add(outcome)
                 results.print_all(outcome)
                 results.show()

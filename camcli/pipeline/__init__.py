@@ -1,20 +1,20 @@
 """From sources to heatmaps, files and records."""
 
-from camcli.pipeline.batches import explain
 from camcli.pipeline.explanation import Explanation, overlay, why_empty
-from camcli.pipeline.plan import plan
-from camcli.pipeline.runner import Watch, carried_out, run
-from camcli.pipeline.shutdown import Stop, interruptible
+from camcli.pipeline.picture_api import explain
+from camcli.pipeline.plan import make_plan
+from camcli.pipeline.runner import RunCallbacks, carry_out_plan, run
+from camcli.pipeline.shutdown import StopRequest, handle_interrupts
 
 __all__ = [
     "Explanation",
-    "Stop",
-    "Watch",
-    "carried_out",
+    "RunCallbacks",
+    "StopRequest",
+    "carry_out_plan",
     "explain",
-    "interruptible",
+    "handle_interrupts",
+    "make_plan",
     "overlay",
-    "plan",
     "run",
     "why_empty",
 ]

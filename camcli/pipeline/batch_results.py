@@ -34,11 +34,11 @@ SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
 
 
 @dataclass(frozen=True)
-class Told:
+class BatchResults:
     """An answer in main memory, and how many seconds of the pass each of its pictures took."""
 
     found: Answer
-    todo: Plan
+    plan: Plan
     seconds: float
 
     def of(self, picture: Picture, view: View, row: int) -> Iterator[Explanation]:
@@ -50,7 +50,7 @@ class Told:
                 if slot and not depends_on_category(method):
                     continue  # one map for all classes, which stands under the predicted one
                 about, warnings = self._about_class(method, row, slot, category)
-                about |= _about(picture, view, self.todo)
+                about |= _about(picture, view, self.plan)
                 for name in layers:
                     about |= {"method": method, "layers": self._layers(method, name)}
                     values = self.found.maps[method][name][row, slot].float()
@@ -66,7 +66,7 @@ class Told:
                     yield self._explanation(picture, view, values.numpy(), details, (about, said))
 
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
-        fused = self.todo.request.layers if depends_on_layer(method) else ()
+        fused = self.plan.request.layers if depends_on_layer(method) else ()
         return (name,) if name else fused
 
     def _explanation(
@@ -77,16 +77,16 @@ class Told:
         details: Mapping[str, NDArray[np.float32]],
         told: tuple[Mapping[str, Any], tuple[str, ...]],
     ) -> Explanation:
-        (about, warnings), todo = told, self.todo
+        (about, warnings), plan = told, self.plan
         method, used = about["method"], about["layers"]
         # one record made at once: a copy for each thing that is told took as long as the drawing
         record = Record(
             **about,
-            layer_reason=todo.layer_reason if used else "",
-            layer_fusion=todo.request.layer_fusion if len(used) > 1 else "",
-            options=changed_options(method, todo.request.options.get(method, {})),
-            smoothing=_smoothing(todo.request),
-            concepts=_concepts(details, todo),
+            layer_reason=plan.layer_reason if used else "",
+            layer_fusion=plan.request.layer_fusion if len(used) > 1 else "",
+            options=changed_options(method, plan.request.options.get(method, {})),
+            smoothing=_smoothing(plan.request),
+            concepts=_concepts(details, plan),
             statistics=statistics(values, view.box, picture.size),
             minimum=float(values.min()),
             maximum=float(values.max()),
@@ -94,7 +94,7 @@ class Told:
             seconds=self._share,
             warnings=(
                 *picture.notes,
-                *(doubt for layer, doubt in todo.doubts.items() if layer in used),
+                *(doubt for layer, doubt in plan.doubts.items() if layer in used),
                 *warnings,
                 *why_empty(
                     values,
@@ -124,7 +124,7 @@ class Told:
             probability = of_all[shown]
             about = {
                 "category": shown,
-                "label": label(self.todo.classifier.labels, shown),
+                "label": label(self.plan.classifier.labels, shown),
                 "probability": float(probability),
                 "rank": int((of_all > probability).sum()) + 1,
             }
@@ -132,8 +132,8 @@ class Told:
             return about, ()
         references = self.found.references
         compared = None if references is None else references[row, slot]
-        of_target, warnings = _about_target(category, compared, self.todo)
-        least = self.todo.threshold
+        of_target, warnings = _about_target(category, compared, self.plan)
+        least = self.plan.threshold
         if least is not None and about.get("probability", 1.0) < least:
             warnings = (*warnings, f"no class reaches {least:g}: this is the likeliest one")
         return about | of_target, warnings
@@ -141,8 +141,8 @@ class Told:
     def _about_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
         """Says which of the model's values is explained, and what it is."""
         assert self.found.logits is not None
-        target, n = self.todo.request.target.name, self.found.logits.shape[1]
-        names = self.todo.classifier.labels
+        target, n = self.plan.request.target.name, self.found.logits.shape[1]
+        names = self.plan.classifier.labels
         return {
             "category": None if n == 1 else index,
             "label": (names[index] if names else "") or ("value" if n == 1 else f"value {index}"),
@@ -152,7 +152,7 @@ class Told:
 
     def _is_unlikely(self, row: int, slot: int) -> bool:
         """Tells whether a class is there for other pictures of the batch alone."""
-        categories, least = self._categories[row], self.todo.threshold
+        categories, least = self._categories[row], self.plan.threshold
         if least is None or self._probabilities is None:
             return False
         category = categories[slot]
@@ -184,11 +184,11 @@ class Told:
         return None if found is None else found.numpy()
 
 
-def _concepts(details: Mapping[str, NDArray[np.float32]], todo: Plan) -> tuple[Concept, ...]:
+def _concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
     """Names the classes that each concept speaks for, if there are concepts."""
     if "concept_logits" not in details:
         return ()
-    reading = todo.request.reading
+    reading = plan.request.reading
     if reading.is_value:
         return ()
     logits = torch.from_numpy(details["concept_logits"])
@@ -197,7 +197,7 @@ def _concepts(details: Mapping[str, NDArray[np.float32]], todo: Plan) -> tuple[C
     peaks = details["concepts"].max((1, 2))
     # what rounding left of a concept speaks for nothing
     there = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
-    colours, names = palette(len(probabilities)), todo.classifier.labels
+    colours, names = palette(len(probabilities)), plan.classifier.labels
     found = zip(colours, there, best.indices.tolist(), best.values.tolist(), strict=True)
     return tuple(
         Concept(colour, tuple(c), tuple(label(names, i) for i in c), tuple(p))
@@ -217,23 +217,23 @@ def _smoothing(request: Request) -> dict[str, Any]:
     return chosen
 
 
-def _about(picture: Picture, view: View, todo: Plan) -> dict[str, Any]:
+def _about(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
     return {
         "source": str(picture.source or ""),
         "frame": picture.frame,
         "time": None if picture.time is None else float(picture.time),
         "picture_size": picture.size,
         "view": view.box,
-        "model": todo.classifier.name,
-        "precision": chosen(todo.request.precision, todo.classifier.device),
+        "model": plan.classifier.name,
+        "precision": chosen(plan.request.precision, plan.classifier.device),
     }
 
 
 def _about_target(
-    category: int | None, references: Tensor | None, todo: Plan
+    category: int | None, references: Tensor | None, plan: Plan
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Says what is explained of a class, and with which classes it is compared, and warns.  [r]"""
-    target, labels = todo.request.target, todo.classifier.labels
+    target, labels = plan.request.target, plan.classifier.labels
     if not isinstance(target, Contrast) or references is None:
         return {"target": target.name}, ()
     others = tuple(c for c in references.tolist() if c != category)

@@ -15,13 +15,13 @@ from camcli.render.overlay import Scale
 Key = tuple[str, tuple[str, ...]]
 
 
-def key_of(record: Record) -> Key:
+def scale_key(record: Record) -> Key:
     """Returns what heatmaps share that have one scale."""
     return record.method, record.layers
 
 
 @dataclass(frozen=True)
-class Scales:
+class ColorScales:
     """The scale of a whole run, or one for each method and its layers; none: each map's own."""
 
     common: Scale | None = None
@@ -31,10 +31,10 @@ class Scales:
         """Returns a heatmap's scale, if it shares one; concepts have colours of their own."""
         if explanation.concepts:
             return None
-        return self.by_key.get(key_of(explanation.record), self.common)
+        return self.by_key.get(scale_key(explanation.record), self.common)
 
 
-def recorded_scales(records: Iterable[Mapping[str, Any]]) -> dict[Key, Scale]:
+def read_scales(records: Iterable[Mapping[str, Any]]) -> dict[Key, Scale]:
     """Finds the scales with which heatmaps were drawn, by the lines of a manifest."""
     return {
         (record["method"], tuple(record["layers"])): tuple(record["scale"])

@@ -15,7 +15,7 @@ from camcli.report.lines import lines
 FIELDS = frozenset(field.name for field in fields(Record))
 
 
-class Follower:
+class ManifestTail:
     """Reads what is added to a manifest from now on."""
 
     def __init__(self, manifest: Path) -> None:
@@ -41,14 +41,14 @@ class Follower:
     def _whole(self) -> Iterator[Outcome]:
         records: list[Record] = []
         for line in lines(self._path, self._place):
-            records.append(record_of(line.record, self._folder))
+            records.append(parse_record(line.record, self._folder))
             if line.record.get("last"):
                 self._place = line.start + len(line.text)
                 yield Outcome(Source(Path(records[-1].source)), tuple(records))
                 records = []
 
 
-def record_of(line: Mapping[str, Any], folder: Path) -> Record:
+def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
     """Makes the record again of which a line was written, its files in the manifest's folder.
 
     Raises UsageError where somebody else wrote it.

@@ -1,19 +1,15 @@
-"""The memory that pictures in flight may take, and how a run keeps within it."""
+"""The memory that pictures in flight may take, and what each of them takes."""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from enum import Enum, auto
 from heapq import nlargest
-from typing import Any, TypeVar
 
 from camcli import machine
-from camcli.pipeline.sharding import processes_here
-
-Item = TypeVar("Item")
+from camcli.pipeline.sharding import count_local_processes
 
 # bytes a pixel: its decoded values, and each overlay that is held at once with others
 HELD, OVERLAY = 3, 3
@@ -23,20 +19,11 @@ AT_WORK = 18
 FOR_FILES = 4
 
 
-class Pause(Enum):
-    """Goes through the run between pictures: all in front comes out before anything follows."""
-
-    PAUSE = auto()
-
-
-PAUSE = Pause.PAUSE
-
-
-def memory_for(asked: float) -> int:
+def resolve_memory(asked: float) -> int:
     """Returns bytes for a number of them, or for a share of what this process may use (float)."""
     if isinstance(asked, int):
         return asked
-    return max(1, int(asked * machine.memory() / processes_here(os.environ)))
+    return max(1, int(asked * machine.memory() / count_local_processes(os.environ)))
 
 
 @dataclass(frozen=True)
@@ -54,7 +41,7 @@ class Need:
 
 
 @dataclass
-class Budget:
+class MemoryBudget:
     """What the pictures in flight take of a limit in bytes; they leave in the order they came.
 
     So many threads at most are at work on them.
@@ -67,22 +54,20 @@ class Budget:
     @property
     def taken(self) -> int:
         """The bytes of all in flight."""
-        at_work = nlargest(self.threads, (need.at_work for need in self._inside))
-        return sum(need.held for need in self._inside) + sum(at_work)
+        return self._sum(self._inside)
 
-    def admit(self, items: Iterable[Item], need: Callable[[Any], Need]) -> Iterator[Item | Pause]:
-        """Yields items, and a pause before one that finds no room, behind which it is alone."""
-        for item in items:
-            if isinstance(item, Pause):
-                yield item
-                continue
-            self._inside.append(need(item))
-            if len(self._inside) > 1 and self.taken > self.limit:
-                last = self._inside.pop()
-                yield PAUSE
-                self._inside.append(last)
-            yield item
+    def has_room(self, need: Need) -> bool:
+        """Tells whether a picture finds room; one that is larger than the limit does if alone."""
+        return not self._inside or self._sum([*self._inside, need]) <= self.limit
+
+    def enter(self, need: Need) -> None:
+        """Counts a picture from now on."""
+        self._inside.append(need)
 
     def leave(self) -> None:
         """Says that the first of those in flight is written, and takes nothing any more."""
         self._inside.popleft()
+
+    def _sum(self, needs: Collection[Need]) -> int:
+        at_work = nlargest(self.threads, (need.at_work for need in needs))
+        return sum(need.held for need in needs) + sum(at_work)

@@ -78,7 +78,7 @@ class Plan:
             return Best(self.categories)
         return Fixed(torch.tensor(self.categories).expand(len(named), -1))
 
-    def category_named(self, name: str) -> int | None:
+    def find_named_category(self, name: str) -> int | None:
         """Finds the category that a list names for a picture; raises UnknownName."""
         if not name:
             return None
@@ -130,17 +130,17 @@ class Plan:
 
 
 @stage("load")
-def plan(classifier: Classifier, options: Options) -> Plan:
+def make_plan(classifier: Classifier, options: Options) -> Plan:
     """Resolves layers, methods and categories of a run; raises UsageError for what is unknown.
 
     Of all methods, those are left out that do not fit.
     """
     with call_on_model(classifier.module):
-        return _planned(classifier, options)
+        return _make_plan(classifier, options)
 
 
-def _planned(classifier: Classifier, options: Options) -> Plan:
-    classifier = _as_asked(classifier, options)
+def _make_plan(classifier: Classifier, options: Options) -> Plan:
+    classifier = _apply_class_choice(classifier, options)
     methods, on_sheets = named(options.method), ALL in options.method
     if not on_sheets:
         _check_has_classes(classifier, methods)
@@ -165,17 +165,17 @@ def _planned(classifier: Classifier, options: Options) -> Plan:
         options.precision,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
-    todo = Plan(
+    plan = Plan(
         classifier, request, categories, reason, doubts, on_sheets, {}, batch, options.compile
     )
-    todo = replace(todo, threshold=options.threshold)
-    left_out = _left_out(todo, methods) if on_sheets else {}
+    plan = replace(plan, threshold=options.threshold)
+    left_out = _left_out(plan, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
-    todo = replace(todo, request=replace(request, methods=fitting), left_out=left_out)
-    return _sized(todo) if options.batch_size == "auto" else todo
+    plan = replace(plan, request=replace(request, methods=fitting), left_out=left_out)
+    return _sized(plan) if options.batch_size == "auto" else plan
 
 
-def _as_asked(classifier: Classifier, options: Options) -> Classifier:
+def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
     """Takes a single number for the logit of a no and a yes where one of them is asked for."""
     reading = classifier.reading
     of_classes = options.target_category or options.contrast or options.target in OF_PROBABILITY
@@ -189,39 +189,39 @@ def _chunk(options: Options, device: torch.device) -> int:
     return options.batch_size if said and options.batch_size != "auto" else usual_chunk(device)
 
 
-def _sized(todo: Plan) -> Plan:
+def _sized(plan: Plan) -> Plan:
     """Takes as many pictures together, and altered copies, as fit into memory."""
-    module, shape = todo.classifier.module, _input_shape(todo.classifier)
-    size = largest_batch(module, todo.request, shape, lambda n: todo.choice([None] * n))
+    module, shape = plan.classifier.module, _input_shape(plan.classifier)
+    size = largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n))
     if size is None:
-        return todo
-    return replace(todo, batch_size=size, request=replace(todo.request, chunk=size))
+        return plan
+    return replace(plan, batch_size=size, request=replace(plan.request, chunk=size))
 
 
 @contextmanager
-def compiled(todo: Plan) -> Iterator[int | None]:
+def compile_model(plan: Plan) -> Iterator[int | None]:
     """Compiles the model's blocks for a run where that is asked for, and gives their number.
 
     Raises ModelError where they cannot be compiled.
     """
-    if not todo.compile:
+    if not plan.compile:
         yield None
         return
-    shape = _input_shape(todo.classifier)
+    shape = _input_shape(plan.classifier)
     with ExitStack() as stack:
         with stage("load"):
             compiling = blocks_compiled(
-                todo.classifier.module, todo.request, shape, todo.batch_size
+                plan.classifier.module, plan.request, shape, plan.batch_size
             )
             found = stack.enter_context(compiling)
         yield found
 
 
-def _left_out(todo: Plan, methods: Sequence[str]) -> dict[str, str]:
+def _left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
     # grey noise, for a constant picture may leave the network without a gradient
-    shape, draw = _input_shape(todo.classifier), torch.Generator().manual_seed(0)
+    shape, draw = _input_shape(plan.classifier), torch.Generator().manual_seed(0)
     picture = torch.rand(1, *shape, generator=draw)
-    return unfit(todo.classifier.module, picture, todo.choice([None]), todo.request, methods)
+    return unfit(plan.classifier.module, picture, plan.choice([None]), plan.request, methods)
 
 
 def _input_shape(classifier: Classifier) -> tuple[int, int, int]:

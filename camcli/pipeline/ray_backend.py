@@ -20,11 +20,11 @@ from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
 from camcli.pipeline import sharding
-from camcli.pipeline.manifest_tail import Follower, record_of
-from camcli.pipeline.plan import plan
-from camcli.pipeline.run_state import Kept, Shard
-from camcli.pipeline.runner import Watch, carried_out, check_failures
-from camcli.pipeline.shutdown import Stop
+from camcli.pipeline.manifest_tail import ManifestTail, parse_record
+from camcli.pipeline.plan import make_plan
+from camcli.pipeline.run_state import RunState, Shard
+from camcli.pipeline.runner import RunCallbacks, carry_out_plan, check_failures
+from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.worker_pool import default_workers
 from camcli.process import keep_freed_memory
 from camcli.records import Outcome, Source
@@ -49,7 +49,7 @@ QUIET = {
 
 
 @dataclass(frozen=True)
-class Begun:
+class WorkerStart:
     """What workers have still to do, and what their models and plans say."""
 
     sources: int
@@ -60,7 +60,7 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Task:
+class WorkerTask:
     """A worker's share of a run; names of files are meant from `folder`."""
 
     sources: tuple[Source, ...]
@@ -70,17 +70,17 @@ class Task:
     folder: Path
 
 
-def spread(
+def run_on_ray(
     sources: Sequence[Source],
     options: Options,
     load: Load,
-    stop: Stop,
-    begins: Callable[[Begun], None],
+    stop: StopRequest,
+    begins: Callable[[WorkerStart], None],
 ) -> Iterator[Outcome]:
     """Explains sources in workers of Ray, and joins their manifests; outcomes as they come.
 
     What is still to be done is told to `begins`.  Raises UsageError where Ray or its workers
-    cannot do it, and else as `carried_out`.
+    cannot do it, and else as `carry_out_plan`.
     """
     sharding.check(options)
     ray = _ray()
@@ -88,7 +88,9 @@ def spread(
         workers = _Workers.of(ray, options, len(sources))
         _join_leftovers(options, workers.count)
         tasks = [
-            Task(tuple(sharding.share(sources, shard)), workers.options, load, shard, Path.cwd())
+            WorkerTask(
+                tuple(sharding.share(sources, shard)), workers.options, load, shard, Path.cwd()
+            )
             for shard in workers.shards
         ]
         yield from _driven(ray, workers.started(ray, tasks), options, stop, begins)
@@ -174,7 +176,7 @@ class _Workers:
     def shards(self) -> list[Shard]:
         return [(rank, self.count) for rank in range(self.count)]
 
-    def started(self, ray: Any, tasks: Sequence[Task]) -> list[Any]:
+    def started(self, ray: Any, tasks: Sequence[WorkerTask]) -> list[Any]:
         """Starts a worker a task; Ray starts it again where it dies, and calls it once more."""
         actor = ray.remote(Worker).options(
             **self.needs,
@@ -213,12 +215,16 @@ def _join_leftovers(options: Options, world: int) -> None:
 
 
 def _driven(
-    ray: Any, workers: Sequence[Any], options: Options, stop: Stop, begins: Callable[[Begun], None]
+    ray: Any,
+    workers: Sequence[Any],
+    options: Options,
+    stop: StopRequest,
+    begins: Callable[[WorkerStart], None],
 ) -> Iterator[Outcome]:
     """Waits for the workers to end, and yields what they write meanwhile."""
     world = len(workers)
     names = [Run({}, shard=(rank, world)).manifest for rank in range(world)]
-    followers = [Follower(options.save_path / name) for name in names]
+    followers = [ManifestTail(options.save_path / name) for name in names]
     starting = [worker.begun.remote() for worker in workers]
     working = [worker.work.remote() for worker in workers]
     failed, asked = 0, False
@@ -240,10 +246,10 @@ def _driven(
                 worker.stop.remote()
 
 
-def _tell(ray: Any, starting: Sequence[Any], begins: Callable[[Begun], None]) -> None:
+def _tell(ray: Any, starting: Sequence[Any], begins: Callable[[WorkerStart], None]) -> None:
     """Tells what all workers together have begun, if all of them have."""
     try:
-        found: list[Begun] = [one for one in ray.get(list(starting)) if one]
+        found: list[WorkerStart] = [one for one in ray.get(list(starting)) if one]
     except ray.exceptions.RayActorError:
         return  # which is what `work` tells, too
     if len(found) == len(starting):
@@ -265,13 +271,13 @@ def _ending(ray: Any, end: Any) -> CamvizError | None:
 class Worker:
     """A process of Ray that explains its share, and goes on with it where it was started again."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: WorkerTask) -> None:
         self._task = task
-        self._stop = Stop()
+        self._stop = StopRequest()
         self._ready = threading.Event()
-        self._begun: Begun | None = None
+        self._begun: WorkerStart | None = None
 
-    def begun(self) -> Begun | None:
+    def begun(self) -> WorkerStart | None:
         """Waits until it is known what is to be done; None where it failed before."""
         self._ready.wait()
         return self._begun
@@ -304,22 +310,24 @@ class Worker:
                 "start camviz in a folder that all of them share."
             ) from error
         classifier = task.load(task.options)
-        todo = plan(classifier, task.options)
+        plan = make_plan(classifier, task.options)
         keep_freed_memory(os.environ)
         sources, counts = self._remaining()
 
-        def begins(run: Kept) -> None:
+        def begins(run: RunState) -> None:
             run.counts += counts
-            self._begun = Begun(
+            self._begun = WorkerStart(
                 len(run.sources),
                 run.replaced,
-                len(todo.request.methods),
-                (*classifier.warnings, *todo.warnings),
-                dict(todo.left_out),
+                len(plan.request.methods),
+                (*classifier.warnings, *plan.warnings),
+                dict(plan.left_out),
             )
             self._ready.set()
 
-        for _ in carried_out(todo, sources, task.options, self._stop, Watch(begins), task.shard):
+        for _ in carry_out_plan(
+            plan, sources, task.options, self._stop, RunCallbacks(begins), task.shard
+        ):
             pass
 
     def _remaining(self) -> tuple[Sequence[Source], Counts]:
@@ -333,7 +341,7 @@ class Worker:
         counts, failed = Counts(), False
         path = task.options.save_path / Run({}, shard=task.shard).manifest
         for line in read_manifest(path):
-            record = record_of(line, path.parent)
+            record = parse_record(line, path.parent)
             failed = failed or bool(record.error)
             counts += Counts(heatmaps=not record.error)
             if line["last"]:

@@ -17,7 +17,7 @@ from camcli.engine.precision import chosen
 from camcli.errors import OutputError
 from camcli.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from camcli.models.state import weights_hash
-from camcli.pipeline.color_scale import Key, recorded_scales
+from camcli.pipeline.color_scale import Key, read_scales
 from camcli.pipeline.plan import Plan
 from camcli.records import Outcome, Source
 from camcli.render.overlay import Scale
@@ -39,7 +39,7 @@ Shard = tuple[int, int]
 
 
 @dataclass
-class Kept:
+class RunState:
     """A run under way: which sources it has still to do, and what it has done.
 
     `skipped` are sources that were done before, `replaced` this run's own heatmaps that are made
@@ -59,7 +59,7 @@ class Kept:
     _failing: bool = False
     _lost: tuple[Source, OutputError] | None = None
 
-    def claimed(self, left_out: Callable[[int], None]) -> Iterator[Source]:
+    def claim_sources(self, left_out: Callable[[int], None]) -> Iterator[Source]:
         """Yields the sources that no other process has; how many more it has is told.
 
         In the end those are looked at again: it may have died meanwhile.
@@ -116,24 +116,24 @@ class Kept:
 
 
 @contextmanager
-def kept(
-    todo: Plan, sources: Sequence[Source], options: Options, shard: Shard | None = None
-) -> Iterator[Kept]:
+def open_run(
+    plan: Plan, sources: Sequence[Source], options: Options, shard: Shard | None = None
+) -> Iterator[RunState]:
     """Opens the manifest of the output folder; a run into a single file keeps none.
 
     Raises UsageError where it cannot go on with what is there, or OutputError.
     """
-    weights = weights_hash(todo.classifier.module)
+    weights = weights_hash(plan.classifier.module)
     if is_file(options.save_path):
-        yield Kept(sources, weights=weights)
+        yield RunState(sources, weights=weights)
         return
-    about = _Run(todo, options, weights)
-    run = Run(about.configuration, about.versions, about.ran_on, shard)
+    description = _RunDescription(plan, options, weights)
+    run = Run(description.configuration, description.versions, description.ran_on, shard)
     # its pictures have one scale, for which a process has to see them all
     shared = options.scale != "run"
-    with Manifest.open(options.save_path, run, about.mode, shared=shared) as manifest:
+    with Manifest.open(options.save_path, run, description.mode, shared=shared) as manifest:
         remaining = manifest.remaining(sources)
-        yield Kept(
+        yield RunState(
             remaining,
             manifest.skipped,
             manifest.replaced,
@@ -145,7 +145,7 @@ def kept(
 
 
 def _scales(path: Path, run: Run) -> Mapping[Key, Scale]:
-    return recorded_scales(line for line in read_manifest(path) if line["run"] == run.name)
+    return read_scales(line for line in read_manifest(path) if line["run"] == run.name)
 
 
 def is_file(save_path: Path) -> bool:
@@ -154,10 +154,10 @@ def is_file(save_path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _RunDescription:
     """What is written down of a run."""
 
-    todo: Plan
+    plan: Plan
     options: Options
     weights: str
 
@@ -171,7 +171,7 @@ class _Run:
     def configuration(self) -> Mapping[str, Any]:
         """The options that decide what is written, with what they were resolved to."""
         typed = self.options.model_dump(exclude=set(NOT_WRITTEN | ELSEWHERE))
-        classifier, request = self.todo.classifier, self.todo.request
+        classifier, request = self.plan.classifier, self.plan.request
         names = classifier.labels
         return {
             **typed,
@@ -188,8 +188,8 @@ class _Run:
     @property
     def ran_on(self) -> Mapping[str, Any]:
         return {
-            "device": str(self.todo.classifier.device),
-            "batch_size": self.todo.batch_size,
+            "device": str(self.plan.classifier.device),
+            "batch_size": self.plan.batch_size,
             "compile": self.options.compile,
         }
 

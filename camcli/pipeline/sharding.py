@@ -21,7 +21,7 @@ ON_THIS_MACHINE = "LOCAL_WORLD_SIZE"
 MOST_DIGITS = 20  # Python reads no number of thousands of them
 
 
-def share_of(environ: Mapping[str, str]) -> Shard | None:
+def find_shard(environ: Mapping[str, str]) -> Shard | None:
     """Returns this process's rank and the number of ranks, None where it is the only one.
 
     Raises UsageError for numbers that make no share.
@@ -44,7 +44,7 @@ def share(sources: Sequence[Source], shard: Shard) -> Sequence[Source]:
     return sources[rank::world]
 
 
-def device_of(device: str, environ: Mapping[str, str]) -> str:
+def choose_device(device: str, environ: Mapping[str, str]) -> str:
     """Returns the GPU that is this process's own among those of its machine, if there are any."""
     if device not in ("auto", "cuda"):
         return device
@@ -58,7 +58,7 @@ def device_of(device: str, environ: Mapping[str, str]) -> str:
     return device
 
 
-def processes_here(environ: Mapping[str, str]) -> int:
+def count_local_processes(environ: Mapping[str, str]) -> int:
     """Returns how many processes share this machine's cores, one where no launcher says it."""
     given = environ.get(ON_THIS_MACHINE, "")
     return max(1, int(given)) if given.isdecimal() and len(given) < MOST_DIGITS else 1

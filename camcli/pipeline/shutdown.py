@@ -16,7 +16,7 @@ PATIENCE = 5.0  # seconds
 
 
 @dataclass
-class Stop:
+class StopRequest:
     """Says whether a run is to end, and with which error: the first reason counts."""
 
     reason: BaseException | None = None
@@ -34,8 +34,8 @@ class Stop:
 
 
 @contextmanager
-def interruptible(
-    stop: Stop, tell: Callable[[], None], give_up: Callable[[], None]
+def handle_interrupts(
+    stop: StopRequest, tell: Callable[[], None], give_up: Callable[[], None]
 ) -> Iterator[None]:
     """Makes of a first Ctrl-C, or SIGTERM, a wish to stop; a second one raises KeyboardInterrupt.
 

@@ -9,19 +9,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import isfinite
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 import numpy as np
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError
-from camcli.media.read import read_picture
-from camcli.pipeline.color_scale import Key, key_of
+from camcli.pipeline.color_scale import Key, scale_key
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.work_items import Film, Work, frames_of, is_film
-from camcli.records import Outcome, Picture, Record, Source
+from camcli.pipeline.work_items import Film, WorkItem, is_film, read_frames
+from camcli.records import Outcome, Picture, Record
 from camcli.render.overlay import Scale
-from camcli.stages import stage
 
 NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
@@ -37,7 +35,7 @@ class Spool:
         self._count = 0
 
     def __enter__(self) -> Self:
-        with _telling():
+        with _convert_errors():
             self._file = tempfile.TemporaryFile()
         return self
 
@@ -49,14 +47,16 @@ class Spool:
     ) -> None:
         self._file.close()
 
-    def add(self, entry: Work) -> None:
-        """Lays aside what was found in one picture, or how a film begins or ends."""
-        if isinstance(entry, list):
-            for explanation in entry:
-                self._note(explanation.record)
-            entry = [without_pixels(explanation) for explanation in entry]
-        with _telling():
-            pickle.dump(entry, self._file, pickle.HIGHEST_PROTOCOL)
+    def add(self, item: WorkItem, explanations: Sequence[Explanation]) -> None:
+        """Lays aside what a picture's explanations say, or what came of it without any."""
+        for explanation in explanations:
+            self._note(explanation.record)
+        frame = drop_pixels(item.frame) if item.frame else None
+        light = [replace(e, picture=drop_pixels(e.picture)) for e in explanations]
+        with _convert_errors():
+            pickle.dump(
+                replace(item, frame=frame, explanations=light), self._file, pickle.HIGHEST_PROTOCOL
+            )
         self._count += 1
 
     @property
@@ -66,87 +66,69 @@ class Spool:
 
     def failures(self, options: Options) -> Iterator[Outcome]:
         """Yields the pictures that failed; a film that did has frames to be drawn, too."""
-        ended = (work for work in self if isinstance(work, Outcome) and work.last)
+        ended = (item.outcome for item in self if item.outcome and item.outcome.last)
         yield from (e for e in ended if e.failed and not is_film(e.source, options))
 
-    def __iter__(self) -> Iterator[Work]:
+    def __iter__(self) -> Iterator[WorkItem]:
         self._file.seek(0)
+        film: Film | None = None
         for _ in range(self._count):
-            yield pickle.load(self._file)
+            item: WorkItem = pickle.load(self._file)
+            # the frames of a film have one in common again
+            film = film if item.film == film else item.film
+            yield replace(item, film=film)
 
     def _note(self, record: Record) -> None:
         most = record.maximum
         if record.value is not None and record.minimum is not None and most is not None:
             most = max(most, -record.minimum)
         if most is not None and isfinite(most):
-            key = key_of(record)
+            key = scale_key(record)
             self.largest[key] = max(most, self.largest.get(key, most))
 
 
-def without_pixels(explanation: Explanation) -> Explanation:
-    """Leaves the picture's pixels out, which can be read again."""
-    return replace(explanation, picture=replace(explanation.picture, pixels=NO_PIXELS, shown=None))
+def drop_pixels(picture: Picture) -> Picture:
+    """Leaves a picture's pixels out, which can be read again."""
+    return replace(picture, pixels=NO_PIXELS, shown=None)
 
 
-# what was found, and the frame, if it is one, that is read again already
-Again: TypeAlias = "tuple[Sequence[Explanation], Picture | None] | Film | Outcome"
-
-
-def read_again(entries: Iterator[Work], options: Options) -> Iterator[Again]:
+def read_again(items: Iterator[WorkItem], options: Options) -> Iterator[WorkItem]:
     """Yields what was laid aside, each frame with its pixels; a film that changed ends there."""
+    film: Film | None = None
     frames: Iterator[Picture] = iter(())
     changed: Outcome | None = None
-    for entry in entries:
-        if isinstance(entry, Film):
-            frames, changed = frames_of(entry.source, options), None
-            yield entry
-        elif isinstance(entry, Outcome):
-            is_end = changed is not None and entry.last and entry.source == changed.source
-            yield changed if changed is not None and is_end else entry
-            changed = None if is_end else changed
-        elif entry[0].picture.frame is None:
-            yield entry, None
+    for item in items:
+        if item.film is not film:
+            film, changed = item.film, None
+            frames = read_frames(film.source, options) if film else iter(())
+        if item.frame is None:
+            ends_film = film is not None and changed is not None
+            yield replace(item, outcome=changed) if ends_film else item
+        elif item.outcome:
+            yield item
         elif changed is None:
             try:
-                yield entry, _found(entry[0].picture, frames)
+                yield replace(item, frame=_find_frame(item.frame, frames))
             except ImageError as error:
-                changed = _failure(entry[0].picture.source, error)
+                changed = Outcome.failure(item.source, str(error))
 
 
-def _found(wanted: Picture, frames: Iterator[Picture]) -> Picture:
+def _find_frame(wanted: Picture, frames: Iterator[Picture]) -> Picture:
     for picture in frames:
         if picture.frame == wanted.frame:
             return picture
     raise ImageError(f"frame {wanted.frame} is no more there: it changed while the run went on")
 
 
-def _failure(source: Source | None, error: ImageError) -> Outcome:
-    assert source is not None
-    return Outcome.failure(source, str(error))
-
-
-@stage("decode")
-def with_pixels(again: Again, options: Options) -> Work:
-    """Gives explanations their picture back, which is read again where it is no frame."""
-    if isinstance(again, Film | Outcome):
-        return again
-    explanations, picture = again
-    about = explanations[0]
-    source = about.picture.source
-    try:
-        if picture is None:
-            assert source is not None
-            picture = read_picture(source, options.max_pixels)
-        if picture.size != about.record.picture_size:
-            raise ImageError(f"Cannot read {str(source)!r}: it changed while the run went on.")
-    except ImageError as error:
-        failed = _failure(source, error)
-        return replace(failed, last=about.picture.frame is None)
-    return [replace(explanation, picture=picture) for explanation in explanations]
+def restore_pixels(item: WorkItem, picture: Picture) -> list[Explanation]:
+    """Gives an item's explanations their picture back; raises ImageError where it changed."""
+    if picture.size != item.explanations[0].record.picture_size:
+        raise ImageError(f"Cannot read {str(item.source)!r}: it changed while the run went on.")
+    return [replace(explanation, picture=picture) for explanation in item.explanations]
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
+def _convert_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

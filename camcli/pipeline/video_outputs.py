@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from camcli.errors import ImageError, OutputError
 from camcli.media.video_file import VideoFile, video_name
 from camcli.media.write import unwritable, write_picture
-from camcli.pipeline.color_scale import Key, key_of
+from camcli.pipeline.color_scale import Key, scale_key
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.output_writer import Writer, source_of, why
+from camcli.pipeline.output_writer import OutputWriter, describe_failure, find_source
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import Film
 from camcli.records import FileStamp, Outcome, Record, Source
@@ -46,34 +46,34 @@ class DrawnFrame:
 class FrameWriter:
     """Draws the heatmaps of frames, and writes the files that a frame has of its own."""
 
-    writer: Writer
+    writer: OutputWriter
 
-    def drawn(self, explanations: Sequence[Explanation]) -> DrawnFrame:
+    def draw(self, explanations: Sequence[Explanation]) -> DrawnFrame:
         """Draws a frame's heatmaps; raises OutputError.
 
         One that cannot be drawn, or held by its format, has the reason in its record.
         """
-        found = [self._drawn(explanation) for explanation in explanations]
+        found = [self._draw(explanation) for explanation in explanations]
         picture = explanations[0].picture
-        source = source_of(picture)
+        source = find_source(picture)
         records, pixels = zip(*found, strict=True)
         videos = tuple(self._videos(source, explanations))
         assert picture.time is not None
         return DrawnFrame(source, picture.time, picture.duration, records, videos, pixels)
 
-    def _drawn(self, explanation: Explanation) -> tuple[Record, NDArray[np.uint8] | None]:
-        writer, record = self.writer, self.writer.recorded(explanation)
+    def _draw(self, explanation: Explanation) -> tuple[Record, NDArray[np.uint8] | None]:
+        writer, record = self.writer, self.writer.make_record(explanation)
         files: dict[str, FileStamp] = {}
         try:
             drawn = writer.overlay(explanation)
-            if writer.options.save_frames or any(writer.endings(explanation)):
+            if writer.options.save_frames or any(writer.list_endings(explanation)):
                 path = writer.place_frame(explanation)
                 if writer.options.save_frames:
                     profile = explanation.picture.profile
                     files[str(path)] = write_picture(drawn, path, profile)
-                files.update(writer.besides(explanation, path))
+                files.update(writer.write_sidecars(explanation, path))
         except (ImageError, MemoryError) as error:
-            failed = replace(record, error=why(error, Path(record.source)))
+            failed = replace(record, error=describe_failure(error, Path(record.source)))
             return replace(failed, outputs=tuple(files), files=files), None
         return replace(record, outputs=tuple(files), files=files), drawn
 
@@ -81,35 +81,31 @@ class FrameWriter:
         """Yields the video of each heatmap, which is the same for all frames."""
         ranks = Counter[Key]()
         for explanation in explanations:
-            key = key_of(explanation.record)
+            key = scale_key(explanation.record)
             ranks[key] += 1
             yield self._video(source, explanation.record, ranks[key])
 
     def _video(self, source: Source, record: Record, rank: int) -> Path:
-        options, todo = self.writer.options, self.writer.todo
+        options, plan = self.writer.options, self.writer.plan
         if is_file(options.save_path):
             return options.save_path
         layers = self.writer.named_layers(record)
         # which classes are the likeliest changes from frame to frame
-        is_fixed = bool(record.target and (source.category or isinstance(todo.categories, tuple)))
-        is_ranked = bool(record.target and not is_fixed and todo.categories != 1)
+        is_fixed = bool(record.target and (source.category or isinstance(plan.categories, tuple)))
+        is_ranked = bool(record.target and not is_fixed and plan.categories != 1)
         name = video_name(
             source,
             record.method,
             record.category if is_fixed else None,
             record.label,
             layer=layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None,
-            target=todo.request.target.mark if record.target else "",
+            target=plan.request.target.mark if record.target else "",
             rank=rank if is_ranked else None,
         )
         return self.writer.kept.place(options.save_path / name, source)
 
 
-Drawn = DrawnFrame | Film | Outcome | OutputError
-Taken = Outcome | OutputError
-
-
-class Films:
+class VideoOutputs:
     """Writes one film after the other, for each heatmap of its frames a video.
 
     The videos of a film are not there where its end never comes, or one of its files could not be
@@ -134,50 +130,53 @@ class Films:
     ) -> None:
         self._drop(error or GeneratorExit())
 
-    def take(self, drawn: Drawn) -> Taken | None:
-        """Begins a film, writes a frame or ends the film; in order, and one at a time.
+    def add(self, frame: DrawnFrame, film: Film) -> Outcome:
+        """Writes a frame, after those before it and none at once with it; raises OutputError."""
+        with self._of(film):
+            # what a span of frames begins with is where its video begins
+            self._begin = frame.time if self._begin is None else self._begin
+            heatmaps = zip(frame.records, frame.videos, frame.pixels, strict=True)
+            records = tuple(self._write(*heatmap, frame, film) for heatmap in heatmaps)
+        return Outcome(frame.source, records, last=False)
 
-        What is no frame is passed on, but for a film's beginning, and what follows on an error.
+    def pass_by(self, outcome: Outcome, film: Film) -> Outcome:
+        """Takes note of a frame that failed, or of a film's end, which completes its videos.
+
+        Raises OutputError; a film that cannot be completed has failed.
         """
-        if isinstance(drawn, Film):
-            self._film, self._error, self._begin = drawn, None, None
-            return None
-        if self._film is None:
-            assert not isinstance(drawn, DrawnFrame)
-            return drawn
-        taken = self._of_film(drawn, self._film)
-        if isinstance(drawn, Outcome) and drawn.last:
-            self._film, self._videos = None, {}
-        return taken
-
-    def _of_film(self, drawn: DrawnFrame | Outcome | OutputError, film: Film) -> Taken:
         try:
-            if self._error:
-                return self._error
-            if isinstance(drawn, OutputError):
-                raise drawn
-            if isinstance(drawn, DrawnFrame):
-                return self._shown(drawn, film)
-            if drawn.last:
+            with self._of(film):
+                if not outcome.last:
+                    return outcome
                 self._open.close()
-                return replace(drawn, files=dict(map(_stamped, self._videos)))
+                return replace(outcome, files=dict(map(_stamp, self._videos)))
         except ImageError as error:
             self._drop(error)
             return Outcome.failure(film.source, str(error))
+        finally:
+            if outcome.last:
+                self._film, self._videos = None, {}
+
+    def give_up(self, error: OutputError, film: Film) -> NoReturn:
+        """Drops a film's videos, of which a frame could not be written; raises the error."""
+        with self._of(film):
+            raise error
+
+    @contextmanager
+    def _of(self, film: Film) -> Iterator[None]:
+        """Begins a film where it is another one; what cannot be written ends it for good."""
+        if film is not self._film:
+            self._film, self._error, self._begin = film, None, None
+        if self._error:
+            raise self._error
+        try:
+            yield
         except OutputError as error:
             self._error = error
             self._drop(error)
-            return error
-        return drawn
+            raise
 
-    def _shown(self, frame: DrawnFrame, film: Film) -> Outcome:
-        # what a span of frames begins with is where its video begins
-        self._begin = frame.time if self._begin is None else self._begin
-        shown = zip(frame.records, frame.videos, frame.pixels, strict=True)
-        records = tuple(self._written(*one, frame, film) for one in shown)
-        return Outcome(frame.source, records, last=False)
-
-    def _written(
+    def _write(
         self,
         record: Record,
         path: Path,
@@ -200,7 +199,7 @@ class Films:
         self._open.__exit__(type(error), error, error.__traceback__)
 
 
-def _stamped(video: Path) -> tuple[str, FileStamp]:
+def _stamp(video: Path) -> tuple[str, FileStamp]:
     try:
         return str(video), read_stamp(video)
     except OSError as error:

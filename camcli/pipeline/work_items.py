@@ -1,10 +1,10 @@
-"""Sources -> what a run reads, one after the other: picture files, and the frames of films."""
+"""Sources -> what a run works on, one after the other: picture files, and the frames of films."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import ImageError
@@ -12,31 +12,62 @@ from camcli.media.camera import CAMERA_TIMES, camera
 from camcli.media.frame_times import FrameTimes
 from camcli.media.sources import is_video
 from camcli.media.video import EVERYTHING, film, frames, is_moving
-from camcli.pipeline.shutdown import Stop
+from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Outcome, Picture, Source
 
 if TYPE_CHECKING:
     from camcli.pipeline.explanation import Explanation
-    from camcli.pipeline.worker_pool import Threads
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Film:
-    """Stands before the frames of a video, and says in what unit their times are whole."""
+    """A video whose frames are explained, and in what unit their times are whole."""
 
     source: Source
     times: FrameTimes
 
 
-# what was found in a picture, or in a frame of a film
-Work: TypeAlias = "list[Explanation] | Film | Outcome"
-# a source is a picture file that is still to be read, a picture is a frame, an outcome ends a film
-Item: TypeAlias = "Source | Film | Picture | Outcome"
+@dataclass(frozen=True)
+class WorkItem:
+    """A picture file, a frame of a film, or a film's end: what has one place in a run's order.
+
+    `outcome` is what came of it where that is known: a film's end, and whatever failed.
+    `explanations` are those of a picture that was laid aside and has to be drawn.
+    """
+
+    source: Source
+    film: Film | None = None
+    frame: Picture | None = None
+    outcome: Outcome | None = None
+    explanations: Sequence[Explanation] = ()
+
+    @property
+    def is_file(self) -> bool:
+        """Whether a picture file is still to be read."""
+        return self.frame is None and self.outcome is None
+
+    @property
+    def file_size(self) -> int:
+        """The bytes of a picture file, as far as that is known before it is read."""
+        if not self.is_file or self.source.url:
+            return 0
+        try:
+            return self.source.path.stat().st_size
+        except (OSError, ValueError):  # whoever reads it says what is wrong
+            return 0
+
+    @property
+    def ends_picture(self) -> bool:
+        """Whether a picture, or a whole film, is behind the run with this."""
+        return self.frame is None
+
+    def failed(self, why: str) -> WorkItem:
+        """Returns the item with its failure for an outcome."""
+        number = self.frame.frame if self.frame else None
+        return replace(self, outcome=Outcome.failure(self.source, why, number))
 
 
-def may_move(sources: Sequence[Source], options: Options) -> bool:
+def may_have_films(sources: Sequence[Source], options: Options) -> bool:
     """Tells by options and names whether there may be films; opens nothing."""
     asked = options.every is not None or options.frames is not None
     return asked or options.camera is not None or any(map(is_video, sources))
@@ -49,63 +80,50 @@ def is_film(source: Source, options: Options) -> bool:
     return (options.every is not None or options.frames is not None) and is_moving(source)
 
 
-def items(sources: Iterable[Source], options: Options, stop: Stop) -> Iterator[Item]:
-    """Yields what is to be read until the run is to end, which ends a camera's film as well.
+def list_items(
+    sources: Iterable[Source], options: Options, stop: StopRequest
+) -> Iterator[WorkItem]:
+    """Yields what is to be done until the run is to end, which ends a camera's film as well.
 
     A film that breaks off has its frames, and an outcome that says so.  Raises SourceError for a
     camera that is not there.
     """
     for source in stop.until(sources):
         if options.camera is not None:
-            yield from _camera(source, options, stop)
+            yield from _camera_items(source, options, stop)
         elif is_film(source, options):
-            yield from _film(source, options)
+            yield from _film_items(source, options)
         else:
-            yield source
+            yield WorkItem(source)
 
 
-def frames_of(source: Source, options: Options) -> Iterator[Picture]:
+def read_frames(source: Source, options: Options) -> Iterator[Picture]:
     """Reads the frames of a film that are asked for; raises ImageError."""
     return frames(source, options.every or 1, options.frames or EVERYTHING, options.max_pixels)
 
 
-def _film(source: Source, options: Options) -> Iterator[Item]:
-    ended = Outcome(source, ())
+def _film_items(source: Source, options: Options) -> Iterator[WorkItem]:
+    # of one that cannot be opened, nothing is written
+    opened: Film | None = None
+    outcome = Outcome(source, ())
     try:
         every, span = options.every or 1, options.frames or EVERYTHING
         with film(source, every, span, options.max_pixels) as (times, pictures):
-            yield Film(source, times)
-            yield from pictures
+            opened = Film(source, times)
+            for picture in pictures:
+                yield WorkItem(source, opened, picture)
     except ImageError as error:
-        ended = Outcome.failure(source, str(error))
-    yield ended
+        outcome = Outcome.failure(source, str(error))
+    yield WorkItem(source, opened, outcome=outcome)
 
 
-def _camera(source: Source, options: Options, stop: Stop) -> Iterator[Item]:
+def _camera_items(source: Source, options: Options, stop: StopRequest) -> Iterator[WorkItem]:
     assert options.camera is not None
     pictures = camera(options.camera, options.every or 1, options.frames or EVERYTHING)
-    ended = Outcome(source, ())
+    opened, outcome = Film(source, CAMERA_TIMES), Outcome(source, ())
     try:
-        yield Film(source, CAMERA_TIMES)
-        yield from stop.until(pictures)
+        for picture in stop.until(pictures):
+            yield WorkItem(source, opened, picture)
     except ImageError as error:
-        ended = Outcome.failure(source, str(error))
-    yield ended
-
-
-def ahead(found: Iterator[T], pool: Threads | None) -> Generator[T, None, None]:
-    """Yields items, of which the next one is decoded in a thread meanwhile."""
-    if pool is None:
-        yield from found
-        return
-    coming = pool.submit(next, found, None)
-    try:
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, found, None)
-            yield item
-    finally:
-        # nobody may look into a generator that a thread is running
-        if not coming.cancel():
-            coming.exception()
-        if isinstance(found, Generator):
-            found.close()
+        outcome = Outcome.failure(source, str(error))
+    yield WorkItem(source, opened, outcome=outcome)

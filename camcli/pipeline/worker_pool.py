@@ -1,24 +1,21 @@
-"""Work in threads beside the model: results in the order of the items, and never many at once."""
+"""Threads that work beside the model, and what was given to them, in its order."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from camcli import machine
 from camcli.errors import UsageError
-from camcli.pipeline.memory_budget import Pause
-from camcli.pipeline.sharding import processes_here
+from camcli.pipeline.sharding import count_local_processes
 from camcli.stages import stage
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,39 +25,42 @@ MOST_WORKERS = 8
 
 def default_workers(device: str, cores: int | None = None) -> int:
     """Returns how many threads stand beside a model on a device, of all cores or of some."""
-    there = _share_of_cores() if cores is None else cores
+    own = _count_own_cores() if cores is None else cores
     # on one core, threads that have to wait for the model gain nothing
-    return 0 if device == "cpu" and there == 1 else min(there, MOST_WORKERS)
+    return 0 if device == "cpu" and own == 1 else min(own, MOST_WORKERS)
 
 
-def _share_of_cores() -> int:
+def _count_own_cores() -> int:
     # torchrun gives all of its processes all cores
-    return max(1, machine.cores() // processes_here(os.environ))
+    return max(1, machine.cores() // count_local_processes(os.environ))
 
 
-class Threads:
-    """Threads that work on what they are given in its order, but begin nothing while held."""
+class WorkerPool:
+    """Threads that work on what they are given in its order, but begin nothing while held.
+
+    Without any, everything is done when it is given.
+    """
 
     def __init__(self, count: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
-
         self.count = count
         self._free = threading.Event()
         self._free.set()
-        self._pool = ThreadPoolExecutor(count, "camviz", _work_alone)
-        self._start(count)
+        self._executor = self._start(count) if count else None
 
-    def _start(self, count: int) -> None:
+    def _start(self, count: int) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor
+
         import torch
 
+        executor = ThreadPoolExecutor(count, "camviz", _work_alone)
         here, all_there = torch.get_num_threads(), threading.Barrier(count + 1)
         try:
             for _ in range(count):
-                self._pool.submit(all_there.wait)
+                executor.submit(all_there.wait)
             all_there.wait()
         except RuntimeError as error:
             all_there.abort()
-            self.end()
+            executor.shutdown(cancel_futures=True)
             raise UsageError(
                 f"--workers {count}: this machine starts no more threads ({error}). Give fewer."
             ) from error
@@ -69,17 +69,27 @@ class Threads:
             raise
         # what each of them has set for itself counts for threads that are yet to come, too
         torch.set_num_threads(here)
+        return executor
 
-    def submit(self, function: Callable[..., Result], *items: Any) -> Future[Result]:
-        """Has a function called with items, when a thread has time."""
-        return self._pool.submit(self._called, function, *items)
+    def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Has a function called, when a thread has time."""
+        if self._executor:
+            return self._executor.submit(self._call, function, *arguments)
+        from concurrent.futures import Future
 
-    def _called(self, function: Callable[..., Result], *items: Any) -> Result:
+        done: Future[Result] = Future()
+        try:
+            done.set_result(function(*arguments))
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def _call(self, function: Callable[..., Result], *arguments: Any) -> Result:
         self._free.wait()
-        return function(*items)
+        return function(*arguments)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Lets nothing begin meanwhile.
 
         A model on the CPU has all cores, and waits at every layer for one that is taken from it.
@@ -92,7 +102,8 @@ class Threads:
 
     def end(self) -> None:
         """Finishes what was begun, and drops the rest."""
-        self._pool.shutdown(cancel_futures=True)
+        if self._executor:
+            self._executor.shutdown(cancel_futures=True)
 
 
 def _work_alone() -> None:
@@ -109,116 +120,69 @@ def _work_alone() -> None:
 
 
 @contextmanager
-def workers(count: int) -> Iterator[Threads | None]:
-    """Starts threads, or none for 0; afterwards none is left, and what had not begun is dropped."""
-    if not count:
-        yield None
-        return
-    threads = Threads(count)
+def start_workers(count: int) -> Iterator[WorkerPool]:
+    """Starts threads; afterwards none is left, and what had not begun is dropped."""
+    pool = WorkerPool(count)
     try:
-        yield threads
+        yield pool
     finally:
-        threads.end()
+        pool.end()
 
 
-def _nothing(_: object) -> int:
-    return 0
+class WorkLine(Generic[Item, Result]):
+    """Work that was begun in a pool and is not taken yet: at most `most` items, in their order."""
 
-
-def ordered(
-    function: Callable[[Any], Result],
-    items: Iterable[Any],
-    pool: Threads | None,
-    ahead: int,
-    size: Callable[[Any], int] = _nothing,
-    most: float = inf,
-) -> Generator[Result | Pause, None, None]:
-    """Runs a function on items in threads, at most `ahead` of them unfinished or not yet taken.
-
-    Of what `size` says of them these have at most `most` together, but for one alone.  An item is
-    taken when a result is asked for.  What an item or the function raises comes out in its place,
-    behind the results before it; so does a pause.  Without a pool, everything is done when it is
-    asked for.
-    """
-    if pool is None:
-        yield from (item if isinstance(item, Pause) else function(item) for item in items)
-        return
-    begun = _InFlight[Result]()
-    try:
-        for item in _with_error(items):
-            if isinstance(item, Pause):
-                yield from begun.take_all()
-                yield item
-                continue
-            added = 0 if isinstance(item, _Raised) else size(item)
-            while begun and begun.size + added > most:
-                yield begun.take()
-            begun.add(_submitted(function, item, pool), added)
-            # whatever is there goes out before the next item, which may take long to come
-            while len(begun) >= ahead or begun.is_ready():
-                yield begun.take()
-        yield from begun.take_all()
-    finally:
-        begun.drop()
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """Stands in the place of an item that did not come."""
-
-    error: Exception
-
-
-def _with_error(items: Iterable[Item]) -> Iterator[Item | _Raised]:
-    try:
-        yield from items
-    except Exception as error:
-        yield _Raised(error)
-
-
-def _submitted(
-    function: Callable[[Item], Result], item: Item | _Raised, pool: Threads
-) -> Future[Result]:
-    from concurrent.futures import Future
-
-    if not isinstance(item, _Raised):
-        return pool.submit(function, item)
-    failed: Future[Result] = Future()
-    failed.set_exception(item.error)
-    return failed
-
-
-class _InFlight(Generic[Result]):
-    """What was begun and is not taken yet, in order, and what `size` says of all of it."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._begun: deque[tuple[Future[Result], int]] = deque()
+    def __init__(self, pool: WorkerPool, most: int) -> None:
+        self.pool = pool
+        self._most = most
+        self._begun: deque[tuple[Item, Future[Result], int]] = deque()
 
     def __len__(self) -> int:
         return len(self._begun)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be begun."""
+        return len(self._begun) < self._most
+
+    @property
+    def size(self) -> int:
+        """The sizes of all items together."""
+        return sum(size for _, _, size in self._begun)
+
+    @property
     def is_ready(self) -> bool:
-        """Tells whether the first is there."""
-        return bool(self._begun) and self._begun[0][0].done()
+        """Whether the first is done."""
+        return bool(self._begun) and self._begun[0][1].done()
 
-    def add(self, future: Future[Result], size: int) -> None:
-        self._begun.append((future, size))
-        self.size += size
+    def begin(
+        self, item: Item, function: Callable[..., Result], *arguments: Any, size: int = 0
+    ) -> None:
+        """Has a function called for an item."""
+        self._begun.append((item, self.pool.submit(function, *arguments), size))
 
-    @stage("wait")
-    def take(self) -> Result:
-        future, size = self._begun.popleft()
-        self.size -= size
-        return future.result()
+    def take(self) -> tuple[Item, Future[Result]]:
+        """Takes the first item out, with the result that it has or will have."""
+        item, future, _ = self._begun.popleft()
+        return item, future
 
-    def take_all(self) -> Iterator[Result]:
-        while self._begun:
-            yield self.take()
+    def pending(self) -> list[Future[Result]]:
+        """Returns the result of the first item where it is still to come."""
+        return [] if not self._begun or self.is_ready else [self._begun[0][1]]
 
-    def drop(self) -> None:
-        """Waits for those that run, and lets none of the others begin."""
+    def clear(self) -> None:
+        """Drops everything: nothing begins that has not, and what runs is waited for."""
         from concurrent.futures import wait
 
         # from behind, so that none begins while others are cancelled
-        wait([future for future, _ in reversed(self._begun) if not future.cancel()])
+        wait([future for _, future, _ in reversed(self._begun) if not future.cancel()])
+        self._begun.clear()
+
+
+@stage("wait")
+def wait_for_any(futures: Sequence[Future[Any]]) -> None:
+    """Waits until one of several results is there."""
+    from concurrent.futures import FIRST_COMPLETED, wait
+
+    assert futures, "nothing is under way that could be waited for"
+    wait(futures, return_when=FIRST_COMPLETED)

@@ -19,12 +19,12 @@ from camcli.media.read import read_picture
 from camcli.methods.compose import normalise
 from camcli.models.load import Classifier
 from camcli.pipeline import run
-from camcli.pipeline.batches import Prepared, explain_batch, prepared
-from camcli.pipeline.color_scale import Scales
-from camcli.pipeline.output_writer import Writer
-from camcli.pipeline.plan import Plan, plan
-from camcli.pipeline.run_state import kept
-from camcli.pipeline.worker_pool import Threads, default_workers, ordered, workers
+from camcli.pipeline.color_scale import ColorScales
+from camcli.pipeline.output_writer import OutputWriter
+from camcli.pipeline.plan import Plan, make_plan
+from camcli.pipeline.run_state import open_run
+from camcli.pipeline.stages import PreparedPicture, explain_batch, prepare
+from camcli.pipeline.worker_pool import WorkerPool, default_workers, start_workers
 from camcli.records import Source
 from tests.benchmarks.commands import pictures
 from tests.benchmarks.contenders import Scene
@@ -90,10 +90,10 @@ def ranks() -> list[dict[str, Any]]:
 def _rates(place: Path, classifier: Classifier) -> dict[str, float]:
     sources = [Source(path) for path in sorted((place / "in").iterdir())]
     options = from_keywords(precision="bf16", batch_size=USUAL, save_path=place / "parts")
-    todo = plan(classifier, options)
+    plan = make_plan(classifier, options)
     count = default_workers("cuda")
-    with kept(todo, sources, options) as kept_run, workers(count) as pool:
-        parts = _Parts(todo, Writer(todo, options, kept_run, Scales(None)), pool)
+    with open_run(plan, sources, options) as state, start_workers(count) as pool:
+        parts = _Parts(plan, OutputWriter(plan, options, state, ColorScales(None)), pool)
         views = parts.read(sources)
         explained = parts.explained(views)
         rates = {
@@ -111,26 +111,27 @@ def _rates(place: Path, classifier: Classifier) -> dict[str, float]:
 class _Parts:
     """A run's parts, each by itself, with the run's own threads."""
 
-    def __init__(self, todo: Plan, writer: Writer, pool: Threads | None) -> None:
-        self.todo, self.writer, self.pool = todo, writer, pool
+    def __init__(self, plan: Plan, writer: OutputWriter, pool: WorkerPool) -> None:
+        self.plan, self.writer, self.pool = plan, writer, pool
 
-    def read(self, sources: Sequence[Source]) -> list[Prepared]:
-        def one(source: Source) -> Prepared:
-            return prepared(read_picture(source), self.todo)
+    def read(self, sources: Sequence[Source]) -> list[PreparedPicture]:
+        def one(source: Source) -> PreparedPicture:
+            return prepare(read_picture(source), self.plan)
 
-        return list(ordered(one, sources, self.pool, USUAL + 1))
+        return [begun.result() for begun in [self.pool.submit(one, s) for s in sources]]
 
-    def explained(self, views: Sequence[Prepared]) -> list[Any]:
+    def explained(self, views: Sequence[PreparedPicture]) -> list[Any]:
         batches = [views[i : i + USUAL] for i in range(0, len(views), USUAL)]
-        return [one for batch in batches for one in explain_batch(batch, self.todo)]
+        return [one for batch in batches for one in explain_batch(batch, self.plan)]
 
     def written(self, explained: Sequence[Any]) -> list[Any]:
-        return list(
-            ordered(lambda e: list(self.writer.written(e)), explained, self.pool, USUAL + 1)
-        )
+        def one(explanations: Any) -> list[Any]:
+            return list(self.writer.written(explanations))
 
-    def bare_rate(self, views: Sequence[Prepared]) -> float:
-        module = self.todo.classifier.module.to(memory_format=torch.channels_last)
+        return [begun.result() for begun in [self.pool.submit(one, e) for e in explained]]
+
+    def bare_rate(self, views: Sequence[PreparedPicture]) -> float:
+        module = self.plan.classifier.module.to(memory_format=torch.channels_last)
         inputs = torch.stack([view.view.inputs for view in views[:USUAL]]).to(GPU)
         inputs = inputs.contiguous(memory_format=torch.channels_last)
 

@@ -16,7 +16,7 @@ from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
 from camcli.models.output_reading import OutputReading
-from camcli.pipeline import Stop, Watch, interruptible, sharding
+from camcli.pipeline import RunCallbacks, StopRequest, handle_interrupts, sharding
 from camcli.records import Outcome, Preprocessing, Record, Source
 
 
@@ -97,11 +97,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             raise ModelError("There is no such model.")
         return FakeClassifier(name, Structure())
 
-    def plan(classifier: FakeClassifier, _: Options) -> FakePlan:
+    def make_plan(classifier: FakeClassifier, _: Options) -> FakePlan:
         assert classifier.name == memory.model["name"]
         return FakePlan()
 
-    def carried_out(
+    def carry_out_plan(
         _: FakePlan, sources: Sequence[Source], options: Options, *__: Any
     ) -> Iterator[Outcome]:
         memory.options, memory.sources = options, tuple(sources)
@@ -116,11 +116,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     for name, functions in {
         "models.load": {"load_model": load_model, "find_model": find_model},
         "pipeline": {
-            "plan": plan,
-            "carried_out": carried_out,
-            "Stop": Stop,
-            "Watch": Watch,
-            "interruptible": interruptible,
+            "make_plan": make_plan,
+            "carry_out_plan": carry_out_plan,
+            "StopRequest": StopRequest,
+            "RunCallbacks": RunCallbacks,
+            "handle_interrupts": handle_interrupts,
             "sharding": sharding,
         },
     }.items():

@@ -162,7 +162,7 @@ def test_debug_shows_the_traceback_and_keeps_the_code(
     asked.problem = OutputError("Cannot write there.")
     result = run(image, "--debug")
     assert result.code == 2
-    assert "Traceback" in result.err and "carried_out" in result.err
+    assert "Traceback" in result.err and "carry_out_plan" in result.err
     monkeypatch.setenv("CAMVIZ_DEBUG", "1")
     assert "Traceback" in run(image).err
 

@@ -28,7 +28,7 @@ from camcli.media.geometry import view
 from camcli.media.read import picture_from
 from camcli.methods.compose import normalise
 from camcli.models.load import Classifier
-from camcli.pipeline import plan
+from camcli.pipeline import make_plan
 from camcli.records import Precision
 from camcli.registry import METHODS
 from tests.checkout import ROOT
@@ -176,11 +176,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_goes_on() -> None:
 
 def test_auto_finds_a_batch_by_the_memory_of_the_device() -> None:
     classifier = _classifier("embedded", "cuda")
-    todo = plan(classifier, from_keywords(batch_size="auto"))
+    todo = make_plan(classifier, from_keywords(batch_size="auto"))
     assert todo.batch_size == todo.request.chunk == 256
     # what four pictures take is measured, not guessed
     size, module = classifier.preprocessing.size, classifier.module
-    request = plan(classifier, from_keywords()).request
+    request = make_plan(classifier, from_keywords()).request
     found = largest_batch(module, request, (3, *size), lambda n: todo.choice([None] * n))
     assert found == 256
     one = torch.empty(GIB // 4, device=GPU)

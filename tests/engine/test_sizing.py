@@ -12,7 +12,7 @@ from camcli.config import from_keywords
 from camcli.engine import sizing
 from camcli.engine.sizing import fitting, largest_batch
 from camcli.models.load import Classifier
-from camcli.pipeline import plan
+from camcli.pipeline import make_plan
 
 MEGA = 2**20
 
@@ -61,7 +61,7 @@ def test_auto_is_what_fits_for_pictures_and_altered_copies(
     method: str, classifier: Classifier, taking: Callable[[int, int | None], None]
 ) -> None:
     taking(4 * MEGA, 33 * MEGA)
-    todo = plan(classifier, from_keywords(method=method, batch_size="auto"))
+    todo = make_plan(classifier, from_keywords(method=method, batch_size="auto"))
     assert (todo.batch_size, todo.request.chunk) == (16, 16)
 
 
@@ -69,14 +69,14 @@ def test_auto_is_the_default_where_memory_cannot_be_measured(
     classifier: Classifier, taking: Callable[[int, int | None], None]
 ) -> None:
     taking(1, None)
-    todo = plan(classifier, from_keywords(batch_size=" AUTO"))
-    plain = plan(classifier, from_keywords())
+    todo = make_plan(classifier, from_keywords(batch_size=" AUTO"))
+    plain = make_plan(classifier, from_keywords())
     assert (todo.batch_size, todo.request.chunk) == (plain.batch_size, plain.request.chunk)
     assert (plain.batch_size, plain.request.chunk) == (8, 32)
 
 
 def test_measuring_leaves_the_model_as_it_was(classifier: Classifier) -> None:
-    todo = plan(classifier, from_keywords())
+    todo = make_plan(classifier, from_keywords())
     module = classifier.module.train()
     size = largest_batch(module, todo.request, (3, 64, 64), lambda n: todo.choice([None] * n))
     assert size in (None, 1, 2, 4, 8, 16, 32)

@@ -17,9 +17,15 @@ from camcli.errors import ConfigError
 from camcli.media.read import OpenPicture
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import carried_out, memory_budget, plan, runner
-from camcli.pipeline.memory_budget import AT_WORK, HELD, OVERLAY, PAUSE, Budget, Need, memory_for
-from camcli.pipeline.worker_pool import ordered, workers
+from camcli.pipeline import carry_out_plan, make_plan, memory_budget, stages
+from camcli.pipeline.memory_budget import (
+    AT_WORK,
+    HELD,
+    OVERLAY,
+    MemoryBudget,
+    Need,
+    resolve_memory,
+)
 from camcli.records import Outcome, Picture, Preprocessing
 from tests.media.videos import COUNT, written
 from tests.networks import Staged
@@ -68,7 +74,7 @@ def carry(small: Classifier, folder: Path, tmp_path: Path) -> Carry:
     def carried(out: str = "out", **given: Any) -> Iterator[Outcome]:
         defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / out}
         options = from_keywords(**{**defaults, **given})
-        return carried_out(plan(small, options), find_sources([folder]), options)
+        return carry_out_plan(make_plan(small, options), find_sources([folder]), options)
 
     return carried
 
@@ -90,21 +96,21 @@ class Standing:
                 self.most_beside_huge = max(self.most_beside_huge, self.now)
         return DECODE(opened)
 
-    def leave(self, budget: Budget) -> None:
+    def leave(self, budget: MemoryBudget) -> None:
         with self._lock:
             self.now = max(self.now - 1, 0)  # what failed before is not decoded again
             self.is_huge_there = False
         LEAVE(budget)
 
 
-DECODE, LEAVE = OpenPicture.decode, Budget.leave
+DECODE, LEAVE = OpenPicture.decode, MemoryBudget.leave
 
 
 @pytest.fixture
 def standing(monkeypatch: pytest.MonkeyPatch) -> Standing:
     seen = Standing()
     monkeypatch.setattr(OpenPicture, "decode", lambda opened: seen.decode(opened))
-    monkeypatch.setattr(Budget, "leave", lambda budget: seen.leave(budget))
+    monkeypatch.setattr(MemoryBudget, "leave", lambda budget: seen.leave(budget))
     return seen
 
 
@@ -142,9 +148,9 @@ def test_as_many_are_held_as_find_room_and_one_too_large_is_alone(
     threads: int,
 ) -> None:
     batches: list[int] = []
-    explain = runner.explain_batch
+    explain = stages.explain_batch
     monkeypatch.setattr(
-        runner,
+        stages,
         "explain_batch",
         lambda batch, todo: batches.append(len(batch)) or explain(batch, todo),
     )
@@ -165,22 +171,19 @@ def test_frames_are_counted_with_their_overlays(
 ) -> None:
     written(folder / "a.mp4")
     needs: list[Need] = []
-    admit = Budget.admit
+    enter = MemoryBudget.enter
 
-    def noting(budget: Budget, items: Any, need: Callable[[Any], Need]) -> Iterator[Any]:
-        def noted(item: Any) -> Need:
-            needs.append(need(item))
-            return needs[-1]
+    def note(budget: MemoryBudget, need: Need) -> None:
+        needs.append(need)
+        enter(budget, need)
 
-        return admit(budget, items, noted)
-
-    monkeypatch.setattr(Budget, "admit", noting)
+    monkeypatch.setattr(MemoryBudget, "enter", note)
     found = list(carry(workers=threads, max_memory=1, top_k=2))
     assert [outcome.last for outcome in found] == [False] * COUNT + [True]
     frames = [need for need in needs if need.held]
     pixels = frames[0].at_work // AT_WORK
     assert frames == [Need(pixels * (HELD + 2 * OVERLAY), pixels * AT_WORK)] * COUNT
-    assert len(needs) == COUNT + 2  # the film's beginning and end take nothing
+    assert needs[COUNT:] == [Need()]  # the film's end
 
 
 def test_another_limit_is_the_same_run(carry: Carry, pictures: Path) -> None:
@@ -188,51 +191,28 @@ def test_another_limit_is_the_same_run(carry: Carry, pictures: Path) -> None:
     assert list(carry(max_memory="30%", resume=True)) == []
 
 
-def test_a_pause_comes_before_what_finds_no_room() -> None:
-    budget = Budget(10)
-    words: list[Any] = []
-    for item in budget.admit(iter([4, 6, 3, 20, 1]), Need):
-        if item is PAUSE:
-            while budget.taken:
-                budget.leave()
-        words.append(item)
-    assert words == [4, 6, PAUSE, 3, PAUSE, 20, PAUSE, 1]
+def test_one_finds_room_that_fits_or_is_alone() -> None:
+    budget = MemoryBudget(10)
+    assert budget.has_room(Need(20))
+    budget.enter(Need(4))
+    assert budget.has_room(Need(6)) and not budget.has_room(Need(7))
+    budget.enter(Need(6))
+    assert budget.taken == 10
+    assert budget.has_room(Need()) and not budget.has_room(Need(1))
+    budget.leave()
+    assert budget.has_room(Need(4)) and not budget.has_room(Need(5))
+    budget.leave()
+    assert budget.has_room(Need(20))
 
 
 def test_work_is_counted_for_as_many_as_there_are_threads() -> None:
-    budget = Budget(100, threads=2)
-    assert list(budget.admit(iter([5, 7, 6]), lambda work: Need(1, work))) == [5, 7, 6]
+    budget = MemoryBudget(100, threads=2)
+    for work in (5, 7, 6):
+        budget.enter(Need(1, work))
     assert budget.taken == 3 + 7 + 6
     budget.leave()
     budget.leave()
     assert budget.taken == 1 + 6
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_pause_comes_behind_all_results_in_front_of_it(threads: int) -> None:
-    with workers(threads) as pool:
-        items = iter([1, 2, PAUSE, 3, PAUSE])
-        found = ordered(lambda n: n * n, items, pool, ahead=9)
-        assert [next(found) for _ in range(3)] == [1, 4, PAUSE]
-        assert next(items) == 3  # which was not begun before
-        assert list(found) == [PAUSE]
-
-
-def test_files_that_are_read_ahead_keep_within_their_share() -> None:
-    gate, running_now, most = threading.Lock(), [0], [0]
-
-    def read(size: int) -> int:
-        with gate:
-            running_now[0] += size
-            most[0] = max(most[0], running_now[0])
-        return size
-
-    with workers(3) as pool:
-        sizes = [4, 4, 4, 30, 4]
-        for size in ordered(read, sizes, pool, ahead=9, size=lambda n: n, most=10):
-            with gate:
-                running_now[0] -= size
-    assert most[0] == 30
 
 
 # what is asked for
@@ -268,8 +248,8 @@ def test_what_is_no_memory(typed: object) -> None:
 
 def test_a_share_is_one_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_budget.machine, "memory", lambda: 1000)
-    assert (memory_for(0.3), memory_for(2000)) == (300, 2000)
-    assert memory_for(Options().max_memory) == 500
+    assert (resolve_memory(0.3), resolve_memory(2000)) == (300, 2000)
+    assert resolve_memory(Options().max_memory) == 500
     # torchrun's processes share the machine
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert (memory_for(0.5), memory_for(2000)) == (125, 2000)
+    assert (resolve_memory(0.5), resolve_memory(2000)) == (125, 2000)

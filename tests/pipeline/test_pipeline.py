@@ -29,7 +29,7 @@ from camcli.errors import (
 )
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import plan, run, why_empty
+from camcli.pipeline import make_plan, run, why_empty
 from camcli.records import Preprocessing, Record
 from tests.checkout import ROOT
 from tests.networks import Pooled, Staged
@@ -598,7 +598,7 @@ def test_cells_that_are_no_places_are_told_of_in_every_record() -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     with pytest.warns(CamvizWarning, match="8x8 cells of layer 'last' are no places"):
         (found,) = camcli.explain(classifier, pixels, target_layers=["last"])
-    todo = plan(classifier, from_keywords(target_layers=["last"]))
+    todo = make_plan(classifier, from_keywords(target_layers=["last"]))
     assert len(todo.warnings) == 1
     assert todo.warnings[0].startswith("The 8x8 cells of layer 'last' are no places")
     # a map that is read later carries its word, and no other one does
@@ -609,5 +609,5 @@ def test_cells_that_are_no_places_are_told_of_in_every_record() -> None:
         )
     assert [e.warnings for e in both] == [(), todo.warnings]
     # the default is a layer in front of it
-    assert plan(classifier, from_keywords()).warnings == ()
-    assert plan(classifier, from_keywords()).request.layers == ("middle",)
+    assert make_plan(classifier, from_keywords()).warnings == ()
+    assert make_plan(classifier, from_keywords()).request.layers == ("middle",)

@@ -18,8 +18,8 @@ from camcli.config import from_keywords
 from camcli.errors import ImageError, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import Stop, Watch, carried_out, plan
-from camcli.pipeline.run_state import Kept
+from camcli.pipeline import RunCallbacks, StopRequest, carry_out_plan, make_plan
+from camcli.pipeline.run_state import RunState
 from camcli.records import Outcome, Preprocessing, Source
 from camcli.report import Manifest, read_manifest, verify
 from tests.networks import Staged
@@ -49,7 +49,7 @@ class Runner:
 
     def __init__(self, classifier: Classifier, pictures: Path, out: Path) -> None:
         self.classifier, self.pictures, self.out = classifier, pictures, out
-        self.kept: Kept | None = None
+        self.kept: RunState | None = None
 
     def __call__(
         self,
@@ -60,11 +60,11 @@ class Runner:
     ) -> list[str]:
         options = from_keywords(**{"save_path": self.out, "batch_size": 2, **given})
         sources = find_sources([named or self.pictures])
-        stop, done = Stop(), list[Outcome]()
-        watch = Watch(self._begins, left_out=left_out)
-        todo = plan(self.classifier, options)
+        stop, done = StopRequest(), list[Outcome]()
+        watch = RunCallbacks(self._begins, left_out=left_out)
+        todo = make_plan(self.classifier, options)
         try:
-            for outcome in carried_out(todo, sources, options, stop, watch):
+            for outcome in carry_out_plan(todo, sources, options, stop, watch):
                 done.append(outcome)
                 if len(done) == until:
                     stop.ask(KeyboardInterrupt())
@@ -72,7 +72,7 @@ class Runner:
             assert until
         return [outcome.source.path.name for outcome in done]
 
-    def _begins(self, kept: Kept) -> None:
+    def _begins(self, kept: RunState) -> None:
         self.kept = kept
 
     @property
@@ -170,12 +170,12 @@ def test_a_name_that_the_file_system_refuses_is_the_pictures_failure(
     sources = [Source(run.pictures / name) for name in NAMES[:3]]
     sources[1] = replace(sources[1], folder=folder)
     options = from_keywords(save_path=run.out, workers=workers, save_map="npy")
-    done = list(carried_out(plan(run.classifier, options), sources, options))
+    done = list(carry_out_plan(make_plan(run.classifier, options), sources, options))
     assert [outcome.failed for outcome in done] == [False, True, False]
     (error,) = {record.error for record in done[1].records}
     assert error.startswith("Cannot write") and told in error
     again = options.model_copy(update={"resume": True})
-    assert list(carried_out(plan(run.classifier, again), sources, again)) == []
+    assert list(carry_out_plan(make_plan(run.classifier, again), sources, again)) == []
     assert {file.state for file in verify(run.out)} == {"whole"}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,10 +22,18 @@ from camcli.config import from_keywords
 from camcli.errors import OutputError, TooManyFailures
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import Stop, Watch, carried_out, output_writer, plan, runner
-from camcli.pipeline.batches import Prepared
-from camcli.pipeline.runner import UNWATCHED
-from camcli.records import Outcome, Preprocessing, Record, Source
+from camcli.pipeline import (
+    RunCallbacks,
+    StopRequest,
+    carry_out_plan,
+    make_plan,
+    output_writer,
+    runner,
+    stages,
+)
+from camcli.pipeline.runner import NO_CALLBACKS
+from camcli.pipeline.stages import PreparedPicture
+from camcli.records import Outcome, Preprocessing, Record
 from tests.networks import Staged
 from tests.outputs import outputs as written_outputs
 
@@ -63,15 +70,15 @@ def carry(small: Classifier, pictures: Path, tmp_path: Path) -> Carry:
     """Explains the pictures into a folder `out`, in threads if nothing else is said."""
 
     def carried(
-        stop: Stop | None = None,
+        stop: StopRequest | None = None,
         only: Sequence[str] = (),
-        watch: Watch = UNWATCHED,
+        watch: RunCallbacks = NO_CALLBACKS,
         **given: Any,
     ) -> Iterator[Any]:
         defaults = {"target_layers": "last", "batch_size": 4, "workers": 3}
         options = from_keywords(save_path=tmp_path / "out", **{**defaults, **given})
         sources = find_sources([pictures / name for name in only] or [pictures])
-        return carried_out(plan(small, options), sources, options, stop, watch)
+        return carry_out_plan(make_plan(small, options), sources, options, stop, watch)
 
     return carried
 
@@ -112,49 +119,11 @@ def test_batches_are_full_though_pictures_fail(
     assert batches == [4, 4, 4, 4, 1]
 
 
-def test_failures_come_out_at_once_where_no_batch_waits_for_them() -> None:
-    source = Source(Path("a.jpg"))
-    failures = [Outcome(source, ()) for _ in range(100)]
-    assert [len(group) for group in runner._batches(failures, 4)] == [1] * 100
-    picture = Prepared(picture=None, view=None)  # type: ignore[arg-type]
-    longest = runner.PATIENCE * 4
-    assert [len(g) for g in runner._batches([picture, *failures], 4)][:2] == [longest, 1]
-
-
-@pytest.mark.parametrize(("device", "ahead"), [("cpu", 0), ("cuda", 1)])
-def test_a_gpu_begins_the_next_batch_before_this_one_is_looked_at(
-    device: str, ahead: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told: list[str] = []
-
-    def explain(batch: Sequence[Any], _: Any) -> Iterator[Any]:
-        told.append(f"begin {batch[0].category}")
-
-        def found() -> Iterator[Any]:
-            told.append(f"fetch {batch[0].category}")
-            yield from ([picture.category] for picture in batch)
-
-        return found()
-
-    monkeypatch.setattr(runner, "explain_batch", explain)
-    todo: Any = SimpleNamespace(classifier=SimpleNamespace(device=torch.device(device)))
-    source: Any = None
-    failure = Outcome.failure(Source(Path("bad")), "why")
-    groups = [[Prepared(source, source, n), failure, Prepared(source, source, n)] for n in range(3)]
-    came = list(runner._explained(groups, todo, nullcontext))
-    assert came == [one for n in range(3) for one in ([n], failure, [n])]
-    order = {
-        0: ["begin 0", "fetch 0", "begin 1", "fetch 1", "begin 2", "fetch 2"],
-        1: ["begin 0", "begin 1", "fetch 0", "begin 2", "fetch 1", "fetch 2"],
-    }
-    assert told == order[ahead]
-
-
 def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     alive, most = set[int](), 0
-    prepare, write = runner.prepared, runner._write
+    prepare, write = stages.prepare, stages.draw_picture
 
-    def preparing(*given: Any) -> Prepared:
+    def preparing(*given: Any) -> PreparedPicture:
         picture = prepare(*given)
         alive.add(id(picture))
         weakref.finalize(picture, alive.discard, id(picture))
@@ -171,8 +140,8 @@ def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.Monk
             most = max(most, len(alive))
         return write(*given, **named)
 
-    monkeypatch.setattr(runner, "prepared", preparing)
-    monkeypatch.setattr(runner, "_write", writing)
+    monkeypatch.setattr(stages, "prepare", preparing)
+    monkeypatch.setattr(stages, "draw_picture", writing)
     list(carry(batch_size=1))
     # read ahead, in the model, and on the way to the disk: not all 17
     assert 2 <= most <= 6
@@ -182,8 +151,8 @@ def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.Monk
 
 def test_one_picture_needs_no_threads(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    start = runner.workers
-    monkeypatch.setattr(runner, "workers", lambda n: asked.append(n) or start(n))
+    start = runner.start_workers
+    monkeypatch.setattr(runner, "start_workers", lambda n: asked.append(n) or start(n))
     assert len(list(carry(only=NAMES[:1]))) == 1
     assert len(list(carry(only=NAMES[:2], workers=2))) == 2
     assert asked == [0, 2]
@@ -193,8 +162,8 @@ def test_threads_are_those_for_the_models_device(
     carry: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    start = runner.workers
-    monkeypatch.setattr(runner, "workers", lambda n: asked.append(n) or start(n))
+    start = runner.start_workers
+    monkeypatch.setattr(runner, "start_workers", lambda n: asked.append(n) or start(n))
     monkeypatch.setattr(runner, "default_workers", {"cpu": 3}.__getitem__)
     assert len(list(carry(only=NAMES[:2], workers=None))) == 2
     assert asked == [3]
@@ -235,7 +204,7 @@ def _failing(
 @pytest.mark.parametrize("threads", [0, 3])
 @pytest.mark.parametrize(
     ("where", "name"),
-    [(runner, "open_picture"), (runner, "prepared"), (output_writer, "write_picture")],
+    [(stages, "open_picture"), (stages, "prepare"), (output_writer, "write_picture")],
 )
 def test_a_picture_too_large_for_memory_is_one_that_fails(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
@@ -270,7 +239,7 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 @pytest.mark.parametrize(
-    ("where", "name"), [(runner, "open_picture"), (output_writer, "write_picture")]
+    ("where", "name"), [(stages, "open_picture"), (output_writer, "write_picture")]
 )
 def test_a_worker_that_dies_ends_the_run(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
@@ -290,22 +259,22 @@ def test_whoever_watches_is_told_of_blocks_and_of_all_pictures_before_the_first_
     carry: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[Any] = []
-    monkeypatch.setattr(runner, "compiled", lambda _: nullcontext(7))
-    watch = Watch(lambda kept: told.append(len(kept.sources)), told.append, told.append)
+    monkeypatch.setattr(runner, "compile_model", lambda _: nullcontext(7))
+    watch = RunCallbacks(lambda kept: told.append(len(kept.sources)), told.append, told.append)
     for outcome in carry(watch=watch, scale="run"):
         told.append(outcome.source.path.name)
     assert told == [20, 7, *range(1, 21), *NAMES]
 
 
 def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
-    explain, batches = runner.explain_batch, iter(range(9))
+    explain, batches = stages.explain_batch, iter(range(9))
 
     def failing(*given: Any) -> Any:
         if next(batches) == 2:
             raise RuntimeError("an odd batch")
         return explain(*given)
 
-    monkeypatch.setattr(runner, "explain_batch", failing)
+    monkeypatch.setattr(stages, "explain_batch", failing)
     seen = []
     with pytest.raises(RuntimeError, match="an odd batch"):
         for outcome in carry():
@@ -349,7 +318,7 @@ def test_failures_that_are_allowed_end_nothing(carry: Carry) -> None:
 def test_a_run_that_is_asked_to_stop_finishes_what_is_begun(
     carry: Carry, tmp_path: Path, threads: int
 ) -> None:
-    stop, seen = Stop(), []
+    stop, seen = StopRequest(), []
     with pytest.raises(KeyboardInterrupt):
         for outcome in carry(stop, workers=threads):
             seen.append(outcome)

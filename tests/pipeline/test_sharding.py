@@ -17,9 +17,9 @@ from camcli.cli.app import main
 from camcli.config import Options, from_keywords
 from camcli.errors import ConfigError, DeviceError, UsageError
 from camcli.pipeline import sharding
-from camcli.pipeline.manifest_tail import Follower, record_of
-from camcli.pipeline.ray_backend import _Workers, spread
-from camcli.pipeline.shutdown import Stop
+from camcli.pipeline.manifest_tail import ManifestTail, parse_record
+from camcli.pipeline.ray_backend import _Workers, run_on_ray
+from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Box, Concept, Record, Source, Statistics
 from camcli.report import Manifest, Run
 from tests.report.runs import PLAIN, explain, explained, named, written
@@ -31,17 +31,17 @@ SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
 @pytest.mark.parametrize("names", [TORCHRUN, SLURM])
 def test_launchers_say_whose_share_it_is(names: tuple[str, str, str]) -> None:
     rank, world, _ = names
-    assert sharding.share_of({rank: "3", world: "8"}) == (3, 8)
-    assert sharding.share_of({rank: "0", world: "1"}) is None
+    assert sharding.find_shard({rank: "3", world: "8"}) == (3, 8)
+    assert sharding.find_shard({rank: "0", world: "1"}) is None
     # one of them alone is somebody else's
-    assert sharding.share_of({rank: "3"}) is None
-    assert sharding.share_of({world: "8"}) is None
+    assert sharding.find_shard({rank: "3"}) is None
+    assert sharding.find_shard({world: "8"}) is None
 
 
 def test_torchrun_within_a_job_of_slurm_counts() -> None:
     environ = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2", "RANK": "5", "WORLD_SIZE": "16"}
-    assert sharding.share_of(environ) == (5, 16)
-    assert sharding.share_of({}) is None
+    assert sharding.find_shard(environ) == (5, 16)
+    assert sharding.find_shard({}) is None
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_torchrun_within_a_job_of_slurm_counts() -> None:
 )
 def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], told: str) -> None:
     with pytest.raises(UsageError, match=told.replace("[", r"\[")):
-        sharding.share_of(environ)
+        sharding.find_shard(environ)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8, 30])
@@ -93,7 +93,7 @@ def test_each_process_of_a_machine_has_its_gpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     environ = {names[0]: "11"} | ({} if local is None else {names[2]: local})
-    assert sharding.device_of(device, environ) == wanted
+    assert sharding.choose_device(device, environ) == wanted
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_what_is_added_to_a_manifest_is_read_once(tmp_path: Path) -> None:
     sources = named(*(f"{n}.jpg" for n in range(5)))
     run = Run(PLAIN, shard=(0, 1))
     explained(tmp_path, sources[:1], shard=(0, 1))
-    follower = Follower(tmp_path / run.manifest)
+    follower = ManifestTail(tmp_path / run.manifest)
     assert list(follower.outcomes()) == []
     with Manifest.open(tmp_path, run, "resume") as manifest:
         manifest.remaining(sources)
@@ -240,7 +240,7 @@ def test_what_is_added_to_a_manifest_is_read_once(tmp_path: Path) -> None:
 def test_a_manifest_that_became_shorter_is_read_on(tmp_path: Path) -> None:
     sources = named("a.jpg", "b.jpg", "c.jpg")
     explained(tmp_path, sources[:2])
-    follower = Follower(tmp_path / "manifest.jsonl")
+    follower = ManifestTail(tmp_path / "manifest.jsonl")
     lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "manifest.jsonl").write_bytes(lines[0])
     assert list(follower.outcomes()) == []
@@ -264,7 +264,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     with Manifest.open(tmp_path, Run(PLAIN)) as manifest:
         manifest.append(named("a.jpg")[0], [record])
     (line,) = written(tmp_path)
-    assert record_of(line, tmp_path) == record
+    assert parse_record(line, tmp_path) == record
 
 
 # Ray, without it
@@ -329,7 +329,9 @@ def test_ray_chooses_the_gpus() -> None:
 
 def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    outcomes = spread(named("a.jpg"), Options(engine="ray"), lambda _: None, Stop(), lambda _: None)
+    outcomes = run_on_ray(
+        named("a.jpg"), Options(engine="ray"), lambda _: None, StopRequest(), lambda _: None
+    )
     with pytest.raises(UsageError, match=r"pip install 'camviz\[ray\]'"):
         next(outcomes)
 
@@ -342,7 +344,9 @@ def test_a_cluster_that_does_not_answer_is_given_up_at_once(
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{nobody.getsockname()[1]}")
         options = Options(engine="ray", save_path=tmp_path / "out")
-        outcomes = spread(named("a.jpg"), options, lambda _: None, Stop(), lambda _: None)
+        outcomes = run_on_ray(
+            named("a.jpg"), options, lambda _: None, StopRequest(), lambda _: None
+        )
         with pytest.raises(UsageError, match="Cannot join the Ray cluster at RAY_ADDRESS=127"):
             next(outcomes)
 

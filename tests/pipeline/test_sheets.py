@@ -18,7 +18,7 @@ from camcli.config import from_keywords
 from camcli.errors import ImageError, UsageError
 from camcli.media.sources import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import carried_out, output_writer, plan, run
+from camcli.pipeline import carry_out_plan, make_plan, output_writer, run
 from camcli.records import FileStamp, Record
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from camcli.report import verify
@@ -45,7 +45,7 @@ def _run(classifier: Classifier, save_path: Path, **options: Any) -> list[Record
 
 
 def _left_out(classifier: Classifier, **options: Any) -> dict[str, str]:
-    todo = plan(classifier, from_keywords(method="all", **options))
+    todo = make_plan(classifier, from_keywords(method="all", **options))
     assert {*todo.left_out, *todo.request.methods} == set(CARDS) == set(METHODS)
     return dict(todo.left_out)
 
@@ -166,7 +166,7 @@ def test_a_picture_that_cannot_be_read_is_no_sheet(tmp_path: Path) -> None:
     bad.write_bytes(b"no picture")
     chosen = from_keywords(method="all", save_path=tmp_path / "out")
     classifier = camcli.load_model(device="cpu", img_size=64)
-    (outcome,) = carried_out(plan(classifier, chosen), find_sources([bad]), chosen)
+    (outcome,) = carry_out_plan(make_plan(classifier, chosen), find_sources([bad]), chosen)
     (record,) = outcome.records
     assert (record.sheet, bool(record.error)) == ("", True)
 

@@ -25,8 +25,16 @@ from camcli.media.video import frames
 from camcli.media.video_file import VideoFile, video_name
 from camcli.methods.compose import FrameSmoother
 from camcli.models.load import Classifier
-from camcli.pipeline import Explanation, Stop, carried_out, plan, runner, spool
-from camcli.pipeline.batches import Prepared
+from camcli.pipeline import (
+    Explanation,
+    StopRequest,
+    carry_out_plan,
+    make_plan,
+    runner,
+    spool,
+    stages,
+)
+from camcli.pipeline.stages import PreparedPicture
 from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
 from camcli.report import read_manifest, verify
@@ -59,12 +67,12 @@ Carry = Callable[..., Iterator[Outcome]]
 def carry(small: Classifier, there: Path, tmp_path: Path) -> Carry:
     """Explains what is there into a folder `out`."""
 
-    def carried(stop: Stop | None = None, **given: Any) -> Iterator[Outcome]:
+    def carried(stop: StopRequest | None = None, **given: Any) -> Iterator[Outcome]:
         defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / "out"}
         options = from_keywords(**{**defaults, **given})
         camera = options.camera
         sources = find_sources([there]) if camera is None else (camera_source(camera),)
-        return carried_out(plan(small, options), sources, options, stop)
+        return carry_out_plan(make_plan(small, options), sources, options, stop)
 
     return carried
 
@@ -339,7 +347,7 @@ def test_videos_that_would_have_one_name(small: Classifier, tmp_path: Path) -> N
     sources = tuple(Source(path) for path in paths)
     options = from_keywords(save_path=tmp_path / "out", target_layers="last")
     with pytest.raises(UsageError, match="would write the same files"):
-        list(carried_out(plan(small, options), sources, options))
+        list(carry_out_plan(make_plan(small, options), sources, options))
 
 
 # what goes wrong
@@ -388,7 +396,7 @@ def test_a_run_that_was_stopped_in_a_video_does_the_video_again(
     Image.fromarray(frame(2)).save(there / "a.png")
     written(there / "b.mp4", 40)
     written(there / "c.mp4", 3)
-    stop = Stop()
+    stop = StopRequest()
     seen = []
     with pytest.raises(KeyboardInterrupt):
         for outcome in carry(stop, workers=threads, **how):
@@ -474,7 +482,7 @@ def test_a_camera_is_filmed_until_it_is_stopped(
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", Endless)
-    stop, seen = Stop(), []
+    stop, seen = StopRequest(), []
     for outcome in carry(stop, camera=1, workers=threads):
         seen.append(outcome)
         if len(seen) == 6:
@@ -536,15 +544,15 @@ def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
     for name, grey in (("a", 0), ("b", 0), ("c", 0)):
         Image.fromarray(np.full((40, 60, 3), grey, np.uint8)).save(there / f"{name}.png")
     maps = {"a": [1.0, 2.0], "b": [1.0, 4.0], "c": [0.0, 1.0]}
-    explain = runner.explain_batch
+    explain = stages.explain_batch
 
-    def made_up(batch: list[Prepared], todo: Any) -> Iterator[list[Explanation]]:
+    def made_up(batch: list[PreparedPicture], todo: Any) -> Iterator[list[Explanation]]:
         for (found,) in explain(batch, todo):
             values = np.array([maps[found.picture.source.path.stem]], np.float32)
             told = replace(found.record, maximum=float(values.max()))
             yield [replace(found, map=replace(found.map, values=values), record=told)]
 
-    monkeypatch.setattr(runner, "explain_batch", made_up)
+    monkeypatch.setattr(stages, "explain_batch", made_up)
     records = records_of(carry(scale="run"))
     assert {record.scale for record in records} == {(0.0, 4.0)}
     a, b, c = (read(record.outputs[0])[20] for record in records)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from camcli.errors import CamvizError
-from camcli.pipeline.color_scale import recorded_scales
-from camcli.pipeline.manifest_tail import Follower
+from camcli.pipeline.color_scale import read_scales
+from camcli.pipeline.manifest_tail import ManifestTail
 from camcli.records import Box, FileStamp, Record, Source
 from camcli.report import Counts, Manifest, Run, made_in, merge, read_manifest, verify
 from camcli.report.lines import STATE
@@ -122,13 +122,13 @@ def go_on(mode: Any, run: Run) -> Callable[[Path], object]:
 
 
 def follow(folder: Path) -> None:
-    follower = Follower(folder / "nowhere")
+    follower = ManifestTail(folder / "nowhere")
     follower._path = folder / RUN.manifest
     list(follower.outcomes())
 
 
 def scales(folder: Path) -> None:
-    for _, (low, high) in recorded_scales(read_manifest(folder / RUN.manifest)).items():
+    for _, (low, high) in read_scales(read_manifest(folder / RUN.manifest)).items():
         assert low < high
 
 

@@ -1,0 +1,383 @@
+"""Items on their way through the stages: threads, order, memory, stopping and failures.
+
+This is the one place for these; what is done to a picture stands in `stages`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
+
+from camcli.config import Options
+from camcli.errors import ImageError, OutputError, UnknownName
+from camcli.media.read import OpenPicture
+from camcli.pipeline import stages
+from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.frame_smoothing import FrameSmoothing
+from camcli.pipeline.memory_budget import FOR_FILES, MemoryBudget, Need, resolve_memory
+from camcli.pipeline.output_writer import describe_failure
+from camcli.pipeline.plan import Plan
+from camcli.pipeline.shutdown import StopRequest
+from camcli.pipeline.work_items import WorkItem
+from camcli.pipeline.worker_pool import WorkerPool, WorkLine, start_workers, wait_for_any
+from camcli.records import Outcome, Picture
+
+Input = TypeVar("Input")
+Result = TypeVar("Result")
+
+# a batch waits for that many failures at most, times its size, until it is full
+PATIENCE = 16
+# by what a picture fails; anything else ends the run
+FAILURES = (ImageError, MemoryError, UnknownName)
+
+
+class Ending(Protocol):
+    """What becomes of explanations behind the model."""
+
+    def draw(self, item: WorkItem, explanations: list[Explanation]) -> Any:
+        """Makes something of an item's explanations, beside others and in any order."""
+
+    def finish(self, item: WorkItem, drawn: Any) -> Outcome:
+        """Makes an outcome of that, one at a time and in order; raises OutputError."""
+
+    def pass_by(self, item: WorkItem) -> Outcome:
+        """Takes note, in its place, of an item whose outcome is known; raises OutputError."""
+
+    def give_up(self, item: WorkItem, error: OutputError) -> NoReturn:
+        """Takes note, in its place, of an item that could not be drawn; raises the error."""
+
+
+@dataclass(frozen=True)
+class Work(Generic[Input]):
+    """What is done in front of the model, by it in batches, and behind it."""
+
+    prepare: Callable[[WorkItem, Picture], Input]
+    explain: Callable[[Sequence[Input]], Iterator[list[Explanation]]]
+    batch_size: int
+    ending: Ending
+
+
+@dataclass(frozen=True)
+class Step(Generic[Result]):
+    """An item, and what was made of it: nothing where its outcome is known already."""
+
+    item: WorkItem
+    result: Result | None = None
+
+
+class _Place(Protocol):
+    """What items stand in, in their order, between two stops."""
+
+    def __len__(self) -> int: ...
+
+    def clear(self) -> None: ...
+
+
+class Flow(Generic[Input]):
+    """Takes items from their files to their outcomes, in order; each place keeps a few of them.
+
+        coming -> opening -> decoding -> batch -> passes -> drawing -> finishing
+
+    Whoever asks for outcomes moves what is done from one place to the next, runs the model, and
+    waits where nothing can be moved.  In the places with "-ing" threads are at work.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[WorkItem],
+        work: Work[Input],
+        plan: Plan,
+        options: Options,
+        pool: WorkerPool,
+        stop: StopRequest,
+        *,
+        has_films: bool,
+    ) -> None:
+        self._items, self._work, self._plan, self._options = items, work, plan, options
+        self._pool, self._stop = pool, stop
+        self._on_gpu = plan.classifier.device.type == "cuda"
+        memory = resolve_memory(options.max_memory)
+        self._budget = MemoryBudget(memory, max(1, pool.count))
+        self._most_of_files = memory // FOR_FILES
+        self._smoothing = FrameSmoothing(options.smooth_frames) if options.smooth_frames else None
+        self._has_ended = False
+        self._error: Exception | None = None
+
+        here = WorkerPool(0)
+        # films have their next frame decoded meanwhile, and a thread that writes their frames
+        self._pens = int(has_films and pool.count > 0)
+        # while the model looks at a batch, the one before is written and the next one is read
+        ahead = plan.batch_size + 1 if pool.count else 1
+        self._coming = WorkLine[None, "WorkItem | None"](pool if has_films else here, 1)
+        self._upcoming = deque[WorkItem](maxlen=1)
+        self._opening = WorkLine[WorkItem, "OpenPicture | None"](pool, ahead)
+        self._opened = deque[Step[OpenPicture]](maxlen=1)
+        self._decoding = WorkLine[WorkItem, "Input | None"](pool, ahead)
+        self._batch = deque[Step[Input]]()
+        self._passes = deque[Iterator[Step[list[Explanation]]]]()
+        self._drawing = WorkLine[WorkItem, Any](pool, ahead)
+        self._finishing = WorkLine[WorkItem, Outcome](here, ahead)
+
+    @property
+    def _places(self) -> Sequence[_Place]:
+        """All places, from where items come to where they leave."""
+        return (
+            self._coming, self._upcoming, self._opening, self._opened, self._decoding,
+            self._batch, self._passes, self._drawing, self._finishing,
+        )  # fmt: skip
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yields what came of each item; raises in its place what no picture is to blame for."""
+        with start_workers(self._pens) as pen:
+            self._finishing.pool = pen
+            try:
+                while True:
+                    # looked up first: what is done while others are moved has to be seen
+                    lines = (place for place in self._places if isinstance(place, WorkLine))
+                    pending = [future for line in lines for future in line.pending()]
+                    finished = list(self._take_finished())
+                    yield from finished
+                    if self._stop.reason and self._options.camera is None:
+                        # what the model has seen is finished; a camera's film ends by itself
+                        self._drop(self._batch)
+                    # in each place, those in front first
+                    moved = [self._finish(), self._draw(), self._read(), self._run_model()]
+                    if not any(self._places):
+                        break
+                    if not finished and not any(moved):
+                        wait_for_any(pending)
+            finally:
+                self._drop(self._finishing)
+                if isinstance(self._items, Generator):
+                    self._items.close()
+        if self._error:
+            raise self._error
+
+    # in front of the model
+
+    def _read(self) -> bool:
+        """Opens, decodes and prepares the next items, as many as there is room for."""
+        if self._is_batch_due and not self._pool.count:
+            return False
+        return any([self._fill_batch(), self._begin_decoding(), self._begin_opening()])
+
+    def _begin_opening(self) -> bool:
+        moved = False
+        while self._opening.has_room:
+            if not self._upcoming:
+                if not self._fetch():
+                    break
+                moved = True
+                continue
+            size = self._upcoming[0].file_size
+            if self._opening and self._opening.size + size > self._most_of_files:
+                break
+            item = self._upcoming.popleft()
+            self._opening.begin(item, self._open, item, size=size)
+            moved = True
+        return moved
+
+    def _fetch(self) -> bool:
+        """Asks for the next item, or takes it where it is there; an error among them ends them."""
+        if self._has_ended:
+            return False
+        if not self._coming:
+            self._coming.begin(None, next, self._items, None)
+            return True
+        if not self._coming.is_ready:
+            return False
+        try:
+            item = self._coming.take()[1].result()
+        except Exception as error:
+            self._break_off(error, self._coming)
+            return True
+        if item:
+            self._upcoming.append(item)
+        self._has_ended = not item
+        return True
+
+    def _open(self, item: WorkItem) -> OpenPicture | None:
+        return stages.open_file(item.source, self._options.max_pixels) if item.is_file else None
+
+    def _begin_decoding(self) -> bool:
+        moved = False
+        while self._decoding.has_room and self._has_opened() and not self._is_memory_full:
+            step = self._opened.popleft()
+            self._budget.enter(self._need(step))
+            self._decoding.begin(step.item, self._decode, step)
+            moved = True
+        return moved
+
+    def _has_opened(self) -> bool:
+        if not self._opened and self._opening.is_ready:
+            self._opened.extend(self._settle(self._opening))
+        return bool(self._opened)
+
+    @property
+    def _is_memory_full(self) -> bool:
+        """Whether the next picture finds no room before others have left."""
+        return bool(self._opened) and not self._budget.has_room(self._need(self._opened[0]))
+
+    def _need(self, step: Step[OpenPicture]) -> Need:
+        """Returns the memory that a picture, or a frame, takes until all of it is written."""
+        item, opened, overlays = step.item, step.result, self._plan.overlays_per_picture
+        if item.outcome:
+            return Need()
+        if item.frame:
+            return Need.of(item.frame.size, held=overlays)
+        assert opened is not None
+        need = Need.of(opened.size, at_work=overlays if self._plan.on_sheets else 0)
+        return replace(need, held=need.held + len(opened.content))
+
+    def _decode(self, step: Step[OpenPicture]) -> Input | None:
+        item, opened = step.item, step.result
+        if item.outcome:
+            return None
+        picture = item.frame
+        if picture is None:
+            assert opened is not None
+            picture = stages.decode(opened)
+        return self._work.prepare(item, picture)
+
+    def _fill_batch(self) -> bool:
+        moved = False
+        while self._decoding.is_ready and not self._is_batch_due:
+            self._batch.extend(self._settle(self._decoding))
+            moved = True
+        return moved
+
+    @property
+    def _is_batch_due(self) -> bool:
+        """Whether a batch is full, or cannot become so; failures alone wait for no picture."""
+        if not self._batch:
+            return False
+        readable, size = sum(not step.item.outcome for step in self._batch), self._work.batch_size
+        is_full = readable in (0, size) or len(self._batch) == PATIENCE * size
+        return is_full or self._is_reading_over
+
+    @property
+    def _is_reading_over(self) -> bool:
+        """Whether nothing more comes out of what is read before what is in front has left."""
+        if self._decoding:
+            return False
+        unread = (self._coming, self._upcoming, self._opening, self._opened)
+        return self._is_memory_full or (self._has_ended and not any(unread))
+
+    # the model
+
+    def _run_model(self) -> bool:
+        """Begins the pass of a batch that is due, where those before it were looked at.
+
+        A GPU passes on to the next batch while what it found in this one is looked at.
+        """
+        if not self._is_batch_due or len(self._passes) > self._on_gpu:
+            return False
+        batch = list(self._batch)
+        self._batch.clear()
+        inputs = [step.result for step in batch if step.result is not None]
+        try:
+            with self._hold_threads():
+                explained = self._work.explain(inputs) if inputs else iter(())
+        except Exception as error:
+            self._break_off(error, self._batch)
+            return True
+        self._passes.append(_in_order(batch, explained))
+        return True
+
+    def _hold_threads(self) -> AbstractContextManager[None]:
+        """Gives a model on the CPU the cores that it runs on."""
+        on_cpu = self._plan.classifier.device.type == "cpu"
+        return self._pool.hold() if on_cpu else nullcontext()
+
+    # behind the model
+
+    def _draw(self) -> bool:
+        """Begins to draw what the model found; where the next pass can begin, that goes first."""
+        moved = False
+        while self._passes and self._drawing.has_room:
+            is_next_near = not self._is_reading_over or self._batch
+            if len(self._passes) <= self._on_gpu and is_next_near:
+                break
+            moved = True
+            try:
+                step = next(self._passes[0], None)
+            except Exception as error:
+                self._break_off(error, self._passes)
+                break
+            if step is None:
+                self._passes.popleft()
+                continue
+            self._drawing.begin(step.item, self._draw_one, self._smooth(step))
+        return moved
+
+    def _smooth(self, step: Step[list[Explanation]]) -> Step[list[Explanation]]:
+        if self._smoothing is None or step.result is None:
+            return step
+        return replace(step, result=self._smoothing.smooth(step.item.film, step.result))
+
+    def _draw_one(self, step: Step[list[Explanation]]) -> Any:
+        return None if step.result is None else self._work.ending.draw(step.item, step.result)
+
+    def _finish(self) -> bool:
+        """Hands on what is drawn, each in its place."""
+        moved, ending = False, self._work.ending
+        while self._drawing.is_ready and self._finishing.has_room:
+            moved = True
+            for step in self._settle(self._drawing):
+                item, drawn = step.item, step.result
+                if item.outcome:
+                    self._finishing.begin(item, ending.pass_by, item)
+                elif isinstance(drawn, OutputError):
+                    self._finishing.begin(item, ending.give_up, item, drawn)
+                else:
+                    self._finishing.begin(item, ending.finish, item, drawn)
+        return moved
+
+    def _take_finished(self) -> Iterator[Outcome]:
+        while self._finishing.is_ready:
+            for step in self._settle(self._finishing):
+                self._budget.leave()
+                if isinstance(step.result, OutputError):
+                    # what was begun behind it may still find its place
+                    self._stop.ask(step.result)
+                else:
+                    assert isinstance(step.result, Outcome)
+                    yield step.result
+
+    # failures
+
+    def _settle(self, line: WorkLine[WorkItem, Any]) -> Iterator[Step[Any]]:
+        """Takes the first step out of a line, a failure as its outcome; none if all breaks off."""
+        item, future = line.take()
+        try:
+            yield Step(item, future.result())
+        except FAILURES as error:
+            yield Step(item.failed(describe_failure(error, item.source.path)))
+        except OutputError as error:
+            yield Step(item, error)
+        except Exception as error:
+            self._break_off(error, line)
+
+    def _break_off(self, error: Exception, place: _Place) -> None:
+        """Ends the flow with an error behind all that came before it."""
+        self._error = error
+        self._drop(place)
+
+    def _drop(self, last: _Place) -> None:
+        """Drops what came later than what stands in a place, and that as well."""
+        self._has_ended = True
+        for place in self._places:
+            place.clear()
+            if place is last:
+                break
+
+
+def _in_order(
+    batch: Sequence[Step[Input]], explained: Iterator[list[Explanation]]
+) -> Iterator[Step[list[Explanation]]]:
+    """Puts what was found in a batch's pictures between those of its items that failed."""
+    for step in batch:
+        yield Step(step.item, None if step.result is None else next(explained))

@@ -1,0 +1,117 @@
+"""Whether the outputs of a run fit its sources, asked before anything is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from camcli.config import Options
+from camcli.errors import OutputError, UsageError
+from camcli.media.sources import is_video
+from camcli.media.video_file import FORMATS, video_name
+from camcli.media.write import PICTURE_SUFFIXES, check_writable, picture_format
+from camcli.pipeline.output_writer import output_path
+from camcli.pipeline.plan import Plan
+from camcli.pipeline.run_state import is_file
+from camcli.pipeline.work_items import is_film, may_have_films
+from camcli.records import Record, Source
+from camcli.registry import ALL
+
+
+def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> None:
+    """Raises UsageError or OutputError where outputs would collide or cannot be written."""
+    _check_films(sources, plan, options)
+    if is_file(options.save_path):
+        if options.save_path.is_dir():
+            raise OutputError(
+                f"Cannot write {str(options.save_path)!r}: Is a directory. Choose another place "
+                "(--save-path)."
+            )
+        _check_single_file(sources, plan, options)
+        check_writable(options.save_path.parent)
+    else:
+        _check_distinct_files(sources, plan, options)
+        check_writable(options.save_path)
+
+
+def _check_films(sources: Sequence[Source], plan: Plan, options: Options) -> None:
+    if options.camera is not None and options.scale == "run":
+        raise UsageError(
+            "--scale run looks at everything twice, and a camera shows it once: give --scale "
+            "MIN,MAX."
+        )
+    if plan.threshold is not None and may_have_films(sources, options):
+        raise UsageError(
+            "--threshold finds other classes in each frame, and a video shows one in all: give "
+            "--top-k or --target-category, or leave videos, --every, --frames and --camera out."
+        )
+    if plan.on_sheets and may_have_films(sources, options):
+        video = next((f"{str(source)!r} is a video" for source in sources if is_video(source)), "")
+        raise UsageError(
+            f"--method {ALL} draws sheets of pictures, and no videos{video and f'; {video}'}: name "
+            "the methods, or leave videos, --every, --frames and --camera out."
+        )
+
+
+def _check_single_file(sources: Sequence[Source], plan: Plan, options: Options) -> None:
+    count = len(sources) * plan.overlays_per_picture
+    if count == 1:
+        _check_kind(sources[0], options)
+    kind = PICTURE_SUFFIXES.get(options.save_path.suffix.lower())
+    if kind and options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
+        raise UsageError(
+            f"--save-path {options.save_path} and --format {options.format} name two formats: "
+            "give one of them."
+        )
+    if count > 1:
+        raise UsageError(
+            f"--save-path {options.save_path} is one file, but {count} pictures are to be "
+            "written: name a folder."
+        )
+    if any(_is_same_file(options.save_path, source.path) for source in sources):
+        raise UsageError(
+            f"--save-path {options.save_path} is the picture itself, which would be lost: "
+            "name another file, or a folder."
+        )
+
+
+def _check_kind(source: Source, options: Options) -> None:
+    """Raises OutputError or UsageError where a picture is to be a video, or a video a picture."""
+    if is_film(source, options):
+        if options.save_path.suffix.lower() not in FORMATS:
+            raise UsageError(
+                f"--save-path {options.save_path} is no video as {str(source)!r} is, of a kind "
+                f"that can be written ({' '.join(FORMATS)}): name such a file, or a folder."
+            )
+    elif is_video(Source(options.save_path)):
+        raise UsageError(
+            f"--save-path {options.save_path} is a video, and {str(source)!r} a picture: name a "
+            "picture file, or a folder."
+        )
+    else:
+        picture_format(options.save_path)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def _check_distinct_files(sources: Sequence[Source], plan: Plan, options: Options) -> None:
+    some = Record("", method="m")
+    written = [
+        (
+            video_name(s, "m", None, "")
+            if is_video(s)
+            else output_path(s, some, (), plan, options),
+            s.category,
+        )
+        for s in sources
+    ]
+    names = Counter(written)
+    if len(names) < len(written):
+        same = [str(s) for s, name in zip(sources, written, strict=True) if names[name] > 1]
+        raise UsageError(
+            f"{' and '.join(same[:2])} would write the same files: name the folder that holds "
+            "them, or use a --save-path for each."
+        )

@@ -1,0 +1,123 @@
+"""The way of a picture from its file to its overlay: each stop in order, with what it hands on.
+
+    open_file      Source             -> OpenPicture        read, and its size known
+    decode         OpenPicture        -> Picture            upright RGB pixels
+    prepare        Picture            -> PreparedPicture    what the network sees of it
+    explain_batch  PreparedPictures   -> Explanations       one pass; a list for each picture
+    draw_picture   Explanations       -> Outcome            files written, a record for each heatmap
+    draw_frame     Explanations       -> DrawnFrame         the same, of a frame of a video
+    add_to_video   DrawnFrame         -> Outcome            written into the video of each heatmap
+    record         Outcome            -> Outcome            lines in the manifest
+
+Each does its own and raises what it cannot do.  Threads, order and failures are `flow`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from camcli.engine.clock import Clock
+from camcli.engine.run import Answer, answer
+from camcli.media.geometry import view as view_of
+from camcli.media.read import OpenPicture, open_picture
+from camcli.models.model_lock import call_on_model
+from camcli.pipeline.batch_results import BatchResults
+from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.output_writer import OutputWriter, find_source
+from camcli.pipeline.plan import Plan
+from camcli.pipeline.run_state import RunState
+from camcli.pipeline.video_outputs import DrawnFrame, FrameWriter, VideoOutputs
+from camcli.pipeline.work_items import Film
+from camcli.records import Outcome, Picture, Source, View
+from camcli.stages import stage
+
+
+@dataclass(frozen=True)
+class PreparedPicture:
+    """A picture, what the network sees of it, and the category that a list names for it."""
+
+    picture: Picture
+    view: View
+    category: int | None = None
+
+
+@stage("decode")
+def open_file(source: Source, max_pixels: int) -> OpenPicture:
+    """Reads a picture file, of which nothing but the size is decoded yet; raises ImageError."""
+    return open_picture(source, max_pixels)
+
+
+@stage("decode")
+def decode(opened: OpenPicture) -> Picture:
+    """Decodes a picture's pixels; raises ImageError."""
+    return opened.decode()
+
+
+@stage("decode")
+def prepare(picture: Picture, plan: Plan) -> PreparedPicture:
+    """Makes a picture ready for the network; raises UnknownName for its category."""
+    category = plan.find_named_category(picture.source.category if picture.source else "")
+    return PreparedPicture(picture, view_of(picture, plan.classifier.preprocessing), category)
+
+
+def explain_batch(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list[Explanation]]:
+    """Explains some pictures in one pass, which is begun at once; a list for each picture.
+
+    A GPU is not waited for until the first of them is asked for.
+    """
+    inputs = _stack([p.view.inputs for p in batch], plan.classifier.device)
+    choice = plan.choice([p.category for p in batch])
+    clock = Clock(plan.classifier.device)
+    module = plan.classifier.module
+    # between batches, other threads have their turn
+    with call_on_model(module):
+        result = answer(module, inputs, choice, plan.request, plan.packings)
+    clock.stop()
+    return _explain_pictures(batch, result, clock, plan)
+
+
+def draw_picture(explanations: Sequence[Explanation], writer: OutputWriter) -> Outcome:
+    """Draws a picture's heatmaps, and writes their files; raises OutputError."""
+    records = tuple(writer.written(explanations))
+    return Outcome(find_source(explanations[0].picture), records)
+
+
+def draw_frame(explanations: Sequence[Explanation], writer: OutputWriter) -> DrawnFrame:
+    """Draws a frame's heatmaps, and writes the files of its own; raises OutputError."""
+    return FrameWriter(writer).draw(explanations)
+
+
+def add_to_video(frame: DrawnFrame, film: Film, videos: VideoOutputs) -> Outcome:
+    """Writes a frame's overlays into the videos of its film; raises OutputError."""
+    return videos.add(frame, film)
+
+
+def record(outcome: Outcome, state: RunState) -> Outcome:
+    """Writes what came of a picture into the manifest; raises OutputError."""
+    return state.add(outcome)
+
+
+def _explain_pictures(
+    batch: Sequence[PreparedPicture], result: Answer, clock: Clock, plan: Plan
+) -> Iterator[list[Explanation]]:
+    here = result if plan.classifier.device.type == "cpu" else result.fetched()
+    results = BatchResults(here, plan, clock.seconds / len(batch))
+    for row, p in enumerate(batch):
+        yield list(results.of(p.picture, p.view, row))
+
+
+def _stack(inputs: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Lays inputs [3 H W] together on the device.  -> [b 3 H W]"""
+    # channels last, as views are and networks want them: nothing is moved around
+    views = [one.permute(1, 2, 0) for one in inputs]
+    if device.type != "cuda":
+        return torch.stack(views).permute(0, 3, 1, 2)
+    # pinned memory is fetched by the GPU itself, while the CPU goes on
+    like = views[0]
+    pinned = torch.empty(len(views), *like.shape, dtype=like.dtype, pin_memory=True)
+    together = torch.stack(views, out=pinned).permute(0, 3, 1, 2)
+    return together.to(device, non_blocking=True)
