@@ -24,7 +24,7 @@ from camcli.models.memory_format import trust
 from camcli.models.packing import OPERATORS, Packings, works_here
 from camcli.models.state import standing_in
 from camcli.pipeline import make_plan
-from camcli.pipeline.stages import explain_batch, prepared
+from camcli.pipeline.stages import explain_batch, prepare
 from camcli.registry import METHODS
 from tests.checkout import ROOT
 from tests.networks import network_for, noise
@@ -191,7 +191,7 @@ def test_a_run_lays_weights_out_for_its_later_batches() -> None:
     photos = [ROOT / "demo_images" / name for name in ("cat_and_coffee.jpg", "chelsea.png")]
     classifier = camcli.load_model(device="cpu")
     todo = make_plan(classifier, from_keywords())
-    batches = [[prepared(picture_from(photo), todo)] for photo in (*photos, *photos)]
+    batches = [[prepare(picture_from(photo), todo)] for photo in (*photos, *photos)]
     first, *later = [next(explain_batch(batch, todo))[0].heatmap for batch in batches]
     laid_out = _laid_out(todo.packings)
     assert all(laid_out) and len(laid_out) > 10
