@@ -6,9 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from camcli.engine.run import activations, heatmaps, packed
+    from camcli.engine.api import activations, heatmaps, packed
+    from camcli.models.inspection.model_lock import lock_model
     from camcli.models.load import load_model
-    from camcli.models.model_lock import lock_model
     from camcli.pipeline import explain, overlay
 
 __version__ = "0.1.0"
@@ -25,13 +25,13 @@ __all__ = [
 
 # imported when first asked for: torch alone takes seconds
 _HOMES = {
-    "activations": "camcli.engine.run",
+    "activations": "camcli.engine.api",
     "explain": "camcli.pipeline",
-    "heatmaps": "camcli.engine.run",
+    "heatmaps": "camcli.engine.api",
     "load_model": "camcli.models.load",
-    "lock_model": "camcli.models.model_lock",
+    "lock_model": "camcli.models.inspection.model_lock",
     "overlay": "camcli.pipeline",
-    "packed": "camcli.engine.run",
+    "packed": "camcli.engine.api",
 }
 
 

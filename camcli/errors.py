@@ -46,7 +46,7 @@ class UnknownName(UsageError):
 
     def __init__(self, kind: str, given: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.given = kind, given
-        self.closest = closest(given, known)
+        self.closest = find_closest(given, known)
         near = f" Closest: {', '.join(map(repr, self.closest))}." if self.closest else ""
         super().__init__(f"Unknown {kind} {given!r}.{near}{' ' + hint if hint else ''}")
 
@@ -109,14 +109,14 @@ class TooManyFailures(CamvizError):
     exit_code = EXIT_FAILED_IMAGES
 
 
-def closest(given: str, known: Iterable[str], most: int = 3) -> list[str]:
+def find_closest(given: str, known: Iterable[str], most: int = 3) -> list[str]:
     """Returns the known names most like the given one, best first, without regard to case."""
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(given.lower(), by_lower, n=most, cutoff=0.55)
     return [by_lower[name] for name in near]
 
 
-def reason(error: BaseException | str) -> str:
+def first_line(error: BaseException | str) -> str:
     """Returns the first line of an error's text that tells something, at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # "Error(s) in loading state_dict for ResNet:" says less than the line below it

@@ -104,10 +104,10 @@ class Span:
     @classmethod
     def parse(cls, text: str) -> Span:
         """Reads `10:50`, `:50` or `10:`; raises ValueError."""
-        found = re.fullmatch(r"\s*([0-9]*)\s*:\s*([0-9]*)\s*", text)
-        if found is None:
+        match = re.fullmatch(r"\s*([0-9]*)\s*:\s*([0-9]*)\s*", text)
+        if match is None:
             raise ValueError(f"{text!r} is no span of frames, such as 10:50, :50 or 10:")
-        start, stop = found.groups()
+        start, stop = match.groups()
         return cls(int(start or 0), int(stop) if stop else None)
 
     def has(self, frame: int, every: int = 1) -> bool:

@@ -21,8 +21,8 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar
 
-from camcli.cards import CARDS
 from camcli.errors import UnknownName, UsageError
+from camcli.method_info import METHOD_INFO
 
 
 class Scope(Flag):
@@ -126,7 +126,7 @@ KINDS: Mapping[type, str] = {
     str: "a word",
     tuple: "numbers with commas between them",
 }
-SPELLED = {"true": True, "false": False}
+BOOLEANS = {"true": True, "false": False}
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class Option:
     def read(self, value: Any) -> Any:
         """Returns a value of the option's type, which a text may spell; raises ValueError."""
         text = isinstance(value, str)
-        if self.type is bool and text and value.lower() in SPELLED:
-            return SPELLED[value.lower()]
+        if self.type is bool and text and value.lower() in BOOLEANS:
+            return BOOLEANS[value.lower()]
         if self.type in (int, float) and text:
             value = self.type(value)
         number = not isinstance(value, bool) and self.type in (int, float)
@@ -283,7 +283,7 @@ def method(
     """
 
     def register(function: Function) -> Function:
-        positional, keyword_only = _parameters(function)
+        positional, keyword_only = _read_parameters(function)
         _check_declared(function, positional)
         if unknown := [detail for detail in details if detail not in DETAILS]:
             raise TypeError(
@@ -302,7 +302,7 @@ def evidence(function: Function) -> Function:
     Raises TypeError for a name that is not declared, or evidence that exists more often than it.
     """
     name = function.__name__
-    positional, _ = _parameters(function)
+    positional, _ = _read_parameters(function)
     others = [p for p in positional if p not in CONTEXT]
     _check_declared(function, [name, *others])
     for other in others:
@@ -330,7 +330,7 @@ def metric(
     """
 
     def register(function: Function) -> Function:
-        positional, keyword_only = _parameters(function)
+        positional, keyword_only = _read_parameters(function)
         wrong = [p for p in positional if p not in METRIC_INPUTS]
         for count in (passes, explanations):
             if not isinstance(count, int):
@@ -363,16 +363,16 @@ def metric(
     return register
 
 
-def needed(methods: Iterable[Method]) -> frozenset[str]:
+def collect_evidence(methods: Iterable[Method]) -> frozenset[str]:
     """Returns all evidence that the methods need, directly or through other evidence."""
-    found: set[str] = set()
+    names: set[str] = set()
     waiting = [name for m in methods for name in m.evidence]
     while waiting:
         name = waiting.pop()
-        if name in EVIDENCE and name not in found:
-            found.add(name)
+        if name in EVIDENCE and name not in names:
+            names.add(name)
             waiting += EVIDENCE_FUNCTIONS[name].asks_for
-    return frozenset(found)
+    return frozenset(names)
 
 
 def depends_on_category(name: str) -> bool:
@@ -385,38 +385,38 @@ def depends_on_layer(name: str) -> bool:
     return any(EVIDENCE[e].scope & Scope.LAYER for e in METHODS[name].evidence)
 
 
-def spelling(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Reduces a name to what counts when names are compared: `Grad-CAM_plusplus` -> `gradcam++`."""
     plain = re.sub(r"[-_ ]", "", name.lower())
     return re.sub(r"(plus|p|\+)(plus|p|\+)$", "++", plain)
 
 
-def method_name(given: str) -> str:
+def find_method_name(given: str) -> str:
     """Finds a method's registered name; raises UnknownName with the closest ones."""
-    for name in CARDS:
-        if spelling(name) == spelling(given):
+    for name in METHOD_INFO:
+        if normalise_name(name) == normalise_name(given):
             return name
-    raise UnknownName("method", given, CARDS, "All: camviz methods")
+    raise UnknownName("method", given, METHOD_INFO, "All: camviz methods")
 
 
-def method_names(given: Iterable[str]) -> tuple[str, ...]:
+def find_method_names(given: Iterable[str]) -> tuple[str, ...]:
     """Finds methods' registered names, or only `ALL` where that is among them."""
-    names = [ALL if spelling(name) == ALL else method_name(name) for name in given]
+    names = [ALL if normalise_name(name) == ALL else find_method_name(name) for name in given]
     return (ALL,) if ALL in names else tuple(dict.fromkeys(names))
 
 
-def named(methods: Sequence[str]) -> tuple[str, ...]:
+def expand_methods(methods: Sequence[str]) -> tuple[str, ...]:
     """Returns what the methods' names stand for: `ALL` for every one, in the order of the cards."""
-    return tuple(CARDS) if ALL in methods else tuple(methods)
+    return tuple(METHOD_INFO) if ALL in methods else tuple(methods)
 
 
-def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Reads options by a method's signature; raises UnknownName or UsageError."""
     known = {option.name: option for option in METHODS[name].options}
     read = {}
     for key, value in given.items():
         if key not in known:
-            raise _unknown_option([name], key)
+            raise _unknown_option_error([name], key)
         try:
             read[key] = known[key].read(value)
         except ValueError as error:
@@ -425,7 +425,7 @@ def checked_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return read
 
 
-def options_for(
+def assign_options(
     methods: Sequence[str], given: Mapping[str, Any], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
     """Gives each method those options that it has; `method.name` is for one of them alone.
@@ -435,46 +435,46 @@ def options_for(
     for.
     """
     drawing = [m for m in methods if any(o.name == "seed" for o in METHODS[m].options)]
-    found: dict[str, dict[str, Any]] = {m: {"seed": seed} for m in drawing}
-    flat = {key: value for key, value in _flat(given) if value is not None}
+    options_by_method: dict[str, dict[str, Any]] = {m: {"seed": seed} for m in drawing}
+    flat = {key: value for key, value in _flatten(given) if value is not None}
     # what is said of one method outweighs what is said of all
     for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
         owner, _, name = key.rpartition(".")
-        asked = [_asked_for(owner, key, methods)] if owner else methods
+        asked = [_find_owner(owner, key, methods)] if owner else methods
         having = [m for m in asked if any(o.name == name for o in METHODS[m].options)]
         if not having:
-            raise _unknown_option(asked, name)
+            raise _unknown_option_error(asked, name)
         for m in having:
-            found.setdefault(m, {}).update(checked_options(m, {name: value}))
-    return found
+            options_by_method.setdefault(m, {}).update(check_options(m, {name: value}))
+    return options_by_method
 
 
-def changed_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def list_changed_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of a method's options that are not as in its signature."""
     defaults = {option.name: option.default for option in METHODS[name].options}
     return {key: value for key, value in given.items() if value != defaults[key]}
 
 
-def _flat(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in given.items():
         if isinstance(value, Mapping):
-            yield from ((f"{key}.{name}", below) for name, below in _flat(value))
+            yield from ((f"{key}.{name}", below) for name, below in _flatten(value))
         else:
             yield key, value
 
 
-def _asked_for(owner: str, key: str, methods: Sequence[str]) -> str:
-    name = method_name(owner)
+def _find_owner(owner: str, key: str, methods: Sequence[str]) -> str:
+    name = find_method_name(owner)
     if name not in methods:
         asked = ", ".join(methods)
         raise UsageError(f"Option {key!r} is for {name}, and {asked} is what is asked for.")
     return name
 
 
-def _unknown_option(methods: Sequence[str], name: str) -> UnknownName:
+def _unknown_option_error(methods: Sequence[str], name: str) -> UnknownName:
     options = {m: METHODS[m].options for m in methods}
     having = (f"{m} has {', '.join(map(str, o)) or 'no options'}" for m, o in options.items())
-    elsewhere = [m for m, found in METHODS.items() if name in (o.name for o in found.options)]
+    elsewhere = [m for m, other in METHODS.items() if name in (o.name for o in other.options)]
     also = f" It is an option of {', '.join(elsewhere)}." if elsewhere else ""
     known = [option.name for m in methods for option in options[m]]
     return UnknownName(
@@ -482,7 +482,7 @@ def _unknown_option(methods: Sequence[str], name: str) -> UnknownName:
     )
 
 
-def _parameters(
+def _read_parameters(
     function: Callable[..., Any],
 ) -> tuple[list[str], dict[str, inspect.Parameter]]:
     parameters = inspect.signature(function).parameters

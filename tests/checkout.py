@@ -21,7 +21,7 @@ TOP_LEVEL = {
 LEFT_BEHIND = ("__pycache__", ".*_cache", "camviz-out")
 
 
-def tracked() -> list[Path]:
+def list_tracked() -> list[Path]:
     """Lists what git tracks, relative to ROOT; nothing where this is no git checkout."""
     if not (ROOT / ".git").exists() or not shutil.which("git"):
         return []

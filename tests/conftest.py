@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from camcli.machine import cores
+from camcli.utils.cpu import count_cores
 
 # tests run in several processes, which share the cores out; what they start inherits it
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    share = cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    share = count_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 # where a test names no number: the true ones take seconds a map
@@ -53,9 +53,9 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     explain = stages.explain_batch
 
-    def noting(batch: Sequence[Any], todo: Any) -> Iterator[Any]:
+    def note_batch(batch: Sequence[Any], plan: Any) -> Iterator[Any]:
         sizes.append(len(batch))
-        return explain(batch, todo)
+        return explain(batch, plan)
 
-    monkeypatch.setattr(stages, "explain_batch", noting)
+    monkeypatch.setattr(stages, "explain_batch", note_batch)
     return sizes

@@ -35,7 +35,7 @@ def noise(shape: Shape, seed: int = 0) -> Tensor:
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def prepared(module: nn.Module, shape: Shape) -> nn.Module:
+def prepare_module(module: nn.Module, shape: Shape) -> nn.Module:
     """Gives random weights on which a place of the input keeps its place in the layers.
 
     A zero classifier has no gradient, BatchNorm's first statistics let values grow or fade from
@@ -55,8 +55,8 @@ def prepared(module: nn.Module, shape: Shape) -> nn.Module:
         for part in module.modules():
             if type(part).__name__ in LOCAL:
                 LOCAL[type(part).__name__](part)
-        with _calibrating(module):
-            module(_brightened(noise(shape), _corners(shape), max(BRIGHTER)))
+        with _calibrate(module):
+            module(_brighten(noise(shape), _corners(shape), max(BRIGHTER)))
     return module.eval()
 
 
@@ -68,16 +68,16 @@ def _near(part: nn.Module) -> None:
     part.attention_bias_cache.clear()
 
 
-def _damped(part: nn.Module) -> None:
+def _dampen(part: nn.Module) -> None:
     """EfficientViT's linear attention takes the mean of nearly all places: let it be weak."""
     part.proj.norm.weight.fill_(DAMPED)
 
 
-LOCAL: Mapping[str, Callable[..., None]] = {"AttentionDownsample": _near, "LiteMLA": _damped}
+LOCAL: Mapping[str, Callable[..., None]] = {"AttentionDownsample": _near, "LiteMLA": _dampen}
 
 
 @contextmanager
-def _calibrating(module: nn.Module) -> Iterator[None]:
+def _calibrate(module: nn.Module) -> Iterator[None]:
     module.eval()
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
@@ -126,13 +126,13 @@ def changes(
     module: nn.Module, layer: str, shape: Shape, parts: Sequence[Part], draw: int = 0
 ) -> Tensor:
     """Shares of the cells in the change that each brightened part makes.  -> [parts h w]"""
-    images = _brightened(noise(shape, draw), parts, BRIGHTER[draw % len(BRIGHTER)])
+    images = _brighten(noise(shape, draw), parts, BRIGHTER[draw % len(BRIGHTER)])
     maps = camcli.activations(module, images, layer)[layer]
     changes = (maps[1:] - maps[:1]).abs().sum(1)
     return changes / changes.sum((1, 2), keepdim=True)
 
 
-def _brightened(image: Tensor, parts: Sequence[Part], by: float) -> Tensor:
+def _brighten(image: Tensor, parts: Sequence[Part], by: float) -> Tensor:
     """Brightens parts of an image [1 c H W], which itself comes first.  -> [1+parts c H W]"""
     images = image.repeat(1 + len(parts), 1, 1, 1)
     for brighter, (rows, columns) in zip(images[1:], parts, strict=True):

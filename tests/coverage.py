@@ -23,13 +23,13 @@ import torchvision
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.run import found_default
+from camcli.engine.layer_selection import find_default_layer_cached
 from camcli.errors import CamvizError, ModelError
 from camcli.models import from_torchvision
-from camcli.models.catalogue import entries
-from camcli.models.layers import TargetLayer
+from camcli.models.catalogue import list_entries
+from camcli.models.inspection.target_layers import TargetLayer
 from camcli.models.load import Classifier
-from tests.corners import keeps_places, noise, outer_columns, prepared
+from tests.corners import keeps_places, noise, outer_columns, prepare_module
 
 TABLE = Path(camcli.__file__).parent / "docs" / "models.md"
 METHODS = ("gradcam", "layercam", "eigencam")
@@ -64,13 +64,13 @@ class Row:
         return "; ".join(self.problems) or "ok"
 
 
-def covered(name: str) -> Row:
+def check_coverage(name: str) -> Row:
     """Explains a model with random weights, and lists what is wrong with the result."""
     start = time.monotonic()
     try:
         classifier = camcli.load_model(name, pretrained=False)
         classifiers = [classifier, *_oblong(name, classifier.preprocessing.size)]
-        targets, problems = zip(*map(_checked, classifiers), strict=True)
+        targets, problems = zip(*map(_check, classifiers), strict=True)
     except (CamvizError, RuntimeError) as error:
         return Row(name, problems=(f"{type(error).__name__}: {error}",))
     return Row(
@@ -78,7 +78,7 @@ def covered(name: str) -> Row:
         layer=targets[0].name,
         layout=targets[0].layout.description,
         sizes=tuple(classifier.preprocessing.size for classifier in classifiers),
-        problems=tuple(problem for found in problems for problem in found),
+        problems=tuple(problem for actual in problems for problem in actual),
         seconds=time.monotonic() - start,
     )
 
@@ -93,10 +93,10 @@ def _oblong(name: str, size: Size) -> list[Classifier]:
     return []
 
 
-def _checked(classifier: Classifier) -> tuple[TargetLayer, list[str]]:
+def _check(classifier: Classifier) -> tuple[TargetLayer, list[str]]:
     shape = (classifier.in_chans, *classifier.preprocessing.size)
-    module = prepared(classifier.module, shape)
-    target = found_default(module, shape)
+    module = prepare_module(classifier.module, shape)
+    target = find_default_layer_cached(module, shape)
     return target, list(_problems(module, target, shape))
 
 
@@ -122,22 +122,22 @@ def smallest() -> dict[str, str]:
     """Returns timm's modules, each with its smallest model that has a classifier."""
     sizes = {
         entry.name.partition(".")[0]: entry.parameters
-        for entry in entries()
+        for entry in list_entries()
         if entry.library == "timm" and entry.classes and entry.parameters
     }
-    found = {}
+    results = {}
     for module in timm.list_modules():
         names = [name for name in timm.list_models(module=module) if name in sizes]
         if names:
-            found[module] = min(names, key=lambda name: sizes[name])
-    return found
+            results[module] = min(names, key=lambda name: sizes[name])
+    return results
 
 
 def _all(names: Iterable[str]) -> Iterator[Row]:
     # a fresh process now and then gives back what large models took
     context = multiprocessing.get_context("spawn")
     with context.Pool(JOBS, initializer=_begin, maxtasksperchild=8) as pool:
-        yield from pool.imap_unordered(covered, names)
+        yield from pool.imap_unordered(check_coverage, names)
 
 
 def _begin() -> None:
@@ -206,8 +206,8 @@ def main(arguments: list[str]) -> int:
         print(row, flush=True)
         rows[row.name] = row
     if asked.all:
-        found = [{key: rows[name] for key, name in part.items()} for part in (families, others)]
-        TABLE.write_text(page(*found), encoding="utf-8")
+        actual = [{key: rows[name] for key, name in part.items()} for part in (families, others)]
+        TABLE.write_text(page(*actual), encoding="utf-8")
     return int(any(row.problems for row in rows.values()))
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from camcli.report import read_manifest
+from camcli.runs import read_manifest
 from tests.checkout import ROOT
 
 DEMO = ROOT / "demo_images" / "cat_and_coffee.jpg"
@@ -67,7 +67,7 @@ def pictures(folder: Path, count: int, bad: float, draw: random.Random) -> set[s
     return names
 
 
-def watched(command: Sequence[str], until: float | None, seen: Watched) -> int | None:
+def watch_memory(command: Sequence[str], until: float | None, seen: Watched) -> int | None:
     """Runs a command, or kills it after so many seconds; returns its exit code, None if killed."""
     begin = time.monotonic()
     memory: list[float] = []
@@ -96,12 +96,12 @@ def faults(out: Path, sources: set[str], bad: set[str]) -> Iterator[str]:
         yield f"good pictures: {len(sources - bad)} once each were wanted, {good.total()} are there"
     if failed != Counter(bad):
         yield f"bad pictures: {len(bad)} once each were wanted, {failed.total()} are there"
-    there = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
-    if there != written:
-        yield f"files: {len(there - written)} without a record, {len(written - there)} missing"
+    present = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
+    if present != written:
+        yield f"files: {len(present - written)} without a record, {len(written - present)} missing"
     if hidden := [path.relative_to(out).as_posix() for path in out.rglob(".camviz*")]:
         yield f"left behind: {', '.join(hidden)}"
-    for name in sorted(there)[:: max(1, len(there) // 200)]:
+    for name in sorted(present)[:: max(1, len(present) // 200)]:
         with Image.open(out / name) as image:
             image.load()
 
@@ -127,12 +127,12 @@ def main() -> int:
         left = args.count * 0.005
         code: int | None = None
         for _ in range(args.kills):
-            code = watched(command, 3 + draw.uniform(0, 2 * left / args.kills), seen)
+            code = watch_memory(command, 3 + draw.uniform(0, 2 * left / args.kills), seen)
             if code is not None:
                 break
             killed += 1
         while code is None:
-            code = watched(command, None, seen)
+            code = watch_memory(command, None, seen)
         seconds = time.monotonic() - begin
         wrong = list(faults(out, sources, bad))
     if code != 1:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from camcli.report.lines import STATE
+from camcli.runs.jsonl import STATE
 
 KEPT = {"manifest.jsonl", "run.json"}
 

@@ -13,13 +13,13 @@ import timm
 import torch
 from timm.models import get_arch_pretrained_cfgs
 
-from camcli.models.catalogue import PARAMETERS, count_parameters, entries
-from camcli.models.families import takes_classifier
+from camcli.models.catalogue import PARAMETERS, count_parameters, list_entries
+from camcli.models.inspection.quirks import can_classify
 
 
 def main() -> str:
     """Writes a row for each of timm's names, in their order; returns what is wrong."""
-    names = [entry.name for entry in entries() if entry.library == "timm"]
+    names = [entry.name for entry in list_entries() if entry.library == "timm"]
     rows = [(name, count_parameters(name)) for name in names]
     with PARAMETERS.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -29,7 +29,7 @@ def main() -> str:
     mistaken = [
         f"{name}: NO_CLASSIFIER is wrong about it"
         for name in timm.list_models()
-        if can_classify(name) != takes_classifier(name)
+        if can_classify(name) != can_classify(name)
     ]
     return "\n".join(uncounted + mistaken)
 

@@ -8,12 +8,12 @@ import numpy as np
 D50 = (0.9642, 1.0, 0.8249)
 
 
-def _fixed(*numbers: float) -> bytes:
+def _fix(*numbers: float) -> bytes:
     return b"".join(struct.pack(">i", round(number * 65_536)) for number in numbers)
 
 
 def _point(xyz: Sequence[float]) -> bytes:
-    return b"XYZ \0\0\0\0" + _fixed(*xyz)
+    return b"XYZ \0\0\0\0" + _fix(*xyz)
 
 
 def _gamma(gamma: float) -> bytes:
@@ -28,7 +28,7 @@ def _profile(kind: bytes, space: bytes, connection: bytes, tags: Mapping[bytes, 
         table += tag + struct.pack(">II", start + len(data), len(value))
         data += value + bytes(-len(value) % 4)
     head = struct.pack(">I4sI", start + len(data), b"", 0x02400000) + kind + space + connection
-    head += bytes(12) + b"acsp" + bytes(28) + _fixed(*D50)
+    head += bytes(12) + b"acsp" + bytes(28) + _fix(*D50)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
 
 
@@ -52,6 +52,6 @@ def inks() -> bytes:
     lightness = 255 * (1 - corners.mean(1))
     colours = np.stack([lightness, *[np.full(16, 128.0)] * 2], 1).astype(np.uint8)
     straight = bytes(range(256))
-    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + _fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + _fix(1, 0, 0, 0, 1, 0, 0, 0, 1)
     table += straight * 4 + colours.tobytes() + straight * 3
     return _profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": table})

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 import camcli
 import camcli.methods  # fills the registry
-from camcli.cards import CARDS
-from camcli.media.geometry import view
-from camcli.media.read import picture_from
+from camcli.media.geometry import make_view
+from camcli.media.pictures.read import make_picture
+from camcli.method_info import METHOD_INFO
 from camcli.models.load import Classifier
 from camcli.registry import METHODS, depends_on_category
 
@@ -90,10 +90,10 @@ def find_cases(classifier: Classifier, folder: Path) -> Iterator[Case]:
             for row in csv.DictReader(file)
         }
     for path in sorted((folder / "photos").glob("*.jpg")):
-        picture = picture_from(path)
+        picture = make_picture(path)
         boxes = _read_boxes(folder / "boxes" / f"{path.stem}.txt")
         with torch.no_grad():
-            inputs = view(picture, classifier.preprocessing).inputs[None]
+            inputs = make_view(picture, classifier.preprocessing).inputs[None]
             logits = classifier.module(inputs)[0]
         best = set(logits.topk(AMONG_THE_BEST).indices.tolist())
         for number in sorted(boxes.keys() & meanings.keys()):
@@ -111,11 +111,11 @@ def _indices(text: str) -> Iterator[int]:
 
 
 def _read_boxes(file: Path) -> dict[int, list[tuple[float, ...]]]:
-    found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+    actual: dict[int, list[tuple[float, ...]]] = defaultdict(list)
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     for number, *box in map(str.split, lines):
-        found[int(number)].append(tuple(map(float, box)))
-    return found
+        actual[int(number)].append(tuple(map(float, box)))
+    return actual
 
 
 def draw_boxes(boxes: Iterable[tuple[float, ...]], size: tuple[int, int]) -> Mask:
@@ -128,7 +128,7 @@ def draw_boxes(boxes: Iterable[tuple[float, ...]], size: tuple[int, int]) -> Mas
     return mask
 
 
-def centred(size: tuple[int, int]) -> Map:
+def centre(size: tuple[int, int]) -> Map:
     """Returns a Gaussian in the middle of the picture.  -> [h w]"""
     y, x = ((np.arange(edge) + 0.5) / edge - 0.5 for edge in size)
     return np.exp(-(y[:, None] ** 2 + x**2) / (2 * WIDTH**2))
@@ -146,11 +146,11 @@ def map_by(classifier: Classifier, method: str) -> Callable[[Case], Map]:
 
     def draw(case: Case) -> Map:
         if method == GAUSSIAN:
-            return centred(case.mask.shape)  # type: ignore[arg-type]
-        (found,) = camcli.explain(
+            return centre(case.mask.shape)  # type: ignore[arg-type]
+        (explanation,) = camcli.explain(
             classifier, case.photo, method, target_category=str(case.category), set=settings
         )
-        return found.sized_map("image")
+        return explanation.sized_map("image")
 
     return draw
 
@@ -185,7 +185,7 @@ def main(folder: Path, methods: Iterable[str]) -> None:
     """Prints the table."""
     classifier = camcli.load_model(device="cpu", fit="squash")
     cases = list(find_cases(classifier, folder))
-    fitting = (name for name in METHODS if "transformers" not in CARDS[name].where)
+    fitting = (name for name in METHODS if "transformers" not in METHOD_INFO[name].where)
     chosen = tuple(methods) or (GAUSSIAN, BASELINE, *filter(depends_on_category, fitting))
     print("| method | peak in a box | heat in the boxes | cases |\n|---|---|---|---|")
     for name in chosen:

@@ -67,13 +67,13 @@ class TokensToToken(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         tokens = self.transformer1(self.split1(images))
-        tokens = self.split2(restructured(tokens, (height // 4, width // 4)))
+        tokens = self.split2(restructure(tokens, (height // 4, width // 4)))
         tokens = self.transformer2(tokens)
-        tokens = self.split3(restructured(tokens, (height // 8, width // 8)))
+        tokens = self.split3(restructure(tokens, (height // 8, width // 8)))
         return self.project(tokens)
 
 
-def restructured(tokens: Tensor, size: tuple[int, int]) -> Tensor:
+def restructure(tokens: Tensor, size: tuple[int, int]) -> Tensor:
     """Makes an image of tokens again, eq. 2.  [b h*w c] -> [b c h w]"""
     return tokens.transpose(1, 2).unflatten(2, size)
 

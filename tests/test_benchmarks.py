@@ -13,7 +13,7 @@ import torch
 from tests.benchmarks import commands, page
 from tests.benchmarks.__main__ import FIGURES
 from tests.benchmarks.contenders import Scene
-from tests.benchmarks.measure import SURE, measured, standard_error, summarize, until_sure
+from tests.benchmarks.measure import SURE, measure_row, standard_error, summarize, until_sure
 from tests.benchmarks.rows import NETWORKS, Network, Row, rows
 
 WHERE = {"date": "2026-01-02", "device": "cpu", "machine": "2 cores of a Thing", "torch": "2.0"}
@@ -41,8 +41,8 @@ COMMAND = {"title": "camviz --help", "value": 0.25, "bar": 0.35, "unit": "s", **
 def test_a_row_measured_anew_takes_the_place_of_the_old_one() -> None:
     other = {**ROW, "device": "cuda"}
     anew = {**ROW, "bare": 1.0}
-    assert page.merged([ROW, COMMAND, other], [anew]) == [anew, COMMAND, other]
-    assert page.merged([COMMAND], [ROW, other]) == [COMMAND, ROW, other]
+    assert page.merge_rows([ROW, COMMAND, other], [anew]) == [anew, COMMAND, other]
+    assert page.merge_rows([COMMAND], [ROW, other]) == [COMMAND, ROW, other]
 
 
 def test_medians_quartiles_and_how_many_times_faster() -> None:
@@ -157,35 +157,35 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_row_is_measured(method: str, passes: int | None, options: dict[str, Any]) -> None:
     row = Row("test_resnet", (method,), passes=passes, rounds=2, options=options)
-    found = measured(row, torch.device("cpu"), peers=False)
-    assert found["title"] == f"{method}, test_resnet, batch 1"
-    assert set(found["ratios"]) == ({"camviz", "packed"} if passes == 1 else {"camviz"})
-    assert {ratios["rounds"] for ratios in found["ratios"].values()} == {2}
-    assert found["bare"] > 0
-    assert all(0 < r["low"] <= r["median"] <= r["high"] for r in found["ratios"].values())
+    actual = measure_row(row, torch.device("cpu"), peers=False)
+    assert actual["title"] == f"{method}, test_resnet, batch 1"
+    assert set(actual["ratios"]) == ({"camviz", "packed"} if passes == 1 else {"camviz"})
+    assert {ratios["rounds"] for ratios in actual["ratios"].values()} == {2}
+    assert actual["bare"] > 0
+    assert all(0 < r["low"] <= r["median"] <= r["high"] for r in actual["ratios"].values())
     live = Scene(row, torch.device("cpu")).passes()
-    assert found["passes"] == live and live > 0
-    assert found["apart"] is None
-    page.cells({**found, **WHERE})
+    assert actual["passes"] == live and live > 0
+    assert actual["apart"] is None
+    page.cells({**actual, **WHERE})
 
 
 def test_rounds_go_on_until_the_median_is_sure() -> None:
-    def counted(*ratios: float) -> int:
+    def count(*ratios: float) -> int:
         rounds = ({"bare": 2.0, "camviz": 2 * ratio} for ratio in cycle(ratios))
         return len(list(until_sure(rounds, 15, 120)))
 
     # quartiles 1 apart, and as far as they may be for 64 rounds to do
     enough = SURE * 8 / 0.929
-    assert counted(1.1) == 15 and counted(1, 2) == 120
-    assert 60 <= counted(1, 1 + enough) <= 65
+    assert count(1.1) == 15 and count(1, 2) == 120
+    assert 60 <= count(1, 1 + enough) <= 65
     assert len(list(until_sure(repeat({"bare": 1.0, "camviz": 1.0}), 2, 0))) == 2
 
 
 def test_the_standard_error_of_a_median() -> None:
     # of draws of 101 from a normal distribution, as medians of many such draws are spread
     draws = torch.randn(4000, 101, generator=torch.Generator().manual_seed(0))
-    found = sum(standard_error(draw.tolist()) for draw in draws[:200]) / 200
-    assert found == pytest.approx(draws.median(1).values.std().item(), rel=0.05)
+    actual = sum(standard_error(draw.tolist()) for draw in draws[:200]) / 200
+    assert actual == pytest.approx(draws.median(1).values.std().item(), rel=0.05)
 
 
 @pytest.mark.usefixtures("_small")
@@ -194,9 +194,9 @@ def test_the_standard_error_of_a_median() -> None:
 @pytest.mark.parametrize("method", ["gradcam", "ablationcam", "scorecam"])
 def test_maps_beside_the_peers(method: str) -> None:
     row = Row("test_resnet", (method,), rounds=1)
-    found = measured(row, torch.device("cpu"))
-    assert "grad-cam" in found["ratios"] and "grad-cam" in found["memory"]
-    assert found["apart"] < 1e-3
+    actual = measure_row(row, torch.device("cpu"))
+    assert "grad-cam" in actual["ratios"] and "grad-cam" in actual["memory"]
+    assert actual["apart"] < 1e-3
 
 
 def test_a_command_that_fails_is_not_timed() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.checkout import ROOT
 from tests.outputs import outputs
-from tests.report.runs import written
+from tests.runs.runs import written
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "RAY_ADDRESS")
 PICTURES = 24
@@ -49,7 +49,7 @@ def ray(many: Path) -> Callable[..., subprocess.Popen[str]]:
 
     def start(*more: str) -> subprocess.Popen[str]:
         by_ray = ("--engine", "ray", "--ray-workers", "2", "--device", "cpu")
-        return _started("-m", "camcli", *_command(many), *by_ray, *more)
+        return _start("-m", "camcli", *_command(many), *by_ray, *more)
 
     return start
 
@@ -58,14 +58,14 @@ def _command(many: Path) -> tuple[str, ...]:
     return (str(many), "--save-path", str(many.parent / "out"))
 
 
-def _started(*arguments: str) -> subprocess.Popen[str]:
+def _start(*arguments: str) -> subprocess.Popen[str]:
     environ = {k: v for k, v in os.environ.items() if k not in LAUNCHED}
     environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen([sys.executable, *arguments], text=True, env=environ, cwd=ROOT, **pipes)
 
 
-def _ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+def _end(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "Traceback" not in err and "Warning" not in err
@@ -79,11 +79,11 @@ def _shards(out: Path) -> list[int]:
 
 def _until(is_so: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     end = time.monotonic() + PATIENCE
-    while not (found := is_so()):
+    while not (actual := is_so()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end, "it takes too long"
         time.sleep(WAIT)
-    return found
+    return actual
 
 
 def _below(process: int) -> Iterator[tuple[int, bytes]]:
@@ -130,10 +130,10 @@ def test_a_worker_that_is_killed_is_started_again_and_does_nothing_twice(
     assert done < PICTURES
     victim = _workers(process)[0]
     os.kill(victim, signal.SIGKILL)
-    printed, told = _ended(process)
+    printed, message = _end(process)
     _each_once(many)
     assert len(printed.splitlines()) == PICTURES
-    assert f"{PICTURES} pictures, {PICTURES} heatmaps" in told
+    assert f"{PICTURES} pictures, {PICTURES} heatmaps" in message
     summary = json.loads((out / "run.json").read_text())
     assert (summary["shards"], summary["counts"]["pictures"]) == (2, PICTURES)
 
@@ -145,14 +145,14 @@ def test_ctrl_c_ends_in_good_order_and_resume_goes_on(
     process = ray(*SLOW)
     _until(lambda: len(_shards(out)) == 2 and min(_shards(out)) >= 1, process)
     process.send_signal(signal.SIGINT)
-    _, told = _ended(process, 130)
-    assert "--resume goes on there" in told
+    _, message = _end(process, 130)
+    assert "--resume goes on there" in message
     before = {line["source"]: line for line in written(out)}
     assert 2 <= len(before) < PICTURES
     assert _shards(out) == []
     # with other workers, and other shares
-    _, told = _ended(ray(*SLOW, "--resume", "--ray-workers", "1"))
-    assert f"{len(before)} of {PICTURES} were done before" in told
+    _, message = _end(ray(*SLOW, "--resume", "--ray-workers", "1"))
+    assert f"{len(before)} of {PICTURES} were done before" in message
     _each_once(many)
     assert {line["source"]: line for line in written(out)}.items() >= before.items()
 
@@ -171,34 +171,34 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_is_gone_on_with(
         assert time.monotonic() < end, "workers go on without their driver"
         time.sleep(WAIT)
     assert sum(_shards(out)) < PICTURES
-    _ended(ray(*SLOW, "--resume"))
+    _end(ray(*SLOW, "--resume"))
     _each_once(many)
 
 
 def test_what_workers_refuse_is_told_as_it_is_without_ray(
     ray: Callable[..., subprocess.Popen[str]], many: Path
 ) -> None:
-    _, told = _ended(ray("--target-category", "espreso"), 2)
-    assert "espreso" in told and "Closest" in told
+    _, message = _end(ray("--target-category", "espreso"), 2)
+    assert "espreso" in message and "Closest" in message
     assert not written(many.parent / "out")
 
 
 def test_torchrun_shares_a_folder_and_merge_joins_it(many: Path) -> None:
     (many / "bad.jpg").write_bytes(b"no picture")
     out = many.parent / "out"
-    process = _started(*TWO_RANKS, "-m", "camcli", *_command(many), "--device", "cpu")
-    _, told = process.communicate(timeout=PATIENCE)
+    process = _start(*TWO_RANKS, "-m", "camcli", *_command(many), "--device", "cpu")
+    _, message = process.communicate(timeout=PATIENCE)
     # a picture that failed does not make torchrun end the other rank
-    assert process.returncode == 0, told
-    assert "rank 0 of 2: 13 of 25" in told and "rank 1 of 2: 12 of 25" in told
+    assert process.returncode == 0, message
+    assert "rank 0 of 2: 13 of 25" in message and "rank 1 of 2: 12 of 25" in message
     assert _shards(out) == [13, 12]
-    joined, _ = _ended(_started("-m", "camcli", "merge", str(out)), 1)
+    joined, _ = _end(_start("-m", "camcli", "merge", str(out)), 1)
     assert "24 pictures, 24 heatmaps, 1 failed" in joined
     lines = written(out)
     (failed,) = [line for line in lines if line["error"]]
     assert Path(failed["source"]).name == "bad.jpg"
-    wanted = [f"{n:02}.jpg" for n in range(PICTURES)] + ["bad.jpg"]
-    assert sorted(Path(line["source"]).name for line in lines) == wanted
+    expected = [f"{n:02}.jpg" for n in range(PICTURES)] + ["bad.jpg"]
+    assert sorted(Path(line["source"]).name for line in lines) == expected
 
 
 IN_A_GROUP = """
@@ -220,5 +220,5 @@ def test_ranks_of_a_gloo_group_take_their_shares_and_the_first_joins_them(many: 
     script, out = many.parent / "ranks.py", many.parent / "out"
     script.write_text(IN_A_GROUP)
     command = (str(script), str(out), *_command(many), "--device", "cpu", "-q")
-    _ended(_started(*TWO_RANKS, *command))
+    _end(_start(*TWO_RANKS, *command))
     _each_once(many)

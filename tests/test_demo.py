@@ -22,8 +22,8 @@ def classifier() -> Classifier:
 def test_the_heat_lies_on_the_half_that_was_asked_for(
     classifier: Classifier, category: str, side: str
 ) -> None:
-    (found,) = camcli.explain(classifier, PHOTO, target_category=category)
-    heat = np.maximum(found.sized_map("image"), 0)
+    (explanation,) = camcli.explain(classifier, PHOTO, target_category=category)
+    heat = np.maximum(explanation.sized_map("image"), 0)
     assert heat.shape == (400, 600)
     assert heat[:, SIDES[side]].sum() >= 0.7 * heat.sum()
 
@@ -32,8 +32,8 @@ def test_the_heat_lies_on_the_half_that_was_asked_for(
 def test_the_overlay_is_red_on_the_half_that_was_asked_for(
     classifier: Classifier, category: str, side: str
 ) -> None:
-    (found,) = camcli.explain(classifier, PHOTO, target_category=category)
-    drawn = found.overlay(alpha=1.0).astype(int)
+    (explanation,) = camcli.explain(classifier, PHOTO, target_category=category)
+    drawn = explanation.overlay(alpha=1.0).astype(int)
     red = (drawn[..., 0] > 120) & (drawn[..., 2] < 60)  # the upper end of jet
     rows, columns = np.nonzero(red)
     assert len(rows) > 1000
@@ -41,5 +41,5 @@ def test_the_overlay_is_red_on_the_half_that_was_asked_for(
 
 
 def test_both_are_seen(classifier: Classifier) -> None:
-    best = [found.label for found in camcli.explain(classifier, PHOTO, top_k=5)]
+    best = [explanation.label for explanation in camcli.explain(classifier, PHOTO, top_k=5)]
     assert {"tabby, tabby cat", "espresso"} <= set(best)

@@ -17,7 +17,7 @@ import camcli
 import camcli.methods  # fills the registry
 from camcli.cli.app import main
 from camcli.errors import MethodError, ModelError, UsageError
-from camcli.media.write import output_name
+from camcli.media.output_names import name_output
 from camcli.models.load import Classifier
 from camcli.records import Source
 from camcli.registry import METHODS, depends_on_category
@@ -55,11 +55,11 @@ def test_a_map_without_a_class_is_the_classifiers(method: str, gives: str) -> No
         if METHODS[method].details and "layer_fusion" in options:
             continue  # refused: layers that are fused have no details in common
         layers = ["middle", "last"] if "layer_fusion" in options else None
-        found, wanted = (
+        actual, expected = (
             camcli.heatmaps(module, noise(), method, target_layers=layers, **options)
             for module in (Trunk(gives), Staged())
         )
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("method", ASKING)
@@ -89,13 +89,13 @@ def headless(request: pytest.FixtureRequest) -> Classifier:
 
 
 def test_an_explanation_without_a_class(headless: Classifier, tmp_path: Path) -> None:
-    found = list(camcli.explain(headless, [PHOTO] * 3, CLASSLESS, batch_size=2))
-    assert [e.method for e in found] == CLASSLESS * 3
-    for e in found:
+    explanations = list(camcli.explain(headless, [PHOTO] * 3, CLASSLESS, batch_size=2))
+    assert [e.method for e in explanations] == CLASSLESS * 3
+    for e in explanations:
         assert (e.category, e.label, e.probability, e.record.rank) == (None, "", None, None)
         assert e.map.category is None
         assert np.ptp(e.heatmap) > 0
-    assert found[0].save(tmp_path / "a.png").exists()
+    assert explanations[0].save(tmp_path / "a.png").exists()
 
 
 def test_categories_are_refused(headless: Classifier) -> None:
@@ -134,8 +134,8 @@ def test_what_is_printed_and_written(
 
 def test_a_name_without_a_class() -> None:
     source = Source(Path("a.png"))
-    assert output_name(source, "eigencam", None, "") == Path("a_eigencam.png")
-    assert output_name(source, "eigencam", None, "", layer="x.1") == Path("a_eigencam_x.1.png")
+    assert name_output(source, "eigencam", None, "") == Path("a_eigencam.png")
+    assert name_output(source, "eigencam", None, "", layer="x.1") == Path("a_eigencam_x.1.png")
 
 
 def test_users_backbones_from_a_file(
@@ -156,9 +156,9 @@ def test_users_backbones_from_a_file(
     assert "in place of logits" in capsys.readouterr().err
     for function in ("vit", "maps"):
         assert main([str(PHOTO), "-m", f"dino.py:{function}", *typed, "gradcam"]) == 2
-        told = capsys.readouterr().err
-        assert "has no classifier, and so no class that gradcam" in told
-        assert "let your code return logits [b n]" in told
+        message = capsys.readouterr().err
+        assert "has no classifier, and so no class that gradcam" in message
+        assert "let your code return logits [b n]" in message
 
 
 def test_a_module_as_it_is() -> None:

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camcli.media.geometry import place, view
-from camcli.media.read import picture_from
-from camcli.media.write import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS, output_name
+from camcli.media.geometry import compute_placement, make_view
+from camcli.media.output_names import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS, name_output
+from camcli.media.pictures.read import make_picture
 from camcli.records import Fit, Picture, Preprocessing, Source
-from camcli.registry import method_names
-from camcli.texts import escape
+from camcli.registry import find_method_names
+from camcli.utils.text_files import escape_text
 
 # the same examples each time, and no file of them
 PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=200)
@@ -35,7 +35,7 @@ files = st.builds(
 folders = st.sampled_from(
     ["", "a", "a/b", "..", "../..", "/", "/etc", "a/../../b", "//host/share", "./.."]
 )
-methods = st.sampled_from(method_names(("all",)))
+methods = st.sampled_from(find_method_names(("all",)))
 categories = st.none() | st.integers(0, 21_999)
 
 
@@ -55,8 +55,8 @@ def test_an_output_stands_below_the_save_path(
     target: str,
 ) -> None:
     source = Source(Path("in") / file, Path(folder))
-    name = output_name(source, method, category, label, layer=layer, target=target)
-    assert name == output_name(source, method, category, label, layer=layer, target=target)
+    name = name_output(source, method, category, label, layer=layer, target=target)
+    assert name == name_output(source, method, category, label, layer=layer, target=target)
     assert not name.is_absolute() and ".." not in name.parts
     assert os.path.normpath(f"/save/{name}").startswith("/save/")
     assert in_bytes(f"{name.name}.pixels.png") <= 255
@@ -71,7 +71,7 @@ def test_labels_layers_and_targets_put_nothing_odd_into_a_name(
     method: str, category: int | None, label: str, layer: str | None, target: str
 ) -> None:
     source = Source(Path("a.jpg"))
-    name = str(output_name(source, method, category, label, layer=layer, target=target))
+    name = str(name_output(source, method, category, label, layer=layer, target=target))
     assert not UNSAFE_CHARACTERS & set(name)
     assert not {unicodedata.category(c) for c in name} & UNSAFE_CATEGORIES
     assert PurePath(name).parts == (name,)
@@ -88,7 +88,7 @@ def test_no_two_heatmaps_of_a_picture_share_a_name(
     heatmaps: list[tuple[str, int, str]], labels: list[str], file: str, target: str
 ) -> None:
     names = {
-        output_name(Source(Path(file)), method, c, labels[c], layer=layer, target=target)
+        name_output(Source(Path(file)), method, c, labels[c], layer=layer, target=target)
         for method, c, layer in heatmaps
     }
     assert len(names) == len(heatmaps)
@@ -99,9 +99,9 @@ def test_no_two_heatmaps_of_a_picture_share_a_name(
 def test_layers_and_targets_that_look_alike_stay_apart(given: list[str], as_layer: bool) -> None:
     source = Source(Path("a.jpg"))
     names = {
-        output_name(source, "cam", 3, "x", layer=part)
+        name_output(source, "cam", 3, "x", layer=part)
         if as_layer
-        else output_name(source, "cam", 3, "x", target=part)
+        else name_output(source, "cam", 3, "x", target=part)
         for part in given
     }
     assert len(names) == len(given)
@@ -117,7 +117,9 @@ fits = st.sampled_from(["crop", "pad", "squash"])
 def test_the_box_is_what_the_network_sees(
     height: int, width: int, rows: int, columns: int, tall: int, wide: int, fit: Fit
 ) -> None:
-    placed = place((height, width), Preprocessing((rows, columns), (tall, wide), fit=fit))
+    placed = compute_placement(
+        (height, width), Preprocessing((rows, columns), (tall, wide), fit=fit)
+    )
     box, (resized_height, resized_width) = placed.box, placed.resized
     assert min(placed.resized) >= 1
     assert box.width * resized_width / width == pytest.approx(columns)
@@ -136,12 +138,12 @@ def test_crops_stay_inside_and_pads_hold_everything(
     height: int, width: int, edge: int, more: int
 ) -> None:
     size, larger = (edge, edge), (edge + more, edge + more)
-    crop = place((height, width), Preprocessing(size, larger, fit="crop")).box
+    crop = compute_placement((height, width), Preprocessing(size, larger, fit="crop")).box
     assert crop.left >= 0 and crop.top >= 0
     assert crop.right <= width + 1e-6 * width and crop.bottom <= height + 1e-6 * height
-    pad = place((height, width), Preprocessing(larger, size, fit="pad")).box
+    pad = compute_placement((height, width), Preprocessing(larger, size, fit="pad")).box
     assert pad.left <= 0 and pad.top <= 0 and pad.right >= width and pad.bottom >= height
-    whole = place((height, width), Preprocessing(size, size, fit="squash")).box
+    whole = compute_placement((height, width), Preprocessing(size, size, fit="squash")).box
     assert (whole.left, whole.top, whole.right, whole.bottom) == (0, 0, width, height)
 
 
@@ -156,7 +158,7 @@ def test_every_size_gives_the_networks_input(
     size: tuple[int, int], rows: int, columns: int, fit: Fit
 ) -> None:
     picture = Picture(np.full((*size, 3), 128, np.uint8))
-    inputs = view(picture, Preprocessing((rows, columns), (rows, columns), fit=fit)).inputs
+    inputs = make_view(picture, Preprocessing((rows, columns), (rows, columns), fit=fit)).inputs
     assert inputs.shape == (3, rows, columns) and inputs.isfinite().all()
     # a grey picture is grey, or the mean, which fills what a pad leaves
     assert inputs.abs().max() < 0.6
@@ -173,20 +175,20 @@ MODES = (
 def test_every_mode_gives_pixels(mode: str, width: int, height: int, draw: object) -> None:
     empty = Image.new(mode, (width, height))
     content = draw.randbytes(len(empty.tobytes()))  # type: ignore[attr-defined]
-    pixels = picture_from(Image.frombytes(mode, (width, height), content)).pixels
+    pixels = make_picture(Image.frombytes(mode, (width, height), content)).pixels
     assert pixels.dtype == np.uint8 and pixels.shape == (height, width, 3)
 
 
 @PROPERTY
 @given(st.text(anything))
 def test_what_is_printed_cannot_steer_a_terminal(text: str) -> None:
-    printed = escape(text)
+    printed = escape_text(text)
     assert all(c.isprintable() for c in printed)
     assert {unicodedata.category(c) for c in printed} <= {
         "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No",
         "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs",
     }  # fmt: skip
-    assert escape(printed) == printed
+    assert escape_text(printed) == printed
     if text.isprintable():
         assert printed == text
 
@@ -204,4 +206,4 @@ def test_what_is_printed_cannot_steer_a_terminal(text: str) -> None:
     ],
 )
 def test_escapes(text: str, expected: str) -> None:
-    assert escape(text) == expected
+    assert escape_text(text) == expected

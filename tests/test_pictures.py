@@ -15,9 +15,9 @@ from PIL import Image
 import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
-from camcli.media.sources import find_sources
+from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import run
+from camcli.pipeline import run_sources
 from camcli.records import Preprocessing, Record
 from tests import profiles
 from tests.networks import Staged
@@ -46,7 +46,7 @@ def pixels() -> NDArray[np.uint8]:
 
 def _run(classifier: Classifier, path: Path, save_path: Path, **options: Any) -> list[Record]:
     chosen = from_keywords(save_path=save_path, workers=1, **options)
-    return list(run(classifier, find_sources([path]), chosen))
+    return list(run_sources(classifier, find_sources([path]), chosen))
 
 
 def _profile(path: str) -> bytes | None:
@@ -82,8 +82,8 @@ def test_a_sheet_and_a_saved_explanation_keep_the_profile(
     Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=P3)
     records = _run(classifier, tmp_path / "a.png", tmp_path / "out", method="all", set=QUICK)
     assert {_profile(record.sheet) for record in records} == {P3}
-    (found,) = camcli.explain(classifier, tmp_path / "a.png")
-    assert _profile(str(found.save(tmp_path / "saved.tif"))) == P3
+    (explanation,) = camcli.explain(classifier, tmp_path / "a.png")
+    assert _profile(str(explanation.save(tmp_path / "saved.tif"))) == P3
 
 
 # few passes, for what is drawn does not matter here
@@ -111,20 +111,20 @@ def test_the_same_scene_is_the_same_to_the_network_however_deep_it_is_stored(
             tifffile.imwrite(tmp_path / name, values)
         else:
             Image.fromarray(values).save(tmp_path / name)
-    found = {name: next(camcli.explain(classifier, tmp_path / name)) for name in stored}
-    for name, explanation in found.items():
-        np.testing.assert_allclose(explanation.heatmap, found["8.png"].heatmap, atol=0.01)
+    explanations = {name: next(camcli.explain(classifier, tmp_path / name)) for name in stored}
+    for name, explanation in explanations.items():
+        np.testing.assert_allclose(explanation.heatmap, explanations["8.png"].heatmap, atol=0.01)
         is_plain = name in ("8.png", "16.png", "32.tif", "float.tif")
         assert len(explanation.warnings) == (not is_plain), name
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def collect_notes(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
     yield lambda: capsys.readouterr().err
 
 
 def test_the_command_says_what_was_stretched_and_what_was_left_out(
-    tmp_path: Path, said: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, collect_notes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "raw.nef").touch()
@@ -135,6 +135,6 @@ def test_the_command_says_what_was_stretched_and_what_was_left_out(
     monkeypatch.chdir(tmp_path)
     command = ["in", "-m", f"{code}:Staged", "--img-size", "32", "--save-path", "out"]
     assert main(command) == 0
-    heard = said()
+    heard = collect_notes()
     assert "Left out: 1 .nef (not read: convert them)." in heard
     assert "its values reach from 0 to 4095 and are taken for 12 bits" in heard

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from camcli.config import Options, presets, resolve
-from camcli.engine.run import heatmaps
+from camcli.config import Options, list_presets, resolve
+from camcli.engine.api import heatmaps
 from camcli.models.load import load_model
 
 # a small input where the model allows one: the layers are the same
@@ -35,19 +35,21 @@ def options_of(name: str) -> Options:
 
 
 def test_the_promised_presets_ship() -> None:
-    assert set(presets()) == {*CHANGES, "embedded"}
+    assert set(list_presets()) == {*CHANGES, "embedded"}
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", list_presets())
 def test_every_preset_says_the_essentials(name: str) -> None:
     plain = resolve({}, config=name, cfg_options=[], environ={})
     assert {"model", "target_layers", "method"} <= plain.model_fields_set
     assert plain.model == name
-    comments = [line for line in presets()[name].read_text().splitlines() if line.startswith("#")]
+    comments = [
+        line for line in list_presets()[name].read_text().splitlines() if line.startswith("#")
+    ]
     assert len(comments) >= 2
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", list_presets())
 def test_every_preset_runs(name: str) -> None:
     options = options_of(name)
     classifier = load_model(
@@ -67,8 +69,8 @@ def test_every_preset_runs(name: str) -> None:
         vit_like=options.vit_like,
         num_extra_tokens=options.num_extra_tokens,
     )
-    for found in maps.values():
-        grid = GRIDS.get(name, (2, 2)) or found.shape[-2:]
-        assert found.shape == (1, *grid)
-        assert found.isfinite().all()
-        assert np.ptp(found.numpy()) > 0
+    for actual in maps.values():
+        grid = GRIDS.get(name, (2, 2)) or actual.shape[-2:]
+        assert actual.shape == (1, *grid)
+        assert actual.isfinite().all()
+        assert np.ptp(actual.numpy()) > 0

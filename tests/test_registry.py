@@ -4,22 +4,22 @@ from pathlib import Path
 
 import pytest
 
-import camcli.engine.run
-from camcli.cards import CARDS
+import camcli.engine.api
 from camcli.errors import UnknownName, UsageError
+from camcli.method_info import METHOD_INFO
 from camcli.registry import (
     EVIDENCE,
     EVIDENCE_FUNCTIONS,
     METHODS,
     Option,
-    changed_options,
-    checked_options,
+    assign_options,
+    check_options,
+    collect_evidence,
     depends_on_category,
     evidence,
+    find_method_name,
+    list_changed_options,
     method,
-    method_name,
-    needed,
-    options_for,
 )
 
 
@@ -58,22 +58,22 @@ def test_evidence_cannot_ask_for_what_exists_more_often() -> None:
     ],
 )
 def test_spellings_of_methods(typed: str, name: str) -> None:
-    assert method_name(typed) == name
+    assert find_method_name(typed) == name
 
 
-@pytest.mark.parametrize("name", CARDS)
+@pytest.mark.parametrize("name", METHOD_INFO)
 def test_every_method_is_found_by_its_own_name(name: str) -> None:
-    assert method_name(name) == name
+    assert find_method_name(name) == name
 
 
 def test_an_unknown_method_offers_the_closest() -> None:
     with pytest.raises(UnknownName, match=r"'gradcan'\. Closest: 'gradcam'"):
-        method_name("gradcan")
+        find_method_name("gradcan")
 
 
 def test_what_a_method_needs_is_followed_to_the_end() -> None:
-    assert needed([METHODS["eigencam"]]) == {"activations", "recording"}
-    assert needed([METHODS["gradcam"]]) > {"gradients", "scores", "categories", "logits"}
+    assert collect_evidence([METHODS["eigencam"]]) == {"activations", "recording"}
+    assert collect_evidence([METHODS["gradcam"]]) > {"gradients", "scores", "categories", "logits"}
 
 
 def test_which_methods_depend_on_the_category() -> None:
@@ -82,11 +82,11 @@ def test_which_methods_depend_on_the_category() -> None:
 
 
 def test_options_are_checked_against_the_signature() -> None:
-    assert checked_options("randomcam", {"seed": 3}) == {"seed": 3}
+    assert check_options("randomcam", {"seed": 3}) == {"seed": 3}
     with pytest.raises(UnknownName, match="sed"):
-        checked_options("randomcam", {"sed": 3})
+        check_options("randomcam", {"sed": 3})
     with pytest.raises(UsageError, match="takes a whole number"):
-        checked_options("randomcam", {"seed": "three"})
+        check_options("randomcam", {"seed": "three"})
 
 
 # options by name and type
@@ -105,8 +105,8 @@ def test_options_are_checked_against_the_signature() -> None:
     ],
 )
 def test_an_option_is_read_by_its_type(kind: type, given: object, read: object) -> None:
-    found = Option("x", kind, kind()).read(given)
-    assert (found, type(found)) == (read, kind)
+    actual = Option("x", kind, kind()).read(given)
+    assert (actual, type(actual)) == (read, kind)
 
 
 @pytest.mark.parametrize(
@@ -131,20 +131,20 @@ def test_an_option_of_another_type_is_refused(kind: type, given: object) -> None
 
 def test_each_method_gets_the_options_that_it_has() -> None:
     both = ["smoothgradcam++", "scorecam", "gradcam"]
-    found = options_for(both, {"samples": "3", "max_channels": 4})
-    assert found == {"smoothgradcam++": {"seed": 0, "samples": 3}, "scorecam": {"max_channels": 4}}
-    assert options_for(["gradcam"], {}) == {}
+    actual = assign_options(both, {"samples": "3", "max_channels": 4})
+    assert actual == {"smoothgradcam++": {"seed": 0, "samples": 3}, "scorecam": {"max_channels": 4}}
+    assert assign_options(["gradcam"], {}) == {}
     # none takes a value back, and a method's own outweighs what is said to all
     several = {"iscam.samples": 2, "samples": 3, "sscam": {"samples": 4}, "max_channels": None}
-    found = options_for(["iscam", "sscam", "smoothgradcam++"], several, seed=5)
-    assert [options["samples"] for options in found.values()] == [4, 3, 2]
-    assert {options.get("seed") for options in found.values()} == {5, None}
-    assert options_for(["randomcam"], {"seed": 7}, seed=5) == {"randomcam": {"seed": 7}}
-    assert changed_options("sscam", {"seed": 0, "samples": 4}) == {"samples": 4}
+    actual = assign_options(["iscam", "sscam", "smoothgradcam++"], several, seed=5)
+    assert [options["samples"] for options in actual.values()] == [4, 3, 2]
+    assert {options.get("seed") for options in actual.values()} == {5, None}
+    assert assign_options(["randomcam"], {"seed": 7}, seed=5) == {"randomcam": {"seed": 7}}
+    assert list_changed_options("sscam", {"seed": 0, "samples": 4}) == {"samples": 4}
 
 
 @pytest.mark.parametrize(
-    ("methods", "given", "told"),
+    ("methods", "given", "message"),
     [
         (
             ["smoothgradcam++", "gradcam"],
@@ -159,9 +159,9 @@ def test_each_method_gets_the_options_that_it_has() -> None:
         (["scorecam"], {"scorecam": {"samples": 3}}, "Unknown option of scorecam 'samples'"),
     ],
 )
-def test_wrong_options_are_told(methods: list[str], given: dict[str, object], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        options_for(methods, given)
+def test_wrong_options_are_told(methods: list[str], given: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        assign_options(methods, given)
 
 
 def test_the_handbook_names_every_method_and_option() -> None:

@@ -9,8 +9,8 @@ from PIL import Image
 
 import camcli
 import camcli.methods  # fills the registry
-from camcli.cards import CARDS
-from camcli.methods.compose import normalise
+from camcli.method_info import METHOD_INFO
+from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
 from camcli.registry import METHODS, depends_on_category
 from tests.semantics import (
@@ -32,7 +32,7 @@ from tests.test_demo import CAT, COFFEE, PHOTO, SIDES
 ASKING = [
     name
     for name in METHODS
-    if depends_on_category(name) and "transformers" not in CARDS[name].where
+    if depends_on_category(name) and "transformers" not in METHOD_INFO[name].where
 ]
 # SS-CAM's noise, of deviation 2, swamps masks of 0 to 1: all channels score nearly alike
 BLIND = {"sscam"}
@@ -51,8 +51,10 @@ def test_each_class_is_found_on_its_half(classifier: Classifier, name: str) -> N
     shares = []
     options = {o.name: QUICK[o.name] for o in METHODS[name].options if o.name in QUICK}
     for category, side in (CAT, COFFEE):
-        (found,) = camcli.explain(classifier, PHOTO, name, target_category=category, set=options)
-        heat = normalise(torch.from_numpy(found.sized_map("image"))).numpy()
+        (explanation,) = camcli.explain(
+            classifier, PHOTO, name, target_category=category, set=options
+        )
+        heat = normalise(torch.from_numpy(explanation.sized_map("image"))).numpy()
         shares.append(heat[:, SIDES[side]].sum() / heat.sum())
     assert bool(np.mean(shares) > 0.55) == (name not in BLIND)
 
@@ -104,12 +106,12 @@ def test_negative_heat_counts_as_none() -> None:
 
 def test_maps_are_scored(classifier: Classifier, folder: Path) -> None:
     cases = list(find_cases(classifier, folder))
-    found = {n: measure(map_by(classifier, n), cases) for n in ("gradcam", BASELINE, GAUSSIAN)}
-    assert found["gradcam"].photos == ("a.jpg", "a.jpg")
+    actual = {n: measure(map_by(classifier, n), cases) for n in ("gradcam", BASELINE, GAUSSIAN)}
+    assert actual["gradcam"].photos == ("a.jpg", "a.jpg")
     for baseline in (BASELINE, GAUSSIAN):
-        assert sum(found["gradcam"].heat) > sum(found[baseline].heat) + 0.3
+        assert sum(actual["gradcam"].heat) > sum(actual[baseline].heat) + 0.3
     # worked out: its peak is the middle, in neither box
-    assert found[GAUSSIAN].peaks == (0.0, 0.0)
+    assert actual[GAUSSIAN].peaks == (0.0, 0.0)
 
 
 def test_intervals_draw_photos_and_not_cases() -> None:

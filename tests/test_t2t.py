@@ -12,8 +12,8 @@ import torch
 
 import camcli
 from camcli.cli.app import main
-from camcli.models.layers import default_layer, survey
-from camcli.models.layout import Layout
+from camcli.models.inspection.layout import Layout
+from camcli.models.inspection.target_layers import find_default_layer, survey_layers
 from tests.checkout import ROOT
 from tests.corners import keeps_places, noise
 from tests.t2t import t2t_vit_14
@@ -25,7 +25,7 @@ VIS_CAM = ("--vit-like", "--target-layers", "blocks.-2.norm1")
 
 
 @pytest.fixture
-def explained(
+def explain(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Any:
     """Runs the command on the demo photo: its record, and the raw map."""
@@ -47,18 +47,18 @@ def test_it_is_the_papers_model() -> None:
     assert sum(p.numel() for p in t2t_vit_14().parameters()) == 21_465_422
 
 
-def test_as_vis_cam_names_its_layer(explained: Any) -> None:
-    record, values = explained("--img-size", "224", *VIS_CAM)
+def test_as_vis_cam_names_its_layer(explain: Any) -> None:
+    record, values = explain("--img-size", "224", *VIS_CAM)
     assert record["model"] == NAME
     assert record["layers"] == ["blocks.12.norm1"]
     assert values.shape == (14, 14)
     assert values.any()
-    _, same = explained(*VIS_CAM, "--num-extra-tokens", "1")
+    _, same = explain(*VIS_CAM, "--num-extra-tokens", "1")
     np.testing.assert_array_equal(same, values)
 
 
-def test_without_options(explained: Any) -> None:
-    record, values = explained()
+def test_without_options(explain: Any) -> None:
+    record, values = explain()
     # behind the norm in front of the last attention, the score depends on the class token alone
     assert record["layers"] == ["blocks.13.norm1"]
     assert "the last 14x14 grid on which the score depends everywhere" in record["layer_reason"]
@@ -67,8 +67,8 @@ def test_without_options(explained: Any) -> None:
     assert record["warnings"] == []
 
 
-def test_arguments_and_another_size(explained: Any) -> None:
-    record, values = explained("--model-kwargs", "depth=2", "--img-size", "96x160")
+def test_arguments_and_another_size(explain: Any) -> None:
+    record, values = explain("--model-kwargs", "depth=2", "--img-size", "96x160")
     assert (record["layers"], values.shape) == (["blocks.1.norm1"], (6, 10))
 
 
@@ -84,10 +84,10 @@ def test_a_corner_of_the_picture_is_that_corner_of_the_map(
 
 def test_tokens_of_every_stage_have_their_grid() -> None:
     module = t2t_vit_14(depth=1).eval()
-    layouts = {layer.name: layer.layout for layer in survey(module, (3, 224, 224)).layers}
+    layouts = {layer.name: layer.layout for layer in survey_layers(module, (3, 224, 224)).layers}
     for name, side in (("split1", 56), ("transformer1", 56), ("split2", 28), ("split3", 14)):
         assert layouts[f"tokens_to_token.{name}"] == Layout("tokens", (side, side))
-    assert default_layer(module, (3, 224, 224)).layout == Layout("tokens", (14, 14), 1)
+    assert find_default_layer(module, (3, 224, 224)).layout == Layout("tokens", (14, 14), 1)
 
 
 def test_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import nn
 
 import camcli
-import camcli.engine.run as engine
+import camcli.engine.api as engine
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import UsageError
-from camcli.media.sources import find_sources
+from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.models.output_reading import measure_output
-from camcli.pipeline import make_plan, run
+from camcli.models.outputs.interpretation import measure_output
+from camcli.pipeline import make_plan, run_sources
 from camcli.records import Preprocessing
 from tests.networks import Staged
 
@@ -51,19 +51,23 @@ def picture() -> Image.Image:
 
 def test_a_value_is_in_the_record_and_the_map_has_its_sign(picture: Image.Image) -> None:
     classifier = classifier_of(Staged(1))
-    (found,) = camcli.explain(classifier, picture, target_layers="last")
+    (explanation,) = camcli.explain(classifier, picture, target_layers="last")
     inputs = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         value = float(classifier.module((inputs - 0.5) / 0.25))
-    assert found.value == pytest.approx(value, abs=1e-5)
-    assert (found.category, found.label, found.probability) == (None, "value", None)
-    assert (found.record.target, found.record.rank) == ("value", None)
+    assert explanation.value == pytest.approx(value, abs=1e-5)
+    assert (explanation.category, explanation.label, explanation.probability) == (
+        None,
+        "value",
+        None,
+    )
+    assert (explanation.record.target, explanation.record.rank) == ("value", None)
     (turned,) = camcli.explain(classifier, picture, target_layers="last", target="counterfactual")
-    np.testing.assert_allclose(turned.heatmap, -found.heatmap, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(turned.heatmap, -explanation.heatmap, rtol=1e-3, atol=1e-7)
     # neither is empty, and what is red in one is blue in the other
-    assert not found.warnings
+    assert not explanation.warnings
     assert not turned.warnings
-    red, blue = (e.overlay(1.0).astype(int)[..., 0] > 150 for e in (found, turned))
+    red, blue = (e.overlay(1.0).astype(int)[..., 0] > 150 for e in (explanation, turned))
     assert (red != blue).mean() > 0.1
     (classless,) = camcli.explain(classifier, picture, "eigencam", target_layers="last")
     assert (classless.is_signed, classless.record.target) == (False, "")
@@ -75,8 +79,8 @@ def test_what_asks_for_classes_makes_a_logit_of_a_number(picture: Image.Image) -
     for asked in ({"target_category": ["yes"]}, {"target": "probability"}):
         made = make_plan(classifier, from_keywords(**asked))
         assert (made.warnings, made.classifier.labels) == ((), ("no", "yes"))
-    (found,) = camcli.explain(classifier, picture, target_category="1", target_layers="last")
-    assert (found.label, found.value) == ("yes", None)
+    (explanation,) = camcli.explain(classifier, picture, target_category="1", target_layers="last")
+    assert (explanation.label, explanation.value) == ("yes", None)
     for wrong in ({"top_k": 2}, {"threshold": 0.5}):
         with pytest.raises(UsageError, match="are values, and no classes that could be ranked"):
             make_plan(classifier, from_keywords(**wrong))
@@ -87,8 +91,8 @@ def test_of_several_values_some_are_chosen(picture: Image.Image) -> None:
     with pytest.raises(UsageError, match="puts out 4 values: --target-category says which"):
         make_plan(classifier, from_keywords())
     options = {"target_category": ["0", "3"], "target_layers": "last"}
-    found = list(camcli.explain(classifier, picture, **options))
-    assert [(e.category, e.label) for e in found] == [(0, "value 0"), (3, "value 3")]
+    explanations = list(camcli.explain(classifier, picture, **options))
+    assert [(e.category, e.label) for e in explanations] == [(0, "value 0"), (3, "value 3")]
     named = replace(classifier, labels=("age", "dose", "angle", "size"))
     (angle,) = camcli.explain(named, picture, target_category="angle", target_layers="last")
     assert (angle.category, angle.label) == (2, "angle")
@@ -140,7 +144,7 @@ def test_a_video_has_no_threshold(tmp_path: Path, picture: Image.Image) -> None:
     )
     sources = find_sources([tmp_path / "a.gif"])
     with pytest.raises(UsageError, match="--threshold finds other classes in each frame"):
-        list(run(classifier_of(Independent(0.0, 0.0)), sources, options))
+        list(run_sources(classifier_of(Independent(0.0, 0.0)), sources, options))
 
 
 def test_what_memory_runs_out_for_is_joined_although_classes_differ_in_number(
@@ -149,10 +153,10 @@ def test_what_memory_runs_out_for_is_joined_although_classes_differ_in_number(
     classifier = classifier_of(Independent(0.0, 0.0, 0.0))
     pictures = [picture, Image.new("RGB", picture.size), Image.new("RGB", picture.size, "white")]
     options: dict[str, Any] = {"target_layers": "net.last", "threshold": 0.5, "batch_size": 3}
-    wanted = [e.category for e in camcli.explain(classifier, pictures, **options)]
-    plain = engine.in_chunks
-    monkeypatch.setattr(engine, "in_chunks", lambda run, count, _: plain(run, count, 1))
-    assert [e.category for e in camcli.explain(classifier, pictures, **options)] == wanted
+    expected = [e.category for e in camcli.explain(classifier, pictures, **options)]
+    plain = engine.run_in_chunks
+    monkeypatch.setattr(engine, "run_in_chunks", lambda run, count, _: plain(run, count, 1))
+    assert [e.category for e in camcli.explain(classifier, pictures, **options)] == expected
 
 
 NETS = """
@@ -190,25 +194,25 @@ def test_the_command_says_a_value_and_a_probability_once(
     picture.save("b.png")
     typed = ["a.png", "b.png", "--img-size", "48", "--json"]
 
-    def said(name: str, *more: str) -> tuple[list[dict[str, Any]], str]:
+    def collect_warnings(name: str, *more: str) -> tuple[list[dict[str, Any]], str]:
         assert main([*typed, "-m", f"valued.py:{name}", *more]) == 0
         out, err = capsys.readouterr()
         return [json.loads(line) for line in out.splitlines()], err
 
-    lines, err = said("age")
+    lines, err = collect_warnings("age")
     assert err.count("taken for a value") == 1
     value = lines[0]["value"]
     assert value == pytest.approx(-20, abs=2)
     assert (lines[0]["category"], lines[0]["label"]) == (None, "value")
     assert lines[0]["outputs"][0].endswith(f"a_gradcam_value-{value:.4g}.png")
-    lines, err = said("ill")
+    lines, err = collect_warnings("ill")
     assert err.count("ends in a sigmoid") == 1
     assert lines[0]["label"] == "no"
     assert lines[0]["probability"] == pytest.approx(0.8, abs=0.15)
-    lines, err = said("age", "--outputs", "logits")
+    lines, err = collect_warnings("age", "--outputs", "logits")
     assert "taken for" not in err
     assert (lines[0]["label"], lines[0]["value"]) == ("no", None)
     # one scale for a run of values is symmetric
-    lines, _ = said("age", "--scale", "run", "--save-path", "scaled")
+    lines, _ = collect_warnings("age", "--scale", "run", "--save-path", "scaled")
     most = max(max(line["maximum"], -line["minimum"]) for line in lines)
     assert [line["scale"] for line in lines] == [[0.0, pytest.approx(most)]] * 2

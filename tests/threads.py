@@ -104,14 +104,14 @@ def wrong_maps(
 
     def explained(pictures: Tensor) -> Tensor:
         with MODES[mode]():
-            found: Tensor = camcli.heatmaps(model, pictures, method, targets=1)
-        return found
+            actual: Tensor = camcli.heatmaps(model, pictures, method, targets=1)
+        return actual
 
-    wanted = [explained(pictures) for pictures in inputs]
+    expected = [explained(pictures) for pictures in inputs]
     before = state_of(model)
 
     def work(index: int) -> int:
-        return sum(not torch.equal(explained(inputs[index]), wanted[index]) for _ in range(calls))
+        return sum(not torch.equal(explained(inputs[index]), expected[index]) for _ in range(calls))
 
     with eager_switching():
         wrong = sum(side_by_side([lambda i=i: work(i) for i in range(threads)]))

@@ -15,20 +15,20 @@ import typer
 import typer.core
 import typer.main
 
-from camcli.cli import explain, help, merge, methods, models, verify  # noqa: A004
-from camcli.cli.elsewhere import called_here
-from camcli.cli.output import drop_output, error, printing, say
-from camcli.cli.pages import WIDEST, Command, Group
+from camcli.cli.commands import explain, help, merge, methods, models, verify  # noqa: A004
+from camcli.cli.foreign_options import find_own_option
+from camcli.cli.help_format import WIDEST, Command, Group
+from camcli.cli.printer import convert_print_errors, drop_output, print_error, print_text
 from camcli.errors import (
     EXIT_FAILED_IMAGES,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     CamvizError,
     PrintError,
-    reason,
+    first_line,
 )
-from camcli.models.user_code import own_line
-from camcli.process import put_off_collecting
+from camcli.models.user_code import find_own_line
+from camcli.utils.runtime_tuning import put_off_collecting
 
 DEFAULT = "explain"
 EXIT_BUG = EXIT_BROKEN_PIPE = 1
@@ -40,7 +40,7 @@ class DefaultGroup(Group):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Puts `explain` in front where no command is named."""
         if args[:1] == ["--help"]:
-            say(ctx.get_help())
+            print_text(ctx.get_help())
             raise typer.Exit
         named = bool(args) and args[0] in self.commands
         return super().parse_args(ctx, args if named else [DEFAULT, *args])
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
         code = _run(typed)
-        with printing():
+        with convert_print_errors():
             pass  # what is still in Python's hands
     except BrokenPipeError:
         drop_output()
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except Exception as problem:
-        code = _report(problem, _wants_traceback(typed, os.environ))
+        code = _report_error(problem, _wants_traceback(typed, os.environ))
     if not _is_printed():
         drop_output()
         code = code or EXIT_FAILED_IMAGES
@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if arguments is None:
             # the process is at its end, and Python would complain of one more Ctrl-C
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-        error("interrupted")
+        print_error("interrupted")
     return code
 
 
@@ -121,7 +121,7 @@ def _open_closed_streams() -> None:
 
 def _is_printed() -> bool:
     try:
-        with printing():
+        with convert_print_errors():
             return True
     except (BrokenPipeError, PrintError):
         return False
@@ -137,30 +137,32 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _report(problem: Exception, with_traceback: bool) -> int:
+def _report_error(problem: Exception, with_traceback: bool) -> int:
     if with_traceback:
         traceback.print_exception(problem)
     if isinstance(problem, CamvizError):
-        error(str(problem))
+        print_error(str(problem))
         return problem.exit_code
     if isinstance(problem, typer.TyperException):
-        error(f"{_said(problem)}\nAll options: camviz --help")
+        print_error(f"{_describe_error(problem)}\nAll options: camviz --help")
         return problem.exit_code
     if _is_out_of_memory(problem):
-        error(f"Out of memory: {reason(problem)}. Try --batch-size 1, or a smaller --img-size.")
+        print_error(
+            f"Out of memory: {first_line(problem)}. Try --batch-size 1, or a smaller --img-size."
+        )
         return EXIT_FAILED_IMAGES
     if isinstance(problem, OSError) and problem.strerror:
         # what the system says is wrong, and nobody foresaw there
         of = f": {os.fsdecode(problem.filename)!r}" if problem.filename is not None else ""
-        error(f"{problem.strerror}{of}. --debug shows where it happened.")
+        print_error(f"{problem.strerror}{of}. --debug shows where it happened.")
         return EXIT_FAILED_IMAGES
-    if line := own_line(problem):
-        error(
-            f"{line}: {type(problem).__name__}: {reason(problem)}. The model's own code failed "
+    if line := find_own_line(problem):
+        print_error(
+            f"{line}: {type(problem).__name__}: {first_line(problem)}. The model's own code failed "
             "there as it was run; --debug shows how it was reached."
         )
         return EXIT_USAGE
-    error(
+    print_error(
         f"{type(problem).__name__}: {problem}\n"
         "This is a bug in camviz. --debug shows where it happened: please report that."
     )
@@ -170,15 +172,15 @@ def _report(problem: Exception, with_traceback: bool) -> int:
 def _is_out_of_memory(problem: Exception) -> bool:
     if isinstance(problem, MemoryError) or "torch" not in sys.modules:
         return isinstance(problem, MemoryError)
-    from camcli.engine.chunks import is_out_of_memory
+    from camcli.engine.device.oom_chunks import is_out_of_memory
 
     return is_out_of_memory(problem)
 
 
-def _said(problem: typer.TyperException) -> str:
+def _describe_error(problem: typer.TyperException) -> str:
     context, option = getattr(problem, "ctx", None), getattr(problem, "option_name", None) or ""
     explains = context is not None and context.command.name == DEFAULT
-    if explains and (here := called_here(option)):
+    if explains and (here := find_own_option(option)):
         return f"No such option: {option}. Here it is {here}"
     return problem.format_message()
 

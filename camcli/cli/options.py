@@ -10,8 +10,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from camcli import __version__
-from camcli.cards import CARDS
-from camcli.cli.output import say
+from camcli.cli.printer import print_text
+from camcli.method_info import METHOD_INFO
 
 MODEL, LAYER, WHAT, PICTURE, VIDEOS, OUTPUT = (
     "Model",
@@ -54,7 +54,7 @@ def _switch(panel: str, help_text: str, *names: str, variable: str | None = None
 
 def _show_version(asked: bool) -> None:
     if asked:
-        say(f"camviz {__version__}")
+        print_text(f"camviz {__version__}")
         raise typer.Exit
 
 
@@ -182,7 +182,7 @@ class Flags:
         _option(
             WHAT,
             "NAMES",
-            f"{', '.join(CARDS)}, or all on one sheet; by commas or repeated; default gradcam.",
+            f"{', '.join(METHOD_INFO)}, or all on one sheet; by commas or repeated; default gradcam.",
             "--method",
         ),
     ] = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from camcli.cli.output import Printer, error, stderr_console
+from camcli.cli.printer import Printer, print_error, stderr_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +65,7 @@ class Tally:
     @property
     def summary(self) -> str:
         """What came of it, in one line."""
-        made = f"{_counted(self.pictures, 'picture')}, {_counted(self.heatmaps, 'heatmap')}"
+        made = f"{_pluralise(self.pictures, 'picture')}, {_pluralise(self.heatmaps, 'heatmap')}"
         return made + self._failed
 
     @property
@@ -88,18 +88,18 @@ def _is_beyond(record: Record) -> bool:
     return record.scale is not None and (record.maximum or 0) > record.scale[1]
 
 
-def _counted(number: int, noun: str) -> str:
+def _pluralise(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @contextmanager
-def progress(tally: Tally, printer: Printer) -> Iterator[tuple[Printer, Callable[[], None]]]:
+def show_progress(tally: Tally, printer: Printer) -> Iterator[tuple[Printer, Callable[[], None]]]:
     """Shows how far a run is; gives what prints meanwhile, and what is called after a picture."""
     console = stderr_console()
     if printer.style == "paths" or tally.total < 2:
         yield printer, lambda: None
     elif console.is_terminal:
-        with _bar(console) as bar:
+        with _make_bar(console) as bar:
             task = bar.add_task(tally.so_far, total=tally.total)
             above = replace(printer, above=console)
 
@@ -123,10 +123,10 @@ class _Lines:
         now = time.monotonic()
         if now - self.last >= LINE_EVERY:
             self.last = now
-            error(self.tally.so_far)
+            print_error(self.tally.so_far)
 
 
-def _bar(console: Console) -> Progress:
+def _make_bar(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn
 
     return Progress(

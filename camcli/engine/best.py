@@ -12,11 +12,12 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from camcli.engine.run import found_default, heatmaps
+from camcli.engine.api import heatmaps
+from camcli.engine.layer_selection import find_default_layer_cached
 from camcli.errors import UsageError
 from camcli.methods.combine import Combination, combine
-from camcli.models.anatomy import Anatomy, Kind, anatomy
-from camcli.models.model_lock import locks_model
+from camcli.models.inspection.anatomy import Anatomy, Kind, anatomy
+from camcli.models.inspection.model_lock import locks_model
 
 # where the score comes from, what the object covers, or something of both
 BestFor = Literal["balanced", "evidence", "extent"]
@@ -300,28 +301,28 @@ def choose_best(
     if best_for not in get_args(BestFor):
         allowed = ", ".join(get_args(BestFor))
         raise UsageError(f"A map is best for one of {allowed}, not {best_for!r}.")
-    found = anatomy(module, inputs_shape, found_default(module, inputs_shape))
-    kind = RESEMBLES.get(found.kind, found.kind)
+    result = anatomy(module, inputs_shape, find_default_layer_cached(module, inputs_shape))
+    kind = RESEMBLES.get(result.kind, result.kind)
     (row,) = (row for row in TABLE if row.kind == kind and best_for in row.aims)
     parts = tuple(
-        (method, _layer(found, place))
+        (method, _layer(result, place))
         for method, place in row.parts
-        if place != "earlier" or found.earlier
+        if place != "earlier" or result.earlier
     )
-    is_measured = kind == found.kind and len(parts) == len(row.parts)
+    is_measured = kind == result.kind and len(parts) == len(row.parts)
     measured = row.measured if is_measured else ()
-    return Recipe(found.kind, best_for, parts, row.combination, measured, _note(found, kind))
+    return Recipe(result.kind, best_for, parts, row.combination, measured, _note(result, kind))
 
 
-def _layer(found: Anatomy, place: Place) -> str:
-    return {"last": found.last, "earlier": found.earlier or "", "none": ""}[place]
+def _layer(result: Anatomy, place: Place) -> str:
+    return {"last": result.last, "earlier": result.earlier or "", "none": ""}[place]
 
 
-def _note(found: Anatomy, kind: Kind) -> str:
+def _note(result: Anatomy, kind: Kind) -> str:
     notes = []
-    if kind != found.kind:
-        notes.append(f"measured for {kind} networks, not for {found.kind}")
-    if not found.earlier:
+    if kind != result.kind:
+        notes.append(f"measured for {kind} networks, not for {result.kind}")
+    if not result.earlier:
         notes.append("no earlier layer was found")
     return "; ".join(notes)
 

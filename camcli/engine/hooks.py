@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
-from camcli.models.layout import tensor_in, with_tensor
-from camcli.models.memory_format import network_input
-from camcli.models.model_lock import in_this_thread
-from camcli.models.output import described, part_of
-from camcli.models.state import left_as_found, parts, recordable
-from camcli.stages import stage
+from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.inspection.layout import find_tensor, replace_tensor
+from camcli.models.inspection.model_lock import in_this_thread
+from camcli.models.inspection.model_state import list_modules, make_recordable, preserve_state
+from camcli.models.outputs.logits import describe_output, select_output
+from camcli.utils.profiling import stage
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
@@ -45,7 +45,7 @@ class Recording:
         """The output as float32 logits [b n]; raises ModelError where it is none."""
         # on demand: a method that asks no class explains models without any, too
         with torch.enable_grad():
-            return logits_of(self.output)
+            return check_logits(self.output)
 
     @property
     def head(self) -> tuple[nn.Linear | nn.Conv2d, Tensor] | None:
@@ -55,21 +55,21 @@ class Recording:
 
 
 @contextmanager
-def hooked(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+def attach_hooks(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
     """Hooks the named layers; raises LayerError afterwards for one that was not called."""
     called: set[str] = set()
 
-    def noting(name: str, hook: Hook) -> Hook:
-        def noted(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def count_calls(name: str, hook: Hook) -> Hook:
+        def call_hook(m: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             called.add(name)
             return hook(m, args, output)
 
-        return noted
+        return call_hook
 
     with ExitStack() as stack:
         for name, hook in hooks.items():
             handle = module.get_submodule(name).register_forward_hook(
-                in_this_thread(noting(name, hook))
+                in_this_thread(count_calls(name, hook))
             )
             stack.callback(handle.remove)
         yield
@@ -85,14 +85,14 @@ def is_linear(layer: nn.Conv2d) -> bool:
 
 
 @contextmanager
-def _head_inputs_noted(module: nn.Module, recording: Recording) -> Iterator[None]:
+def _record_head_inputs(module: nn.Module, recording: Recording) -> Iterator[None]:
     def note(m: nn.Module, args: tuple[Any, ...]) -> None:
         # pooled features only: keeping every token projection's input would cost memory
         if isinstance(m, nn.Linear | nn.Conv2d) and args and args[0].ndim == m.weight.ndim:
             recording.head_inputs.append((m, args[0]))
 
     with ExitStack() as stack:
-        for m in parts(module):
+        for m in list_modules(module):
             if isinstance(m, nn.Linear) or (isinstance(m, nn.Conv2d) and is_linear(m)):
                 stack.callback(m.register_forward_pre_hook(in_this_thread(note)).remove)
         yield
@@ -108,11 +108,11 @@ def record(
     `heads`, what linear layers are given behind it is kept, too.  Raises LayerError for a layer
     that was not called.
     """
-    recording, inputs = Recording(), network_input(module, inputs)
+    recording, inputs = Recording(), copy_to_model_format(module, inputs)
     behind = ExitStack()
 
     def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        tensor = _tensor_in(output, name)
+        tensor = _find_tensor(output, name)
         if tensor.is_quantized:
             # autograd knows no such numbers, and what lies behind takes no others
             recording.outputs[name] = tensor.dequantize()
@@ -124,22 +124,22 @@ def record(
             torch.set_grad_enabled(True)
         if heads and not recording.calls:
             # no sooner: a hook on each projection of a network costs more than the backward pass
-            behind.enter_context(_head_inputs_noted(module, recording))
+            behind.enter_context(_record_head_inputs(module, recording))
         # of several uses in one pass the last one counts
         recording.outputs[name] = tensor
         recording.calls[name] += 1
         # a clone goes on, so that an in-place activation behind the layer stays legal
-        return with_tensor(output, tensor.clone())
+        return replace_tensor(output, tensor.clone())
 
     hooks = {name: partial(keep, name) for name in layers}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(not graph))
         # no_grad puts the caller's gradient mode back, whatever a hook switched on
         stack.enter_context(torch.no_grad())
-        stack.enter_context(left_as_found(module))
+        stack.enter_context(preserve_state(module))
         stack.enter_context(behind)
-        stack.enter_context(hooked(module, hooks))
-        run = recordable(module) if graph else module
+        stack.enter_context(attach_hooks(module, hooks))
+        run = make_recordable(module) if graph else module
         recording.output = run(inputs)
     return recording
 
@@ -152,43 +152,43 @@ def rerun(
 
     [b 3 H W] -> logits [b n]
     """
-    calls_to_come, inputs = count(calls - 1, -1), network_input(module, inputs)
+    calls_to_come, inputs = count(calls - 1, -1), copy_to_model_format(module, inputs)
 
     def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
         if next(calls_to_come):
             return original
-        tensor = _tensor_in(original, layer)
+        tensor = _find_tensor(original, layer)
         # a copy of its own, so that an in-place activation behind the layer stays legal
         copied = output.clone(memory_format=torch.contiguous_format)
-        return with_tensor(original, _like(tensor, copied))
+        return replace_tensor(original, _cast_like(tensor, copied))
 
-    with torch.inference_mode(), left_as_found(module), hooked(module, {layer: replace}):
-        return logits_of(module(inputs))
+    with torch.inference_mode(), preserve_state(module), attach_hooks(module, {layer: replace}):
+        return check_logits(module(inputs))
 
 
 @stage("forward")
-def continued(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
+def rerun_recorded(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
     """Runs a pass in which a layer puts out something else, and records what lies behind.
 
     [b 3 H W] -> logits [b n]
     """
 
-    inputs = network_input(module, inputs)
+    inputs = copy_to_model_format(module, inputs)
 
     def replace(_: nn.Module, __: tuple[Any, ...], original: Any) -> Any:
         torch.set_grad_enabled(True)
-        return with_tensor(original, output.clone())
+        return replace_tensor(original, output.clone())
 
-    with torch.no_grad(), left_as_found(module), hooked(module, {layer: replace}):
-        return logits_of(recordable(module)(inputs))
+    with torch.no_grad(), preserve_state(module), attach_hooks(module, {layer: replace}):
+        return check_logits(make_recordable(module)(inputs))
 
 
-def logits_of(output: Any) -> Tensor:
+def check_logits(output: Any) -> Tensor:
     """Checks a model's output and returns it as float32 logits [b n]; raises ModelError."""
-    output = part_of(output, None)
+    output = select_output(output, None)
     if not isinstance(output, Tensor):
         raise ModelError(
-            f"The model returned {described(output)}, not a tensor of logits: --output-key (in "
+            f"The model returned {describe_output(output)}, not a tensor of logits: --output-key (in "
             "Python output_key) says which part of it they are."
         )
     if output.ndim == 1:
@@ -202,7 +202,7 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
-def _like(tensor: Tensor, values: Tensor) -> Tensor:
+def _cast_like(tensor: Tensor, values: Tensor) -> Tensor:
     """Gives values the type of a tensor, and its scale where that is quantised."""
     if not tensor.is_quantized:
         return values.to(tensor.dtype)
@@ -210,8 +210,8 @@ def _like(tensor: Tensor, values: Tensor) -> Tensor:
     return torch.quantize_per_tensor(values.float(), *scale, tensor.dtype)
 
 
-def _tensor_in(output: Any, layer: str) -> Tensor:
-    tensor = tensor_in(output)
+def _find_tensor(output: Any, layer: str) -> Tensor:
+    tensor = find_tensor(output)
     if tensor is None or not (tensor.is_floating_point() or tensor.is_quantized):
         kind = type(output).__name__ if tensor is None else f"{tensor.dtype} tensor"
         raise LayerError(f"Layer {layer!r} puts out a {kind}, which is no map: choose another.")

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camcli.engine.run import heatmaps
+from camcli.engine.api import heatmaps
 from camcli.errors import UsageError
-from camcli.methods.compose import normalise
-from camcli.metrics.hog_similarity import hog_similarity
-from camcli.metrics.rank_correlation import rank_correlation
-from camcli.metrics.structural_similarity import structural_similarity
+from camcli.methods.postprocessing import normalise
+from camcli.metrics.sanity.hog_similarity import hog_similarity
+from camcli.metrics.sanity.rank_correlation import rank_correlation
+from camcli.metrics.sanity.structural_similarity import structural_similarity
 from camcli.models.randomization import find_weighted_layers, randomize_layers
-from camcli.registry import depends_on_category, method_name
+from camcli.registry import depends_on_category, find_method_name
 
 Order = Literal["cascading", "independent"]
 Targets = Tensor | Sequence[int]
@@ -66,7 +66,7 @@ def randomize_step_by_step(
     Raises UsageError where a method asks for a class and there are no targets: a predicted class
     changes with the weights, and a map that follows it says nothing.
     """
-    names = [method_name(method) for method in methods]
+    names = [find_method_name(method) for method in methods]
     asking = [name for name in names if depends_on_category(name)]
     if asking and targets is None:
         raise UsageError(
@@ -104,7 +104,7 @@ def compare_classes(
         raise UsageError(
             f"Class {int(one[one == other][0])} is compared with itself: give another."
         )
-    names = [method_name(method) for method in methods]
+    names = [find_method_name(method) for method in methods]
     plain, altered = (_unit_maps(module, inputs, names, t, options) for t in (one, other))
     return {name: compare_maps(plain[name], altered[name]) for name in names}
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from camcli.engine.transfer import sent
+from camcli.engine.device.device_transfer import send_to_device
 from camcli.errors import UnknownName, UsageError
-from camcli.models.output_reading import Link, OutputReading, log_probabilities
+from camcli.models.outputs.interpretation import Link, OutputReading, compute_log_probabilities
 from camcli.records import TargetName
 
 # torch takes booleans for whole numbers
@@ -22,36 +22,38 @@ INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
 
 
-class Choice(Protocol):
+class CategoryChoice(Protocol):
     """Chooses the categories that are explained for each picture of a batch."""
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns the chosen categories, int64.  [b n] -> [b k]"""
 
-    def part(self, rows: slice) -> Choice:
+    def part(self, rows: slice) -> CategoryChoice:
         """Returns the choice for some of the batch's pictures."""
 
 
 @dataclass(frozen=True)
-class Best:
+class BestCategories:
     """Each picture's k best categories, the predicted one first."""
 
     k: int = 1
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns the k best; raises UsageError where the model has fewer.  [b n] -> [b k]"""
-        found = class_logits(logits)
-        if self.k > found.shape[1]:
-            raise UsageError(f"top-k {self.k} is more than the model's {found.shape[1]} classes.")
-        return found.topk(self.k).indices
+        expanded = expand_class_logits(logits)
+        if self.k > expanded.shape[1]:
+            raise UsageError(
+                f"top-k {self.k} is more than the model's {expanded.shape[1]} classes."
+            )
+        return expanded.topk(self.k).indices
 
-    def part(self, rows: slice) -> Choice:  # noqa: ARG002
+    def part(self, rows: slice) -> CategoryChoice:  # noqa: ARG002
         """Returns itself: every picture has its own best."""
         return self
 
 
 @dataclass(frozen=True)
-class Likely:
+class LikelyCategories:
     """Each picture's classes of at least a probability, at most so many; or else its best one."""
 
     probability: float
@@ -60,49 +62,49 @@ class Likely:
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns as many of each picture's best as any one has such classes.  [b n] -> [b k]"""
-        found = log_probabilities(logits, self.link).exp()
-        k = int((found >= self.probability).sum(1).clamp(1, self.most).max())
-        return found.topk(k).indices
+        probabilities = compute_log_probabilities(logits, self.link).exp()
+        k = int((probabilities >= self.probability).sum(1).clamp(1, self.most).max())
+        return probabilities.topk(k).indices
 
-    def part(self, rows: slice) -> Choice:  # noqa: ARG002
+    def part(self, rows: slice) -> CategoryChoice:  # noqa: ARG002
         """Returns itself: every picture has its own."""
         return self
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedCategories:
     """Given categories, int64 [b k]."""
 
     categories: Tensor
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns them; raises UsageError for one the model does not have.  [b n] -> [b k]"""
-        return _checked(self.categories, logits)
+        return _check_categories(self.categories, logits)
 
-    def part(self, rows: slice) -> Choice:
+    def part(self, rows: slice) -> CategoryChoice:
         """Returns the choice for some of the batch's pictures."""
-        return Fixed(self.categories[rows])
+        return FixedCategories(self.categories[rows])
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedCategories:
     """A category for each picture, and the predicted one where there is None."""
 
     categories: tuple[int | None, ...]
 
     def pick(self, logits: Tensor) -> Tensor:
         """Returns them; raises UsageError for one the model does not have.  [b n] -> [b 1]"""
-        best = class_logits(logits).argmax(1)
-        found = zip(self.categories, best.tolist(), strict=True)
-        chosen = [b if category is None else category for category, b in found]
-        return _checked(torch.tensor(chosen)[:, None], logits)
+        best = expand_class_logits(logits).argmax(1)
+        pairs = zip(self.categories, best.tolist(), strict=True)
+        chosen = [b if category is None else category for category, b in pairs]
+        return _check_categories(torch.tensor(chosen)[:, None], logits)
 
-    def part(self, rows: slice) -> Choice:
+    def part(self, rows: slice) -> CategoryChoice:
         """Returns the choice for some of the batch's pictures."""
-        return Named(self.categories[rows])
+        return NamedCategories(self.categories[rows])
 
 
-def fixed(targets: Targets, b: int) -> Fixed:
+def parse_targets(targets: Targets, b: int) -> FixedCategories:
     """Reads targets: one for all pictures, one a picture, or k a picture; raises UsageError."""
     problem = f"Targets are indices, one a picture or k for each, not {targets!r}."
     try:
@@ -115,21 +117,21 @@ def fixed(targets: Targets, b: int) -> Fixed:
         wanted = wanted.expand(b)
     if len(wanted) != b:
         raise UsageError(f"{len(wanted)} targets were given for {b} pictures.")
-    return Fixed(wanted.reshape(b, -1).long())
+    return FixedCategories(wanted.reshape(b, -1).long())
 
 
-def _checked(categories: Tensor, logits: Tensor) -> Tensor:
-    n = class_logits(logits).shape[1]
+def _check_categories(categories: Tensor, logits: Tensor) -> Tensor:
+    n = expand_class_logits(logits).shape[1]
     outside = categories[(categories < 0) | (categories >= n)]
     if len(outside):
         raise UsageError(f"Category {int(outside[0])} is not in 0..{n - 1}.")
     if categories.is_inference():
         # made in a caller's inference mode, where no graph could hold it
         categories = categories.clone()
-    return sent(categories, logits.device)
+    return send_to_device(categories, logits.device)
 
 
-def class_logits(logits: Tensor) -> Tensor:
+def expand_class_logits(logits: Tensor) -> Tensor:
     """Gives each class a logit of its own: a single one is a no (0) and a yes (1).  [b n] or [b 2]
 
     So is grad-cam's BinaryClassifierOutputTarget.
@@ -137,13 +139,13 @@ def class_logits(logits: Tensor) -> Tensor:
     return logits if logits.shape[1] > 1 else torch.cat([-logits, logits], 1)
 
 
-def _of(values: Tensor, categories: Tensor) -> Tensor:
+def _pick(values: Tensor, categories: Tensor) -> Tensor:
     return values.gather(1, categories[:, None]).squeeze(1)
 
 
 def logit(logits: Tensor, categories: Tensor) -> Tensor:
     """The class's logit, in front of softmax or sigmoid.  [b n], [b] -> scores [b]"""
-    return _of(class_logits(logits), categories)
+    return _pick(expand_class_logits(logits), categories)
 
 
 def probability(logits: Tensor, categories: Tensor, link: Link = "softmax") -> Tensor:
@@ -153,7 +155,7 @@ def probability(logits: Tensor, categories: Tensor, link: Link = "softmax") -> T
 
 def log_probability(logits: Tensor, categories: Tensor, link: Link = "softmax") -> Tensor:
     """The logarithm of the class's probability.  [b n], [b] -> scores [b]"""
-    return _of(log_probabilities(logits, link), categories)
+    return _pick(compute_log_probabilities(logits, link), categories)
 
 
 def rest(logits: Tensor, categories: Tensor, link: Link = "softmax") -> Tensor:
@@ -174,7 +176,7 @@ def value(outputs: Tensor, chosen: Tensor) -> Tensor:
     n = outputs.shape[1]
     if (chosen >= n).any():
         raise UsageError(f"Output {int(chosen.max())} is not in 0..{n - 1}.")
-    return _of(outputs, chosen)
+    return _pick(outputs, chosen)
 
 
 def lowering(outputs: Tensor, chosen: Tensor) -> Tensor:
@@ -237,7 +239,7 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
+class PlainTarget:
     """A target of the explained class alone, or any function of logits and categories."""
 
     name: str = "logit"
@@ -269,7 +271,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class ContrastTarget:
     """Why this class and not those: given ones, or else the most similar by their logits."""
 
     against: tuple[int, ...] = ()
@@ -302,7 +304,7 @@ class Contrast:
                 "its other side is --target counterfactual."
             )
         if self.against:
-            return _checked(torch.tensor(self.against), logits).expand(b, -1)
+            return _check_categories(torch.tensor(self.against), logits).expand(b, -1)
         apart = (logits - logits.gather(1, categories[:, None])).abs()
         apart = apart.scatter(1, categories[:, None], torch.inf)
         return apart.topk(min(SIMILAR, n - 1), largest=False).indices
@@ -314,7 +316,7 @@ class Contrast:
         return contrast(logits, categories, references, strength=self.strength)
 
 
-def target_of(
+def make_target(
     given: str | Callable[..., Any] | None,
     against: Sequence[int] = (),
     strength: float = 0.6,
@@ -326,29 +328,33 @@ def target_of(
     """
     reading = reading or OutputReading()
     if reading.is_value and not callable(given):
-        return _target_of_value(given, against)
+        return _make_value_target(given, against)
     if against and given not in (None, CONTRAST):
         raise UsageError(
             "A contrast is a target of its own: give --contrast or another --target, not both."
         )
     if against or given == CONTRAST:
-        return Contrast(tuple(dict.fromkeys(against)), strength)
+        return ContrastTarget(tuple(dict.fromkeys(against)), strength)
     if given is None:
-        return Plain()
+        return PlainTarget()
     if callable(given):
-        return Plain(getattr(given, "__name__", type(given).__name__), given)
+        return PlainTarget(getattr(given, "__name__", type(given).__name__), given)
     for name, function in SCORES.items():
         if name == given:
             if reading.link != "softmax" and name in OF_PROBABILITY:
-                return Plain(name, partial(OF_PROBABILITY[name], link=reading.link))
-            return Plain(name, function)
+                return PlainTarget(name, partial(OF_PROBABILITY[name], link=reading.link))
+            return PlainTarget(name, function)
     raise UnknownName("target", given, [*SCORES, CONTRAST], f"All: {', '.join(SCORES)}, contrast.")
 
 
-def _target_of_value(given: str | None, against: Sequence[int]) -> Target:
+def _make_value_target(given: str | None, against: Sequence[int]) -> Target:
     if against or given not in (None, "logit", "counterfactual"):
         raise UsageError(
             f"The model's output is a value and no class's, which has no {given or CONTRAST}: leave"
             " it out (--outputs says what the outputs are)."
         )
-    return Plain("counterfactual", lowering) if given == "counterfactual" else Plain("value", value)
+    return (
+        PlainTarget("counterfactual", lowering)
+        if given == "counterfactual"
+        else PlainTarget("value", value)
+    )

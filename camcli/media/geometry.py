@@ -16,7 +16,7 @@ from PIL import Image
 
 from camcli.errors import ModelError
 from camcli.records import Box, Fit, Picture, Preprocessing, View
-from camcli.stages import stage
+from camcli.utils.profiling import stage
 
 Size = tuple[int, int]
 
@@ -39,11 +39,11 @@ class Placement:
     box: Box
 
 
-def place(picture_size: Size, preprocessing: Preprocessing) -> Placement:
+def compute_placement(picture_size: Size, preprocessing: Preprocessing) -> Placement:
     """Works out where the network looks in a picture of this size."""
-    resized = RESIZED[preprocessing.fit](picture_size, preprocessing.scale)
+    resized = SIZE_RULES[preprocessing.fit](picture_size, preprocessing.scale)
     height, width = preprocessing.size
-    top, left = _centred(resized[0], height), _centred(resized[1], width)
+    top, left = _centre_offset(resized[0], height), _centre_offset(resized[1], width)
     # one division each, so that an edge that meets the picture's edge does so exactly
     box = Box(
         left=left * picture_size[1] / resized[1],
@@ -55,7 +55,7 @@ def place(picture_size: Size, preprocessing: Preprocessing) -> Placement:
 
 
 @stage("decode")
-def view(picture: Picture, preprocessing: Preprocessing) -> View:
+def make_view(picture: Picture, preprocessing: Preprocessing) -> View:
     """Resizes, cuts or pads, and normalises a picture: inputs float32 [c H W].
 
     One channel is grey; six, nine, ... are red, green and blue again and again, as timm repeats the
@@ -67,13 +67,13 @@ def view(picture: Picture, preprocessing: Preprocessing) -> View:
             f"A picture has 1 or 3 channels, and this model takes {channels}: "
             "camcli.heatmaps(module, inputs) in Python takes tensors of any number of channels."
         )
-    placement = place(picture.size, preprocessing)
-    canvas = _canvas(picture, preprocessing, placement)
-    normalised = _normalised(np.asarray(canvas), preprocessing)
+    placement = compute_placement(picture.size, preprocessing)
+    canvas = _draw_canvas(picture, preprocessing, placement)
+    normalised = _normalise(np.asarray(canvas), preprocessing)
     return View(torch.from_numpy(normalised).permute(2, 0, 1), placement.box)
 
 
-def _normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def _normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Normalises pixels, repeated for as many channels as are asked for.  [H W 3] -> [H W c]"""
     pixels = pixels.reshape(*preprocessing.size, -1)
     mean, std = (np.asarray(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
@@ -87,7 +87,9 @@ def _normalised(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDAr
     return np.asarray(cv2.LUT(pixels, table), np.float32).reshape(pixels.shape)
 
 
-def _canvas(picture: Picture, preprocessing: Preprocessing, placement: Placement) -> Image.Image:
+def _draw_canvas(
+    picture: Picture, preprocessing: Preprocessing, placement: Placement
+) -> Image.Image:
     bands = min(len(preprocessing.mean), 3)
     mode = MODES[bands]
     image = Image.fromarray(picture.pixels)
@@ -98,7 +100,7 @@ def _canvas(picture: Picture, preprocessing: Preprocessing, placement: Placement
     fill = tuple(round(255 * m) for m in preprocessing.mean[:bands])
     canvas = Image.new(mode, (width, height), fill if preprocessing.fit == "pad" else 0)
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
-    seen = _resized_part(image, placement.resized, rows, columns, resampling)
+    seen = _resize_part(image, placement.resized, rows, columns, resampling)
     canvas.paste(seen, (columns.start, rows.start))
     return canvas
 
@@ -117,7 +119,7 @@ class _Visible:
         return cls(first, min(offset + view_edge, resized_edge), first - offset)
 
 
-def _resized_part(
+def _resize_part(
     image: Image.Image,
     resized: Size,
     rows: _Visible,
@@ -136,35 +138,35 @@ def _resized_part(
     return image.resize(size, resampling, box=(left, top, right, bottom))
 
 
-def _centred(length: int, view_edge: int) -> int:
+def _centre_offset(length: int, view_edge: int) -> int:
     """Where a centred view begins, rounded as torchvision's CenterCrop does it."""
     return -((view_edge - length) // 2) if view_edge > length else round((length - view_edge) / 2)
 
 
-def _shorter_edge_to(picture_size: Size, scale: Size) -> Size:
+def _scale_shorter_edge(picture_size: Size, scale: Size) -> Size:
     height, width = picture_size
     if scale[0] != scale[1]:  # timm's ResizeKeepRatio
-        return _divided(picture_size, min(height / scale[0], width / scale[1]))
+        return _divide(picture_size, min(height / scale[0], width / scale[1]))
     edge = scale[0]  # torchvision's Resize cuts the fraction off
     if width <= height:
         return int(edge * height / width), edge
     return edge, int(edge * width / height)
 
 
-def _longer_edge_to(picture_size: Size, scale: Size) -> Size:
-    return _divided(picture_size, max(picture_size[0] / scale[0], picture_size[1] / scale[1]))
+def _scale_longer_edge(picture_size: Size, scale: Size) -> Size:
+    return _divide(picture_size, max(picture_size[0] / scale[0], picture_size[1] / scale[1]))
 
 
-def _divided(size: Size, ratio: float) -> Size:
+def _divide(size: Size, ratio: float) -> Size:
     return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
 
 
-def _both_edges_to(picture_size: Size, scale: Size) -> Size:  # noqa: ARG001
+def _scale_both_edges(picture_size: Size, scale: Size) -> Size:  # noqa: ARG001
     return scale
 
 
-RESIZED: Mapping[Fit, Callable[[Size, Size], Size]] = {
-    "crop": _shorter_edge_to,
-    "pad": _longer_edge_to,
-    "squash": _both_edges_to,
+SIZE_RULES: Mapping[Fit, Callable[[Size, Size], Size]] = {
+    "crop": _scale_shorter_edge,
+    "pad": _scale_longer_edge,
+    "squash": _scale_both_edges,
 }

@@ -7,14 +7,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from camcli.errors import UnknownName
-from camcli.methods.compose import centred_places, first_component, grown_with, precise
+from camcli.methods.principal_component import (
+    align_sign,
+    centre_channels,
+    project_first_component,
+    to_float64,
+)
 from camcli.registry import method
 
 Kernel = Callable[[Tensor, float], Tensor]
 
 # places [n c] and gamma -> how alike they are [n n], with scikit-learn's constants
 KERNELS: Mapping[str, Kernel] = {
-    "cosine": lambda rows, _: _lengthless(rows) @ _lengthless(rows).T,
+    "cosine": lambda rows, _: _normalise_rows(rows) @ _normalise_rows(rows).T,
     "linear": lambda rows, _: rows @ rows.T,
     "poly": lambda rows, gamma: (gamma * rows @ rows.T + 1) ** 3,
     "rbf": lambda rows, gamma: torch.exp(-gamma * _squared_distances(rows)),
@@ -27,7 +32,7 @@ ROUNDINGS = 64
 @method("eigencam", gives="map")
 def eigencam(activations: Tensor) -> Tensor:
     """EigenCAM, arXiv:2008.00299, centred as PCA is.  [b c h w] -> [b h w]"""
-    return first_component(activations, activations.norm(dim=1))
+    return project_first_component(activations, activations.norm(dim=1))
 
 
 @method("kpcacam", gives="map")
@@ -40,14 +45,14 @@ def kpcacam(activations: Tensor, *, kernel: str = "sigmoid", gamma: float = 0.0)
     if kernel not in KERNELS:
         raise UnknownName("kernel of kpcacam", kernel, KERNELS, f"All: {', '.join(KERNELS)}.")
     b, c, h, w = activations.shape
-    places, finite = centred_places(activations)
+    places, finite = centre_channels(activations)
     # one picture at a time: a kernel holds every pair of places
-    components = [_component(KERNELS[kernel](rows, gamma or 1 / c)) for rows in places]
+    components = [_project_kernel(KERNELS[kernel](rows, gamma or 1 / c)) for rows in places]
     projection = torch.where(finite, torch.stack(components), torch.nan).reshape(b, h, w)
-    return grown_with(activations.norm(dim=1), projection).float()
+    return align_sign(activations.norm(dim=1), projection).float()
 
 
-def _component(kernel: Tensor) -> Tensor:
+def _project_kernel(kernel: Tensor) -> Tensor:
     """Projects on the first component of a kernel that is centred here.  [n n] -> [n]"""
     centred = kernel - kernel.mean(0) - kernel.mean(1, keepdim=True) + kernel.mean()
     values, vectors = torch.linalg.eigh((centred + centred.T) / 2)
@@ -58,7 +63,7 @@ def _component(kernel: Tensor) -> Tensor:
     return projection
 
 
-def _lengthless(rows: Tensor) -> Tensor:
+def _normalise_rows(rows: Tensor) -> Tensor:
     return functional.normalize(rows, dim=1)
 
 
@@ -74,7 +79,7 @@ def fem(activations: Tensor, *, k: float = 2.0) -> Tensor:
     Channels are 1 where they exceed their mean by more than k standard deviations, else 0, and
     their means weight them (grad-cam weights the activations by the shares of ones instead).
     """
-    values = precise(activations)
+    values = to_float64(activations)
     mean = values.mean((2, 3), keepdim=True)
     above = values > mean + k * values.std((2, 3), keepdim=True, correction=0)
     return (mean * above).sum(1).float()

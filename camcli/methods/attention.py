@@ -37,10 +37,10 @@ def rollout(
         raise UsageError(f"discard_ratio is from 0 to below 1, not {discard_ratio}.")
     row = readout.expand(len(attention[0]), -1)
     for block in reversed(attention):
-        fused = _strongest(HEAD_FUSIONS[head_fusion](block), discard_ratio)
+        fused = _keep_strongest(HEAD_FUSIONS[head_fusion](block), discard_ratio)
         # 0.5 A + 0.5 I, whose rows sum to one however heads are fused
         mixed = fused + torch.eye(fused.shape[-1], device=fused.device)
-        row = _times(row, mixed / mixed.sum(-1, keepdim=True))
+        row = _multiply_row(row, mixed / mixed.sum(-1, keepdim=True))
     return row[:, places]
 
 
@@ -57,7 +57,7 @@ def generic_attention(
     """
     row = torch.zeros_like(attention[0][:, 0, 0])
     for block, gradients in zip(reversed(attention), reversed(attention_gradients), strict=True):
-        row = row + _times(readout + row, _relevance(block, gradients))
+        row = row + _multiply_row(readout + row, _mean_relevance(block, gradients))
     return row[:, places]
 
 
@@ -70,7 +70,7 @@ def grad_attention(
 ) -> Tensor:
     """Grad-weighted attention, arXiv:2103.15679: its last block.  l x [b heads n n] -> [b h w]"""
     row = readout.expand(len(attention[-1]), -1)
-    return _times(row, _relevance(attention[-1], attention_gradients[-1]))[:, places]
+    return _multiply_row(row, _mean_relevance(attention[-1], attention_gradients[-1]))[:, places]
 
 
 @method("legrad", gives="map")
@@ -80,17 +80,17 @@ def legrad(block_gradients: Sequence[Tensor], places: Tensor) -> Tensor:
     return blocks.mean(0)[:, places]
 
 
-def _relevance(attention: Tensor, gradients: Tensor) -> Tensor:
+def _mean_relevance(attention: Tensor, gradients: Tensor) -> Tensor:
     """The mean over heads of what attention adds to the score.  [b heads n n] -> [b n n]"""
     return (gradients * attention).relu().mean(1)
 
 
-def _times(row: Tensor, matrix: Tensor) -> Tensor:
+def _multiply_row(row: Tensor, matrix: Tensor) -> Tensor:
     # no matrix product, which autocast would round to half precision
     return (row[:, :, None] * matrix).sum(1)
 
 
-def _strongest(fused: Tensor, discard_ratio: float) -> Tensor:
+def _keep_strongest(fused: Tensor, discard_ratio: float) -> Tensor:
     """Leaves out a share of each picture's attention, the weakest.  [b n n]"""
     flat = fused.flatten(1)
     weakest = flat.topk(int(discard_ratio * flat.shape[1]), largest=False).indices

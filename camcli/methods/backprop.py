@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from camcli.methods.compose import channel_sum, enlarge
 from camcli.methods.gradient import gradcam
+from camcli.methods.postprocessing import enlarge, sum_channels
 from camcli.records import Detailed
 from camcli.registry import method
 
@@ -14,7 +14,7 @@ def guidedbackprop(guided_gradients: Tensor) -> Detailed:
 
     A pixel's size is that of its largest colour, as in arXiv:1312.6034.
     """
-    return _sized(guided_gradients)
+    return _measure_pixels(guided_gradients)
 
 
 @method("guidedgradcam", gives="map", details=("pixels",))
@@ -23,10 +23,10 @@ def guidedgradcam(activations: Tensor, gradients: Tensor, guided_gradients: Tens
 
     Grad-CAM is rectified, then enlarged.
     """
-    heat = channel_sum(gradcam(activations, gradients)).relu()
+    heat = sum_channels(gradcam(activations, gradients)).relu()
     height, width = guided_gradients.shape[-2:]
-    return _sized(guided_gradients * enlarge(heat, (height, width))[:, None])
+    return _measure_pixels(guided_gradients * enlarge(heat, (height, width))[:, None])
 
 
-def _sized(pixels: Tensor) -> Detailed:
+def _measure_pixels(pixels: Tensor) -> Detailed:
     return Detailed(pixels.abs().amax(1), {"pixels": pixels})

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.methods.compose import fuse
+from camcli.methods.postprocessing import fuse
 
 Combination = Literal["mean", "product"]
 

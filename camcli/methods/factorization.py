@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.methods.compose import precise
+from camcli.methods.principal_component import to_float64
 from camcli.records import Detailed
 from camcli.registry import method
 
@@ -35,22 +35,22 @@ def dff(activations: Tensor, relogits: Relogits, *, concepts: int = 5) -> Detail
     """
     each, logits = [], []
     for owner, maps in enumerate(activations):
-        parts, (strengths,) = factorised(maps[None], concepts)
+        parts, (strengths,) = factorise(maps[None], concepts)
         # an overflow must not pass for a place without any concept
         each.append(strengths if maps.isfinite().all() else torch.full_like(strengths, torch.nan))
         length = strengths.flatten(1).norm(dim=1).clamp(min=SMALLEST_LENGTH)
         alone = strengths * (maps.relu().norm() / length)[:, None, None]
-        logits.append(relogits(partial(_outer, parts, alone), concepts, owner))
+        logits.append(relogits(partial(_rebuild, parts, alone), concepts, owner))
     stack = torch.stack(each)
     return Detailed(stack.sum(1), {"concepts": stack, "concept_logits": torch.stack(logits)})
 
 
-def _outer(parts: Tensor, strengths: Tensor, rows: slice) -> Tensor:
+def _rebuild(parts: Tensor, strengths: Tensor, rows: slice) -> Tensor:
     """Rebuilds a layer's output from one concept in each row.  [k c], [k h w] -> [n c h w]"""
     return parts[rows, :, None, None] * strengths[rows, None]
 
 
-def factorised(activations: Tensor, concepts: int = 5) -> tuple[Tensor, Tensor]:
+def factorise(activations: Tensor, concepts: int = 5) -> tuple[Tensor, Tensor]:
     """Deep feature factorization, arXiv:1806.10206: what the places of all pictures are made of.
 
     [b c h w] -> concepts of length 1 [k c], the strongest first, and their strengths [b k h w].
@@ -63,8 +63,8 @@ def factorised(activations: Tensor, concepts: int = 5) -> tuple[Tensor, Tensor]:
             f"Option concepts is 1 to {min(c, b * h * w)} in {c} channels at {b * h * w} places,"
             f" not {concepts}."
         )
-    places = precise(activations).nan_to_num(0, 0, 0).relu().permute(0, 2, 3, 1).reshape(-1, c)
-    strengths, parts = _descended(places, *_first_guess(places, concepts))
+    places = to_float64(activations).nan_to_num(0, 0, 0).relu().permute(0, 2, 3, 1).reshape(-1, c)
+    strengths, parts = _descend(places, *_initialise(places, concepts))
     length = parts.norm(dim=1)
     parts = parts / length.clamp(min=torch.finfo(parts.dtype).tiny)[:, None]
     strengths = strengths * length
@@ -73,7 +73,7 @@ def factorised(activations: Tensor, concepts: int = 5) -> tuple[Tensor, Tensor]:
     return parts[order].float(), maps.float()
 
 
-def _first_guess(places: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _initialise(places: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """NNDSVD (Boutsidis and Gallopoulos 2008): singular vectors' stronger halves, draws nothing.
 
     [n c] -> [n k], [k c]
@@ -85,17 +85,17 @@ def _first_guess(places: Tensor, k: int) -> tuple[Tensor, Tensor]:
     weights = [a * b for a, b in zip(*lengths, strict=True)]
     positive = weights[0] >= weights[1]
 
-    def chosen(side: int) -> Tensor:
+    def choose_halves(side: int) -> Tensor:
         half = torch.where(positive[:, None], halves[side][0], halves[side][1])
         length = torch.where(positive, lengths[side][0], lengths[side][1])
         scale = (values * torch.maximum(*weights)).sqrt()
         guess: Tensor = half * (scale / length.clamp(min=1e-30))[:, None]
         return guess
 
-    return chosen(0).T, chosen(1)
+    return choose_halves(0).T, choose_halves(1)
 
 
-def _descended(places: Tensor, strengths: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
+def _descend(places: Tensor, strengths: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
     """Improves one concept after the other (HALS, Cichocki and Phan 2009) until the error stays.
 
     [n c], [n k], [k c] -> [n k], [k c].  Multiplicative updates (Lee and Seung 2000) took longer
@@ -103,8 +103,8 @@ def _descended(places: Tensor, strengths: Tensor, parts: Tensor) -> tuple[Tensor
     """
     total, before = (places**2).sum(), torch.inf
     for step in range(1, STEPS + 1):
-        strengths = _improved(strengths, parts.T, places)
-        parts = _improved(parts.T, strengths, places.T).T
+        strengths = _improve_factor(strengths, parts.T, places)
+        parts = _improve_factor(parts.T, strengths, places.T).T
         if step % CHECK_EVERY == 0:
             error = float(((places - strengths @ parts) ** 2).sum())
             if before - error <= SMALLEST_GAIN * error or error <= 1e-12 * total:
@@ -113,7 +113,7 @@ def _descended(places: Tensor, strengths: Tensor, parts: Tensor) -> tuple[Tensor
     return strengths, parts
 
 
-def _improved(factor: Tensor, other: Tensor, product: Tensor) -> Tensor:
+def _improve_factor(factor: Tensor, other: Tensor, product: Tensor) -> Tensor:
     """Finds each column's best values from 0, the other columns given.
 
     [m k], [n k], [m n] -> [m k]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from camcli.methods.compose import channel_sum, enlarge, min_max
+from camcli.methods.postprocessing import enlarge, min_max, sum_channels
 from camcli.records import Detailed, FullGradients
 from camcli.registry import method
 
@@ -18,19 +18,19 @@ def fullgrad(inputs: Tensor, full_gradients: Callable[[int], FullGradients]) -> 
     its channels keep their shares (grad-cam stretches each channel, as the formula can be read).
     """
     size = (inputs.shape[-2], inputs.shape[-1])
-    pictures = [_explained(full_gradients(row), size) for row in range(len(inputs))]
+    pictures = [_sum_terms(full_gradients(row), size) for row in range(len(inputs))]
     saliency, score, residual = map(torch.stack, zip(*pictures, strict=True))
     return Detailed(saliency, {"score": score, "residual": residual})
 
 
-def _explained(given: FullGradients, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def _sum_terms(given: FullGradients, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     terms = (given.input_term, *given.bias_terms)
-    saliency = torch.stack([_enlarged(term, size) for term in terms]).sum(0)
+    saliency = torch.stack([_enlarge(term, size) for term in terms]).sum(0)
     return saliency, given.score, given.residual
 
 
-def _enlarged(term: Tensor, size: tuple[int, int]) -> Tensor:
+def _enlarge(term: Tensor, size: tuple[int, int]) -> Tensor:
     stretched = min_max(term.abs().flatten(1)).view_as(term)
     # the sum is enlarged, which for bilinear enlargement is the sum of the enlarged
-    enlarged = enlarge(channel_sum(stretched[None]), size)[0]
+    enlarged = enlarge(sum_channels(stretched[None]), size)[0]
     return torch.where(term.isfinite().all(), enlarged, torch.nan)

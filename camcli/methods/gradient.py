@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from camcli.methods.compose import Noise, channel_sum, first_component
+from camcli.methods.postprocessing import sum_channels
+from camcli.methods.principal_component import project_first_component
+from camcli.methods.smoothing import Noise
 from camcli.registry import method
 
 # as in grad-cam: larger than g^2 on random networks, where it decides the map
@@ -24,10 +26,10 @@ def gradcam(activations: Tensor, gradients: Tensor) -> Tensor:
 @method("gradcam++", gives="weighted activations")
 def gradcam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
     """Grad-CAM++, arXiv:1710.11063.  [b c h w] -> weighted activations [b c h w]"""
-    return _plus_plus(activations, gradients, gradients**2, gradients**3)
+    return _weight_plus_plus(activations, gradients, gradients**2, gradients**3)
 
 
-def _plus_plus(activations: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+def _weight_plus_plus(activations: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
     mass = activations.sum((2, 3), keepdim=True)
     alpha = second / (2 * second + mass * third + GRADCAM_PLUS_PLUS_EPSILON)
     return (alpha * first.relu()).sum((2, 3), keepdim=True) * activations
@@ -55,7 +57,7 @@ def smooth_gradcam_plus_plus(
         for power, total in enumerate(sums, 1):
             total += gradients**power
     first, second, third = (total / samples for total in sums)
-    return _plus_plus(activations, first, second, third)
+    return _weight_plus_plus(activations, first, second, third)
 
 
 @method("xgradcam", gives="weighted activations")
@@ -94,7 +96,7 @@ def shapleycam(activations: Tensor, gradients: Tensor, curvature: Tensor) -> Ten
 def eigengradcam(activations: Tensor, gradients: Tensor) -> Tensor:
     """EigenCAM of gradient times activation, arXiv:2008.00299.  [b c h w] -> [b h w]"""
     weighted = gradients * activations
-    return first_component(weighted, channel_sum(weighted))
+    return project_first_component(weighted, sum_channels(weighted))
 
 
 @method("cam", gives="weighted activations")
@@ -114,6 +116,6 @@ def segeigencam(activations: Tensor, gradients: Tensor) -> Tensor:
     Its sign is the paper's, not that of EigenCAM: the value farthest from zero is positive.
     """
     weighted = gradients.abs() * activations
-    found = first_component(weighted, channel_sum(weighted))
-    high, low = found.amax((1, 2), keepdim=True), found.amin((1, 2), keepdim=True)
-    return torch.where(-low > high * (1 + SIGN_TOLERANCE), -found, found)
+    component = project_first_component(weighted, sum_channels(weighted))
+    high, low = component.amax((1, 2), keepdim=True), component.amin((1, 2), keepdim=True)
+    return torch.where(-low > high * (1 + SIGN_TOLERANCE), -component, component)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from camcli.errors import UsageError
-from camcli.methods.compose import enlarge, has_contrast, min_max, precise
+from camcli.methods.postprocessing import enlarge, has_contrast, min_max
+from camcli.methods.principal_component import to_float64
 from camcli.registry import method
 
 # what builds the altered rows of a slice; a picture's scores [n] when n rows are altered so
@@ -36,15 +37,17 @@ def ablationcam(activations: Tensor, rescore: Score, *, max_channels: int = 0) -
     _check_at_least(0, max_channels=max_channels)
     weights = activations.new_zeros(activations.shape[:2])
     for owner, maps in enumerate(activations):
-        chosen = _strongest(maps, max_channels)
+        chosen = _pick_strongest(maps, max_channels)
         live = chosen[maps[chosen].flatten(1).any(1)]
         # the whole score comes from the same passes, so that their rounding is the same
-        whole, *_ = found = rescore(partial(_without, maps, live), 1 + len(live), owner)
-        weights[owner, live] = (whole - found[1:]) / whole.abs().clamp(min=SMALLEST_SCORE)
+        whole, *_ = ablated_scores = rescore(
+            partial(_zero_channels, maps, live), 1 + len(live), owner
+        )
+        weights[owner, live] = (whole - ablated_scores[1:]) / whole.abs().clamp(min=SMALLEST_SCORE)
     return weights[:, :, None, None] * activations
 
 
-def _without(maps: Tensor, channels: Tensor, rows: slice) -> Tensor:
+def _zero_channels(maps: Tensor, channels: Tensor, rows: slice) -> Tensor:
     """Sets one of the channels to zero in each row, and none in row 0.  [c h w] -> [n c h w]"""
     c = len(maps)
     zeroed = torch.cat((channels.new_tensor([c]), channels))[rows]
@@ -57,7 +60,7 @@ def scorecam(activations: Tensor, inputs: Tensor, score: Score, *, max_channels:
 
     The score is the target's own, by default the logit, as in the paper's algorithm.
     """
-    return _score_weighted(activations, inputs, score, max_channels)
+    return _weight_by_score(activations, inputs, score, max_channels)
 
 
 @method("sscam", gives="weighted activations")
@@ -81,10 +84,10 @@ def sscam(
     # and for all channels, whose scores are then told apart by their masks alone
     fields = sigma * torch.randn(samples, *inputs.shape[-2:], generator=draw).to(inputs.device)
 
-    def noisy(masks: Tensor, sample: Tensor) -> Tensor:
+    def add_noise(masks: Tensor, sample: Tensor) -> Tensor:
         return masks + fields[sample]
 
-    return _score_weighted(activations, inputs, score, max_channels, samples, noisy)
+    return _weight_by_score(activations, inputs, score, max_channels, samples, add_noise)
 
 
 @method("iscam", gives="weighted activations")
@@ -99,23 +102,23 @@ def iscam(
     _check_at_least(1, samples=samples)
     shares = torch.arange(1, samples + 1, device=inputs.device).cumsum(0) / samples
 
-    def scaled(masks: Tensor, sample: Tensor) -> Tensor:
+    def scale_masks(masks: Tensor, sample: Tensor) -> Tensor:
         return masks * shares[sample, None, None]
 
-    return _score_weighted(activations, inputs, score, max_channels, samples, scaled)
+    return _weight_by_score(activations, inputs, score, max_channels, samples, scale_masks)
 
 
-def _as_it_is(masks: Tensor, _: Tensor) -> Tensor:
+def _pass_through(masks: Tensor, _: Tensor) -> Tensor:
     return masks
 
 
-def _score_weighted(
+def _weight_by_score(
     activations: Tensor,
     inputs: Tensor,
     score: Score,
     max_channels: int,
     samples: int = 1,
-    vary: Vary = _as_it_is,
+    vary: Vary = _pass_through,
 ) -> Tensor:
     """Weights channels by the score of the input that is masked with them, arXiv:1910.01279.
 
@@ -126,16 +129,16 @@ def _score_weighted(
     _check_at_least(0, max_channels=max_channels)
     weights = activations.new_zeros(activations.shape[:2])
     for owner, (maps, image) in enumerate(zip(activations, inputs, strict=True)):
-        chosen = _strongest(maps, max_channels)
+        chosen = _pick_strongest(maps, max_channels)
         live = chosen[has_contrast(maps[chosen])]
         if len(live):
-            masked = partial(_masked, maps[live], image, vary)
-            found = score(masked, samples * len(live), owner).view(samples, -1)
-            weights[owner, live] = found.mean(0).softmax(0)
+            masked = partial(_mask_image, maps[live], image, vary)
+            scores = score(masked, samples * len(live), owner).view(samples, -1)
+            weights[owner, live] = scores.mean(0).softmax(0)
     return weights[:, :, None, None] * activations
 
 
-def _masked(maps: Tensor, image: Tensor, vary: Vary, rows: slice) -> Tensor:
+def _mask_image(maps: Tensor, image: Tensor, vary: Vary, rows: slice) -> Tensor:
     """Masks an image with the channels, one sample behind the other.  [c h w] -> [n 3 H W]"""
     row = torch.arange(rows.start, rows.stop, device=maps.device)
     size = (image.shape[-2], image.shape[-1])
@@ -143,7 +146,7 @@ def _masked(maps: Tensor, image: Tensor, vary: Vary, rows: slice) -> Tensor:
     return (vary(masks, row // len(maps))[:, None] * image).to(image.dtype)
 
 
-def _strongest(maps: Tensor, max_channels: int) -> Tensor:
+def _pick_strongest(maps: Tensor, max_channels: int) -> Tensor:
     """Returns the channels with the highest means, in their order; 0 is all.  [c h w] -> [k]"""
     c = len(maps)
     return maps.mean((1, 2)).topk(min(max_channels, c) or c).indices.sort().values
@@ -167,15 +170,15 @@ def rise(
     _check_at_least(1, masks=masks, cells=cells)
     if not 0 < probability < 1:
         raise UsageError(f"Option probability is between 0 and 1, not {probability}.")
-    built = _random_masks(inputs, masks, cells, probability, seed)
+    built = _draw_masks(inputs, masks, cells, probability, seed)
 
     def masked(image: Tensor, rows: slice) -> Tensor:
         return (built(rows)[:, None] * image).to(image.dtype)
 
     scores = [score(partial(masked, image), masks, i) for i, image in enumerate(inputs)]
     # the first one goes first: the rounded mean of equal scores is not always theirs
-    apart = [found - found[0] for found in scores]
-    better = [found - found.mean() for found in apart]
+    apart = [picture_scores - picture_scores[0] for picture_scores in scores]
+    better = [picture_scores - picture_scores.mean() for picture_scores in apart]
     maps = torch.zeros(len(inputs), *inputs.shape[-2:], device=inputs.device)
     for start in range(0, masks, MASKS_AT_ONCE):
         rows = slice(start, min(start + MASKS_AT_ONCE, masks))
@@ -185,7 +188,7 @@ def rise(
     return maps / (masks * probability)
 
 
-def _random_masks(
+def _draw_masks(
     inputs: Tensor, count: int, cells: int, probability: float, seed: int
 ) -> Callable[[slice], Tensor]:
     """Draws RISE's masks, and returns what builds those of a slice.  -> [n H W]"""
@@ -196,19 +199,19 @@ def _random_masks(
     open_ = torch.rand(count, cells, cells, generator=draw) < probability
     down = torch.randint(high, (count,), generator=draw)[:, None] + torch.arange(height)
     across = torch.randint(wide, (count,), generator=draw)[:, None] + torch.arange(width)
-    rows_of, columns_of = _shares(cells, high), _shares(cells, wide)
+    rows_of, columns_of = _cell_shares(cells, high), _cell_shares(cells, wide)
 
     def build(rows: slice) -> Tensor:
         # only what is seen of the enlarged grid: half the work of cutting it out of the whole
         parts = (rows_of[down[rows]], open_[rows].float(), columns_of[across[rows]].mT)
         # precise, for autocast would take the products in half precision
-        above, grids, beside = (precise(part.to(inputs.device)) for part in parts)
-        return (above @ grids @ beside).float()
+        above, grids, left = (to_float64(part.to(inputs.device)) for part in parts)
+        return (above @ grids @ left).float()
 
     return build
 
 
-def _shares(cells: int, pixels: int) -> Tensor:
+def _cell_shares(cells: int, pixels: int) -> Tensor:
     """How much of each cell is in each pixel of an enlarged side.  -> [pixels*(cells+1) cells]"""
     return enlarge(torch.eye(cells), (pixels * (cells + 1), cells))
 
@@ -221,22 +224,22 @@ def occlusion(inputs: Tensor, score: Score, *, window: int = 32, stride: int = 1
     centres are the map's, a cell for about every `stride` pixels.
     """
     _check_at_least(1, window=window, stride=stride)
-    height, width = (_covered(side, window, stride) for side in inputs.shape[-2:])
+    height, width = (_cover(side, window, stride) for side in inputs.shape[-2:])
     down, across = height.to(inputs.device), width.to(inputs.device)
     h, w = len(down), len(across)
 
-    def occluded(image: Tensor, rows: slice) -> Tensor:
+    def cover_image(image: Tensor, rows: slice) -> Tensor:
         # row 0 is the whole picture
         place = torch.arange(rows.start, rows.stop, device=image.device) - 1
         hidden = down[place // w, :, None] & across[place % w, None, :]
         hidden &= place[:, None, None] >= 0
         return torch.where(hidden[:, None], 0, image)
 
-    found = [score(partial(occluded, image), 1 + h * w, i) for i, image in enumerate(inputs)]
-    return torch.stack([(one[0] - one[1:]).view(h, w) for one in found])
+    scores = [score(partial(cover_image, image), 1 + h * w, i) for i, image in enumerate(inputs)]
+    return torch.stack([(one[0] - one[1:]).view(h, w) for one in scores])
 
 
-def _covered(length: int, window: int, stride: int) -> Tensor:
+def _cover(length: int, window: int, stride: int) -> Tensor:
     """Tells which pixels the window covers at each place along a side.  -> bool [places length]"""
     places = ceil(length / stride)
     centres = (torch.arange(places) + 0.5) * (length / places)

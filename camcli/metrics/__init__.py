@@ -4,24 +4,21 @@ A metric takes several maps of one picture, at the picture's size, and gives a v
 them.  Whatever it needs besides is named in `camcli.registry.METRIC_INPUTS`.
 """
 
-from camcli.metrics import (
+from camcli.metrics.faithfulness import (
     adcc,
     arcc,
-    box_iou,
     coherency,
     complexity,
     confidence,
     deletion,
-    equivariance,
-    heat_inside,
     infidelity,
     insertion,
-    pixel_average_precision,
-    pointing_game,
     road,
     saco,
     sensitivity,
 )
+from camcli.metrics.localization import box_iou, heat_inside, pixel_average_precision, pointing_game
+from camcli.metrics.sanity import equivariance
 
 __all__ = [
     "adcc",

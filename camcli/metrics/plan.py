@@ -60,7 +60,7 @@ def carry_out(
     if batch_size < 1:
         raise UsageError(f"Option batch_size is 1 or more, not {batch_size}.")
     with torch.no_grad():
-        scores = torch.cat([_scored(score, b) for b in _batches(plans, image, batch_size)])
+        scores = torch.cat([_scored(score, b) for b in _group_batches(plans, image, batch_size)])
         values, start = {}, 1
         for name, plan in plans.items():
             values[name] = plan.conclude(scores[0], scores[start : start + plan.count])
@@ -68,7 +68,7 @@ def carry_out(
     return values
 
 
-def _batches(plans: Mapping[str, Plan], image: Tensor, batch_size: int) -> Iterator[Tensor]:
+def _group_batches(plans: Mapping[str, Plan], image: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Gives the picture and all altered ones, batch by batch.  [n c H W]"""
     ends = list(accumulate((plan.count for plan in plans.values()), initial=1))
     starts = dict(zip(plans, ends, strict=False))

@@ -15,11 +15,11 @@ from torchvision.models import get_model_weights
 
 from camcli.errors import UnknownName
 from camcli.models import embedded, from_timm, from_torchvision
-from camcli.models.embedded.network import Network
+from camcli.models.embedded.network import EfficientNetLite0
 from camcli.models.embedded.weights import is_installed
-from camcli.models.families import takes_classifier
-from camcli.models.fetch import cached_url_file
+from camcli.models.inspection.quirks import can_classify
 from camcli.models.load import PARAMETERS
+from camcli.models.weight_download import find_cached_url_file
 
 Library = Literal["embedded", "timm", "torchvision"]
 Availability = Literal["here", "to download", "none"]
@@ -27,7 +27,7 @@ WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """A model with its pretrained weights, by the name to type; `input_size` is (height, width).
 
     `classes` is 0 where the weights come without a classifier; `parameters` is None where nobody
@@ -47,27 +47,27 @@ class Entry:
         return f"{self.library}/{self.name.removeprefix(f'{self.library}/')}"
 
 
-def find(pattern: str = "") -> list[Entry]:
+def find_models(pattern: str = "") -> list[CatalogueEntry]:
     """Returns what a piece of a name or a shell pattern finds, without regard to case.
 
     A pattern without a tag finds an architecture with all its tags.  Raises UnknownName.
     """
-    found = [entry for entry in entries() if _matches(entry, pattern.lower())]
-    if not found:
+    matches = [entry for entry in list_entries() if _matches(entry, pattern.lower())]
+    if not matches:
         known = [embedded.NAME, *from_timm.names(), *from_torchvision.names()]
         hint = "Give a piece of a name, or a pattern in quotes: camviz models '*vit*'"
         raise UnknownName("model", pattern, known, hint)
     return [
         entry if entry.parameters else replace(entry, parameters=count_parameters(entry.name))
-        for entry in found
+        for entry in matches
     ]
 
 
-def entries() -> Iterator[Entry]:
+def list_entries() -> Iterator[CatalogueEntry]:
     """Yields all that can be named; parameters are None for what `parameters.csv` does not know."""
-    yield _embedded()
-    yield from _timm()
-    yield from _torchvision()
+    yield _embedded_entry()
+    yield from _timm_entries()
+    yield from _torchvision_entries()
 
 
 def count_parameters(name: str) -> int | None:
@@ -80,7 +80,7 @@ def count_parameters(name: str) -> int | None:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _matches(entry: Entry, pattern: str) -> bool:
+def _matches(entry: CatalogueEntry, pattern: str) -> bool:
     qualified = entry.qualified_name.lower()
     plain = qualified.partition("/")[2]
     if WILDCARDS.isdisjoint(pattern):
@@ -89,11 +89,11 @@ def _matches(entry: Entry, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _embedded() -> Entry:
-    labels = embedded.labels()
+def _embedded_entry() -> CatalogueEntry:
+    labels = embedded.load_labels()
     with torch.device("meta"):
-        network = Network(len(labels))
-    return Entry(
+        network = EfficientNetLite0(len(labels))
+    return CatalogueEntry(
         name=embedded.NAME,
         library="embedded",
         input_size=(embedded.SIZE, embedded.SIZE),
@@ -103,44 +103,44 @@ def _embedded() -> Entry:
     )
 
 
-def _timm() -> Iterator[Entry]:
+def _timm_entries() -> Iterator[CatalogueEntry]:
     with PARAMETERS.open(encoding="utf-8", newline="") as file:
         parameters = {row["name"]: int(row["parameters"]) for row in csv.DictReader(file)}
-    for architecture in filter(takes_classifier, from_timm.names()):
-        for name, config in _with_weights(architecture).items():
-            yield Entry(
+    for architecture in filter(can_classify, from_timm.names()):
+        for name, config in _list_weights(architecture).items():
+            yield CatalogueEntry(
                 name=name,
                 library="timm",
                 input_size=config.input_size[1:],
                 classes=config.num_classes,
                 parameters=parameters.get(name),
-                weights=_availability(config),
+                weights=_find_availability(config),
             )
 
 
-def _with_weights(architecture: str) -> dict[str, PretrainedCfg]:
+def _list_weights(architecture: str) -> dict[str, PretrainedCfg]:
     """Returns the tags that have weights, the default one first; else the architecture alone."""
     tags = get_arch_pretrained_cfgs(architecture)
     having = {name: config for name, config in tags.items() if config.has_weights}
     return having or {architecture: get_pretrained_cfg(architecture) or PretrainedCfg()}
 
 
-def _availability(config: PretrainedCfg) -> Availability:
+def _find_availability(config: PretrainedCfg) -> Availability:
     if not config.has_weights:
         return "none"
-    return "here" if from_timm.cached_weights(vars(config)) else "to download"
+    return "here" if from_timm.find_cached_weights(vars(config)) else "to download"
 
 
-def _torchvision() -> Iterator[Entry]:
+def _torchvision_entries() -> Iterator[CatalogueEntry]:
     for architecture in from_torchvision.names():
         for weights in get_model_weights(architecture):
             name = f"{architecture}.{weights.name}"
             (edge,) = weights.transforms().crop_size
-            yield Entry(
+            yield CatalogueEntry(
                 name=f"torchvision/{name}" if from_timm.knows(name) else name,
                 library="torchvision",
                 input_size=(edge, edge),
                 classes=len(weights.meta["categories"] or ()),
                 parameters=weights.meta["num_params"],
-                weights="here" if cached_url_file(weights.url) else "to download",
+                weights="here" if find_cached_url_file(weights.url) else "to download",
             )

@@ -13,64 +13,64 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.errors import CamvizError, ModelError, reason
-from camcli.models.model_lock import in_this_thread, lock_model
-from camcli.models.output import described, part_of
-from camcli.models.output_reading import measure_output
-from camcli.models.preprocessing import per_channel, scale_for
-from camcli.models.request import Built, Request
-from camcli.models.several_inputs import check_takes_a_picture_alone
-from camcli.models.state import left_as_found, watchable
-from camcli.models.user_code import find, running, where
+from camcli.errors import CamvizError, ModelError, first_line
+from camcli.models.inspection.model_lock import in_this_thread, lock_model
+from camcli.models.inspection.model_state import check_hookable, preserve_state
+from camcli.models.model_spec import BuiltModel, ModelSpec
+from camcli.models.multiple_inputs import check_takes_a_picture_alone
+from camcli.models.outputs.interpretation import measure_output
+from camcli.models.outputs.logits import describe_output, select_output
+from camcli.models.preprocessing import compute_scale, fit_channels
+from camcli.models.user_code import describe_error, import_builder, run_user_code
 from camcli.records import Preprocessing
 
 # what nearly every ImageNet model was evaluated with
 SIZE, CROP_PCT = (224, 224), 0.875
 
 
-def build(request: Request) -> Built:
+def build(request: ModelSpec) -> BuiltModel:
     """Runs the user's code and the model that it builds once, on zeros.
 
     Raises UnknownName, or ModelError with the line on which the code failed.
     """
-    with running(request.name):
-        module = _module(find(request.name), request)
+    with run_user_code(request.name):
+        module = _check_module(import_builder(request.name), request)
         size = request.img_size or SIZE
         # the code may hand out a model that it has handed out before
         with lock_model(module):
-            trial = _tried(module, _channels(module, request), size, request)
+            trial = _try_model(module, _list_channels(module, request), size, request)
             channels = trial.channels
             key, outputs = request.output_key, request.outputs
             reading = measure_output(module, (channels, *size), key, outputs)
     trial = replace(trial, width=reading.width or 0)
-    num_classes = _num_classes(trial, request)
-    return Built(
+    num_classes = _count_classes(trial, request)
+    return BuiltModel(
         module=module,
         preprocessing=Preprocessing(
             size=size,
-            scale=scale_for(size, CROP_PCT),
-            mean=per_channel(Preprocessing.mean, channels),
-            std=per_channel(Preprocessing.std, channels),
+            scale=compute_scale(size, CROP_PCT),
+            mean=fit_channels(Preprocessing.mean, channels),
+            std=fit_channels(Preprocessing.std, channels),
         ),
         num_classes=num_classes,
         weights=f"as built by {request.name}",
         classifiers=trial.classifiers if num_classes else (),
         in_chans=channels,
         reading=reading,
-        warnings=(*_assumed_preprocessing(request), *_no_logits(trial, request)),
+        warnings=(*_warn_assumed_preprocessing(request), *_warn_no_logits(trial, request)),
     )
 
 
-def _module(found: Any, request: Request) -> nn.Module:
-    function = (lambda: found) if isinstance(found, nn.Module) else found
-    module = function(**_arguments(function, request))
+def _check_module(value: Any, request: ModelSpec) -> nn.Module:
+    function = (lambda: value) if isinstance(value, nn.Module) else value
+    module = function(**_collect_arguments(function, request))
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
         raise ModelError(f"{request.name!r} gave a {kind}, and not a torch.nn.Module.")
-    return watchable(module).cpu()
+    return check_hookable(module).cpu()
 
 
-def _arguments(function: Callable[..., Any], request: Request) -> dict[str, Any]:
+def _collect_arguments(function: Callable[..., Any], request: ModelSpec) -> dict[str, Any]:
     signature = inspect.signature(function)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     arguments = dict(request.model_kwargs)
@@ -84,13 +84,13 @@ def _arguments(function: Callable[..., Any], request: Request) -> dict[str, Any]
     except TypeError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
         raise ModelError(
-            f"{request.name!r} cannot be called with {given}: {reason(error)}. "
+            f"{request.name!r} cannot be called with {given}: {first_line(error)}. "
             "--model-kwargs KEY=VALUE gives it its arguments."
         ) from error
     return arguments
 
 
-def _channels(module: nn.Module, request: Request) -> list[int]:
+def _list_channels(module: nn.Module, request: ModelSpec) -> list[int]:
     """Lists the numbers of channels that the input may have, the likeliest first.
 
     They are those of the user's mean, of the first convolution, and of a picture.
@@ -124,21 +124,21 @@ class _Trial:
         return (self.last_name,) if layer and layer.weight.shape[0] == self.width else ()
 
     @property
-    def ends_in_a_norm(self) -> bool:
+    def is_headless(self) -> bool:
         """Whether nothing that could tell classes apart comes behind the last norm."""
         return "norm" in type(self.last).__name__.lower()
 
 
-def _tried(
-    module: nn.Module, channels: Sequence[int], size: tuple[int, int], request: Request
+def _try_model(
+    module: nn.Module, channels: Sequence[int], size: tuple[int, int], request: ModelSpec
 ) -> _Trial:
     """Runs the model on as many channels as it takes; raises ModelError of the first number."""
     failed, name = [], request.name
     check_takes_a_picture_alone(module, name)
     for number in channels:
         try:
-            trial = _run(module, number, size)
-            return replace(trial, output=part_of(trial.output, request.output_key))
+            trial = _run_trial(module, number, size)
+            return replace(trial, output=select_output(trial.output, request.output_key))
         except CamvizError:
             raise
         except Exception as error:  # the user's code raises what it will
@@ -146,11 +146,11 @@ def _tried(
     shape = "x".join(map(str, (channels[0], *size)))
     raise ModelError(
         f"{name!r} does not run on a {shape} input (--img-size names another size, and N "
-        f"numbers for --mean mean N channels). {where(failed[0], name)}."
+        f"numbers for --mean mean N channels). {describe_error(failed[0], name)}."
     ) from failed[0]
 
 
-def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> _Trial:
+def _run_trial(module: nn.Module, channels: int, size: tuple[int, int]) -> _Trial:
     last: list[tuple[str, nn.Module | None]] = [("", None)]
 
     def note(layer_name: str, layer: nn.Module, *_: object) -> None:
@@ -163,14 +163,14 @@ def _run(module: nn.Module, channels: int, size: tuple[int, int]) -> _Trial:
             if layer_name and next(layer.parameters(False), None) is not None:
                 hook = layer.register_forward_hook(in_this_thread(partial(note, layer_name)))
                 stack.callback(hook.remove)
-        with torch.no_grad(), left_as_found(module):
+        with torch.no_grad(), preserve_state(module):
             output = module(torch.zeros(1, channels, *size, dtype=like.dtype))
     return _Trial(channels, output, *last[0])
 
 
-def _num_classes(trial: _Trial, request: Request) -> int:
+def _count_classes(trial: _Trial, request: ModelSpec) -> int:
     asked, width = request.num_classes, trial.width
-    if asked == 0 or (asked is None and trial.ends_in_a_norm):
+    if asked == 0 or (asked is None and trial.is_headless):
         return 0
     if asked not in (None, width):
         raise ModelError(
@@ -180,7 +180,7 @@ def _num_classes(trial: _Trial, request: Request) -> int:
     return width
 
 
-def _assumed_preprocessing(request: Request) -> tuple[str, ...]:
+def _warn_assumed_preprocessing(request: ModelSpec) -> tuple[str, ...]:
     moments = [key for key in ("mean", "std") if key not in request.preprocessing]
     assumed = {f"--{key}": f"ImageNet's {' and '.join(moments)}" for key in moments}
     if request.img_size is None:
@@ -192,17 +192,17 @@ def _assumed_preprocessing(request: Request) -> tuple[str, ...]:
     return (f"preprocessing: {what} assumed; change it with {', '.join(assumed)}",) if what else ()
 
 
-def _no_logits(trial: _Trial, request: Request) -> tuple[str, ...]:
+def _warn_no_logits(trial: _Trial, request: ModelSpec) -> tuple[str, ...]:
     if request.num_classes == 0:
         return ()
     if not trial.width:
         is_tensor = isinstance(trial.output, Tensor)
-        given = list(trial.output.shape) if is_tensor else described(trial.output)
+        given = list(trial.output.shape) if is_tensor else describe_output(trial.output)
         way_on = "" if is_tensor else "; --output-key says which part of it the logits are"
         return (
             f"{request.name!r} gives {given} in place of logits [b n]: it has no classes{way_on}",
         )
-    if request.num_classes is None and trial.ends_in_a_norm:
+    if request.num_classes is None and trial.is_headless:
         return (
             f"{request.name!r} ends in a {type(trial.last).__name__}: its {trial.width} outputs "
             f"are taken for features, and with --num-classes {trial.width} for classes",

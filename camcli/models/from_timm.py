@@ -16,11 +16,16 @@ from timm.models import get_arch_pretrained_cfgs, get_deprecated_models, get_pre
 from torch import nn
 
 from camcli.errors import ModelError, UnknownName, WeightsError
-from camcli.models.fetch import cached_hub_file, cached_url_file, hub_file, url_file
-from camcli.models.labels import timm_labels
-from camcli.models.pickle_survey import check_published
-from camcli.models.preprocessing import per_channel, scale_for
-from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
+from camcli.models.checkpoints.pickle_survey import check_published
+from camcli.models.labels.labels import find_timm_labels
+from camcli.models.model_spec import BuiltModel, ModelSpec, Weights, build_error, warn_of_new_head
+from camcli.models.preprocessing import compute_scale, fit_channels
+from camcli.models.weight_download import (
+    fetch_hub_file,
+    fetch_url_file,
+    find_cached_hub_file,
+    find_cached_url_file,
+)
 from camcli.records import Fit, Preprocessing
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
@@ -40,11 +45,13 @@ def names() -> list[str]:
     return list(timm.list_models())
 
 
-def build(request: Request) -> Built:
+def build(request: ModelSpec) -> BuiltModel:
     """Builds a timm model; raises ModelError, WeightsError, or UnknownName for a tag."""
-    name, config = _located(request)
-    overlay, origin = _weights(request, name, config) if request.pretrained else ({}, "random")
-    arguments = _arguments(request, config)
+    name, config = _locate(request)
+    overlay, origin = (
+        _fetch_weights(request, name, config) if request.pretrained else ({}, "random")
+    )
+    arguments = _collect_arguments(request, config)
     try:
         if request.pretrained:
             for file in _files(request, overlay):
@@ -56,20 +63,20 @@ def build(request: Request) -> Built:
             **arguments,
         )
     except Exception as error:  # a thousand constructors raise their own kinds
-        raise cannot_build("timm", request, error, overlay.get("file")) from error
-    return _described(module, request, origin)
+        raise build_error("timm", request, error, overlay.get("file")) from error
+    return _describe(module, request, origin)
 
 
-def _located(request: Request) -> tuple[str, Mapping[str, Any]]:
+def _locate(request: ModelSpec) -> tuple[str, Mapping[str, Any]]:
     """Returns the name that timm builds from, and the configuration of its pretrained weights."""
     name = request.name
     if name.startswith(HUB):
-        config_file = hub_file(name, name.removeprefix(HUB), ("config.json",))
-        return f"{FOLDER}{config_file.parent}", _folder_config(name, config_file)
+        config_file = fetch_hub_file(name, name.removeprefix(HUB), ("config.json",))
+        return f"{FOLDER}{config_file.parent}", _read_folder_config(name, config_file)
     if name.startswith(FOLDER):
         config_file = Path(name.removeprefix(FOLDER)) / "config.json"
-        return name, _folder_config(name, config_file)
-    name = _current_name(name)
+        return name, _read_folder_config(name, config_file)
+    name = _find_current_name(name)
     try:
         config = get_pretrained_cfg(name)
     except RuntimeError:
@@ -80,7 +87,7 @@ def _located(request: Request) -> tuple[str, Mapping[str, Any]]:
     return name, asdict(config) if config else {}
 
 
-def _folder_config(name: str, file: Path) -> Mapping[str, Any]:
+def _read_folder_config(name: str, file: Path) -> Mapping[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         config["architecture"]
@@ -98,7 +105,7 @@ def _folder_config(name: str, file: Path) -> Mapping[str, Any]:
     return known
 
 
-def _current_name(name: str) -> str:
+def _find_current_name(name: str) -> str:
     arch = name.partition(".")[0]
     deprecated = get_deprecated_models()
     if arch not in deprecated:
@@ -109,7 +116,9 @@ def _current_name(name: str) -> str:
     return str(current)
 
 
-def _weights(request: Request, name: str, config: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _fetch_weights(
+    request: ModelSpec, name: str, config: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
     """Fetches the pretrained file, and returns what tells timm to take it, with its origin."""
     if request.name.startswith(FOLDER):
         return {}, request.name
@@ -117,37 +126,37 @@ def _weights(request: Request, name: str, config: Mapping[str, Any]) -> tuple[di
     repository, url = hub or config.get("hf_hub_id"), config.get("url")
     custom = False
     if repository:
-        file = hub_file(request.name, repository, _hub_files(config))
+        file = fetch_hub_file(request.name, repository, _list_hub_files(config))
         origin = str(repository)
     elif url and isinstance(url, str):
-        file, origin = url_file(request.name, url), url
+        file, origin = fetch_url_file(request.name, url), url
         custom = bool(config.get("custom_load"))
     else:
-        raise _no_weights(request.name, name)
+        raise _no_weights_error(request.name, name)
     return {"file": str(file), "source": None, "custom_load": custom}, origin
 
 
-def _files(request: Request, overlay: Mapping[str, Any]) -> list[Path]:
+def _files(request: ModelSpec, overlay: Mapping[str, Any]) -> list[Path]:
     """Lists the files that timm may read weights from."""
     if request.name.startswith(FOLDER):
         return sorted(Path(request.name.removeprefix(FOLDER)).iterdir())
     return [Path(overlay["file"])]
 
 
-def cached_weights(config: Mapping[str, Any]) -> Path | None:
+def find_cached_weights(config: Mapping[str, Any]) -> Path | None:
     """Returns the pretrained file that building would take without a download, or None."""
     repository, url = config.get("hf_hub_id"), config.get("url")
     if repository:
-        return cached_hub_file(repository, _hub_files(config))
-    return cached_url_file(url) if url and isinstance(url, str) else None
+        return find_cached_hub_file(repository, _list_hub_files(config))
+    return find_cached_url_file(url) if url and isinstance(url, str) else None
 
 
-def _hub_files(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _list_hub_files(config: Mapping[str, Any]) -> tuple[str, ...]:
     given = config.get("hf_hub_filename")
     return (given,) if given else WEIGHTS_FILES
 
 
-def _no_weights(given: str, name: str) -> WeightsError:
+def _no_weights_error(given: str, name: str) -> WeightsError:
     having = [n for n, c in get_arch_pretrained_cfgs(name).items() if c.has_weights]
     others = f" It has them for {', '.join(having)}." if having else ""
     return WeightsError(
@@ -156,7 +165,7 @@ def _no_weights(given: str, name: str) -> WeightsError:
     )
 
 
-def _arguments(request: Request, config: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_arguments(request: ModelSpec, config: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(request.model_kwargs)
     if request.num_classes is not None:
         arguments["num_classes"] = request.num_classes
@@ -168,38 +177,38 @@ def _arguments(request: Request, config: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _described(module: nn.Module, request: Request, origin: str) -> Built:
+def _describe(module: nn.Module, request: ModelSpec, origin: str) -> BuiltModel:
     config: Any = module.pretrained_cfg
     num_classes = int(getattr(module, "num_classes", 0))
     new_head = request.pretrained and num_classes not in (0, config.get("num_classes"))
-    preprocessing = _preprocessing(module, request)
-    return Built(
+    preprocessing = _read_preprocessing(module, request)
+    return BuiltModel(
         module=module,
         preprocessing=preprocessing,
         num_classes=num_classes,
         weights=origin,
-        classifiers=_listed(config.get("classifier")),
-        stems=_listed(config.get("first_conv")),
-        labels=timm_labels(config, num_classes),
+        classifiers=_list_tags(config.get("classifier")),
+        stems=_list_tags(config.get("first_conv")),
+        labels=find_timm_labels(config, num_classes),
         in_chans=len(preprocessing.mean),
-        warnings=(new_head_warning(num_classes),) if new_head else (),
+        warnings=(warn_of_new_head(num_classes),) if new_head else (),
         convert=_convert,
     )
 
 
-def _listed(names: str | Sequence[str] | None) -> tuple[str, ...]:
+def _list_tags(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
-def _preprocessing(module: nn.Module, request: Request) -> Preprocessing:
+def _read_preprocessing(module: nn.Module, request: ModelSpec) -> Preprocessing:
     config = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     channels = request.in_chans or config["input_size"][0]
     size = request.img_size or tuple(config["input_size"][1:])
     return Preprocessing(
         size=size,
-        scale=scale_for(size, config["crop_pct"]),
-        mean=per_channel(config["mean"], channels),
-        std=per_channel(config["std"], channels),
+        scale=compute_scale(size, config["crop_pct"]),
+        mean=fit_channels(config["mean"], channels),
+        std=fit_channels(config["std"], channels),
         interpolation=config["interpolation"],
         fit=FITS.get(config["crop_mode"], "crop"),
     )

@@ -12,10 +12,10 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from camcli.errors import ModelError, UnknownName
-from camcli.models.fetch import url_file
-from camcli.models.pickle_survey import check_published
-from camcli.models.preprocessing import per_channel
-from camcli.models.request import Built, Request, Weights, cannot_build, new_head_warning
+from camcli.models.checkpoints.pickle_survey import check_published
+from camcli.models.model_spec import BuiltModel, ModelSpec, Weights, build_error, warn_of_new_head
+from camcli.models.preprocessing import fit_channels
+from camcli.models.weight_download import fetch_url_file
 from camcli.records import Preprocessing
 
 # (beginning of the name, argument of the constructor that fixes the input size)
@@ -40,46 +40,46 @@ def names() -> list[str]:
     return list(list_models(module=torchvision.models))
 
 
-def build(request: Request) -> Built:
+def build(request: ModelSpec) -> BuiltModel:
     """Builds a torchvision model; raises ModelError, WeightsError, or UnknownName for weights."""
-    name, weights = _chosen(request.name)
+    name, weights = _choose_weights(request.name)
     if request.num_classes is not None and request.num_classes < 1:
         raise ModelError(f"torchvision's {name} needs at least one class.")
     channels = request.in_chans or 3
-    arguments = _arguments(name, request, weights)
+    arguments = _collect_arguments(name, request, weights)
     # fetched first, so that torchvision finds it in the cache
-    file = url_file(request.name, weights.url) if request.pretrained else None
+    file = fetch_url_file(request.name, weights.url) if request.pretrained else None
     try:
         if file:
             check_published(file)
-        module = _module(name, request, weights, arguments)
+        module = _build_module(name, request, weights, arguments)
     except Exception as error:  # each constructor raises its own kinds
-        raise cannot_build("torchvision", request, error, file) from error
+        raise build_error("torchvision", request, error, file) from error
     _drop_auxiliary_heads(module)
-    stem, first = _stem(module)
+    stem, first = _find_stem(module)
     _take_channels(module, first, channels)
-    classifier, layer = _classifier(module)
+    classifier, layer = _find_classifier(module)
     own_classes = layer.weight.shape[0]
     num_classes = request.num_classes or own_classes
     new_head = num_classes != own_classes
     if new_head:
-        _replace(module, classifier, _like(layer, num_classes))
+        _replace(module, classifier, _make_like(layer, num_classes))
     categories = weights.meta["categories"]
-    return Built(
+    return BuiltModel(
         module=module,
-        preprocessing=_preprocessing(weights.transforms(), request.img_size, channels),
+        preprocessing=_read_preprocessing(weights.transforms(), request.img_size, channels),
         num_classes=num_classes,
         weights=repr(weights) if request.pretrained else "random",
         classifiers=(classifier,),
         stems=(stem,),
         in_chans=channels,
         labels=tuple(categories) if categories else None,
-        warnings=(new_head_warning(num_classes),) if new_head else (),
+        warnings=(warn_of_new_head(num_classes),) if new_head else (),
         convert=_convert,
     )
 
 
-def _chosen(given: str) -> tuple[str, Any]:
+def _choose_weights(given: str) -> tuple[str, Any]:
     name, _, tag = given.partition(".")
     known = get_model_weights(name)
     if not tag:
@@ -91,7 +91,9 @@ def _chosen(given: str) -> tuple[str, Any]:
     raise UnknownName("weights", tag, tags, f"torchvision's {name} has {', '.join(tags)}.")
 
 
-def _module(name: str, request: Request, weights: Any, arguments: Mapping[str, Any]) -> nn.Module:
+def _build_module(
+    name: str, request: ModelSpec, weights: Any, arguments: Mapping[str, Any]
+) -> nn.Module:
     resized = request.img_size is not None and any(name.startswith(b) for b, _ in FIXED_SIZE)
     if request.pretrained and not resized:
         module: nn.Module = get_model(name, weights=weights, **arguments)
@@ -103,7 +105,7 @@ def _module(name: str, request: Request, weights: Any, arguments: Mapping[str, A
     return module
 
 
-def _arguments(name: str, request: Request, weights: Any) -> dict[str, Any]:
+def _collect_arguments(name: str, request: ModelSpec, weights: Any) -> dict[str, Any]:
     arguments = {k: v for k, v in request.model_kwargs.items() if k != "in_chans"}
     if not request.pretrained:
         arguments = {**WITHOUT_WEIGHTS.get(name, {}), **arguments}
@@ -112,11 +114,11 @@ def _arguments(name: str, request: Request, weights: Any) -> dict[str, Any]:
     size = request.img_size or tuple(weights.transforms().crop_size) * 2
     for beginning, argument in FIXED_SIZE:
         if name.startswith(beginning):
-            arguments.setdefault(argument, _as(argument, name, size))
+            arguments.setdefault(argument, _spell_size(argument, name, size))
     return arguments
 
 
-def _as(argument: str, name: str, size: tuple[int, ...]) -> int | tuple[int, ...]:
+def _spell_size(argument: str, name: str, size: tuple[int, ...]) -> int | tuple[int, ...]:
     if argument == "input_size":
         return size
     if size[0] != size[1]:
@@ -127,20 +129,22 @@ def _as(argument: str, name: str, size: tuple[int, ...]) -> int | tuple[int, ...
     return size[0]
 
 
-def _preprocessing(transforms: Any, asked: tuple[int, int] | None, channels: int) -> Preprocessing:
+def _read_preprocessing(
+    transforms: Any, asked: tuple[int, int] | None, channels: int
+) -> Preprocessing:
     (crop,), (resize,) = transforms.crop_size, transforms.resize_size
     size = asked or (crop, crop)
     return Preprocessing(
         size=size,
         scale=(round(size[0] * resize / crop), round(size[1] * resize / crop)),
-        mean=per_channel(transforms.mean, channels),
-        std=per_channel(transforms.std, channels),
+        mean=fit_channels(transforms.mean, channels),
+        std=fit_channels(transforms.std, channels),
         interpolation=transforms.interpolation.value,
         fit="crop",
     )
 
 
-def _classifier(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
+def _find_classifier(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     # SqueezeNet's is a convolution
     *_, last = (
         (name, part)
@@ -150,7 +154,7 @@ def _classifier(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     return last
 
 
-def _like(old: nn.Linear | nn.Conv2d, num_classes: int) -> nn.Module:
+def _make_like(old: nn.Linear | nn.Conv2d, num_classes: int) -> nn.Module:
     bias = old.bias is not None
     if isinstance(old, nn.Conv2d):
         return nn.Conv2d(old.in_channels, num_classes, 1, bias=bias)
@@ -162,7 +166,7 @@ def _replace(module: nn.Module, name: str, new: nn.Module) -> None:
     setattr(module.get_submodule(parent), last, new)
 
 
-def _stem(module: nn.Module) -> tuple[str, nn.Conv2d]:
+def _find_stem(module: nn.Module) -> tuple[str, nn.Conv2d]:
     return next((n, part) for n, part in module.named_modules() if isinstance(part, nn.Conv2d))
 
 

@@ -17,36 +17,50 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from camcli.errors import CamvizError, DeviceError, ModelError, UnknownName, reason
-from camcli.models import advice, counterparts, embedded, fitting, loading
-from camcli.models.checkpoint import Checkpoint, is_saved_by_transformers, read_checkpoint
-from camcli.models.embedded.network import Network
-from camcli.models.labels import Labels, labels_for
+from camcli.errors import CamvizError, DeviceError, ModelError, UnknownName, first_line
+from camcli.models import embedded
+from camcli.models.acceleration.memory_format import (
+    convert_weights_format,
+    convert_weights_format_if_safe,
+    trust_channels_last,
+)
+from camcli.models.checkpoints import (
+    cross_library_keys,
+    mismatch_advice,
+    state_dict_matching,
+    weight_loading,
+)
+from camcli.models.checkpoints.checkpoint import (
+    Checkpoint,
+    is_transformers_folder,
+    read_checkpoint,
+)
+from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
+from camcli.models.embedded.network import EfficientNetLite0
+from camcli.models.inspection.model_lock import lock_loading, lock_model
+from camcli.models.inspection.model_state import keep_random_state
+from camcli.models.labels.labels import Labels, choose_labels
 from camcli.models.memory_bound import bounded, check_numbers
-from camcli.models.memory_format import lay_out_weights, lay_out_weights_if_alike, trust
-from camcli.models.model_lock import lock_loading, lock_model
-from camcli.models.output import OutputKey
-from camcli.models.output_reading import (
-    OutputReading,
-    as_logit,
-    checked,
-    declared,
-    measure_output,
-)
-from camcli.models.preprocessing import changed
-from camcli.models.request import (
-    Built,
-    Request,
-    channels_warning,
+from camcli.models.model_spec import (
+    BuiltModel,
+    ModelSpec,
     describe,
-    new_head_warning,
+    warn_of_channels,
+    warn_of_new_head,
 )
-from camcli.models.state import keep_random_state
-from camcli.models.trained import Settings, as_trained
+from camcli.models.outputs.interpretation import (
+    OutputReading,
+    check_outputs_meaning,
+    declare_reading,
+    measure_output,
+    read_as_logit,
+)
+from camcli.models.outputs.logits import OutputKey
+from camcli.models.preprocessing import change_preprocessing
 from camcli.models.user_code import is_code
-from camcli.paths import expand_home, is_file, is_folder
 from camcli.records import Fit, Outputs, Preprocessing
-from camcli.stages import stage
+from camcli.utils.paths import expand_home, is_file, is_folder
+from camcli.utils.profiling import stage
 
 Origin = Literal["embedded", "python", "timm", "torchvision"]
 
@@ -133,13 +147,13 @@ def load_model(
     user's own model are measured where it is left out.
     Raises UnknownName, ModelError, CheckpointError, WeightsError, ConfigError and DeviceError.
     """
-    checked(outputs)
+    check_outputs_meaning(outputs)
     place = resolve_device(device)
-    if checkpoint is None and (_is_folder(name) or _is_of_transformers(name)):
+    if checkpoint is None and (_is_folder(name) or _is_transformers_model(name)):
         checkpoint = expand_home(name.removeprefix(FOLDER))
         name = embedded.NAME
     saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
-    name = _named(name, saved)
+    name = _choose_name(name, saved)
     origin, plain_name = find_model(name)
     if output_key is not None and origin != "python":
         raise ModelError(
@@ -148,55 +162,61 @@ def load_model(
         )
     # training scripts note arguments of the libraries' constructors, not of the user's function
     noted = saved if origin != "python" else None
-    settings = noted.settings_for(plain_name) if noted else Settings()
+    settings = noted.settings_for(plain_name) if noted else TrainingArgs()
     kwargs = {**settings.model_kwargs, **(model_kwargs or {})}
     request = replace(
-        _request(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
+        _make_spec(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
         preprocessing=preprocessing or {},
         output_key=output_key,
         outputs=outputs,
         fit=fit,
     )
-    with lock_loading(), _undisturbed():
+    with lock_loading(), _fix_random_state():
         if saved:
-            origin, built = _with_checkpoint(_homes(origin, name, request), request, saved, strict)
+            origin, built = _build_with_checkpoint(
+                _list_origins(origin, name, request), request, saved, strict
+            )
         else:
-            built = _as_asked(origin, request)
+            built = _apply_class_choice(origin, request)
         # the user's own code has run at its size
         large = built.in_chans * prod(built.preprocessing.size) > LARGE_INPUT
         if origin != "python" and (request.img_size is not None or large):
             _check_size(built, request)
-        module = _ready(origin, built, place)
+        module = _prepare_module(origin, built, place)
     class_file = Path(class_map) if class_map is not None else None
-    reading = _reading(built, outputs, class_file)
-    labels, notes = labels_for(
+    reading = _find_reading(built, outputs, class_file)
+    labels, notes = choose_labels(
         built.labels, built.num_classes, class_file, is_value=reading.is_value
     )
     return Classifier(
         module=module,
         name=plain_name,
         origin=origin,
-        preprocessing=changed(as_trained(built.preprocessing, settings), fit, preprocessing or {}),
+        preprocessing=change_preprocessing(
+            apply_training_args(built.preprocessing, settings), fit, preprocessing or {}
+        ),
         labels=labels,
         weights=built.weights,
         num_classes=built.num_classes,
         in_chans=built.in_chans,
-        warnings=(*built.warnings, *notes, *channels_warning(built.in_chans)),
+        warnings=(*built.warnings, *notes, *warn_of_channels(built.in_chans)),
         reading=reading,
     )
 
 
-def _reading(built: Built, outputs: Outputs | None, class_file: Path | None) -> OutputReading:
+def _find_reading(
+    built: BuiltModel, outputs: Outputs | None, class_file: Path | None
+) -> OutputReading:
     """Returns how the output is read: measured, or as the libraries' classifiers' is."""
     if built.reading is None:
         height, width = built.preprocessing.size
         shape = (built.in_chans, height, width)
         if outputs == "probabilities":
             return measure_output(built.module, shape, None, outputs)
-        return declared(outputs) if outputs else OutputReading()
+        return declare_reading(outputs) if outputs else OutputReading()
     if built.reading.is_value and not built.reading.is_declared and class_file:
         # who names a no and a yes has classes
-        return as_logit(built.reading)
+        return read_as_logit(built.reading)
     return built.reading
 
 
@@ -208,13 +228,13 @@ def _is_folder(name: str) -> bool:
     return False
 
 
-def _is_of_transformers(name: str) -> bool:
+def _is_transformers_model(name: str) -> bool:
     """Tells whether a `local-dir:` holds what transformers saved, which timm cannot read."""
     folder = expand_home(name.removeprefix(FOLDER))
-    return name.startswith(FOLDER) and is_saved_by_transformers(folder)
+    return name.startswith(FOLDER) and is_transformers_folder(folder)
 
 
-def _named(name: str, saved: Checkpoint | None) -> str:
+def _choose_name(name: str, saved: Checkpoint | None) -> str:
     """Returns the user's name of the model, or the checkpoint's where the user gave none."""
     # a checkpoint is data: it may name an architecture, but no code to run
     if name != embedded.NAME or not saved or not saved.arch or is_code(saved.arch):
@@ -239,8 +259,8 @@ def find_model(name: str) -> tuple[Origin, str]:
     chosen = [origin for origin in LIBRARIES if origin == prefix]
     plain_name = rest if chosen else name
     known: list[str] = [] if chosen else [embedded.NAME]
-    for origin in chosen or _libraries_for(name):
-        library = _builder(origin)
+    for origin in chosen or _list_libraries(name):
+        library = _import_builder(origin)
         if library.knows(plain_name):
             return origin, plain_name
         known += library.names()
@@ -253,16 +273,16 @@ def find_model(name: str) -> tuple[Origin, str]:
     raise UnknownName("model", plain_name, known, hint)
 
 
-def _libraries_for(name: str) -> tuple[Origin, ...]:
+def _list_libraries(name: str) -> tuple[Origin, ...]:
     """Returns the libraries in the order in which they are asked for a name without a prefix.
 
     timm's comes first where both have it; but only to hear that it has not, nobody waits for it.
     """
-    return LIBRARIES if name.partition(".")[0] in _architectures() else LIBRARIES[::-1]
+    return LIBRARIES if name.partition(".")[0] in _list_architectures() else LIBRARIES[::-1]
 
 
 @cache
-def _architectures() -> frozenset[str]:
+def _list_architectures() -> frozenset[str]:
     """Lists what timm's parameters are known of."""
     with PARAMETERS.open(encoding="utf-8", newline="") as file:
         return frozenset(row["name"].partition(".")[0] for row in csv.DictReader(file))
@@ -273,46 +293,46 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
     Raises DeviceError.
     """
-    there = _devices()
+    devices = _list_devices()
     text = str(name).lower()
     if text == "auto":
-        return torch.device(there[0])
-    if text in there:
+        return torch.device(devices[0])
+    if text in devices:
         return torch.device(text)
     kind = text.partition(":")[0]
     if kind not in ("cpu", "cuda", "mps"):
         raise DeviceError(
             f"Unknown device {str(name)!r}: it is one of auto, cpu, cuda, cuda:N, mps."
         )
-    if not any(device.startswith(kind) for device in there):
+    if not any(device.startswith(kind) for device in devices):
         gpu = {"cuda": "CUDA", "mps": "MPS"}[kind]
         raise DeviceError(f"{gpu} was asked for, and there is none here: use --device cpu.")
-    raise DeviceError(f"There is no device {text!r} here, only {', '.join(there)}.")
+    raise DeviceError(f"There is no device {text!r} here, only {', '.join(devices)}.")
 
 
-def _devices() -> list[str]:
+def _list_devices() -> list[str]:
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*(["cuda"] if cuda else []), *cuda, *mps, "cpu"]
 
 
-def _request(
+def _make_spec(
     name: str,
     pretrained: bool,
     num_classes: int | None,
     img_size: int | tuple[int, int] | None,
     model_kwargs: Mapping[str, Any] | None,
-) -> Request:
+) -> ModelSpec:
     kwargs = dict(model_kwargs or {})
     inside = {key: kwargs.pop(key, None) for key in ("num_classes", "img_size")}
     classes = inside["num_classes"] if num_classes is None else num_classes
     size = inside["img_size"] if img_size is None else img_size
     if classes is not None and (not isinstance(classes, int) or classes < 0):
         raise ModelError(f"A number of classes is a whole number from 0, not {classes!r}.")
-    return Request(name, pretrained, classes, _size(size), kwargs)
+    return ModelSpec(name, pretrained, classes, _parse_size(size), kwargs)
 
 
-def _size(given: Any) -> tuple[int, int] | None:
+def _parse_size(given: Any) -> tuple[int, int] | None:
     if given is None:
         return None
     pair = (given, given) if isinstance(given, int) else tuple(given)
@@ -327,11 +347,11 @@ def _size(given: Any) -> tuple[int, int] | None:
 
 
 @stage("import")
-def _builder(origin: Origin) -> ModuleType:
+def _import_builder(origin: Origin) -> ModuleType:
     return importlib.import_module(BUILDERS[origin])
 
 
-def _build(origin: Origin, request: Request) -> Built:
+def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
     """Builds a model; where arguments choose its size, they are bounded by the memory there is."""
     kwargs, classes = request.model_kwargs, request.num_classes
     if origin == "python":
@@ -348,14 +368,14 @@ def _build(origin: Origin, request: Request) -> Built:
         return _build_unbounded(origin, request)
 
 
-def _build_unbounded(origin: Origin, request: Request) -> Built:
+def _build_unbounded(origin: Origin, request: ModelSpec) -> BuiltModel:
     if origin == "embedded":
         return _build_embedded(request)
-    built: Built = _builder(origin).build(request)
+    built: BuiltModel = _import_builder(origin).build(request)
     return built
 
 
-def _as_asked(origin: Origin, request: Request) -> Built:
+def _apply_class_choice(origin: Origin, request: ModelSpec) -> BuiltModel:
     """Builds a model with its library's weights, or with random ones and a warning of them."""
     built = _build(origin, request)
     if origin == "python" or request.pretrained:
@@ -364,67 +384,74 @@ def _as_asked(origin: Origin, request: Request) -> Built:
     return replace(built, warnings=(warning,))
 
 
-def _build_embedded(request: Request) -> Built:
+def _build_embedded(request: ModelSpec) -> BuiltModel:
     if request.model_kwargs:
         raise ModelError(f"The embedded model takes no model_kwargs: {dict(request.model_kwargs)}.")
-    labels = embedded.labels()
+    labels = embedded.load_labels()
     classes = len(labels) if request.num_classes is None else request.num_classes
     if classes < 1:
         raise ModelError("The embedded model needs at least one class.")
-    module = embedded.load()[0] if request.pretrained else Network(classes)
+    module = embedded.load_embedded()[0] if request.pretrained else EfficientNetLite0(classes)
     new_head = request.pretrained and classes != len(labels)
     if new_head:
         module._fc = nn.Linear(module._fc.in_features, classes)
     size = request.img_size or (embedded.SIZE, embedded.SIZE)
-    return Built(
+    return BuiltModel(
         module=module,
-        preprocessing=embedded.preprocessing(size),
+        preprocessing=embedded.make_preprocessing(size),
         num_classes=classes,
         weights="embedded" if request.pretrained else "random",
         classifiers=("_fc",),
         labels=labels,
-        warnings=(new_head_warning(classes),) if new_head else (),
+        warnings=(warn_of_new_head(classes),) if new_head else (),
     )
 
 
-def _with_checkpoint(
-    origins: Iterable[Origin], request: Request, saved: Checkpoint, strict: bool
-) -> tuple[Origin, Built]:
+def _build_with_checkpoint(
+    origins: Iterable[Origin], request: ModelSpec, saved: Checkpoint, strict: bool
+) -> tuple[Origin, BuiltModel]:
     """Builds the model of the first library that the weights fit, or of the one they fit best."""
-    attempts: list[tuple[Origin, Built, fitting.Fitted]] = []
+    attempts: list[tuple[Origin, BuiltModel, state_dict_matching.FittedWeights]] = []
     for origin in origins:
-        attempts.append((origin, *fitting.built_for(saved, partial(_build, origin), request)))
+        attempts.append(
+            (
+                origin,
+                *state_dict_matching.build_for_checkpoint(saved, partial(_build, origin), request),
+            )
+        )
         if not attempts[-1][-1].faults:
             break
     origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
     build = partial(_build, origin)
     if fitted.faults:
         built, fitted = (
-            _from_counterpart(origin, request, saved, strict)
-            or loading.place_weights_by_order(fitted, built, build, request)
+            _build_from_counterpart(origin, request, saved, strict)
+            or weight_loading.place_weights_by_order(fitted, built, build, request)
             or (built, fitted)
         )
     # arguments are tried on timm's constructors, never on the user's code
     rebuild = build if origin == "timm" else None
-    notes = loading.load_into(built, fitted, request, strict=strict, build=rebuild)
+    notes = weight_loading.load_into(built, fitted, request, strict=strict, build=rebuild)
     return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
 
 
-def _from_counterpart(
-    origin: Origin, request: Request, saved: Checkpoint, strict: bool
-) -> tuple[Built, fitting.Fitted] | None:
+def _build_from_counterpart(
+    origin: Origin, request: ModelSpec, saved: Checkpoint, strict: bool
+) -> tuple[BuiltModel, state_dict_matching.FittedWeights] | None:
     """Takes weights of the same network in the other library, if it is the same.
 
     Raises CheckpointError if they fit the other library's network, and that is another one.
     """
-    pair = counterparts.counterpart(origin, request.name)
-    if pair is None or not _builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
+    pair = cross_library_keys.find_counterpart(origin, request.name)
+    if pair is None or not _import_builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
         return None
     library, name = pair
     kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
     other = replace(request, name=name, model_kwargs=kwargs)
     try:
-        source, theirs = fitting.built_for(saved, partial(_build, library), other)  # type: ignore[arg-type]
+        source, theirs = state_dict_matching.build_for_checkpoint(
+            saved, partial(_build, library), other
+        )  # type: ignore[arg-type]
     except (ModelError, UnknownName):  # it cannot be built at this size
         return None
     if not theirs.faults:
@@ -432,26 +459,26 @@ def _from_counterpart(
         kwargs = {**request.model_kwargs, **own}
         adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
         built = _build(origin, adapted)
-        found = loading.carry_weights_over(theirs, source, built)
-        if found:
-            return built, found
-    refusal = advice.other_library_error(theirs, request, f"{library}/{name}")
+        fitted_weights = weight_loading.carry_weights_over(theirs, source, built)
+        if fitted_weights:
+            return built, fitted_weights
+    refusal = mismatch_advice.other_library_error(theirs, request, f"{library}/{name}")
     if refusal and strict:
         raise refusal
     return None
 
 
-def _homes(origin: Origin, name: str, request: Request) -> Iterator[Origin]:
+def _list_origins(origin: Origin, name: str, request: ModelSpec) -> Iterator[Origin]:
     """Gives where a checkpoint's model may come from: one name can stand for two networks."""
     yield origin
     # with a library before the name, a tag behind it or arguments, timm's is meant
     plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
-    torchvision = _builder("torchvision")
+    torchvision = _import_builder("torchvision")
     if origin == "timm" and plain and torchvision.knows(name):
         yield "torchvision"
 
 
-def _check_size(built: Built, request: Request) -> None:
+def _check_size(built: BuiltModel, request: ModelSpec) -> None:
     height, width = built.preprocessing.size
     what = f"{request.name!r} with pictures of {height}x{width} and {built.in_chans} channels"
     try:
@@ -461,31 +488,31 @@ def _check_size(built: Built, request: Request) -> None:
         raise
     except Exception as error:  # every architecture refuses in its own way
         raise ModelError(
-            f"{request.name!r} does not take pictures of {height}x{width}: {reason(error)}."
+            f"{request.name!r} does not take pictures of {height}x{width}: {first_line(error)}."
         ) from error
 
 
-def _ready(origin: Origin, built: Built, place: torch.device) -> nn.Module:
+def _prepare_module(origin: Origin, built: BuiltModel, place: torch.device) -> nn.Module:
     with lock_model(built.module):
         return _placed(origin, built, place)
 
 
-def _placed(origin: Origin, built: Built, place: torch.device) -> nn.Module:
+def _placed(origin: Origin, built: BuiltModel, place: torch.device) -> nn.Module:
     try:
         module = built.module.eval().to(place)
     except RuntimeError as error:
-        raise DeviceError(f"The model cannot be put on {place}: {reason(error)}.") from error
+        raise DeviceError(f"The model cannot be put on {place}: {first_line(error)}.") from error
     if origin == "python":
-        lay_out_weights_if_alike(module, (built.in_chans, *built.preprocessing.size))
+        convert_weights_format_if_safe(module, (built.in_chans, *built.preprocessing.size))
     else:
         # the libraries' own were all seen to take it (`python -m tests.coverage --all`)
-        lay_out_weights(module)
-        trust(module)
+        convert_weights_format(module)
+        trust_channels_last(module)
     return module
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
+def _fix_random_state() -> Iterator[None]:
     """Builds the same random weights each time, and leaves the caller's random state as it was.
 
     Weights made in a caller's inference mode could never be differentiated.

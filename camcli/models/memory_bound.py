@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from camcli.errors import ModelError
-from camcli.machine import memory_left
+from camcli.utils.cpu import memory_left
 
 # bytes: more than any classifier takes that timm and torchvision have
 LARGEST = 2**36

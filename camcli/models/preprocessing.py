@@ -14,7 +14,7 @@ from camcli.records import Fit, Interpolation, Preprocessing
 SMALLEST_STD, SMALLEST_CROP = 1e-6, 1e-3
 
 
-def scale_for(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
+def compute_scale(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
     """Returns the size to resize to before `size` is cut out, as timm rounds it.
 
     Raises ConfigError for a share in which nothing would be seen.
@@ -24,7 +24,7 @@ def scale_for(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
     return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
 
 
-def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+def fit_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """Fits a mean or std to a number of channels: repeated as often as it fits, else averaged."""
     repeats, rest = divmod(channels, len(values))
     if not rest:
@@ -32,7 +32,7 @@ def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return (float(sum(values) / len(values)),) * channels
 
 
-def with_fit(preprocessing: Preprocessing, fit: Fit) -> Preprocessing:
+def change_fit(preprocessing: Preprocessing, fit: Fit) -> Preprocessing:
     """Chooses another view; `squash` and `pad` then show the whole picture."""
     if fit not in get_args(Fit):
         raise UnknownName("fit", fit, get_args(Fit), f"All: {', '.join(get_args(Fit))}")
@@ -40,12 +40,12 @@ def with_fit(preprocessing: Preprocessing, fit: Fit) -> Preprocessing:
     return replace(preprocessing, fit=fit, scale=scale)
 
 
-def changed(
+def change_preprocessing(
     preprocessing: Preprocessing, fit: Fit | None, changes: Mapping[str, Any]
 ) -> Preprocessing:
     """Applies a user's changes; raises UnknownName or ConfigError, also for the model's own."""
     if fit is not None:
-        preprocessing = with_fit(preprocessing, fit)
+        preprocessing = change_fit(preprocessing, fit)
     for key, value in changes.items():
         if key not in CHANGES:
             hint = f"All: {', '.join(CHANGES)}"
@@ -60,7 +60,7 @@ def changed(
     return preprocessing
 
 
-def _channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
+def _change_channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
     channels = len(preprocessing.mean)
     counts = sorted({1, channels} if channels % 3 else {1, 3, channels})
     given = [value] if isinstance(value, int | float) else value
@@ -78,28 +78,28 @@ def _channel_values(preprocessing: Preprocessing, key: str, value: Any) -> Prepr
         raise ConfigError(
             f"mean is of colours from 0 to 1, not {value!r}: divide mean and std by 255."
         )
-    values = per_channel(given, channels)
+    values = fit_channels(given, channels)
     if key == "mean":
         return replace(preprocessing, mean=values)
     return replace(preprocessing, std=values)
 
 
-def _interpolation(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
+def _change_interpolation(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
     if value not in get_args(Interpolation):
         hint = f"All: {', '.join(get_args(Interpolation))}"
         raise UnknownName(key, str(value), get_args(Interpolation), hint)
     return replace(preprocessing, interpolation=cast(Interpolation, value))
 
 
-def _crop_pct(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
+def _change_crop_pct(preprocessing: Preprocessing, key: str, value: Any) -> Preprocessing:
     if not isinstance(value, int | float) or not SMALLEST_CROP <= value <= 1:
         raise ConfigError(f"{key} takes a number from {SMALLEST_CROP:g} to 1, not {value!r}.")
-    return replace(preprocessing, scale=scale_for(preprocessing.size, value))
+    return replace(preprocessing, scale=compute_scale(preprocessing.size, value))
 
 
 CHANGES: Mapping[str, Callable[[Preprocessing, str, Any], Preprocessing]] = {
-    "mean": _channel_values,
-    "std": _channel_values,
-    "interpolation": _interpolation,
-    "crop_pct": _crop_pct,
+    "mean": _change_channel_values,
+    "std": _change_channel_values,
+    "interpolation": _change_interpolation,
+    "crop_pct": _change_crop_pct,
 }

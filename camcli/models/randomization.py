@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camcli.errors import ModelError
-from camcli.models.state import left_as_found, watchable
+from camcli.models.inspection.model_state import check_hookable, preserve_state
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def find_weighted_layers(module: nn.Module, inputs: Tensor) -> tuple[WeightedLay
     that a head that is defined first comes first.  Weights that the pass does not use, as those of
     an auxiliary head, are not among them.  Raises ModelError where there are none.
     """
-    module = watchable(module)
+    module = check_hookable(module)
     owners: dict[int, tuple[str, nn.Module]] = {}
     for name, layer in module.named_modules():
         for _, value in _own_weights(layer):
             owners.setdefault(id(value), (name, layer))
     uses = _Uses(owners)
-    with left_as_found(module), torch.no_grad(), uses:
+    with preserve_state(module), torch.no_grad(), uses:
         module(inputs)
     last: dict[str, int] = {}
     for key, moment in uses.moments.items():

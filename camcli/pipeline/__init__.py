@@ -1,9 +1,9 @@
 """From sources to heatmaps, files and records."""
 
-from camcli.pipeline.explanation import Explanation, overlay, why_empty
+from camcli.pipeline.explanation import Explanation, explain_empty, overlay
 from camcli.pipeline.picture_api import explain
 from camcli.pipeline.plan import make_plan
-from camcli.pipeline.runner import RunCallbacks, carry_out_plan, run
+from camcli.pipeline.runner import RunCallbacks, carry_out_plan, run_sources
 from camcli.pipeline.shutdown import StopRequest, handle_interrupts
 
 __all__ = [
@@ -12,9 +12,9 @@ __all__ = [
     "StopRequest",
     "carry_out_plan",
     "explain",
+    "explain_empty",
     "handle_interrupts",
     "make_plan",
     "overlay",
-    "run",
-    "why_empty",
+    "run_sources",
 ]

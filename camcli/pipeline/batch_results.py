@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from camcli.engine.precision import chosen
-from camcli.engine.run import Answer, Request
-from camcli.engine.targets import Contrast
-from camcli.models.labels import label
-from camcli.models.layers import last_use
-from camcli.pipeline.explanation import Explanation, why_empty
+from camcli.engine.device.precision import choose_precision
+from camcli.engine.runner import BatchResult, ExplainRequest
+from camcli.engine.targets import ContrastTarget
+from camcli.models.inspection.target_layers import describe_last_use
+from camcli.models.labels.labels import label_name
+from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
 from camcli.records import Concept, Heatmap, Picture, Record, View
-from camcli.registry import METHODS, changed_options, depends_on_category, depends_on_layer
-from camcli.render.concepts import palette
-from camcli.report import statistics
+from camcli.registry import METHODS, depends_on_category, depends_on_layer, list_changed_options
+from camcli.render.concepts import make_palette
+from camcli.runs import describe_map
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
 class BatchResults:
     """An answer in main memory, and how many seconds of the pass each of its pictures took."""
 
-    found: Answer
+    found: BatchResult
     plan: Plan
     seconds: float
 
@@ -49,10 +49,10 @@ class BatchResults:
             for method, layers in self.found.maps.items():
                 if slot and not depends_on_category(method):
                     continue  # one map for all classes, which stands under the predicted one
-                about, warnings = self._about_class(method, row, slot, category)
-                about |= _about(picture, view, self.plan)
+                facts, warnings = self._about_class(method, row, slot, category)
+                facts |= _describe_picture(picture, view, self.plan)
                 for name in layers:
-                    about |= {"method": method, "layers": self._layers(method, name)}
+                    facts |= {"method": method, "layers": self._layers(method, name)}
                     values = self.found.maps[method][name][row, slot].float()
                     said = warnings
                     if values.ndim == 3:
@@ -63,7 +63,7 @@ class BatchResults:
                         detail: self.found.details[method, name, detail][row, slot].numpy()
                         for detail in METHODS[method].details
                     }
-                    yield self._explanation(picture, view, values.numpy(), details, (about, said))
+                    yield self._explanation(picture, view, values.numpy(), details, (facts, said))
 
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
         fused = self.plan.request.layers if depends_on_layer(method) else ()
@@ -75,19 +75,19 @@ class BatchResults:
         view: View,
         values: NDArray[np.float32],
         details: Mapping[str, NDArray[np.float32]],
-        told: tuple[Mapping[str, Any], tuple[str, ...]],
+        message: tuple[Mapping[str, Any], tuple[str, ...]],
     ) -> Explanation:
-        (about, warnings), plan = told, self.plan
-        method, used = about["method"], about["layers"]
+        (facts, warnings), plan = message, self.plan
+        method, used = facts["method"], facts["layers"]
         # one record made at once: a copy for each thing that is told took as long as the drawing
         record = Record(
-            **about,
+            **facts,
             layer_reason=plan.layer_reason if used else "",
             layer_fusion=plan.request.layer_fusion if len(used) > 1 else "",
-            options=changed_options(method, plan.request.options.get(method, {})),
-            smoothing=_smoothing(plan.request),
-            concepts=_concepts(details, plan),
-            statistics=statistics(values, view.box, picture.size),
+            options=list_changed_options(method, plan.request.options.get(method, {})),
+            smoothing=_describe_smoothing(plan.request),
+            concepts=_name_concepts(details, plan),
+            statistics=describe_map(values, view.box, picture.size),
             minimum=float(values.min()),
             maximum=float(values.max()),
             residual=float(details["residual"]) if "residual" in details else None,
@@ -96,14 +96,14 @@ class BatchResults:
                 *picture.notes,
                 *(doubt for layer, doubt in plan.doubts.items() if layer in used),
                 *warnings,
-                *why_empty(
+                *explain_empty(
                     values,
                     method,
                     len(used),
-                    signed=about.get("value") is not None and bool(about["target"]),
+                    signed=facts.get("value") is not None and bool(facts["target"]),
                 ),
-                *_used_again(used, self.found),
-                *_why_incomplete(details),
+                *_warn_of_reuse(used, self.found),
+                *_explain_residual(details),
             ),
         )
         height, width = view.inputs.shape[-2:]
@@ -117,26 +117,26 @@ class BatchResults:
         asks_class = depends_on_category(method)
         if self.found.reading.is_value and category is not None:
             return self._about_value(row, category, asks=asks_class), ()
-        about: dict[str, Any] = {"category": category}
+        facts: dict[str, Any] = {"category": category}
         if self._probabilities is not None:
             of_all = self._probabilities[row]
             shown = category if asks_class and category is not None else int(of_all.argmax())
             probability = of_all[shown]
-            about = {
+            facts = {
                 "category": shown,
-                "label": label(self.plan.classifier.labels, shown),
+                "label": label_name(self.plan.classifier.labels, shown),
                 "probability": float(probability),
                 "rank": int((of_all > probability).sum()) + 1,
             }
         if not asks_class:
-            return about, ()
+            return facts, ()
         references = self.found.references
         compared = None if references is None else references[row, slot]
-        of_target, warnings = _about_target(category, compared, self.plan)
+        of_target, warnings = _describe_target(category, compared, self.plan)
         least = self.plan.threshold
-        if least is not None and about.get("probability", 1.0) < least:
+        if least is not None and facts.get("probability", 1.0) < least:
             warnings = (*warnings, f"no class reaches {least:g}: this is the likeliest one")
-        return about | of_target, warnings
+        return facts | of_target, warnings
 
     def _about_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
         """Says which of the model's values is explained, and what it is."""
@@ -171,20 +171,20 @@ class BatchResults:
 
     @cached_property
     def _categories(self) -> list[list[int]] | list[list[None]]:
-        found = self.found.categories
-        if found is not None:
-            chosen: list[list[int]] = found.tolist()
+        result = self.found.categories
+        if result is not None:
+            chosen: list[list[int]] = result.tolist()
             return chosen
         pictures = len(next(iter(next(iter(self.found.maps.values())).values())))
         return [[None]] * pictures
 
     @cached_property
     def _probabilities(self) -> NDArray[np.float32] | None:
-        found = self.found.probabilities
-        return None if found is None else found.numpy()
+        result = self.found.probabilities
+        return None if result is None else result.numpy()
 
 
-def _concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
+def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
     """Names the classes that each concept speaks for, if there are concepts."""
     if "concept_logits" not in details:
         return ()
@@ -196,18 +196,18 @@ def _concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[C
     best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
     peaks = details["concepts"].max((1, 2))
     # what rounding left of a concept speaks for nothing
-    there = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
-    colours, names = palette(len(probabilities)), plan.classifier.labels
-    found = zip(colours, there, best.indices.tolist(), best.values.tolist(), strict=True)
+    is_present = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
+    colours, names = make_palette(len(probabilities)), plan.classifier.labels
+    rows = zip(colours, is_present, best.indices.tolist(), best.values.tolist(), strict=True)
     return tuple(
-        Concept(colour, tuple(c), tuple(label(names, i) for i in c), tuple(p))
+        Concept(colour, tuple(c), tuple(label_name(names, i) for i in c), tuple(p))
         if is_there
         else Concept(colour, (), (), ())
-        for colour, is_there, c, p in found
+        for colour, is_there, c, p in rows
     )
 
 
-def _smoothing(request: Request) -> dict[str, Any]:
+def _describe_smoothing(request: ExplainRequest) -> dict[str, Any]:
     """Names the options of smoothing that are no defaults."""
     views = {"aug_smooth": request.aug_smooth, "eigen_smooth": request.eigen_smooth}
     chosen: dict[str, Any] = {name: True for name, asked in views.items() if asked}
@@ -217,7 +217,7 @@ def _smoothing(request: Request) -> dict[str, Any]:
     return chosen
 
 
-def _about(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
+def _describe_picture(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
     return {
         "source": str(picture.source or ""),
         "frame": picture.frame,
@@ -225,35 +225,35 @@ def _about(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
         "picture_size": picture.size,
         "view": view.box,
         "model": plan.classifier.name,
-        "precision": chosen(plan.request.precision, plan.classifier.device),
+        "precision": choose_precision(plan.request.precision, plan.classifier.device),
     }
 
 
-def _about_target(
+def _describe_target(
     category: int | None, references: Tensor | None, plan: Plan
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Says what is explained of a class, and with which classes it is compared, and warns.  [r]"""
     target, labels = plan.request.target, plan.classifier.labels
-    if not isinstance(target, Contrast) or references is None:
+    if not isinstance(target, ContrastTarget) or references is None:
         return {"target": target.name}, ()
     others = tuple(c for c in references.tolist() if c != category)
     alone = "the only class to compare with is the explained one: nothing is taken from its logit"
-    about = {
+    facts = {
         "target": target.name,
         "contrast": others,
-        "contrast_labels": tuple(label(labels, c) for c in others),
+        "contrast_labels": tuple(label_name(labels, c) for c in others),
         "contrast_strength": target.strength,
     }
-    return about, () if others else (alone,)
+    return facts, () if others else (alone,)
 
 
-def _used_again(layers: Iterable[str], found: Answer) -> Iterator[str]:
+def _warn_of_reuse(layers: Iterable[str], result: BatchResult) -> Iterator[str]:
     for layer in layers:
-        if found.calls[layer] > 1:
-            yield f"layer {layer!r} {last_use(found.calls[layer])}"
+        if result.calls[layer] > 1:
+            yield f"layer {layer!r} {describe_last_use(result.calls[layer])}"
 
 
-def _why_incomplete(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
+def _explain_residual(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
     """Says how much of a score a map leaves out that should explain all of it."""
     if "residual" not in details:
         return

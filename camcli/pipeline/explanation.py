@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from camcli.errors import MethodError, OutputError
-from camcli.media.read import PictureLike, picture_from
-from camcli.media.write import PICTURE_SUFFIXES, write_map, write_picture
-from camcli.methods import compose
+from camcli.media.pictures.formats import PICTURE_SUFFIXES
+from camcli.media.pictures.read import PictureLike, make_picture
+from camcli.media.pictures.write import write_map, write_picture
+from camcli.methods import postprocessing
 from camcli.records import Box, Concept, Heatmap, Picture, Record
 from camcli.registry import depends_on_category
 from camcli.render import overlay as drawing
-from camcli.render.concepts import concepts_overlay
-from camcli.render.pixels import drawn_on_grey
-from camcli.stages import stage
+from camcli.render.concepts import overlay_concepts
+from camcli.render.pixels import draw_on_grey
+from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +94,7 @@ class Explanation:
         """
         if self.concepts:
             strengths = self.details["concepts"]
-            return concepts_overlay(self.picture, strengths, self.concepts, alpha, box=self.view)
+            return overlay_concepts(self.picture, strengths, self.concepts, alpha, box=self.view)
         box, signed = self.view, self.is_signed
         return drawing.overlay(
             self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
@@ -110,15 +111,15 @@ class Explanation:
                 f"{self.method} gives a map, and nothing for single pixels: guidedbackprop and"
                 " guidedgradcam do."
             )
-        return drawn_on_grey(self.details["pixels"])
+        return draw_on_grey(self.details["pixels"])
 
     @stage("draw")
     def sized_map(self, size: str) -> NDArray[np.float32]:
         """Returns the raw map at the layer's, the network input's or the picture's size."""
         if size == "image":
-            return drawing.resized_map(self.heatmap, self.view, self.picture.size)
+            return drawing.resize_map(self.heatmap, self.view, self.picture.size)
         if size == "input":
-            enlarged: NDArray[np.float32] = compose.enlarge(
+            enlarged: NDArray[np.float32] = postprocessing.enlarge(
                 torch.from_numpy(self.heatmap), self.input_size
             ).numpy()
             return enlarged
@@ -153,11 +154,11 @@ def overlay(
     The picture is a path, PIL picture, array or tensor.  A `signed` map, that of a value, is red
     above zero and blue below.  Raises ImageError or UsageError.
     """
-    pixels = picture_from(picture)
+    pixels = make_picture(picture)
     return drawing.overlay(pixels, heatmap, alpha, colormap, box=box, signed=signed)
 
 
-def why_empty(
+def explain_empty(
     values: NDArray[np.float32], method: str = "gradcam", layers: int = 1, *, signed: bool = False
 ) -> Iterator[str]:
     """Says why a raw map [h w] shows nothing, with the likely cause; nothing where it does show.
@@ -168,7 +169,9 @@ def why_empty(
     raw, asks_class = torch.from_numpy(values), depends_on_category(method)
     seen = "this layer" if layers else "the picture"
     # more than constant above zero, which a drawn map stretches
-    if compose.has_contrast(raw.relu()) or (signed and compose.signed(raw).any()):
+    if postprocessing.has_contrast(raw.relu()) or (
+        signed and postprocessing.scale_signed(raw).any()
+    ):
         return
     if not raw.isfinite().all():
         yield "the map is not finite: activations or gradients overflowed (half precision?)"

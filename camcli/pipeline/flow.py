@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError, UnknownName
-from camcli.media.read import OpenPicture
+from camcli.media.pictures.read import OpenPicture
 from camcli.pipeline import stages
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.frame_smoothing import FrameSmoothing

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 
-from camcli.methods.compose import FrameSmoother
+from camcli.methods.smoothing import FrameSmoother
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.work_items import Film
-from camcli.report import statistics
+from camcli.runs import describe_map
 
 
 class FrameSmoothing:
@@ -40,11 +40,11 @@ def _smooth(explanation: Explanation, smoother: FrameSmoother, frames: int) -> E
     record, map_ = explanation.record, explanation.map
     asked = explanation.category if record.target else None
     raw = torch.from_numpy(map_.values)
-    values = smoother.smoothed((map_.method, map_.layers, asked), raw).numpy()
+    values = smoother.smooth((map_.method, map_.layers, asked), raw).numpy()
     smoothed_record = replace(
         record,
         smoothing={**record.smoothing, "smooth_frames": frames},
-        statistics=statistics(values, explanation.view, explanation.picture.size),
+        statistics=describe_map(values, explanation.view, explanation.picture.size),
         minimum=float(values.min()),
         maximum=float(values.max()),
     )

@@ -8,9 +8,9 @@ from os import SEEK_END
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import UsageError, reason
+from camcli.errors import UsageError, first_line
 from camcli.records import Box, Concept, FileStamp, Outcome, Record, Source, Statistics
-from camcli.report.lines import lines
+from camcli.runs.jsonl import read_lines
 
 FIELDS = frozenset(field.name for field in fields(Record))
 
@@ -40,7 +40,7 @@ class ManifestTail:
 
     def _whole(self) -> Iterator[Outcome]:
         records: list[Record] = []
-        for line in lines(self._path, self._place):
+        for line in read_lines(self._path, self._place):
             records.append(parse_record(line.record, self._folder))
             if line.record.get("last"):
                 self._place = line.start + len(line.text)
@@ -58,12 +58,12 @@ def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
     except (TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"A line with the id {line['id']!r} in a manifest of {str(folder)!r} is no record of a "
-            f"heatmap ({reason(error)}). Take it out, or choose another --save-path."
+            f"heatmap ({first_line(error)}). Take it out, or choose another --save-path."
         ) from error
 
 
 def _record(line: Mapping[str, Any], folder: Path) -> Record:
-    values = {name: _tuples(value) for name, value in line.items() if name in FIELDS}
+    values = {name: _to_tuples(value) for name, value in line.items() if name in FIELDS}
     for name, kind in (("view", Box), ("statistics", Statistics)):
         if values.get(name):
             values[name] = kind(**values[name])
@@ -79,9 +79,9 @@ def _record(line: Mapping[str, Any], folder: Path) -> Record:
     return record
 
 
-def _tuples(value: Any) -> Any:
+def _to_tuples(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(map(_tuples, value))
+        return tuple(map(_to_tuples, value))
     if isinstance(value, dict):
-        return {name: _tuples(inner) for name, inner in value.items()}
+        return {name: _to_tuples(inner) for name, inner in value.items()}
     return value

@@ -8,8 +8,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from heapq import nlargest
 
-from camcli import machine
 from camcli.pipeline.sharding import count_local_processes
+from camcli.utils import cpu
 
 # bytes a pixel: its decoded values, and each overlay that is held at once with others
 HELD, OVERLAY = 3, 3
@@ -23,7 +23,7 @@ def resolve_memory(asked: float) -> int:
     """Returns bytes for a number of them, or for a share of what this process may use (float)."""
     if isinstance(asked, int):
         return asked
-    return max(1, int(asked * machine.memory() / count_local_processes(os.environ)))
+    return max(1, int(asked * cpu.memory() / count_local_processes(os.environ)))
 
 
 @dataclass(frozen=True)

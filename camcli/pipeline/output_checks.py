@@ -8,9 +8,10 @@ from pathlib import Path
 
 from camcli.config import Options
 from camcli.errors import OutputError, UsageError
-from camcli.media.sources import is_video
-from camcli.media.video_file import FORMATS, video_name
-from camcli.media.write import PICTURE_SUFFIXES, check_writable, picture_format
+from camcli.media.atomic_files import check_writable
+from camcli.media.pictures.formats import PICTURE_SUFFIXES, find_format
+from camcli.media.sources.listing import is_video
+from camcli.media.videos.video_writer import FORMATS, name_video
 from camcli.pipeline.output_writer import output_path
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import is_file
@@ -90,7 +91,7 @@ def _check_kind(source: Source, options: Options) -> None:
             "picture file, or a folder."
         )
     else:
-        picture_format(options.save_path)
+        find_format(options.save_path)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
@@ -101,7 +102,7 @@ def _check_distinct_files(sources: Sequence[Source], plan: Plan, options: Option
     some = Record("", method="m")
     written = [
         (
-            video_name(s, "m", None, "")
+            name_video(s, "m", None, "")
             if is_video(s)
             else output_path(s, some, (), plan, options),
             s.category,

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import CamvizError, ImageError
-from camcli.media.write import (
-    output_name,
-    write_map,
-    write_picture,
-)
+from camcli.media.output_names import name_output
+from camcli.media.pictures.write import write_map, write_picture
 from camcli.pipeline.color_scale import ColorScales
-from camcli.pipeline.explanation import Explanation, why_empty
+from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState, is_file
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
-from camcli.render.sheet import contact_sheet
-from camcli.stages import stage
+from camcli.render.sheet import draw_sheet
+from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +33,7 @@ def output_path(
 ) -> Path:
     """Returns where an overlay stands, and a video's frame; `layers` are those it may name."""
     layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
-    name = output_name(
+    name = name_output(
         source,
         record.method,
         record.category,
@@ -128,13 +125,13 @@ class OutputWriter:
     ) -> Iterator[tuple[str, FileStamp]]:
         """Writes what stands beside an overlay."""
         for ending in self.list_endings(explanation):
-            beside = path.with_name(path.name + ending)
+            neighbour = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # without loss: single pixels count here
-                yield str(beside), write_picture(explanation.pixels(), beside)
+                yield str(neighbour), write_picture(explanation.pixels(), neighbour)
             else:
                 values = explanation.sized_map(self.options.map_size)
-                yield str(beside), write_map(values, beside)
+                yield str(neighbour), write_map(values, neighbour)
 
     def _on_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
@@ -143,13 +140,13 @@ class OutputWriter:
         for category in classes or [explanations[0].category]:
             shown = [e for e in explanations if e.category == category or not e.record.target]
             shown.sort(key=lambda e: self.plan.request.methods.index(e.method))
-            about = next((e for e in shown if e.record.target), shown[0])
-            path = self._place(about, replace(about.record, method=ALL, layers=()))
+            facts = next((e for e in shown if e.record.target), shown[0])
+            path = self._place(facts, replace(facts.record, method=ALL, layers=()))
             try:
-                drawn = self._sheet(about, shown)
-                sheet = {str(path): write_picture(drawn, path, about.picture.profile)}
+                drawn = self._sheet(facts, shown)
+                sheet = {str(path): write_picture(drawn, path, facts.picture.profile)}
             except (ImageError, MemoryError) as error:
-                yield replace(about.record, method=ALL, error=describe_failure(error, path))
+                yield replace(facts.record, method=ALL, error=describe_failure(error, path))
                 continue
             for explanation in shown:
                 key = (explanation.method, *explanation.map.layers)
@@ -165,26 +162,26 @@ class OutputWriter:
                     yield replace(record, outputs=tuple(files), files=sheet | files)
 
     @stage("draw")
-    def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
-        percent = "" if about.probability is None else f" {about.probability:.1%}"
-        if about.value is not None:
-            percent = f" {about.value:.4g}"
-        tiles = [(f"{about.label}{percent}", about.picture.canvas)]
+    def _sheet(self, facts: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
+        percent = "" if facts.probability is None else f" {facts.probability:.1%}"
+        if facts.value is not None:
+            percent = f" {facts.value:.4g}"
+        tiles = [(f"{facts.label}{percent}", facts.picture.canvas)]
         separate = self.options.layer_fusion == "none"
         for e in shown:
             layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""
-            empty = " (empty)" if any(why_empty(e.heatmap, signed=e.is_signed)) else ""
+            empty = " (empty)" if any(explain_empty(e.heatmap, signed=e.is_signed)) else ""
             # pixels say more than the map that is made of them
             drawn = e.pixels() if "pixels" in e.details else self.overlay(e)
             tiles.append((f"{e.method}{layer}{empty}", drawn))
-        return contact_sheet(tiles)
+        return draw_sheet(tiles)
 
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
         """Names what stands beside a sheet for one of its heatmaps."""
         if not is_file(self.options.save_path):
             return self._place(explanation, explanation.record)
         layer = ".".join(explanation.map.layers) if self.options.layer_fusion == "none" else None
-        return sheet.parent / output_name(
+        return sheet.parent / name_output(
             Source(Path(sheet.name)), explanation.method, None, "", layer=layer
         )
 

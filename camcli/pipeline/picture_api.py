@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from camcli.config import from_keywords
-from camcli.engine.run import warn_of
+from camcli.engine.layer_selection import warn_doubts
 from camcli.errors import UnknownName, UsageError
-from camcli.media.read import picture_from
+from camcli.media.pictures.read import make_picture
 from camcli.models.load import Classifier
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import make_plan
@@ -50,12 +50,12 @@ def explain(
         )
     checked = from_keywords(method=method, **options)
     plan = make_plan(classifier, checked)
-    warn_of(plan.doubts.values())
+    warn_doubts(plan.doubts.values())
     items = [inputs] if _is_one_picture(inputs) else inputs
     return (
         explanation
         for group in group_items(items, plan.batch_size)
-        for explanations in explain_batch([prepare(picture_from(i), plan) for i in group], plan)
+        for explanations in explain_batch([prepare(make_picture(i), plan) for i in group], plan)
         for explanation in explanations
     )
 

@@ -9,34 +9,41 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from camcli.config import Options
-from camcli.engine.compiled import compiled as blocks_compiled
-from camcli.engine.fits import unfit
-from camcli.engine.precision import is_emulated
-from camcli.engine.probe import Tokens, usual_chunk
-from camcli.engine.run import Request, doubts_about, found_default, layers_for
-from camcli.engine.sizing import largest_batch
+from camcli.engine.batch_context import TokenOptions, usual_chunk
+from camcli.engine.compatibility import find_incompatible_methods
+from camcli.engine.compile import compile_model as blocks_compiled
+from camcli.engine.device.batch_size import find_largest_batch
+from camcli.engine.device.precision import is_emulated
+from camcli.engine.layer_selection import find_default_layer_cached, find_doubts, find_layers_for
+from camcli.engine.runner import ExplainRequest
 from camcli.engine.targets import (
     OF_PROBABILITY,
-    Best,
-    Choice,
-    Contrast,
-    Fixed,
-    Likely,
-    Named,
+    BestCategories,
+    CategoryChoice,
+    ContrastTarget,
+    FixedCategories,
+    LikelyCategories,
+    NamedCategories,
     Target,
-    target_of,
+    make_target,
 )
 from camcli.errors import ModelError, UsageError
-from camcli.methods.compose import Noise
-from camcli.models.labels import NO_YES, find_category, label
-from camcli.models.layout import Layout
+from camcli.methods.smoothing import Noise
+from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.inspection.layout import Layout
+from camcli.models.inspection.model_lock import call_on_model
+from camcli.models.labels.labels import NO_YES, find_category, label_name
 from camcli.models.load import Classifier
-from camcli.models.model_lock import call_on_model
-from camcli.models.output_reading import as_logit
-from camcli.models.packing import Packings
+from camcli.models.outputs.interpretation import read_as_logit
 from camcli.records import Source
-from camcli.registry import ALL, depends_on_category, depends_on_layer, named, options_for
-from camcli.stages import stage
+from camcli.registry import (
+    ALL,
+    assign_options,
+    depends_on_category,
+    depends_on_layer,
+    expand_methods,
+)
+from camcli.utils.profiling import stage
 
 BATCH = 8  # pictures in a pass where nobody says more
 
@@ -49,7 +56,7 @@ class Plan:
     """
 
     classifier: Classifier
-    request: Request
+    request: ExplainRequest
     categories: tuple[int, ...] | int | None
     layer_reason: str
     # by layer, where it is not sure that its cells lie where the picture's parts do
@@ -59,11 +66,11 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = BATCH
     compile: bool = False
-    packings: Packings = field(default_factory=Packings)
+    packings: PrepackCache = field(default_factory=PrepackCache)
     # the least probability of the classes that are explained
     threshold: float | None = None
 
-    def choice(self, named: Sequence[int | None]) -> Choice | None:
+    def choice(self, named: Sequence[int | None]) -> CategoryChoice | None:
         """Returns the choice of categories for a batch, if there are any.
 
         A list may name one for a picture, which then counts.
@@ -71,12 +78,12 @@ class Plan:
         if self.categories is None:
             return None
         if any(category is not None for category in named):
-            return Named(tuple(named))
+            return NamedCategories(tuple(named))
         if isinstance(self.categories, int):
             if self.threshold is not None:
-                return Likely(self.threshold, self.categories, self.request.reading.link)
-            return Best(self.categories)
-        return Fixed(torch.tensor(self.categories).expand(len(named), -1))
+                return LikelyCategories(self.threshold, self.categories, self.request.reading.link)
+            return BestCategories(self.categories)
+        return FixedCategories(torch.tensor(self.categories).expand(len(named), -1))
 
     def find_named_category(self, name: str) -> int | None:
         """Finds the category that a list names for a picture; raises UnknownName."""
@@ -103,11 +110,11 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """What is told before a run: how outputs are read, and what is slow here."""
         precision, note = self.request.precision, self.request.reading.note
-        told = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
+        reading_notes = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
-            return (*told, *self.doubts.values())
+            return (*reading_notes, *self.doubts.values())
         return (
-            *told,
+            *reading_notes,
             *self.doubts.values(),
             f"This processor has no {precision}, and takes several times as long for it as for "
             "float32: leave --precision out.",
@@ -141,15 +148,15 @@ def make_plan(classifier: Classifier, options: Options) -> Plan:
 
 def _make_plan(classifier: Classifier, options: Options) -> Plan:
     classifier = _apply_class_choice(classifier, options)
-    methods, on_sheets = named(options.method), ALL in options.method
+    methods, on_sheets = expand_methods(options.method), ALL in options.method
     if not on_sheets:
         _check_has_classes(classifier, methods)
-    categories = _categories(classifier, options)
-    target = _target(classifier, options, categories)
-    chosen = options_for(methods, options.set, options.seed)
-    tokens = Tokens(options.vit_like, options.num_extra_tokens)
-    layers, layouts, reason, doubts = _layers(classifier, methods, options.target_layers)
-    request = Request(
+    categories = _find_categories(classifier, options)
+    target = _make_target(classifier, options, categories)
+    chosen = assign_options(methods, options.set, options.seed)
+    tokens = TokenOptions(options.vit_like, options.num_extra_tokens)
+    layers, layouts, reason, doubts = _find_layers(classifier, methods, options.target_layers)
+    request = ExplainRequest(
         (),
         layers,
         layouts,
@@ -160,8 +167,8 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
         chosen,
         target,
         classifier.reading,
-        _noise(options),
-        _chunk(options, classifier.device),
+        _make_noise(options),
+        _find_chunk(options, classifier.device),
         options.precision,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
@@ -169,10 +176,10 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
         classifier, request, categories, reason, doubts, on_sheets, {}, batch, options.compile
     )
     plan = replace(plan, threshold=options.threshold)
-    left_out = _left_out(plan, methods) if on_sheets else {}
+    left_out = _find_left_out(plan, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
     plan = replace(plan, request=replace(request, methods=fitting), left_out=left_out)
-    return _sized(plan) if options.batch_size == "auto" else plan
+    return _fit_batch_size(plan) if options.batch_size == "auto" else plan
 
 
 def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
@@ -181,18 +188,18 @@ def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
     of_classes = options.target_category or options.contrast or options.target in OF_PROBABILITY
     if not (of_classes and reading.is_value) or reading.is_declared or classifier.num_classes != 1:
         return classifier
-    return replace(classifier, reading=as_logit(reading), labels=NO_YES)
+    return replace(classifier, reading=read_as_logit(reading), labels=NO_YES)
 
 
-def _chunk(options: Options, device: torch.device) -> int:
+def _find_chunk(options: Options, device: torch.device) -> int:
     said = "batch_size" in options.model_fields_set
     return options.batch_size if said and options.batch_size != "auto" else usual_chunk(device)
 
 
-def _sized(plan: Plan) -> Plan:
+def _fit_batch_size(plan: Plan) -> Plan:
     """Takes as many pictures together, and altered copies, as fit into memory."""
     module, shape = plan.classifier.module, _input_shape(plan.classifier)
-    size = largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n))
+    size = find_largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n))
     if size is None:
         return plan
     return replace(plan, batch_size=size, request=replace(plan.request, chunk=size))
@@ -213,32 +220,34 @@ def compile_model(plan: Plan) -> Iterator[int | None]:
             compiling = blocks_compiled(
                 plan.classifier.module, plan.request, shape, plan.batch_size
             )
-            found = stack.enter_context(compiling)
-        yield found
+            result = stack.enter_context(compiling)
+        yield result
 
 
-def _left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
+def _find_left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
     # grey noise, for a constant picture may leave the network without a gradient
     shape, draw = _input_shape(plan.classifier), torch.Generator().manual_seed(0)
     picture = torch.rand(1, *shape, generator=draw)
-    return unfit(plan.classifier.module, picture, plan.choice([None]), plan.request, methods)
+    return find_incompatible_methods(
+        plan.classifier.module, picture, plan.choice([None]), plan.request, methods
+    )
 
 
 def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
     return (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
 
 
-def _layers(
+def _find_layers(
     classifier: Classifier, methods: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str, Mapping[str, str]]:
     shape = _input_shape(classifier)
     probe = torch.empty(1, *shape)
     module, reading = classifier.module, classifier.reading
-    layers, layouts = layers_for(methods, module, probe, given, reading)
-    doubts = doubts_about(module, shape, layers, given, reading)
+    layers, layouts = find_layers_for(methods, module, probe, given, reading)
+    doubts = find_doubts(module, shape, layers, given, reading)
     if given or not layers:
         return layers, layouts, "named by --target-layers" if given else "", doubts
-    return layers, layouts, found_default(module, shape, reading).reason, doubts
+    return layers, layouts, find_default_layer_cached(module, shape, reading).reason, doubts
 
 
 def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
@@ -253,7 +262,7 @@ def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
         )
 
 
-def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
+def _find_categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
     if not classifier.num_classes:
         chosen = options.target_category or options.top_k or options.contrast
         if chosen or options.threshold is not None:
@@ -263,7 +272,7 @@ def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | i
             )
         return None
     if classifier.reading.is_value:
-        return _values(classifier, options)
+        return _find_values(classifier, options)
     if options.threshold is not None:
         if options.target_category:
             raise UsageError(
@@ -277,17 +286,17 @@ def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | i
         return k
     if options.top_k:
         raise UsageError("--target-category and --top-k each choose the classes: give one of them.")
-    return _found(options.target_category, classifier)
+    return _find_frame(options.target_category, classifier)
 
 
-def _values(classifier: Classifier, options: Options) -> tuple[int, ...]:
+def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
     if options.top_k or options.threshold is not None:
         raise UsageError(
             f"The outputs of {classifier.name!r} are values, and no classes that could be ranked: "
             "leave --top-k and --threshold out (--outputs says what the outputs are)."
         )
     if options.target_category:
-        return _found(options.target_category, classifier)
+        return _find_frame(options.target_category, classifier)
     if classifier.num_classes > 1:
         raise UsageError(
             f"{classifier.name!r} puts out {classifier.num_classes} values: --target-category says "
@@ -296,26 +305,26 @@ def _values(classifier: Classifier, options: Options) -> tuple[int, ...]:
     return (0,)
 
 
-def _target(
+def _make_target(
     classifier: Classifier, options: Options, categories: tuple[int, ...] | int | None
 ) -> Target:
-    against = _found(options.contrast, classifier)
+    against = _find_frame(options.contrast, classifier)
     given = options.target if "target" in options.model_fields_set else None
-    target = target_of(given, against, options.contrast_strength, classifier.reading)
-    if not isinstance(target, Contrast) and "contrast_strength" in options.model_fields_set:
+    target = make_target(given, against, options.contrast_strength, classifier.reading)
+    if not isinstance(target, ContrastTarget) and "contrast_strength" in options.model_fields_set:
         raise UsageError(
             "--contrast-strength is for --contrast CLASSES, or --target contrast: give one of them."
         )
     alone = [c for c in categories if {c} == set(against)] if isinstance(categories, tuple) else []
     if alone:
         raise UsageError(
-            f"--contrast compares {label(classifier.labels, alone[0])!r} with itself: name another "
+            f"--contrast compares {label_name(classifier.labels, alone[0])!r} with itself: name another "
             "class, or leave it to --target contrast."
         )
     return target
 
 
-def _noise(options: Options) -> Noise | None:
+def _make_noise(options: Options) -> Noise | None:
     if options.noise_smooth:
         return Noise(options.noise_smooth, options.noise_sigma, options.seed)
     if "noise_sigma" in options.model_fields_set:
@@ -323,13 +332,13 @@ def _noise(options: Options) -> Noise | None:
     return None
 
 
-def _found(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
-    names = [name for text in given for name in _names(text, classifier)]
-    found = (find_category(n, classifier.labels, classifier.num_categories) for n in names)
-    return tuple(dict.fromkeys(found))
+def _find_frame(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
+    names = [name for text in given for name in _split_names(text, classifier)]
+    indices = (find_category(n, classifier.labels, classifier.num_categories) for n in names)
+    return tuple(dict.fromkeys(indices))
 
 
-def _names(text: str, classifier: Classifier) -> list[str]:
+def _split_names(text: str, classifier: Classifier) -> list[str]:
     """Splits at commas, but not a class name that holds some (`tabby, tabby cat`)."""
     whole = text.strip().lower()
     if any(whole == known.lower() for known in classifier.labels or ()):

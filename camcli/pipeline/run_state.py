@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from camcli.config import Options
-from camcli.engine.precision import chosen
+from camcli.engine.device.precision import choose_precision
 from camcli.errors import OutputError
-from camcli.media.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from camcli.models.state import weights_hash
+from camcli.media.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from camcli.models.inspection.weights_hash import hash_weights
 from camcli.pipeline.color_scale import Key, read_scales
 from camcli.pipeline.plan import Plan
 from camcli.records import Outcome, Source
 from camcli.render.overlay import Scale
-from camcli.report import Counts, Manifest, Mode, Run, read_manifest
+from camcli.runs import Counts, Manifest, Mode, RunInfo, read_manifest
 
 PACKAGES = ("camviz", "torch", "torchvision", "timm")
 # what decides how fast and how far a run goes, and not what it writes
@@ -33,7 +33,7 @@ NOT_WRITTEN = frozenset(
     }
 )  # fmt: skip
 # what the weights' hash and the classes' names tell better than where they were read
-ELSEWHERE = frozenset({"checkpoint", "class_map", "target", "frames", "preprocessing"})
+RESOLVED_ELSEWHERE = frozenset({"checkpoint", "class_map", "target", "frames", "preprocessing"})
 
 Shard = tuple[int, int]
 
@@ -78,9 +78,9 @@ class RunState:
                 left_out(-1)
                 yield source
 
-    def place(self, path: Path, source: Source, *beside: str) -> Path:
+    def place(self, path: Path, source: Source, *neighbour: str) -> Path:
         """Returns where an output may be written, without overwriting what another run wrote."""
-        return self.manifest.place(path, source, *beside) if self.manifest else path
+        return self.manifest.place(path, source, *neighbour) if self.manifest else path
 
     def add(self, outcome: Outcome) -> Outcome:
         """Records what came of a picture, and returns that; a video counts as one."""
@@ -123,12 +123,12 @@ def open_run(
 
     Raises UsageError where it cannot go on with what is there, or OutputError.
     """
-    weights = weights_hash(plan.classifier.module)
+    weights = hash_weights(plan.classifier.module)
     if is_file(options.save_path):
         yield RunState(sources, weights=weights)
         return
     description = _RunDescription(plan, options, weights)
-    run = Run(description.configuration, description.versions, description.ran_on, shard)
+    run = RunInfo(description.configuration, description.versions, description.ran_on, shard)
     # its pictures have one scale, for which a process has to see them all
     shared = options.scale != "run"
     with Manifest.open(options.save_path, run, description.mode, shared=shared) as manifest:
@@ -140,11 +140,11 @@ def open_run(
             manifest=manifest,
             weights=weights,
             beside=[str(process) for process in manifest.beside],
-            scales=_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
+            scales=_read_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
         )
 
 
-def _scales(path: Path, run: Run) -> Mapping[Key, Scale]:
+def _read_scales(path: Path, run: RunInfo) -> Mapping[Key, Scale]:
     return read_scales(line for line in read_manifest(path) if line["run"] == run.name)
 
 
@@ -170,7 +170,7 @@ class _RunDescription:
     @cached_property
     def configuration(self) -> Mapping[str, Any]:
         """The options that decide what is written, with what they were resolved to."""
-        typed = self.options.model_dump(exclude=set(NOT_WRITTEN | ELSEWHERE))
+        typed = self.options.model_dump(exclude=set(NOT_WRITTEN | RESOLVED_ELSEWHERE))
         classifier, request = self.plan.classifier, self.plan.request
         names = classifier.labels
         return {
@@ -182,7 +182,7 @@ class _RunDescription:
             "preprocessing": asdict(classifier.preprocessing),
             "layers": request.layers,
             "target": request.target.name,
-            "precision": chosen(request.precision, classifier.device),
+            "precision": choose_precision(request.precision, classifier.device),
         }
 
     @property
@@ -195,10 +195,10 @@ class _RunDescription:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        found = {"python": platform.python_version()}
+        result = {"python": platform.python_version()}
         for name in PACKAGES:
             try:
-                found[name] = version(name)
+                result[name] = version(name)
             except PackageNotFoundError:  # run from its source
                 continue
-        return found
+        return result

@@ -25,7 +25,7 @@ from camcli.pipeline.video_outputs import DrawnFrame, VideoOutputs
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
 from camcli.pipeline.worker_pool import WorkerPool, default_workers, start_workers
 from camcli.records import Outcome, Picture, Record, Source
-from camcli.render.colour import lookup_table
+from camcli.render.colormap import find_colormap
 
 Input = TypeVar("Input")
 
@@ -51,7 +51,9 @@ class RunCallbacks:
 NO_CALLBACKS = RunCallbacks()
 
 
-def run(classifier: Classifier, sources: Sequence[Source], options: Options) -> Iterator[Record]:
+def run_sources(
+    classifier: Classifier, sources: Sequence[Source], options: Options
+) -> Iterator[Record]:
     """Explains sources and writes the files; one record a heatmap, or a picture that failed.
 
     Raises UsageError before anything is written where names, outputs or options do not fit, and
@@ -76,7 +78,7 @@ def carry_out_plan(
     each when all that was begun has come out.
     """
     stop = stop or StopRequest()
-    lookup_table(options.colormap)
+    find_colormap(options.colormap)
     plan.check_named(sources)
     check_outputs(sources, plan, options)
     with open_run(plan, sources, options, shard) as state:
@@ -85,7 +87,7 @@ def carry_out_plan(
         with compile_model(plan) as blocks, start_workers(threads) as pool:
             if blocks is not None:
                 callbacks.compiled(blocks)
-            for outcome in _Run(plan, state, options, stop, callbacks, pool).outcomes():
+            for outcome in _RunDescription(plan, state, options, stop, callbacks, pool).outcomes():
                 try:
                     recorded = stages.record(outcome, state)
                 except OutputError as error:
@@ -119,7 +121,7 @@ def _count_threads(plan: Plan, sources: Sequence[Source], options: Options) -> i
 
 
 @dataclass(frozen=True)
-class _Run:
+class _RunDescription:
     """A run's flows: one from files to overlays, or two where its pictures have one scale."""
 
     plan: Plan

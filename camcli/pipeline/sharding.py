@@ -8,7 +8,7 @@ from camcli.config import Options
 from camcli.errors import UsageError
 from camcli.pipeline.run_state import Shard, is_file
 from camcli.records import Source
-from camcli.report.shards import worlds
+from camcli.runs.merge import list_world_sizes
 
 # who starts the processes, and where it says which one this is, of how many, and on its machine
 LAUNCHERS = (
@@ -38,7 +38,7 @@ def find_shard(environ: Mapping[str, str]) -> Shard | None:
     return None
 
 
-def share(sources: Sequence[Source], shard: Shard) -> Sequence[Source]:
+def take_share(sources: Sequence[Source], shard: Shard) -> Sequence[Source]:
     """Returns a rank's sources: every n-th, so that large ones that lie together are spread."""
     rank, world = shard
     return sources[rank::world]
@@ -82,7 +82,7 @@ def check(options: Options) -> None:
 
 def check_world(options: Options, world: int) -> None:
     """Raises UsageError where the output folder holds shards of another number of ranks."""
-    others = [found for found in worlds(options.save_path) if found != world]
+    others = [result for result in list_world_sizes(options.save_path) if result != world]
     if others:
         raise UsageError(
             f"{str(options.save_path)!r} holds shards of {others[0]} ranks, and now there are "

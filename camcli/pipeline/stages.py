@@ -20,11 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camcli.engine.clock import Clock
-from camcli.engine.run import Answer, answer
-from camcli.media.geometry import view as view_of
-from camcli.media.read import OpenPicture, open_picture
-from camcli.models.model_lock import call_on_model
+from camcli.engine.device.device_timer import DeviceTimer
+from camcli.engine.runner import BatchResult, answer_request
+from camcli.media.geometry import make_view as view_of
+from camcli.media.pictures.read import OpenPicture, open_picture
+from camcli.models.inspection.model_lock import call_on_model
 from camcli.pipeline.batch_results import BatchResults
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.output_writer import OutputWriter, find_source
@@ -33,7 +33,7 @@ from camcli.pipeline.run_state import RunState
 from camcli.pipeline.video_outputs import DrawnFrame, FrameWriter, VideoOutputs
 from camcli.pipeline.work_items import Film
 from camcli.records import Outcome, Picture, Source, View
-from camcli.stages import stage
+from camcli.utils.profiling import stage
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ def explain_batch(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list
     """
     inputs = _stack([p.view.inputs for p in batch], plan.classifier.device)
     choice = plan.choice([p.category for p in batch])
-    clock = Clock(plan.classifier.device)
+    clock = DeviceTimer(plan.classifier.device)
     module = plan.classifier.module
     # between batches, other threads have their turn
     with call_on_model(module):
-        result = answer(module, inputs, choice, plan.request, plan.packings)
+        result = answer_request(module, inputs, choice, plan.request, plan.packings)
     clock.stop()
     return _explain_pictures(batch, result, clock, plan)
 
@@ -102,9 +102,9 @@ def record(outcome: Outcome, state: RunState) -> Outcome:
 
 
 def _explain_pictures(
-    batch: Sequence[PreparedPicture], result: Answer, clock: Clock, plan: Plan
+    batch: Sequence[PreparedPicture], result: BatchResult, clock: DeviceTimer, plan: Plan
 ) -> Iterator[list[Explanation]]:
-    here = result if plan.classifier.device.type == "cpu" else result.fetched()
+    here = result if plan.classifier.device.type == "cpu" else result.to_cpu()
     results = BatchResults(here, plan, clock.seconds / len(batch))
     for row, p in enumerate(batch):
         yield list(results.of(p.picture, p.view, row))

@@ -12,15 +12,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from camcli.errors import ImageError, OutputError
-from camcli.media.video_file import VideoFile, video_name
-from camcli.media.write import unwritable, write_picture
+from camcli.media.atomic_files import unwritable_error
+from camcli.media.pictures.write import write_picture
+from camcli.media.videos.video_writer import VideoFile, name_video
 from camcli.pipeline.color_scale import Key, scale_key
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.output_writer import OutputWriter, describe_failure, find_source
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import Film
 from camcli.records import FileStamp, Outcome, Record, Source
-from camcli.report import read_stamp
+from camcli.runs import read_stamp
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,10 +54,10 @@ class FrameWriter:
 
         One that cannot be drawn, or held by its format, has the reason in its record.
         """
-        found = [self._draw(explanation) for explanation in explanations]
+        result = [self._draw(explanation) for explanation in explanations]
         picture = explanations[0].picture
         source = find_source(picture)
-        records, pixels = zip(*found, strict=True)
+        records, pixels = zip(*result, strict=True)
         videos = tuple(self._videos(source, explanations))
         assert picture.time is not None
         return DrawnFrame(source, picture.time, picture.duration, records, videos, pixels)
@@ -93,7 +94,7 @@ class FrameWriter:
         # which classes are the likeliest changes from frame to frame
         is_fixed = bool(record.target and (source.category or isinstance(plan.categories, tuple)))
         is_ranked = bool(record.target and not is_fixed and plan.categories != 1)
-        name = video_name(
+        name = name_video(
             source,
             record.method,
             record.category if is_fixed else None,
@@ -203,4 +204,4 @@ def _stamp(video: Path) -> tuple[str, FileStamp]:
     try:
         return str(video), read_stamp(video)
     except OSError as error:
-        raise unwritable(video, error) from error
+        raise unwritable_error(video, error) from error

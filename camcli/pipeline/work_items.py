@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import ImageError
-from camcli.media.camera import CAMERA_TIMES, camera
-from camcli.media.frame_times import FrameTimes
-from camcli.media.sources import is_video
-from camcli.media.video import EVERYTHING, film, frames, is_moving
+from camcli.media.sources.listing import is_video
+from camcli.media.videos.camera import CAMERA_TIMES, read_camera
+from camcli.media.videos.frame_times import FrameTimes
+from camcli.media.videos.frames import EVERYTHING, frames, is_moving, open_frames
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Outcome, Picture, Source
 
@@ -108,7 +108,7 @@ def _film_items(source: Source, options: Options) -> Iterator[WorkItem]:
     outcome = Outcome(source, ())
     try:
         every, span = options.every or 1, options.frames or EVERYTHING
-        with film(source, every, span, options.max_pixels) as (times, pictures):
+        with open_frames(source, every, span, options.max_pixels) as (times, pictures):
             opened = Film(source, times)
             for picture in pictures:
                 yield WorkItem(source, opened, picture)
@@ -119,7 +119,7 @@ def _film_items(source: Source, options: Options) -> Iterator[WorkItem]:
 
 def _camera_items(source: Source, options: Options, stop: StopRequest) -> Iterator[WorkItem]:
     assert options.camera is not None
-    pictures = camera(options.camera, options.every or 1, options.frames or EVERYTHING)
+    pictures = read_camera(options.camera, options.every or 1, options.frames or EVERYTHING)
     opened, outcome = Film(source, CAMERA_TIMES), Outcome(source, ())
     try:
         for picture in stop.until(pictures):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from camcli import machine
 from camcli.errors import UsageError
 from camcli.pipeline.sharding import count_local_processes
-from camcli.stages import stage
+from camcli.utils import cpu
+from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +32,7 @@ def default_workers(device: str, cores: int | None = None) -> int:
 
 def _count_own_cores() -> int:
     # torchrun gives all of its processes all cores
-    return max(1, machine.cores() // count_local_processes(os.environ))
+    return max(1, cpu.count_cores() // count_local_processes(os.environ))
 
 
 class WorkerPool:

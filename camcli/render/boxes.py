@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 
 from camcli.errors import UsageError
-from camcli.metrics.components import find_components
+from camcli.metrics.localization.components import find_components
 from camcli.records import Box
 
 Map: TypeAlias = NDArray[np.floating[Any]]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from camcli.records import Box, Concept, Picture
-from camcli.render.overlay import check_alpha, dimmed, enlarge
-from camcli.render.sheet import INK, PAPER, cut
+from camcli.render.overlay import check_alpha, dim, enlarge
+from camcli.render.sheet import INK, PAPER, cut_text
 
 # seven of Okabe's and Ito's colours and five more, in the order in which each is as far as can be
 # from those before it, in the eyes of the colour-blind, too
@@ -31,7 +31,7 @@ OUTLINE = "#808080"
 LEAST_NAMED = 0.05  # probability of a second or third class
 
 
-def palette(count: int) -> tuple[str, ...]:
+def make_palette(count: int) -> tuple[str, ...]:
     """Returns so many colours as `#rrggbb`: fixed ones, and beyond them hues spaced evenly."""
     more = max(count - len(PALETTE), 0)
     hues = (colorsys.hsv_to_rgb(i / more, 0.65, 0.95) for i in range(more))
@@ -39,7 +39,7 @@ def palette(count: int) -> tuple[str, ...]:
     return (*PALETTE[:count], *written)
 
 
-def concepts_overlay(
+def overlay_concepts(
     picture: Picture,
     strengths: NDArray[np.float32],
     concepts: Sequence[Concept],
@@ -56,17 +56,17 @@ def concepts_overlay(
     if not strengths.max() > 0:
         return picture.canvas.copy()
     table = np.array([ImageColor.getrgb(concept.colour) for concept in concepts], np.uint8)
-    which, share, seen = _strongest(strengths, box, picture.size)
+    which, share, seen = _find_strongest(strengths, box, picture.size)
     part = picture.canvas[seen]
     grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     # the root, so that a concept's colour can still be told where it is weak
     opacity = np.sqrt(alpha * share)
-    drawn = picture.canvas.copy() if which.shape == picture.size else dimmed(picture.canvas)
+    drawn = picture.canvas.copy() if which.shape == picture.size else dim(picture.canvas)
     drawn[seen] = cv2.blendLinear(grey, table.take(which, 0), 1 - opacity, opacity)
-    return _with_legend(drawn, concepts)
+    return _add_legend(drawn, concepts)
 
 
-def _strongest(
+def _find_strongest(
     strengths: NDArray[np.float32], box: Box, picture_size: tuple[int, int]
 ) -> tuple[NDArray[np.uint16], NDArray[np.float32], tuple[slice, slice]]:
     """Finds each pixel's strongest concept, its strength as a share of its highest, and where."""
@@ -82,7 +82,7 @@ def _strongest(
     return which, np.minimum(best / peaks.take(which), 1), seen
 
 
-def _with_legend(pixels: NDArray[np.uint8], concepts: Sequence[Concept]) -> NDArray[np.uint8]:
+def _add_legend(pixels: NDArray[np.uint8], concepts: Sequence[Concept]) -> NDArray[np.uint8]:
     """Sets a line for each concept below a picture, in as many columns as fit."""
     picture = Image.fromarray(pixels)
     text = max(SMALLEST_TEXT, round(math.sqrt(picture.width * picture.height) / TEXTS_ACROSS))
@@ -99,12 +99,12 @@ def _with_legend(pixels: NDArray[np.uint8], concepts: Sequence[Concept]) -> NDAr
         swatch = (left, top, left + text, top + text)
         draw.rectangle(swatch, concept.colour, OUTLINE, max(1, text // 16))
         room = column - gap - text - gap // 2
-        words = _words(concept, room, font) if concept.labels else f"concept {index + 1}"
+        words = _name_classes(concept, room, font) if concept.labels else f"concept {index + 1}"
         draw.text((left + text + gap // 2, top + text / 2), words, INK, font, "lm")
     return np.asarray(sheet)
 
 
-def _words(
+def _name_classes(
     concept: Concept, room: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> str:
     """Names the best class, and those behind it that are likely and for which there is room."""
@@ -114,7 +114,7 @@ def _words(
         (f"{' '.join(label.split(',')[0].split())} {probability:.0%}", probability)
         for label, probability in classes
     )
-    words = cut(best[0], int(room), font)
+    words = cut_text(best[0], int(room), font)
     for name, probability in others:
         more = f"{words}, {name}"
         if probability < LEAST_NAMED or font.getlength(more) > room:

@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.methods.compose import normalise, scaled
-from camcli.methods.compose import signed as signed_heat
+from camcli.methods.postprocessing import normalise, scale_to_range
+from camcli.methods.postprocessing import scale_signed as signed_heat
 from camcli.records import Box, Heatmap, Picture
-from camcli.render.colour import colours, lookup_table, two_colours
+from camcli.render.colormap import apply_colormap, colour_signs, find_colormap
 
 OUTSIDE = 0.4  # brightness left to what the network did not see
 
@@ -45,33 +45,35 @@ def overlay(
     further, on one scale for both; a colour map has no part in it.
     """
     check_alpha(alpha)
-    lookup_table(colormap)  # an unknown name is an error for a map without heat, too
-    pixels = _pixels(picture)
-    raw = torch.from_numpy(_values(heatmap))
-    heat = (_signed_heat(raw, scale) if signed else _heat(raw, scale)).numpy()
+    find_colormap(colormap)  # an unknown name is an error for a map without heat, too
+    pixels = _read_pixels(picture)
+    raw = torch.from_numpy(_read_values(heatmap))
+    heat = (_compute_signed_heat(raw, scale) if signed else _compute_heat(raw, scale)).numpy()
     if not heat.any():
         return pixels.copy()
     size = pixels.shape[0], pixels.shape[1]
-    inside, seen = enlarge(heat, box or _whole(size), size)
-    drawn = pixels.copy() if inside.shape == size else dimmed(pixels)
+    inside, seen = enlarge(heat, box or _whole_box(size), size)
+    drawn = pixels.copy() if inside.shape == size else dim(pixels)
     if signed:
         share = alpha * np.abs(inside)[..., None]
-        mixed = pixels[seen] * (1 - share) + two_colours(inside) * share
+        mixed = pixels[seen] * (1 - share) + colour_signs(inside) * share
         drawn[seen] = np.rint(mixed).astype(np.uint8)
         return drawn
-    drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, colours(inside, colormap), alpha, 0)
+    drawn[seen] = cv2.addWeighted(
+        pixels[seen], 1 - alpha, apply_colormap(inside, colormap), alpha, 0
+    )
     return drawn
 
 
-def _signed_heat(raw: Tensor, scale: Scale | None) -> Tensor:
-    return signed_heat(raw) if scale is None else signed_heat(raw, *_checked(scale))
+def _compute_signed_heat(raw: Tensor, scale: Scale | None) -> Tensor:
+    return signed_heat(raw) if scale is None else signed_heat(raw, *_check_scale(scale))
 
 
-def _heat(raw: Tensor, scale: Scale | None) -> Tensor:
-    return normalise(raw) if scale is None else scaled(raw, *_checked(scale))
+def _compute_heat(raw: Tensor, scale: Scale | None) -> Tensor:
+    return normalise(raw) if scale is None else scale_to_range(raw, *_check_scale(scale))
 
 
-def _checked(scale: Scale) -> Scale:
+def _check_scale(scale: Scale) -> Scale:
     low, high = scale
     if not 0 <= low < high < math.inf:
         raise UsageError(f"A scale goes from 0 or more to a larger raw value, not {low} to {high}.")
@@ -84,9 +86,9 @@ def check_alpha(alpha: float) -> None:
         raise UsageError(f"alpha is a share from 0 (picture) to 1 (heatmap), not {alpha}.")
 
 
-def resized_map(values: MapLike, box: Box, picture_size: tuple[int, int]) -> NDArray[np.float32]:
+def resize_map(values: MapLike, box: Box, picture_size: tuple[int, int]) -> NDArray[np.float32]:
     """Enlarges a raw map [h w] to the picture's size (height, width); NaN outside the view."""
-    inside, seen = enlarge(_values(values), box, picture_size)
+    inside, seen = enlarge(_read_values(values), box, picture_size)
     everywhere = np.full(picture_size, np.nan, np.float32)
     everywhere[seen] = inside
     return everywhere
@@ -99,13 +101,13 @@ def enlarge(
 
     Bilinear between the centres of the map's cells, and constant beyond the outermost ones.
     """
-    rows = _pixels_between(box.top, box.bottom, picture_size[0])
-    columns = _pixels_between(box.left, box.right, picture_size[1])
-    wide = _between_cells(torch.from_numpy(values).T, columns, box.left, box.width).T.contiguous()
-    return _between_cells(wide, rows, box.top, box.height).numpy(), (rows, columns)
+    rows = _pixel_range(box.top, box.bottom, picture_size[0])
+    columns = _pixel_range(box.left, box.right, picture_size[1])
+    wide = _interpolate(torch.from_numpy(values).T, columns, box.left, box.width).T.contiguous()
+    return _interpolate(wide, rows, box.top, box.height).numpy(), (rows, columns)
 
 
-def _pixels_between(start: float, stop: float, count: int) -> slice:
+def _pixel_range(start: float, stop: float, count: int) -> slice:
     """The pixels whose centres lie between two edges, or the middle one where the gap has none."""
     middle = math.floor((start + stop) / 2)
     first = min(math.ceil(start - 0.5), middle)
@@ -113,17 +115,17 @@ def _pixels_between(start: float, stop: float, count: int) -> slice:
     return slice(max(first, 0), min(last + 1, count))
 
 
-def _between_cells(values: Tensor, pixels: slice, start: float, length: float) -> Tensor:
+def _interpolate(values: Tensor, pixels: slice, start: float, length: float) -> Tensor:
     """Samples a map at the pixels along its first axis: [cells n] -> [pixels n]."""
     # no product of matrices: NumPy's is shared out to threads that keep the cores busy for a while
     # afterwards, which made passes behind it a quarter slower (2026-11-21)
-    before, behind, share = _neighbours(len(values), pixels.start, pixels.stop, start, length)
+    before, behind, share = _find_neighbours(len(values), pixels.start, pixels.stop, start, length)
     return torch.lerp(values[before], values[behind], share)
 
 
 # the pictures of a folder are of a few sizes, or all of one
 @lru_cache(64)
-def _neighbours(
+def _find_neighbours(
     cells: int, first: int, stop: int, start: float, length: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Finds the cells on both sides of each pixel's centre, and how near it is to the second."""
@@ -133,16 +135,16 @@ def _neighbours(
     return before, (before + 1).clamp(max=last), (position - before).float()[:, None]
 
 
-def dimmed(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def dim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Darkens a picture [h w 3] to what stands outside the view."""
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=OUTSIDE), np.uint8)
 
 
-def _whole(picture_size: tuple[int, int]) -> Box:
+def _whole_box(picture_size: tuple[int, int]) -> Box:
     return Box(0, 0, picture_size[1], picture_size[0])
 
 
-def _pixels(picture: Picture | NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
+def _read_pixels(picture: Picture | NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
     if isinstance(picture, Picture):
         return picture.canvas
     if isinstance(picture, Image.Image):
@@ -156,7 +158,7 @@ def _pixels(picture: Picture | NDArray[np.uint8] | Image.Image) -> NDArray[np.ui
     return np.ascontiguousarray(pixels)
 
 
-def _values(heatmap: MapLike) -> NDArray[np.float32]:
+def _read_values(heatmap: MapLike) -> NDArray[np.float32]:
     values: Any = heatmap.values if isinstance(heatmap, Heatmap) else heatmap
     if isinstance(values, Tensor):
         values = values.detach().float().cpu().numpy()

@@ -11,7 +11,7 @@ GREY = 128
 BRIGHT = 1.0
 
 
-def drawn_on_grey(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+def draw_on_grey(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Draws signed values of an input [c H W], zero in grey: uint8 RGB [H W 3].
 
     Three channels are red, green and blue; of any other number the mean is drawn.

@@ -15,16 +15,16 @@ GAP, CAPTION, TEXT = 8, 24, 15
 PAPER, INK = "white", "black"
 
 
-def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+def draw_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
     """Draws captioned pictures in rows, nearly as wide as high: n x [h w 3] -> uint8 [H W 3].
 
     Each picture is reduced to at most `TILE` pixels, never enlarged; a caption that is too long
     for its tile is cut.
     """
-    pictures = [_reduced(pixels) for _, pixels in tiles]
+    pictures = [_reduce(pixels) for _, pixels in tiles]
     width = max(max(picture.width for picture in pictures), TILE // 2)
     usual = sorted(picture.height for picture in pictures)[len(pictures) // 2]
-    columns = _columns(len(tiles), width + GAP, usual + CAPTION + GAP)
+    columns = _count_columns(len(tiles), width + GAP, usual + CAPTION + GAP)
     # a row is as high as its highest picture: some have a legend, or show the input alone
     heights = [
         max(picture.height for picture in pictures[first : first + columns]) + CAPTION + GAP
@@ -37,23 +37,23 @@ def contact_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.
     for index, ((caption, _), picture) in enumerate(zip(tiles, pictures, strict=True)):
         left = GAP + index % columns * (width + GAP)
         top = tops[index // columns]
-        draw.text((left, top), cut(caption, width, font), INK, font)
+        draw.text((left, top), cut_text(caption, width, font), INK, font)
         sheet.paste(picture, (left, top + CAPTION))
     return np.asarray(sheet)
 
 
-def _columns(count: int, width: int, height: int) -> int:
+def _count_columns(count: int, width: int, height: int) -> int:
     """Returns how many of `count` tiles stand side by side on a sheet about as wide as high."""
     return min(count, max(1, round(math.sqrt(count * height / width))))
 
 
-def _reduced(pixels: NDArray[np.uint8]) -> Image.Image:
+def _reduce(pixels: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(pixels)
     picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
     return picture
 
 
-def cut(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def cut_text(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """Shortens a text to a width in pixels, and marks it by three dots."""
     if font.getlength(text) <= width:
         return text

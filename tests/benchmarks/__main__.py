@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from camcli.machine import told_of_processor
+from camcli.utils.cpu import read_cpuinfo
 from tests.benchmarks import commands, on_gpu, page
-from tests.benchmarks.measure import measured
+from tests.benchmarks.measure import measure_row
 from tests.benchmarks.rows import rows
 
 FIGURES = Path(__file__).with_name("figures.json")
@@ -62,26 +62,28 @@ def main() -> None:
             "\n".join([*(row.title for row in rows(args.device.type)), *COMMANDS[args.device.type]])
         )
         return
-    about = _about(args.device)
-    for found in _asked(args.words, args.device, peers=not args.no_peers):
-        figure = {**found, **about}
-        kept = page.merged(kept, [figure])
+    facts = _describe_machine(args.device)
+    for actual in _select_rows(args.words, args.device, peers=not args.no_peers):
+        figure = {**actual, **facts}
+        kept = page.merge_rows(kept, [figure])
         page.save(kept, args.json)
         cells = page.gpu_cells if args.device.type == "cuda" else page.cells
-        print(*(cells(figure) if "ratios" in figure else found.values()), sep=" | ", flush=True)
+        print(*(cells(figure) if "ratios" in figure else actual.values()), sep=" | ", flush=True)
 
 
-def _asked(words: list[str], device: torch.device, *, peers: bool) -> Iterator[dict[str, Any]]:
+def _select_rows(
+    words: list[str], device: torch.device, *, peers: bool
+) -> Iterator[dict[str, Any]]:
     for name, command in COMMANDS[device.type].items():
         if words == [name] or not words:
             yield from command()
     for row in rows(device.type):
         # whole parts: `batch 1` is not in `batch 16`, nor gradcam in gradcam++
         if all(word in row.title.split(", ") for word in words):
-            yield measured(row, device, peers=peers)
+            yield measure_row(row, device, peers=peers)
 
 
-def _about(device: torch.device) -> dict[str, str]:
+def _describe_machine(device: torch.device) -> dict[str, str]:
     """Says when and where: the kind of processor, never a host's name."""
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -95,7 +97,7 @@ def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
-    processor = told_of_processor("model name") or "an unknown processor"
+    processor = read_cpuinfo("model name") or "an unknown processor"
     return f"{threads} core{'s' * (threads > 1)} of {processor}"
 
 

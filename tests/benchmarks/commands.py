@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import torch
 
-from camcli.methods.compose import enlarge
+from camcli.methods.postprocessing import enlarge
 from tests.checkout import ROOT
 
 CAMVIZ = (sys.executable, "-m", "camcli")
@@ -38,7 +38,7 @@ BARS = {
 
 def start_up() -> list[dict[str, Any]]:
     """Times --help and --version."""
-    with tempfile.TemporaryDirectory() as folder, _compiled(f"{folder}/bytecode"):
+    with tempfile.TemporaryDirectory() as folder, _measure_compiled(f"{folder}/bytecode"):
         _seconds((*CAMVIZ, "--help"))
         return [
             _figure(f"camviz --{option}", _median((*CAMVIZ, f"--{option}"), 10), BARS[option], "s")
@@ -48,7 +48,7 @@ def start_up() -> list[dict[str, Any]]:
 
 def one_picture() -> list[dict[str, Any]]:
     """Times one picture with the embedded model beside torch's import, as whole processes."""
-    with tempfile.TemporaryDirectory() as folder, _compiled(f"{folder}/bytecode"):
+    with tempfile.TemporaryDirectory() as folder, _measure_compiled(f"{folder}/bytecode"):
         one = (*CAMVIZ, PICTURE, "--device", "cpu", "--save-path", folder)
         for command in (one, IMPORT):
             _seconds(command)
@@ -67,7 +67,7 @@ def folder() -> list[dict[str, Any]]:
     """Times a folder of pictures beside the bare passes over as many."""
     with tempfile.TemporaryDirectory() as place:
         pictures(Path(place, str(PICTURES)), PICTURES)
-        rounds = [_beside_the_bare_passes(place) for _ in range(ROUNDS)]
+        rounds = [_compare_with_bare_passes(place) for _ in range(ROUNDS)]
     title = f"{PICTURES} JPEGs of 500x375, resnet50, gradcam, overlays, beside the bare passes"
     return [_figure(title, statistics.median(rounds), BARS["folder"], "x")]
 
@@ -78,20 +78,23 @@ def memory() -> list[dict[str, Any]]:
         for count in (FEW, MANY):
             pictures(Path(place, str(count)), count)
         # a few batches leave more or less room free between what they hold, by chance
-        few = statistics.median(_explained(place, FEW)[1] for _ in range(ROUNDS))
-        grown = _explained(place, MANY)[1] / few
+        few = statistics.median(_explain(place, FEW)[1] for _ in range(ROUNDS))
+        grown = _explain(place, MANY)[1] / few
     title = f"memory of {MANY} pictures beside that of {FEW}"
     return [_figure(title, grown, BARS["memory"], "x")]
 
 
-def _beside_the_bare_passes(place: str) -> float:
+def _compare_with_bare_passes(place: str) -> float:
     """Returns the ratio of a folder, behind its first batch, to bare passes of as many pictures.
 
     Both take turns of some seconds: a machine that others share is slower for longer than that.
     """
     # what stands there already would have to be replaced
     shutil.rmtree(_out(place, str(PICTURES)), ignore_errors=True)
-    with _beginning((*BARE, str(BATCH))) as bare, _beginning(_command(place, str(PICTURES))) as run:
+    with (
+        _measure_start((*BARE, str(BATCH))) as bare,
+        _measure_start(_command(place, str(PICTURES))) as run,
+    ):
         seconds = passing = 0.0
         while run.poll() is None:
             seconds += _turn(run)
@@ -104,7 +107,7 @@ def _beside_the_bare_passes(place: str) -> float:
     return seconds / (passing / passes * (PICTURES - BATCH) / BATCH)
 
 
-def _beginning(command: Sequence[str]) -> subprocess.Popen[str]:
+def _measure_start(command: Sequence[str]) -> subprocess.Popen[str]:
     """Starts a command, and has it wait as soon as it has printed a line."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
@@ -125,7 +128,7 @@ def _turn(process: subprocess.Popen[str]) -> float:
 
 
 @contextmanager
-def _compiled(folder: str) -> Iterator[None]:
+def _measure_compiled(folder: str) -> Iterator[None]:
     """Has processes keep the bytecode of what they import, as pip leaves it for a package.
 
     A development machine may be set not to, and would compile all of camviz at every start.
@@ -157,7 +160,7 @@ def _seconds(command: Sequence[str]) -> tuple[float, int]:
     return seconds, used.ru_maxrss * 1024
 
 
-def _explained(place: str, count: int) -> tuple[float, int]:
+def _explain(place: str, count: int) -> tuple[float, int]:
     return _seconds(_command(place, str(count)))
 
 

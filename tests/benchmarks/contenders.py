@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.compiled import compiled
-from camcli.engine.precision import running_in
-from camcli.engine.run import Request
-from camcli.methods.compose import enlarge, has_contrast, normalise
-from camcli.models.hastening import hastened
+from camcli.engine.compile import compile_model
+from camcli.engine.device.precision import use_precision
+from camcli.engine.runner import ExplainRequest
+from camcli.methods.postprocessing import enlarge, has_contrast, normalise
+from camcli.models.acceleration.accelerate import accelerate
+from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.load import Classifier
-from camcli.models.packing import Packings
 from tests.benchmarks.rows import NETWORKS, PACKED, PEERS, Network, Row
 
 Contender = Callable[[], Any]
@@ -62,11 +62,11 @@ class Scene:
 
     def contenders(self, stack: ExitStack, *, peers: bool) -> dict[str, Contender]:
         """Returns all but the bare pass, by name; what is compiled is so until the stack's end."""
-        module = stack.enter_context(_compiled(self)) if self.row.compiled else self.module
+        module = stack.enter_context(_compile(self)) if self.row.compiled else self.module
         row = self.row
-        found: dict[str, Contender] = {"camviz": _ours(self, module)}
+        actual: dict[str, Contender] = {"camviz": _ours(self, module)}
         if row.packs and self.device.type == "cpu":
-            found[PACKED] = _packed(module, found["camviz"])
+            actual[PACKED] = _prepack(module, actual["camviz"])
         if (
             peers
             and row.peers
@@ -74,13 +74,13 @@ class Scene:
             and row.categories == 1
             and row.methods[0] in PEERS
         ):
-            found |= _peers(self, self.network)
-        return found
+            actual |= _peers(self, self.network)
+        return actual
 
 
 def _bare(scene: Scene, inputs: Tensor) -> Contender:
     def run() -> Tensor:
-        with torch.inference_mode(), running_in(scene.row.precision, scene.device):
+        with torch.inference_mode(), use_precision(scene.row.precision, scene.device):
             logits: Tensor = scene.module(inputs)
         return logits
 
@@ -88,12 +88,14 @@ def _bare(scene: Scene, inputs: Tensor) -> Contender:
 
 
 @contextmanager
-def _compiled(scene: Scene) -> Iterator[nn.Module]:
+def _compile(scene: Scene) -> Iterator[nn.Module]:
     """Gives a copy of a scene's model whose blocks are compiled."""
     module = deepcopy(scene.module)
     batch, *shape = scene.inputs.shape
-    request = Request(scene.row.methods, (scene.network.layer,), precision=scene.row.precision)
-    with compiled(module, request, (shape[0], shape[1], shape[2]), batch):
+    request = ExplainRequest(
+        scene.row.methods, (scene.network.layer,), precision=scene.row.precision
+    )
+    with compile_model(module, request, (shape[0], shape[1], shape[2]), batch):
         yield module
 
 
@@ -116,13 +118,13 @@ def _ours(scene: Scene, module: nn.Module) -> Contender:
     return run
 
 
-def _packed(module: nn.Module, ours: Contender) -> Contender:
+def _prepack(module: nn.Module, ours: Contender) -> Contender:
     """Returns ours as in the block of one `packed`, which lays weights out at the second call."""
-    packings = Packings()
+    packings = PrepackCache()
 
     def run() -> Tensor:
         # not one block around all: the bare pass is of the same model, and takes its turn
-        with hastened(module, packings):
+        with accelerate(module, packings):
             maps: Tensor = ours()
         return maps
 
@@ -161,14 +163,14 @@ def _peers(scene: Scene, network: Network) -> dict[str, Contender]:
             (maps,) = extractor([scene.category] * len(inputs), logits)
         return enlarge(maps, scene.size)
 
-    found: dict[str, Contender] = {"grad-cam": grad_cam}
+    actual: dict[str, Contender] = {"grad-cam": grad_cam}
     if other and network.reshape is None:
-        found["torch-cam"] = torch_cam
-    return found
+        actual["torch-cam"] = torch_cam
+    return actual
 
 
 @contextmanager
-def compared_alike() -> Iterator[None]:
+def compare_alike() -> Iterator[None]:
     """Gives grad-cam our normalising and enlarging, which are no part of a method's formula.
 
     It adds 1e-7 to a map's largest value, which decides the maps of random weights, and puts the

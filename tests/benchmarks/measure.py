@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from camcli.engine.sizing import taken_by
-from camcli.methods.compose import normalise
-from tests.benchmarks.contenders import BATCHES, Contender, Scene, compared_alike
+from camcli.engine.device.batch_size import measure_memory
+from camcli.methods.postprocessing import normalise
+from tests.benchmarks.contenders import BATCHES, Contender, Scene, compare_alike
 from tests.benchmarks.rows import OURS, PACKED, USUAL, Row
 
 Figures = dict[str, Any]
@@ -24,7 +24,7 @@ IN_A_ROW = 4
 SURE = 0.01
 
 
-def measured(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
+def measure_row(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
     """Returns a row's figures: seconds of the bare pass, ratios to it, memory, maps apart.
 
     Every contender takes its turn in every round, the order turning, so that a busy machine slows
@@ -32,10 +32,10 @@ def measured(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
     """
     with ExitStack() as stack:
         scene = Scene(row, device)
-        return _measured(scene, scene.contenders(stack, peers=peers))
+        return _measure(scene, scene.contenders(stack, peers=peers))
 
 
-def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
+def _measure(scene: Scene, others: dict[str, Contender]) -> Figures:
     row, device = scene.row, scene.device
     batch = _best_batch(scene) if row.altering else row.batch
     contenders = {"bare": scene.bare(batch)} | others
@@ -46,7 +46,7 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
     for name, run in contenders.items():
         # the second time lays weights out
         calls = 2 if name == PACKED else 1
-        maps[name], memory[name] = _remembered(run, device, calls, alike=name == "grad-cam")
+        maps[name], memory[name] = _remember(run, device, calls, alike=name == "grad-cam")
     turns = _turns(contenders, device, IN_A_ROW if row.batch >= USUAL else 1)
     rounds = list(until_sure(turns, row.rounds, row.most_rounds))
     ratios = {
@@ -64,7 +64,7 @@ def _measured(scene: Scene, others: dict[str, Contender]) -> Figures:
         "pictures": row.batch,
         "ratios": ratios,
         "memory": memory,
-        "apart": _apart(maps) if row.comparable and "grad-cam" in maps else None,
+        "apart": _largest_difference(maps) if row.comparable and "grad-cam" in maps else None,
     }
 
 
@@ -105,11 +105,11 @@ def until_sure(
             return
 
 
-def standard_error(found: Sequence[float]) -> float:
+def standard_error(actual: Sequence[float]) -> float:
     """Estimates that of the median from the quartiles, for a normal distribution."""
-    low, _, high = statistics.quantiles(found)
+    low, _, high = statistics.quantiles(actual)
     # 1.253 of a standard deviation, of which the quartiles are 1.349 apart
-    return 0.929 * (high - low) / sqrt(len(found))
+    return 0.929 * (high - low) / sqrt(len(actual))
 
 
 def _seconds(run: Contender, device: torch.device, in_a_row: int) -> float:
@@ -128,22 +128,20 @@ def _seconds(run: Contender, device: torch.device, in_a_row: int) -> float:
     return (time.perf_counter() - begin) / in_a_row
 
 
-def _remembered(
-    run: Contender, device: torch.device, calls: int, *, alike: bool
-) -> tuple[Any, int]:
+def _remember(run: Contender, device: torch.device, calls: int, *, alike: bool) -> tuple[Any, int]:
     """Returns what a contender gives, and by how many bytes its peak lies above what was held."""
-    found: list[Any] = []
+    results: list[Any] = []
 
     def call() -> None:
         for _ in range(calls):
-            found[:] = [run()]
+            results[:] = [run()]
 
-    with compared_alike() if alike else nullcontext():
-        taken = taken_by(device, call)
-    return found[0], taken
+    with compare_alike() if alike else nullcontext():
+        taken = measure_memory(device, call)
+    return results[0], taken
 
 
-def _apart(maps: dict[str, Any]) -> float:
+def _largest_difference(maps: dict[str, Any]) -> float:
     theirs = normalise(torch.as_tensor(maps["grad-cam"]).float())
     ours = (maps[name].cpu() for name in OURS if name in maps)
-    return max(float((normalise(found) - theirs).abs().max()) for found in ours)
+    return max(float((normalise(actual) - theirs).abs().max()) for actual in ours)

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.metrics.deletion import plan_deletion
-from camcli.metrics.insertion import plan_insertion
+from camcli.metrics.faithfulness.deletion import plan_deletion
+from camcli.metrics.faithfulness.insertion import plan_insertion
+from camcli.metrics.faithfulness.road import plan_road
 from camcli.metrics.plan import Plan, carry_out
-from camcli.metrics.road import plan_road
 
 SIDE, STEPS = 224, 20
 SHARES = tuple((i + 1) / (STEPS + 1) for i in range(STEPS))

@@ -15,10 +15,10 @@ import torch
 
 import camcli
 from camcli.config import Options, from_keywords
-from camcli.media.read import read_picture
-from camcli.methods.compose import normalise
+from camcli.media.pictures.read import read_picture
+from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
-from camcli.pipeline import run
+from camcli.pipeline import run_sources
 from camcli.pipeline.color_scale import ColorScales
 from camcli.pipeline.output_writer import OutputWriter
 from camcli.pipeline.plan import Plan, make_plan
@@ -40,7 +40,7 @@ GPU = torch.device("cuda")
 
 def devices() -> list[dict[str, Any]]:
     """Finds how far maps of the GPU are from those of the CPU, both from 0 to 1, in float32."""
-    found = []
+    results = []
     for name in ("resnet50", "convnext_tiny", "vit_base_patch16_224"):
         scene = Scene(Row(name, NINE, 2), GPU)
         layer, asked = scene.network.layer, {"targets": [scene.category] * 2}
@@ -53,8 +53,8 @@ def devices() -> list[dict[str, Any]]:
             for method in NINE
         )
         title = f"{len(NINE)} methods, {name}: largest difference of CUDA's maps to the CPU's"
-        found.append({"title": title, "value": apart, "bar": None, "unit": ""})
-    return found
+        results.append({"title": title, "value": apart, "bar": None, "unit": ""})
+    return results
 
 
 def folder() -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ def _rate(run_: Callable[[], Any], count: int) -> float:
 
 def _whole(classifier: Classifier, sources: Sequence[Source], options: Options, out: Path) -> float:
     here = options.model_copy(update={"save_path": out})
-    return _rate_once(lambda: list(run(classifier, sources, here)), len(sources))
+    return _rate_once(lambda: list(run_sources(classifier, sources, here)), len(sources))
 
 
 def _rate_once(run_: Callable[[], Any], count: int) -> float:

@@ -85,7 +85,7 @@ PEERS = ("grad-cam", "torch-cam")
 Figure = Mapping[str, Any]
 
 
-def merged(old: Sequence[Figure], new: Sequence[Figure]) -> list[Figure]:
+def merge_rows(old: Sequence[Figure], new: Sequence[Figure]) -> list[Figure]:
     """Puts figures together; a row that was measured anew takes its old place."""
     fresh = {_key(figure): figure for figure in new}
     kept = [fresh.pop(_key(figure), figure) for figure in old]
@@ -186,11 +186,11 @@ def _where(figure: Figure) -> str:
 
 def _command_cells(figure: Figure) -> tuple[str, ...]:
     bar, unit = figure["bar"], figure["unit"]
-    most = "" if bar is None else f"{_shown(bar)} {unit}"
-    return figure["title"], f"{_shown(figure['value'])} {unit}".rstrip(), most
+    most = "" if bar is None else f"{_format_figure(bar)} {unit}"
+    return figure["title"], f"{_format_figure(figure['value'])} {unit}".rstrip(), most
 
 
-def _shown(value: float) -> str:
+def _format_figure(value: float) -> str:
     return format(value, ".0e" if abs(value) < 0.005 else ".2f" if value < 100 else ".0f")
 
 
@@ -208,8 +208,8 @@ def headlines(figures: Sequence[Figure]) -> str:
 
 
 def _gpu_headlines(figures: Sequence[Figure]) -> str:
-    wanted = [(t, f) for t in GPU_HEADLINES for f in figures if f["title"] == t]
-    shown = [figure for _, figure in wanted if figure["device"] == "cuda"]
+    expected = [(t, f) for t in GPU_HEADLINES for f in figures if f["title"] == t]
+    shown = [figure for _, figure in expected if figure["device"] == "cuda"]
     if not shown:
         return ""
     columns = (0, 2, 3, 5, 6)

@@ -15,7 +15,7 @@ from torch import nn
 from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
-from camcli.models.output_reading import OutputReading
+from camcli.models.outputs.interpretation import OutputReading
 from camcli.pipeline import RunCallbacks, StopRequest, handle_interrupts, sharding
 from camcli.records import Outcome, Preprocessing, Record, Source
 

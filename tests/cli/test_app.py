@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from camcli.cards import CARDS
 from camcli.cli.app import app
-from camcli.cli.stray import COMMANDS
+from camcli.cli.suggestions import COMMANDS
 from camcli.errors import ImageError, OutputError
+from camcli.method_info import METHOD_INFO
 from camcli.records import Box, Record
 from tests.checkout import ROOT
-
-from .conftest import Asked, Run
+from tests.cli.conftest import Asked, Run
 
 RECORD = Record(
     source="cat.jpg",
@@ -70,7 +69,7 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"target": "logit"}, "gradcam at layer4"),
         ({"target": "rest"}, "gradcam at layer4, rest"),
@@ -78,10 +77,10 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
     ],
 )
 def test_a_result_line_names_the_target(
-    asked: Asked, run: Run, image: str, given: dict[str, Any], told: str
+    asked: Asked, run: Run, image: str, given: dict[str, Any], message: str
 ) -> None:
     asked.records = [replace(RECORD, **given)]
-    assert run(image).out.endswith(f"  {told}\n")
+    assert run(image).out.endswith(f"  {message}\n")
 
 
 def test_a_class_without_a_name_is_shown_by_its_index(asked: Asked, run: Run, image: str) -> None:
@@ -185,7 +184,7 @@ def test_an_interruption(asked: Asked, run: Run, image: str) -> None:
 
 @pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
         (["--nope"], "No such option: --nope"),
         (["--modle", "x"], "--model"),
@@ -201,16 +200,16 @@ def test_an_interruption(asked: Asked, run: Run, image: str) -> None:
         (["help", "layer"], "Closest: 'layers'"),
     ],
 )
-def test_wrong_usage(run: Run, typed: list[str], told: str) -> None:
+def test_wrong_usage(run: Run, typed: list[str], message: str) -> None:
     result = run(*typed)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("camviz: ") and told in result.err
+    assert result.err.startswith("camviz: ") and message in result.err
     assert "Traceback" not in result.err and "╭" not in result.err
 
 
 @pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
         (["gradcam++"], "--method gradcam++?"),
         (["--method", "cam", "layercam", "xgradcam"], "--method cam,layercam,xgradcam?"),
@@ -221,10 +220,10 @@ def test_wrong_usage(run: Run, typed: list[str], told: str) -> None:
         (["--json", "methods"], "camviz methods"),
     ],
 )
-def test_a_stray_word_is_understood(run: Run, image: str, typed: list[str], told: str) -> None:
+def test_a_stray_word_is_understood(run: Run, image: str, typed: list[str], message: str) -> None:
     result = run(*typed, image) if typed[0] != "--cfg-options" else run(image, *typed[2:])
     assert (result.code, result.out) == (2, "")
-    assert told in result.err
+    assert message in result.err
 
 
 def test_a_word_that_names_nothing_is_a_missing_file(asked: Asked, run: Run, image: str) -> None:
@@ -248,10 +247,10 @@ def test_a_stray_command_is_known_as_one() -> None:
 def test_methods(run: Run) -> None:
     text = run("methods").out
     objects = [json.loads(line) for line in run("methods", "--json").out.splitlines()]
-    assert [found["name"] for found in objects] == list(CARDS)
-    for name, card in CARDS.items():
+    assert [actual["name"] for actual in objects] == list(METHOD_INFO)
+    for name, card in METHOD_INFO.items():
         assert name in text and card.shows in text and card.paper in text
-    by_name = {found["name"]: found for found in objects}
+    by_name = {actual["name"]: actual for actual in objects}
     assert by_name["rollout"]["asks_class"] is False
     assert by_name["gradcam"]["cost"] == "1 forward, 1 backward"
     assert {"name": "sigma", "type": "float", "default": 0.15} in by_name["smoothgradcam++"][
@@ -270,7 +269,7 @@ def test_help_pages(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("problem", "told"),
+    ("problem", "message"),
     [
         (MemoryError(), "Out of memory: MemoryError. Try --batch-size 1"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Out of memory: Default"),
@@ -278,12 +277,12 @@ def test_help_pages(run: Run) -> None:
     ],
 )
 def test_what_the_system_refuses_is_no_bug(
-    asked: Asked, run: Run, image: str, problem: Exception, told: str
+    asked: Asked, run: Run, image: str, problem: Exception, message: str
 ) -> None:
     asked.problem = problem
     result = run(image)
     assert result.code == 1
-    assert result.err.splitlines()[-1].startswith(f"camviz: {told}")
+    assert result.err.splitlines()[-1].startswith(f"camviz: {message}")
 
 
 def test_anything_else_is_told_as_a_bug(asked: Asked, run: Run, image: str) -> None:

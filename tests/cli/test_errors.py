@@ -19,10 +19,9 @@ from huggingface_hub import constants as hub
 from PIL import Image
 from safetensors.torch import save_file
 
-from camcli.report.lines import STATE
+from camcli.runs.jsonl import STATE
 from tests.checkout import ROOT
-
-from .conftest import Result, Run
+from tests.cli.conftest import Result, Run
 
 MARKER = "THE_CODE_RAN"
 CODE = f"open({MARKER!r}, 'w')"
@@ -90,7 +89,7 @@ def _write_checkpoints(folder: Path) -> None:
 
 
 @pytest.fixture
-def there(things: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def workplace(things: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Stands in the folder of things, without a GPU or a network; returns the outputs' folder."""
     monkeypatch.chdir(things)
     # Python's own caches of what it imports are no outputs
@@ -104,10 +103,10 @@ def there(things: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
 
 
 def files_in(folder: Path) -> set[str]:
-    found = {path.relative_to(folder) for path in folder.rglob("*")}
+    actual = {path.relative_to(folder) for path in folder.rglob("*")}
     # what a run keeps of itself
     kept = {"manifest.jsonl", "run.json"}
-    return {str(p) for p in found if p.name not in kept and STATE not in p.parts}
+    return {str(p) for p in actual if p.name not in kept and STATE not in p.parts}
 
 
 def check_is_short(result: Result) -> None:
@@ -302,14 +301,14 @@ WRONG = {
 
 
 @pytest.mark.parametrize("typed", WRONG)
-def test_wrong_usage_is_told_and_writes_nothing(run: Run, there: Path, typed: str) -> None:
+def test_wrong_usage_is_told_and_writes_nothing(run: Run, workplace: Path, typed: str) -> None:
     before = files_in(Path())
-    result = run("cat.jpg", "--save-path", str(there), *shlex.split(typed))
+    result = run("cat.jpg", "--save-path", str(workplace), *shlex.split(typed))
     assert (result.code, result.out) == (2, ""), result.err
     for words in WRONG[typed]:
         assert words in result.err
     check_is_short(result)
-    assert not there.exists()
+    assert not workplace.exists()
     assert files_in(Path()) == before
     assert not Path(MARKER).exists()
 
@@ -338,7 +337,7 @@ def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
         ("cat.jpg dog.png --save-path one.png", ("one.png is one file", "2 pictures", "a folder")),
         ("cat.jpg --top-k 3 --save-path one.png", ("one.png is one file", "3 pictures")),
@@ -348,13 +347,15 @@ def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
         ("cat.jpg {0}/cat.jpg", ("would write the same files", "--save-path")),
     ],
 )
-def test_outputs_that_would_meet(run: Run, there: Path, typed: str, told: tuple[str, ...]) -> None:
-    there.mkdir()
-    (there / "cat.jpg").write_bytes(Path("cat.jpg").read_bytes())
+def test_outputs_that_would_meet(
+    run: Run, workplace: Path, typed: str, message: tuple[str, ...]
+) -> None:
+    workplace.mkdir()
+    (workplace / "cat.jpg").write_bytes(Path("cat.jpg").read_bytes())
     before, pixels = files_in(Path()), Path("cat.jpg").read_bytes()
-    result = run(*shlex.split(typed.format(there)))
+    result = run(*shlex.split(typed.format(workplace)))
     assert (result.code, result.out) == (2, "")
-    for words in told:
+    for words in message:
         assert words in result.err
     check_is_short(result)
     assert files_in(Path()) == before
@@ -362,7 +363,7 @@ def test_outputs_that_would_meet(run: Run, there: Path, typed: str, told: tuple[
 
 
 @pytest.mark.parametrize(
-    ("problem", "code", "told"),
+    ("problem", "code", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 2, "No space left on device"),
         (KeyboardInterrupt(), 130, "interrupted"),
@@ -370,22 +371,22 @@ def test_outputs_that_would_meet(run: Run, there: Path, typed: str, told: tuple[
 )
 def test_a_write_that_is_cut_off_leaves_no_half(
     run: Run,
-    there: Path,
+    workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
     problem: BaseException,
     code: int,
-    told: str,
+    message: str,
 ) -> None:
     def write(_: int, content: memoryview) -> int:
         assert len(content) > 1000  # no line of the manifest
         raise problem
 
     monkeypatch.setattr(os, "write", write)
-    result = run("cat.jpg", "--save-path", str(there), "--target-layers", "features")
+    result = run("cat.jpg", "--save-path", str(workplace), "--target-layers", "features")
     assert (result.code, result.out) == (code, "")
-    assert told in result.err.splitlines()[-1]
+    assert message in result.err.splitlines()[-1]
     check_is_short(result)
-    assert files_in(there) == set()
+    assert files_in(workplace) == set()
 
 
 UNREADABLE = {
@@ -397,40 +398,40 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_a_picture_that_cannot_be_read(run: Run, there: Path, name: str) -> None:
-    result = run(name, "--save-path", str(there), "--target-layers", "features")
+def test_a_picture_that_cannot_be_read(run: Run, workplace: Path, name: str) -> None:
+    result = run(name, "--save-path", str(workplace), "--target-layers", "features")
     assert (result.code, result.out) == (1, "")
     assert f"Cannot read {name!r}: {UNREADABLE[name]}" in result.err
     check_is_short(result)
-    assert not files_in(there)
+    assert not files_in(workplace)
 
 
-def test_the_good_pictures_are_written_all_the_same(run: Run, there: Path) -> None:
-    result = run(*UNREADABLE, *GOOD, "-q", "--batch-size", "2", "--save-path", str(there))
+def test_the_good_pictures_are_written_all_the_same(run: Run, workplace: Path) -> None:
+    result = run(*UNREADABLE, *GOOD, "-q", "--batch-size", "2", "--save-path", str(workplace))
     assert result.code == 1
     written = [Path(line) for line in result.out.splitlines()]
     assert [path.name.split("_")[0] for path in written] == ["cat", "dog"]
-    assert files_in(there) == {path.name for path in written}
+    assert files_in(workplace) == {path.name for path in written}
     assert result.err.count("Cannot read") == len(UNREADABLE)
     check_is_short(result)
 
 
-def test_a_picture_too_large_for_its_format_does_not_end_the_run(run: Run, there: Path) -> None:
+def test_a_picture_too_large_for_its_format_does_not_end_the_run(run: Run, workplace: Path) -> None:
     typed = ("wide.png", "dog.png", "--format", "jpg", "-q", "--save-map", "npy")
-    result = run(*typed, "--save-path", str(there))
+    result = run(*typed, "--save-path", str(workplace))
     assert result.code == 1
     assert "Cannot write " in result.err and "wide.png_gradcam_" in result.err
     assert "at most 65500 pixels" in result.err and "--format png" in result.err
-    assert files_in(there) == {Path(line).name for line in result.out.splitlines()}
-    assert all(name.startswith("dog.png_") for name in files_in(there))
+    assert files_in(workplace) == {Path(line).name for line in result.out.splitlines()}
+    assert all(name.startswith("dog.png_") for name in files_in(workplace))
     check_is_short(result)
 
 
 def test_a_folder_is_not_explained_with_what_was_written_into_it(
-    run: Run, there: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there.mkdir()
-    monkeypatch.chdir(there)
+    workplace.mkdir()
+    monkeypatch.chdir(workplace)
     Image.new("RGB", (40, 30), "red").save("a.png")
     first, second = (run(".", "-q", "--target-layers", "features") for _ in range(2))
     assert (first.code, second.code) == (0, 0)
@@ -439,12 +440,14 @@ def test_a_folder_is_not_explained_with_what_was_written_into_it(
 
 
 @pytest.mark.parametrize("choosing", ["--target-category 3", "--top-k 2"])
-def test_a_model_without_classes_has_none_to_choose(run: Run, there: Path, choosing: str) -> None:
+def test_a_model_without_classes_has_none_to_choose(
+    run: Run, workplace: Path, choosing: str
+) -> None:
     typed = f"cat.jpg {TINY_RESNET} --num-classes 0 --method eigencam {choosing} --save-path"
-    result = run(*typed.split(), str(there))
+    result = run(*typed.split(), str(workplace))
     assert result.code == 2
     assert "'test_resnet' has no classes" in result.err and "--target-category" in result.err
-    assert not there.exists()
+    assert not workplace.exists()
 
 
 def test_bare_command(run: Run) -> None:
@@ -472,22 +475,22 @@ def test_debug_shows_the_traceback(run: Run, typed: str, code: int, kind: str) -
 
 
 @pytest.mark.parametrize(
-    ("typed", "code", "told"),
+    ("typed", "code", "message"),
     [
         ("cat.jpg --checkpoint code.pth", 2, "never run"),
         ("void", 2, "holds no images"),
         ("empty.jpg", 1, "it is empty"),
     ],
 )
-def test_as_people_start_it(there: Path, typed: str, code: int, told: str) -> None:
+def test_as_people_start_it(workplace: Path, typed: str, code: int, message: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "camcli", *typed.split(), "--save-path", str(there)],
+        [sys.executable, "-m", "camcli", *typed.split(), "--save-path", str(workplace)],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (done.returncode, done.stdout) == (code, "")
-    assert told in done.stderr
+    assert message in done.stderr
     check_is_short(Result(done.returncode, done.stdout, done.stderr))
-    assert not files_in(there) and not Path(MARKER).exists()
+    assert not files_in(workplace) and not Path(MARKER).exists()

@@ -13,12 +13,11 @@ import typer
 from PIL import Image
 
 from camcli.cli.app import app
-from camcli.cli.output import Printer
+from camcli.cli.printer import Printer
 from camcli.config import Options, PreprocessingOptions
-from camcli.media.write import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS
+from camcli.media.output_names import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS
 from camcli.records import Record
-
-from .conftest import Run
+from tests.cli.conftest import Run
 
 LABELS = (
     "a/../../../b",
@@ -36,7 +35,7 @@ TINY = ("-m", "timm/test_resnet", "--no-pretrained", "--num-classes", str(len(LA
 
 
 @pytest.fixture
-def typed(tmp_path: Path) -> tuple[str, ...]:
+def list_typed(tmp_path: Path) -> tuple[str, ...]:
     Image.new("RGB", (40, 30), (90, 20, 200)).save(tmp_path / "a.png")
     class_map = tmp_path / "labels.txt"
     class_map.write_text("\n".join(LABELS), encoding="utf-8")
@@ -55,9 +54,9 @@ def is_quiet(text: str) -> bool:
 
 @pytest.mark.parametrize("style", ["", "-q", "--json"])
 def test_no_label_reaches_a_terminal_or_a_path_as_it_is(
-    run: Run, tmp_path: Path, typed: tuple[str, ...], style: str
+    run: Run, tmp_path: Path, list_typed: tuple[str, ...], style: str
 ) -> None:
-    result = run(*typed, "--top-k", str(len(LABELS)), *([style] if style else []))
+    result = run(*list_typed, "--top-k", str(len(LABELS)), *([style] if style else []))
     assert result.code == 0, result.err
     assert is_quiet(result.out) and is_quiet(result.err)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -72,18 +71,20 @@ def test_no_label_reaches_a_terminal_or_a_path_as_it_is(
         assert "[red]red[/red][/]" in result.out
         assert r"\x1b[31mred\x1b]0;title\x07" in result.out
     if style == "--json":
-        told = {json.loads(line)["label"] for line in result.out.splitlines()}
-        assert set(LABELS) <= told
+        message = {json.loads(line)["label"] for line in result.out.splitlines()}
+        assert set(LABELS) <= message
 
 
-def test_a_wrong_category_shows_no_label_as_it_is(run: Run, typed: tuple[str, ...]) -> None:
-    result = run(*typed, "--target-category", "\x1b[31mred\n[bold]x")
+def test_a_wrong_category_shows_no_label_as_it_is(run: Run, list_typed: tuple[str, ...]) -> None:
+    result = run(*list_typed, "--target-category", "\x1b[31mred\n[bold]x")
     assert result.code == 2
     assert is_quiet(result.err) and "[bold]x" in result.err
 
 
-def test_the_layers_of_a_model_are_shown_with_such_labels(run: Run, typed: tuple[str, ...]) -> None:
-    result = run(*typed[1:], "--preview-model")
+def test_the_layers_of_a_model_are_shown_with_such_labels(
+    run: Run, list_typed: tuple[str, ...]
+) -> None:
+    result = run(*list_typed[1:], "--preview-model")
     assert result.code == 0 and is_quiet(result.out)
 
 
@@ -118,8 +119,8 @@ def test_no_name_of_a_file_reaches_a_terminal_as_it_is(
     assert len(pictures) == int(good)
     assert all(len(os.fsencode(path.name)) <= 255 for path in pictures)
     # one line tells of one picture, however many lines its name has
-    told = result.out if good else result.err
-    assert len([line for line in told.splitlines() if ".png" in line]) == 1
+    message = result.out if good else result.err
+    assert len([line for line in message.splitlines() if ".png" in line]) == 1
 
 
 def test_paths_are_bytes_for_programs_and_escaped_on_a_terminal(

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from tests.checkout import ROOT
+from tests.cli.conftest import Asked, Run
 from tests.outputs import outputs
-from tests.report.runs import explained, named
-
-from .conftest import Asked, Run
+from tests.runs.runs import explained, named
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import pytest
 from camcli.cli.options import OWN, Flags
 from camcli.config import ALIASES, Options, PreprocessingOptions
 from camcli.records import Span
-
-from .conftest import Asked, Run
+from tests.cli.conftest import Asked, Run
 
 
 def options_of(asked: Asked, run: Run, *arguments: str) -> Options:

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from camcli.cli import output
-from camcli.cli.output import Printer
-from camcli.cli.progress import LINE_EVERY, Tally, progress
+from camcli.cli import printer
+from camcli.cli.printer import Printer
+from camcli.cli.progress import LINE_EVERY, Tally, show_progress
 from camcli.records import Outcome, Record, Source
 from tests.checkout import ROOT
-
-from .conftest import Asked, Run
-from .test_app import RECORD
+from tests.cli.conftest import Asked, Run
+from tests.cli.test_app import RECORD
 
 
 def outcome(*errors: str) -> Outcome:
@@ -77,7 +76,7 @@ def test_a_long_run_says_now_and_then_how_far_it_is(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally, said = Tally(100), []
-    with progress(tally, Printer()) as (printer, show):
+    with show_progress(tally, Printer()) as (printer, show):
         for seconds in (1.0, LINE_EVERY - 2, 1.0, 1.0, LINE_EVERY):
             clock[0] += seconds
             tally.add(outcome(""))
@@ -90,10 +89,10 @@ def test_a_long_run_says_now_and_then_how_far_it_is(
 
 @pytest.mark.parametrize(("style", "total"), [("paths", 100), ("text", 1)])
 def test_quiet_runs_and_single_pictures_show_none(
-    clock: list[float], capsys: pytest.CaptureFixture[str], style: output.Style, total: int
+    clock: list[float], capsys: pytest.CaptureFixture[str], style: printer.Style, total: int
 ) -> None:
     tally = Tally(total)
-    with progress(tally, Printer(style)) as (_, show):
+    with show_progress(tally, Printer(style)) as (_, show):
         clock[0] += 1000
         show()
     assert capsys.readouterr().err == ""
@@ -122,8 +121,8 @@ def test_a_summary_of_several_pictures(asked: Asked, run: Run, tmp_path: Path) -
 
 def test_heatmaps_beyond_their_scale_are_counted(asked: Asked, run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
-    about = {"scale": (0.0, 0.5), "layers": ()}
-    asked.records = [replace(RECORD, maximum=most, **about) for most in (0.5, 0.51, 9.0, None)]
+    facts = {"scale": (0.0, 0.5), "layers": ()}
+    asked.records = [replace(RECORD, maximum=most, **facts) for most in (0.5, 0.51, 9.0, None)]
     beyond = "camviz: 2 of the heatmaps reach beyond the scale, and are cut off there"
     said = run(str(tmp_path / "a.jpg"))
     assert said.err.splitlines()[-1] == beyond

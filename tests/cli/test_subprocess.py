@@ -29,7 +29,7 @@ def camviz(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "stream", "told"),
+    ("arguments", "code", "stream", "message"),
     [
         ((), 2, "err", "--target-layers"),
         (("--help",), 0, "out", "--target-layers"),
@@ -41,11 +41,11 @@ def camviz(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         (("help", "presets"), 0, "out", "--cfg-options"),
     ],
 )
-def test_main_paths(arguments: tuple[str, ...], code: int, stream: str, told: str) -> None:
+def test_main_paths(arguments: tuple[str, ...], code: int, stream: str, message: str) -> None:
     done = camviz(*arguments)
     shown = {"out": done.stdout, "err": done.stderr}
     assert done.returncode == code, done.stderr
-    assert told in shown.pop(stream)
+    assert message in shown.pop(stream)
     assert shown.popitem()[1] == ""
     assert "Traceback" not in done.stderr and "\x1b" not in done.stdout + done.stderr
 
@@ -155,7 +155,7 @@ def many(tmp_path: Path) -> Path:
     return folder
 
 
-def _started(many: Path, *more: str) -> subprocess.Popen[str]:
+def _start(many: Path, *more: str) -> subprocess.Popen[str]:
     """Starts a run, and returns when the first heatmap is there."""
     out = str(many.parent / "out")
     command = [sys.executable, "-m", "camcli", str(many), "-q", "--save-path", out, *more]
@@ -166,7 +166,7 @@ def _started(many: Path, *more: str) -> subprocess.Popen[str]:
     return process
 
 
-def _interrupted(process: subprocess.Popen[str], until: str) -> None:
+def _interrupt(process: subprocess.Popen[str], until: str) -> None:
     """Sends Ctrl-C, and returns when standard error says something."""
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
@@ -184,7 +184,7 @@ def _rest(process: subprocess.Popen[str]) -> tuple[str, str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_finishes_what_is_begun(many: Path, number: signal.Signals) -> None:
-    process = _started(many, "-b", "1")
+    process = _start(many, "-b", "1")
     process.send_signal(number)
     out, err = _rest(process)
     assert process.returncode == 130
@@ -201,8 +201,8 @@ def test_an_interrupted_run_finishes_what_is_begun(many: Path, number: signal.Si
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_a_second_interruption_stops_at_once(many: Path) -> None:
-    process = _started(many, "--method", "rise", "--set", "masks=100", "-b", "1")
-    _interrupted(process, until="finishing")
+    process = _start(many, "--method", "rise", "--set", "masks=100", "-b", "1")
+    _interrupt(process, until="finishing")
     process.send_signal(signal.SIGINT)
     _, err = _rest(process)
     assert process.returncode == 130
@@ -212,8 +212,8 @@ def test_a_second_interruption_stops_at_once(many: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_an_interruption_at_the_very_end_is_passed_over(many: Path) -> None:
-    process = _started(many, "-b", "1")
-    _interrupted(process, until="camviz: interrupted")
+    process = _start(many, "-b", "1")
+    _interrupt(process, until="camviz: interrupted")
     process.send_signal(signal.SIGINT)
     _, err = _rest(process)
     assert process.returncode == 130

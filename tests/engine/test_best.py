@@ -11,9 +11,9 @@ from torch import Tensor, nn
 import camcli
 from camcli.engine.best import RESEMBLES, TABLE, BestFor, best_heatmaps, choose_best
 from camcli.errors import UsageError
-from camcli.methods.compose import enlarge, normalise
-from camcli.models.anatomy import Kind, anatomy
-from camcli.models.layers import default_layer
+from camcli.methods.postprocessing import enlarge, normalise
+from camcli.models.inspection.anatomy import Kind, anatomy
+from camcli.models.inspection.target_layers import find_default_layer
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Attending, Pooled, Staged, noise
 
@@ -45,8 +45,8 @@ class Windowed(Staged):
 
 def anatomy_of(network: nn.Module) -> tuple[Kind, str, str | None]:
     network = network.eval()
-    found = anatomy(network, SHAPE, default_layer(network, SHAPE))
-    return found.kind, found.last, found.earlier
+    actual = anatomy(network, SHAPE, find_default_layer(network, SHAPE))
+    return actual.kind, actual.last, actual.earlier
 
 
 def test_a_convolutional_network_is_explained_at_the_end_of_the_stage_before_the_last_too() -> None:
@@ -60,16 +60,16 @@ def test_where_the_grid_stays_a_stage_is_told_by_half_the_channels() -> None:
 def test_a_class_token_is_explained_behind_a_sixth_of_the_blocks_too() -> None:
     assert anatomy_of(Attending()) == ("class token", "blocks.1.norm1", "blocks.0")
     deep = VisionTransformer(32, 8, depth=12, embed_dim=16, num_heads=2, num_classes=3)
-    found = anatomy(deep.eval(), (3, 32, 32), default_layer(deep, (3, 32, 32)))
-    assert found.earlier == "blocks.1"
+    actual = anatomy(deep.eval(), (3, 32, 32), find_default_layer(deep, (3, 32, 32)))
+    assert actual.earlier == "blocks.1"
 
 
 def test_tokens_that_are_pooled_are_told_from_those_that_a_class_token_reads() -> None:
     pooled = VisionTransformer(
         32, 8, depth=2, embed_dim=16, num_heads=2, num_classes=3, global_pool="avg"
     ).eval()
-    found = anatomy(pooled, (3, 32, 32), default_layer(pooled, (3, 32, 32)))
-    assert (found.kind, found.earlier) == ("pooled tokens", "blocks.0")
+    actual = anatomy(pooled, (3, 32, 32), find_default_layer(pooled, (3, 32, 32)))
+    assert (actual.kind, actual.earlier) == ("pooled tokens", "blocks.0")
 
 
 def test_tokens_among_which_nothing_attends_are_explained_at_the_last_layer_alone() -> None:
@@ -106,9 +106,9 @@ def test_rows_name_methods_of_a_class_and_say_what_they_rest_on() -> None:
 def test_no_row_is_worse_than_gradcam_on_what_it_was_measured() -> None:
     for row in TABLE:
         for one in row.measured:
-            found = [one.peak, one.heat, one.pixel_ap, one.box]
+            actual = [one.peak, one.heat, one.pixel_ap, one.box]
             # what shows the evidence alone need not cover the object
-            counted = found[:2] if row.aims == ("evidence",) else found
+            counted = actual[:2] if row.aims == ("evidence",) else actual
             for (_, _, high), gradcam in zip(counted, one.gradcam, strict=False):
                 assert high > gradcam
 
@@ -118,14 +118,14 @@ def test_no_row_is_worse_than_gradcam_on_what_it_was_measured() -> None:
 def test_the_map_is_the_recipe_followed_by_hand(network: nn.Module, best_for: BestFor) -> None:
     network, inputs = network.eval(), noise()
     recipe = choose_best(network, SHAPE, best_for)
-    found = best_heatmaps(network, inputs, best_for, targets=[1, 3])
+    actual = best_heatmaps(network, inputs, best_for, targets=[1, 3])
     maps = [
         camcli.heatmaps(network, inputs, method, target_layers=layer or None, targets=[1, 3])
         for method, layer in recipe.parts
     ]
     large = torch.stack([enlarge(normalise(m), (48, 64)) for m in maps])
-    wanted = large.prod(0) if recipe.combination == "product" else large.mean(0)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    expected = large.prod(0) if recipe.combination == "product" else large.mean(0)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_picture_does_not_depend_on_its_neighbours_and_classes_do_matter() -> None:

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
-from camcli.engine.clock import Clock
-from camcli.engine.compiled import compiled
-from camcli.engine.run import Request, answer
-from camcli.engine.sizing import largest_batch, taken_by
-from camcli.engine.targets import Best
-from camcli.media.geometry import view
-from camcli.media.read import picture_from
-from camcli.methods.compose import normalise
+from camcli.engine.compile import compile_model
+from camcli.engine.device.batch_size import find_largest_batch, measure_memory
+from camcli.engine.device.device_timer import DeviceTimer
+from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.targets import BestCategories
+from camcli.media.geometry import make_view
+from camcli.media.pictures.read import make_picture
+from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
 from camcli.pipeline import make_plan
 from camcli.records import Precision
 from camcli.registry import METHODS
 from tests.checkout import ROOT
-from tests.engine.test_precision import ATTENTION, FEW
+from tests.engine.device.test_precision import ATTENTION, FEW
 from tests.networks import Staged, network_for, noise
 
 pytestmark = [
@@ -52,8 +52,8 @@ def _classifier(name: str, device: str) -> Classifier:
 @cache
 def _photos(name: str) -> Tensor:
     preprocessing = _classifier(name, "cpu").preprocessing
-    pictures = [picture_from(ROOT / "demo_images" / photo) for photo in PHOTOS]
-    return torch.stack([view(picture, preprocessing).inputs for picture in pictures])
+    pictures = [make_picture(ROOT / "demo_images" / photo) for photo in PHOTOS]
+    return torch.stack([make_view(picture, preprocessing).inputs for picture in pictures])
 
 
 @pytest.fixture
@@ -77,10 +77,10 @@ def _flags() -> tuple[bool, bool]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_cuda_gives_the_maps_of_the_cpu(name: str) -> None:
-    wanted = camcli.heatmaps(network_for(name), noise(), name, targets=[1, 2])
-    found = camcli.heatmaps(network_for(name).cuda(), noise(), name, targets=[1, 2])
-    assert found.device.type == "cuda"
-    torch.testing.assert_close(found.cpu(), wanted, rtol=1e-3, atol=1e-4)
+    expected = camcli.heatmaps(network_for(name), noise(), name, targets=[1, 2])
+    heatmap = camcli.heatmaps(network_for(name).cuda(), noise(), name, targets=[1, 2])
+    assert heatmap.device.type == "cuda"
+    torch.testing.assert_close(heatmap.cpu(), expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -88,9 +88,9 @@ def test_photos_have_the_same_maps(name: str) -> None:
     model = "timm/test_vit" if name in ATTENTION else "embedded"
     cpu = _classifier(model, "cpu").module
     options: dict[str, Any] = {"targets": [25, 99], "set": FEW.get(name)}
-    wanted = camcli.heatmaps(cpu, _photos(model), name, **options)
-    found = camcli.heatmaps(deepcopy(cpu).cuda(), _photos(model), name, **options)
-    torch.testing.assert_close(normalise(found.cpu()), normalise(wanted), rtol=0, atol=1e-3)
+    expected = camcli.heatmaps(cpu, _photos(model), name, **options)
+    heatmap = camcli.heatmaps(deepcopy(cpu).cuda(), _photos(model), name, **options)
+    torch.testing.assert_close(normalise(heatmap.cpu()), normalise(expected), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "auto"])
@@ -99,10 +99,10 @@ def test_maps_in_half_precision_are_those_in_float32(name: str, precision: Preci
     model = "timm/test_vit" if name in ATTENTION else "embedded"
     module, photos = _classifier(model, "cuda").module, _photos(model)
     options: dict[str, Any] = {"targets": [25, 99], "set": FEW.get(name)}
-    wanted = camcli.heatmaps(module, photos, name, **options)
-    found = camcli.heatmaps(module, photos, name, precision=precision, **options)
-    assert found.dtype == torch.float32 and not torch.equal(found, wanted)
-    for one, other in zip(wanted.cpu(), found.cpu(), strict=True):
+    expected = camcli.heatmaps(module, photos, name, **options)
+    heatmap = camcli.heatmaps(module, photos, name, precision=precision, **options)
+    assert heatmap.dtype == torch.float32 and not torch.equal(heatmap, expected)
+    for one, other in zip(expected.cpu(), heatmap.cpu(), strict=True):
         assert torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1] > 0.98
 
 
@@ -170,31 +170,31 @@ def test_a_batch_that_does_not_fit_is_halved_and_goes_on() -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
         handle.remove()
     assert seen[0] == 4096 and max(seen[-2:]) < 4096 and len(maps) == 4096
-    wanted = few[[i % 2 for i in range(4096)]]
-    torch.testing.assert_close(maps, wanted, rtol=1e-2, atol=1e-3)
+    expected = few[[i % 2 for i in range(4096)]]
+    torch.testing.assert_close(maps, expected, rtol=1e-2, atol=1e-3)
 
 
 def test_auto_finds_a_batch_by_the_memory_of_the_device() -> None:
     classifier = _classifier("embedded", "cuda")
-    todo = make_plan(classifier, from_keywords(batch_size="auto"))
-    assert todo.batch_size == todo.request.chunk == 256
+    plan = make_plan(classifier, from_keywords(batch_size="auto"))
+    assert plan.batch_size == plan.request.chunk == 256
     # what four pictures take is measured, not guessed
     size, module = classifier.preprocessing.size, classifier.module
     request = make_plan(classifier, from_keywords()).request
-    found = largest_batch(module, request, (3, *size), lambda n: todo.choice([None] * n))
-    assert found == 256
+    actual = find_largest_batch(module, request, (3, *size), lambda n: plan.choice([None] * n))
+    assert actual == 256
     one = torch.empty(GIB // 4, device=GPU)
     del one
-    taken = taken_by(GPU, lambda: torch.empty(GIB // 4, device=GPU).fill_(1).sum())  # type: ignore[arg-type,return-value]
+    taken = measure_memory(GPU, lambda: torch.empty(GIB // 4, device=GPU).fill_(1).sum())  # type: ignore[arg-type,return-value]
     assert GIB <= taken < 1.01 * GIB
 
 
 def test_time_is_that_of_the_device() -> None:
     torch.cuda.synchronize()
-    clock = Clock(GPU)
+    clock = DeviceTimer(GPU)
     torch.cuda._sleep(200_000_000)
     clock.stop()
-    again = Clock(GPU)
+    again = DeviceTimer(GPU)
     again.stop()
     assert 0.05 < clock.seconds < 2 and again.seconds < 0.01
 
@@ -206,12 +206,12 @@ def test_compiled_blocks_give_the_same_maps() -> None:
     torch.compiler.reset()
     module = camcli.load_model("timm/test_resnet", pretrained=False, device="cuda").module
     inputs = noise(4, size=(64, 64)).cuda()
-    request = Request(("gradcam",), ("layer4",), chunk=4)
-    wanted = answer(module, inputs, Best(), request).maps["gradcam"]["layer4"]
-    with compiled(module, request, (3, 64, 64), 4) as blocks:
-        found = answer(module, inputs, Best(), request).maps["gradcam"]["layer4"]
+    request = ExplainRequest(("gradcam",), ("layer4",), chunk=4)
+    expected = answer_request(module, inputs, BestCategories(), request).maps["gradcam"]["layer4"]
+    with compile_model(module, request, (3, 64, 64), 4) as blocks:
+        actual = answer_request(module, inputs, BestCategories(), request).maps["gradcam"]["layer4"]
     assert blocks > 0
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
 
 
 # --- the command and the pipeline
@@ -241,11 +241,11 @@ def test_a_folder_comes_out_in_order_as_on_the_cpu(
     workers: str, folder: Path, tmp_path: Path
 ) -> None:
     cpu, gpu = tmp_path / "cpu", tmp_path / "gpu"
-    wanted = _run(folder, cpu, "--device", "cpu", "-j", workers)
-    found = _run(folder, gpu, "--device", "cuda", "-j", workers)
-    assert [Path(record["source"]).name for record in found] == [f"{i}.png" for i in range(9)]
-    assert [bool(record["error"]) for record in found] == [i == 4 for i in range(9)]
-    for one, other in zip(wanted, found, strict=True):
+    expected = _run(folder, cpu, "--device", "cpu", "-j", workers)
+    actual = _run(folder, gpu, "--device", "cuda", "-j", workers)
+    assert [Path(record["source"]).name for record in actual] == [f"{i}.png" for i in range(9)]
+    assert [bool(record["error"]) for record in actual] == [i == 4 for i in range(9)]
+    for one, other in zip(expected, actual, strict=True):
         if one["error"]:
             continue
         assert other["category"] == one["category"] and other["outputs"] == one["outputs"]

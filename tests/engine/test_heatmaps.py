@@ -7,7 +7,8 @@ import torch
 
 import camcli
 from camcli.errors import LayerError, MethodError, UnknownName, UsageError
-from camcli.methods.compose import Noise, normalise
+from camcli.methods.postprocessing import normalise
+from camcli.methods.smoothing import Noise
 from camcli.registry import METHODS, depends_on_layer
 from tests.networks import Pooled, Staged, network_for, noise
 
@@ -38,8 +39,8 @@ def test_shapes(model: Staged) -> None:
 def test_the_layer_and_the_targets_may_be_left_out(model: Staged) -> None:
     inputs = noise()
     predicted = model.eval()(inputs).argmax(1).tolist()
-    wanted = camcli.heatmaps(model, inputs, target_layers="last", targets=predicted)
-    torch.testing.assert_close(camcli.heatmaps(model, inputs), wanted)
+    expected = camcli.heatmaps(model, inputs, target_layers="last", targets=predicted)
+    torch.testing.assert_close(camcli.heatmaps(model, inputs), expected)
 
 
 def test_targets_one_for_all_one_a_picture_or_k_for_each(model: Staged) -> None:
@@ -81,37 +82,37 @@ def test_several_layers_are_normalised_enlarged_and_averaged(model: Staged) -> N
         for layer in ("middle", "last")
     ]
     torch.testing.assert_close(fused, (one[0] + one[1]) / 2)
-    for how, wanted in (("max", torch.maximum(*one)), ("product", one[0] * one[1])):
-        found = camcli.heatmaps(
+    for how, expected in (("max", torch.maximum(*one)), ("product", one[0] * one[1])):
+        heatmap = camcli.heatmaps(
             model, inputs, target_layers=["middle", "last"], targets=1, layer_fusion=how
         )
-        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(heatmap, expected)
 
 
 def test_gradcam_scales_with_the_score_and_negation_turns_it(model: Staged) -> None:
-    wanted = camcli.heatmaps(model, noise(), target_layers="last", targets=2)
+    expected = camcli.heatmaps(model, noise(), target_layers="last", targets=2)
     for factor in (3.0, -1.0):
         other = Staged()
         with torch.no_grad():
             other.fc.weight.mul_(factor)
-        found = camcli.heatmaps(other, noise(), target_layers="last", targets=2)
-        torch.testing.assert_close(found, wanted * factor)
-    assert wanted.min() < 0  # raw maps are signed
+        heatmap = camcli.heatmaps(other, noise(), target_layers="last", targets=2)
+        torch.testing.assert_close(heatmap, expected * factor)
+    assert expected.min() < 0  # raw maps are signed
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_aug_smooth_is_the_mean_of_six_views_mapped_back(name: str) -> None:
     model, inputs = network_for(name), noise()
-    wanted = torch.zeros(())
+    expected = torch.zeros(())
     for factor in (0.9, 1.0, 1.1):
         for flipped in (False, True):
             views = (inputs * factor).flip(-1) if flipped else inputs * factor
             maps = camcli.heatmaps(model, views, name, target_layers="last", targets=[1, 2])
-            wanted = wanted + (maps.flip(-1) if flipped else maps) / 6
-    found = camcli.heatmaps(
+            expected = expected + (maps.flip(-1) if flipped else maps) / 6
+    heatmap = camcli.heatmaps(
         model, inputs, name, target_layers="last", targets=[1, 2], aug_smooth=True
     )
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(heatmap, expected)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -125,8 +126,10 @@ def test_noise_smooth_is_the_mean_of_noisy_copies(name: str) -> None:
         drawn = torch.randn(inputs.shape[1:], generator=draw)
         noisy = [p + 0.2 * s * drawn for p, s in zip(inputs, spans, strict=True)]
         maps.append(camcli.heatmaps(model, torch.stack(noisy), name, **options, seed=3))
-    found = camcli.heatmaps(model, inputs, name, **options, seed=3, noise_smooth=2, noise_sigma=0.2)
-    torch.testing.assert_close(found, (maps[0] + maps[1]) / 2)
+    heatmap = camcli.heatmaps(
+        model, inputs, name, **options, seed=3, noise_smooth=2, noise_sigma=0.2
+    )
+    torch.testing.assert_close(heatmap, (maps[0] + maps[1]) / 2)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -150,32 +153,32 @@ def test_noisy_copies_are_asked_about_the_plain_pictures_classes(target: str) ->
     assert all((other.sort(1)[0] != best.sort(1)[0]).any(1).all() for other in others)
     for row in range(2):
         against = best[row, 1:].tolist() if target == "contrast" else []
-        wanted = camcli.heatmaps(
+        expected = camcli.heatmaps(
             model, inputs[row : row + 1], targets=int(best[row, 0]), contrast=against, **options
         )
-        found = camcli.heatmaps(model, inputs, target=target, **options)
-        torch.testing.assert_close(found[row], wanted[0])
+        heatmap = camcli.heatmaps(model, inputs, target=target, **options)
+        torch.testing.assert_close(heatmap[row], expected[0])
 
 
 def test_of_augmented_views_each_is_smoothed_with_noise(model: Staged) -> None:
     inputs = noise()
     options = {"target_layers": "last", "targets": [1, 2], "noise_smooth": 2}
-    wanted = torch.zeros(())
+    expected = torch.zeros(())
     for factor in (0.9, 1.0, 1.1):
-        wanted = wanted + camcli.heatmaps(model, inputs * factor, **options) / 6
+        expected = expected + camcli.heatmaps(model, inputs * factor, **options) / 6
         flipped = (inputs * factor).flip(-1)
-        wanted = wanted + camcli.heatmaps(model, flipped, **options).flip(-1) / 6
-    found = camcli.heatmaps(model, inputs, **options, aug_smooth=True)
-    torch.testing.assert_close(found, wanted)
+        expected = expected + camcli.heatmaps(model, flipped, **options).flip(-1) / 6
+    heatmap = camcli.heatmaps(model, inputs, **options, aug_smooth=True)
+    torch.testing.assert_close(heatmap, expected)
 
 
 def test_noisy_maps_may_be_principal_components(model: Staged) -> None:
     inputs = noise()
     options = {"target_layers": "last", "targets": [1, 2], "eigen_smooth": True}
     copies = Noise(2).copies(inputs)
-    wanted = sum(camcli.heatmaps(model, copy, **options) for copy in copies) / 2
-    found = camcli.heatmaps(model, inputs, **options, noise_smooth=2)
-    torch.testing.assert_close(found, wanted)
+    expected = sum(camcli.heatmaps(model, copy, **options) for copy in copies) / 2
+    heatmap = camcli.heatmaps(model, inputs, **options, noise_smooth=2)
+    torch.testing.assert_close(heatmap, expected)
 
 
 @pytest.mark.parametrize(
@@ -204,13 +207,13 @@ def test_refinecam_multiplies_the_maps_of_layers_and_is_refused_without(name: st
     if name == "cam":  # it looks at the last layer only
         return
     one_by_one = camcli.heatmaps(model, inputs, name, **{**options, "layer_fusion": "none"})
-    wanted = torch.ones(())
+    expected = torch.ones(())
     for maps in one_by_one.values():
         large = torch.nn.functional.interpolate(maps.relu()[:, None], (48, 64), mode="bilinear")
         low, high = large.amin((1, 2, 3), keepdim=True), large.amax((1, 2, 3), keepdim=True)
-        wanted = wanted * torch.where(high > low, (large - low) / (high - low), 0.0)[:, 0]
-    found = camcli.heatmaps(model, inputs, name, **options)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
+        expected = expected * torch.where(high > low, (large - low) / (high - low), 0.0)[:, 0]
+    heatmap = camcli.heatmaps(model, inputs, name, **options)
+    torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("layers", [None, "last", ["last", "last"]])
@@ -223,22 +226,22 @@ def test_refinecam_needs_several_layers(model: Staged, layers: Any) -> None:
 def test_eigen_smooth_works_for_weighted_channels_and_is_refused_for_maps(name: str) -> None:
     inputs = torch.rand(2, 1, 6, 7, generator=torch.Generator().manual_seed(0))
 
-    def smoothed() -> torch.Tensor:
+    def smooth() -> torch.Tensor:
         return camcli.heatmaps(
             Pooled(), inputs, name, target_layers="features", targets=0, eigen_smooth=True
         )
 
     if METHODS[name].gives == "map":
         with pytest.raises(MethodError, match=f"{name} makes a map directly"):
-            smoothed()
+            smooth()
         return
     # the channels of `Pooled` are multiples of the input, so their component is the centred input
     centred = inputs[:, 0] - inputs[:, 0].mean((1, 2), keepdim=True)
-    found = smoothed()
-    ratio = (found * centred).sum((1, 2), keepdim=True) / (centred**2).sum((1, 2), keepdim=True)
-    torch.testing.assert_close(found, ratio * centred, rtol=1e-4, atol=1e-5)
+    actual = smooth()
+    ratio = (actual * centred).sum((1, 2), keepdim=True) / (centred**2).sum((1, 2), keepdim=True)
+    torch.testing.assert_close(actual, ratio * centred, rtol=1e-4, atol=1e-5)
     plain = camcli.heatmaps(Pooled(), inputs, name, target_layers="features", targets=0)
-    assert ((plain * found).sum((1, 2)) > 0).all()
+    assert ((plain * actual).sum((1, 2)) > 0).all()
 
 
 def test_randomcam_follows_its_seed_and_leaves_the_callers_alone(model: Staged) -> None:
@@ -287,16 +290,18 @@ def test_inputs_must_be_a_float_batch(model: Staged) -> None:
 
 def test_activations_are_laid_out_as_maps(model: Staged) -> None:
     model.eval()
-    found = camcli.activations(model, noise())
-    assert list(found) == ["last"]
-    torch.testing.assert_close(found["last"], model.last(model.middle(model.stem(noise())).relu()))
+    maps = camcli.activations(model, noise())
+    assert list(maps) == ["last"]
+    torch.testing.assert_close(maps["last"], model.last(model.middle(model.stem(noise())).relu()))
     both = camcli.activations(model, noise(), ["stem", "middle"])
     assert [tuple(v.shape) for v in both.values()] == [(2, 8, 24, 32), (2, 12, 12, 16)]
 
 
 def test_a_layer_itself_names_it(model: Staged) -> None:
-    wanted = camcli.heatmaps(model, noise(), target_layers="middle")
-    torch.testing.assert_close(camcli.heatmaps(model, noise(), target_layers=model.middle), wanted)
+    expected = camcli.heatmaps(model, noise(), target_layers="middle")
+    torch.testing.assert_close(
+        camcli.heatmaps(model, noise(), target_layers=model.middle), expected
+    )
     both = camcli.heatmaps(model, noise(), target_layers=[model.middle, "last"])
     assert both.shape == (2, 48, 64)
     with pytest.raises(LayerError, match="Conv2d is no layer of the model"):

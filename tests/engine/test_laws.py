@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine import hooks, run
-from camcli.engine.chunks import in_chunks
+from camcli.engine import api, hooks
+from camcli.engine.batch_context import Probe
+from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.hooks import record
-from camcli.engine.probe import Probe
-from camcli.engine.run import Request, probe_for
-from camcli.engine.targets import Best, Fixed
+from camcli.engine.runner import ExplainRequest, make_probe
+from camcli.engine.targets import BestCategories, FixedCategories
 from camcli.errors import LayerError, ModelError
-from camcli.models.memory_format import trust
+from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.registry import METHODS, depends_on_category
 from tests.networks import Attending, Counting, Staged, Straight, network_for, noise
 
@@ -27,7 +27,7 @@ LAYER = "last"
 
 
 @contextmanager
-def spied(module: nn.Module, see: Callable[[Any, Any], None]) -> Iterator[None]:
+def spy(module: nn.Module, see: Callable[[Any, Any], None]) -> Iterator[None]:
     handle = module.register_forward_hook(lambda _, args, output: see(args[0], output))
     try:
         yield
@@ -41,8 +41,8 @@ def spied(module: nn.Module, see: Callable[[Any, Any], None]) -> Iterator[None]:
 def test_nothing_below_the_target_layer_is_recorded() -> None:
     model, seen = Staged().eval(), {}
     with (
-        spied(model.middle[0], lambda _, out: seen.update(below=out.requires_grad)),
-        spied(model.pool, lambda _, out: seen.update(behind=out.requires_grad)),
+        spy(model.middle[0], lambda _, out: seen.update(below=out.requires_grad)),
+        spy(model.pool, lambda _, out: seen.update(behind=out.requires_grad)),
     ):
         recording = record(model, noise(), [LAYER], graph=True)
     assert seen == {"below": False, "behind": True}
@@ -65,7 +65,9 @@ def test_gradients_equal_those_of_plain_autograd_at_several_layers() -> None:
     for name in ("middle", LAYER):
         model.get_submodule(name).register_forward_hook(keep(name))
     model(inputs)[:, 3].sum().backward()
-    probe = Probe(Staged(), inputs, ["middle", LAYER], Fixed(torch.tensor([[3], [3]])), graph=True)
+    probe = Probe(
+        Staged(), inputs, ["middle", LAYER], FixedCategories(torch.tensor([[3], [3]])), graph=True
+    )
     for name, output in kept.items():
         assert output.grad is not None
         torch.testing.assert_close(probe.get("gradients", name), output.grad)
@@ -74,16 +76,16 @@ def test_gradients_equal_those_of_plain_autograd_at_several_layers() -> None:
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("name", METHODS)
 def test_it_works_in_every_gradient_mode(name: str, mode: Callable[[], Any]) -> None:
-    wanted = camcli.heatmaps(network_for(name), noise(), name, target_layers=LAYER)
+    expected = camcli.heatmaps(network_for(name), noise(), name, target_layers=LAYER)
     with mode():
         before = torch.is_grad_enabled()
         # in inference mode, its parameters are inference tensors
         model, inputs = network_for(name), noise()
-        found = camcli.heatmaps(model, inputs, name, target_layers=LAYER)
+        heatmap = camcli.heatmaps(model, inputs, name, target_layers=LAYER)
         assert torch.is_grad_enabled() is before
-    assert not found.is_inference()
-    assert not found.requires_grad
-    torch.testing.assert_close(found, wanted)
+    assert not heatmap.is_inference()
+    assert not heatmap.requires_grad
+    torch.testing.assert_close(heatmap, expected)
 
 
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
@@ -98,9 +100,9 @@ def test_nobodys_gradients_are_touched(method: str) -> None:
 
 
 def test_frozen_weights_make_no_difference() -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), target_layers=LAYER)
+    expected = camcli.heatmaps(Staged(), noise(), target_layers=LAYER)
     frozen = Staged().requires_grad_(False)
-    torch.testing.assert_close(camcli.heatmaps(frozen, noise(), target_layers=LAYER), wanted)
+    torch.testing.assert_close(camcli.heatmaps(frozen, noise(), target_layers=LAYER), expected)
     assert not any(p.requires_grad for p in frozen.parameters())
 
 
@@ -120,19 +122,21 @@ def test_rescoring_runs_the_tail_alone_where_the_model_allows_it(
 ) -> None:
     model.eval()
     inputs = noise()
-    probe = Probe(model, inputs, [LAYER], Fixed(torch.tensor([[1], [2]])), graph=False, chunk=4)
+    probe = Probe(
+        model, inputs, [LAYER], FixedCategories(torch.tensor([[1], [2]])), graph=False, chunk=4
+    )
     maps = probe.get("activations", LAYER)[1] * torch.rand(10, 1, 6, 8)
     assert probe.get("tail", LAYER) is alone
 
     trunk: list[int] = []
-    with spied(model.stem[0], lambda x, _: trunk.append(len(x))):
-        found = probe.get("rescore", LAYER)(lambda rows: maps[rows], 10, 1)
+    with spy(model.stem[0], lambda x, _: trunk.append(len(x))):
+        scores = probe.get("rescore", LAYER)(lambda rows: maps[rows], 10, 1)
     # one pass to remember what the trunk of this picture puts out
     assert trunk == ([1] if alone else [4, 4, 2])
 
     behind = torch.relu(maps) if isinstance(model, Staged) and alone else maps
-    wanted = model.fc(behind.mean((2, 3)))[:, 2]
-    torch.testing.assert_close(found, wanted)
+    expected = model.fc(behind.mean((2, 3)))[:, 2]
+    torch.testing.assert_close(scores, expected)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +148,15 @@ def test_of_altered_pictures_a_core_takes_four_at_a_time(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     model = Staged().eval()
-    probe = Probe(model, noise(), [], Fixed(torch.tensor([[1], [2]])), graph=False, chunk=chunk)
+    probe = Probe(
+        model, noise(), [], FixedCategories(torch.tensor([[1], [2]])), graph=False, chunk=chunk
+    )
     score, images, seen = probe.get("score"), noise(20, seed=2), []
-    with spied(model, lambda x, _: seen.append(len(x))):
-        found = score(lambda rows: images[rows], 20, 1)
+    with spy(model, lambda x, _: seen.append(len(x))):
+        scores = score(lambda rows: images[rows], 20, 1)
     assert seen == sizes
     with torch.no_grad():
-        torch.testing.assert_close(found, model(images)[:, 2])
+        torch.testing.assert_close(scores, model(images)[:, 2])
 
 
 class Doubling(Staged):
@@ -184,11 +190,11 @@ def test_what_stands_in_front_of_a_layer_is_remembered_only_where_that_changes_n
     model: Staged,
 ) -> None:
     model.eval()
-    probe = Probe(model, noise(), [LAYER], Fixed(torch.tensor([[1], [2]])), graph=False)
+    probe = Probe(model, noise(), [LAYER], FixedCategories(torch.tensor([[1], [2]])), graph=False)
     maps = probe.get("activations", LAYER)[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
     runs: list[int] = []
-    with spied(model.stem[0], lambda x, _: runs.append(len(x))):
-        found = probe.get("rescore", LAYER)(lambda rows: maps[rows], 7, 1)
+    with spy(model.stem[0], lambda x, _: runs.append(len(x))):
+        scores = probe.get("rescore", LAYER)(lambda rows: maps[rows], 7, 1)
     remembers = not isinstance(model, Doubling)
     assert bool(probe.get("trunk", LAYER)(1)) is remembers
     if remembers:
@@ -202,34 +208,36 @@ def test_what_stands_in_front_of_a_layer_is_remembered_only_where_that_changes_n
         return output if other is None else other
 
     with model.last.register_forward_hook(replace), torch.no_grad():
-        wanted = model(noise()[1:].expand(7, -1, -1, -1))[:, 2]
-    torch.testing.assert_close(found, wanted)
+        expected = model(noise()[1:].expand(7, -1, -1, -1))[:, 2]
+    torch.testing.assert_close(scores, expected)
 
 
 def test_unchanged_maps_give_the_score_itself() -> None:
-    probe = Probe(Staged(), noise(), [LAYER], Best(), graph=False)
+    probe = Probe(Staged(), noise(), [LAYER], BestCategories(), graph=False)
     maps = probe.get("activations", LAYER)
     for owner in range(2):
-        found = probe.get("rescore", LAYER)(partial(_row, maps[owner]), 1, owner)
-        torch.testing.assert_close(found[0], probe.get("scores")[owner])
+        scores = probe.get("rescore", LAYER)(partial(_row, maps[owner]), 1, owner)
+        torch.testing.assert_close(scores[0], probe.get("scores")[owner])
 
 
 def test_unchanged_maps_give_the_logits_themselves() -> None:
-    probe = Probe(Staged(), noise(), [LAYER], Best(), graph=False)
+    probe = Probe(Staged(), noise(), [LAYER], BestCategories(), graph=False)
     maps = probe.get("activations", LAYER)
     for owner in range(2):
-        found = probe.get("relogits", LAYER)(partial(_row, maps[owner]), 1, owner)
-        torch.testing.assert_close(found[0], probe.get("logits")[owner])
+        actual = probe.get("relogits", LAYER)(partial(_row, maps[owner]), 1, owner)
+        torch.testing.assert_close(actual[0], probe.get("logits")[owner])
 
 
 def test_scores_of_altered_inputs_come_in_chunks() -> None:
     model, images = Staged().eval(), noise(7)
-    probe = Probe(model, images, [LAYER], Fixed(torch.full((7, 1), 3)), graph=False, chunk=3)
+    probe = Probe(
+        model, images, [LAYER], FixedCategories(torch.full((7, 1), 3)), graph=False, chunk=3
+    )
     sizes: list[int] = []
-    with spied(model, lambda x, _: sizes.append(len(x))):
-        found = probe.get("score")(lambda rows: images[rows], 7, 0)
+    with spy(model, lambda x, _: sizes.append(len(x))):
+        scores = probe.get("score")(lambda rows: images[rows], 7, 0)
     assert sizes == [7, 3, 3, 1]  # the first is the pass that everything shares
-    torch.testing.assert_close(found, model(images)[:, 3])
+    torch.testing.assert_close(scores, model(images)[:, 3])
 
 
 @pytest.mark.parametrize(
@@ -240,20 +248,20 @@ def test_altered_pictures_pass_once_for_all_categories(name: str) -> None:
     camcli.activations(model, inputs, LAYER)  # where its places lie is looked for once
     together: list[int] = []
     alone: list[int] = []
-    trust(model)
+    trust_channels_last(model)
     # how its output is read is measured once for a model
     camcli.heatmaps(model, inputs, target_layers=LAYER)
-    with spied(model, lambda x, _: together.append(len(x))):
-        found = camcli.heatmaps(
+    with spy(model, lambda x, _: together.append(len(x))):
+        heatmap = camcli.heatmaps(
             model, inputs, name, target_layers=LAYER, targets=[[1, 4, 2]] * 2, set=options
         )
     for slot, category in enumerate([1, 4, 2]):
         alone.clear()
-        with spied(model, lambda x, _: alone.append(len(x))):
-            wanted = camcli.heatmaps(
+        with spy(model, lambda x, _: alone.append(len(x))):
+            expected = camcli.heatmaps(
                 model, inputs, name, target_layers=LAYER, targets=category, set=options
             )
-        torch.testing.assert_close(found[:, slot], wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(heatmap[:, slot], expected, rtol=1e-4, atol=1e-6)
         assert together == alone
 
 
@@ -263,8 +271,8 @@ def test_methods_are_told_of_their_own_pictures_alone() -> None:
     together = camcli.heatmaps(model, inputs, names, target_layers=layers, layer_fusion="none")
     for name in names:
         for layer in layers:
-            wanted = camcli.heatmaps(model, inputs, name, target_layers=layer)
-            torch.testing.assert_close(together[name][layer], wanted, rtol=1e-4, atol=1e-6)
+            expected = camcli.heatmaps(model, inputs, name, target_layers=layer)
+            torch.testing.assert_close(together[name][layer], expected, rtol=1e-4, atol=1e-6)
 
 
 def _row(maps: Tensor, _: slice) -> Tensor:
@@ -282,7 +290,7 @@ def _snapshot(model: nn.Module) -> list[Any]:
     return [modules, parameters, [b.clone() for b in model.buffers()]]
 
 
-def _mixed(method: str) -> Staged:
+def _mix(method: str) -> Staged:
     model = network_for(method).train()
     model.middle.eval()
     model.stem[0].weight.requires_grad_(False)
@@ -299,7 +307,7 @@ def _assert_same(before: list[Any], after: list[Any]) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_model_is_left_as_found(name: str) -> None:
-    model = _mixed(name)
+    model = _mix(name)
     before, random = _snapshot(model), torch.get_rng_state()
     camcli.heatmaps(model, noise(), name)
     _assert_same(before, _snapshot(model))
@@ -309,7 +317,7 @@ def test_the_model_is_left_as_found(name: str) -> None:
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("method", ["gradcam", "eigencam"])
 def test_the_model_is_left_as_found_when_it_raises(method: str, error: type[BaseException]) -> None:
-    model = _mixed(method)
+    model = _mix(method)
 
     def fail(*_: Any) -> None:
         raise error("in the middle")
@@ -334,18 +342,18 @@ def test_inference_mode_and_channels_last(method: str, inference: bool) -> None:
         seen["inference"] = torch.is_inference_mode_enabled()
         seen["channels_last"] = x.is_contiguous(memory_format=torch.channels_last)
 
-    with spied(model, see):
+    with spy(model, see):
         camcli.heatmaps(model, noise(), method, target_layers=LAYER)
     assert seen == {"inference": inference, "channels_last": True}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_half_precision_weights_give_float32_maps(name: str) -> None:
-    wanted = camcli.heatmaps(network_for(name), noise(), name, target_layers=LAYER, targets=2)
+    expected = camcli.heatmaps(network_for(name), noise(), name, target_layers=LAYER, targets=2)
     half = network_for(name).to(torch.bfloat16)
-    found = camcli.heatmaps(half, noise(), name, target_layers=LAYER, targets=2)
-    assert found.dtype == torch.float32
-    both = torch.stack([wanted.flatten(), found.flatten()])
+    heatmap = camcli.heatmaps(half, noise(), name, target_layers=LAYER, targets=2)
+    assert heatmap.dtype == torch.float32
+    both = torch.stack([expected.flatten(), heatmap.flatten()])
     assert torch.corrcoef(both)[0, 1] > 0.98
 
 
@@ -379,8 +387,10 @@ def test_heads_are_watched_where_cam_asks_for_them() -> None:
     network = Straight()
     linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
     for method, watched in (("gradcam", False), ("cam", True)):
-        request = Request((method,), ("last",))
-        probe = probe_for(network, noise(), Fixed(torch.tensor([[1], [2]])), request, graph=True)
+        request = ExplainRequest((method,), ("last",))
+        probe = make_probe(
+            network, noise(), FixedCategories(torch.tensor([[1], [2]])), request, graph=True
+        )
         with torch.no_grad():
             seen = probe.get("recording").head_inputs
         assert [m for m, _ in seen] == (linear if watched else [])
@@ -398,7 +408,7 @@ def test_chunks_halve_and_go_on() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return list(range(rows.start, rows.stop))
 
-    assert list(chain.from_iterable(in_chunks(work, 11, 8))) == list(range(11))
+    assert list(chain.from_iterable(run_in_chunks(work, 11, 8))) == list(range(11))
     assert tried == [(0, 8), (0, 4), (0, 2), (2, 4), (4, 6), (6, 8), (8, 10), (10, 11)]
 
 
@@ -410,9 +420,9 @@ def test_one_row_that_does_not_fit_is_an_error_and_so_is_any_other() -> None:
         raise RuntimeError(f"another reason at {rows}")
 
     with pytest.raises(torch.OutOfMemoryError):
-        in_chunks(full, 4, 4)
+        run_in_chunks(full, 4, 4)
     with pytest.raises(RuntimeError, match=r"another reason at slice\(0, 4"):
-        in_chunks(broken, 4, 4)
+        run_in_chunks(broken, 4, 4)
 
 
 @pytest.mark.parametrize(
@@ -431,20 +441,20 @@ def test_every_word_for_a_full_memory_is_understood(error: Exception) -> None:
             raise error
         return rows.start
 
-    assert in_chunks(full, 2, 2) == [0, 1]
+    assert run_in_chunks(full, 2, 2) == [0, 1]
 
 
 def test_a_batch_that_does_not_fit_is_explained_in_halves() -> None:
     model, inputs, targets = Staged(), noise(5), [4, 3, 2, 1, 0]
-    wanted = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
+    expected = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
 
     def fill(_: nn.Module, args: tuple[Tensor]) -> None:
         if len(args[0]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model.register_forward_pre_hook(fill)
-    found = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
-    torch.testing.assert_close(found, wanted)
+    heatmap = camcli.heatmaps(model, inputs, target_layers=LAYER, targets=targets)
+    torch.testing.assert_close(heatmap, expected)
 
 
 # what several methods share
@@ -467,25 +477,25 @@ def test_methods_share_one_forward_pass_and_one_backward_pass_a_category(
     layers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, forwards, backwards = Straight(), [], []
-    trust(model)
+    trust_channels_last(model)
     # how its output is read is measured once for a model
     camcli.heatmaps(model, noise(), target_layers=layers)
     model.register_forward_hook(lambda *_: forwards.append(1))
     plain = torch.autograd.grad
 
-    def counted(*args: Any, **options: Any) -> Any:
+    def count(*args: Any, **options: Any) -> Any:
         backwards.append(1)
         return plain(*args, **options)
 
-    monkeypatch.setattr(torch.autograd, "grad", counted)
+    monkeypatch.setattr(torch.autograd, "grad", count)
     sharing = [m for m in METHODS if not PASSES_OF_ITS_OWN & set(METHODS[m].evidence)]
     methods = [m for m in sharing if m != "cam" or layers == ["last"]]
     options: dict[str, Any] = {"target_layers": layers, "targets": [[0, 1, 2], [2, 3, 4]]}
-    found = camcli.heatmaps(model, noise(), methods, **options)
+    heatmap = camcli.heatmaps(model, noise(), methods, **options)
     assert (len(forwards), len(backwards)) == (1, 3)
     for name in methods:
         alone = camcli.heatmaps(model, noise(), name, **options)
-        torch.testing.assert_close(found[name], alone)
+        torch.testing.assert_close(heatmap[name], alone)
 
 
 def test_without_gradient_methods_there_is_no_backward_pass(
@@ -503,9 +513,9 @@ def test_a_model_that_returns_something_else_is_named() -> None:
     with pytest.raises(ModelError, match="returned a dict"):
         camcli.heatmaps(Pair(), noise(), target_layers=LAYER)
     with pytest.raises(ModelError, match=r"shape \[2, 16, 6, 8\]"):
-        hooks.logits_of(torch.zeros(2, 16, 6, 8))
-    assert hooks.logits_of(torch.zeros(2, dtype=torch.float16)).shape == (2, 1)
-    assert hooks.logits_of(torch.zeros(2, 7, 1, 1)).shape == (2, 7)
+        hooks.check_logits(torch.zeros(2, 16, 6, 8))
+    assert hooks.check_logits(torch.zeros(2, dtype=torch.float16)).shape == (2, 1)
+    assert hooks.check_logits(torch.zeros(2, 7, 1, 1)).shape == (2, 7)
 
 
 class Pair(NamedTuple):
@@ -533,20 +543,20 @@ def test_maps_are_found_in_what_a_layer_packs_them_in(pack: Callable[[Tensor], A
     with torch.no_grad():
         maps = Staged().eval().stem(noise())
     torch.testing.assert_close(camcli.activations(model, noise()), {"trunk": maps})
-    wanted = (model.fc.weight[3, :, None, None] * maps).sum(1) / maps[0, 0].numel()
-    found = camcli.heatmaps(model, noise(), "hirescam", target_layers="trunk", targets=3)
-    torch.testing.assert_close(found, wanted.detach())
+    expected = (model.fc.weight[3, :, None, None] * maps).sum(1) / maps[0, 0].numel()
+    heatmap = camcli.heatmaps(model, noise(), "hirescam", target_layers="trunk", targets=3)
+    torch.testing.assert_close(heatmap, expected.detach())
 
 
 def test_the_default_layer_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    plain = run.default_layer
+    plain = api.default_layer
 
-    def counted(*args: Any) -> Any:
+    def count(*args: Any) -> Any:
         calls.append(1)
         return plain(*args)
 
-    monkeypatch.setattr(run, "default_layer", counted)
+    monkeypatch.setattr(api, "default_layer", count)
     model = Staged()
     for _ in range(3):
         camcli.heatmaps(model, noise())

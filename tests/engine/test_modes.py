@@ -54,27 +54,29 @@ class _nested(AbstractContextManager[None]):  # noqa: N801
             mode.__exit__(*error)
 
 
-def assert_same(found: Tensor, wanted: Tensor, mode: str) -> None:
-    assert not found.is_inference()
-    assert not found.requires_grad
-    assert found.dtype == torch.float32
+def assert_same(actual: Tensor, expected: Tensor, mode: str) -> None:
+    assert not actual.is_inference()
+    assert not actual.requires_grad
+    assert actual.dtype == torch.float32
     # bf16 has eight bits
     tolerance = 0.05 if mode == "autocast" else 1e-5
-    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))
+    torch.testing.assert_close(
+        actual, expected, rtol=0, atol=tolerance * float(expected.abs().max())
+    )
     # what is given back can be worked on
-    found.clone().requires_grad_().sum().backward()
+    actual.clone().requires_grad_().sum().backward()
 
 
 @pytest.mark.parametrize("targets", TARGETS)
 @pytest.mark.parametrize("mode", MODES)
 def test_heatmaps_in_every_mode_with_every_kind_of_targets(mode: str, targets: str) -> None:
     given: Any = TARGETS[targets]()
-    wanted = camcli.heatmaps(Staged(), noise(), targets=given, target_layers="last")
+    expected = camcli.heatmaps(Staged(), noise(), targets=given, target_layers="last")
     with MODES[mode]():
         # in inference mode, the model's tensors and the inputs are inference tensors
         model, inputs, given = Staged(), noise(), TARGETS[targets]()
-        found = camcli.heatmaps(model, inputs, targets=given, target_layers="last")
-    assert_same(found, wanted, mode)
+        heatmap = camcli.heatmaps(model, inputs, targets=given, target_layers="last")
+    assert_same(heatmap, expected, mode)
 
 
 @pytest.mark.parametrize("mode", [m for m in MODES if m not in ("plain", "autocast")])
@@ -82,10 +84,10 @@ def test_heatmaps_in_every_mode_with_every_kind_of_targets(mode: str, targets: s
 def test_every_method_in_every_mode_with_targets(name: str, mode: str) -> None:
     options = {"masks": 8} if name == "rise" else {}
     ask = partial(camcli.heatmaps, method=name, target_layers="last", set=options)
-    wanted = ask(network_for(name), noise(), targets=[[1, 4], [2, 0]])
+    expected = ask(network_for(name), noise(), targets=[[1, 4], [2, 0]])
     with MODES[mode]():
-        found = ask(network_for(name), noise(), targets=torch.tensor([[1, 4], [2, 0]]))
-    assert_same(found, wanted, mode)
+        actual = ask(network_for(name), noise(), targets=torch.tensor([[1, 4], [2, 0]]))
+    assert_same(actual, expected, mode)
 
 
 ASKED: Mapping[str, Mapping[str, Any]] = {
@@ -103,20 +105,20 @@ ASKED: Mapping[str, Mapping[str, Any]] = {
 @pytest.mark.parametrize("mode", ["no_grad", "inference_mode"])
 def test_every_question_in_every_mode(mode: str, asked: str) -> None:
     options = {"target_layers": "last", "targets": [1, 2], **ASKED[asked]}
-    wanted = camcli.heatmaps(Staged(), noise(), **options)
+    expected = camcli.heatmaps(Staged(), noise(), **options)
     with MODES[mode]():
-        found = camcli.heatmaps(Staged(), noise(), **options)
-    assert_same(found, wanted, mode)
+        heatmap = camcli.heatmaps(Staged(), noise(), **options)
+    assert_same(heatmap, expected, mode)
 
 
-def _explained(**options: Any) -> Tensor:
+def _explain(**options: Any) -> Tensor:
     classifier = camcli.load_model(device="cpu", img_size=64)
     pictures = [noise(1, size=(64, 64), seed=seed)[0].sigmoid() for seed in (1, 2)]
-    found = camcli.explain(classifier, pictures, **options)
-    return torch.stack([torch.from_numpy(e.heatmap) for e in found])
+    explanations = camcli.explain(classifier, pictures, **options)
+    return torch.stack([torch.from_numpy(e.heatmap) for e in explanations])
 
 
-def _packed() -> Tensor:
+def _run_packed() -> Tensor:
     model = Staged()
     with camcli.packed(model):
         for _ in range(3):
@@ -127,8 +129,8 @@ def _packed() -> Tensor:
 def _locked() -> Tensor:
     model = Staged()
     with camcli.lock_model(model):
-        found: Tensor = camcli.heatmaps(model, noise(), target_layers="last")
-    return found
+        actual: Tensor = camcli.heatmaps(model, noise(), target_layers="last")
+    return actual
 
 
 def _activations() -> Tensor:
@@ -140,7 +142,7 @@ def _overlay() -> Tensor:
     return torch.from_numpy(camcli.overlay(picture, heatmap)).float()
 
 
-def _loaded() -> Tensor:
+def _load() -> Tensor:
     module: nn.Module = camcli.load_model(device="cpu", img_size=64).module
     # weights that were made in inference mode could never be trained
     assert not any(tensor.is_inference() for tensor in module.state_dict().values())
@@ -149,16 +151,16 @@ def _loaded() -> Tensor:
 
 PUBLIC: Mapping[str, tuple[str, Callable[[], Tensor]]] = {
     "activations": ("activations", _activations),
-    "best": ("explain", _explained),
-    "top": ("explain", partial(_explained, top_k=2)),
-    "named": ("explain", partial(_explained, target_category=["3", "5"])),
-    "compared": ("explain", partial(_explained, target_category="3", contrast="5")),
-    "altered": ("explain", partial(_explained, method="occlusion", target_category="3")),
+    "best": ("explain", _explain),
+    "top": ("explain", partial(_explain, top_k=2)),
+    "named": ("explain", partial(_explain, target_category=["3", "5"])),
+    "compared": ("explain", partial(_explain, target_category="3", contrast="5")),
+    "altered": ("explain", partial(_explain, method="occlusion", target_category="3")),
     "heatmaps": ("heatmaps", lambda: camcli.heatmaps(Staged(), noise(), target_layers="last")),
-    "load_model": ("load_model", _loaded),
+    "load_model": ("load_model", _load),
     "lock_model": ("lock_model", _locked),
     "overlay": ("overlay", _overlay),
-    "packed": ("packed", _packed),
+    "packed": ("packed", _run_packed),
 }
 
 
@@ -170,12 +172,12 @@ def test_nothing_public_is_left_out() -> None:
 @pytest.mark.parametrize("use", PUBLIC)
 def test_every_public_function_in_every_mode(use: str, mode: str) -> None:
     name, call = PUBLIC[use]
-    wanted = call()
+    expected = call()
     with MODES[mode]():
         before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        found = call()
+        actual = call()
         assert (torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
     if name == "heatmaps":
-        assert_same(found, wanted, mode)
-    tolerance = (0.1 if mode == "autocast" else 1e-5) * float(wanted.abs().max())
-    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance)
+        assert_same(actual, expected, mode)
+    tolerance = (0.1 if mode == "autocast" else 1e-5) * float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)

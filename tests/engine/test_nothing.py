@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import camcli
-from camcli.methods.compose import normalise
+from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
 from camcli.records import Preprocessing
 from camcli.registry import METHODS
@@ -81,12 +81,12 @@ def _classifier(name: str, case: str) -> Classifier:
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_is_made_up_where_there_is_nothing(name: str, case: str) -> None:
     classifier, picture = _classifier(name, case), _picture(case)
-    for found in camcli.explain(classifier, picture, name, target_layers="last", top_k=5):
-        assert np.isfinite(found.heatmap).all()
-        shown = bool(normalise(torch.from_numpy(found.heatmap)).any())
+    for explanation in camcli.explain(classifier, picture, name, target_layers="last", top_k=5):
+        assert np.isfinite(explanation.heatmap).all()
+        shown = bool(normalise(torch.from_numpy(explanation.heatmap)).any())
         # concepts are drawn one by one, and not as the sum that the map is
-        if not found.concepts:
-            assert np.array_equal(found.overlay(), np.asarray(picture)) is not shown
-        told = [warning for warning in found.warnings if warning.startswith("the map is ")]
-        assert len(told) == (0 if shown else 1), found.warnings
-        assert not (shown and name not in SHOWN.get(case, METHODS)), found.heatmap
+        if not explanation.concepts:
+            assert np.array_equal(explanation.overlay(), np.asarray(picture)) is not shown
+        message = [warning for warning in explanation.warnings if warning.startswith("the map is ")]
+        assert len(message) == (0 if shown else 1), explanation.warnings
+        assert not (shown and name not in SHOWN.get(case, METHODS)), explanation.heatmap

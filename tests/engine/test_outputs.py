@@ -1,6 +1,6 @@
 """Maps of models whose outputs are probabilities, independent classes or values, against the bare.
 
-Hand-worked values of readings are in tests/models/test_output_reading.py.
+Hand-worked values of readings are in tests/models/outputs/test_interpretation.py.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.run import Answer, Request, answer
-from camcli.engine.targets import Best, Likely
+from camcli.engine.runner import BatchResult, ExplainRequest, answer_request
+from camcli.engine.targets import BestCategories, LikelyCategories
 from camcli.errors import ModelError, UsageError
-from camcli.models.output_reading import measure_output
+from camcli.models.outputs.interpretation import measure_output
 from camcli.registry import METHODS, depends_on_category
 from tests.networks import Staged, network_for, noise
 
@@ -45,13 +45,13 @@ def options_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", OF_A_CLASS)
 def test_an_end_makes_no_difference(name: str, end: nn.Module) -> None:
     options = options_of(name)
-    wanted = camcli.heatmaps(network_for(name), noise(), name, **options)
-    found = camcli.heatmaps(Ended(network_for(name), end), noise(), name, **options)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
+    expected = camcli.heatmaps(network_for(name), noise(), name, **options)
+    heatmap = camcli.heatmaps(Ended(network_for(name), end), noise(), name, **options)
+    torch.testing.assert_close(heatmap, expected, rtol=1e-5, atol=1e-7)
     alone = [
         camcli.heatmaps(Ended(network_for(name), end), x[None], name, **options) for x in noise()
     ]
-    torch.testing.assert_close(torch.cat(alone), wanted, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(torch.cat(alone), expected, rtol=1e-3, atol=1e-5)
 
 
 def by_hand(model: nn.Module, inputs: Tensor, sign: float) -> Tensor:
@@ -75,18 +75,18 @@ def test_one_sigmoid_explains_the_side_that_it_is_on(bias: float, sign: float) -
     nn.init.constant_(net.fc.bias, bias)
     p = net.eval()(noise()).sigmoid()
     assert bool((p > 0.5).all() if sign > 0 else (p < 0.5).all())
-    found = camcli.heatmaps(Ended(net, nn.Sigmoid()), noise(), target_layers="net.last")
-    torch.testing.assert_close(found, by_hand(net, noise(), sign), rtol=1e-5, atol=1e-7)
+    heatmap = camcli.heatmaps(Ended(net, nn.Sigmoid()), noise(), target_layers="net.last")
+    torch.testing.assert_close(heatmap, by_hand(net, noise(), sign), rtol=1e-5, atol=1e-7)
 
 
 def test_a_value_is_explained_itself_whatever_its_sign() -> None:
     net = Staged(1)
     nn.init.constant_(net.fc.bias, -40)
     options: dict[str, Any] = {"target_layers": LAYER, "outputs": "value"}
-    found = camcli.heatmaps(net, noise(), **options)
-    torch.testing.assert_close(found, by_hand(net, noise(), 1.0), rtol=1e-5, atol=1e-7)
+    heatmap = camcli.heatmaps(net, noise(), **options)
+    torch.testing.assert_close(heatmap, by_hand(net, noise(), 1.0), rtol=1e-5, atol=1e-7)
     against = camcli.heatmaps(net, noise(), target="counterfactual", **options)
-    torch.testing.assert_close(against, -found)
+    torch.testing.assert_close(against, -heatmap)
     with pytest.raises(UsageError, match=r"Output 1 is not in 0\.\.0"):
         camcli.heatmaps(net, noise(), targets=1, **options)
     for wrong in ({"target": "probability"}, {"contrast": [0]}):
@@ -97,27 +97,27 @@ def test_a_value_is_explained_itself_whatever_its_sign() -> None:
 def test_of_several_values_one_is_chosen() -> None:
     with pytest.raises(UsageError, match="puts out 5 values: targets says which"):
         camcli.heatmaps(Staged(), noise(), target_layers=LAYER, outputs="value")
-    found = camcli.heatmaps(Staged(), noise(), target_layers=LAYER, outputs="value", targets=3)
+    heatmap = camcli.heatmaps(Staged(), noise(), target_layers=LAYER, outputs="value", targets=3)
     torch.testing.assert_close(
-        found, camcli.heatmaps(Staged(), noise(), target_layers=LAYER, targets=3)
+        heatmap, camcli.heatmaps(Staged(), noise(), target_layers=LAYER, targets=3)
     )
 
 
 def test_layers_of_a_value_are_fused_with_their_sign() -> None:
     options: dict[str, Any] = {"target_layers": ["middle", LAYER], "outputs": "value"}
-    found = camcli.heatmaps(Staged(1), noise(), **options)
-    assert found.min() < 0 < found.max()
-    assert found.abs().max() <= 1
+    heatmap = camcli.heatmaps(Staged(1), noise(), **options)
+    assert heatmap.min() < 0 < heatmap.max()
+    assert heatmap.abs().max() <= 1
     turned = camcli.heatmaps(Staged(1), noise(), target="counterfactual", **options)
-    torch.testing.assert_close(turned, -found)
+    torch.testing.assert_close(turned, -heatmap)
     with pytest.raises(UsageError, match="product is of maps from 0 to 1"):
         camcli.heatmaps(Staged(1), noise(), layer_fusion="product", **options)
 
 
-def answered(model: nn.Module, choice: Any, outputs: Any = None) -> Answer:
+def answer_once(model: nn.Module, choice: Any, outputs: Any = None) -> BatchResult:
     reading = measure_output(model, (3, 48, 64), None, outputs)
-    request = Request(("gradcam",), (LAYER,), reading=reading)
-    return answer(model.eval(), noise(3), choice, request)
+    request = ExplainRequest(("gradcam",), (LAYER,), reading=reading)
+    return answer_request(model.eval(), noise(3), choice, request)
 
 
 def test_probabilities_are_the_models_own() -> None:
@@ -127,18 +127,18 @@ def test_probabilities_are_the_models_own() -> None:
         model.add_module("net", net)
         model.add_module("end", end)
         reading = measure_output(model, (3, 48, 64))
-        request = Request(("gradcam",), ("net.last",), reading=reading)
-        found = answer(model.eval(), noise(3), Best(), request)
-        torch.testing.assert_close(found.probabilities, model(noise(3)).detach())
-    assert answered(Staged(1), Best(), "logits").probabilities.shape == (3, 2)  # type: ignore[union-attr]
+        request = ExplainRequest(("gradcam",), ("net.last",), reading=reading)
+        actual = answer_request(model.eval(), noise(3), BestCategories(), request)
+        torch.testing.assert_close(actual.probabilities, model(noise(3)).detach())
+    assert answer_once(Staged(1), BestCategories(), "logits").probabilities.shape == (3, 2)  # type: ignore[union-attr]
 
 
 def test_a_probability_of_independent_classes_is_a_sigmoid() -> None:
     def maps(target: Any) -> Tensor:
-        found: Tensor = camcli.heatmaps(
+        heatmap: Tensor = camcli.heatmaps(
             Staged(), noise(), target_layers=LAYER, targets=2, target=target, outputs="independent"
         )
-        return found
+        return heatmap
 
     p = Staged().eval()(noise()).sigmoid()[:, 2, None, None].detach()
     torch.testing.assert_close(maps("probability"), maps("logit") * p * (1 - p))
@@ -147,9 +147,9 @@ def test_a_probability_of_independent_classes_is_a_sigmoid() -> None:
 
 def test_likely_classes_are_as_many_as_any_picture_has() -> None:
     logits = torch.tensor([[2.0, -2.0, 1.0], [-3.0, -2.0, -4.0]])
-    assert Likely(0.5, 3, "sigmoid").pick(logits).tolist() == [[0, 2], [1, 0]]
-    assert Likely(0.5, 1, "sigmoid").pick(logits).tolist() == [[0], [1]]
-    assert Likely(0.99, 3, "sigmoid").pick(logits).tolist() == [[0], [1]]
+    assert LikelyCategories(0.5, 3, "sigmoid").pick(logits).tolist() == [[0, 2], [1, 0]]
+    assert LikelyCategories(0.5, 1, "sigmoid").pick(logits).tolist() == [[0], [1]]
+    assert LikelyCategories(0.99, 3, "sigmoid").pick(logits).tolist() == [[0], [1]]
 
 
 class OneByOne(Staged):
@@ -161,9 +161,9 @@ class OneByOne(Staged):
 
 @pytest.mark.parametrize("name", ["gradcam", "scorecam", "occlusion"])
 def test_a_model_of_one_picture_at_a_time_is_given_one(name: str) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), name)
-    found = camcli.heatmaps(OneByOne(), noise(), name)
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+    expected = camcli.heatmaps(Staged(), noise(), name)
+    heatmap = camcli.heatmaps(OneByOne(), noise(), name)
+    torch.testing.assert_close(heatmap, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_one_row_for_several_pictures_is_refused_in_a_sentence() -> None:
@@ -171,8 +171,8 @@ def test_one_row_for_several_pictures_is_refused_in_a_sentence() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).mean(0, keepdim=True)
 
-    told = r"returned \[1, 5\] for 4 inputs: a row for each is expected, \[4, n\]"
-    with pytest.raises(ModelError, match=told):
+    message = r"returned \[1, 5\] for 4 inputs: a row for each is expected, \[4, n\]"
+    with pytest.raises(ModelError, match=message):
         camcli.heatmaps(Bag(), noise(4), target_layers=LAYER)
     torch.testing.assert_close(
         camcli.heatmaps(Bag(), noise(1), target_layers=LAYER),
@@ -192,11 +192,11 @@ DISGUISES: list[Any] = [
 @pytest.mark.parametrize("disguise", DISGUISES)
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_an_end_makes_no_difference_in_any_disguise(disguise: Any, mode: Any) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), ["gradcam", "scorecam"], target_layers=LAYER)
+    expected = camcli.heatmaps(Staged(), noise(), ["gradcam", "scorecam"], target_layers=LAYER)
     model = disguise(Ended(Staged(), nn.Softmax(1)))
     with mode():
-        found = camcli.heatmaps(model, noise(), ["gradcam", "scorecam"], target_layers="net.last")
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+        heatmap = camcli.heatmaps(model, noise(), ["gradcam", "scorecam"], target_layers="net.last")
+    torch.testing.assert_close(heatmap, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -204,11 +204,11 @@ def test_an_end_makes_no_difference_in_any_disguise(disguise: Any, mode: Any) ->
     [{"aug_smooth": True}, {"noise_smooth": 2}, {"eigen_smooth": True}, {"precision": "bf16"}],
 )
 def test_an_end_makes_no_difference_to_smoothing(options: dict[str, Any]) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), target_layers=LAYER, **options)
-    found = camcli.heatmaps(
+    expected = camcli.heatmaps(Staged(), noise(), target_layers=LAYER, **options)
+    heatmap = camcli.heatmaps(
         Ended(Staged(), nn.Sigmoid()), noise(), target_layers="net.last", **options
     )
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(heatmap, expected)
 
 
 def test_saturated_probabilities_have_a_map_still() -> None:
@@ -216,5 +216,5 @@ def test_saturated_probabilities_have_a_map_still() -> None:
     net.fc.weight.data.mul_(1e5)
     p = net.eval()(noise()).sigmoid()
     assert bool(((p == 0) | (p == 1)).all())
-    found = camcli.heatmaps(Ended(net, nn.Sigmoid()), noise(), target_layers="net.last")
-    assert bool((found.abs().amax((1, 2)) > 0).all())
+    heatmap = camcli.heatmaps(Ended(net, nn.Sigmoid()), noise(), target_layers="net.last")
+    assert bool((heatmap.abs().amax((1, 2)) > 0).all())

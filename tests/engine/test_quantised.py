@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 import camcli
 import camcli.methods
-from camcli.engine.fits import unfit
-from camcli.engine.run import Request
-from camcli.engine.targets import Best
+from camcli.engine.compatibility import find_incompatible_methods
+from camcli.engine.runner import ExplainRequest
+from camcli.engine.targets import BestCategories
 from camcli.errors import LayerError, MethodError
 from camcli.registry import METHODS, depends_on_layer
 from tests.networks import noise
@@ -52,7 +52,7 @@ def options_of(name: str) -> dict[str, Any]:
     return {"targets": [[1, 3], [0, 2]], "set": few.get(name, {})}
 
 
-def advised(error: Exception) -> tuple[list[str], list[str]]:
+def find_advice(error: Exception) -> tuple[list[str], list[str]]:
     """Reads the methods and the layers that a message names."""
     text = str(error).replace("All: camviz --preview-model", "")
     methods = re.search(r"--method (\w+)(?: or (\w+))?", text)
@@ -70,18 +70,20 @@ def test_each_method_gives_a_map_or_advice_that_works(name: str) -> None:
     # a layer that puts out what is quantised
     options["target_layers"] = "2"
     if name in GRADIENTLESS:
-        found = camcli.heatmaps(model, inputs, name, **options)
-        wanted = camcli.heatmaps(network(quantised=False), inputs, name, **options)
+        heatmap = camcli.heatmaps(model, inputs, name, **options)
+        expected = camcli.heatmaps(network(quantised=False), inputs, name, **options)
         # pooled values are rounded once more
-        torch.testing.assert_close(found, wanted, rtol=0, atol=0.02 * float(wanted.abs().max()))
+        torch.testing.assert_close(
+            heatmap, expected, rtol=0, atol=0.02 * float(expected.abs().max())
+        )
         return
     with pytest.raises(MethodError) as caught:
         camcli.heatmaps(model, inputs, name, **options)
-    methods, _ = advised(caught.value)
+    methods, _ = find_advice(caught.value)
     for other in methods:
         options = {**options_of(other), "target_layers": "2"}
-        found = camcli.heatmaps(model, inputs, other, **options)
-        assert found.isfinite().all() and found.any()
+        heatmap = camcli.heatmaps(model, inputs, other, **options)
+        assert heatmap.isfinite().all() and heatmap.any()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if depends_on_layer(name)])
@@ -89,19 +91,19 @@ def test_without_a_layer_one_that_works_is_named(name: str) -> None:
     model, inputs = network(), noise(size=(32, 48))
     with pytest.raises(LayerError, match="no gradient comes back from its output") as caught:
         camcli.heatmaps(model, inputs, name, **options_of(name))
-    methods, layers = advised(caught.value)
+    methods, layers = find_advice(caught.value)
     assert (methods, layers) == (["eigencam", "scorecam"], ["2"])
     for other in methods:
-        found = camcli.heatmaps(model, inputs, other, targets=1, target_layers=layers[0])
-        assert found.isfinite().all() and found.any()
+        heatmap = camcli.heatmaps(model, inputs, other, targets=1, target_layers=layers[0])
+        assert heatmap.isfinite().all() and heatmap.any()
 
 
 def test_activations_are_the_numbers_that_quantised_ones_stand_for() -> None:
     inputs = noise(size=(32, 48))
-    found = camcli.activations(network(), inputs, "2")["2"]
-    wanted = camcli.activations(network(quantised=False), inputs, "2")["2"]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, wanted)
+    maps = camcli.activations(network(), inputs, "2")["2"]
+    expected = camcli.activations(network(quantised=False), inputs, "2")["2"]
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps, expected)
 
 
 def test_a_float_tail_is_explained_by_gradients() -> None:
@@ -114,10 +116,10 @@ def test_a_float_tail_is_explained_by_gradients() -> None:
 
 
 def test_of_all_methods_those_that_need_a_gradient_are_left_out() -> None:
-    request = Request((), ("2",), options={"dff": {"concepts": 3}})
+    request = ExplainRequest((), ("2",), options={"dff": {"concepts": 3}})
     inputs = noise(1, size=(32, 48))
-    found = unfit(network(), inputs, Best(), request, METHODS)
-    assert sorted(METHODS.keys() - found.keys()) == sorted(GRADIENTLESS)
+    actual = find_incompatible_methods(network(), inputs, BestCategories(), request, METHODS)
+    assert sorted(METHODS.keys() - actual.keys()) == sorted(GRADIENTLESS)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -126,11 +128,11 @@ def test_torchvisions_quantised_networks_advice_works() -> None:
     model, inputs = models.mobilenet_v3_large(quantize=True, num_classes=5), noise(1, size=(64, 64))
     with pytest.raises(LayerError) as caught:
         camcli.heatmaps(model, inputs)
-    assert advised(caught.value) == (["eigencam", "scorecam"], ["features"])
+    assert find_advice(caught.value) == (["eigencam", "scorecam"], ["features"])
     few = {"set": {"max_channels": 4}}
     for name, options in {"eigencam": {}, "scorecam": few, "ablationcam": few}.items():
-        found = camcli.heatmaps(model, inputs, name, target_layers="features", **options)
-        assert found.shape == (1, 2, 2) and found.isfinite().all()
+        heatmap = camcli.heatmaps(model, inputs, name, target_layers="features", **options)
+        assert heatmap.shape == (1, 2, 2) and heatmap.isfinite().all()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -143,13 +145,13 @@ def test_what_is_quantised_while_it_runs_is_no_map_of_zeros(name: str) -> None:
     model = torch.ao.quantization.quantize_dynamic(plain.eval(), {nn.Linear}, dtype=torch.qint8)
     options = {**options_of(name), "target_layers": "1"}
     try:
-        found = camcli.heatmaps(model, noise(size=(32, 48)), name, **options)
+        heatmap = camcli.heatmaps(model, noise(size=(32, 48)), name, **options)
     except MethodError as error:
         # attention and its like are not there at all
         assert name not in GRADIENTLESS
         assert re.search("No gradient comes|softmaxed attention|CAM needs", str(error))
     else:
         assert name in GRADIENTLESS
-        assert found.any()
+        assert heatmap.any()
     with pytest.raises(LayerError, match="no gradient comes back from its output"):
         camcli.heatmaps(model, noise(size=(32, 48)))

@@ -17,11 +17,11 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.checkpoint import checkpoint
 
 import camcli
-from camcli.engine.probe import Probe
-from camcli.engine.targets import Fixed
+from camcli.engine.batch_context import Probe
+from camcli.engine.targets import FixedCategories
 from camcli.errors import LayerError, MethodError, ModelError
-from camcli.models.families import SWITCHES
-from camcli.models.layers import default_layer, find_layer, survey
+from camcli.models.inspection.quirks import SWITCHES
+from camcli.models.inspection.target_layers import find_default_layer, find_layer, survey_layers
 from tests.networks import Staged, noise
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -53,12 +53,12 @@ def plain(name: str) -> nn.Module:
 compilations: list[int] = []
 
 
-def _counted(graph: Any, _: Any) -> Any:
+def _count(graph: Any, _: Any) -> Any:
     compilations.append(1)
     return graph.forward
 
 
-compiled = partial(torch.compile, backend=_counted)
+compiled = partial(torch.compile, backend=_count)
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ def compiler() -> Iterator[list[int]]:
     torch._dynamo.reset()
 
 
-def compiled_in_place(model: nn.Module) -> nn.Module:
-    model.compile(backend=_counted)
+def compile_in_place(model: nn.Module) -> nn.Module:
+    model.compile(backend=_count)
     return model
 
 
-def compiled_inside(model: nn.Module) -> nn.Module:
+def compile_inside(model: nn.Module) -> nn.Module:
     model.forward = compiled(model.forward)  # type: ignore[method-assign]
     return model
 
@@ -103,18 +103,18 @@ def on_two_devices(module: nn.Module) -> nn.Module:
     return wrapper
 
 
-def checkpointed(model: nn.Module) -> nn.Module:
+def checkpoint_blocks(model: nn.Module) -> nn.Module:
     model.set_grad_checkpointing()
     return model
 
 
 COMPILED: list[tuple[str, Wrap]] = [
     ("cnn", compiled),
-    ("cnn", compiled_in_place),
-    ("cnn", compiled_inside),
+    ("cnn", compile_in_place),
+    ("cnn", compile_inside),
     ("cnn", partial(with_stage, compiled)),
     ("cnn", lambda model: nn.DataParallel(compiled(model))),
-    ("vit", compiled_in_place),
+    ("vit", compile_in_place),
     ("vit", partial(with_stage, compiled)),
 ]
 DISGUISES: list[tuple[str, Wrap]] = [
@@ -125,7 +125,7 @@ DISGUISES: list[tuple[str, Wrap]] = [
         on_two_devices,
         partial(with_stage, on_two_devices),
         Distributed,
-        checkpointed,
+        checkpoint_blocks,
         nn.Module.train,
     )
 ]
@@ -143,11 +143,11 @@ def state(model: nn.Module) -> list[Any]:
 def assert_no_different(model: nn.Module, name: str) -> None:
     _, _, layer = MODELS[name]
     before = state(model)
-    default = default_layer(plain(name), (3, 64, 64))
-    found = default_layer(model, (3, 64, 64))
-    assert (found.name, found.layout) == (find_layer(model, default.name), default.layout)
-    (wanted,) = camcli.activations(plain(name), INPUTS).values()
-    torch.testing.assert_close(camcli.activations(model, INPUTS), {found.name: wanted})
+    default = find_default_layer(plain(name), (3, 64, 64))
+    actual = find_default_layer(model, (3, 64, 64))
+    assert (actual.name, actual.layout) == (find_layer(model, default.name), default.layout)
+    (expected,) = camcli.activations(plain(name), INPUTS).values()
+    torch.testing.assert_close(camcli.activations(model, INPUTS), {actual.name: expected})
     for given in (layer, f"module.{layer}", f"_orig_mod.{layer}"):
         torch.testing.assert_close(
             camcli.heatmaps(model, INPUTS, target_layers=given),
@@ -180,7 +180,7 @@ def test_compiled_code_makes_no_difference(name: str, disguise: Wrap, compiler: 
 def test_a_model_is_compiled_still_when_it_raises(
     error: type[BaseException], compiler: list[int]
 ) -> None:
-    model = compiled_in_place(checkpointed(plain("resnet")))
+    model = compile_in_place(checkpoint_blocks(plain("resnet")))
 
     def fail(*_: Any) -> None:
         raise error("in the middle")
@@ -195,10 +195,10 @@ def test_a_model_is_compiled_still_when_it_raises(
 
 def test_wrapped_layers_are_told_by_their_own_class() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3), on_two_devices(nn.AvgPool2d(2)))
-    found = survey(model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()]), (3, 16, 16))
-    assert [layer.type for layer in found.layers[1:3]] == ["AvgPool2d", "AvgPool2d"]
+    actual = survey_layers(model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()]), (3, 16, 16))
+    assert [layer.type for layer in actual.layers[1:3]] == ["AvgPool2d", "AvgPool2d"]
     # pooling is never the default
-    assert found.default and found.default.name == "0"
+    assert actual.default and actual.default.name == "0"
 
 
 class Switched(Staged):
@@ -214,9 +214,9 @@ class Switched(Staged):
 @pytest.mark.parametrize("switch", SWITCHES)
 def test_switches_are_off_meanwhile_and_as_they_were_afterwards(switch: str) -> None:
     model, given = Switched(), [True]
-    wanted = camcli.heatmaps(model, INPUTS)
+    expected = camcli.heatmaps(model, INPUTS)
     setattr(model, switch, given)
-    torch.testing.assert_close(camcli.heatmaps(model, INPUTS), wanted)
+    torch.testing.assert_close(camcli.heatmaps(model, INPUTS), expected)
     assert getattr(model, switch) is given
 
 
@@ -249,12 +249,12 @@ def test_layers_that_run_again_in_the_backward_pass_are_left_as_found(layers: li
 def test_where_no_gradient_comes_back_it_is_said() -> None:
     model = Checkpointing(reentrant=True)
     with pytest.raises(ModelError, match=r"No gradient can be followed .*use_reentrant.*eigencam"):
-        default_layer(model, (3, 64, 64))
+        find_default_layer(model, (3, 64, 64))
     with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
         camcli.heatmaps(model, INPUTS, target_layers="last")
-    wanted = camcli.heatmaps(Staged(), INPUTS, "eigencam", target_layers="last")
-    found = camcli.heatmaps(model, INPUTS, "eigencam", target_layers="last")
-    torch.testing.assert_close(found, wanted)
+    expected = camcli.heatmaps(Staged(), INPUTS, "eigencam", target_layers="last")
+    heatmap = camcli.heatmaps(model, INPUTS, "eigencam", target_layers="last")
+    torch.testing.assert_close(heatmap, expected)
 
 
 class Mute(torch.autograd.Function):
@@ -275,7 +275,7 @@ def test_a_layer_without_any_gradient_is_no_target() -> None:
             return self.fc(Mute.apply(self.pool(self.last(self.middle(self.stem(x))))).flatten(1))
 
     with pytest.raises(LayerError, match="no gradient comes back from its output"):
-        default_layer(Muted(), (3, 64, 64))
+        find_default_layer(Muted(), (3, 64, 64))
     with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
         camcli.heatmaps(Muted(), INPUTS, target_layers="last")
 
@@ -283,10 +283,10 @@ def test_a_layer_without_any_gradient_is_no_target() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["resnet", "vit"])
 def test_half_precision_gives_the_same_picture(name: str, dtype: torch.dtype) -> None:
-    wanted = camcli.heatmaps(plain(name), INPUTS, targets=3)
-    found = camcli.heatmaps(plain(name).to(dtype), INPUTS, targets=3)
-    assert found.dtype == torch.float32
-    assert torch.corrcoef(torch.stack([wanted.flatten(), found.flatten()]))[0, 1] > 0.995
+    expected = camcli.heatmaps(plain(name), INPUTS, targets=3)
+    heatmap = camcli.heatmaps(plain(name).to(dtype), INPUTS, targets=3)
+    assert heatmap.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([expected.flatten(), heatmap.flatten()]))[0, 1] > 0.995
 
 
 # a layer that is used twice in one pass: the last use counts
@@ -324,7 +324,7 @@ BETWEEN: list[Callable[[Tensor, Tensor], Tensor]] = [
 @pytest.mark.filterwarnings("ignore:.*no places of the picture:camcli.errors.CamvizWarning")
 @pytest.mark.parametrize("between", BETWEEN)
 def test_the_last_use_counts(between: Callable[[Tensor, Tensor], Tensor]) -> None:
-    def seen() -> list[Any]:
+    def list_seen() -> list[Any]:
         return [
             camcli.activations(model, INPUTS, "layer"),
             camcli.heatmaps(model, INPUTS, ["layercam", "eigencam"], target_layers="layer"),
@@ -332,35 +332,37 @@ def test_the_last_use_counts(between: Callable[[Tensor, Tensor], Tensor]) -> Non
         ]
 
     model = Twice(between)
-    found = seen()
+    actual = list_seen()
     model.shared = False
-    torch.testing.assert_close(found, seen())
+    torch.testing.assert_close(actual, list_seen())
 
 
 @pytest.mark.parametrize("between", BETWEEN)
 def test_the_last_use_is_replaced(between: Callable[[Tensor, Tensor], Tensor]) -> None:
-    def rescored() -> Tensor:
-        probe = Probe(model, INPUTS, ["layer"], Fixed(torch.tensor([[1], [2]])), graph=False)
+    def rescore() -> Tensor:
+        probe = Probe(
+            model, INPUTS, ["layer"], FixedCategories(torch.tensor([[1], [2]])), graph=False
+        )
         maps = probe.get("activations", "layer")[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
         assert probe.get("tail", "layer")
         return probe.get("rescore", "layer")(lambda rows: maps[rows], 7, 1)
 
     model = Twice(between)
-    found = rescored()
-    assert found.unique().numel() == 7
+    scores = rescore()
+    assert scores.unique().numel() == 7
     model.shared = False
-    torch.testing.assert_close(found, rescored())
+    torch.testing.assert_close(scores, rescore())
 
 
 def test_it_is_said_that_the_last_use_counts() -> None:
     said = "runs 2 times in a pass, and the last counts"
     module = Twice(BETWEEN[0])
-    assert default_layer(module, (3, 64, 64)).reason.endswith(f"; it {said}")
+    assert find_default_layer(module, (3, 64, 64)).reason.endswith(f"; it {said}")
     classifier = camcli.load_model("torchvision/resnet18", pretrained=False, img_size=64)
     picture = INPUTS[0].abs().clamp(max=1)
     for layer, shared in (("layer4.1.relu", True), ("layer4.1.conv1", False)):
-        (found,) = camcli.explain(classifier, picture, target_layers=[layer])
-        assert (f"layer {layer!r} {said}" in found.warnings) is shared
+        (explanation,) = camcli.explain(classifier, picture, target_layers=[layer])
+        assert (f"layer {layer!r} {said}" in explanation.warnings) is shared
 
 
 # what has been made of a model
@@ -382,7 +384,7 @@ def test_torchscript_is_refused() -> None:
             camcli.heatmaps,
             camcli.activations,
             partial(camcli.heatmaps, target_layers="last"),
-            lambda model, _: survey(model, (3, 64, 64)),
+            lambda model, _: survey_layers(model, (3, 64, 64)),
             lambda model, _: camcli.packed(model).__enter__(),
         ):
             with pytest.raises(ModelError, match=r"is TorchScript, .* the model it was made from"):
@@ -397,8 +399,8 @@ def test_an_exported_program_is_refused() -> None:
 
 def test_a_traced_graph_of_layers_is_explained() -> None:
     graph = torch.fx.symbolic_trace(plain("cnn"))
-    wanted = camcli.heatmaps(Staged(), INPUTS, target_layers="last")
-    torch.testing.assert_close(camcli.heatmaps(graph, INPUTS), wanted)
+    expected = camcli.heatmaps(Staged(), INPUTS, target_layers="last")
+    torch.testing.assert_close(camcli.heatmaps(graph, INPUTS), expected)
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,9 @@ def test_a_class_has_to_be_named(module: nn.Module) -> None:
 
 
 def test_another_class_has_another_map(module: nn.Module) -> None:
-    found = compare_classes(module, noise(), ["gradcam", "eigencam"], [0, 1], [2, 3])
-    assert found["eigencam"]["ssim"].tolist() == pytest.approx([1, 1])
-    assert (found["gradcam"]["ssim"] < 0.99).all()
+    actual = compare_classes(module, noise(), ["gradcam", "eigencam"], [0, 1], [2, 3])
+    assert actual["eigencam"]["ssim"].tolist() == pytest.approx([1, 1])
+    assert (actual["gradcam"]["ssim"] < 0.99).all()
     with pytest.raises(UsageError, match="Class 1 is compared with itself"):
         compare_classes(module, noise(), ["gradcam"], [0, 1], [2, 1])
 

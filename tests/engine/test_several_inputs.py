@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import camcli
 from camcli.errors import ModelError, UsageError
 from camcli.models.load import Classifier, load_model
-from camcli.models.several_inputs import check_takes_a_picture_alone
+from camcli.models.multiple_inputs import check_takes_a_picture_alone
 from camcli.records import Preprocessing
 from tests.networks import Staged, noise
 
@@ -52,20 +52,20 @@ class Bound(nn.Module):
         self.net, self.row = net, row
 
     def forward(self, image: Tensor) -> Tensor:
-        found: Tensor = self.net(image, self.row.expand(len(image), -1))
-        return found
+        actual: Tensor = self.net(image, self.row.expand(len(image), -1))
+        return actual
 
 
-def seeded(kind: type[Multimodal]) -> Multimodal:
+def fix_seed(kind: type[Multimodal]) -> Multimodal:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         return kind().eval()
 
 
 @pytest.fixture(scope="module")
-def wanted() -> dict[str, Tensor]:
+def compute_expected() -> dict[str, Tensor]:
     alone = [
-        camcli.heatmaps(Bound(seeded(Multimodal), row[None]), x[None], METHODS)
+        camcli.heatmaps(Bound(fix_seed(Multimodal), row[None]), x[None], METHODS)
         for x, row in zip(noise(), AGES, strict=True)
     ]
     return {name: torch.cat([maps[name] for maps in alone]) for name in METHODS}
@@ -83,18 +83,19 @@ def wanted() -> dict[str, Tensor]:
     ],
 )
 def test_the_pictures_are_explained_and_the_rest_is_passed_on(
-    kind: type[Multimodal], inputs: Any, wanted: dict[str, Tensor]
+    kind: type[Multimodal], inputs: Any, compute_expected: dict[str, Tensor]
 ) -> None:
-    model = seeded(kind)
-    found = camcli.heatmaps(model, inputs, METHODS)
+    model = fix_seed(kind)
+    heatmap = camcli.heatmaps(model, inputs, METHODS)
     for name in METHODS:
-        torch.testing.assert_close(found[name], wanted[name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(heatmap[name], compute_expected[name], rtol=1e-3, atol=1e-6)
     assert not any(m._forward_pre_hooks for m in model.modules())
 
 
 def test_other_inputs_matter() -> None:
     one, other = (
-        camcli.heatmaps(seeded(Multimodal), (noise(), ages), targets=1) for ages in (AGES, AGES + 1)
+        camcli.heatmaps(fix_seed(Multimodal), (noise(), ages), targets=1)
+        for ages in (AGES, AGES + 1)
     )
     assert (one - other).abs().max() > 0.01 * one.abs().max()
 
@@ -108,22 +109,22 @@ def test_other_inputs_may_make_other_classes() -> None:
 
     model, prompts = Prompted(), torch.eye(5)
     for n in (3, 4):
-        found = camcli.heatmaps(model, (noise(), prompts[:n]), targets=n - 1)
+        heatmap = camcli.heatmaps(model, (noise(), prompts[:n]), targets=n - 1)
         torch.testing.assert_close(
-            found, camcli.heatmaps(Staged(), noise(), targets=n - 1), rtol=1e-3, atol=1e-6
+            heatmap, camcli.heatmaps(Staged(), noise(), targets=n - 1), rtol=1e-3, atol=1e-6
         )
 
 
 def test_targets_are_the_pictures() -> None:
-    model, inputs = seeded(Multimodal), (noise(), AGES)
+    model, inputs = fix_seed(Multimodal), (noise(), AGES)
     both = camcli.heatmaps(model, inputs, targets=[[0, 3], [2, 1]])
     torch.testing.assert_close(both[:, 1], camcli.heatmaps(model, inputs, targets=[3, 1]))
 
 
 def test_activations_are_those_of_the_pictures() -> None:
-    found = camcli.activations(seeded(Multimodal), (noise(), AGES))
+    maps = camcli.activations(fix_seed(Multimodal), (noise(), AGES))
     torch.testing.assert_close(
-        found, camcli.activations(Staged().eval(), noise(), "last"), check_stride=False
+        maps, camcli.activations(Staged().eval(), noise(), "last"), check_stride=False
     )
 
 
@@ -134,15 +135,15 @@ def test_an_image_input_is_named() -> None:
 
     left, right = noise(seed=1), noise(seed=2)
     options: dict[str, Any] = {"target_layers": "last", "targets": 1}
-    found = camcli.heatmaps(Stereo(), (left, right), image_input=1, **options)
+    heatmap = camcli.heatmaps(Stereo(), (left, right), image_input=1, **options)
     # the last use of a shared layer is the right one's
     plain = camcli.heatmaps(Staged(), right, **options)
-    torch.testing.assert_close(found, 2 * plain)
-    assert torch.equal(found, camcli.heatmaps(Stereo(), (left, right), image_input=-1, **options))
+    torch.testing.assert_close(heatmap, 2 * plain)
+    assert torch.equal(heatmap, camcli.heatmaps(Stereo(), (left, right), image_input=-1, **options))
 
 
 @pytest.mark.parametrize(
-    ("inputs", "named", "told"),
+    ("inputs", "named", "message"),
     [
         ((AGES, 3), None, r"None of the inputs is .*: 0: torch\.float32 \[2, 2\], 1: int"),
         ((), None, "None of the inputs is a float tensor .*: none"),
@@ -155,8 +156,8 @@ def test_an_image_input_is_named() -> None:
         (noise(), 0, "is for several inputs, and one is given"),
     ],
 )
-def test_what_is_no_picture_is_told(inputs: Any, named: Any, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_what_is_no_picture_is_told(inputs: Any, named: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         camcli.heatmaps(Staged(), inputs, image_input=named)
 
 
@@ -176,8 +177,8 @@ class OfTheMiddleAged(torch.nn.Module):
 
 def test_a_model_loaded_by_name_that_needs_more_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(FILE)
-    told = r"needs more than a picture: forward\(image, ages\).*camcli\.heatmaps\(model, \(image"
-    with pytest.raises(ModelError, match=told):
+    message = r"needs more than a picture: forward\(image, ages\).*camcli\.heatmaps\(model, \(image"
+    with pytest.raises(ModelError, match=message):
         load_model(f"{tmp_path / 'net.py'}:Multimodal", device="cpu", img_size=64)
     # what is advised works
     assert load_model(f"{tmp_path / 'net.py'}:OfTheMiddleAged", device="cpu", img_size=64)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.run import found_default
+from camcli.engine.layer_selection import find_default_layer_cached
 from camcli.errors import LayerError, MethodError
 from camcli.models.load import Classifier
 from camcli.records import Preprocessing
@@ -51,8 +51,8 @@ class Windows(Staged):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         quarters = x.view(b, c, 2, h // 2, 2, w // 2).permute(0, 2, 4, 1, 3, 5)
-        found = super().forward(quarters.reshape(-1, c, h // 2, w // 2))
-        return found.view(b, 4, -1).mean(1)
+        actual = super().forward(quarters.reshape(-1, c, h // 2, w // 2))
+        return actual.view(b, 4, -1).mean(1)
 
 
 class Crossed(Staged):
@@ -112,38 +112,38 @@ class Corners(Slices):
 def test_each_slice_has_the_map_that_it_has_alone(name: str) -> None:
     inputs = noise(2, T)
     options: dict[str, Any] = {"target_layers": "last", "targets": 2}
-    found = camcli.heatmaps(Slices(), inputs, name, **options)
-    assert found.shape == (2, T, 6, 8)
+    heatmap = camcli.heatmaps(Slices(), inputs, name, **options)
+    assert heatmap.shape == (2, T, 6, 8)
     share = 1 if name == "eigencam" else 1 / T
     for row in range(2):
         alone = inputs[row][:, None].expand(-1, 3, -1, -1).contiguous()
-        wanted = camcli.heatmaps(Staged(), alone, name, **options) * share
-        torch.testing.assert_close(found[row], wanted, rtol=1e-3, atol=1e-6)
+        expected = camcli.heatmaps(Staged(), alone, name, **options) * share
+        torch.testing.assert_close(heatmap[row], expected, rtol=1e-3, atol=1e-6)
         single = camcli.heatmaps(Slices(), inputs[row : row + 1], name, **options)
-        torch.testing.assert_close(single[0], found[row], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(single[0], heatmap[row], rtol=1e-3, atol=1e-6)
 
 
 def test_slices_of_a_model_that_takes_one_picture_at_a_time() -> None:
     inputs, model = noise(2, T), OneBag().eval()
-    found = camcli.heatmaps(model, inputs, target_layers="last", targets=2)
-    assert found.shape == (2, T, 6, 8)
+    heatmap = camcli.heatmaps(model, inputs, target_layers="last", targets=2)
+    assert heatmap.shape == (2, T, 6, 8)
     for row in range(2):
         slices = inputs[row][:, None].expand(-1, 3, -1, -1)
         seen = model.last(torch.relu(model.middle(model.stem(slices)))).detach().requires_grad_()
         logits = model.fc(model.pool(torch.relu(seen)).flatten(1).amax(0))
         (gradients,) = torch.autograd.grad(logits[2], seen)
-        wanted = (gradients.mean((2, 3), keepdim=True) * seen).sum(1).detach()
-        torch.testing.assert_close(found[row], wanted, rtol=1e-3, atol=1e-6)
+        expected = (gradients.mean((2, 3), keepdim=True) * seen).sum(1).detach()
+        torch.testing.assert_close(heatmap[row], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_frames_of_three_channels_and_several_targets() -> None:
     inputs = noise(2, 3 * T)
-    found = camcli.heatmaps(Frames(), inputs, target_layers="last", targets=[[1, 3]] * 2)
-    assert found.shape == (2, 2, T, 6, 8)
+    heatmap = camcli.heatmaps(Frames(), inputs, target_layers="last", targets=[[1, 3]] * 2)
+    assert heatmap.shape == (2, 2, T, 6, 8)
     frames = inputs.view(2 * T, 3, 48, 64)
     for slot, category in enumerate((1, 3)):
-        wanted = camcli.heatmaps(Staged(), frames, target_layers="last", targets=category) / T
-        torch.testing.assert_close(found[:, slot].flatten(0, 1), wanted, rtol=1e-3, atol=1e-6)
+        expected = camcli.heatmaps(Staged(), frames, target_layers="last", targets=category) / T
+        torch.testing.assert_close(heatmap[:, slot].flatten(0, 1), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_layers_of_slices_are_fused_slice_by_slice_and_smoothed() -> None:
@@ -171,22 +171,22 @@ def test_windows_are_no_slices(kind: type[Staged], channels: int) -> None:
 @pytest.mark.parametrize(("kind", "channels"), [(Slices, T), (Frames, 3 * T), (OneBag, T)])
 def test_the_layer_of_slices_is_found(kind: type[Staged], channels: int) -> None:
     inputs, model = noise(2, channels), kind().eval()
-    default = found_default(model, (channels, 48, 64))
+    default = find_default_layer_cached(model, (channels, 48, 64))
     assert default.name == "last"
     assert default.reason == (
         "the last 6x8 grid of each of the picture's 4 slices on which the score depends everywhere"
     )
     assert not default.doubt
-    found = camcli.heatmaps(model, inputs, targets=2)
+    actual = camcli.heatmaps(model, inputs, targets=2)
     named = camcli.heatmaps(model, inputs, targets=2, target_layers="last")
-    assert found.shape == (2, T, 6, 8)
-    torch.testing.assert_close(found, named, rtol=0, atol=0)
+    assert actual.shape == (2, T, 6, 8)
+    torch.testing.assert_close(actual, named, rtol=0, atol=0)
 
 
 def test_tokens_of_frames_are_found_in_front_of_what_joins_the_frames() -> None:
     inputs, model = noise(2, 16), Clip().eval()
     # 16 frames in a row look like a grid of 4x4 tokens, and are none
-    assert found_default(model, (16, 48, 64)).name == "last"
+    assert find_default_layer_cached(model, (16, 48, 64)).name == "last"
     assert camcli.heatmaps(model, inputs, targets=2).shape == (2, 16, 6, 8)
 
 
@@ -197,26 +197,28 @@ def test_slices_that_a_network_turns_over_are_no_places() -> None:
 
 @pytest.mark.parametrize(("kind", "channels"), [(Windows, 3), (Crossed, T)])
 def test_what_is_folded_and_no_slices_is_said_to_be_none(kind: type[Staged], channels: int) -> None:
-    told = r"such as 'last\.1' \[4, .*, which are no frames or slices .* --method occlusion or rise"
+    message = (
+        r"such as 'last\.1' \[4, .*, which are no frames or slices .* --method occlusion or rise"
+    )
     model, inputs = kind().eval(), noise(2, channels)
-    with pytest.raises(LayerError, match=told):
+    with pytest.raises(LayerError, match=message):
         camcli.heatmaps(model, inputs)
     # the advice holds
     assert camcli.heatmaps(model, inputs, "occlusion").shape[0] == 2
 
 
 def test_where_no_slice_is_seen_everywhere_it_is_said_which_layers_can_be_named() -> None:
-    told = r"depends on none of them everywhere. Name one with .*, such as 'last\.1', 'last\.0'"
+    message = r"depends on none of them everywhere. Name one with .*, such as 'last\.1', 'last\.0'"
     model, inputs = Corners().eval(), noise(2, T)
-    with pytest.raises(LayerError, match=told):
+    with pytest.raises(LayerError, match=message):
         camcli.heatmaps(model, inputs)
     assert camcli.heatmaps(model, inputs, target_layers="last.1").shape == (2, T, 6, 8)
 
 
 def test_slices_that_have_met_are_told_from_those_that_have_not() -> None:
-    told = r"each row of 'last' looks at several of them\. Name one with .* such as 'stem\.1'"
+    message = r"each row of 'last' looks at several of them\. Name one with .* such as 'stem\.1'"
     model, inputs = Shifted().eval(), noise(2, T)
-    with pytest.raises(LayerError, match=told):
+    with pytest.raises(LayerError, match=message):
         camcli.heatmaps(model, inputs)
     assert camcli.heatmaps(model, inputs, target_layers="stem.1").shape == (2, T, 24, 32)
 
@@ -232,20 +234,20 @@ def test_a_picture_is_drawn_with_the_mean_of_its_slices() -> None:
         num_classes=5,
         in_chans=12,
     )
-    (found,) = camcli.explain(classifier, torch.rand(3, 48, 64), target_layers="last")
-    assert found.heatmap.shape == (6, 8)
-    assert found.warnings[0] == "the mean of the maps of a picture's 4 slices"
+    (explanation,) = camcli.explain(classifier, torch.rand(3, 48, 64), target_layers="last")
+    assert explanation.heatmap.shape == (6, 8)
+    assert explanation.warnings[0] == "the mean of the maps of a picture's 4 slices"
 
 
 def test_methods_that_ask_no_class_give_such_a_model_one_picture_at_a_time_too() -> None:
     inputs, model = noise(2, T), OneBag().eval()
-    found = camcli.heatmaps(model, inputs, "eigencam")
-    assert found.shape == (2, T, 6, 8)
+    actual = camcli.heatmaps(model, inputs, "eigencam")
+    assert actual.shape == (2, T, 6, 8)
     (activations,) = camcli.activations(model, inputs).values()
     assert activations.shape == (2 * T, 16, 6, 8)
     for row in range(2):
         single = inputs[row : row + 1]
-        torch.testing.assert_close(camcli.heatmaps(model, single, "eigencam")[0], found[row])
+        torch.testing.assert_close(camcli.heatmaps(model, single, "eigencam")[0], actual[row])
         (alone,) = camcli.activations(model, single).values()
         torch.testing.assert_close(alone, activations[row * T : (row + 1) * T])
 

@@ -14,24 +14,24 @@ from torch import Tensor, nn
 
 import camcli
 import camcli.methods  # fills the registry
-from camcli.engine.probe import Probe
+from camcli.engine.batch_context import Probe
 from camcli.engine.targets import (
     SCORES,
-    Best,
-    Contrast,
-    Fixed,
-    class_logits,
+    BestCategories,
+    ContrastTarget,
+    FixedCategories,
     contrast,
     counterfactual,
+    expand_class_logits,
     log_probability,
     logit,
+    make_target,
     probability,
     rest,
-    target_of,
 )
 from camcli.errors import MethodError, ModelError, UnknownName, UsageError
-from camcli.models.layers import survey
-from camcli.models.output import described
+from camcli.models.inspection.target_layers import survey_layers
+from camcli.models.outputs.logits import describe_output
 from camcli.records import TargetName
 from camcli.registry import METHODS, depends_on_category
 from tests.networks import Staged, network_for, noise
@@ -69,8 +69,8 @@ def test_values(function: Function, of_five_eighths: float, of_yes: float, of_no
 
 
 def test_a_contrast_takes_away_a_share_of_the_references_mean() -> None:
-    found = contrast(LOGITS, only(2), only([0, 1]))
-    assert found.item() == pytest.approx(log(5) - 0.6 * (log(1) + log(2)) / 2)
+    actual = contrast(LOGITS, only(2), only([0, 1]))
+    assert actual.item() == pytest.approx(log(5) - 0.6 * (log(1) + log(2)) / 2)
     alone = contrast(LOGITS, only(2), only([1]), strength=1.0)
     assert alone.item() == pytest.approx(log(5) - log(2))
 
@@ -82,17 +82,17 @@ def test_a_contrast_is_no_mean_weighted_by_softmax_as_grad_cams() -> None:
 
 
 def test_a_class_is_not_compared_with_itself() -> None:
-    found = contrast(LOGITS, only(2), only([2, 1]))
-    assert found.item() == pytest.approx(log(5) - 0.6 * log(2))
+    actual = contrast(LOGITS, only(2), only([2, 1]))
+    assert actual.item() == pytest.approx(log(5) - 0.6 * log(2))
     assert contrast(LOGITS, only(2), only([2])).item() == pytest.approx(log(5))
 
 
 def test_the_most_similar_classes_have_the_closest_logits() -> None:
     logits = torch.tensor([[0.0, 5.0, 4.0, 5.5, -9.0], [0.0, 1.0, 2.0, 3.0, 4.0]])
-    found = Contrast().references(logits, torch.tensor([1, 0]))
-    assert found.tolist() == [[3, 2, 0], [1, 2, 3]]
-    assert Contrast().references(logits[:, :2], torch.tensor([1, 0])).tolist() == [[0], [1]]
-    assert Contrast((4, 0)).references(logits, torch.tensor([1, 0])).tolist() == [[4, 0]] * 2
+    actual = ContrastTarget().references(logits, torch.tensor([1, 0]))
+    assert actual.tolist() == [[3, 2, 0], [1, 2, 3]]
+    assert ContrastTarget().references(logits[:, :2], torch.tensor([1, 0])).tolist() == [[0], [1]]
+    assert ContrastTarget((4, 0)).references(logits, torch.tensor([1, 0])).tolist() == [[4, 0]] * 2
 
 
 def test_huge_logits_overflow_no_target() -> None:
@@ -105,7 +105,7 @@ def test_huge_logits_overflow_no_target() -> None:
 def test_every_name_means_a_target() -> None:
     assert [*SCORES, "contrast"] == list(get_args(TargetName))
     for name in get_args(TargetName):
-        assert target_of(name).name == name
+        assert make_target(name).name == name
 
 
 # gradients: Grad-CAM and HiResCAM are linear in the score's gradient
@@ -117,7 +117,7 @@ def every_class(method: str) -> Tensor:
     return camcli.heatmaps(Staged(), noise(), method, target_layers="last", targets=classes)
 
 
-def weighted(weights: Tensor, maps: Tensor) -> Tensor:
+def weight(weights: Tensor, maps: Tensor) -> Tensor:
     """Sums the classes' maps with weights [2 5].  -> [2 h w]"""
     return torch.einsum("bk,bkhw->bhw", weights, maps)
 
@@ -136,44 +136,46 @@ def test_maps_are_those_of_the_targets_derivative_by_the_logits(method: str) -> 
     }
     assert set(derivatives) == set(SCORES)
     for name, weights in derivatives.items():
-        found = camcli.heatmaps(
+        heatmap = camcli.heatmaps(
             Staged(), inputs, method, target_layers="last", targets=3, target=name
         )
-        torch.testing.assert_close(found, weighted(weights, maps))
+        torch.testing.assert_close(heatmap, weight(weights, maps))
 
 
 def test_a_contrasts_map_is_a_difference_of_maps() -> None:
     maps = every_class("gradcam")
     options: dict[str, Any] = {"target_layers": "last", "targets": 3}
-    found = camcli.heatmaps(Staged(), noise(), contrast=[0, 4], **options)
-    torch.testing.assert_close(found, maps[:, 3] - 0.6 * (maps[:, 0] + maps[:, 4]) / 2)
-    found = camcli.heatmaps(Staged(), noise(), contrast=1, contrast_strength=1, **options)
-    torch.testing.assert_close(found, maps[:, 3] - maps[:, 1])
+    heatmap = camcli.heatmaps(Staged(), noise(), contrast=[0, 4], **options)
+    torch.testing.assert_close(heatmap, maps[:, 3] - 0.6 * (maps[:, 0] + maps[:, 4]) / 2)
+    heatmap = camcli.heatmaps(Staged(), noise(), contrast=1, contrast_strength=1, **options)
+    torch.testing.assert_close(heatmap, maps[:, 3] - maps[:, 1])
     # nothing is taken away
-    found = camcli.heatmaps(Staged(), noise(), target="contrast", contrast_strength=0.0, **options)
-    torch.testing.assert_close(found, maps[:, 3])
+    heatmap = camcli.heatmaps(
+        Staged(), noise(), target="contrast", contrast_strength=0.0, **options
+    )
+    torch.testing.assert_close(heatmap, maps[:, 3])
 
 
 @pytest.mark.parametrize("method", OF_A_CLASS)
 def test_all_that_a_method_asks_for_follows_the_target(method: str) -> None:
     """Each method explains the number that the target gives, and no other."""
     model, inputs = network_for(method), noise()
-    wanted = camcli.heatmaps(model, inputs, method, targets=[2, 3])
+    expected = camcli.heatmaps(model, inputs, method, targets=[2, 3])
 
     def another(logits: Tensor, categories: Tensor) -> Tensor:
         return logit(logits, categories + 1)
 
-    found = camcli.heatmaps(model, inputs, method, targets=[1, 2], target=another)
-    torch.testing.assert_close(found, wanted)
+    heatmap = camcli.heatmaps(model, inputs, method, targets=[1, 2], target=another)
+    torch.testing.assert_close(heatmap, expected)
     contrasted = camcli.heatmaps(model, inputs, method, targets=[2, 3], contrast=0)
-    assert not torch.allclose(contrasted, wanted)
+    assert not torch.allclose(contrasted, expected)
 
 
 def test_a_contrast_that_is_left_to_the_logits_is_that_with_those_classes() -> None:
     inputs, targets = noise(4), [0, 1, 2, 3]
     options: dict[str, Any] = {"target_layers": "last", "aug_smooth": True}
     together = camcli.heatmaps(Staged(), inputs, target="contrast", targets=targets, **options)
-    chosen = Contrast().references(Staged().eval()(inputs), torch.tensor(targets)).tolist()
+    chosen = ContrastTarget().references(Staged().eval()(inputs), torch.tensor(targets)).tolist()
     assert len({*map(tuple, chosen)}) > 1
     for row, classes in enumerate(chosen):
         alone = camcli.heatmaps(
@@ -184,15 +186,17 @@ def test_a_contrast_that_is_left_to_the_logits_is_that_with_those_classes() -> N
 
 def test_altered_pictures_are_compared_with_the_same_classes() -> None:
     inputs, altered = noise(), noise(6, seed=2) * 20
-    probe = Probe(Staged(), inputs, ["last"], Best(), graph=False, target=Contrast())
+    probe = Probe(
+        Staged(), inputs, ["last"], BestCategories(), graph=False, target=ContrastTarget()
+    )
     before = probe.get("references")
     logits = Staged().eval()(altered)
     category = probe.get("categories")[1].expand(6)
-    wanted = contrast(logits, category, before[1].expand(6, -1))
-    own = Contrast().references(logits, category)
-    assert not torch.allclose(contrast(logits, category, own), wanted)
-    torch.testing.assert_close(probe.get("score")(lambda rows: altered[rows], 6, 1), wanted)
-    assert torch.equal(probe.about(altered[:2]).get("references"), before)
+    expected = contrast(logits, category, before[1].expand(6, -1))
+    own = ContrastTarget().references(logits, category)
+    assert not torch.allclose(contrast(logits, category, own), expected)
+    torch.testing.assert_close(probe.get("score")(lambda rows: altered[rows], 6, 1), expected)
+    assert torch.equal(probe.with_inputs(altered[:2]).get("references"), before)
 
 
 # a single logit: a no and a yes
@@ -221,11 +225,11 @@ def test_a_single_logit_has_two_sides_and_the_predicted_one_is_explained(flat: b
     both = camcli.heatmaps(model, inputs, targets=[[0, 1]] * 6, **options)
     torch.testing.assert_close(both[:, 0], -both[:, 1])
     predicted = (logits > 0).long()
-    wanted = torch.stack([both[row, side] for row, side in enumerate(predicted)])
+    expected = torch.stack([both[row, side] for row, side in enumerate(predicted)])
     clear = logits != 0
     with pytest.warns(UserWarning, match=r'outputs="value" explains the number itself'):
-        found = camcli.heatmaps(model, inputs, **options)
-    torch.testing.assert_close(found[clear], wanted[clear])
+        heatmap = camcli.heatmaps(model, inputs, **options)
+    torch.testing.assert_close(heatmap[clear], expected[clear])
     against = camcli.heatmaps(model, inputs, targets=1, target="counterfactual", **options)
     torch.testing.assert_close(against, both[:, 0])
     with pytest.raises(UsageError, match=r"Category 2 is not in 0\.\.1"):
@@ -234,11 +238,11 @@ def test_a_single_logit_has_two_sides_and_the_predicted_one_is_explained(flat: b
 
 def test_the_predicted_side_comes_first() -> None:
     logits = torch.tensor([[-2.0], [3.0]])
-    assert class_logits(logits).tolist() == [[2.0, -2.0], [-3.0, 3.0]]
-    assert Best(2).pick(logits).tolist() == [[0, 1], [1, 0]]
-    assert Fixed(torch.tensor([[1], [0]])).pick(logits).tolist() == [[1], [0]]
+    assert expand_class_logits(logits).tolist() == [[2.0, -2.0], [-3.0, 3.0]]
+    assert BestCategories(2).pick(logits).tolist() == [[0, 1], [1, 0]]
+    assert FixedCategories(torch.tensor([[1], [0]])).pick(logits).tolist() == [[1], [0]]
     with pytest.raises(UsageError, match="top-k 3 is more than the model's 2 classes"):
-        Best(3).pick(logits)
+        BestCategories(3).pick(logits)
 
 
 def test_a_single_logit_is_in_contrast_to_none() -> None:
@@ -256,9 +260,9 @@ class Sum:
 
 
 def test_any_function_of_the_logits_is_a_target() -> None:
-    found = camcli.heatmaps(Staged(), noise(), target_layers="last", target=Sum())
-    torch.testing.assert_close(found, every_class("gradcam").sum(1))
-    assert (target_of(Sum()).name, target_of(rest).name) == ("Sum", "rest")
+    heatmap = camcli.heatmaps(Staged(), noise(), target_layers="last", target=Sum())
+    torch.testing.assert_close(heatmap, every_class("gradcam").sum(1))
+    assert (make_target(Sum()).name, make_target(rest).name) == ("Sum", "rest")
 
 
 @pytest.mark.parametrize(
@@ -292,8 +296,8 @@ def test_wrong_targets_are_told() -> None:
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OF_A_CLASS])
 @pytest.mark.parametrize("target", ["contrast", "counterfactual"])
 def test_a_method_that_shows_no_class_is_not_asked_about_one(name: str, target: str) -> None:
-    told = f"{target} asks about a class, and {name} shows none in particular"
-    with pytest.raises(MethodError, match=told):
+    message = f"{target} asks about a class, and {name} shows none in particular"
+    with pytest.raises(MethodError, match=message):
         camcli.heatmaps(Staged(), noise(), ["gradcam", name], target=target)
 
 
@@ -340,9 +344,9 @@ def test_a_key_finds_the_logits(
 ) -> None:
     model, inputs = wrap(Packing(pack)), noise()
     methods = ["gradcam", "ablationcam", "scorecam"]
-    wanted = camcli.heatmaps(Staged(), inputs, methods)
-    found = camcli.heatmaps(model, inputs, methods, output_key=key)
-    torch.testing.assert_close(found, wanted)
+    expected = camcli.heatmaps(Staged(), inputs, methods)
+    heatmap = camcli.heatmaps(model, inputs, methods, output_key=key)
+    torch.testing.assert_close(heatmap, expected)
     (layer,) = camcli.activations(model, inputs, output_key=key)
     assert layer == "last"
     assert not any(m._forward_hooks for m in model.modules())
@@ -357,8 +361,8 @@ def test_without_a_key_it_is_said_what_the_model_returned() -> None:
             model = Packing(lambda _, y: {"scores": y, "loss": 0.5})
             camcli.heatmaps(model, noise(), target_layers=layer)
     pair = Packing(lambda f, y: (f, y))
-    told = r"a tuple with 0: \[2, 16, 6, 8\], 1: \[2, 5\], not a tensor of logits"
-    with pytest.raises(ModelError, match=told):
+    message = r"a tuple with 0: \[2, 16, 6, 8\], 1: \[2, 5\], not a tensor of logits"
+    with pytest.raises(ModelError, match=message):
         camcli.heatmaps(pair, noise(), target_layers="last")
     # a method that asks no class needs no logits
     maps = camcli.heatmaps(pair, noise(), "eigencam", target_layers="last")
@@ -376,9 +380,9 @@ def test_without_a_key_it_is_said_what_the_model_returned() -> None:
     ],
 )
 def test_lone_logits_are_taken_without_a_key(pack: Callable[[Tensor, Tensor], Any]) -> None:
-    wanted = camcli.heatmaps(Staged(), noise(), ["gradcam", "scorecam"])
+    expected = camcli.heatmaps(Staged(), noise(), ["gradcam", "scorecam"])
     torch.testing.assert_close(
-        camcli.heatmaps(Packing(pack), noise(), ["gradcam", "scorecam"]), wanted
+        camcli.heatmaps(Packing(pack), noise(), ["gradcam", "scorecam"]), expected
     )
 
 
@@ -392,13 +396,13 @@ def test_lone_logits_are_taken_without_a_key(pack: Callable[[Tensor, Tensor], An
     ],
 )
 def test_a_key_reaches_any_depth(pack: Callable[[Tensor, Tensor], Any], key: str) -> None:
-    found = camcli.heatmaps(Packing(pack), noise(), output_key=key)
-    torch.testing.assert_close(found, camcli.heatmaps(Staged(), noise()))
+    heatmap = camcli.heatmaps(Packing(pack), noise(), output_key=key)
+    torch.testing.assert_close(heatmap, camcli.heatmaps(Staged(), noise()))
 
 
 @pytest.mark.parametrize("layer", ["last", None])
 @pytest.mark.parametrize(
-    ("pack", "key", "told"),
+    ("pack", "key", "message"),
     [
         (
             lambda _, y: {"logits": y},
@@ -412,10 +416,10 @@ def test_a_key_reaches_any_depth(pack: Callable[[Tensor, Tensor], Any], key: str
     ],
 )
 def test_a_key_that_is_not_there_is_told(
-    pack: Callable[[Tensor, Tensor], Any], key: str | int, told: str, layer: str | None
+    pack: Callable[[Tensor, Tensor], Any], key: str | int, message: str, layer: str | None
 ) -> None:
     model = Packing(pack)
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         camcli.heatmaps(model, noise(), target_layers=layer, output_key=key)
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -429,13 +433,13 @@ def test_the_default_layer_is_found_by_the_logits_that_are_meant() -> None:
     model = Two()
     layers = [list(camcli.activations(model, noise(), output_key=key)) for key in (0, 1, 0)]
     assert layers == [["last"], ["middle"], ["last"]]
-    assert survey(model, (3, 48, 64)).default
+    assert survey_layers(model, (3, 48, 64)).default
 
 
 def test_a_long_output_is_described_in_short() -> None:
     many = {f"p{number}": torch.zeros(1, number) for number in range(12)}
-    assert described(many).endswith("'p7': [1, 7] and 4 more")
-    assert described(()) == "a tuple with nothing in it"
+    assert describe_output(many).endswith("'p7': [1, 7] and 4 more")
+    assert describe_output(()) == "a tuple with nothing in it"
 
 
 @pytest.mark.parametrize("name", ["gradcam", "ablationcam", "fullgrad"])

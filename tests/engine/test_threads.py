@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import camcli
 from camcli.errors import ModelError
+from camcli.models.inspection.model_lock import NestedCall
 from camcli.models.load import Classifier
-from camcli.models.model_lock import NestedCall
 from tests.networks import Attending, Staged, noise
 from tests.threads import (
     METHODS,
@@ -49,8 +49,8 @@ def _one_core() -> Iterator[None]:
 
 
 def explained(model: nn.Module, **options: Any) -> Tensor:
-    found: Tensor = camcli.heatmaps(model, noise(), **{"targets": 1, **options})
-    return found
+    actual: Tensor = camcli.heatmaps(model, noise(), **{"targets": 1, **options})
+    return actual
 
 
 class Paused:
@@ -108,10 +108,10 @@ def test_several_methods_activations_and_layers_at_once() -> None:
         lambda: explained(model, target_layers=["middle", "last"]),
         lambda: explained(model, method="occlusion"),
     ]
-    wanted = [call() for call in calls]
+    expected = [call() for call in calls]
     with eager_switching():
-        found = side_by_side(calls)
-    assert all(map(torch.equal, found, wanted))
+        actual = side_by_side(calls)
+    assert all(map(torch.equal, actual, expected))
 
 
 class Counting(Staged):
@@ -126,15 +126,15 @@ class Counting(Staged):
 
 def test_a_model_that_keeps_something_while_it_runs() -> None:
     model = Counting().eval()
-    wanted = explained(model)
+    expected = explained(model)
     with eager_switching():
-        found = side_by_side([lambda: explained(model)] * 4)
-    assert all(torch.equal(maps, wanted) for maps in found)
+        actual = side_by_side([lambda: explained(model)] * 4)
+    assert all(torch.equal(maps, expected) for maps in actual)
 
 
 def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -> None:
     model = Staged().eval().requires_grad_(False)
-    wanted, logits = explained(model, method="ablationcam"), model(noise(seed=7))
+    expected, logits = explained(model, method="ablationcam"), model(noise(seed=7))
     stop = threading.Event()
 
     def predict() -> bool:
@@ -145,10 +145,10 @@ def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -
 
     def explain() -> bool:
         try:
-            found = [explained(model, method="ablationcam") for _ in range(5)]
+            actual = [explained(model, method="ablationcam") for _ in range(5)]
         finally:
             stop.set()
-        return all(torch.equal(maps, wanted) for maps in found)
+        return all(torch.equal(maps, expected) for maps in actual)
 
     with eager_switching():
         assert side_by_side([predict, explain]) == [True, True]
@@ -156,7 +156,7 @@ def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -
 
 def test_a_training_step_waits_under_the_lock() -> None:
     model = Staged().train()
-    wanted = explained(model)
+    expected = explained(model)
 
     def train() -> bool:
         for _ in range(20):
@@ -173,12 +173,12 @@ def test_a_training_step_waits_under_the_lock() -> None:
         train_ok, *_ = side_by_side([train, *[lambda: explained(model)] * 2])
     assert train_ok
     model.load_state_dict(running, strict=False)
-    assert torch.equal(explained(model), wanted)
+    assert torch.equal(explained(model), expected)
 
 
 def test_asyncio_hands_calls_on_to_threads() -> None:
     model = Staged()
-    wanted = explained(model)
+    expected = explained(model)
 
     async def serve() -> list[Tensor]:
         loop = asyncio.get_running_loop()
@@ -187,8 +187,8 @@ def test_asyncio_hands_calls_on_to_threads() -> None:
         return list(await asyncio.gather(*pooled, *own))
 
     with eager_switching():
-        found = asyncio.run(asyncio.wait_for(serve(), PATIENCE))
-    assert all(torch.equal(maps, wanted) for maps in found)
+        actual = asyncio.run(asyncio.wait_for(serve(), PATIENCE))
+    assert all(torch.equal(maps, expected) for maps in actual)
     assert all(m.training for m in model.modules())
 
 
@@ -215,7 +215,7 @@ def _tied(model: Staged) -> nn.Module:
 def test_what_shares_a_module_or_a_parameter_waits(sharing: Any) -> None:
     model = Staged()
     other = sharing(model)
-    wanted, wanted_of_other = explained(model), explained(other)
+    expected, wanted_of_other = explained(model), explained(other)
     pause = Paused(model.middle)
     first, maps = begin(lambda: explained(model))
     assert pause.has_begun.wait(PATIENCE)
@@ -224,12 +224,12 @@ def test_what_shares_a_module_or_a_parameter_waits(sharing: Any) -> None:
     assert second.is_alive() and not maps_of_other
     pause.may_go_on.set()
     assert ended(first) and ended(second)
-    assert torch.equal(maps[0], wanted) and torch.equal(maps_of_other[0], wanted_of_other)
+    assert torch.equal(maps[0], expected) and torch.equal(maps_of_other[0], wanted_of_other)
 
 
 def test_separate_models_run_side_by_side() -> None:
     models = [Staged(), Staged(seed=2)]
-    wanted = [explained(model) for model in models]
+    expected = [explained(model) for model in models]
     meet = threading.Barrier(2)
 
     def wait(*_: object) -> None:
@@ -238,14 +238,14 @@ def test_separate_models_run_side_by_side() -> None:
     for model in models:
         # each waits in the middle of its pass for the other one
         model.middle.register_forward_hook(wait)
-    found = side_by_side([lambda m=m: explained(m) for m in models])
-    assert all(map(torch.equal, found, wanted))
+    actual = side_by_side([lambda m=m: explained(m) for m in models])
+    assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize("method", ["legrad", "gradcam", "shapleycam"])
 def test_settings_of_the_process_outlast_the_call_that_ends_first(method: str) -> None:
     first, second = Attending(), Attending()
-    wanted = explained(second, method=method)
+    expected = explained(second, method=method)
     before = state_of(first), torch.backends.cuda.math_sdp_enabled()
     is_fast = torch.backends.mha.get_fastpath_enabled
 
@@ -262,7 +262,7 @@ def test_settings_of_the_process_outlast_the_call_that_ends_first(method: str) -
     assert is_fast() == (method != "legrad")
     pauses[1].may_go_on.set()
     assert ended(calls[1][0])
-    assert torch.equal(calls[1][1][0], wanted)
+    assert torch.equal(calls[1][1][0], expected)
     assert (state_of(first), torch.backends.cuda.math_sdp_enabled()) == before
 
 
@@ -290,9 +290,9 @@ def test_threads_that_wait_for_each_other_are_told() -> None:
             except NestedCall as error:
                 return str(error)
 
-    found = side_by_side([lambda: hold(first, second), lambda: hold(second, first)])
-    told = [answer for answer in found if isinstance(answer, str)]
-    assert len(told) == 1 and told[0].startswith("Two threads each hold a model")
+    actual = side_by_side([lambda: hold(first, second), lambda: hold(second, first)])
+    message = [answer for answer in actual if isinstance(answer, str)]
+    assert len(message) == 1 and message[0].startswith("Two threads each hold a model")
     assert isinstance(explained(first), Tensor) and isinstance(explained(second), Tensor)
 
 
@@ -308,44 +308,48 @@ def pictures(count: int = 4) -> list[Tensor]:
     return [noise(1, size=(64, 64), seed=seed)[0].sigmoid() for seed in range(count)]
 
 
-def stacked(found: Any) -> Tensor:
-    return torch.stack([torch.from_numpy(e.heatmap) for e in found])
+def stacked(actual: Any) -> Tensor:
+    return torch.stack([torch.from_numpy(e.heatmap) for e in actual])
 
 
 def test_generators_hold_nothing_between_batches(classifier: Classifier) -> None:
-    wanted = stacked(camcli.explain(classifier, pictures(), batch_size=1))
+    expected = stacked(camcli.explain(classifier, pictures(), batch_size=1))
     interleaved = camcli.explain(classifier, pictures(), batch_size=1)
     abandoned = camcli.explain(classifier, pictures(), batch_size=1)
-    found = [next(interleaved)]
+    actual = [next(interleaved)]
     next(abandoned)
     # in other threads, while two generators stand open here
     others = side_by_side(
         [lambda: stacked(camcli.explain(classifier, pictures(), batch_size=1))] * 2
     )
-    found += [*interleaved]
+    actual += [*interleaved]
     del abandoned
-    assert all(torch.equal(maps, wanted) for maps in (*others, stacked(found)))
+    assert all(torch.equal(maps, expected) for maps in (*others, stacked(actual)))
 
 
 def test_a_generator_goes_from_thread_to_thread(classifier: Classifier) -> None:
-    wanted = stacked(camcli.explain(classifier, pictures(), batch_size=1))
-    shared, found, turn = camcli.explain(classifier, pictures(), batch_size=1), [], threading.Lock()
+    expected = stacked(camcli.explain(classifier, pictures(), batch_size=1))
+    shared, actual, turn = (
+        camcli.explain(classifier, pictures(), batch_size=1),
+        [],
+        threading.Lock(),
+    )
 
     def take() -> None:
         while True:
             with turn:
                 if (one := next(shared, None)) is None:
                     return
-                found.append(one)
+                actual.append(one)
 
     side_by_side([take] * 3)
-    assert torch.equal(stacked(found), wanted)
+    assert torch.equal(stacked(actual), expected)
 
 
 def test_runs_of_one_classifier_side_by_side(classifier: Classifier, tmp_path: Path) -> None:
     from camcli.config import from_keywords
-    from camcli.media.sources import find_sources
-    from camcli.pipeline import run
+    from camcli.media.sources.listing import find_sources
+    from camcli.pipeline import run_sources
 
     for i, picture in enumerate(pictures(3)):
         pixels = picture.permute(1, 2, 0).mul(255).byte().numpy()
@@ -354,12 +358,12 @@ def test_runs_of_one_classifier_side_by_side(classifier: Classifier, tmp_path: P
     def work(folder: str) -> list[float]:
         given = sorted(map(str, tmp_path.glob("*.png")))
         options = from_keywords(save_path=str(tmp_path / folder), batch_size=1)
-        return [r.maximum for r in run(classifier, find_sources(given), options)]
+        return [r.maximum for r in run_sources(classifier, find_sources(given), options)]
 
-    wanted = work("alone")
-    assert len(wanted) == 3
+    expected = work("alone")
+    assert len(expected) == 3
     with eager_switching():
-        assert side_by_side([lambda: work("a"), lambda: work("b")]) == [wanted, wanted]
+        assert side_by_side([lambda: work("a"), lambda: work("b")]) == [expected, expected]
 
 
 # ---------------------------------------------------------------- packed
@@ -367,13 +371,13 @@ def test_runs_of_one_classifier_side_by_side(classifier: Classifier, tmp_path: P
 
 def test_packed_stands_open_while_other_threads_call_and_ends_in_any_order() -> None:
     model = Staged().eval()
-    wanted, before = explained(model), state_of(model)
+    expected, before = explained(model), state_of(model)
     with camcli.packed(model):
         side_by_side([lambda: explained(model)] * 3)
-        found = side_by_side([lambda: explained(model)] * 3)
+        actual = side_by_side([lambda: explained(model)] * 3)
     assert state_of(model) == before
-    for maps in found:
-        torch.testing.assert_close(maps, wanted)
+    for maps in actual:
+        torch.testing.assert_close(maps, expected)
     with camcli.packed(model):
         pause = Paused(model.middle)
         thread, results = begin(lambda: explained(model))
@@ -381,7 +385,7 @@ def test_packed_stands_open_while_other_threads_call_and_ends_in_any_order() -> 
         # its end has to wait for the pass
         threading.Timer(0.2, pause.may_go_on.set).start()
     assert ended(thread)
-    torch.testing.assert_close(results[0], wanted)
+    torch.testing.assert_close(results[0], expected)
     assert state_of(model) == before
 
 
@@ -398,13 +402,13 @@ def test_packed_stands_open_while_other_threads_call_and_ends_in_any_order() -> 
 )
 def test_a_call_in_a_hook_of_a_pass_that_is_looked_at_is_refused(ask: Any) -> None:
     model = nn.Sequential(Staged(), nn.Softmax(1)).eval()
-    wanted, before = explained(copy.deepcopy(model)), state_of(model)
+    expected, before = explained(copy.deepcopy(model)), state_of(model)
     handle = model.register_forward_hook(lambda m, *_: ask(m) and None)
     with pytest.raises(NestedCall, match="asks for an explanation of it in the middle of a pass"):
         explained(model)
     handle.remove()
     # nor was anything wrong measured meanwhile
-    assert torch.equal(explained(model), wanted) and state_of(model) == before
+    assert torch.equal(explained(model), expected) and state_of(model) == before
 
 
 def test_explain_in_a_hook_is_refused(classifier: Classifier) -> None:
@@ -421,25 +425,25 @@ def test_explain_in_a_hook_is_refused(classifier: Classifier) -> None:
 
 def test_a_call_in_a_hook_of_the_users_own_pass_works() -> None:
     model = Staged().eval()
-    wanted, logits = explained(model), model(noise())
-    found: list[Tensor] = []
+    expected, logits = explained(model), model(noise())
+    actual: list[Tensor] = []
     busy = False
 
     def hook(*_: object) -> None:
         nonlocal busy
         if not busy:
             busy = True
-            found.append(explained(model))
+            actual.append(explained(model))
 
     handle = model.middle.register_forward_hook(hook)
     assert torch.equal(model(noise()), logits)
     handle.remove()
-    assert torch.equal(found[0], wanted)
+    assert torch.equal(actual[0], expected)
 
 
 def test_a_thread_begun_in_a_hook_waits_for_the_pass() -> None:
     model = Staged()
-    wanted = explained(model)
+    expected = explained(model)
     begun: list[tuple[threading.Thread, list[Any]]] = []
 
     def hook(*_: object) -> None:
@@ -447,9 +451,9 @@ def test_a_thread_begun_in_a_hook_waits_for_the_pass() -> None:
         begun.append(begin(lambda: explained(model)))
 
     handle = model.middle.register_forward_hook(hook)
-    assert torch.equal(explained(model), wanted)
+    assert torch.equal(explained(model), expected)
     (thread, results) = begun[0]
-    assert ended(thread) and torch.equal(results[0], wanted)
+    assert ended(thread) and torch.equal(results[0], expected)
 
 
 def _in_a_thread(call: Callable[[], Any]) -> Any:
@@ -466,20 +470,20 @@ def _in_a_pool(call: Callable[[], Any]) -> Any:
 @pytest.mark.parametrize("wait", [_in_a_thread, _in_a_pool])
 def test_a_hook_that_waits_for_a_thread_that_waits_for_it_is_told(wait: Any) -> None:
     model, errors = Staged(), []
-    wanted = explained(model)
+    expected = explained(model)
     model.middle.register_forward_hook(lambda *_: errors.append(wait(lambda: explained(model))))
-    assert torch.equal(explained(model), wanted)
+    assert torch.equal(explained(model), expected)
     assert errors and all(isinstance(error, NestedCall) for error in errors)
     assert "let a hook wait for no thread" in str(errors[0])
 
 
 def test_another_model_may_be_explained_in_a_hook() -> None:
     model, other = Staged(), Staged(seed=2)
-    wanted, wanted_of_other = explained(model), explained(other)
-    found: list[Tensor] = []
-    model.middle.register_forward_hook(lambda *_: found.append(explained(other)))
-    assert torch.equal(explained(model), wanted)
-    assert found and all(torch.equal(maps, wanted_of_other) for maps in found)
+    expected, wanted_of_other = explained(model), explained(other)
+    actual: list[Tensor] = []
+    model.middle.register_forward_hook(lambda *_: actual.append(explained(other)))
+    assert torch.equal(explained(model), expected)
+    assert actual and all(torch.equal(maps, wanted_of_other) for maps in actual)
 
 
 # ---------------------------------------------------------------- processes
@@ -502,13 +506,13 @@ class Explaining(Dataset[Tensor]):
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_workers_forked_off_while_a_thread_explains() -> None:
     free, busy = Staged(), Staged(seed=2)
-    wanted = explained(free)
+    expected = explained(free)
     pause = Paused(busy.middle)
     thread, _ = begin(lambda: explained(busy))
     assert pause.has_begun.wait(PATIENCE)
     fork: Any = {"num_workers": 1, "multiprocessing_context": "fork", "timeout": PATIENCE}
     for maps in DataLoader(Explaining(free), batch_size=None, **fork):
-        assert torch.equal(maps, wanted)
+        assert torch.equal(maps, expected)
     with pytest.raises(Exception, match="when this process was forked off"):
         list(DataLoader(Explaining(busy), batch_size=None, **fork))
     pause.may_go_on.set()
@@ -532,22 +536,22 @@ def test_a_fork_leaves_the_settings_of_other_threads_calls_behind() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
-def _put_map(model: nn.Module, found: Any) -> None:
+def _put_map(model: nn.Module, actual: Any) -> None:
     torch.set_num_threads(1)
-    found.put(explained(model).numpy())
+    actual.put(explained(model).numpy())
 
 
 @pytest.mark.slow  # a new process imports torch and timm once more
 def test_a_model_goes_to_a_spawned_process_while_it_is_locked() -> None:
     model = Staged()
-    wanted, context = explained(model), multiprocessing.get_context("spawn")
-    found = context.Queue()
-    process = context.Process(target=_put_map, args=(model, found), daemon=True)
+    expected, context = explained(model), multiprocessing.get_context("spawn")
+    actual = context.Queue()
+    process = context.Process(target=_put_map, args=(model, actual), daemon=True)
     with camcli.lock_model(model):
         process.start()
-        maps = found.get(timeout=PATIENCE)
+        maps = actual.get(timeout=PATIENCE)
     process.join(PATIENCE)
-    assert torch.equal(torch.from_numpy(maps), wanted) and process.exitcode == 0
+    assert torch.equal(torch.from_numpy(maps), expected) and process.exitcode == 0
 
 
 # ---------------------------------------------------------------- the lock itself
@@ -555,7 +559,7 @@ def test_a_model_goes_to_a_spawned_process_while_it_is_locked() -> None:
 
 def test_ctrl_c_while_a_call_waits_leaves_nothing_held() -> None:
     model = Staged()
-    wanted, before = explained(model), state_of(model)
+    expected, before = explained(model), state_of(model)
     pause = Paused(model.middle)
     thread, results = begin(lambda: explained(model))
     assert pause.has_begun.wait(PATIENCE)
@@ -563,14 +567,14 @@ def test_ctrl_c_while_a_call_waits_leaves_nothing_held() -> None:
     with pytest.raises(KeyboardInterrupt):
         explained(model)
     pause.may_go_on.set()
-    assert ended(thread) and torch.equal(results[0], wanted)
-    assert side_by_side([lambda: torch.equal(explained(model), wanted)]) == [True]
+    assert ended(thread) and torch.equal(results[0], expected)
+    assert side_by_side([lambda: torch.equal(explained(model), expected)]) == [True]
     assert state_of(model) == before
 
 
 def test_ctrl_c_while_packed_waits_for_its_end_still_puts_the_model_back() -> None:
     model = Staged().eval()
-    wanted, before = explained(model), state_of(model)
+    expected, before = explained(model), state_of(model)
     with pytest.raises(KeyboardInterrupt), camcli.packed(model):
         pause = Paused(model.middle)
         thread, results = begin(lambda: explained(model))
@@ -578,7 +582,7 @@ def test_ctrl_c_while_packed_waits_for_its_end_still_puts_the_model_back() -> No
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         threading.Timer(0.6, pause.may_go_on.set).start()
     assert ended(thread)
-    torch.testing.assert_close(results[0], wanted)
+    torch.testing.assert_close(results[0], expected)
     assert state_of(model) == before
 
 
@@ -597,7 +601,7 @@ def test_nothing_is_kept_in_a_model_or_keeps_it() -> None:
 
 def test_an_error_in_a_pass_lets_go_of_the_model() -> None:
     model = Staged()
-    wanted = explained(model)
+    expected = explained(model)
     with pytest.raises(ModelError):
         explained(model, target_layers="last", output_key="nowhere")
-    assert side_by_side([lambda: torch.equal(explained(model), wanted)]) == [True]
+    assert side_by_side([lambda: torch.equal(explained(model), expected)]) == [True]

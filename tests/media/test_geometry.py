@@ -14,10 +14,10 @@ from timm.data import create_transform
 
 from camcli.errors import ModelError
 from camcli.media import geometry
-from camcli.media.geometry import place, view
-from camcli.media.read import read_picture
+from camcli.media.geometry import compute_placement, make_view
+from camcli.media.pictures.read import read_picture
 from camcli.records import Box, Fit, Picture, Preprocessing, Source
-from camcli.render.overlay import resized_map
+from camcli.render.overlay import resize_map
 
 SIZES = [
     (120, 160),
@@ -76,9 +76,9 @@ def test_inputs_are_those_of_timm(
         try:
             expected = theirs(Image.fromarray(given.pixels))
         except ValueError:  # timm's longest-edge resize may round an edge to nothing
-            assert min(place(size, ours).resized) == 1
+            assert min(compute_placement(size, ours).resized) == 1
             continue
-        assert_same_pixels(view(given, ours).inputs, expected, std)
+        assert_same_pixels(make_view(given, ours).inputs, expected, std)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "swin_t", "efficientnet_b3"])
@@ -94,7 +94,7 @@ def test_inputs_are_those_of_torchvision(name: str) -> None:
     for size in [(333, 500), (501, 223), (224, 224), (97, 31), (600, 601)]:
         given = picture(*size)
         expected = theirs(Image.fromarray(given.pixels))
-        assert_same_pixels(view(given, ours).inputs, expected, ours.std)
+        assert_same_pixels(make_view(given, ours).inputs, expected, ours.std)
 
 
 def test_centre_crop_larger_than_the_resized_picture_pads_with_black() -> None:
@@ -110,14 +110,14 @@ def test_centre_crop_larger_than_the_resized_picture_pads_with_black() -> None:
     for size in [(40, 50), (50, 40), (33, 99)]:
         given = picture(*size)
         expected = small_then_cut(Image.fromarray(given.pixels))
-        assert_same_pixels(view(given, pads).inputs, expected, (0.5,) * 3)
+        assert_same_pixels(make_view(given, pads).inputs, expected, (0.5,) * 3)
 
 
 def test_grey_models_get_one_channel() -> None:
     ours = Preprocessing((28, 28), (28, 28), mean=(0.13,), std=(0.3,), fit="squash")
     given = picture(28, 28)
     grey = np.asarray(Image.fromarray(given.pixels).convert("L"), np.float32) / 255
-    inputs = view(given, ours).inputs
+    inputs = make_view(given, ours).inputs
     assert inputs.shape == (1, 28, 28)
     assert np.allclose(inputs[0], (grey - 0.13) / 0.3, atol=1e-5)
 
@@ -126,17 +126,17 @@ def test_grey_models_get_one_channel() -> None:
 def test_many_channels_are_the_pictures_own_again_and_again(fit: Fit) -> None:
     rgb = Preprocessing((28, 40), (28, 40), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), fit=fit)
     given = picture(30, 50)
-    once = view(given, rgb)
-    twice = view(given, replace(rgb, mean=rgb.mean * 2, std=rgb.std * 2))
+    once = make_view(given, rgb)
+    twice = make_view(given, replace(rgb, mean=rgb.mean * 2, std=rgb.std * 2))
     assert twice.box == once.box
     assert torch.equal(twice.inputs, once.inputs.repeat(2, 1, 1))
     with pytest.raises(ModelError, match=r"takes 4: camcli\.heatmaps"):
-        view(given, replace(rgb, mean=(0.5,) * 4))
+        make_view(given, replace(rgb, mean=(0.5,) * 4))
 
 
 def test_padding_is_the_mean_and_the_box_reaches_beyond_the_picture() -> None:
     ours = Preprocessing((100, 100), (100, 100), fit="pad")
-    seen = view(Picture(np.full((50, 200, 3), 255, np.uint8)), ours)
+    seen = make_view(Picture(np.full((50, 200, 3), 255, np.uint8)), ours)
     assert seen.box == Box(left=0, top=-74, right=200, bottom=126)  # rows: 37 + 25 + 38
     assert seen.inputs[:, :37].abs().max() < 0.02 and seen.inputs[:, 62:].abs().max() < 0.02
     assert seen.inputs[:, 37:62].min() > 2
@@ -145,26 +145,26 @@ def test_padding_is_the_mean_and_the_box_reaches_beyond_the_picture() -> None:
 def test_boxes_worked_out_by_hand() -> None:
     usual = Preprocessing((224, 224), (256, 256))
     # 300x400 -> 256x341: cut 16 rows off the top and round(58.5) = 58 columns off the left
-    placement = place((300, 400), usual)
+    placement = compute_placement((300, 400), usual)
     assert placement.resized == (256, 341) and placement.offset == (16, 58)
     expected = Box(58 * 400 / 341, 16 * 300 / 256, 282 * 400 / 341, 240 * 300 / 256)
     assert placement.box == expected
-    whole = place((333, 417), replace(usual, scale=(224, 224), fit="squash")).box
+    whole = compute_placement((333, 417), replace(usual, scale=(224, 224), fit="squash")).box
     assert whole == Box(0, 0, 417, 333)
 
 
 def test_extreme_shapes_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = Preprocessing((224, 224), (256, 256))
     given = picture(300, 400)
-    expected = view(given, usual).inputs
+    expected = make_view(given, usual).inputs
     monkeypatch.setattr(geometry, "LARGEST_RESIZED", 0)
-    steps = (view(given, usual).inputs - expected) * 0.225 * 255
+    steps = (make_view(given, usual).inputs - expected) * 0.225 * 255
     assert steps.abs().max() < 2.5 and steps.abs().mean() < 0.1
     monkeypatch.undo()
-    seen = view(picture(20, 30_000), usual)
+    seen = make_view(picture(20, 30_000), usual)
     assert seen.inputs.shape == (3, 224, 224)
     assert seen.box.width == pytest.approx(seen.box.height, rel=1e-4)
-    squeezed = place((20, 30_000), Preprocessing((64, 64), (64, 64), fit="pad"))
+    squeezed = compute_placement((20, 30_000), Preprocessing((64, 64), (64, 64), fit="pad"))
     assert squeezed.resized == (1, 64)
 
 
@@ -212,16 +212,16 @@ def test_heat_lies_where_the_bright_square_is(preprocessing: Preprocessing, stri
         top, left = round(y * (size[0] - edge)), round(x * (size[1] - edge))
         pixels = np.zeros((*size, 3), np.uint8)
         pixels[top : top + edge, left : left + edge] = 255
-        seen = view(Picture(pixels), black)
+        seen = make_view(Picture(pixels), black)
         square = Box(left, top, left + edge, top + edge)
         expected = visible_centre(square, seen.box, size)
         if expected is None:
             continue
         cells = brightness_map(seen.inputs, stride)
-        found = centre_of_mass(resized_map(cells, seen.box, size))
+        actual = centre_of_mass(resize_map(cells, seen.box, size))
         cell = seen.box.height / cells.shape[0], seen.box.width / cells.shape[1]
-        for at, wanted, one_cell in zip(found, expected, cell, strict=True):
-            assert abs(at - wanted) <= (1 if stride == 1 else one_cell / 2)
+        for at, expectation, one_cell in zip(actual, expected, cell, strict=True):
+            assert abs(at - expectation) <= (1 if stride == 1 else one_cell / 2)
         tested += 1
     assert tested >= 20
 
@@ -246,11 +246,11 @@ def test_heat_lies_right_in_turned_photos(tmp_path: Path, orientation: int, fit:
         7: (150 - 62, 90 - 32),
         8: (150 - 62, 32),
     }[orientation]
-    seen = view(upright, Preprocessing((64, 64), (64, 64), (0.0,) * 3, (1.0,) * 3, fit=fit))
-    found = centre_of_mass(resized_map(brightness_map(seen.inputs, 4), seen.box, upright.size))
-    assert found == pytest.approx((y, x), abs=max(seen.box.height, seen.box.width) / 16 / 2)
+    seen = make_view(upright, Preprocessing((64, 64), (64, 64), (0.0,) * 3, (1.0,) * 3, fit=fit))
+    actual = centre_of_mass(resize_map(brightness_map(seen.inputs, 4), seen.box, upright.size))
+    assert actual == pytest.approx((y, x), abs=max(seen.box.height, seen.box.width) / 16 / 2)
 
 
 def test_a_view_box_is_plain_numbers() -> None:
-    box: Any = place((300, 400), Preprocessing((224, 224), (256, 256))).box
+    box: Any = compute_placement((300, 400), Preprocessing((224, 224), (256, 256))).box
     assert json.loads(json.dumps(vars(box)))["right"] == box.right

@@ -35,7 +35,7 @@ def frame(index: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> NDArray[np.uin
     return pixels
 
 
-def written(
+def write_video(
     path: Path,
     count: int = COUNT,
     fps: float = FPS,
@@ -85,11 +85,11 @@ def written(
 
 def times_of(path: Path) -> list[Fraction]:
     """When a file shows its frames, in seconds, and when the last one ends, by its header."""
-    with av.open(str(path)) as found:
-        stream = found.streams.video[0]
-        times = [one.pts * one.time_base for one in found.decode(stream)]
-        assert found.duration is not None
-        return [*times, Fraction(found.duration, 1_000_000)]
+    with av.open(str(path)) as actual:
+        stream = actual.streams.video[0]
+        times = [one.pts * one.time_base for one in actual.decode(stream)]
+        assert actual.duration is not None
+        return [*times, Fraction(actual.duration, 1_000_000)]
 
 
 def place_of_blob(pixels: NDArray[np.uint8]) -> tuple[float, float]:
@@ -102,7 +102,7 @@ def index_shown(pixels: NDArray[np.uint8]) -> int:
     return round((place_of_blob(pixels)[1] - 7.5) / 4)
 
 
-def animated(path: Path, frames: Sequence[NDArray[np.uint8]], **options: object) -> Path:
+def write_animation(path: Path, frames: Sequence[NDArray[np.uint8]], **options: object) -> Path:
     first, *others = (Image.fromarray(pixels) for pixels in frames)
     first.save(path, save_all=True, append_images=others, **options)
     return path

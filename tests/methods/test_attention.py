@@ -36,9 +36,9 @@ def test_rollout_by_hand() -> None:
     least = METHODS["rollout"].function([A], CLASS_TOKEN, SECOND, head_fusion="min")
     torch.testing.assert_close(least, torch.tensor([[[0.2 / 1.8]]]))
     # the weakest of the four means is .2, the next .3
-    for ratio, wanted in ((0.25, 0.15), (0.5, 0.0)):
+    for ratio, expected in ((0.25, 0.15), (0.5, 0.0)):
         kept = METHODS["rollout"].function([A], CLASS_TOKEN, SECOND, discard_ratio=ratio)
-        torch.testing.assert_close(kept, torch.tensor([[[wanted]]]))
+        torch.testing.assert_close(kept, torch.tensor([[[expected]]]))
 
 
 def test_relevance_by_hand() -> None:
@@ -46,38 +46,38 @@ def test_relevance_by_hand() -> None:
     last = METHODS["gradattention"].function([G, A], [A, G], CLASS_TOKEN, SECOND)
     torch.testing.assert_close(last, torch.tensor([[[0.2]]]))
     # (I + R) (I + R) = [1.55 .2] [.6 1.5] squared
-    found = METHODS["genericattention"].function([A, A], [G, G], CLASS_TOKEN, SECOND)
-    torch.testing.assert_close(found, torch.tensor([[[1.55 * 0.2 + 0.2 * 1.5]]]))
+    actual = METHODS["genericattention"].function([A, A], [G, G], CLASS_TOKEN, SECOND)
+    torch.testing.assert_close(actual, torch.tensor([[[1.55 * 0.2 + 0.2 * 1.5]]]))
 
 
 def test_legrad_by_hand() -> None:
     # the positive gradients by the patch are 2 and 0, 0 and 1, over two heads and two queries
-    found = METHODS["legrad"].function([G, 3 * G], SECOND)
-    torch.testing.assert_close(found, torch.tensor([[[(3 / 4 + 9 / 4) / 2]]]))
+    actual = METHODS["legrad"].function([G, 3 * G], SECOND)
+    torch.testing.assert_close(actual, torch.tensor([[[(3 / 4 + 9 / 4) / 2]]]))
 
 
 def test_small_relevance_is_not_lost_beside_the_identity() -> None:
     both = torch.tensor([0.5, 0.5])
-    found = METHODS["genericattention"].function([A], [1e-12 * G], both, SECOND)
-    torch.testing.assert_close(found, torch.tensor([[[0.5e-12 * (0.2 + 0.5)]]]))
+    actual = METHODS["genericattention"].function([A], [1e-12 * G], both, SECOND)
+    torch.testing.assert_close(actual, torch.tensor([[[0.5e-12 * (0.2 + 0.5)]]]))
 
 
 # slow replicas from the papers: the whole matrix, picture by picture, in float64
 
 
 def slow_rollout(attention: list[Tensor], fuse: Callable[[Tensor], Tensor]) -> Tensor:
-    found = torch.eye(attention[0].shape[-1], dtype=torch.double)
+    actual = torch.eye(attention[0].shape[-1], dtype=torch.double)
     for heads in attention:
-        mixed = 0.5 * fuse(heads) + 0.5 * torch.eye(len(found))
-        found = (mixed / mixed.sum(1, keepdim=True)) @ found
-    return found
+        mixed = 0.5 * fuse(heads) + 0.5 * torch.eye(len(actual))
+        actual = (mixed / mixed.sum(1, keepdim=True)) @ actual
+    return actual
 
 
 def slow_generic(attention: list[Tensor], gradients: list[Tensor]) -> Tensor:
-    found = torch.eye(attention[0].shape[-1], dtype=torch.double)
+    actual = torch.eye(attention[0].shape[-1], dtype=torch.double)
     for heads, by in zip(attention, gradients, strict=True):
-        found = found + (by * heads).clamp(min=0).mean(0) @ found
-    return found
+        actual = actual + (by * heads).clamp(min=0).mean(0) @ actual
+    return actual
 
 
 FUSIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -98,22 +98,22 @@ def _draw() -> tuple[list[Tensor], list[Tensor], Tensor]:
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_rollout_is_the_product_of_the_whole_matrices(fusion: str) -> None:
     attention, _, readout = _draw()
-    found = METHODS["rollout"].function(attention, readout, PLACES, head_fusion=fusion)
+    actual = METHODS["rollout"].function(attention, readout, PLACES, head_fusion=fusion)
     for row in range(2):
         slow = slow_rollout([a[row].double() for a in attention], FUSIONS[fusion])
-        wanted = (readout.double() @ slow)[PLACES].float()
-        torch.testing.assert_close(found[row], wanted)
+        expected = (readout.double() @ slow)[PLACES].float()
+        torch.testing.assert_close(actual[row], expected)
 
 
 def test_generic_attention_is_the_sum_over_the_whole_matrices() -> None:
     attention, gradients, readout = _draw()
-    found = METHODS["genericattention"].function(attention, gradients, readout, PLACES)
+    actual = METHODS["genericattention"].function(attention, gradients, readout, PLACES)
     for row in range(2):
         slow = slow_generic(
             [a[row].double() for a in attention], [g[row].double() for g in gradients]
         )
-        wanted = (readout.double() @ (slow - torch.eye(5)))[PLACES].float()
-        torch.testing.assert_close(found[row], wanted)
+        expected = (readout.double() @ (slow - torch.eye(5)))[PLACES].float()
+        torch.testing.assert_close(actual[row], expected)
 
 
 def test_the_weakest_are_discarded_in_each_picture_by_itself() -> None:
@@ -175,8 +175,8 @@ def _by_hand(model: Any, inputs: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _head(model: Any, tokens: Tensor) -> Tensor:
-    found: Tensor = model.forward_head(model.norm(tokens))
-    return found
+    actual: Tensor = model.forward_head(model.norm(tokens))
+    return actual
 
 
 def _grid(rows: Tensor, model: Any) -> Tensor:
@@ -219,23 +219,23 @@ def test_maps_of_a_vit_recomputed_by_hand(name: str) -> None:
         rollout = (0.5 * a.mean(1) + 0.5 * torch.eye(n)) @ rollout
         last = (g * a).relu().mean(1)
         relevance = relevance + last @ relevance
-    wanted = {
+    expectation = {
         "rollout": read(rollout),
         "genericattention": read(relevance - torch.eye(n)),
         "gradattention": read(last),
         "legrad": sum(g.relu().mean((1, 2)) for g in own) / len(own),
     }
-    found = camcli.heatmaps(model, INPUTS, NAMES, targets=TARGETS)
-    for method, maps in found.items():
-        expected = _grid(wanted[method], model)
+    heatmap = camcli.heatmaps(model, INPUTS, NAMES, targets=TARGETS)
+    for method, maps in heatmap.items():
+        expected = _grid(expectation[method], model)
         spread = expected.std()  # gradients of random weights are small
         torch.testing.assert_close(maps / spread, expected / spread, rtol=0, atol=5e-4)
 
 
 @pytest.mark.parametrize("name", READ)
 def test_maps_follow_the_class_but_for_rollout(name: str) -> None:
-    found = camcli.heatmaps(READ[name][0](), INPUTS, NAMES, targets=[[0, 1], [0, 1]])
-    for method, maps in found.items():
+    heatmap = camcli.heatmaps(READ[name][0](), INPUTS, NAMES, targets=[[0, 1], [0, 1]])
+    for method, maps in heatmap.items():
         spread = maps.std()
         moved = not torch.allclose(maps[:, 0] / spread, maps[:, 1] / spread, atol=1e-3)
         assert moved is depends_on_category(method) is (method != "rollout")
@@ -256,33 +256,33 @@ def test_scores_follow_the_target() -> None:
 def test_there_is_one_map_whatever_the_target_layers() -> None:
     model = vit()
     assert not any(map(depends_on_layer, NAMES))
-    wanted = camcli.heatmaps(model, INPUTS, NAMES, targets=TARGETS)
+    expected = camcli.heatmaps(model, INPUTS, NAMES, targets=TARGETS)
     layers = ["blocks.0", "blocks.1.norm1"]
-    found = camcli.heatmaps(
+    heatmap = camcli.heatmaps(
         model, INPUTS, NAMES, targets=TARGETS, target_layers=layers, layer_fusion="none"
     )
     for name in NAMES:
         for layer in layers:
-            torch.testing.assert_close(found[name][layer], wanted[name])
+            torch.testing.assert_close(heatmap[name][layer], expected[name])
 
 
 def test_rollout_needs_no_classifier_and_no_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     model = vit()
-    wanted = camcli.heatmaps(model, INPUTS, "rollout")
+    expected = camcli.heatmaps(model, INPUTS, "rollout")
     model.reset_classifier(0)
     # what the score is read off is looked for once, and that takes one
-    torch.testing.assert_close(camcli.heatmaps(model, INPUTS, "rollout"), wanted)
+    torch.testing.assert_close(camcli.heatmaps(model, INPUTS, "rollout"), expected)
     monkeypatch.setattr(torch.autograd, "grad", lambda *_, **__: pytest.fail("a backward pass"))
-    torch.testing.assert_close(camcli.heatmaps(model, INPUTS, "rollout"), wanted)
+    torch.testing.assert_close(camcli.heatmaps(model, INPUTS, "rollout"), expected)
 
 
 def test_a_constant_head_gives_zeros() -> None:
     model = vit()
     nn.init.zeros_(model.head.weight)
-    found = camcli.heatmaps(model, INPUTS, NAMES, targets=TARGETS)
-    assert found["rollout"].std() > 0
+    heatmap = camcli.heatmaps(model, INPUTS, NAMES, targets=TARGETS)
+    assert heatmap["rollout"].std() > 0
     for name in NAMES[1:]:
-        assert torch.equal(found[name], torch.zeros(2, 4, 4))
+        assert torch.equal(heatmap[name], torch.zeros(2, 4, 4))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import camcli
-from camcli.engine.run import Request, answer
-from camcli.engine.targets import fixed
+from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.targets import parse_targets
 from camcli.errors import MethodError
-from camcli.methods.compose import enlarge
+from camcli.methods.postprocessing import enlarge
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Pooled, Staged, noise
 
@@ -25,9 +25,9 @@ def pixels(
     model: nn.Module, inputs: Tensor, method: str = "guidedbackprop", category: int = 0
 ) -> Tensor:
     """The detail itself, which `heatmaps` leaves out.  [b 3 H W]"""
-    request = Request((method,), ("last",))
-    found = answer(model, inputs, fixed(category, len(inputs)), request).details
-    return found[method, "last" if depends_on_layer(method) else "", "pixels"][:, 0]
+    request = ExplainRequest((method,), ("last",))
+    actual = answer_request(model, inputs, parse_targets(category, len(inputs)), request).details
+    return actual[method, "last" if depends_on_layer(method) else "", "pixels"][:, 0]
 
 
 class TwoLayers(nn.Module):
@@ -52,8 +52,8 @@ def test_guided_backprop_by_hand() -> None:
     # at 1: 2 and 3 -> -1 and 5, of which only the second goes on; it hands back -2 and 3, of which
     # the negative one is stopped: 3 * 3 instead of 3 * 3 - 2 * 2; at -1 nothing goes on at all
     inputs = torch.tensor([1.0, -1.0]).view(1, 1, 1, 2)
-    found = pixels(TwoLayers(), inputs)
-    torch.testing.assert_close(found, torch.tensor([9.0, 0.0]).view(1, 1, 1, 2))
+    actual = pixels(TwoLayers(), inputs)
+    torch.testing.assert_close(actual, torch.tensor([9.0, 0.0]).view(1, 1, 1, 2))
     # what speaks against the second class is not told: its gradient is negative from the start
     assert not pixels(TwoLayers(), inputs, category=1).any()
     against = camcli.heatmaps(
@@ -65,19 +65,19 @@ def test_guided_backprop_by_hand() -> None:
 def test_guided_gradcam_by_hand() -> None:
     # at the layer (-1, 5) and (0, 0), with gradients (0, 1) and (0, 0): channels weigh 0 and 1/2
     inputs = torch.tensor([1.0, -1.0]).view(1, 1, 1, 2)
-    wanted = torch.tensor([9.0 * 2.5, 0.0])
+    expected = torch.tensor([9.0 * 2.5, 0.0])
     torch.testing.assert_close(
-        pixels(TwoLayers(), inputs, "guidedgradcam"), wanted.view(1, 1, 1, 2)
+        pixels(TwoLayers(), inputs, "guidedgradcam"), expected.view(1, 1, 1, 2)
     )
-    found = camcli.heatmaps(TwoLayers(), inputs, "guidedgradcam", target_layers="last", targets=0)
-    torch.testing.assert_close(found, wanted.view(1, 1, 2))
+    heatmap = camcli.heatmaps(TwoLayers(), inputs, "guidedgradcam", target_layers="last", targets=0)
+    torch.testing.assert_close(heatmap, expected.view(1, 1, 2))
 
 
 def test_the_map_is_the_largest_size_over_the_colours() -> None:
     gradients = torch.tensor([1.0, -3.0, 2.0]).view(1, 3, 1, 1)
-    found = METHODS["guidedbackprop"].function(gradients)
-    assert found.map.flatten().tolist() == [3.0]
-    assert torch.equal(found.details["pixels"], gradients)
+    actual = METHODS["guidedbackprop"].function(gradients)
+    assert actual.map.flatten().tolist() == [3.0]
+    assert torch.equal(actual.details["pixels"], gradients)
 
 
 def test_what_speaks_against_the_class_at_the_layer_counts_nothing() -> None:
@@ -85,11 +85,11 @@ def test_what_speaks_against_the_class_at_the_layer_counts_nothing() -> None:
     activations = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[0.0, 3.0], [0.0, 0.0]]])[None]
     gradients = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand(shape)
     pixels = torch.ones(1, 3, 4, 4)
-    found = METHODS["guidedgradcam"].function(activations, gradients, pixels)
+    actual = METHODS["guidedgradcam"].function(activations, gradients, pixels)
     # rectified before it is enlarged: the corner of -3 takes nothing from what lies beside it
     heat = enlarge(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), (4, 4))
-    torch.testing.assert_close(found.map, heat[None])
-    assert found.map[0, 0, 1] == 0.75
+    torch.testing.assert_close(actual.map, heat[None])
+    assert actual.map[0, 0, 1] == 0.75
 
 
 # a slow replica from the paper: a rectifier with a backward pass of its own
@@ -176,11 +176,11 @@ def test_a_slow_replica_for_every_rectifier(spelling: str) -> None:
     rectifier = SPELLINGS[spelling]
     inputs = noise().requires_grad_()
     slow = Rectified(as_in_the_paper(rectifier)).eval()
-    (wanted,) = torch.autograd.grad(slow(inputs)[:, 2].sum(), inputs)
+    (expected,) = torch.autograd.grad(slow(inputs)[:, 2].sum(), inputs)
     (plain,) = torch.autograd.grad(Rectified(rectifier).eval()(inputs)[:, 2].sum(), inputs)
-    found = pixels(Rectified(rectifier), inputs.detach(), category=2)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
-    assert (plain - wanted).abs().max() > 0.1 * wanted.abs().max()
+    actual = pixels(Rectified(rectifier), inputs.detach(), category=2)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
+    assert (plain - expected).abs().max() > 0.1 * expected.abs().max()
 
 
 def test_every_class_is_followed_back_through_the_same_pass() -> None:
@@ -188,12 +188,12 @@ def test_every_class_is_followed_back_through_the_same_pass() -> None:
     # what is measured of a model once is measured now
     camcli.heatmaps(model, noise())
     model.stem.register_forward_hook(lambda *_: passes.append(1))
-    found = camcli.heatmaps(model, noise(), "guidedbackprop", targets=[[0, 1, 0], [2, 3, 2]])
+    heatmap = camcli.heatmaps(model, noise(), "guidedbackprop", targets=[[0, 1, 0], [2, 3, 2]])
     assert len(passes) == 2  # the one that everything shares, and the guided one
-    assert torch.equal(found[:, 0], found[:, 2])
+    assert torch.equal(heatmap[:, 0], heatmap[:, 2])
     for slot, targets in enumerate([[0, 2], [1, 3]]):
         alone = camcli.heatmaps(model, noise(), "guidedbackprop", targets=targets)
-        torch.testing.assert_close(found[:, slot], alone)
+        torch.testing.assert_close(heatmap[:, slot], alone)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ def test_what_does_not_rectify_is_left_alone_and_refused_alone(other: Rectifier)
             return self.fc(self.pool(x).flatten(1))
 
     inputs = noise().requires_grad_()
-    (wanted,) = torch.autograd.grad(Paper().eval()(inputs)[:, 1].sum(), inputs)
-    torch.testing.assert_close(pixels(Both(), inputs.detach(), category=1), wanted)
+    (expected,) = torch.autograd.grad(Paper().eval()(inputs)[:, 1].sum(), inputs)
+    torch.testing.assert_close(pixels(Both(), inputs.detach(), category=1), expected)
     with pytest.raises(MethodError, match="this Rectified has none that can be seen"):
         camcli.heatmaps(Rectified(other), noise(), "guidedbackprop")
 
@@ -242,9 +242,9 @@ def test_models_that_cannot_be_guided_say_so() -> None:
 def test_guided_backprop_looks_at_no_layer() -> None:
     assert not depends_on_layer("guidedbackprop") and depends_on_layer("guidedgradcam")
     assert all(map(depends_on_category, ("guidedbackprop", "guidedgradcam")))
-    found = camcli.heatmaps(Staged(), noise(), "guidedbackprop", target_layers=["middle", "last"])
-    torch.testing.assert_close(found, camcli.heatmaps(Staged(), noise(), "guidedbackprop"))
-    assert found.shape == (2, 48, 64)
+    heatmap = camcli.heatmaps(Staged(), noise(), "guidedbackprop", target_layers=["middle", "last"])
+    torch.testing.assert_close(heatmap, camcli.heatmaps(Staged(), noise(), "guidedbackprop"))
+    assert heatmap.shape == (2, 48, 64)
 
 
 def test_a_model_may_write_into_its_input() -> None:
@@ -253,10 +253,10 @@ def test_a_model_may_write_into_its_input() -> None:
             return super().forward(x.mul_(2.0))
 
     inputs = noise()
-    found = camcli.heatmaps(Writing(), inputs, "guidedbackprop", targets=0)
+    heatmap = camcli.heatmaps(Writing(), inputs, "guidedbackprop", targets=0)
     assert torch.equal(inputs, noise())
-    wanted = 2 * camcli.heatmaps(Staged(), 2 * inputs, "guidedbackprop", targets=0)
-    torch.testing.assert_close(found, wanted)
+    expected = 2 * camcli.heatmaps(Staged(), 2 * inputs, "guidedbackprop", targets=0)
+    torch.testing.assert_close(heatmap, expected)
 
 
 @pytest.mark.parametrize("target", ["logit", "probability", "rest", "counterfactual", "contrast"])
@@ -272,11 +272,11 @@ def test_the_target_is_followed(target: Any) -> None:
         "contrast": logits[:, 3] - logits[:, 1],
     }[target]
     options = {"contrast": 1, "contrast_strength": 1.0} if target == "contrast" else {}
-    (wanted,) = torch.autograd.grad(scores.sum(), inputs)
-    found = camcli.heatmaps(
+    (expected,) = torch.autograd.grad(scores.sum(), inputs)
+    heatmap = camcli.heatmaps(
         Rectified(torch.relu), noise(), "guidedbackprop", targets=3, target=target, **options
     )
-    torch.testing.assert_close(found, wanted.abs().amax(1), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(heatmap, expected.abs().amax(1), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_byobnet"])

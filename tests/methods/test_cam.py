@@ -52,22 +52,22 @@ def network(layers: list[nn.Module]) -> nn.Sequential:
 def test_behind_pooling_it_is_the_linear_layers_weights(kind: str) -> None:
     model, x = network(BEHIND[kind]()), noise(2, 1, (6, 8))
     for category, factor in ((0, 3 * 1 - 1 * 2), (1, 1 * 1 + 2 * 2)):
-        found = camcli.heatmaps(model, x, "cam", targets=category)
-        torch.testing.assert_close(found, factor * x[:, 0])
+        heatmap = camcli.heatmaps(model, x, "cam", targets=category)
+        torch.testing.assert_close(heatmap, factor * x[:, 0])
         # Grad-CAM's weights are these, shared among the places
         gradcam = camcli.heatmaps(model, x, targets=category)
-        torch.testing.assert_close(found, gradcam * 48)
+        torch.testing.assert_close(heatmap, gradcam * 48)
 
 
 @pytest.mark.parametrize("layer", [None, "0"])
 @pytest.mark.parametrize("kind", IN_FRONT)
 def test_in_front_of_pooling_it_is_the_convolutions_output(kind: str, layer: str | None) -> None:
     model, x = network(IN_FRONT[kind]()), noise(2, 1, (6, 8))
-    for category, wanted in ((0, x + 0.5), (1, 5 * x - 4)):
-        found = camcli.heatmaps(model, x, "cam", targets=category, target_layers=layer)
-        torch.testing.assert_close(found, wanted[:, 0], rtol=1e-5, atol=1e-5)
+    for category, expected in ((0, x + 0.5), (1, 5 * x - 4)):
+        heatmap = camcli.heatmaps(model, x, "cam", targets=category, target_layers=layer)
+        torch.testing.assert_close(heatmap, expected[:, 0], rtol=1e-5, atol=1e-5)
         # what is drawn of it is what the logit is the mean of
-        drawn = found.relu() if kind == "rectified" else found
+        drawn = heatmap.relu() if kind == "rectified" else heatmap
         torch.testing.assert_close(drawn.mean((1, 2)), model(x)[:, category])
     if kind != "rectified":
         gradcam = camcli.heatmaps(model, x, targets=0, target_layers=layer)
@@ -76,15 +76,15 @@ def test_in_front_of_pooling_it_is_the_convolutions_output(kind: str, layer: str
 
 def test_at_the_class_maps_themselves_it_is_the_classs() -> None:
     model, x = network(IN_FRONT["rectified"]()), noise(2, 1, (6, 8))
-    for layer, wanted in (("2", 5 * x - 4), ("3", (5 * x - 4).relu())):
-        found = camcli.heatmaps(model, x, "cam", targets=1, target_layers=layer)
-        torch.testing.assert_close(found, wanted[:, 0], rtol=1e-5, atol=1e-5)
+    for layer, expected in (("2", 5 * x - 4), ("3", (5 * x - 4).relu())):
+        heatmap = camcli.heatmaps(model, x, "cam", targets=1, target_layers=layer)
+        torch.testing.assert_close(heatmap, expected[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_a_contrast_compares_the_class_maps() -> None:
     model, x = network(IN_FRONT["plain"]()), noise(2, 1, (6, 8))
-    found = camcli.heatmaps(model, x, "cam", targets=1, contrast=0, contrast_strength=0.5)
-    torch.testing.assert_close(found, ((5 * x - 4) - 0.5 * (x + 0.5))[:, 0], rtol=1e-4, atol=1e-5)
+    heatmap = camcli.heatmaps(model, x, "cam", targets=1, contrast=0, contrast_strength=0.5)
+    torch.testing.assert_close(heatmap, ((5 * x - 4) - 0.5 * (x + 0.5))[:, 0], rtol=1e-4, atol=1e-5)
 
 
 REFUSED: dict[str, Callable[[], list[nn.Module]]] = {
@@ -105,9 +105,9 @@ def test_squeezenets_map_is_its_last_convolutions() -> None:
     model = torchvision.models.squeezenet1_1(num_classes=5).eval()
     nn.init.normal_(model.classifier[1].bias)
     inputs = noise(2, size=(64, 96))
-    wanted = model.classifier[1](model.features(inputs))[:, 3].detach()
-    found = camcli.heatmaps(model, inputs, "cam", targets=3)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    expected = model.classifier[1](model.features(inputs))[:, 3].detach()
+    heatmap = camcli.heatmaps(model, inputs, "cam", targets=3)
+    torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_head_of_timms_that_is_a_convolution_behind_pooling() -> None:
@@ -116,8 +116,8 @@ def test_a_head_of_timms_that_is_a_convolution_behind_pooling() -> None:
     nn.init.normal_(model.head.fc.weight)
     inputs = noise(2, size=(64, 96))
     features = model.forward_features(inputs)
-    wanted = torch.einsum("c,bchw->bhw", model.head.fc.weight[3, :, 0, 0], features).detach()
-    found = camcli.heatmaps(model, inputs, "cam", targets=3)
-    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    expected = torch.einsum("c,bchw->bhw", model.head.fc.weight[3, :, 0, 0], features).detach()
+    heatmap = camcli.heatmaps(model, inputs, "cam", targets=3)
+    torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-4)
     gradcam = camcli.heatmaps(model, inputs, targets=3)
-    torch.testing.assert_close(found, gradcam * 6, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(heatmap, gradcam * 6, rtol=1e-4, atol=1e-4)

@@ -20,29 +20,29 @@ def test_combined_by_hand() -> None:
 
 def test_grids_of_several_sizes_are_enlarged_first() -> None:
     # a step between two cells is 0, 1/4, 3/4, 1 when it is twice as wide
-    found = combine([torch.tensor([[0.0, 9.0]]), torch.ones(2, 4).triu()], (2, 4), "product")
-    wanted = torch.tensor([[0, 1 / 4, 3 / 4, 1], [0, 1 / 4, 3 / 4, 1]])
-    wanted[1, 0] = 0
-    torch.testing.assert_close(found, wanted)
+    actual = combine([torch.tensor([[0.0, 9.0]]), torch.ones(2, 4).triu()], (2, 4), "product")
+    expected = torch.tensor([[0, 1 / 4, 3 / 4, 1], [0, 1 / 4, 3 / 4, 1]])
+    expected[1, 0] = 0
+    torch.testing.assert_close(actual, expected)
 
 
 def test_it_is_its_replica_map_by_map() -> None:
     draw = torch.Generator().manual_seed(0)
     maps = [torch.randn(2, 3, 4, 5, generator=draw) for _ in range(3)]
-    found = combine(maps, (4, 5), "product")
+    actual = combine(maps, (4, 5), "product")
     for place in np.ndindex(2, 3):
-        wanted = np.ones((4, 5), np.float32)
+        expected = np.ones((4, 5), np.float32)
         for one in maps:
             positive = np.maximum(one[place].numpy(), 0)
-            wanted *= positive / positive.max()
-        np.testing.assert_allclose(found[place], wanted, rtol=1e-5, atol=1e-7)
+            expected *= positive / positive.max()
+        np.testing.assert_allclose(actual[place], expected, rtol=1e-5, atol=1e-7)
 
 
 def test_neither_order_nor_scale_counts() -> None:
     draw = torch.Generator().manual_seed(1)
     maps = [torch.randn(2, 6, 6, generator=draw), torch.randn(2, 3, 3, generator=draw)]
-    found = combine(maps, (12, 12), "product")
-    torch.testing.assert_close(combine([1e4 * maps[1], 0.1 * maps[0]], (12, 12), "product"), found)
+    actual = combine(maps, (12, 12), "product")
+    torch.testing.assert_close(combine([1e4 * maps[1], 0.1 * maps[0]], (12, 12), "product"), actual)
 
 
 def test_where_one_shows_nothing_the_product_does_not_either_and_the_mean_does() -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import camcli
-from camcli.cards import CARDS
-from camcli.methods import compose
+from camcli.method_info import METHOD_INFO
+from camcli.methods import postprocessing, principal_component
 from camcli.records import Fusion
-from camcli.registry import EVIDENCE, METHODS, depends_on_category, needed
+from camcli.registry import EVIDENCE, METHODS, collect_evidence, depends_on_category
 from tests.networks import Pooled
 
 X = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
@@ -70,13 +70,15 @@ ELSEWHERE = ("dff", "rise", "rollout", "genericattention", "gradattention", "leg
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ELSEWHERE])
 def test_a_value_worked_out_by_hand(name: str) -> None:
-    found = camcli.heatmaps(Pooled(), X.view(1, 1, 2, 2), name, target_layers="features", targets=0)
+    heatmap = camcli.heatmaps(
+        Pooled(), X.view(1, 1, 2, 2), name, target_layers="features", targets=0
+    )
     if name == "randomcam":
         weights = torch.rand(2, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        wanted = weights[0] * X + weights[1] * 2 * X
+        expected = weights[0] * X + weights[1] * 2 * X
     else:
-        wanted = BY_HAND[name]
-    torch.testing.assert_close(found[0], wanted, rtol=2e-6, atol=1e-5)
+        expected = BY_HAND[name]
+    torch.testing.assert_close(heatmap[0], expected, rtol=2e-6, atol=1e-5)
 
 
 def _per_channel(weight: Callable[[np.ndarray, np.ndarray], float]) -> Callable[..., np.ndarray]:
@@ -183,17 +185,17 @@ def test_a_slow_replica_on_random_tensors(name: str, shape: tuple[int, ...]) -> 
     tensors["class_bias"] = torch.zeros(shape[0])
     tensors["curvature"] = 2 * tensors["activations"]
     method = METHODS[name]
-    found = method.function(*(tensors[e] for e in method.evidence))
+    actual = method.function(*(tensors[e] for e in method.evidence))
     if method.gives == "weighted activations":
-        found = compose.channel_sum(found)
-    for row in range(len(found)):
+        actual = postprocessing.sum_channels(actual)
+    for row in range(len(actual)):
         arrays = (tensors[e][row].double().numpy() for e in ("activations", "gradients"))
-        np.testing.assert_allclose(found[row], REPLICAS[name](*arrays), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(actual[row], REPLICAS[name](*arrays), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS | CARDS)
+@pytest.mark.parametrize("name", METHODS | METHOD_INFO)
 def test_cards_tell_what_the_registry_knows(name: str) -> None:
-    card, asked = CARDS[name], needed([METHODS[name]])
+    card, asked = METHOD_INFO[name], collect_evidence([METHODS[name]])
     assert card.asks_class == depends_on_category(name)
     assert card.gradients == any(EVIDENCE[evidence].backward for evidence in asked)
     assert ("backward" in card.cost) == card.gradients
@@ -211,86 +213,86 @@ def _map(*rows: list[float]) -> Tensor:
 
 
 def test_normalise_clips_below_and_spans_0_to_1() -> None:
-    found = compose.normalise(_map([-2.0, 0.0], [1.0, 4.0]))
-    torch.testing.assert_close(found, _map([0.0, 0.0], [0.25, 1.0]))
-    found = compose.normalise(_map([2.0, 3.0], [4.0, 6.0]))
-    torch.testing.assert_close(found, _map([0.0, 0.25], [0.5, 1.0]))
+    actual = postprocessing.normalise(_map([-2.0, 0.0], [1.0, 4.0]))
+    torch.testing.assert_close(actual, _map([0.0, 0.0], [0.25, 1.0]))
+    actual = postprocessing.normalise(_map([2.0, 3.0], [4.0, 6.0]))
+    torch.testing.assert_close(actual, _map([0.0, 0.25], [0.5, 1.0]))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 3.0, torch.nan, torch.inf])
 def test_normalise_gives_zeros_for_an_empty_map(value: float) -> None:
     maps = torch.full((2, 3, 3), value)
     maps[1] = torch.arange(9.0).view(3, 3)  # a neighbour is not affected
-    found = compose.normalise(maps)
-    assert not found[0].any()
-    torch.testing.assert_close(found[1], maps[1] / 8)
+    actual = postprocessing.normalise(maps)
+    assert not actual[0].any()
+    torch.testing.assert_close(actual[1], maps[1] / 8)
 
 
 def test_normalise_keeps_a_tiny_map_and_drops_rounding_noise() -> None:
     tiny = torch.arange(4.0).view(2, 2) * 1e-30
-    torch.testing.assert_close(compose.normalise(tiny), torch.arange(4.0).view(2, 2) / 3)
-    assert not compose.normalise(_map([1.0, 1.0], [1.0, 1.0 + 1e-7])).any()
+    torch.testing.assert_close(postprocessing.normalise(tiny), torch.arange(4.0).view(2, 2) / 3)
+    assert not postprocessing.normalise(_map([1.0, 1.0], [1.0, 1.0 + 1e-7])).any()
 
 
 def test_one_scale_for_many_maps_worked_out_by_hand() -> None:
-    found = compose.scaled(_map([-2.0, 0.0], [1.0, 4.0]), 0, 2)
-    torch.testing.assert_close(found, _map([0.0, 0.0], [0.5, 1.0]))
-    found = compose.scaled(_map([-9.0, 1.0], [2.0, 2.5]), 1, 3)
-    torch.testing.assert_close(found, _map([0.0, 0.0], [0.5, 0.75]))
+    actual = postprocessing.scale_to_range(_map([-2.0, 0.0], [1.0, 4.0]), 0, 2)
+    torch.testing.assert_close(actual, _map([0.0, 0.0], [0.5, 1.0]))
+    actual = postprocessing.scale_to_range(_map([-9.0, 1.0], [2.0, 2.5]), 1, 3)
+    torch.testing.assert_close(actual, _map([0.0, 0.0], [0.5, 0.75]))
 
 
 def test_with_one_scale_a_constant_map_has_its_heat_and_a_broken_one_has_none() -> None:
     maps = torch.stack([_map([3.0, 3.0]), _map([3.0, torch.nan]), _map([torch.inf, 3.0])])
-    found = compose.scaled(maps, 0, 4)
-    torch.testing.assert_close(found, torch.stack([_map([0.75, 0.75]), *[torch.zeros(1, 2)] * 2]))
+    actual = postprocessing.scale_to_range(maps, 0, 4)
+    torch.testing.assert_close(actual, torch.stack([_map([0.75, 0.75]), *[torch.zeros(1, 2)] * 2]))
 
 
 def test_the_scale_of_a_map_itself_changes_nothing() -> None:
     maps = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
-    for one, heat in zip(maps, compose.normalise(maps), strict=True):
+    for one, heat in zip(maps, postprocessing.normalise(maps), strict=True):
         low, high = float(one.relu().min()), float(one.max())
-        torch.testing.assert_close(compose.scaled(one, low, high), heat)
+        torch.testing.assert_close(postprocessing.scale_to_range(one, low, high), heat)
 
 
 def test_enlarging_has_half_pixel_centres() -> None:
-    found = compose.enlarge(_map([0.0, 1.0]), (1, 8))
-    torch.testing.assert_close(found[0], torch.tensor([0, 0, 1, 3, 5, 7, 8, 8]) / 8)
+    actual = postprocessing.enlarge(_map([0.0, 1.0]), (1, 8))
+    torch.testing.assert_close(actual[0], torch.tensor([0, 0, 1, 3, 5, 7, 8, 8]) / 8)
 
 
-@pytest.mark.parametrize(("how", "wanted"), [("mean", 0.5), ("max", 1.0), ("product", 0.0)])
-def test_fusion_normalises_each_layer_first(how: Fusion, wanted: float) -> None:
+@pytest.mark.parametrize(("how", "expected"), [("mean", 0.5), ("max", 1.0), ("product", 0.0)])
+def test_fusion_normalises_each_layer_first(how: Fusion, expected: float) -> None:
     small = _map([0.0, 1.0], [0.0, 1.0]) * 1000
     large = torch.zeros(4, 4)
     large[:, :2] = 1e-3
-    fused = compose.fuse([small, large], (4, 4), how)
-    assert fused[0, 0] == fused[0, 3] == wanted
+    fused = postprocessing.fuse([small, large], (4, 4), how)
+    assert fused[0, 0] == fused[0, 3] == expected
 
 
 def test_first_component_has_its_sign_from_the_strength() -> None:
     draw = torch.Generator().manual_seed(0)
     maps = torch.randn(3, 4, 5, 6, generator=draw)
     strength = torch.rand(3, 5, 6, generator=draw)
-    found = compose.first_component(maps, strength)
-    assert ((found * strength).sum((1, 2)) >= 0).all()
-    torch.testing.assert_close(compose.first_component(-maps, strength), found)
+    actual = principal_component.project_first_component(maps, strength)
+    assert ((actual * strength).sum((1, 2)) >= 0).all()
+    torch.testing.assert_close(principal_component.project_first_component(-maps, strength), actual)
 
 
 def test_first_component_of_a_bad_picture_spares_its_neighbours() -> None:
     maps = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    alone = compose.first_component(maps[1:], maps[1:].norm(dim=1))
+    alone = principal_component.project_first_component(maps[1:], maps[1:].norm(dim=1))
     maps[0, 1, 2, 3] = torch.nan
-    found = compose.first_component(maps, maps.nan_to_num().norm(dim=1))
-    assert found[0].isnan().all()
-    torch.testing.assert_close(found[1:], alone)
+    actual = principal_component.project_first_component(maps, maps.nan_to_num().norm(dim=1))
+    assert actual[0].isnan().all()
+    torch.testing.assert_close(actual[1:], alone)
 
 
 def test_squaring_leaves_the_strongest_component_worked_out_by_hand() -> None:
     grams = torch.tensor([[[2.0, 1.0], [1.0, 2.0]], [[0.0, 0.0], [0.0, 9.0]], [[0.0, 0.0]] * 2])
-    values, vectors = compose.raised(grams.double())
+    values, vectors = principal_component.raise_to_power(grams.double())
     torch.testing.assert_close(values.float(), torch.tensor([[3.0], [9.0], [0.0]]))
     half = 0.5**0.5
-    wanted = torch.tensor([[half, half], [0.0, 1.0], [0.0, 0.0]])
-    torch.testing.assert_close(vectors.abs().float(), wanted)
+    expected = torch.tensor([[half, half], [0.0, 1.0], [0.0, 0.0]])
+    torch.testing.assert_close(vectors.abs().float(), expected)
 
 
 @pytest.mark.parametrize("gap", [0.5, 1e-3, 1e-6])
@@ -299,7 +301,7 @@ def test_squaring_finds_what_eigh_finds(gap: float) -> None:
     basis = torch.linalg.qr(torch.randn(5, 49, 49, generator=draw, dtype=torch.float64))[0]
     values = torch.cat([torch.linspace(0, 0.4, 47), torch.tensor([1 - gap, 1.0])]) * 1e-20
     grams = basis @ torch.diag(values.double()) @ basis.mT
-    value, vector = compose.raised(grams)
+    value, vector = principal_component.raise_to_power(grams)
     torch.testing.assert_close(value * 1e20, torch.ones_like(value))
     along = (vector * basis[..., -1]).sum(1).abs()
     torch.testing.assert_close(along, torch.ones_like(along))

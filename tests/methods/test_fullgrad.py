@@ -19,10 +19,10 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 import camcli
-from camcli.engine.fullgrad import _as_maps
-from camcli.engine.probe import Probe
-from camcli.engine.run import Request, answer
-from camcli.engine.targets import Contrast, Fixed, target_of
+from camcli.engine.batch_context import Probe
+from camcli.engine.evidence.fullgrad import _to_maps
+from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.targets import ContrastTarget, FixedCategories, make_target
 from camcli.errors import MethodError
 from camcli.records import FullGradients
 from tests.networks import Staged, noise
@@ -31,7 +31,7 @@ from tests.test_demo import PHOTO
 Build = Callable[[], nn.Module]
 
 
-def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
+def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     """Draws biases, statistics and heads anew, which are zeros and ones in new networks."""
     draw = torch.Generator().manual_seed(seed)
     tensors = [*module.named_parameters(), *module.named_buffers()]
@@ -46,17 +46,17 @@ def randomised(module: nn.Module, seed: int = 0) -> nn.Module:
 
 def probe_of(module: nn.Module, inputs: Tensor, categories: Any = 0, **options: Any) -> Probe:
     chosen = torch.as_tensor(categories).expand(len(inputs))[:, None]
-    return Probe(module, inputs, (), Fixed(chosen), graph=True, **options)
+    return Probe(module, inputs, (), FixedCategories(chosen), graph=True, **options)
 
 
-def decomposed(module: nn.Module, inputs: Tensor, **options: Any) -> list[FullGradients]:
+def decompose(module: nn.Module, inputs: Tensor, **options: Any) -> list[FullGradients]:
     full_gradients = probe_of(module, inputs, **options).get("full_gradients")
     return [full_gradients(row) for row in range(len(inputs))]
 
 
 def biases_of(module: nn.Module, inputs: Tensor) -> list[tuple[str, Tensor]]:
-    found = probe_of(module, inputs).get("full_pass")(0).biases
-    return [(bias.layer, bias.constant) for bias in found]
+    actual = probe_of(module, inputs).get("full_pass")(0).biases
+    return [(bias.layer, bias.constant) for bias in actual]
 
 
 # by hand
@@ -80,28 +80,28 @@ class One(nn.Module):
 def test_a_value_worked_out_by_hand() -> None:
     # 2x + 1 is 3, -3, 7, 1, of which the second is cut off: 3 * 11/4 + 5
     x = torch.tensor([[[[1.0, -2.0], [3.0, 0.0]]]])
-    (found,) = decomposed(One(), x, categories=1)
-    assert found.score.item() == 13.25
+    (actual,) = decompose(One(), x, categories=1)
+    assert actual.score.item() == 13.25
     # the gradient is 3/4 behind the convolution, and twice that at the input
-    torch.testing.assert_close(found.input_term, torch.tensor([[[1.5, 0.0], [4.5, 0.0]]]))
-    (term,) = found.bias_terms
+    torch.testing.assert_close(actual.input_term, torch.tensor([[[1.5, 0.0], [4.5, 0.0]]]))
+    (term,) = actual.bias_terms
     torch.testing.assert_close(term, torch.tensor([[[0.75, 0.0], [0.75, 0.75]]]))
     # 6 + 9/4, and the head's 5, which has no place
-    assert found.residual.item() == 0
+    assert actual.residual.item() == 0
     saliency = camcli.heatmaps(One(), x, "fullgrad", targets=1)
-    wanted = torch.tensor([[1 / 3 + 1, 0.0], [1 + 1, 0 + 1]])
-    torch.testing.assert_close(saliency[0], wanted)
+    expected = torch.tensor([[1 / 3 + 1, 0.0], [1 + 1, 0 + 1]])
+    torch.testing.assert_close(saliency[0], expected)
 
 
 # against a slow replica
 
 
-def _stretched(term: Tensor) -> np.ndarray:
+def _stretch(term: Tensor) -> np.ndarray:
     values = np.abs(term.numpy())
     return (values - values.min()) / (values.max() - values.min())
 
 
-def _enlarged(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _enlarge(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear interpolation between the centres of cells, which reaches no farther than these."""
     h, w = channel.shape
     out = np.zeros(size)
@@ -123,31 +123,31 @@ def replica(model: Staged, picture: Tensor, category: int) -> tuple[np.ndarray, 
         added.append(spread)
         return maps + spread
 
-    def staged(stage: nn.Sequential, maps: Tensor) -> Tensor:
+    def staged_model(stage: nn.Sequential, maps: Tensor) -> Tensor:
         conv, norm = stage
         maps = plus(F.conv2d(maps, conv.weight, None, 2, 1), conv.bias)
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         return plus(maps * scale[:, None, None], norm.bias - norm.running_mean * scale)
 
-    maps = staged(model.last, staged(model.middle, staged(model.stem, x)).relu())
+    maps = staged_model(model.last, staged_model(model.middle, staged_model(model.stem, x)).relu())
     score = model.fc(maps.relu().mean((2, 3)))[0, category]
     gradients = torch.autograd.grad(score, [x, *added])
     terms = [(v * g)[0].detach() for v, g in zip((x, *added), gradients, strict=True)]
     out = np.zeros(picture.shape[1:])
     for term in terms:
-        for channel in _stretched(term):
-            out += _enlarged(channel, out.shape)
+        for channel in _stretch(term):
+            out += _enlarge(channel, out.shape)
     explained = sum(float(term.sum()) for term in terms) + float(model.fc.bias.detach()[category])
     return out, float(score.detach()) - explained
 
 
 def test_a_slow_replica() -> None:
-    model, inputs = randomised(Staged()), noise(2, size=(20, 28))
-    found = camcli.heatmaps(model, inputs, "fullgrad", targets=[3, 1])
+    model, inputs = randomise(Staged()), noise(2, size=(20, 28))
+    heatmap = camcli.heatmaps(model, inputs, "fullgrad", targets=[3, 1])
     for row, category in enumerate((3, 1)):
-        wanted, residual = replica(model, inputs[row], category)
+        expected, residual = replica(model, inputs[row], category)
         assert residual == pytest.approx(0, abs=1e-6)
-        np.testing.assert_allclose(found[row], wanted, rtol=1e-5)
+        np.testing.assert_allclose(heatmap[row], expected, rtol=1e-5)
 
 
 # complete: the input and the biases make up the score
@@ -206,13 +206,13 @@ class Normalising(Shared):
 @pytest.mark.parametrize("name", PIECEWISE_LINEAR)
 def test_it_is_complete_for_piecewise_linear_networks(name: str) -> None:
     torch.manual_seed(0)
-    module = randomised(PIECEWISE_LINEAR[name]())
+    module = randomise(PIECEWISE_LINEAR[name]())
     logits = module(INPUTS.clone())
-    for row, found in enumerate(decomposed(module, INPUTS, categories=2)):
-        assert found.score.item() == pytest.approx(logits[row, 2].item(), rel=1e-6)
-        assert abs(found.residual) <= 1e-6 * abs(found.score)
+    for row, actual in enumerate(decompose(module, INPUTS, categories=2)):
+        assert actual.score.item() == pytest.approx(logits[row, 2].item(), rel=1e-6)
+        assert abs(actual.residual) <= 1e-6 * abs(actual.score)
         # the biases are needed for it
-        assert abs(found.score - found.input_term.sum()) > 0.01 * abs(found.score)
+        assert abs(actual.score - actual.input_term.sum()) > 0.01 * abs(actual.score)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_it_is_complete_for_piecewise_linear_networks(name: str) -> None:
     ids=["densenet", "resnet", "torchvision ViT", "BEiT"],
 )
 def test_every_bias_is_met(build: Build, count: int) -> None:
-    assert len(biases_of(randomised(build()), INPUTS)) == count
+    assert len(biases_of(randomise(build()), INPUTS)) == count
 
 
 def test_all_of_shared_layers_calls_count() -> None:
@@ -249,10 +249,12 @@ def test_all_of_shared_layers_calls_count() -> None:
 
 def test_the_bias_of_batch_norm_is_that_of_what_it_does_to_its_input() -> None:
     norm = BatchNormAct2d(3)
-    randomised(nn.Sequential(norm))
-    found = dict(biases_of(nn.Sequential(norm, nn.AvgPool2d(4), nn.Flatten()), INPUTS[..., :4, :4]))
+    randomise(nn.Sequential(norm))
+    actual = dict(
+        biases_of(nn.Sequential(norm, nn.AvgPool2d(4), nn.Flatten()), INPUTS[..., :4, :4])
+    )
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
-    torch.testing.assert_close(found["0"][0, :, 0, 0], norm.bias - scale * norm.running_mean)
+    torch.testing.assert_close(actual["0"][0, :, 0, 0], norm.bias - scale * norm.running_mean)
 
 
 # each operation alone: what it puts out is its slope times its input, and its bias
@@ -311,9 +313,9 @@ def test_an_operations_bias_is_what_it_puts_out_besides_its_slope_times_its_inpu
     name: str,
 ) -> None:
     module, x = Alone(EXACT[name]), noise(1, size=(8, 8))
-    (found,) = decomposed(module, x)
-    assert abs(found.residual) < 1e-5 * abs(found.score)
-    assert (abs(found.score - found.input_term.sum()) < 1e-4) == (name == "without any")
+    (actual,) = decompose(module, x)
+    assert abs(actual.residual) < 1e-5 * abs(actual.score)
+    assert (abs(actual.score - actual.input_term.sum()) < 1e-4) == (name == "without any")
     assert not any(constant.requires_grad for _, constant in biases_of(module, x))
 
 
@@ -321,28 +323,28 @@ def test_an_operations_bias_is_what_it_puts_out_besides_its_slope_times_its_inpu
 def test_a_norm_that_looks_at_the_picture_has_its_own_bias_alone(norm: nn.Module) -> None:
     norm.running_mean = norm.running_var = None  # as without track_running_stats
     nn.init.normal_(norm.bias)
-    ((_, found),) = biases_of(Alone(norm), noise(1, size=(8, 8)))[:1]
-    torch.testing.assert_close(found.flatten().unique(), norm.bias.detach().unique())
+    ((_, actual),) = biases_of(Alone(norm), noise(1, size=(8, 8)))[:1]
+    torch.testing.assert_close(actual.flatten().unique(), norm.bias.detach().unique())
 
 
 def test_what_shuts_places_out_is_no_bias() -> None:
     mask = torch.zeros(8, 8)
     mask[:, 4:] = -torch.inf
-    (found,) = decomposed(Alone(lambda x: (x + mask).softmax(-1)), noise(1, size=(8, 8)))
-    assert found.residual.isfinite()
+    (actual,) = decompose(Alone(lambda x: (x + mask).softmax(-1)), noise(1, size=(8, 8)))
+    assert actual.residual.isfinite()
 
 
 # where it is not complete, it says so
 
 
-def _attending() -> nn.Module:
+def _attention_model() -> nn.Module:
     return timm.create_model("test_vit", num_classes=9, img_size=64)
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        _attending,
+        _attention_model,
         partial(timm.create_model, "test_convnext", num_classes=9),
         partial(torchvision.models.VisionTransformer, 64, 16, 2, 2, 32, 64, num_classes=9),
     ],
@@ -350,7 +352,7 @@ def _attending() -> nn.Module:
 )
 def test_the_residual_is_the_score_less_input_and_biases(build: Build) -> None:
     torch.manual_seed(0)
-    module, x = randomised(build()), INPUTS[:1].clone().requires_grad_()
+    module, x = randomise(build()), INPUTS[:1].clone().requires_grad_()
     added = [
         tensor
         for name, tensor in module.named_parameters()
@@ -359,22 +361,22 @@ def test_the_residual_is_the_score_less_input_and_biases(build: Build) -> None:
     score = module(x)[0, 2]
     gradients = torch.autograd.grad(score, [x, *added])
     terms = [(t * g).sum() for t, g in zip((x, *added), gradients, strict=True)]
-    (found,) = decomposed(module, INPUTS[:1], categories=2)
-    assert found.residual.item() == pytest.approx((score - sum(terms)).item(), rel=1e-4)
-    assert abs(found.residual) > 0.01 * abs(score)
+    (actual,) = decompose(module, INPUTS[:1], categories=2)
+    assert actual.residual.item() == pytest.approx((score - sum(terms)).item(), rel=1e-4)
+    assert abs(actual.residual) > 0.01 * abs(score)
 
 
 def test_a_record_has_the_residual_and_says_when_it_is_large() -> None:
-    (found,) = camcli.explain(camcli.load_model(device="cpu"), PHOTO, "fullgrad")
-    assert abs(found.record.residual) < 1e-4 * found.details["score"]
-    assert found.record.residual == found.details["residual"]
-    assert (found.warnings, found.record.layers) == ((), ())
-    assert found.heatmap.shape == found.input_size
+    (explanation,) = camcli.explain(camcli.load_model(device="cpu"), PHOTO, "fullgrad")
+    assert abs(explanation.record.residual) < 1e-4 * explanation.details["score"]
+    assert explanation.record.residual == explanation.details["residual"]
+    assert (explanation.warnings, explanation.record.layers) == ((), ())
+    assert explanation.heatmap.shape == explanation.input_size
     vit = camcli.load_model("test_vit", pretrained=False, device="cpu")
-    (found,) = camcli.explain(vit, PHOTO, "fullgrad")
-    share = abs(found.record.residual) / abs(found.details["score"])
+    (explanation,) = camcli.explain(vit, PHOTO, "fullgrad")
+    share = abs(explanation.record.residual) / abs(explanation.details["score"])
     assert share > 0.01
-    assert any("input and biases put" in told for told in found.warnings)
+    assert any("input and biases put" in message for message in explanation.warnings)
     (other,) = camcli.explain(vit, PHOTO, "gradcam")
     assert other.record.residual is None
 
@@ -383,17 +385,19 @@ def test_a_record_has_the_residual_and_says_when_it_is_large() -> None:
 
 
 def test_a_counterfactual_negates_and_a_contrast_is_complete() -> None:
-    model, inputs = randomised(Staged()), noise().double()
+    model, inputs = randomise(Staged()), noise().double()
     (plain, _), (negated, _) = (
-        decomposed(model, inputs, categories=1, target=target)
-        for target in (None, target_of("counterfactual"))
+        decompose(model, inputs, categories=1, target=target)
+        for target in (None, make_target("counterfactual"))
     )
     torch.testing.assert_close(negated.score, -plain.score)
     for ours, theirs in zip(negated.bias_terms, plain.bias_terms, strict=True):
         torch.testing.assert_close(ours, -theirs)
-    request = Request(("fullgrad",), (), target=Contrast())
-    found = answer(model, inputs, Fixed(torch.tensor([[1, 2], [3, 0]])), request).details
-    score, residual = (found["fullgrad", "", name] for name in ("score", "residual"))
+    request = ExplainRequest(("fullgrad",), (), target=ContrastTarget())
+    actual = answer_request(
+        model, inputs, FixedCategories(torch.tensor([[1, 2], [3, 0]])), request
+    ).details
+    score, residual = (actual["fullgrad", "", name] for name in ("score", "residual"))
     assert score.shape == residual.shape == (2, 2)
     assert (residual.abs() <= 1e-6 * score.abs()).all()
 
@@ -414,10 +418,10 @@ def test_a_batch_is_told_apart_where_windows_or_sequences_mix_it() -> None:
         ),
     ):
         torch.manual_seed(0)
-        module, inputs = randomised(build()), noise(2, size=(64, 64)).double()
-        together = decomposed(module, inputs)
+        module, inputs = randomise(build()), noise(2, size=(64, 64)).double()
+        together = decompose(module, inputs)
         for row in range(2):
-            (alone,) = decomposed(module, inputs[row : row + 1])
+            (alone,) = decompose(module, inputs[row : row + 1])
             torch.testing.assert_close(together[row], alone)
 
 
@@ -427,13 +431,13 @@ def test_tokens_are_laid_out_as_they_stand() -> None:
     ).eval()
     probe = probe_of(hiera, noise(1, size=(96, 64)))
     places = torch.arange(24.0 * 16).view(1, -1, 1)
-    (found,) = _as_maps(probe, [("blocks.0.norm1", hiera.unroll(places))])
-    assert torch.equal(found.flatten(), places.flatten())
+    (actual,) = _to_maps(probe, [("blocks.0.norm1", hiera.unroll(places))])
+    assert torch.equal(actual.flatten(), places.flatten())
     # a class token has no place
-    vit = probe_of(_attending(), noise(1, size=(64, 64)))
-    (found,) = _as_maps(vit, [("blocks.0.norm1", torch.arange(17.0).view(1, -1, 1))])
-    assert torch.equal(found, torch.arange(1.0, 17).view(1, 4, 4))
-    assert not [*_as_maps(vit, [("head", torch.zeros(1, 9))])]
+    vit = probe_of(_attention_model(), noise(1, size=(64, 64)))
+    (actual,) = _to_maps(vit, [("blocks.0.norm1", torch.arange(17.0).view(1, -1, 1))])
+    assert torch.equal(actual, torch.arange(1.0, 17).view(1, 4, 4))
+    assert not [*_to_maps(vit, [("head", torch.zeros(1, 9))])]
 
 
 def test_a_network_without_a_gradient_is_told() -> None:
@@ -446,9 +450,9 @@ def test_a_network_without_a_gradient_is_told() -> None:
 def test_what_overflows_is_not_passed_over() -> None:
     model, inputs = Staged(), noise()
     inputs[0, 0, 3, 4] = torch.inf
-    found = camcli.heatmaps(model, inputs, "fullgrad")
-    assert found[0].isnan().any()
-    torch.testing.assert_close(found[1:], camcli.heatmaps(model, inputs[1:], "fullgrad"))
+    heatmap = camcli.heatmaps(model, inputs, "fullgrad")
+    assert heatmap[0].isnan().any()
+    torch.testing.assert_close(heatmap[1:], camcli.heatmaps(model, inputs[1:], "fullgrad"))
 
 
 def test_a_dead_layer_leaves_the_others() -> None:
@@ -456,6 +460,6 @@ def test_a_dead_layer_leaves_the_others() -> None:
     with torch.no_grad():
         model.last[1].weight.zero_()
         model.last[1].bias.fill_(-1)
-    found = camcli.heatmaps(model, noise(), "fullgrad")
-    assert not found.any()
-    assert found.isfinite().all()
+    heatmap = camcli.heatmaps(model, noise(), "fullgrad")
+    assert not heatmap.any()
+    assert heatmap.isfinite().all()

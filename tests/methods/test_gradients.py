@@ -14,9 +14,10 @@ from torch.autograd.function import once_differentiable
 import camcli
 from camcli.errors import MethodError, UnknownName, UsageError
 from camcli.methods.activation import KERNELS, fem, kpcacam
-from camcli.methods.compose import first_component, normalise
 from camcli.methods.gradient import segeigencam
-from camcli.registry import METHODS, method_name
+from camcli.methods.postprocessing import normalise
+from camcli.methods.principal_component import project_first_component
+from camcli.registry import METHODS, find_method_name
 from tests.networks import Pooled, Staged, noise
 
 GRADIENTS = ("gradcamelementwise", "smoothgradcam++", "shapleycam", "segeigencam")
@@ -24,8 +25,8 @@ ACTIVATIONS = ("kpcacam", "fem")
 
 
 def _heatmaps(model: nn.Module, inputs: Tensor, method: str, **options: Any) -> Tensor:
-    found: Tensor = camcli.heatmaps(model, inputs, method, targets=[1, 2], **options)
-    return found
+    heatmap: Tensor = camcli.heatmaps(model, inputs, method, targets=[1, 2], **options)
+    return heatmap
 
 
 def _random(*shape: int, seed: int = 3) -> Tensor:
@@ -53,7 +54,7 @@ class Curved(Staged):
     ],
 )
 def test_the_peers_spellings(typed: str, name: str) -> None:
-    assert method_name(typed) == name
+    assert find_method_name(typed) == name
 
 
 # Smooth Grad-CAM++
@@ -91,7 +92,7 @@ def _smooth_by_autograd(model: nn.Module, image: Tensor, target: int, seed: int)
 @pytest.mark.parametrize("seed", [0, 4])
 def test_smooth_gradcam_plus_plus_against_a_replica_with_the_same_draws(seed: int) -> None:
     model, inputs = Curved().eval(), noise()
-    found = _heatmaps(
+    actual = _heatmaps(
         model,
         inputs,
         "smoothgradcam++",
@@ -100,8 +101,8 @@ def test_smooth_gradcam_plus_plus_against_a_replica_with_the_same_draws(seed: in
         set={"samples": 3, "sigma": 0.2},
     )
     for row, target in enumerate((1, 2)):
-        wanted = _smooth_by_autograd(model, inputs[row], target, seed)
-        np.testing.assert_allclose(found[row], wanted, rtol=1e-3, atol=1e-5)
+        expected = _smooth_by_autograd(model, inputs[row], target, seed)
+        np.testing.assert_allclose(actual[row], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_without_noise_it_is_gradcam_plus_plus() -> None:
@@ -144,18 +145,18 @@ class Square(Pooled):
 
 def test_shapleycam_worked_out_by_hand_on_a_square() -> None:
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    found = camcli.heatmaps(
+    heatmap = camcli.heatmaps(
         Square(), x.view(1, 1, 2, 2), "shapleycam", target_layers="features", targets=0
     )
     # of 3 * mean(a^2) - mean(b^2), gradient and curvature are 3/2 a and -1/2 b alike
     weights = (3 / 2 * 2.5 / 2, -1 / 2 * 5 / 2)
-    torch.testing.assert_close(found[0], weights[0] * x + weights[1] * 2 * x)
+    torch.testing.assert_close(heatmap[0], weights[0] * x + weights[1] * 2 * x)
 
 
 @pytest.mark.parametrize("layers", [["last"], ["middle"], ["middle", "last"]])
 def test_shapleycam_against_the_whole_hessian(layers: list[str]) -> None:
     model, inputs = Curved().eval(), noise(size=(16, 24))
-    found = _heatmaps(model, inputs, "shapleycam", target_layers=layers, layer_fusion="none")
+    actual = _heatmaps(model, inputs, "shapleycam", target_layers=layers, layer_fusion="none")
 
     def behind(layer: str, target: int, maps: Tensor) -> Tensor:
         x = model.last(torch.tanh(maps)) if layer == "middle" else maps
@@ -168,10 +169,10 @@ def test_shapleycam_against_the_whole_hessian(layers: list[str]) -> None:
             gradient = torch.autograd.functional.jacobian(score, maps)
             hessian = torch.autograd.functional.hessian(score, maps)
             product = (hessian.reshape(maps.numel(), -1) @ maps.flatten()).view_as(maps)
-            wanted = ((gradient - product / 2).mean((2, 3), keepdim=True) * maps).sum(1)[0]
-            torch.testing.assert_close(found[layer][row], wanted, rtol=1e-4, atol=1e-5)
+            expected = ((gradient - product / 2).mean((2, 3), keepdim=True) * maps).sum(1)[0]
+            torch.testing.assert_close(actual[layer][row], expected, rtol=1e-4, atol=1e-5)
             plain = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)[0]
-            assert not torch.allclose(wanted, plain, rtol=1e-2)
+            assert not torch.allclose(expected, plain, rtol=1e-2)
 
 
 def _timm_vit() -> nn.Module:
@@ -216,13 +217,13 @@ def test_fused_attention_is_off_while_curvature_is_measured(
 ) -> None:
     torch.manual_seed(0)
     model, inputs = build(), noise(size=(160, 160))
-    found = _heatmaps(model, inputs, ["shapleycam", "gradcam"], target_layers=layer)
+    actual = _heatmaps(model, inputs, ["shapleycam", "gradcam"], target_layers=layer)
     assert torch.backends.cuda.flash_sdp_enabled()
-    assert not torch.allclose(found["shapleycam"], found["gradcam"], rtol=1e-2)
+    assert not torch.allclose(actual["shapleycam"], actual["gradcam"], rtol=1e-2)
     _split(model)
-    wanted = _heatmaps(model, inputs, "shapleycam", target_layers=layer)
-    scale = float(wanted.abs().max())
-    torch.testing.assert_close(found["shapleycam"] / scale, wanted / scale, rtol=0, atol=1e-4)
+    expected = _heatmaps(model, inputs, "shapleycam", target_layers=layer)
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(actual["shapleycam"] / scale, expected / scale, rtol=0, atol=1e-4)
 
 
 class Once(torch.autograd.Function):
@@ -257,17 +258,17 @@ def test_what_has_no_second_derivative_is_named() -> None:
 def test_segeigencams_farthest_value_is_positive() -> None:
     # three places are strong and one is not: the component that grows with strength falls far below
     maps = torch.tensor([[[[4.0, 4.0], [4.0, 1.0]]]]).expand(1, 2, 2, 2)
-    weighted = first_component(maps, maps.sum(1))[0]
+    weighted = project_first_component(maps, maps.sum(1))[0]
     assert weighted[1, 1] == weighted.min() < -weighted.max()
     torch.testing.assert_close(segeigencam(maps, -torch.ones_like(maps))[0], -weighted)
 
 
 def test_a_linear_kernel_is_eigencam() -> None:
     maps = _random(2, 5, 4, 6)
-    wanted = METHODS["eigencam"].function(maps)
-    torch.testing.assert_close(kpcacam(maps, kernel="linear"), wanted)
+    expected = METHODS["eigencam"].function(maps)
+    torch.testing.assert_close(kpcacam(maps, kernel="linear"), expected)
     for kernel in KERNELS.keys() - {"linear"}:
-        assert not torch.allclose(kpcacam(maps, kernel=kernel), wanted, rtol=0.05, atol=0.05)
+        assert not torch.allclose(kpcacam(maps, kernel=kernel), expected, rtol=0.05, atol=0.05)
 
 
 def test_an_unknown_kernel_is_named() -> None:
@@ -286,17 +287,17 @@ def test_a_bad_picture_spares_its_neighbours(kernel: str) -> None:
     maps = _random(2, 3, 4, 4)
     alone = kpcacam(maps[1:], kernel=kernel)
     maps[0, 1, 2, 3] = torch.nan
-    found = kpcacam(maps, kernel=kernel)
-    assert found[0].isnan().all()
-    torch.testing.assert_close(found[1:], alone)
+    actual = kpcacam(maps, kernel=kernel)
+    assert actual[0].isnan().all()
+    torch.testing.assert_close(actual[1:], alone)
 
 
 def test_fem_worked_out_by_hand() -> None:
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     maps = torch.stack([x, 2 * x, torch.full((2, 2), 0.1), torch.zeros(2, 2), -x])[None]
     # one standard deviation above its mean of 2.5 is 3.6; a channel without any has nothing above
-    wanted = torch.tensor([[-2.5, 0.0], [0.0, 2.5 + 5.0]])
-    torch.testing.assert_close(fem(maps, k=1.0)[0], wanted)
+    expected = torch.tensor([[-2.5, 0.0], [0.0, 2.5 + 5.0]])
+    torch.testing.assert_close(fem(maps, k=1.0)[0], expected)
     assert not fem(maps, k=2.0).any()
 
 
@@ -321,9 +322,9 @@ def test_dead_channels_and_zero_gradients_give_an_empty_map(name: str, value: fl
         "gradients_at": lambda _: gradients,
     }
     method = METHODS[name]
-    found = method.function(*(evidence[e] for e in method.evidence))
-    assert found.isfinite().all()
-    assert not normalise(found.sum(1) if method.gives == "weighted activations" else found).any()
+    actual = method.function(*(evidence[e] for e in method.evidence))
+    assert actual.isfinite().all()
+    assert not normalise(actual.sum(1) if method.gives == "weighted activations" else actual).any()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.probe import Probe
-from camcli.engine.run import WHOLE, Request, answer
-from camcli.engine.targets import Best, Fixed
+from camcli.engine.batch_context import Probe
+from camcli.engine.runner import WHOLE, ExplainRequest, answer_request
+from camcli.engine.targets import BestCategories, FixedCategories
 from camcli.errors import UsageError
 from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, scorecam, sscam
-from camcli.models.memory_format import trust
+from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Counting, Staged, Straight, noise
 
@@ -38,24 +38,24 @@ INPUTS, ACTIVATIONS = _draw(2, 3, *SIZE), _draw(2, 5, 3, 4, seed=1)
 KERNELS = _draw(2, 3, *SIZE, seed=2) / 4
 
 
-def _curved(images: Tensor, owner: int) -> Tensor:
+def _curve(images: Tensor, owner: int) -> Tensor:
     return (images * KERNELS[owner]).flatten(1).sum(1).tanh() + images[:, 0, 0, 0].sin()
 
 
-def _asked(
+def _count_calls(
     function: Callable[[Tensor, int], Tensor], sizes: list[int] | None = None
 ) -> Callable[..., Tensor]:
     """A score as the engine gives it, three rows at a time."""
 
     def score(altered: Callable[[slice], Tensor], count: int, owner: int) -> Tensor:
-        found = []
+        results = []
         for start in range(0, count, 3):
             rows = altered(slice(start, min(start + 3, count)))
             assert len(rows) == min(3, count - start)
-            found.append(function(rows, owner))
+            results.append(function(rows, owner))
             if sizes is not None:
                 sizes.append(len(rows))
-        return torch.cat(found)
+        return torch.cat(results)
 
     return score
 
@@ -63,7 +63,7 @@ def _asked(
 # slow replicas, in loops
 
 
-def _enlarged(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _enlarge(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bilinear, half-pixel centres, the border's values beyond the border."""
 
     def at(i: int, long: int, short: int) -> tuple[int, int, float]:
@@ -82,39 +82,39 @@ def _enlarged(small: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _score_of(image: np.ndarray, owner: int) -> float:
-    return float(_curved(torch.from_numpy(image).float()[None], owner))
+    return float(_curve(torch.from_numpy(image).float()[None], owner))
 
 
-def _masked_replica(owner: int, samples: Callable[[np.ndarray], list[np.ndarray]]) -> np.ndarray:
+def _mask_replica(owner: int, samples: Callable[[np.ndarray], list[np.ndarray]]) -> np.ndarray:
     image, maps = INPUTS[owner].numpy(), ACTIVATIONS[owner].numpy()
     blank = _score_of(np.zeros_like(image), owner)
     increases = []
     for channel in maps:
-        mask = _enlarged(channel, SIZE)
+        mask = _enlarge(channel, SIZE)
         mask = (mask - mask.min()) / (mask.max() - mask.min())
-        found = [_score_of(sample * image, owner) - blank for sample in samples(mask)]
-        increases.append(sum(found) / len(found))
+        scores = [_score_of(sample * image, owner) - blank for sample in samples(mask)]
+        increases.append(sum(scores) / len(scores))
     alphas = np.exp(increases) / np.exp(increases).sum()
     return sum(alpha * channel for alpha, channel in zip(alphas, maps, strict=True))
 
 
 @pytest.mark.parametrize("owner", [0, 1])
 def test_scorecam_is_its_replica(owner: int) -> None:
-    found = scorecam(ACTIVATIONS, INPUTS, _asked(_curved)).sum(1)[owner]
-    np.testing.assert_allclose(found, _masked_replica(owner, lambda m: [m]), rtol=1e-4, atol=1e-5)
+    scores = scorecam(ACTIVATIONS, INPUTS, _count_calls(_curve)).sum(1)[owner]
+    np.testing.assert_allclose(scores, _mask_replica(owner, lambda m: [m]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("owner", [0, 1])
 def test_sscam_is_its_replica_with_the_same_draws(owner: int) -> None:
-    found = sscam(ACTIVATIONS, INPUTS, _asked(_curved), samples=4, sigma=0.5, seed=7).sum(1)
+    actual = sscam(ACTIVATIONS, INPUTS, _count_calls(_curve), samples=4, sigma=0.5, seed=7).sum(1)
     draws = torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(7)).numpy()
-    wanted = _masked_replica(owner, lambda mask: [mask + 0.5 * d for d in draws])
-    np.testing.assert_allclose(found[owner], wanted, rtol=1e-4, atol=1e-5)
+    expected = _mask_replica(owner, lambda mask: [mask + 0.5 * d for d in draws])
+    np.testing.assert_allclose(actual[owner], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("owner", [0, 1])
 def test_iscam_is_its_replica(owner: int) -> None:
-    found = iscam(ACTIVATIONS, INPUTS, _asked(_curved), samples=4).sum(1)
+    actual = iscam(ACTIVATIONS, INPUTS, _count_calls(_curve), samples=4).sum(1)
 
     def grown(mask: np.ndarray) -> list[np.ndarray]:
         steps, total = [], np.zeros_like(mask)
@@ -123,62 +123,62 @@ def test_iscam_is_its_replica(owner: int) -> None:
             steps.append(total)
         return steps
 
-    wanted = _masked_replica(owner, grown)
-    np.testing.assert_allclose(found[owner], wanted, rtol=1e-4, atol=1e-5)
+    expected = _mask_replica(owner, grown)
+    np.testing.assert_allclose(actual[owner], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "found",
+    "actual",
     [
-        sscam(ACTIVATIONS, INPUTS, _asked(_curved), samples=3, sigma=0.0),
-        iscam(ACTIVATIONS, INPUTS, _asked(_curved), samples=1),
+        sscam(ACTIVATIONS, INPUTS, _count_calls(_curve), samples=3, sigma=0.0),
+        iscam(ACTIVATIONS, INPUTS, _count_calls(_curve), samples=1),
     ],
     ids=["no noise", "one step"],
 )
-def test_its_children_without_what_they_add_are_scorecam(found: Tensor) -> None:
-    torch.testing.assert_close(found, scorecam(ACTIVATIONS, INPUTS, _asked(_curved)))
+def test_its_children_without_what_they_add_are_scorecam(actual: Tensor) -> None:
+    torch.testing.assert_close(actual, scorecam(ACTIVATIONS, INPUTS, _count_calls(_curve)))
 
 
 def test_scorecam_enlarges_before_it_normalises() -> None:
     seen: list[Tensor] = []
 
-    def noting(images: Tensor, _: int) -> Tensor:
+    def note(images: Tensor, _: int) -> Tensor:
         seen.append(images[:, 0])
         return images.sum((1, 2, 3))
 
-    scorecam(ACTIVATIONS[:1], torch.ones(1, 3, 12, 16), _asked(noting))
+    scorecam(ACTIVATIONS[:1], torch.ones(1, 3, 12, 16), _count_calls(note))
     masks = torch.cat(seen)
     assert masks.amin((1, 2)).eq(0).all()
     # enlarged last, a peak between the pixels' centres would fall short of 1
     assert masks.amax((1, 2)).eq(1).all()
 
 
-def _mixing(maps: Tensor, owner: int) -> Tensor:
+def _mix(maps: Tensor, owner: int) -> Tensor:
     return (maps.mean((2, 3)) @ _draw(5, seed=owner + 5)).exp() + 0.5 * maps[:, 2].amax((1, 2))
 
 
 @pytest.mark.parametrize("owner", [0, 1])
 def test_ablationcam_is_its_replica(owner: int) -> None:
-    found = ablationcam(ACTIVATIONS, _asked(_mixing)).sum(1)[owner]
+    actual = ablationcam(ACTIVATIONS, _count_calls(_mix)).sum(1)[owner]
     maps = ACTIVATIONS[owner]
-    whole = float(_mixing(maps[None], owner))
-    wanted = np.zeros(maps.shape[1:])
+    whole = float(_mix(maps[None], owner))
+    expected = np.zeros(maps.shape[1:])
     for k in range(len(maps)):
         without = maps.clone()
         without[k] = 0
-        wanted += (whole - float(_mixing(without[None], owner))) / abs(whole) * maps[k].numpy()
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        expected += (whole - float(_mix(without[None], owner))) / abs(whole) * maps[k].numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ablationcam_is_not_turned_over_by_a_negative_score() -> None:
     """The paper divides by the score: below zero, what speaks for the class would be cold."""
 
-    def lowered(maps: Tensor, owner: int) -> Tensor:
-        return _mixing(maps, owner) - 100
+    def lower(maps: Tensor, owner: int) -> Tensor:
+        return _mix(maps, owner) - 100
 
-    plain = ablationcam(ACTIVATIONS, _asked(_mixing))
-    low = ablationcam(ACTIVATIONS, _asked(lowered))
-    whole = torch.cat([_mixing(ACTIVATIONS[i : i + 1], i) for i in range(2)])
+    plain = ablationcam(ACTIVATIONS, _count_calls(_mix))
+    low = ablationcam(ACTIVATIONS, _count_calls(lower))
+    whole = torch.cat([_mix(ACTIVATIONS[i : i + 1], i) for i in range(2)])
     ratio = whole.abs() / (whole - 100).abs()
     assert (whole < 100).all()
     torch.testing.assert_close(low, plain * ratio[:, None, None, None], rtol=1e-2, atol=1e-4)
@@ -196,9 +196,9 @@ def test_rise_by_hand_with_one_cell() -> None:
         return full[owner] * images.mean((1, 2, 3))
 
     options = {"masks": n, "cells": 1, "probability": probability, "seed": 4}
-    found = rise(torch.ones(2, 3, *SIZE), _asked(score), **options)
-    wanted = full * share * (1 - share) / probability
-    torch.testing.assert_close(found, wanted[:, None, None].expand(2, *SIZE))
+    scores = rise(torch.ones(2, 3, *SIZE), _count_calls(score), **options)
+    expected = full * share * (1 - share) / probability
+    torch.testing.assert_close(scores, expected[:, None, None].expand(2, *SIZE))
 
 
 def _rise_masks(masks: int, cells: int, probability: float, seed: int) -> np.ndarray:
@@ -209,7 +209,7 @@ def _rise_masks(masks: int, cells: int, probability: float, seed: int) -> np.nda
     across = torch.randint(wide, (masks,), generator=draw)
     out = np.zeros((masks, *SIZE))
     for i in range(masks):
-        large = _enlarged(grids[i], (high * (cells + 1), wide * (cells + 1)))
+        large = _enlarge(grids[i], (high * (cells + 1), wide * (cells + 1)))
         y, x = int(down[i]), int(across[i])
         out[i] = large[y : y + SIZE[0], x : x + SIZE[1]]
     return out
@@ -219,51 +219,53 @@ def _rise_masks(masks: int, cells: int, probability: float, seed: int) -> np.nda
 def test_rise_is_its_papers_map_less_the_mean_scores(owner: int) -> None:
     n, probability = 40, 0.4
     masks = _rise_masks(n, 4, probability, seed=2)
-    found = rise(INPUTS, _asked(_curved), masks=n, cells=4, probability=probability, seed=2)
+    actual = rise(INPUTS, _count_calls(_curve), masks=n, cells=4, probability=probability, seed=2)
     scores = [_score_of(mask * INPUTS[owner].numpy(), owner) for mask in masks]
     paper = sum(s * m for s, m in zip(scores, masks, strict=True)) / (n * probability)
-    wanted = paper - np.mean(scores) * masks.mean(0) / probability
-    np.testing.assert_allclose(found[owner], wanted, rtol=1e-4, atol=1e-5)
+    expected = paper - np.mean(scores) * masks.mean(0) / probability
+    np.testing.assert_allclose(actual[owner], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_rise_does_not_see_what_is_added_to_every_score() -> None:
     """Logits may be: in the paper's own map, this one would drown the picture in its masks."""
 
-    def raised(images: Tensor, owner: int) -> Tensor:
-        return _curved(images, owner) - 1000
+    def raise_score(images: Tensor, owner: int) -> Tensor:
+        return _curve(images, owner) - 1000
 
-    found = rise(INPUTS, _asked(raised), masks=60)
-    torch.testing.assert_close(found, rise(INPUTS, _asked(_curved), masks=60), rtol=0, atol=1e-3)
+    actual = rise(INPUTS, _count_calls(raise_score), masks=60)
+    torch.testing.assert_close(
+        actual, rise(INPUTS, _count_calls(_curve), masks=60), rtol=0, atol=1e-3
+    )
 
 
 def test_rise_finds_the_pixels_that_count() -> None:
     def corner(images: Tensor, _: int) -> Tensor:
         return images[:, :, :8, :8].mean((1, 2, 3))
 
-    found = rise(torch.ones(1, 3, 32, 48), _asked(corner), masks=500)[0]
-    assert found[:8, :8].mean() > 4 * found[16:, 16:].abs().mean()
-    assert found[:8, :8].min() > found[16:, 16:].max()
+    actual = rise(torch.ones(1, 3, 32, 48), _count_calls(corner), masks=500)[0]
+    assert actual[:8, :8].mean() > 4 * actual[16:, 16:].abs().mean()
+    assert actual[:8, :8].min() > actual[16:, 16:].max()
 
 
 def test_occlusion_by_hand() -> None:
     """A window as wide as the stride, and a score that adds pixels: each cell is its own sum."""
     images = torch.arange(48.0).view(1, 1, 6, 8).expand(1, 3, 6, 8)
-    found = occlusion(images, _asked(lambda x, _: x[:, 0].sum((1, 2))), window=2, stride=2)
-    torch.testing.assert_close(found[0], images[0, 0].unfold(0, 2, 2).unfold(1, 2, 2).sum((2, 3)))
+    actual = occlusion(images, _count_calls(lambda x, _: x[:, 0].sum((1, 2))), window=2, stride=2)
+    torch.testing.assert_close(actual[0], images[0, 0].unfold(0, 2, 2).unfold(1, 2, 2).sum((2, 3)))
 
 
 @pytest.mark.parametrize(("window", "stride"), [(1, 1), (3, 2), (4, 4), (5, 3), (50, 4)])
 def test_occlusion_is_its_replica(window: int, stride: int) -> None:
-    found = occlusion(INPUTS, _asked(_curved), window=window, stride=stride)
+    actual = occlusion(INPUTS, _count_calls(_curve), window=window, stride=stride)
     h, w = (math.ceil(side / stride) for side in SIZE)
-    assert found.shape == (2, h, w)
+    assert actual.shape == (2, h, w)
     for owner, i, j in np.ndindex(2, h, w):
         image = INPUTS[owner].numpy().copy()
         top = math.floor((i + 0.5) * SIZE[0] / h - window / 2 + 0.5)
         left = math.floor((j + 0.5) * SIZE[1] / w - window / 2 + 0.5)
         image[:, max(top, 0) : top + window, max(left, 0) : left + window] = 0
         drop = _score_of(INPUTS[owner].numpy(), owner) - _score_of(image, owner)
-        assert float(found[owner, i, j]) == pytest.approx(drop, abs=1e-5)
+        assert float(actual[owner, i, j]) == pytest.approx(drop, abs=1e-5)
 
 
 # constant channels and empty maps
@@ -275,30 +277,30 @@ def test_constant_channels_get_no_pass_and_no_weight() -> None:
     maps[1] = 0.0
     for name, masking in MASKING.items():
         sizes: list[int] = []
-        found = masking(maps, INPUTS, _asked(_curved, sizes))
+        actual = masking(maps, INPUTS, _count_calls(_curve, sizes))
         samples = 1 if name == "scorecam" else 10
         assert sum(sizes) == 3 * samples
-        assert not found[0, [1, 3]].any()
-        assert not found[1].any()
-        others = masking(maps[:1, [0, 2, 4]], INPUTS[:1], _asked(_curved))
-        torch.testing.assert_close(found[0, [0, 2, 4]], others[0])
+        assert not actual[0, [1, 3]].any()
+        assert not actual[1].any()
+        others = masking(maps[:1, [0, 2, 4]], INPUTS[:1], _count_calls(_curve))
+        torch.testing.assert_close(actual[0, [0, 2, 4]], others[0])
     sizes = []
-    found = ablationcam(maps, _asked(_mixing, sizes))
+    actual = ablationcam(maps, _count_calls(_mix, sizes))
     assert sum(sizes) == 1 + 4 + 1  # the maps as they are, and the channels that are not zero
-    assert found.isfinite().all()
+    assert actual.isfinite().all()
 
 
 def test_a_score_of_zero_gives_no_nan() -> None:
     def none(images: Tensor, _: int) -> Tensor:
         return torch.zeros(len(images))
 
-    for found in (
-        ablationcam(ACTIVATIONS, _asked(none)),
-        rise(INPUTS, _asked(none), masks=5),
-        occlusion(INPUTS, _asked(none)),
+    for actual in (
+        ablationcam(ACTIVATIONS, _count_calls(none)),
+        rise(INPUTS, _count_calls(none), masks=5),
+        occlusion(INPUTS, _count_calls(none)),
     ):
-        assert not found.any()
-    assert scorecam(ACTIVATIONS, INPUTS, _asked(none)).isfinite().all()
+        assert not actual.any()
+    assert scorecam(ACTIVATIONS, INPUTS, _count_calls(none)).isfinite().all()
 
 
 # options
@@ -306,20 +308,20 @@ def test_a_score_of_zero_gives_no_nan() -> None:
 
 @pytest.mark.parametrize("name", WEIGHTING)
 def test_max_channels_takes_those_with_the_highest_means(name: str) -> None:
-    asked = {"rescore": _asked(_mixing), "score": _asked(_curved)}
+    asked = {"rescore": _count_calls(_mix), "score": _count_calls(_curve)}
     evidence = {"activations": ACTIVATIONS, "inputs": INPUTS, **asked}
     method = METHODS[name]
 
-    def found(k: int) -> Tensor:
+    def actual(k: int) -> Tensor:
         return method.function(*(evidence[e] for e in method.evidence), max_channels=k)
 
-    torch.testing.assert_close(found(99), found(0))
-    torch.testing.assert_close(found(5), found(0))
-    used = found(2).flatten(2).any(2)
+    torch.testing.assert_close(actual(99), actual(0))
+    torch.testing.assert_close(actual(5), actual(0))
+    used = actual(2).flatten(2).any(2)
     strongest = ACTIVATIONS.mean((2, 3)).topk(2).indices
     assert torch.equal(used.nonzero()[:, 1].view(2, 2), strongest.sort().values)
     if name == "ablationcam":  # no softmax shares out the weights
-        torch.testing.assert_close(found(2)[used], found(0)[used])
+        torch.testing.assert_close(actual(2)[used], actual(0)[used])
 
 
 @pytest.mark.parametrize(
@@ -371,17 +373,19 @@ def _sizes(model: nn.Module, run: Callable[[], Any]) -> list[int]:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_more_than_a_chunk_is_altered_at_once(name: str) -> None:
     model = Counting().eval()  # its tail cannot run by itself, so ablations are whole passes, too
-    probe = Probe(model, noise(1), ["last"], Best(), graph=False, chunk=5)
-    wanted = Probe(model, noise(1), ["last"], Best(), graph=False).apply(METHODS[name], "last", 0)
-    found: list[Tensor] = []
-    sizes = _sizes(model, lambda: found.append(probe.apply(METHODS[name], "last", 0)))
+    probe = Probe(model, noise(1), ["last"], BestCategories(), graph=False, chunk=5)
+    expected = Probe(model, noise(1), ["last"], BestCategories(), graph=False).apply(
+        METHODS[name], "last", 0
+    )
+    results: list[Tensor] = []
+    sizes = _sizes(model, lambda: results.append(probe.apply(METHODS[name], "last", 0)))
     assert max(sizes) == 5
     rows = {"ablationcam": 17, "scorecam": 16, "sscam": 160, "iscam": 160, "rise": 200}
     # besides the pass that everything shares: for a tail one to remember, and two dry runs; for
     # 128 altered pictures and more one to see what can be folded, and a dry run
     extra = {"ablationcam": 4, "scorecam": 1, "occlusion": 1}.get(name, 3)
     assert sum(sizes) == rows.get(name, 1 + 3 * 4) + extra
-    torch.testing.assert_close(found[0], wanted)
+    torch.testing.assert_close(results[0], expected)
 
 
 def test_ablations_are_the_same_whether_the_tail_runs_alone_or_the_whole_model() -> None:
@@ -393,12 +397,14 @@ def test_ablations_are_the_same_whether_the_tail_runs_alone_or_the_whole_model()
             x = self.last(self.middle(self.stem(x)))
             return self.fc(x.reshape(pictures, 16, -1).mean(2))
 
-    found = []
+    results = []
     for model, alone in ((Straight(), True), (Whole(), False)):
-        probe = Probe(model.eval(), noise(), ["last"], Fixed(torch.tensor([[1], [2]])), graph=False)
+        probe = Probe(
+            model.eval(), noise(), ["last"], FixedCategories(torch.tensor([[1], [2]])), graph=False
+        )
         assert probe.get("tail", "last") is alone
-        found.append(probe.apply(METHODS["ablationcam"], "last", 0))
-    torch.testing.assert_close(*found)
+        results.append(probe.apply(METHODS["ablationcam"], "last", 0))
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("name", BLACK_BOXES)
@@ -406,14 +412,18 @@ def test_black_boxes_look_into_no_layer(name: str) -> None:
     assert depends_on_category(name)
     assert not depends_on_layer(name)
     model = Staged()
-    trust(model)
+    trust_channels_last(model)
     calls: dict[int, int] = {}
     for k, layers in ((1, ("last",)), (2, ("middle", "last"))):
-        request = Request((name,), layers, layer_fusion="none")
+        request = ExplainRequest((name,), layers, layer_fusion="none")
         maps: list[Any] = []
 
-        def run(request: Request = request, maps: list[Any] = maps) -> None:
-            maps.append(answer(model, noise(1), Fixed(torch.tensor([[1]])), request).maps[name])
+        def run(request: ExplainRequest = request, maps: list[Any] = maps) -> None:
+            maps.append(
+                answer_request(model, noise(1), FixedCategories(torch.tensor([[1]])), request).maps[
+                    name
+                ]
+            )
 
         calls[k] = len(_sizes(model, run))
         assert list(maps[0]) == [WHOLE]
@@ -427,7 +437,7 @@ def test_memory_that_runs_out_in_the_dry_run_is_no_answer_to_it() -> None:
 
     model = Staged()
     model.fc.register_forward_pre_hook(full)
-    probe = Probe(model, noise(1), ["last"], Best(), graph=False)
+    probe = Probe(model, noise(1), ["last"], BestCategories(), graph=False)
     with pytest.raises(torch.OutOfMemoryError):
         probe.get("tail", "last")
 

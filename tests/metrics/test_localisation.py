@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.metrics.box_iou import box_iou, box_overlap
-from camcli.metrics.grid_pointing_game import build_grid, grid_pointing_game
-from camcli.metrics.heat_inside import heat_inside
-from camcli.metrics.max_box_accuracy import max_box_accuracy, threshold_overlaps
-from camcli.metrics.pixel_average_precision import pixel_average_precision
-from camcli.metrics.pointing_game import pointing_game, widen
+from camcli.metrics.localization.box_iou import box_iou, box_overlap
+from camcli.metrics.localization.grid_pointing_game import build_grid, grid_pointing_game
+from camcli.metrics.localization.heat_inside import heat_inside
+from camcli.metrics.localization.max_box_accuracy import max_box_accuracy, threshold_overlaps
+from camcli.metrics.localization.pixel_average_precision import pixel_average_precision
+from camcli.metrics.localization.pointing_game import pointing_game, widen
 
 PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 FEW = settings(PROPERTY, max_examples=15)
@@ -181,11 +181,11 @@ def test_an_empty_map_has_the_box_of_the_corner() -> None:
 
 def test_accuracy_is_that_of_the_best_common_threshold() -> None:
     overlaps = torch.tensor([[0.8, 0.6, 0.2], [0.1, 0.6, 0.9], [0.1, 0.35, 0.9]])
-    found = max_box_accuracy(overlaps, step=1 / 3)
+    actual = max_box_accuracy(overlaps, step=1 / 3)
     # IoU 0.3: all at the second one; 0.5: two of three there; 0.7: two of three at the third
-    assert found.shares == pytest.approx((1, 2 / 3, 2 / 3))
-    assert found.thresholds == pytest.approx((1 / 3, 1 / 3, 2 / 3), abs=1e-6)
-    assert found.value == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
+    assert actual.shares == pytest.approx((1, 2 / 3, 2 / 3))
+    assert actual.thresholds == pytest.approx((1 / 3, 1 / 3, 2 / 3), abs=1e-6)
+    assert actual.value == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
     with pytest.raises(UsageError, match="one or more pictures"):
         max_box_accuracy(torch.zeros(0, 3))
 

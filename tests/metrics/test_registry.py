@@ -14,7 +14,7 @@ from camcli.registry import METRIC_INPUTS, METRICS, Count, Metric, Option, metri
 
 
 @pytest.fixture
-def registered() -> object:
+def register_metric() -> object:
     """Takes a metric away that a test has added."""
     before = dict(METRICS)
     yield

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.metrics.equivariance import flip_equivariance, shift_equivariance
-from camcli.metrics.hog_similarity import hog, hog_similarity
-from camcli.metrics.rank_correlation import rank, rank_correlation
-from camcli.metrics.structural_similarity import structural_similarity
+from camcli.metrics.sanity.equivariance import flip_equivariance, shift_equivariance
+from camcli.metrics.sanity.hog_similarity import hog, hog_similarity
+from camcli.metrics.sanity.rank_correlation import rank, rank_correlation
+from camcli.metrics.sanity.structural_similarity import structural_similarity
 
 PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 

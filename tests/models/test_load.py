@@ -22,10 +22,10 @@ from camcli.errors import (
     UnknownName,
     WeightsError,
 )
-from camcli.models import fetch, from_torchvision
+from camcli.models import from_torchvision, weight_download
 from camcli.models.load import (
     Classifier,
-    _libraries_for,
+    _list_libraries,
     find_model,
     load_model,
     resolve_device,
@@ -45,7 +45,7 @@ def logits(model: nn.Module, size: int = 64) -> Tensor:
         return model.eval()(torch.randn(2, 3, size, size, generator=generator))
 
 
-def trained(name: str = ARCH, seed: int = 3, **options: Any) -> nn.Module:
+def write_trained(name: str = ARCH, seed: int = 3, **options: Any) -> nn.Module:
     """Makes a model whose every weight differs from those that load_model would draw."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -228,7 +228,7 @@ def test_timm_preprocessing_is_timms_own(name: str) -> None:
 def test_timm_crop_modes(tmp_path: Path, mode: str, fit: str) -> None:
     changes = {"crop_mode": mode, "crop_pct": 0.8}
     _, (resize, crop, *_) = eval_steps(ARCH, **changes)
-    save_for_hf(trained(), tmp_path)
+    save_for_hf(write_trained(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretrained_cfg"].update(changes)
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -326,7 +326,7 @@ def test_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module.model."])
 def test_a_fine_tuned_checkpoint_needs_nothing_but_its_name(tmp_path: Path, prefix: str) -> None:
-    model = trained(num_classes=7)
+    model = write_trained(num_classes=7)
     content = {prefix + name: tensor for name, tensor in model.state_dict().items()}
     torch.save({"state_dict": content}, tmp_path / "a.ckpt")
     classifier = load_model(ARCH, checkpoint=tmp_path / "a.ckpt", device="cpu")
@@ -336,11 +336,11 @@ def test_a_fine_tuned_checkpoint_needs_nothing_but_its_name(tmp_path: Path, pref
 
 
 def test_a_training_checkpoint_of_timm_says_what_it_is(tmp_path: Path) -> None:
-    average = trained(seed=4, num_classes=3)
+    average = write_trained(seed=4, num_classes=3)
     content = {
         "arch": ARCH,
         "args": argparse.Namespace(model=ARCH),
-        "state_dict": trained(num_classes=3).state_dict(),
+        "state_dict": write_trained(num_classes=3).state_dict(),
         "state_dict_ema": average.state_dict(),
     }
     torch.save(content, tmp_path / "a.pth.tar")
@@ -379,22 +379,22 @@ def test_auxiliary_weights_in_a_checkpoint_are_no_mistake(tmp_path: Path) -> Non
 
 
 def test_position_embeddings_of_a_checkpoint_are_resized(tmp_path: Path) -> None:
-    torch.save(trained("test_vit", num_classes=2).state_dict(), tmp_path / "a.pth")
+    torch.save(write_trained("test_vit", num_classes=2).state_dict(), tmp_path / "a.pth")
     classifier = load("test_vit", checkpoint=tmp_path / "a.pth", img_size=(96, 224))
     assert classifier.module(torch.zeros(1, 3, 96, 224)).shape == (1, 2)
 
 
 def test_a_distilled_transformer_with_two_heads(tmp_path: Path) -> None:
     name = "deit_tiny_distilled_patch16_224"
-    torch.save(trained(name, num_classes=3).state_dict(), tmp_path / "a.pth")
+    torch.save(write_trained(name, num_classes=3).state_dict(), tmp_path / "a.pth")
     assert load(name, checkpoint=tmp_path / "a.pth").num_classes == 3
 
 
 def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
-    torch.save(trained("test_vit").state_dict(), tmp_path / "vit.pth")
+    torch.save(write_trained("test_vit").state_dict(), tmp_path / "vit.pth")
     with pytest.raises(CheckpointError, match="another architecture"):
         load(ARCH, checkpoint=tmp_path / "vit.pth")
-    content = trained(num_classes=7).state_dict()
+    content = write_trained(num_classes=7).state_dict()
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(CheckpointError, match=r"fc\.weight \[7, \d+\]"):
         load(ARCH, checkpoint=tmp_path / "a.pth", num_classes=5)
@@ -408,7 +408,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_timm_saved(tmp_path: Path) -> None:
-    model = trained(num_classes=2)
+    model = write_trained(num_classes=2)
     save_for_hf(model, tmp_path, model_config={"label_names": ["cat", "dog"]})
     classifier = load(f"local-dir:{tmp_path}", pretrained=True)
     assert (classifier.labels, classifier.warnings) == (("cat", "dog"), ())
@@ -426,10 +426,10 @@ def test_a_folder_that_timm_saved(tmp_path: Path) -> None:
 def test_without_a_network_one_error_names_three_ways_on(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def closed(url: str, *_: object, **__: object) -> None:
+    def close(url: str, *_: object, **__: object) -> None:
         raise OSError(f"no network to {url}")
 
-    monkeypatch.setattr(fetch.urllib.request, "urlopen", closed)
+    monkeypatch.setattr(weight_download.urllib.request, "urlopen", close)
     begin = time.perf_counter()
     with pytest.raises(WeightsError, match=THREE_WAYS) as caught:
         load_model(name, device="cpu")
@@ -446,7 +446,7 @@ def test_offline_mode_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("caches")
 def test_a_name_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "SECONDS_TO_ANSWER", -0.9)
+    monkeypatch.setattr(weight_download, "SECONDS_TO_ANSWER", -0.9)
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *_, **__: time.sleep(3))
     begin = time.perf_counter()
     with pytest.raises(WeightsError, match="no answer within"):
@@ -459,7 +459,7 @@ def test_a_download_that_breaks_off_is_the_same_error(monkeypatch: pytest.Monkey
     def broken(*_: object, **__: object) -> str:
         raise RuntimeError("connection lost at byte 17")
 
-    monkeypatch.setattr(fetch, "_first_in_repository", lambda *_: "model.safetensors")
+    monkeypatch.setattr(weight_download, "_find_in_repository", lambda *_: "model.safetensors")
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", broken)
     with pytest.raises(WeightsError, match="connection lost at byte 17"):
         load_model(ARCH, device="cpu")
@@ -473,7 +473,7 @@ def test_a_model_without_pretrained_weights_says_so() -> None:
 
 
 def test_cached_weights_of_timm_need_no_network(caches: Path) -> None:
-    model = trained()
+    model = write_trained()
     folder = in_hub_cache(caches, f"timm/{timm.models.get_pretrained_cfg(ARCH).hf_hub_id[5:]}")
     save_file(model.state_dict(), folder / "model.safetensors")
     classifier = load_model(ARCH, device="cpu")
@@ -492,7 +492,7 @@ def test_damaged_cached_weights_are_named(caches: Path) -> None:
 
 
 def test_a_cached_repository_needs_no_network(caches: Path) -> None:
-    model = trained(num_classes=2)
+    model = write_trained(num_classes=2)
     save_for_hf(model, in_hub_cache(caches, "me/mine"), model_config={"label_names": ["a", "b"]})
     classifier = load_model("hf-hub:me/mine", device="cpu")
     assert classifier.labels == ("a", "b")
@@ -518,6 +518,6 @@ def test_cached_weights_of_torchvision_need_no_network(caches: Path) -> None:
 
 def test_a_name_tells_which_library_is_asked_first() -> None:
     for name in from_torchvision.names():
-        first = _libraries_for(name)[0]
+        first = _list_libraries(name)[0]
         # timm's where both have it; else nobody waits for timm
         assert first == ("timm" if timm.is_model(name) else "torchvision"), name

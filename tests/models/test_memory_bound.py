@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import camcli
-from camcli import machine
 from camcli.errors import CamvizError, CheckpointError, ModelError
-from camcli.models import memory_bound, pickle_survey
-from camcli.models.checkpoint import read_checkpoint
+from camcli.models import memory_bound
+from camcli.models.checkpoints import pickle_survey
+from camcli.models.checkpoints.checkpoint import read_checkpoint
+from camcli.utils import cpu
 
 MEGA = 2**20
 MANY = 10_000_000
@@ -161,9 +162,9 @@ def test_what_people_save_is_read(tmp_path: Path, zipped: bool) -> None:
         "none": torch.empty(0, 5),
         "parameter": tagged,
     }
-    beside = {"bytes": bytearray(b"abc" * 100), "text": "a" * 1000, "epochs": list(range(1000))}
+    neighbour = {"bytes": bytearray(b"abc" * 100), "text": "a" * 1000, "epochs": list(range(1000))}
     torch.save(
-        {"state_dict": saved, **beside, "optimizer": {"state": [torch.ones(2)]}},
+        {"state_dict": saved, **neighbour, "optimizer": {"state": [torch.ones(2)]}},
         tmp_path / "a.pth",
         _use_new_zipfile_serialization=zipped,
     )
@@ -368,19 +369,19 @@ def test_rows_without_numbers_are_no_classes(
 
 
 def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if machine.memory_left() is None:
+    if cpu.memory_left() is None:
         pytest.skip("this system does not tell")
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
-    monkeypatch.setattr(machine, "MEMINFO", meminfo)
-    monkeypatch.setattr(machine, "GROUPS", tmp_path)
-    assert machine.memory_left() == 4_096_000
+    monkeypatch.setattr(cpu, "MEMINFO", meminfo)
+    monkeypatch.setattr(cpu, "GROUPS", tmp_path)
+    assert cpu.memory_left() == 4_096_000
     (tmp_path / "memory.current").write_text("3000\n")
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.memory_left() == 4_096_000
+    assert cpu.memory_left() == 4_096_000
     (tmp_path / "memory.max").write_text("5000\n")
-    assert machine.memory_left() == 2_000
+    assert cpu.memory_left() == 2_000
     (tmp_path / "memory").mkdir()
     (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1500")
     (tmp_path / "memory" / "memory.usage_in_bytes").write_text("2500")
-    assert machine.memory_left() == 0
+    assert cpu.memory_left() == 0

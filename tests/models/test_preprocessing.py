@@ -3,37 +3,37 @@ from typing import Any
 import pytest
 
 from camcli.errors import CamvizError, ConfigError, UnknownName
-from camcli.models.preprocessing import changed, per_channel, scale_for
+from camcli.models.preprocessing import change_preprocessing, compute_scale, fit_channels
 from camcli.records import Fit, Preprocessing
 
 CROP = Preprocessing(size=(224, 288), scale=(256, 329), interpolation="bicubic")
 
 
 def test_the_scale_is_rounded_down_as_in_timm() -> None:
-    assert scale_for((224, 224), 0.9) == (248, 248)
-    assert scale_for((224, 160), 0.875) == (256, 182)
-    assert scale_for((80, 80), 1) == (80, 80)
+    assert compute_scale((224, 224), 0.9) == (248, 248)
+    assert compute_scale((224, 160), 0.875) == (256, 182)
+    assert compute_scale((80, 80), 1) == (80, 80)
 
 
 def test_other_channels_get_the_same_again_or_the_average() -> None:
-    assert per_channel((0.1, 0.2, 0.3), 6) == (0.1, 0.2, 0.3, 0.1, 0.2, 0.3)
-    assert per_channel((0.1, 0.2, 0.3), 4) == pytest.approx((0.2,) * 4)
-    assert per_channel((0.1, 0.2, 0.3), 3) == (0.1, 0.2, 0.3)
-    assert per_channel((0.1, 0.2, 0.3), 1) == pytest.approx((0.2,))
-    assert per_channel((0.5,), 4) == (0.5,) * 4
+    assert fit_channels((0.1, 0.2, 0.3), 6) == (0.1, 0.2, 0.3, 0.1, 0.2, 0.3)
+    assert fit_channels((0.1, 0.2, 0.3), 4) == pytest.approx((0.2,) * 4)
+    assert fit_channels((0.1, 0.2, 0.3), 3) == (0.1, 0.2, 0.3)
+    assert fit_channels((0.1, 0.2, 0.3), 1) == pytest.approx((0.2,))
+    assert fit_channels((0.5,), 4) == (0.5,) * 4
 
 
 @pytest.mark.parametrize(
     ("fit", "scale"), [("crop", (256, 329)), ("squash", (224, 288)), ("pad", (224, 288))]
 )
 def test_another_fit_keeps_the_whole_picture_in_view(fit: Fit, scale: tuple[int, int]) -> None:
-    preprocessing = changed(CROP, fit, {})
+    preprocessing = change_preprocessing(CROP, fit, {})
     assert (preprocessing.fit, preprocessing.size, preprocessing.scale) == (fit, CROP.size, scale)
 
 
 def test_changes_are_applied() -> None:
     changes = {"mean": [0.1, 0.2, 0.3], "std": 0.5, "interpolation": "box", "crop_pct": 0.5}
-    assert changed(CROP, None, changes) == Preprocessing(
+    assert change_preprocessing(CROP, None, changes) == Preprocessing(
         CROP.size, (448, 576), (0.1, 0.2, 0.3), (0.5, 0.5, 0.5), "box", "crop"
     )
 
@@ -57,9 +57,9 @@ def test_changes_are_applied() -> None:
 )
 def test_wrong_changes(changes: dict[str, Any], kind: type[CamvizError], message: str) -> None:
     with pytest.raises(kind, match=message):
-        changed(CROP, None, changes)
+        change_preprocessing(CROP, None, changes)
 
 
 def test_an_unknown_fit() -> None:
     with pytest.raises(UnknownName, match="'crop'"):
-        changed(CROP, "krop", {})  # type: ignore[arg-type]
+        change_preprocessing(CROP, "krop", {})  # type: ignore[arg-type]

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.checkpoint import read_checkpoint
-from camcli.models.fitting import fitted
-from camcli.models.loading import load_into
-from camcli.models.request import Built, Request
+from camcli.models.checkpoints.checkpoint import read_checkpoint
+from camcli.models.checkpoints.state_dict_matching import fit_checkpoint
+from camcli.models.checkpoints.weight_loading import load_into
+from camcli.models.model_spec import BuiltModel, ModelSpec
 from camcli.records import Preprocessing
 
 State = dict[str, Tensor]
@@ -43,12 +43,12 @@ def same(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def saved(folder: Path, content: Any, name: str = "a.pth", **how: Any) -> Path:
+def save_state(folder: Path, content: Any, name: str = "a.pth", **how: Any) -> Path:
     torch.save(content, folder / name, **how)
     return folder / name
 
 
-def loaded(file: Path, model: nn.Module, *, strict: bool = True) -> tuple[str, ...]:
-    built = Built(model, Preprocessing((8, 8), (8, 8)), 5, "random", ("fc",), ("conv1",))
-    found = fitted(read_checkpoint(file), model, None, built.classifiers)
-    return load_into(built, found, Request("tiny"), strict=strict)
+def load_state(file: Path, model: nn.Module, *, strict: bool = True) -> tuple[str, ...]:
+    built = BuiltModel(model, Preprocessing((8, 8), (8, 8)), 5, "random", ("fc",), ("conv1",))
+    actual = fit_checkpoint(read_checkpoint(file), model, None, built.classifiers)
+    return load_into(built, actual, ModelSpec("tiny"), strict=strict)

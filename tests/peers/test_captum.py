@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import camcli
-from camcli.engine.run import Request, answer
-from camcli.engine.targets import fixed
+from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.targets import parse_targets
 from camcli.registry import depends_on_layer
 from tests.peers import test_grad_cam as grad_cam
 
@@ -22,15 +22,17 @@ MAPS = [name for name, case in CASES.items() if case.reshape is None]
 OF_RELU = ("timm/resnet18", "torchvision/vgg11_bn", "timm/densenet121")
 
 
-def _apart(ours: Tensor, theirs: Tensor) -> float:
+def _difference(ours: Tensor, theirs: Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
 def _pixels(case: grad_cam.Case, method: str, layer: str = "") -> Tensor:
-    request = Request((method,), (layer,) if layer else ())
+    request = ExplainRequest((method,), (layer,) if layer else ())
     model, inputs = grad_cam._model(case.name), grad_cam._inputs(case.size)
-    found = answer(model, inputs, fixed(grad_cam.TARGETS, len(inputs)), request).details
-    return found[method, layer if depends_on_layer(method) else "", "pixels"][:, 0]
+    actual = answer_request(
+        model, inputs, parse_targets(grad_cam.TARGETS, len(inputs)), request
+    ).details
+    return actual[method, layer if depends_on_layer(method) else "", "pixels"][:, 0]
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["earlier layer", "last layer"])
@@ -43,7 +45,7 @@ def test_gradcam_is_captums(name: str, at: int) -> None:
     peer = LayerGradCam(model, model.get_submodule(layer))
     theirs = peer.attribute(inputs.clone(), grad_cam.TARGETS)[:, 0].detach()
     ours = camcli.heatmaps(model, inputs, target_layers=layer, targets=grad_cam.TARGETS)
-    assert _apart(ours, theirs) < 1e-4
+    assert _difference(ours, theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", OF_RELU)
@@ -53,11 +55,11 @@ def test_guided_backprop_is_captums(name: str) -> None:
     case, model = CASES[name], deepcopy(grad_cam._model(name)).eval()
     inputs = grad_cam._inputs(case.size)
     theirs = GuidedBackprop(model).attribute(inputs.clone(), grad_cam.TARGETS).detach()
-    assert _apart(_pixels(case, "guidedbackprop"), theirs) < 1e-4
+    assert _difference(_pixels(case, "guidedbackprop"), theirs) < 1e-4
     leaf = inputs.clone().requires_grad_()
     picked = model(leaf)[torch.arange(2), grad_cam.TARGETS]
     (plain,) = torch.autograd.grad(picked.sum(), leaf)
-    assert _apart(plain, theirs) > 0.1
+    assert _difference(plain, theirs) > 0.1
 
 
 @pytest.mark.parametrize("at", [0, 1], ids=["earlier layer", "last layer"])
@@ -69,7 +71,7 @@ def test_guided_gradcam_is_captums(name: str, at: int) -> None:
     layer, inputs = case.layers[at], grad_cam._inputs(case.size)
     peer = GuidedGradCam(model, model.get_submodule(layer))
     theirs = peer.attribute(inputs.clone(), grad_cam.TARGETS, interpolate_mode="bilinear").detach()
-    assert _apart(_pixels(case, "guidedgradcam", layer), theirs) < 1e-4
+    assert _difference(_pixels(case, "guidedgradcam", layer), theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", OF_RELU)
@@ -82,4 +84,4 @@ def test_guided_backprop_is_grad_cams(name: str) -> None:
     ours = _pixels(case, "guidedbackprop")
     for row, target in enumerate(grad_cam.TARGETS):
         theirs = peer(grad_cam._inputs(case.size)[row : row + 1].clone(), target)
-        assert _apart(ours[row], torch.from_numpy(np.moveaxis(theirs, -1, 0).copy())) < 1e-4
+        assert _difference(ours[row], torch.from_numpy(np.moveaxis(theirs, -1, 0).copy())) < 1e-4

@@ -5,7 +5,7 @@ import pytest
 from torch import Tensor
 
 import camcli
-from camcli.methods.factorization import factorised
+from camcli.methods.factorization import factorise
 from tests.peers import test_grad_cam as grad_cam
 
 pytestmark = grad_cam.pytestmark
@@ -21,13 +21,13 @@ def _rows(name: str) -> tuple[Tensor, np.ndarray]:
     return maps, maps[0].flatten(1).T.double().numpy()
 
 
-def _apart(rows: np.ndarray, rebuilt: np.ndarray) -> float:
+def _difference(rows: np.ndarray, rebuilt: np.ndarray) -> float:
     return float(np.linalg.norm(rows - rebuilt) / np.linalg.norm(rows))
 
 
 def _ours(maps: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Strengths [places k], parts [k c]."""
-    parts, strengths = factorised(maps, k)
+    parts, strengths = factorise(maps, k)
     return strengths[0].flatten(1).T.double().numpy(), parts.double().numpy()
 
 
@@ -59,7 +59,7 @@ def test_we_come_as_near_as_grad_cam(name: str) -> None:
     concepts, strengths = dff(maps.numpy().copy(), 5)
     least = maps.amin((0, 2, 3))[:, None].numpy()
     theirs = ((concepts - least) @ strengths[0].reshape(5, -1) + least).T
-    assert _apart(rows, np.matmul(*_ours(maps, 5))) < 1.01 * _apart(rows, theirs)
+    assert _difference(rows, np.matmul(*_ours(maps, 5))) < 1.01 * _difference(rows, theirs)
 
 
 def test_one_concept_is_grad_cams() -> None:

@@ -15,10 +15,10 @@ import torchvision
 from torch import Tensor, nn
 
 import camcli
-import camcli.engine.run
-from camcli.engine.probe import Probe
-from camcli.engine.targets import Fixed
-from camcli.methods.compose import enlarge, min_max, normalise
+import camcli.engine.api
+from camcli.engine.batch_context import Probe
+from camcli.engine.targets import FixedCategories
+from camcli.methods.postprocessing import enlarge, min_max, normalise
 
 pytestmark = [
     pytest.mark.peers,
@@ -59,26 +59,26 @@ def peer(name: str) -> Iterator[Any]:
     from pytorch_grad_cam import FullGrad
 
     # NCHW weights: their numpy code needs contiguous memory
-    found = FullGrad(model(name).to(memory_format=torch.contiguous_format), [])
+    actual = FullGrad(model(name).to(memory_format=torch.contiguous_format), [])
     try:
-        yield found
+        yield actual
     finally:
-        found.activations_and_grads.release()
+        actual.activations_and_grads.release()
 
 
 def their_map(name: str) -> np.ndarray:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
-    with peer(name) as found:
-        return found(inputs(), targets=[ClassifierOutputTarget(t) for t in TARGETS])
+    with peer(name) as actual:
+        return actual(inputs(), targets=[ClassifierOutputTarget(t) for t in TARGETS])
 
 
-def apart(name: str) -> float:
+def difference(name: str) -> float:
     ours = normalise(camcli.heatmaps(model(name), inputs(), "fullgrad", targets=TARGETS))
     return float((ours - normalise(torch.from_numpy(their_map(name)))).abs().max())
 
 
-def stretched_together(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def stretch_together(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     terms = torch.from_numpy(maps)
     flat = min_max(terms.flatten(2)) if terms.ndim == 4 else terms
     return enlarge(flat.view_as(terms), size[::-1]).numpy()
@@ -90,19 +90,19 @@ def test_our_map_is_that_of_grad_cam_where_layers_are_stretched_alike(
 ) -> None:
     scale = "pytorch_grad_cam.fullgrad_cam.scale_accross_batch_and_channels"
     # a channel by itself, as grad-cam has it
-    assert apart(name) > 0.01
-    monkeypatch.setattr(scale, stretched_together)
-    assert apart(name) < 1e-4
+    assert difference(name) > 0.01
+    monkeypatch.setattr(scale, stretch_together)
+    assert difference(name) < 1e-4
 
 
 @pytest.mark.parametrize("name", BUILT)
 def test_the_biases_are_those_of_grad_cam_and_those_it_misses(name: str) -> None:
-    probe = Probe(model(name), inputs(), (), Fixed(torch.zeros(2, 1).long()), graph=True)
+    probe = Probe(model(name), inputs(), (), FixedCategories(torch.zeros(2, 1).long()), graph=True)
     constants = [bias.constant for bias in probe.get("full_pass")(0).biases]
     # [c 1 1] and [1 c h w]; those of linear layers [c] have no place
     ours = [c.squeeze(0)[:, 0, 0] for c in constants if c.ndim > 1]
-    with peer(name) as found:
-        theirs = [torch.from_numpy(bias) for bias in found.bias_data]
+    with peer(name) as actual:
+        theirs = [torch.from_numpy(bias) for bias in actual.bias_data]
     if name in SOUND:
         torch.testing.assert_close(ours, theirs)
     else:

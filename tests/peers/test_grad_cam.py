@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.methods.compose import enlarge, normalise
+from camcli.methods.postprocessing import enlarge, normalise
 from camcli.registry import METHODS
 
 pytestmark = [
@@ -72,7 +72,7 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def _normalised_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+def _normalise_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives grad-cam our normalisation: it adds 1e-7, which decides the maps of random weights."""
 
     def scaled(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
@@ -103,9 +103,9 @@ def _peer(case: Case, method: str, layers: tuple[str, ...], **options: Any) -> n
 
     # NCHW weights: some of their numpy code needs contiguous memory
     model = _model(case.name).to(memory_format=torch.contiguous_format)
-    found = [model.get_submodule(layer) for layer in layers]
+    actual = [model.get_submodule(layer) for layer in layers]
     cam = getattr(pytorch_grad_cam, GRAD_CAM[method])(
-        model=model, target_layers=found, reshape_transform=case.reshape
+        model=model, target_layers=actual, reshape_transform=case.reshape
     )
     try:
         targets = [ClassifierOutputTarget(t) for t in TARGETS]
@@ -124,7 +124,7 @@ def _ours(case: Case, method: str, layers: tuple[str, ...], **options: Any) -> T
     return normalise(maps)
 
 
-def _apart(ours: Tensor, theirs: np.ndarray) -> float:
+def _difference(ours: Tensor, theirs: np.ndarray) -> float:
     return float((ours - normalise(torch.from_numpy(np.asarray(theirs)).float())).abs().max())
 
 
@@ -134,7 +134,7 @@ def _apart(ours: Tensor, theirs: np.ndarray) -> float:
 def test_our_map_is_that_of_grad_cam(method: str, name: str, count: int) -> None:
     case = CASES[name]
     layers = case.layers[-count:]
-    assert _apart(_ours(case, method, layers), _peer(case, method, layers)) < 1e-4
+    assert _difference(_ours(case, method, layers), _peer(case, method, layers)) < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -148,7 +148,7 @@ def test_principal_components_agree_up_to_sign(method: str, name: str) -> None:
     )
     for row in range(2):
         both = [normalise(enlarge(normalise(s * raw[row]), (case.size,) * 2)) for s in (1, -1)]
-        assert min(_apart(one, theirs[row]) for one in both) < 1e-4
+        assert min(_difference(one, theirs[row]) for one in both) < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -167,7 +167,7 @@ def test_eigen_smooth_agrees_up_to_sign(method: str, name: str) -> None:
     )
     for row in range(2):
         both = [normalise(enlarge(normalise(s * raw[row]), (case.size,) * 2)) for s in (1, -1)]
-        assert min(_apart(one, theirs[row]) for one in both) < 1e-4
+        assert min(_difference(one, theirs[row]) for one in both) < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -191,7 +191,7 @@ def test_refine_is_the_refinecam_of_grad_cam(method: str, name: str) -> None:
     finally:
         for one in cam.base_cam_per_layer:
             one.activations_and_grads.release()
-    assert _apart(_ours(case, method, case.layers, layer_fusion="refine"), theirs) < 1e-4
+    assert _difference(_ours(case, method, case.layers, layer_fusion="refine"), theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["torchvision/vgg11_bn", "timm/resnet18"])
@@ -204,7 +204,7 @@ def test_product_is_the_refinecam_of_torchcam(name: str) -> None:
     with RefineCAM(model, [*case.layers], base_method=LayerCAM) as extractor:
         scores = model(inputs)
         theirs = extractor(TARGETS, scores, normalized=False, target_shape=size)[0]
-    found = {
+    actual = {
         how: camcli.heatmaps(
             model,
             inputs,
@@ -215,8 +215,8 @@ def test_product_is_the_refinecam_of_torchcam(name: str) -> None:
         )
         for how in ("product", "refine")
     }
-    assert _apart(normalise(found["product"]), theirs.numpy()) < 1e-4
-    assert _apart(normalise(found["refine"]), theirs.numpy()) > 1e-3
+    assert _difference(normalise(actual["product"]), theirs.numpy()) < 1e-4
+    assert _difference(normalise(actual["refine"]), theirs.numpy()) > 1e-3
 
 
 def test_our_cam_is_that_of_torchcam() -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.methods.activation import KERNELS, kpcacam
-from camcli.methods.compose import enlarge, normalise
-from camcli.methods.factorization import factorised
+from camcli.methods.factorization import factorise
+from camcli.methods.postprocessing import enlarge, normalise
 from tests.peers import test_grad_cam as grad_cam
 
 pytestmark = grad_cam.pytestmark
@@ -29,7 +29,7 @@ GRAD_CAM = {
 # and no derivative of torch's hardsigmoid can be differentiated, which MobileNetV3 is made of
 SHAPLEY = [n for n, case in CASES.items() if case.reshape is None and "mobilenet" not in n]
 
-_normalised_alike = grad_cam._normalised_alike
+_normalised_alike = grad_cam._normalise_alike
 _inputs_in_float32, _model_in_float32 = grad_cam._inputs, grad_cam._model
 
 
@@ -52,7 +52,7 @@ def _in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(grad_cam.GRAD_CAM, method, theirs)
 
 
-def _apart_but_for_sign(method: str, case: grad_cam.Case, layer: str, **options: Any) -> float:
+def _difference_but_for_sign(method: str, case: grad_cam.Case, layer: str, **options: Any) -> float:
     theirs = grad_cam._peer(case, method, (layer,), **options)
     ours = camcli.heatmaps(
         _model(case.name),
@@ -63,7 +63,9 @@ def _apart_but_for_sign(method: str, case: grad_cam.Case, layer: str, **options:
         **options,
     )
     both = [normalise(enlarge(normalise(s * ours), (case.size, case.size))) for s in (1, -1)]
-    return max(min(grad_cam._apart(one[i], map_) for one in both) for i, map_ in enumerate(theirs))
+    return max(
+        min(grad_cam._difference(one[i], map_) for one in both) for i, map_ in enumerate(theirs)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["one layer", "two layers"])
@@ -73,7 +75,7 @@ def test_our_map_is_that_of_grad_cam(method: str, name: str, count: int) -> None
     case = CASES[name]
     layers = case.layers[-count:]
     theirs = grad_cam._peer(case, method, layers)
-    assert grad_cam._apart(grad_cam._ours(case, method, layers), theirs) < 1e-4
+    assert grad_cam._difference(grad_cam._ours(case, method, layers), theirs) < 1e-4
 
 
 # one layer at a time: its second one asks for a graph that the first has freed
@@ -83,7 +85,7 @@ def test_shapleycam_is_that_of_grad_cam(name: str, at: int) -> None:
     case = CASES[name]
     layers = (case.layers[at],)
     theirs = grad_cam._peer(case, "shapleycam", layers)
-    assert grad_cam._apart(grad_cam._ours(case, "shapleycam", layers), theirs) < 1e-4
+    assert grad_cam._difference(grad_cam._ours(case, "shapleycam", layers), theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -92,13 +94,13 @@ def test_eigen_smooth_agrees_up_to_sign(method: str, name: str) -> None:
     if method == "shapleycam" and name not in SHAPLEY:
         pytest.skip("grad-cam's ShapleyCAM cannot be asked")
     case = CASES[name]
-    assert _apart_but_for_sign(method, case, case.layers[-1], eigen_smooth=True) < 1e-4
+    assert _difference_but_for_sign(method, case, case.layers[-1], eigen_smooth=True) < 1e-4
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_kpcacam_is_that_of_grad_cam_but_for_its_sign(name: str) -> None:
     case = CASES[name]
-    assert _apart_but_for_sign("kpcacam", case, case.layers[-1]) < 1e-4
+    assert _difference_but_for_sign("kpcacam", case, case.layers[-1]) < 1e-4
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.3])
@@ -107,12 +109,12 @@ def test_every_kernel_is_that_of_scikit_learn(kernel: str, gamma: float) -> None
     from sklearn.decomposition import KernelPCA
 
     maps = torch.randn(3, 20, 5, 6, generator=torch.Generator().manual_seed(0))
-    for row, found in zip(maps, kpcacam(maps, kernel=kernel, gamma=gamma), strict=True):
+    for row, actual in zip(maps, kpcacam(maps, kernel=kernel, gamma=gamma), strict=True):
         places = row.flatten(1).T.double().numpy()
         peer = KernelPCA(1, kernel=kernel, gamma=gamma or None)
-        wanted = peer.fit_transform(places - places.mean(0))[:, 0]
-        apart = [np.abs(sign * found.flatten().numpy() - wanted).max() for sign in (1, -1)]
-        assert min(apart) < 1e-4 * np.abs(wanted).max()
+        expected = peer.fit_transform(places - places.mean(0))[:, 0]
+        apart = [np.abs(sign * actual.flatten().numpy() - expected).max() for sign in (1, -1)]
+        assert min(apart) < 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(("c", "size", "k"), [(12, 7, 3), (64, 7, 5), (512, 11, 5)])
@@ -126,7 +128,7 @@ def test_factorization_leaves_no_more_than_that_of_scikit_learn(
     maps = torch.rand(2, c, size, size, generator=draw)
     if kind == "sparse":
         maps = (maps - 0.7).relu()
-    parts, strengths = (found.double() for found in factorised(maps, k))
+    parts, strengths = (actual.double() for actual in factorise(maps, k))
     left = (maps - torch.einsum("bkhw,kc->bchw", strengths, parts)).norm()
     places = maps.double().permute(0, 2, 3, 1).reshape(-1, c).numpy()
     for options in ({"init": "nndsvda"}, {"init": "random", "random_state": 0}):

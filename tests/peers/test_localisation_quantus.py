@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camcli.metrics.heat_inside import heat_inside
-from camcli.metrics.pointing_game import pointing_game
+from camcli.metrics.localization.heat_inside import heat_inside
+from camcli.metrics.localization.pointing_game import pointing_game
 
 pytestmark = [
     pytest.mark.peers,

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camcli.metrics.arcc import arcc
-from camcli.metrics.coherency import coherency
-from camcli.metrics.complexity import complexity
-from camcli.metrics.confidence import average_drop, increase_in_confidence
-from camcli.metrics.curve import rank_pixels
-from camcli.metrics.imputation import impute
-from camcli.metrics.road import road, road_least, road_most
+from camcli.metrics.faithfulness.arcc import arcc
+from camcli.metrics.faithfulness.coherency import coherency
+from camcli.metrics.faithfulness.complexity import complexity
+from camcli.metrics.faithfulness.confidence import average_drop, increase_in_confidence
+from camcli.metrics.faithfulness.curve import rank_pixels
+from camcli.metrics.faithfulness.imputation import impute
+from camcli.metrics.faithfulness.road import road, road_least, road_most
 
 pytestmark = [
     pytest.mark.peers,
@@ -98,9 +98,9 @@ def test_imputation(share: float) -> None:
 def test_road(model: nn.Module, ours: Any, theirs: str) -> None:
     from pytorch_grad_cam.metrics import road as peer
 
-    found = getattr(peer, theirs)()(_images(), _maps().numpy(), _targets(), model)
-    np.testing.assert_allclose(_ours(ours, model, _maps(), noise=0.0), found, atol=TOLERANCE)
-    assert np.abs(found).max() > 100 * TOLERANCE
+    actual = getattr(peer, theirs)()(_images(), _maps().numpy(), _targets(), model)
+    np.testing.assert_allclose(_ours(ours, model, _maps(), noise=0.0), actual, atol=TOLERANCE)
+    assert np.abs(actual).max() > 100 * TOLERANCE
 
 
 def test_with_ties_grad_cam_removes_more_than_was_asked() -> None:

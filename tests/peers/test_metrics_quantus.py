@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camcli.metrics.deletion import deletion
+from camcli.metrics.faithfulness.deletion import deletion
 
 pytestmark = [
     pytest.mark.peers,

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camcli.metrics.confidence import average_drop, increase_in_confidence
-from camcli.metrics.deletion import deletion
-from camcli.metrics.insertion import insertion
+from camcli.metrics.faithfulness.confidence import average_drop, increase_in_confidence
+from camcli.metrics.faithfulness.deletion import deletion
+from camcli.metrics.faithfulness.insertion import insertion
 from tests.peers.test_metrics_grad_cam import CATEGORY, SIDE, _images, _maps, model
 
 pytestmark = [

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 import camcli
-from camcli.methods.compose import enlarge, min_max, normalise
+from camcli.methods.postprocessing import enlarge, min_max, normalise
 from tests.peers import test_grad_cam as grad_cam
 from tests.peers.test_grad_cam import Case
 
 pytestmark = grad_cam.pytestmark
-_normalised_alike = grad_cam._normalised_alike
+_normalised_alike = grad_cam._normalise_alike
 
 # a pass for each channel, so the layers have few of them: the method is the same at every one
 CASES = {
@@ -41,18 +41,18 @@ NOT_NEGATIVE = {
 }
 
 
-def _seeded(seed: int) -> torch.Generator:
+def _fix_seed(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 @contextmanager
-def _discerning(case: Case) -> Iterator[None]:
+def _make_discerning(case: Case) -> Iterator[None]:
     """Stretches the logits until masks tell them apart: those of random weights hardly differ.
 
     Softmax would give all channels the same weight, and any two maps would agree.
     """
     model, inputs = grad_cam._model(case.name).eval(), grad_cam._inputs(case.size)
-    masks = enlarge(torch.rand(16, 5, 5, generator=_seeded(1)), (case.size, case.size))
+    masks = enlarge(torch.rand(16, 5, 5, generator=_fix_seed(1)), (case.size, case.size))
     with torch.no_grad():
         spread = model(inputs[:1] * masks[:, None])[:, grad_cam.TARGETS].std(0).mean()
     handle = model.register_forward_hook(lambda _, __, logits: 2 * logits / spread)
@@ -73,9 +73,9 @@ def test_scorecam_is_that_of_grad_cam(
     monkeypatch.setitem(grad_cam.GRAD_CAM, "scorecam", "ScoreCAM")
     case = CASES[name]
     layers = case.layers[-count:]
-    with _discerning(case):
+    with _make_discerning(case):
         theirs = grad_cam._peer(case, "scorecam", layers)
-        assert grad_cam._apart(grad_cam._ours(case, "scorecam", layers), theirs) < 1e-4
+        assert grad_cam._difference(grad_cam._ours(case, "scorecam", layers), theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", NOT_NEGATIVE)
@@ -89,11 +89,11 @@ def test_ablationcam_is_that_of_grad_cam(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(grad_cam.GRAD_CAM, "ablationcam", "AblationCAM")
     monkeypatch.setattr(grad_cam, "TARGETS", [int(targets[0, 0]), int(targets[1, 1])])
     theirs = grad_cam._peer(case, "ablationcam", layers)
-    assert grad_cam._apart(grad_cam._ours(case, "ablationcam", layers), theirs) < 1e-4
+    assert grad_cam._difference(grad_cam._ours(case, "ablationcam", layers), theirs) < 1e-4
 
 
 @pytest.fixture
-def _enlarged_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def _enlarge_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets torchcam normalise its masks anew when they are large, as we normalise them once."""
     from torchcam.methods import ScoreCAM
 
@@ -110,8 +110,8 @@ def _torchcam(case: Case, method: str, **options: Any) -> Tensor:
     peer = getattr(torchcam.methods, method)
     with peer(model, target_layer=case.layers[-1], **options) as extractor, torch.no_grad():
         scores = model(grad_cam._inputs(case.size))
-        found: Tensor = extractor(grad_cam.TARGETS, scores, normalized=False)[0]
-    return normalise(found)
+        actual: Tensor = extractor(grad_cam.TARGETS, scores, normalized=False)[0]
+    return normalise(actual)
 
 
 def _ours(case: Case, method: str, **options: Any) -> Tensor:
@@ -129,7 +129,7 @@ def _ours(case: Case, method: str, **options: Any) -> Tensor:
 @pytest.mark.usefixtures("_enlarged_first")
 @pytest.mark.parametrize("name", NCHW)
 def test_scorecam_is_that_of_torchcam(name: str) -> None:
-    with _discerning(CASES[name]):
+    with _make_discerning(CASES[name]):
         ours, theirs = _ours(CASES[name], "scorecam"), _torchcam(CASES[name], "ScoreCAM")
     assert float((ours - theirs).abs().max()) < 1e-4
 
@@ -137,7 +137,7 @@ def test_scorecam_is_that_of_torchcam(name: str) -> None:
 @pytest.mark.usefixtures("_enlarged_first")
 @pytest.mark.parametrize("name", SMALL)
 def test_iscam_is_that_of_torchcam(name: str) -> None:
-    with _discerning(CASES[name]):
+    with _make_discerning(CASES[name]):
         ours = _ours(CASES[name], "iscam", samples=3)
         theirs = _torchcam(CASES[name], "ISCAM", num_samples=3)
     assert float((ours - theirs).abs().max()) < 1e-4
@@ -149,13 +149,13 @@ def test_sscam_is_that_of_torchcam_with_our_draws(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = CASES[name]
-    fields = iter(0.3 * torch.randn(3, case.size, case.size, generator=_seeded(4)))
+    fields = iter(0.3 * torch.randn(3, case.size, case.size, generator=_fix_seed(4)))
 
-    def drawn(_: Any, size: torch.Size) -> Tensor:
+    def draw(_: Any, size: torch.Size) -> Tensor:
         return next(fields).expand(size)
 
-    monkeypatch.setattr(torch.distributions.normal.Normal, "sample", drawn)
-    with _discerning(case):
+    monkeypatch.setattr(torch.distributions.normal.Normal, "sample", draw)
+    with _make_discerning(case):
         theirs = _torchcam(case, "SSCAM", num_samples=3, std=0.3)
         ours = _ours(case, "sscam", samples=3, sigma=0.3, seed=4)
     assert float((ours - theirs).abs().max()) < 1e-4
@@ -164,7 +164,7 @@ def test_sscam_is_that_of_torchcam_with_our_draws(
 @pytest.mark.usefixtures("_enlarged_first")
 def test_sscam_comes_near_torchcam_where_both_draw_often() -> None:
     case = Case("timm/mobilenetv3_small_050", ("blocks.2", "blocks.3"), 96)
-    with _discerning(case), torch.random.fork_rng(devices=[]):
+    with _make_discerning(case), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         theirs = _torchcam(case, "SSCAM", num_samples=300, std=0.2)
         ours = _ours(case, "sscam", samples=300, sigma=0.2)
@@ -187,8 +187,8 @@ def test_eigen_smooth_agrees_up_to_sign(
         _, best = grad_cam._model("embedded").eval()(grad_cam._inputs(case.size)).topk(2)
     monkeypatch.setattr(grad_cam, "TARGETS", [int(best[0, 0]), int(best[1, 1])])
     monkeypatch.setitem(grad_cam.GRAD_CAM, method, theirs)
-    wanted = grad_cam._peer(case, method, layers, eigen_smooth=True)
-    found = camcli.heatmaps(
+    expected = grad_cam._peer(case, method, layers, eigen_smooth=True)
+    heatmap = camcli.heatmaps(
         grad_cam._model("embedded"),
         grad_cam._inputs(case.size),
         method,
@@ -196,6 +196,6 @@ def test_eigen_smooth_agrees_up_to_sign(
         targets=grad_cam.TARGETS,
         eigen_smooth=True,
     )
-    both = [normalise(enlarge(normalise(s * found), (case.size, case.size))) for s in (1, -1)]
-    for row, map_ in enumerate(wanted):
-        assert min(grad_cam._apart(one[row], map_) for one in both) < 1e-4
+    both = [normalise(enlarge(normalise(s * heatmap), (case.size, case.size))) for s in (1, -1)]
+    for row, map_ in enumerate(expected):
+        assert min(grad_cam._difference(one[row], map_) for one in both) < 1e-4

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.targets import SCORES, Contrast, contrast
-from camcli.methods.compose import enlarge, normalise
+from camcli.engine.targets import SCORES, ContrastTarget, contrast
+from camcli.methods.postprocessing import enlarge, normalise
 from camcli.records import TargetName
 
 pytestmark = [
@@ -141,7 +141,7 @@ def test_our_contrast_with_the_nearest_class_is_grad_cams(
     with FinerCAM(model, [model.get_submodule(layer)], base_method=GradCAM) as cam:
         theirs = cam(inputs.clone(), alpha=0.6, comparison_categories=[1])
     logits = model(inputs).detach()
-    nearest = Contrast().references(logits, logits.argmax(1))[:, 0].tolist()
+    nearest = ContrastTarget().references(logits, logits.argmax(1))[:, 0].tolist()
     for row, other in enumerate(nearest):
         raw = camcli.heatmaps(model, inputs[row : row + 1], target_layers=layer, contrast=other)
         ours = normalise(enlarge(normalise(raw), (224, 224)))[0]

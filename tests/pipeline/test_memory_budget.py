@@ -14,8 +14,8 @@ from PIL import Image
 
 from camcli.config import Options, from_keywords
 from camcli.errors import ConfigError
-from camcli.media.read import OpenPicture
-from camcli.media.sources import find_sources
+from camcli.media.pictures.read import OpenPicture
+from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import carry_out_plan, make_plan, memory_budget, stages
 from camcli.pipeline.memory_budget import (
@@ -27,7 +27,7 @@ from camcli.pipeline.memory_budget import (
     resolve_memory,
 )
 from camcli.records import Outcome, Picture, Preprocessing
-from tests.media.videos import COUNT, written
+from tests.media.videos import COUNT, write_video
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -114,8 +114,8 @@ def standing(monkeypatch: pytest.MonkeyPatch) -> Standing:
     return seen
 
 
-def names_of(found: Sequence[Outcome]) -> list[str]:
-    return [outcome.source.path.name for outcome in found]
+def names_of(actual: Sequence[Outcome]) -> list[str]:
+    return [outcome.source.path.name for outcome in actual]
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -152,14 +152,14 @@ def test_as_many_are_held_as_find_room_and_one_too_large_is_alone(
     monkeypatch.setattr(
         stages,
         "explain_batch",
-        lambda batch, todo: batches.append(len(batch)) or explain(batch, todo),
+        lambda batch, plan: batches.append(len(batch)) or explain(batch, plan),
     )
     largest = max((pictures / name).stat().st_size for name in NAMES if name != HUGE)
     one = Need.of((HEIGHT, WIDTH))
     limit = 2 * (one.held + largest) + min(2, threads or 1) * one.at_work
-    found = list(carry(workers=threads, max_memory=limit))
-    assert names_of(found) == list(NAMES)
-    assert names_of([outcome for outcome in found if outcome.failed]) == list(BAD)
+    actual = list(carry(workers=threads, max_memory=limit))
+    assert names_of(actual) == list(NAMES)
+    assert names_of([outcome for outcome in actual if outcome.failed]) == list(BAD)
     assert (standing.most, standing.most_beside_huge) == (2, 1)
     assert max(batches) == 2 and sum(batches) == len(NAMES) - len(BAD)
     assert standing.now == 0
@@ -169,7 +169,7 @@ def test_as_many_are_held_as_find_room_and_one_too_large_is_alone(
 def test_frames_are_counted_with_their_overlays(
     carry: Carry, folder: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    written(folder / "a.mp4")
+    write_video(folder / "a.mp4")
     needs: list[Need] = []
     enter = MemoryBudget.enter
 
@@ -178,8 +178,8 @@ def test_frames_are_counted_with_their_overlays(
         enter(budget, need)
 
     monkeypatch.setattr(MemoryBudget, "enter", note)
-    found = list(carry(workers=threads, max_memory=1, top_k=2))
-    assert [outcome.last for outcome in found] == [False] * COUNT + [True]
+    actual = list(carry(workers=threads, max_memory=1, top_k=2))
+    assert [outcome.last for outcome in actual] == [False] * COUNT + [True]
     frames = [need for need in needs if need.held]
     pixels = frames[0].at_work // AT_WORK
     assert frames == [Need(pixels * (HELD + 2 * OVERLAY), pixels * AT_WORK)] * COUNT
@@ -219,7 +219,7 @@ def test_work_is_counted_for_as_many_as_there_are_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "wanted"),
+    ("typed", "expected"),
     [
         ("1", 1),
         ("2G", 2**31),
@@ -235,9 +235,9 @@ def test_work_is_counted_for_as_many_as_there_are_threads() -> None:
         (7, 7),
     ],
 )
-def test_memory_is_bytes_or_a_share(typed: object, wanted: float) -> None:
-    found = from_keywords(max_memory=typed).max_memory
-    assert (found, type(found)) == (wanted, type(wanted))
+def test_memory_is_bytes_or_a_share(typed: object, expected: float) -> None:
+    actual = from_keywords(max_memory=typed).max_memory
+    assert (actual, type(actual)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize("typed", ["0", "0%", "101%", "-1G", "2.5", 2.5, "G", "nan", "many", True])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
-from camcli.engine.clock import Clock
+from camcli.engine.device.device_timer import DeviceTimer
 from camcli.errors import (
     CamvizWarning,
     ImageError,
@@ -27,9 +27,9 @@ from camcli.errors import (
     UnknownName,
     UsageError,
 )
-from camcli.media.sources import find_sources
+from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import make_plan, run, why_empty
+from camcli.pipeline import explain_empty, make_plan, run_sources
 from camcli.records import Preprocessing, Record
 from tests.checkout import ROOT
 from tests.networks import Pooled, Staged
@@ -59,36 +59,36 @@ def _classifier(module: torch.nn.Module, channels: int, size: tuple[int, int]) -
     )
 
 
-def _opened(path: str | Path) -> Image.Image:
+def _open(path: str | Path) -> Image.Image:
     with Image.open(path) as picture:
         picture.load()
         return picture
 
 
 def _run(classifier: Classifier, paths: list[Path], **options: Any) -> list[Record]:
-    return list(run(classifier, find_sources(paths), from_keywords(**options)))
+    return list(run_sources(classifier, find_sources(paths), from_keywords(**options)))
 
 
 def test_explanations_of_paths_pictures_arrays_and_tensors_are_the_same(
     classifier: Classifier,
 ) -> None:
-    picture = _opened(PHOTO)
+    picture = _open(PHOTO)
     pixels = np.asarray(picture)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     forms = [PHOTO, str(PHOTO), picture, pixels, tensor, pixels / 255.0]
-    found = list(camcli.explain(classifier, forms, "gradcam", batch_size=4))
+    explanations = list(camcli.explain(classifier, forms, "gradcam", batch_size=4))
     alone = [next(iter(camcli.explain(classifier, form))) for form in forms]
-    assert len(found) == len(forms)
-    for one in [*found, *alone]:
-        np.testing.assert_allclose(one.heatmap, found[0].heatmap, rtol=1e-3, atol=1e-4)
+    assert len(explanations) == len(forms)
+    for one in [*explanations, *alone]:
+        np.testing.assert_allclose(one.heatmap, explanations[0].heatmap, rtol=1e-3, atol=1e-4)
         assert one.label == "Egyptian cat"
-    assert found[0].overlay().shape == (400, 600, 3)
+    assert explanations[0].overlay().shape == (400, 600, 3)
 
 
 def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
-    found = list(camcli.explain(classifier, PHOTO, ["GradCAM", "eigencam"], top_k=3))
+    explanations = list(camcli.explain(classifier, PHOTO, ["GradCAM", "eigencam"], top_k=3))
     # EigenCAM asks no class: one map, under the predicted one
-    assert [(e.method, e.record.rank) for e in found] == [
+    assert [(e.method, e.record.rank) for e in explanations] == [
         ("gradcam", 1),
         ("eigencam", 1),
         ("gradcam", 2),
@@ -96,8 +96,10 @@ def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
     ]
     (one,) = camcli.explain(classifier, PHOTO, "eigencam", target_category="tabby,lemon")
     assert (one.label, one.record.rank) == ("Egyptian cat", 1)
-    assert [e.probability for e in found] == sorted((e.probability for e in found), reverse=True)
-    assert len({e.category for e in found}) == 3
+    assert [e.probability for e in explanations] == sorted(
+        (e.probability for e in explanations), reverse=True
+    )
+    assert len({e.category for e in explanations}) == 3
     named = list(camcli.explain(classifier, PHOTO, target_category=["Tabby, tabby cat", 967]))
     assert [e.label for e in named] == ["tabby, tabby cat", "espresso"]
     commas = list(camcli.explain(classifier, PHOTO, target_category="tabby,espresso"))
@@ -105,43 +107,49 @@ def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
 
 
 def test_the_raw_map_is_that_of_heatmaps(classifier: Classifier) -> None:
-    from camcli.media.geometry import view
-    from camcli.media.read import picture_from
+    from camcli.media.geometry import make_view
+    from camcli.media.pictures.read import make_picture
 
-    (found,) = camcli.explain(classifier, PHOTO, "hirescam", target_category="lemon")
-    inputs = view(picture_from(PHOTO), classifier.preprocessing).inputs[None]
-    wanted = camcli.heatmaps(classifier.module, inputs, "hirescam", targets=found.category)
-    np.testing.assert_allclose(found.heatmap, wanted[0], rtol=1e-4, atol=1e-5)
+    (explanation,) = camcli.explain(classifier, PHOTO, "hirescam", target_category="lemon")
+    inputs = make_view(make_picture(PHOTO), classifier.preprocessing).inputs[None]
+    expected = camcli.heatmaps(classifier.module, inputs, "hirescam", targets=explanation.category)
+    np.testing.assert_allclose(explanation.heatmap, expected[0], rtol=1e-4, atol=1e-5)
 
 
 def test_an_explanation_is_saved_as_map_or_picture(classifier: Classifier, tmp_path: Path) -> None:
-    (found,) = camcli.explain(classifier, PHOTO)
-    np.testing.assert_array_equal(np.load(found.save(tmp_path / "a_map.npy")), found.heatmap)
-    png = found.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(_opened(png)), found.overlay())
+    (explanation,) = camcli.explain(classifier, PHOTO)
+    np.testing.assert_array_equal(
+        np.load(explanation.save(tmp_path / "a_map.npy")), explanation.heatmap
+    )
+    png = explanation.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(_open(png)), explanation.overlay())
     with pytest.raises(OutputError, match=r"a\.txt"):
-        found.save(tmp_path / "a.txt")
+        explanation.save(tmp_path / "a.txt")
 
 
 def test_overlay_takes_any_picture(classifier: Classifier) -> None:
-    (found,) = camcli.explain(classifier, PHOTO)
-    pixels = np.asarray(_opened(PHOTO))
-    wanted = found.overlay(0.3, "viridis")
+    (explanation,) = camcli.explain(classifier, PHOTO)
+    pixels = np.asarray(_open(PHOTO))
+    expected = explanation.overlay(0.3, "viridis")
     for form in (PHOTO, pixels, pixels / 255):
-        drawn = camcli.overlay(form, found.heatmap, alpha=0.3, colormap="viridis", box=found.view)
-        np.testing.assert_array_equal(drawn, wanted)
+        drawn = camcli.overlay(
+            form, explanation.heatmap, alpha=0.3, colormap="viridis", box=explanation.view
+        )
+        np.testing.assert_array_equal(drawn, expected)
     # a box over the whole picture is the default, and this one is squashed
-    np.testing.assert_array_equal(camcli.overlay(PHOTO, found.heatmap, 0.3, "viridis"), wanted)
+    np.testing.assert_array_equal(
+        camcli.overlay(PHOTO, explanation.heatmap, 0.3, "viridis"), expected
+    )
 
 
 def test_an_overlay_takes_the_scale_of_others(classifier: Classifier) -> None:
-    (found,) = camcli.explain(classifier, PHOTO)
-    low, high = max(0.0, float(found.heatmap.min())), float(found.heatmap.max())
-    np.testing.assert_array_equal(found.overlay(scale=(low, high)), found.overlay())
+    (explanation,) = camcli.explain(classifier, PHOTO)
+    low, high = max(0.0, float(explanation.heatmap.min())), float(explanation.heatmap.max())
+    np.testing.assert_array_equal(explanation.overlay(scale=(low, high)), explanation.overlay())
     # twice as hot a scale: the same as half as hot a map
-    colder = replace(found, map=replace(found.map, values=found.heatmap / 2))
+    colder = replace(explanation, map=replace(explanation.map, values=explanation.heatmap / 2))
     np.testing.assert_array_equal(
-        found.overlay(scale=(low, 2 * high)), colder.overlay(scale=(low / 2, high))
+        explanation.overlay(scale=(low, 2 * high)), colder.overlay(scale=(low / 2, high))
     )
 
 
@@ -180,7 +188,7 @@ def test_files_and_records(classifier: Classifier, tmp_path: Path) -> None:
     ]
     for record in records:
         picture, raw = record.outputs
-        assert _opened(picture).size == (600, 400)
+        assert _open(picture).size == (600, 400)
         values = np.load(raw)
         assert (values.min(), values.max()) == (record.minimum, record.maximum)
         assert record.layers == ("features",)
@@ -240,10 +248,10 @@ def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
 ) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
-    _opened(PHOTO).save(folder / "b.png")
+    _open(PHOTO).save(folder / "b.png")
     (folder / "a.jpg").write_bytes(b"no picture")
     (folder / "sub" / "c.jpg").write_bytes(PHOTO.read_bytes()[:5000])
-    _opened(PHOTO).save(folder / "sub" / "d.webp")
+    _open(PHOTO).save(folder / "sub" / "d.webp")
     for size in (1, 8):
         records = _run(classifier, [folder], save_path=tmp_path / "out", batch_size=size)
         assert [Path(r.source).name for r in records] == ["a.jpg", "b.png", "c.jpg", "d.webp"]
@@ -257,19 +265,19 @@ def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
 
 
 def test_a_single_output_file(classifier: Classifier, tmp_path: Path) -> None:
-    wanted = tmp_path / "picture.png"
-    (record,) = _run(classifier, [PHOTO], save_path=wanted)
-    assert record.outputs == (str(wanted),)
-    assert _opened(wanted).format == "PNG"
+    expected = tmp_path / "picture.png"
+    (record,) = _run(classifier, [PHOTO], save_path=expected)
+    assert record.outputs == (str(expected),)
+    assert _open(expected).format == "PNG"
     for more in ({"method": ["gradcam", "layercam"]}, {"top_k": 2}):
         with pytest.raises(UsageError, match="is one file, but 2 pictures"):
-            _run(classifier, [PHOTO], save_path=wanted, **more)
+            _run(classifier, [PHOTO], save_path=expected, **more)
 
 
 def test_outputs_never_collide(classifier: Classifier, tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
-        _opened(PHOTO).save(tmp_path / folder / "a.jpg")
+        _open(PHOTO).save(tmp_path / folder / "a.jpg")
     pair = [tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg"]
     with pytest.raises(UsageError, match="would write the same files"):
         _run(classifier, pair, save_path=tmp_path / "out")
@@ -295,9 +303,9 @@ def test_an_unwritable_place_is_told_first(classifier: Classifier, tmp_path: Pat
     ],
 )
 def test_an_empty_map_is_explained_in_words(values: np.ndarray, words: str) -> None:
-    (warning,) = why_empty(values.astype(np.float32))
+    (warning,) = explain_empty(values.astype(np.float32))
     assert words in warning
-    assert not list(why_empty(np.array([[0.0, 1.0]], np.float32)))
+    assert not list(explain_empty(np.array([[0.0, 1.0]], np.float32)))
 
 
 def test_an_empty_map_leaves_the_plain_picture(tmp_path: Path) -> None:
@@ -305,10 +313,10 @@ def test_an_empty_map_leaves_the_plain_picture(tmp_path: Path) -> None:
     torch.nn.init.zeros_(module.fc.weight)
     dead = _classifier(module, 3, (48, 64))
     png = tmp_path / "a.png"
-    _opened(PHOTO).save(png)
+    _open(PHOTO).save(png)
     (record,) = _run(dead, [png], target_layers="last", save_path=tmp_path / "out")
     assert "zero everywhere" in record.warnings[0]
-    np.testing.assert_array_equal(_opened(record.outputs[0]), _opened(png))
+    np.testing.assert_array_equal(_open(record.outputs[0]), _open(png))
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
@@ -374,19 +382,19 @@ def test_a_contrast_names_its_classes(classifier: Classifier, tmp_path: Path) ->
     values = [
         next(camcli.explain(classifier, PHOTO, target_category=c)).heatmap for c in (967, 281, 951)
     ]
-    (found,) = camcli.explain(
+    (explanation,) = camcli.explain(
         classifier, PHOTO, target_category=967, contrast=[281, 951], contrast_strength=1
     )
-    wanted = values[0] - (values[1] + values[2]) / 2
-    np.testing.assert_allclose(found.heatmap, wanted, rtol=1e-3, atol=1e-5)
+    expected = values[0] - (values[1] + values[2]) / 2
+    np.testing.assert_allclose(explanation.heatmap, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_a_class_that_could_only_be_compared_with_itself(classifier: Classifier) -> None:
     (plain,) = camcli.explain(classifier, PHOTO)
-    (found,) = camcli.explain(classifier, PHOTO, contrast="Egyptian cat")
-    assert "nothing is taken from its logit" in found.warnings[0]
-    assert found.record.contrast == ()
-    np.testing.assert_allclose(found.heatmap, plain.heatmap, rtol=1e-4, atol=1e-6)
+    (explanation,) = camcli.explain(classifier, PHOTO, contrast="Egyptian cat")
+    assert "nothing is taken from its logit" in explanation.warnings[0]
+    assert explanation.record.contrast == ()
+    np.testing.assert_allclose(explanation.heatmap, plain.heatmap, rtol=1e-4, atol=1e-6)
     for given in ({}, {"target": "contrast"}):
         with pytest.raises(UsageError, match="compares 'Egyptian cat' with itself"):
             camcli.explain(
@@ -406,9 +414,9 @@ def test_a_function_is_a_target(classifier: Classifier, tmp_path: Path) -> None:
         return 2 * logits.gather(1, categories[:, None])[:, 0]
 
     (plain,) = camcli.explain(classifier, PHOTO)
-    (found,) = camcli.explain(classifier, PHOTO, target=twice)
-    assert found.record.target == "twice"
-    np.testing.assert_allclose(found.heatmap, 2 * plain.heatmap, rtol=1e-4, atol=1e-6)
+    (explanation,) = camcli.explain(classifier, PHOTO, target=twice)
+    assert explanation.record.target == "twice"
+    np.testing.assert_allclose(explanation.heatmap, 2 * plain.heatmap, rtol=1e-4, atol=1e-6)
     (record,) = _run(classifier, [PHOTO], target=twice, save_path=tmp_path)
     assert "_gradcam_twice_" in record.outputs[0]
 
@@ -416,8 +424,8 @@ def test_a_function_is_a_target(classifier: Classifier, tmp_path: Path) -> None:
 def test_the_record_names_the_options_that_are_no_defaults(classifier: Classifier) -> None:
     methods = ["smoothgradcam++", "scorecam", "gradcam"]
     given = {"samples": 2, "scorecam.max_channels": 4, "sigma": 0.15}
-    found = list(camcli.explain(classifier, PHOTO, methods, set=given, seed=3))
-    assert [e.record.options for e in found] == [
+    explanations = list(camcli.explain(classifier, PHOTO, methods, set=given, seed=3))
+    assert [e.record.options for e in explanations] == [
         {"seed": 3, "samples": 2},
         {"max_channels": 4},
         {},
@@ -429,16 +437,16 @@ def test_the_record_names_the_options_that_are_no_defaults(classifier: Classifie
 def test_the_record_names_smoothing_and_fusion(classifier: Classifier) -> None:
     (plain,) = camcli.explain(classifier, PHOTO)
     assert (plain.record.smoothing, plain.record.layer_fusion) == ({}, "")
-    (found,) = camcli.explain(classifier, PHOTO, noise_smooth=2, aug_smooth=True, seed=4)
+    (explanation,) = camcli.explain(classifier, PHOTO, noise_smooth=2, aug_smooth=True, seed=4)
     smoothing = {"aug_smooth": True, "noise_smooth": 2, "noise_sigma": 0.15, "seed": 4}
-    assert found.record.smoothing == smoothing
-    assert found.category == plain.category
-    assert found.probability == pytest.approx(plain.probability)  # of the picture as it is
-    assert not np.allclose(found.heatmap, plain.heatmap, rtol=1e-2)
+    assert explanation.record.smoothing == smoothing
+    assert explanation.category == plain.category
+    assert explanation.probability == pytest.approx(plain.probability)  # of the picture as it is
+    assert not np.allclose(explanation.heatmap, plain.heatmap, rtol=1e-2)
     layers = {"target_layers": ["_blocks.14", "features"], "eigen_smooth": True}
-    for fusion, told in (("refine", ["refine"]), ("mean", ["mean"]), ("none", ["", ""])):
+    for fusion, message in (("refine", ["refine"]), ("mean", ["mean"]), ("none", ["", ""])):
         several = list(camcli.explain(classifier, PHOTO, layer_fusion=fusion, **layers))
-        assert [e.record.layer_fusion for e in several] == told
+        assert [e.record.layer_fusion for e in several] == message
         assert all(e.record.smoothing == {"eigen_smooth": True} for e in several)
     with pytest.raises(UsageError, match="--noise-sigma is for --noise-smooth N"):
         camcli.explain(classifier, PHOTO, noise_sigma=0.2)
@@ -471,12 +479,12 @@ def test_what_is_typed_reaches_the_record(
 def test_an_empty_map_is_explained_by_what_was_looked_at(
     value: float, method: str, layers: int, words: str
 ) -> None:
-    (warning,) = why_empty(np.full((3, 3), value, np.float32), method, layers)
+    (warning,) = explain_empty(np.full((3, 3), value, np.float32), method, layers)
     assert re.search(words, warning)
 
 
 def test_layers_that_do_not_meet_say_so() -> None:
-    (warning,) = why_empty(np.zeros((3, 3), np.float32), layers=2)
+    (warning,) = explain_empty(np.zeros((3, 3), np.float32), layers=2)
     assert "no place is hot in each; --layer-fusion none" in warning
     assert "this layer" not in warning
 
@@ -499,10 +507,10 @@ def test_a_single_logit_is_a_no_and_a_yes(tmp_path: Path) -> None:
         _run(single, [PHOTO], target="contrast", **options)
 
 
-@pytest.mark.parametrize(("precision", "told"), [("float32", False), ("bf16", True)])
+@pytest.mark.parametrize(("precision", "message"), [("float32", False), ("bf16", True)])
 def test_a_precision_that_is_slow_here_is_told(
     precision: str,
-    told: bool,
+    message: bool,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
@@ -513,7 +521,7 @@ def test_a_precision_that_is_slow_here_is_told(
     command = [str(PHOTO), "--precision", precision, "--save-path", str(tmp_path)]
     assert main([*command, "--device", "cpu"]) == 0
     said = "This processor has no bf16, and takes several times as long"
-    assert (said in " ".join(capsys.readouterr().err.split())) is told
+    assert (said in " ".join(capsys.readouterr().err.split())) is message
 
 
 def test_a_strength_without_a_contrast_is_told(classifier: Classifier) -> None:
@@ -534,9 +542,9 @@ def test_a_method_that_looks_at_no_layer_needs_none() -> None:
 
     torch.manual_seed(0)
     model, inputs = Flat().eval(), torch.rand(1, 3, 32, 32)
-    found = camcli.heatmaps(model, inputs, "occlusion", set={"window": 8, "stride": 8}, targets=1)
+    heatmap = camcli.heatmaps(model, inputs, "occlusion", set={"window": 8, "stride": 8}, targets=1)
     weights = model.head.weight[1].detach().view(3, 32, 32) * inputs[0]
-    torch.testing.assert_close(found[0], weights.unfold(1, 8, 8).unfold(2, 8, 8).sum((0, 3, 4)))
+    torch.testing.assert_close(heatmap[0], weights.unfold(1, 8, 8).unfold(2, 8, 8).sum((0, 3, 4)))
 
 
 def test_a_method_that_looks_at_no_layer_gives_one_map(
@@ -545,13 +553,13 @@ def test_a_method_that_looks_at_no_layer_gives_one_map(
     named = {"target_layers": ["_blocks.14", "features"], "layer_fusion": "none"}
     wide = {"occlusion.window": 32, "occlusion.stride": 32}
     method = ["gradcam", "occlusion"]
-    found = _run(classifier, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
-    assert [(r.method, r.layers) for r in found] == [
+    actual = _run(classifier, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
+    assert [(r.method, r.layers) for r in actual] == [
         ("gradcam", ("_blocks.14",)),
         ("gradcam", ("features",)),
         ("occlusion", ()),
     ]
-    assert [bool(record.layer_reason) for record in found] == [True, True, False]
+    assert [bool(record.layer_reason) for record in actual] == [True, True, False]
     assert len(outputs(tmp_path)) == 3
     inputs = torch.rand(1, 3, 64, 64)
     both = camcli.heatmaps(classifier.module, inputs, method, set=wide, **named)
@@ -573,14 +581,16 @@ def test_no_more_altered_pictures_than_a_batch_stand_in_memory(
 def test_the_seconds_of_a_pass_are_shared_out_among_its_heatmaps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Clock, "seconds", property(lambda _: 12.0))
+    monkeypatch.setattr(DeviceTimer, "seconds", property(lambda _: 12.0))
     classifier = camcli.load_model("embedded", device="cpu")
     photos = [ROOT / "demo_images" / name for name in ("cat_and_coffee.jpg", "chelsea.png")]
     # two classes of Grad-CAM, and one map of EigenCAM, which asks none
-    found = list(camcli.explain(classifier, photos, method=["gradcam", "eigencam"], top_k=2))
-    assert [e.method for e in found] == ["gradcam", "eigencam", "gradcam"] * 2
-    assert {e.record.seconds for e in found} == {2.0}
-    assert found[1].category == found[0].category and found[1].record.target == ""
+    explanations = list(camcli.explain(classifier, photos, method=["gradcam", "eigencam"], top_k=2))
+    assert [e.method for e in explanations] == ["gradcam", "eigencam", "gradcam"] * 2
+    assert {e.record.seconds for e in explanations} == {2.0}
+    assert (
+        explanations[1].category == explanations[0].category and explanations[1].record.target == ""
+    )
 
 
 class Mixed(Staged):
@@ -597,17 +607,17 @@ def test_cells_that_are_no_places_are_told_of_in_every_record() -> None:
     classifier = _classifier(Mixed(), 3, (64, 64))
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     with pytest.warns(CamvizWarning, match="8x8 cells of layer 'last' are no places"):
-        (found,) = camcli.explain(classifier, pixels, target_layers=["last"])
-    todo = make_plan(classifier, from_keywords(target_layers=["last"]))
-    assert len(todo.warnings) == 1
-    assert todo.warnings[0].startswith("The 8x8 cells of layer 'last' are no places")
+        (explanation,) = camcli.explain(classifier, pixels, target_layers=["last"])
+    plan = make_plan(classifier, from_keywords(target_layers=["last"]))
+    assert len(plan.warnings) == 1
+    assert plan.warnings[0].startswith("The 8x8 cells of layer 'last' are no places")
     # a map that is read later carries its word, and no other one does
-    assert found.warnings == todo.warnings
+    assert explanation.warnings == plan.warnings
     with pytest.warns(CamvizWarning):
         both = camcli.explain(
             classifier, pixels, target_layers=["middle", "last"], layer_fusion="none"
         )
-    assert [e.warnings for e in both] == [(), todo.warnings]
+    assert [e.warnings for e in both] == [(), plan.warnings]
     # the default is a layer in front of it
     assert make_plan(classifier, from_keywords()).warnings == ()
     assert make_plan(classifier, from_keywords()).request.layers == ("middle",)

@@ -16,12 +16,12 @@ from PIL import Image
 from camcli import explain, load_model
 from camcli.config import from_keywords
 from camcli.errors import ImageError, UsageError
-from camcli.media.sources import find_sources
+from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import RunCallbacks, StopRequest, carry_out_plan, make_plan
 from camcli.pipeline.run_state import RunState
 from camcli.records import Outcome, Preprocessing, Source
-from camcli.report import Manifest, read_manifest, verify
+from camcli.runs import Manifest, read_manifest, verify_folder
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -62,9 +62,9 @@ class Runner:
         sources = find_sources([named or self.pictures])
         stop, done = StopRequest(), list[Outcome]()
         watch = RunCallbacks(self._begins, left_out=left_out)
-        todo = make_plan(self.classifier, options)
+        plan = make_plan(self.classifier, options)
         try:
-            for outcome in carry_out_plan(todo, sources, options, stop, watch):
+            for outcome in carry_out_plan(plan, sources, options, stop, watch):
                 done.append(outcome)
                 if len(done) == until:
                     stop.ask(KeyboardInterrupt())
@@ -96,8 +96,8 @@ def test_a_run_says_what_it_did(run: Runner) -> None:
     assert run() == NAMES
     run.check_whole()
     summary = json.loads((run.out / "run.json").read_text())
-    wanted = {"pictures": 5, "heatmaps": 5, "failed": 1, "skipped": 0}
-    assert summary["counts"] == wanted
+    expected = {"pictures": 5, "heatmaps": 5, "failed": 1, "skipped": 0}
+    assert summary["counts"] == expected
     assert summary["configuration"]["method"] == ["gradcam"]
     first = run.manifest[0]
     assert first["weights"] == summary["configuration"]["weights"]
@@ -118,7 +118,7 @@ def test_a_run_says_what_it_did(run: Runner) -> None:
 )
 def test_every_file_is_known_again(run: Runner, asked: dict[str, Any]) -> None:
     run(named=str(run.pictures / NAMES[0]), **asked)
-    checked = {file.path: file.state for file in verify(run.out)}
+    checked = {file.path: file.state for file in verify_folder(run.out)}
     assert checked == {path.relative_to(run.out).as_posix(): "whole" for path in outputs(run.out)}
     assert len(checked) > 1
 
@@ -146,16 +146,16 @@ def test_what_another_process_has_is_left_out_and_looked_at_again(
         return name not in ("1.png", "4.png") or (name == "1.png" and asked[name] == 2)
 
     monkeypatch.setattr(Manifest, "claim", claim)
-    told: list[int] = []
-    assert run(workers=workers, left_out=told.append) == ["0.png", *NAMES[2:4], "5.png", "1.png"]
-    assert told == [1, 1, -1]
+    message: list[int] = []
+    assert run(workers=workers, left_out=message.append) == ["0.png", *NAMES[2:4], "5.png", "1.png"]
+    assert message == [1, 1, -1]
     counts = json.loads((run.out / "run.json").read_text())["counts"]
     assert counts == {"pictures": 4, "heatmaps": 4, "failed": 1, "skipped": 1}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
-    ("folder", "told"),
+    ("folder", "message"),
     [
         (Path("x" * 300), "File name too long"),
         (Path(*["x" * 200] * 30), "File name too long"),
@@ -163,7 +163,7 @@ def test_what_another_process_has_is_left_out_and_looked_at_again(
     ],
 )
 def test_a_name_that_the_file_system_refuses_is_the_pictures_failure(
-    run: Runner, folder: Path, told: str, workers: int
+    run: Runner, folder: Path, message: str, workers: int
 ) -> None:
     run.out.mkdir()
     (run.out / "taken").touch()
@@ -173,10 +173,10 @@ def test_a_name_that_the_file_system_refuses_is_the_pictures_failure(
     done = list(carry_out_plan(make_plan(run.classifier, options), sources, options))
     assert [outcome.failed for outcome in done] == [False, True, False]
     (error,) = {record.error for record in done[1].records}
-    assert error.startswith("Cannot write") and told in error
+    assert error.startswith("Cannot write") and message in error
     again = options.model_copy(update={"resume": True})
     assert list(carry_out_plan(make_plan(run.classifier, again), sources, again)) == []
-    assert {file.state for file in verify(run.out)} == {"whole"}
+    assert {file.state for file in verify_folder(run.out)} == {"whole"}
 
 
 def test_what_stands_there_of_a_picture_that_failed_is_known(

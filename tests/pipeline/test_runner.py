@@ -20,7 +20,7 @@ from PIL import Image
 
 from camcli.config import from_keywords
 from camcli.errors import OutputError, TooManyFailures
-from camcli.media.sources import find_sources
+from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import (
     RunCallbacks,
@@ -96,17 +96,17 @@ def timeless(outcomes: list[Outcome]) -> list[list[Record]]:
 
 
 def test_the_number_of_threads_changes_nothing(carry: Carry, tmp_path: Path) -> None:
-    found, files = [], []
+    actual, files = [], []
     for threads in (0, 1, 3):
         asked = {"method": ["gradcam", "eigencam"], "top_k": 2, "save_map": "npy"}
-        found.append(list(carry(workers=threads, **asked)))
+        actual.append(list(carry(workers=threads, **asked)))
         files.append(_files(tmp_path / "out"))
         shutil.rmtree(tmp_path / "out")
-    assert timeless(found[0]) == timeless(found[1]) == timeless(found[2])
+    assert timeless(actual[0]) == timeless(actual[1]) == timeless(actual[2])
     assert files[0] == files[1] == files[2]
-    assert _names(found[0]) == list(NAMES)
-    assert [outcome.source.path.name for outcome in found[0] if outcome.failed] == list(BAD)
-    methods = [[r.method for r in outcome.records] for outcome in found[0] if not outcome.failed]
+    assert _names(actual[0]) == list(NAMES)
+    assert [outcome.source.path.name for outcome in actual[0] if outcome.failed] == list(BAD)
+    methods = [[r.method for r in outcome.records] for outcome in actual[0] if not outcome.failed]
     assert methods == [["gradcam", "eigencam", "gradcam"]] * 17
     assert len(files[0]) == 17 * 3 * 2
 
@@ -187,7 +187,7 @@ def _name(value: Any) -> str:
     return path.name if isinstance(path, Path) else ""
 
 
-def _failing(
+def _fail(
     monkeypatch: pytest.MonkeyPatch, where: Any, name: str, bad: str, error: BaseException
 ) -> None:
     """Lets a function fail for what is called like the bad picture."""
@@ -209,7 +209,7 @@ def _failing(
 def test_a_picture_too_large_for_memory_is_one_that_fails(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
 ) -> None:
-    _failing(monkeypatch, where, name, "07", MemoryError())
+    _fail(monkeypatch, where, name, "07", MemoryError())
     outcomes = list(carry(workers=threads))
     assert _names(outcomes) == list(NAMES)
     failed = [outcome for outcome in outcomes if outcome.failed]
@@ -223,7 +223,7 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
     carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     full = OutputError("Cannot write: No space left on device.")
-    _failing(monkeypatch, output_writer, "write_picture", "09_eigencam", full)
+    _fail(monkeypatch, output_writer, "write_picture", "09_eigencam", full)
     seen = []
     with pytest.raises(OutputError, match="No space left") as raised:
         for outcome in carry(workers=threads, method=["gradcam", "eigencam"]):
@@ -244,7 +244,7 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
 def test_a_worker_that_dies_ends_the_run(
     carry: Carry, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, threads: int
 ) -> None:
-    _failing(monkeypatch, where, name, "10", ZeroDivisionError("a bug"))
+    _fail(monkeypatch, where, name, "10", ZeroDivisionError("a bug"))
     before, seen = threading.active_count(), []
     with pytest.raises(ZeroDivisionError, match="a bug"):
         for outcome in carry(workers=threads):
@@ -258,12 +258,14 @@ def test_a_worker_that_dies_ends_the_run(
 def test_whoever_watches_is_told_of_blocks_and_of_all_pictures_before_the_first_is_drawn(
     carry: Carry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Any] = []
+    message: list[Any] = []
     monkeypatch.setattr(runner, "compile_model", lambda _: nullcontext(7))
-    watch = RunCallbacks(lambda kept: told.append(len(kept.sources)), told.append, told.append)
+    watch = RunCallbacks(
+        lambda kept: message.append(len(kept.sources)), message.append, message.append
+    )
     for outcome in carry(watch=watch, scale="run"):
-        told.append(outcome.source.path.name)
-    assert told == [20, 7, *range(1, 21), *NAMES]
+        message.append(outcome.source.path.name)
+    assert message == [20, 7, *range(1, 21), *NAMES]
 
 
 def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,7 +287,7 @@ def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("threads", [0, 3])
 @pytest.mark.parametrize(
-    ("given", "last", "told"),
+    ("given", "last", "message"),
     [
         ({"fail_fast": True}, 3, "first picture that failed"),
         ({"max_failures": 0}, 3, "more than 0 pictures"),
@@ -294,10 +296,10 @@ def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.Monk
     ],
 )
 def test_a_run_puts_up_with_so_many_failures(
-    carry: Carry, tmp_path: Path, given: dict[str, Any], last: int, told: str, threads: int
+    carry: Carry, tmp_path: Path, given: dict[str, Any], last: int, message: str, threads: int
 ) -> None:
     seen = []
-    with pytest.raises(TooManyFailures, match=told) as raised:
+    with pytest.raises(TooManyFailures, match=message) as raised:
         for outcome in carry(workers=threads, **given):
             seen.append(outcome)
     assert raised.value.exit_code == 1

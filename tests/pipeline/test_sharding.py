@@ -21,8 +21,8 @@ from camcli.pipeline.manifest_tail import ManifestTail, parse_record
 from camcli.pipeline.ray_backend import _Workers, run_on_ray
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Box, Concept, Record, Source, Statistics
-from camcli.report import Manifest, Run
-from tests.report.runs import PLAIN, explain, explained, named, written
+from camcli.runs import Manifest, RunInfo
+from tests.runs.runs import PLAIN, explain, explained, named, written
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
@@ -45,7 +45,7 @@ def test_torchrun_within_a_job_of_slurm_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "message"),
     [
         ({"RANK": "8", "WORLD_SIZE": "8"}, "RANK=8 is no rank among WORLD_SIZE=8"),
         ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 is no rank among WORLD_SIZE=0"),
@@ -55,22 +55,22 @@ def test_torchrun_within_a_job_of_slurm_counts() -> None:
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "two"}, "SLURM_NTASKS='two' is no whole number"),
     ],
 )
-def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], told: str) -> None:
-    with pytest.raises(UsageError, match=told.replace("[", r"\[")):
+def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
         sharding.find_shard(environ)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8, 30])
 def test_shares_are_disjoint_complete_and_even(world: int) -> None:
     sources = named(*(f"{n}.jpg" for n in range(23)))
-    parts = [sharding.share(sources, (rank, world)) for rank in range(world)]
+    parts = [sharding.take_share(sources, (rank, world)) for rank in range(world)]
     assert sorted((s for part in parts for s in part), key=sources.index) == sources
     sizes = {len(part) for part in parts}
     assert max(sizes) - min(sizes) <= 1
 
 
 @pytest.mark.parametrize(
-    ("seen", "device", "local", "wanted"),
+    ("seen", "device", "local", "expected"),
     [
         (8, "auto", "3", "cuda:3"),
         (8, "cuda", "3", "cuda:3"),
@@ -89,23 +89,23 @@ def test_each_process_of_a_machine_has_its_gpu(
     seen: int,
     device: str,
     local: str | None,
-    wanted: str,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: seen)
     environ = {names[0]: "11"} | ({} if local is None else {names[2]: local})
-    assert sharding.choose_device(device, environ) == wanted
+    assert sharding.choose_device(device, environ) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"save_path": "one.jpg"}, "name a folder"),
         ({"camera": 0}, "--camera is one source"),
         ({"scale": "run"}, "--scale MIN,MAX"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(given: dict[str, object], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
+def test_what_cannot_be_shared_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         sharding.check(from_keywords(**given))
     sharding.check(from_keywords(scale="0,2"))
 
@@ -123,7 +123,7 @@ def test_a_rank_that_goes_on_leaves_alone_what_another_one_wrote(tmp_path: Path)
     one, other = Source(Path("in/a.jpg")), Source(Path("in/deep/a.jpg"))
     explained(tmp_path, [one], shard=(0, 2), until=0)
     explained(tmp_path, [other], shard=(1, 2))
-    with Manifest.open(tmp_path, Run(PLAIN, shard=(0, 2)), "resume") as manifest:
+    with Manifest.open(tmp_path, RunInfo(PLAIN, shard=(0, 2)), "resume") as manifest:
         manifest.remaining([one])
         (made,) = explain(manifest, one, tmp_path)
     assert made.name.startswith("a_0~")
@@ -157,8 +157,8 @@ def test_ranks_and_merge_find_every_picture_once(
             monkeypatch.setenv(name, str(value))
         # a rank does not fail with a picture: torchrun would end the others
         assert main(command) == 0
-        told = capsys.readouterr().err
-        assert f"rank {rank} of 2: {(3, 2)[rank]} of 5 pictures" in told
+        message = capsys.readouterr().err
+        assert f"rank {rank} of 2: {(3, 2)[rank]} of 5 pictures" in message
     shards = [f"manifest.rank-000{rank}-of-0002.jsonl" for rank in range(2)]
     done = [[Path(line["source"]).stem for line in written(out, name)] for name in shards]
     assert done == [["0", "2", "4"], ["1", "3"]]
@@ -213,7 +213,7 @@ def test_a_share_goes_into_no_single_file(
 
 def test_what_is_added_to_a_manifest_is_read_once(tmp_path: Path) -> None:
     sources = named(*(f"{n}.jpg" for n in range(5)))
-    run = Run(PLAIN, shard=(0, 1))
+    run = RunInfo(PLAIN, shard=(0, 1))
     explained(tmp_path, sources[:1], shard=(0, 1))
     follower = ManifestTail(tmp_path / run.manifest)
     assert list(follower.outcomes()) == []
@@ -261,7 +261,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         sheet=str(tmp_path / "sheet.jpg"),
         warnings=("one",),
     )
-    with Manifest.open(tmp_path, Run(PLAIN)) as manifest:
+    with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
         manifest.append(named("a.jpg")[0], [record])
     (line,) = written(tmp_path)
     assert parse_record(line, tmp_path) == record
@@ -304,9 +304,9 @@ def test_workers_are_placed_where_they_fit(
     threads: int,
 ) -> None:
     workers = _Workers.of(FakeRay(*nodes), Options(ray_workers=asked), 20)
-    found = workers.options
+    actual = workers.options
     assert (workers.count, workers.needs) == (count, needs)
-    assert (found.device, found.workers) == (device, threads)
+    assert (actual.device, actual.workers) == (device, threads)
 
 
 @pytest.mark.parametrize(

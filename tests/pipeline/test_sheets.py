@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import camcli
-from camcli.cards import CARDS
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import ImageError, UsageError
-from camcli.media.sources import find_sources
+from camcli.media.sources.listing import find_sources
+from camcli.method_info import METHOD_INFO
 from camcli.models.load import Classifier
-from camcli.pipeline import carry_out_plan, make_plan, output_writer, run
+from camcli.pipeline import carry_out_plan, make_plan, output_writer, run_sources
 from camcli.records import FileStamp, Record
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
-from camcli.report import verify
+from camcli.runs import verify_folder
 from tests.test_demo import PHOTO
 
 # few passes, for what is drawn does not matter here
 QUICK = {"masks": 8, "samples": 1, "max_channels": 2, "window": 32, "stride": 32}
-TRANSFORMERS = {name for name, card in CARDS.items() if "transformers" in card.where}
+TRANSFORMERS = {name for name, card in METHOD_INFO.items() if "transformers" in card.where}
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def vit() -> Classifier:
 
 def _run(classifier: Classifier, save_path: Path, **options: Any) -> list[Record]:
     chosen = from_keywords(method="all", set=QUICK, save_path=save_path, **options)
-    return list(run(classifier, find_sources([PHOTO]), chosen))
+    return list(run_sources(classifier, find_sources([PHOTO]), chosen))
 
 
-def _left_out(classifier: Classifier, **options: Any) -> dict[str, str]:
-    todo = make_plan(classifier, from_keywords(method="all", **options))
-    assert {*todo.left_out, *todo.request.methods} == set(CARDS) == set(METHODS)
-    return dict(todo.left_out)
+def _find_left_out(classifier: Classifier, **options: Any) -> dict[str, str]:
+    plan = make_plan(classifier, from_keywords(method="all", **options))
+    assert {*plan.left_out, *plan.request.methods} == set(METHOD_INFO) == set(METHODS)
+    return dict(plan.left_out)
 
 
 def test_a_sheet_for_each_class(embedded: Classifier, tmp_path: Path) -> None:
@@ -70,22 +70,22 @@ def test_a_sheet_for_each_class(embedded: Classifier, tmp_path: Path) -> None:
 def test_what_does_not_fit_is_left_out_with_the_reason(
     embedded: Classifier, vit: Classifier
 ) -> None:
-    left_out = _left_out(embedded)
+    left_out = _find_left_out(embedded)
     assert set(left_out) == TRANSFORMERS
     assert all("shows no softmaxed attention" in why for why in left_out.values())
-    left_out = _left_out(vit)
+    left_out = _find_left_out(vit)
     assert not TRANSFORMERS & set(left_out)
     assert "average pooling followed by one linear layer" in left_out["cam"]
     classless = {name for name in METHODS if not depends_on_category(name)}
-    assert classless <= set(_left_out(embedded, target="counterfactual"))
+    assert classless <= set(_find_left_out(embedded, target="counterfactual"))
     maps = {name for name, method in METHODS.items() if method.gives == "map"}
-    assert maps <= set(_left_out(embedded, eigen_smooth=True))
+    assert maps <= set(_find_left_out(embedded, eigen_smooth=True))
 
 
 def test_a_model_without_classes(tmp_path: Path) -> None:
     headless = camcli.load_model("test_vit", pretrained=False, num_classes=0, device="cpu")
     (sheet,) = {record.sheet for record in _run(headless, tmp_path)}
-    left_out = _left_out(headless)
+    left_out = _find_left_out(headless)
     assert set(left_out) == {name for name in METHODS if depends_on_category(name)}
     assert Path(sheet).name == f"{PHOTO.stem}_all{PHOTO.suffix}"
 
@@ -118,7 +118,7 @@ def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
     monkeypatch.setattr(output_writer, "write_map", refuse_one)
     records = _run(embedded, tmp_path, save_map="npy", target_layers=["features"])
     assert {r.method for r in records if r.error} == {"eigencam"}
-    checked = {file.path: file.state for file in verify(tmp_path)}
+    checked = {file.path: file.state for file in verify_folder(tmp_path)}
     assert checked == {path.name: "whole" for path in tmp_path.iterdir() if "_" in path.name}
     assert not any("_eigencam" in name for name in checked)
 
@@ -132,7 +132,7 @@ def test_one_file_holds_one_sheet(embedded: Classifier, tmp_path: Path) -> None:
 def test_a_sheet_that_cannot_be_written_is_an_error(
     embedded: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(camcli.media.write.LONGEST_EDGE, "JPEG", 100)
+    monkeypatch.setitem(camcli.media.pictures.write.LONGEST_EDGE, "JPEG", 100)
     (record,) = _run(embedded, tmp_path)
     assert (record.method, record.sheet) == ("all", "")
     assert "JPEG holds at most 100 pixels" in record.error
@@ -146,7 +146,7 @@ def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     command += ["--save-path", str(path)]
     assert main([*command, *([style] if style else [])]) == 0
     out, err = capsys.readouterr()
-    fitting = [name for name in CARDS if name not in TRANSFORMERS]
+    fitting = [name for name in METHOD_INFO if name not in TRANSFORMERS]
     if style == "--json":
         records = [json.loads(line) for line in out.splitlines()]
         assert [record["method"] for record in records] == fitting
@@ -156,7 +156,7 @@ def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert all(Path(line).is_file() for line in out.splitlines())
     else:
         assert out == f"{path}  coffee mug 99.9%  {len(fitting)} methods at features\n"
-    assert (f"left out: {', '.join(n for n in CARDS if n in TRANSFORMERS)}: " in err) is not (
+    assert (f"left out: {', '.join(n for n in METHOD_INFO if n in TRANSFORMERS)}: " in err) is not (
         style == "-q"
     )
 

@@ -34,13 +34,16 @@ def _never() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_first_signal_asks_and_a_second_one_interrupts(number: signal.Signals) -> None:
-    before, stop, told = signal.getsignal(number), StopRequest(), []
-    with pytest.raises(KeyboardInterrupt), handle_interrupts(stop, lambda: told.append(1), _never):
+    before, stop, message = signal.getsignal(number), StopRequest(), []
+    with (
+        pytest.raises(KeyboardInterrupt),
+        handle_interrupts(stop, lambda: message.append(1), _never),
+    ):
         signal.raise_signal(number)
         assert isinstance(stop.reason, KeyboardInterrupt)
-        assert told == [1]
+        assert message == [1]
         signal.raise_signal(number)
-    assert told == [1]
+    assert message == [1]
     assert signal.getsignal(number) is before
 
 
@@ -57,16 +60,16 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 
 def test_signals_are_left_alone_outside_the_main_thread() -> None:
-    before, found = signal.getsignal(signal.SIGINT), []
+    before, actual = signal.getsignal(signal.SIGINT), []
 
     def inside() -> None:
         with handle_interrupts(StopRequest(), lambda: None, _never):
-            found.append(signal.getsignal(signal.SIGINT))
+            actual.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=inside)
     thread.start()
     thread.join()
-    assert found == [before]
+    assert actual == [before]
 
 
 STUCK = """

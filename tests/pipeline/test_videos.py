@@ -20,10 +20,10 @@ from PIL import Image
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import OutputError, SourceError, TooManyFailures, UsageError
-from camcli.media.sources import camera_source, find_sources
-from camcli.media.video import frames
-from camcli.media.video_file import VideoFile, video_name
-from camcli.methods.compose import FrameSmoother
+from camcli.media.sources.listing import camera_source, find_sources
+from camcli.media.videos.frames import frames
+from camcli.media.videos.video_writer import VideoFile, name_video
+from camcli.methods.smoothing import FrameSmoother
 from camcli.models.load import Classifier
 from camcli.pipeline import (
     Explanation,
@@ -37,9 +37,9 @@ from camcli.pipeline import (
 from camcli.pipeline.stages import PreparedPicture
 from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
-from camcli.report import read_manifest, verify
-from tests.media.test_video import FakeCamera
-from tests.media.videos import COUNT, HEIGHT, WIDTH, animated, frame, times_of, written
+from camcli.runs import read_manifest, verify_folder
+from tests.media.videos import COUNT, HEIGHT, WIDTH, frame, times_of, write_animation, write_video
+from tests.media.videos.test_frames import FakeCamera
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -81,7 +81,7 @@ def records_of(outcomes: Iterator[Outcome]) -> list[Record]:
     return [record for outcome in outcomes for record in outcome.records]
 
 
-def shown(path: Path) -> list[NDArray[np.uint8]]:
+def show(path: Path) -> list[NDArray[np.uint8]]:
     return [picture.pixels for picture in frames(Source(path))]
 
 
@@ -99,8 +99,8 @@ def counts(out: Path) -> dict[str, int]:
 
 
 def lines(out: Path) -> list[tuple[str, int | None, bool]]:
-    found = read_manifest(out / "manifest.jsonl")
-    return [(Path(line["source"]).name, line["frame"], line["last"]) for line in found]
+    actual = read_manifest(out / "manifest.jsonl")
+    return [(Path(line["source"]).name, line["frame"], line["last"]) for line in actual]
 
 
 # frames
@@ -108,7 +108,7 @@ def lines(out: Path) -> list[tuple[str, int | None, bool]]:
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, threads: int) -> None:
-    written(there / "clip.mp4")
+    write_video(there / "clip.mp4")
     outcomes = list(carry(workers=threads))
     assert [outcome.last for outcome in outcomes] == [False] * COUNT + [True]
     assert {str(outcome.source) for outcome in outcomes} == {str(there / "clip.mp4")}
@@ -117,11 +117,11 @@ def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, thre
     assert {record.outputs for record in records} == {(str(tmp_path / "out/clip_gradcam.mp4"),)}
     (video,) = outputs(tmp_path / "out")
     assert times_of(video) == [Fraction(index, 10) for index in range(COUNT + 1)]
-    assert {pixels.shape for pixels in shown(video)} == {(HEIGHT, WIDTH, 3)}
+    assert {pixels.shape for pixels in show(video)} == {(HEIGHT, WIDTH, 3)}
     assert counts(tmp_path / "out") == {"pictures": 1, "heatmaps": 12, "failed": 0, "skipped": 0}
     assert lines(tmp_path / "out") == [("clip.mp4", n, n == COUNT - 1) for n in range(COUNT)]
     assert outcomes[-1].files == {str(video): FileStamp.of(video.read_bytes())}
-    assert [file.state for file in verify(tmp_path / "out")] == ["whole"]
+    assert [file.state for file in verify_folder(tmp_path / "out")] == ["whole"]
 
 
 @pytest.mark.parametrize("folder", [Path("x" * 300), Path(*["x" * 200] * 30)])
@@ -129,7 +129,7 @@ def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
     carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     for name in ("a.mp4", "b.mp4"):
-        written(there / name)
+        write_video(there / name)
     sources = [replace(source, folder=folder) for source in find_sources([there])[:1]]
     sources += find_sources([there])[1:]
     monkeypatch.setattr("tests.pipeline.test_videos.find_sources", lambda _: sources)
@@ -144,10 +144,10 @@ def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
 def test_a_frame_is_drawn_as_if_it_were_a_picture(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:
-    original = shown(written(there / "clip.avi"))
+    original = show(write_video(there / "clip.avi"))
     asked = {"batch_size": 1, "format": "png", "save_frames": True, "save_map": "npy"}
     records = records_of(carry(**asked))
-    video = shown(Path(records[0].outputs[0]))
+    video = show(Path(records[0].outputs[0]))
     shutil.rmtree(there)
     there.mkdir()
     for index, pixels in enumerate(original):
@@ -162,27 +162,27 @@ def test_a_frame_is_drawn_as_if_it_were_a_picture(
         np.testing.assert_array_equal(np.load(map_), np.load(of_picture.outputs[1]))
         assert difference(in_video, read(drawn)) < 6
         at = {"frame": of_frame.frame, "time": of_frame.frame / 10}
-        told = replace(of_picture, source=of_frame.source, **at)
+        message = replace(of_picture, source=of_frame.source, **at)
         unlike = {"outputs": (), "files": {}, "seconds": None}
-        assert replace(told, **unlike) == replace(of_frame, **unlike)
+        assert replace(message, **unlike) == replace(of_frame, **unlike)
     # nor is it any frame
     assert difference(video[0], read(records[-1].outputs[1])) > 6
 
 
 def test_every_nth_frame_of_a_span(carry: Carry, there: Path, tmp_path: Path) -> None:
-    written(there / "clip.mp4")
+    write_video(there / "clip.mp4")
     records = records_of(carry(every=3, frames="2:11"))
     assert [record.frame for record in records] == [2, 5, 8]
     # the last one until the span ends
-    wanted = [Fraction(time, 10) for time in (0, 3, 6, 9)]
-    assert times_of(tmp_path / "out/clip_gradcam.mp4") == wanted
+    expected = [Fraction(time, 10) for time in (0, 3, 6, 9)]
+    assert times_of(tmp_path / "out/clip_gradcam.mp4") == expected
 
 
 UNEVEN = [0, 40, 240, 250, 300, 900, 1000, 1700]  # milliseconds, with the end
 
 
 @pytest.mark.parametrize(
-    ("asked", "wanted"),
+    ("asked", "expected"),
     [
         ({}, UNEVEN),
         ({"workers": 2}, UNEVEN),
@@ -194,29 +194,29 @@ UNEVEN = [0, 40, 240, 250, 300, 900, 1000, 1700]  # milliseconds, with the end
     ],
 )
 def test_frames_keep_their_times(
-    carry: Carry, there: Path, tmp_path: Path, asked: dict[str, Any], wanted: list[int]
+    carry: Carry, there: Path, tmp_path: Path, asked: dict[str, Any], expected: list[int]
 ) -> None:
-    written(there / "clip.mp4", times=UNEVEN)
+    write_video(there / "clip.mp4", times=UNEVEN)
     list(carry(method=["gradcam", "eigencam"], **asked))
     for method in ("gradcam", "eigencam"):
-        found = times_of(tmp_path / f"out/clip_{method}.mp4")
-        assert [1000 * time for time in found] == wanted
+        actual = times_of(tmp_path / f"out/clip_{method}.mp4")
+        assert [1000 * time for time in actual] == expected
 
 
 def test_a_video_of_long_pixels_is_explained_and_drawn_as_it_is_shown(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:
-    written(there / "clip.mp4", 3, codec="libx264", aspect=Fraction(2))
+    write_video(there / "clip.mp4", 3, codec="libx264", aspect=Fraction(2))
     (record, *_) = records_of(carry())
     assert record.picture_size == (HEIGHT, 2 * WIDTH)
-    (drawn, *_) = shown(tmp_path / "out/clip_gradcam.mp4")
+    (drawn, *_) = show(tmp_path / "out/clip_gradcam.mp4")
     assert drawn.shape == (HEIGHT, 2 * WIDTH, 3)
 
 
 def test_a_frame_that_cannot_be_drawn_leaves_the_one_before_it_longer(
     carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(there / "clip.mp4", 5)
+    write_video(there / "clip.mp4", 5)
     draw = Explanation.overlay
 
     def failing(self: Explanation, *how: Any) -> NDArray[np.uint8]:
@@ -227,24 +227,24 @@ def test_a_frame_that_cannot_be_drawn_leaves_the_one_before_it_longer(
     monkeypatch.setattr(Explanation, "overlay", failing)
     records = records_of(carry())
     assert [bool(record.error) for record in records] == [False, False, True, False, True]
-    wanted = [Fraction(time, 10) for time in (0, 1, 3, 4)]
-    assert times_of(tmp_path / "out/clip_gradcam.mp4") == wanted
+    expected = [Fraction(time, 10) for time in (0, 1, 3, 4)]
+    assert times_of(tmp_path / "out/clip_gradcam.mp4") == expected
 
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_clips_and_pictures_share_batches_and_keep_their_order(
     carry: Carry, there: Path, tmp_path: Path, batches: list[int], threads: int
 ) -> None:
-    written(there / "b.mp4", 5)
-    written(there / "d.avi", 3)
+    write_video(there / "b.mp4", 5)
+    write_video(there / "d.avi", 3)
     (there / "c.png").write_bytes(b"no picture")
     for name in ("a", "e"):
         Image.fromarray(frame(3)).save(there / f"{name}.png")
     outcomes = list(carry(workers=threads))
-    found = [(r.source[-5], r.frame, bool(r.error)) for r in records_of(iter(outcomes))]
+    actual = [(r.source[-5], r.frame, bool(r.error)) for r in records_of(iter(outcomes))]
     clips = [("b", n, False) for n in range(5)], [("d", n, False) for n in range(3)]
     pictures = [[(name, None, name == "c")] for name in "ace"]
-    assert found == [*pictures[0], *clips[0], *pictures[1], *clips[1], *pictures[2]]
+    assert actual == [*pictures[0], *clips[0], *pictures[1], *clips[1], *pictures[2]]
     assert batches == [4, 4, 2]
     assert counts(tmp_path / "out") == {"pictures": 4, "heatmaps": 10, "failed": 1, "skipped": 0}
     names = {path.name for path in outputs(tmp_path / "out")}
@@ -254,7 +254,9 @@ def test_clips_and_pictures_share_batches_and_keep_their_order(
 def test_an_animated_picture_moves_when_it_is_asked_to(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:
-    animated(there / "pets.gif", [frame(index) for index in range(4)], duration=[50, 100, 20, 500])
+    write_animation(
+        there / "pets.gif", [frame(index) for index in range(4)], duration=[50, 100, 20, 500]
+    )
     Image.fromarray(frame(1)).save(there / "still.gif")
     assert [record.frame for record in records_of(carry())] == [None, None]
     records = records_of(carry(frames="1:"))
@@ -262,28 +264,28 @@ def test_an_animated_picture_moves_when_it_is_asked_to(
         *(("pets.gif", index) for index in (1, 2, 3)),
         ("still.gif", None),
     ]
-    wanted = [Fraction(time, 1000) for time in (0, 100, 120, 620)]
-    assert times_of(tmp_path / "out/pets.gif_gradcam.mp4") == wanted
+    expected = [Fraction(time, 1000) for time in (0, 100, 120, 620)]
+    assert times_of(tmp_path / "out/pets.gif_gradcam.mp4") == expected
 
 
 def test_an_animated_picture_that_breaks_off(carry: Carry, there: Path, tmp_path: Path) -> None:
-    path = animated(there / "a.png", [frame(i) for i in range(6)], duration=100)
+    path = write_animation(there / "a.png", [frame(i) for i in range(6)], duration=100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     records = records_of(carry(every=1))
     assert [r.frame for r in records[:-1]] == list(range(len(records) - 1))
     assert "breaks off at frame" in records[-1].error and len(records) > 2
-    assert len(shown(tmp_path / "out/a.png_gradcam.mp4")) == len(records) - 1
-    wanted = [Fraction(index, 10) for index in range(len(records))]
-    assert times_of(tmp_path / "out/a.png_gradcam.mp4") == wanted
+    assert len(show(tmp_path / "out/a.png_gradcam.mp4")) == len(records) - 1
+    expected = [Fraction(index, 10) for index in range(len(records))]
+    assert times_of(tmp_path / "out/a.png_gradcam.mp4") == expected
 
 
 def test_each_heatmap_of_a_frame_has_a_video(carry: Carry, there: Path, tmp_path: Path) -> None:
-    written(there / "clip.mp4", 3)
+    write_video(there / "clip.mp4", 3)
 
     def videos(**asked: Any) -> list[str]:
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
         records = records_of(carry(**asked))
-        assert len(shown(Path(records[0].outputs[0]))) == 3
+        assert len(show(Path(records[0].outputs[0]))) == 3
         return sorted(path.name for path in outputs(tmp_path / "out"))
 
     both = ["gradcam", "eigencam"]
@@ -300,7 +302,7 @@ def test_each_heatmap_of_a_frame_has_a_video(carry: Carry, there: Path, tmp_path
 
 def test_what_a_video_is_called() -> None:
     def name(path: str, **more: Any) -> str:
-        return str(video_name(Source(Path(path), Path("sub")), "gradcam", None, "", **more))
+        return str(name_video(Source(Path(path), Path("sub")), "gradcam", None, "", **more))
 
     assert name("x/clip.MOV") == "sub/clip_gradcam.MOV"
     # what cannot be written as it is keeps its suffix in its name
@@ -309,11 +311,11 @@ def test_what_a_video_is_called() -> None:
 
 
 def test_one_video_into_one_file(carry: Carry, there: Path, tmp_path: Path) -> None:
-    written(there / "clip.mp4", 3)
+    write_video(there / "clip.mp4", 3)
     place = tmp_path / "one" / "result.webm"
     asked = {"save_path": place, "format": "png", "save_map": "npy", "target_category": "1"}
     records = records_of(carry(**asked))
-    assert len(shown(place)) == 3
+    assert len(show(place)) == 3
     assert records[2].outputs == (
         str(place), str(place.parent / "result_000002_gradcam_1-class_1.png.npy"),
     )  # fmt: skip
@@ -321,7 +323,7 @@ def test_one_video_into_one_file(carry: Carry, there: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "told"),
+    ("name", "asked", "message"),
     [
         ("clip.mp4", {"save_path": "x.jpg"}, r"x\.jpg is no video as '.*clip\.mp4' is"),
         ("clip.mp4", {"save_path": "x.mpg"}, r"can be written \(\.mp4"),
@@ -332,13 +334,13 @@ def test_one_video_into_one_file(carry: Carry, there: Path, tmp_path: Path) -> N
     ],
 )
 def test_what_does_not_go_together(
-    carry: Carry, there: Path, name: str, asked: dict[str, Any], told: str
+    carry: Carry, there: Path, name: str, asked: dict[str, Any], message: str
 ) -> None:
     if name == "a.png":
         Image.fromarray(frame(0)).save(there / name)
     else:
-        written(there / name, 2)
-    with pytest.raises(UsageError, match=told):
+        write_video(there / name, 2)
+    with pytest.raises(UsageError, match=message):
         list(carry(**asked))
 
 
@@ -357,33 +359,33 @@ def test_videos_that_would_have_one_name(small: Classifier, tmp_path: Path) -> N
 def test_a_video_that_breaks_off_is_finished_there(
     carry: Carry, there: Path, tmp_path: Path, threads: int
 ) -> None:
-    whole = written(there / "b.avi").read_bytes()
+    whole = write_video(there / "b.avi").read_bytes()
     (there / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
     (there / "a.mp4").write_bytes(b"no video")
-    written(there / "c.mp4", 2)
+    write_video(there / "c.mp4", 2)
     outcomes = list(carry(workers=threads))
     failed = [outcome for outcome in outcomes if outcome.failed]
     assert [outcome.source.path.name for outcome in failed] == ["a.mp4", "b.avi"]
     made = [r.frame for r in records_of(iter(outcomes)) if "b.avi" in r.source and not r.error]
     assert made == list(range(len(made))) and 3 < len(made) < COUNT
     assert f"breaks off at frame {len(made)}" in failed[1].records[0].error
-    assert len(shown(tmp_path / "out/b.avi_gradcam.mp4")) == len(made)
-    wanted = {"pictures": 1, "heatmaps": len(made) + 2, "failed": 2, "skipped": 0}
-    assert counts(tmp_path / "out") == wanted
+    assert len(show(tmp_path / "out/b.avi_gradcam.mp4")) == len(made)
+    expected = {"pictures": 1, "heatmaps": len(made) + 2, "failed": 2, "skipped": 0}
+    assert counts(tmp_path / "out") == expected
 
 
 def test_a_video_that_breaks_off_ends_a_run_that_fails_fast(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:
-    whole = written(there / "b.avi").read_bytes()
+    whole = write_video(there / "b.avi").read_bytes()
     (there / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
-    written(there / "c.mp4", 40)
+    write_video(there / "c.mp4", 40)
     with pytest.raises(TooManyFailures):
         list(carry(fail_fast=True))
     assert [path.name for path in outputs(tmp_path / "out")] == ["b.avi_gradcam.mp4"]
     # what failed is done for --resume, and tried again by --skip-existing
     assert {Path(r.source).name for r in records_of(carry(resume=True))} == {"c.mp4"}
-    written(there / "b.avi")
+    write_video(there / "b.avi")
     again = records_of(carry(skip_existing=True))
     assert [(Path(r.source).name, r.frame) for r in again] == [("b.avi", n) for n in range(COUNT)]
 
@@ -394,8 +396,8 @@ def test_a_run_that_was_stopped_in_a_video_does_the_video_again(
     carry: Carry, there: Path, tmp_path: Path, threads: int, how: dict[str, Any]
 ) -> None:
     Image.fromarray(frame(2)).save(there / "a.png")
-    written(there / "b.mp4", 40)
-    written(there / "c.mp4", 3)
+    write_video(there / "b.mp4", 40)
+    write_video(there / "c.mp4", 3)
     stop = StopRequest()
     seen = []
     with pytest.raises(KeyboardInterrupt):
@@ -407,9 +409,9 @@ def test_a_run_that_was_stopped_in_a_video_does_the_video_again(
     assert [path.name for path in outputs(tmp_path / "out")] == ["a_gradcam_1-class_1.png"]
     records = records_of(carry(workers=threads, resume=True, **how))
     assert [r.frame for r in records] == [*range(40), 0, 1, 2]
-    wanted = [("a.png", None, True), *(("b.mp4", n, n == 39) for n in range(40))]
-    assert lines(tmp_path / "out") == [*wanted, *(("c.mp4", n, n == 2) for n in range(3))]
-    assert len(shown(tmp_path / "out/b_gradcam.mp4")) == 40
+    expected = [("a.png", None, True), *(("b.mp4", n, n == 39) for n in range(40))]
+    assert lines(tmp_path / "out") == [*expected, *(("c.mp4", n, n == 2) for n in range(3))]
+    assert len(show(tmp_path / "out/b_gradcam.mp4")) == 40
     assert {r.scale for r in records} == {seen[0].records[0].scale}
     assert records_of(carry(workers=threads, resume=True, **how)) == []
 
@@ -419,7 +421,7 @@ def test_a_disk_that_is_full_in_a_video(
     carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     for name in "ab":
-        written(there / f"{name}.mp4", 6)
+        write_video(there / f"{name}.mp4", 6)
     write = VideoFile.write
 
     def failing(self: VideoFile, *frame: Any) -> None:
@@ -442,8 +444,8 @@ def test_a_disk_that_is_full_in_a_video(
 def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
     carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(there / "a.mp4", 6)
-    from camcli.report import Manifest
+    write_video(there / "a.mp4", 6)
+    from camcli.runs import Manifest
 
     append, calls = Manifest.append, iter(range(100))
 
@@ -462,7 +464,7 @@ def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
 
 def test_frames_of_several_sizes_are_no_video(carry: Carry, there: Path) -> None:
     pages = [frame(0), frame(1), frame(0, (30, 64))]
-    animated(there / "pages.tif", pages)
+    write_animation(there / "pages.tif", pages)
     records = records_of(carry(every=1))
     assert [bool(record.error) for record in records] == [False, False, True]
     assert "--save-frames" in records[2].error
@@ -491,7 +493,7 @@ def test_a_camera_is_filmed_until_it_is_stopped(
     assert [record.frame for record in records] == list(range(len(records)))
     assert 6 <= len(records) < 40 and seen[-1].last and not seen[-1].failed
     assert {record.source for record in records} == {"camera1"}
-    assert len(shown(tmp_path / "out/camera1_gradcam.mp4")) == len(records)
+    assert len(show(tmp_path / "out/camera1_gradcam.mp4")) == len(records)
     assert counts(tmp_path / "out")["pictures"] == 1
 
 
@@ -506,15 +508,15 @@ def test_a_camera_that_is_not_there_ends_the_run(
 # scales and smoothing
 
 
-def _half_as_hot(there: Path) -> None:
-    Image.fromarray(frame(0)).save(there / "a.png")
-    Image.fromarray((frame(0) // 2).astype(np.uint8)).save(there / "b.png")
-    Image.fromarray(frame(5)).save(there / "c.png")
+def _half_as_hot(present: Path) -> None:
+    Image.fromarray(frame(0)).save(present / "a.png")
+    Image.fromarray((frame(0) // 2).astype(np.uint8)).save(present / "b.png")
+    Image.fromarray(frame(5)).save(present / "c.png")
 
 
-def _drawn(record: Record, there: Path, scale: tuple[float, float] | None) -> NDArray[np.uint8]:
+def _drawn(record: Record, present: Path, scale: tuple[float, float] | None) -> NDArray[np.uint8]:
     assert isinstance(record.view, Box)
-    picture = Picture(read(there / Path(record.source).name))
+    picture = Picture(read(present / Path(record.source).name))
     return overlay(picture, np.load(record.outputs[1]), box=record.view, scale=scale)
 
 
@@ -530,11 +532,11 @@ def test_pictures_on_one_scale(carry: Carry, there: Path, scale: str, threads: i
     for method in methods:
         of_method = [r for r in records if r.method == method]
         most = max(np.load(r.outputs[1]).max() for r in of_method)
-        wanted = {"image": None, "run": (0.0, float(most)), "0.001,0.004": (0.001, 0.004)}[scale]
+        expected = {"image": None, "run": (0.0, float(most)), "0.001,0.004": (0.001, 0.004)}[scale]
         assert most > 0
         for record in of_method:
-            assert record.scale == wanted
-            drawn = _drawn(record, there, wanted)
+            assert record.scale == expected
+            drawn = _drawn(record, there, expected)
             np.testing.assert_array_equal(read(record.outputs[0]), drawn)
 
 
@@ -546,11 +548,11 @@ def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
     maps = {"a": [1.0, 2.0], "b": [1.0, 4.0], "c": [0.0, 1.0]}
     explain = stages.explain_batch
 
-    def made_up(batch: list[PreparedPicture], todo: Any) -> Iterator[list[Explanation]]:
-        for (found,) in explain(batch, todo):
-            values = np.array([maps[found.picture.source.path.stem]], np.float32)
-            told = replace(found.record, maximum=float(values.max()))
-            yield [replace(found, map=replace(found.map, values=values), record=told)]
+    def made_up(batch: list[PreparedPicture], plan: Any) -> Iterator[list[Explanation]]:
+        for (actual,) in explain(batch, plan):
+            values = np.array([maps[actual.picture.source.path.stem]], np.float32)
+            message = replace(actual.record, maximum=float(values.max()))
+            yield [replace(actual, map=replace(actual.map, values=values), record=message)]
 
     monkeypatch.setattr(stages, "explain_batch", made_up)
     records = records_of(carry(scale="run"))
@@ -584,12 +586,12 @@ def test_a_picture_that_changes_between_the_two_looks(
     carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _half_as_hot(there)
-    written(there / "d.mp4", 6)
+    write_video(there / "d.mp4", 6)
     again = spool.read_again
 
     def changing(entries: Any, options: Any) -> Any:
         Image.fromarray(frame(0)[:-4]).save(there / "b.png")
-        written(there / "d.mp4", 4)
+        write_video(there / "d.mp4", 4)
         return again(entries, options)
 
     monkeypatch.setattr(runner, "read_again", changing)
@@ -597,14 +599,14 @@ def test_a_picture_that_changes_between_the_two_looks(
     failed = [r for r in records_of(iter(outcomes)) if r.error]
     assert [Path(r.source).name for r in failed] == ["b.png", "d.mp4"]
     assert all("changed while the run went on" in r.error for r in failed)
-    assert len(shown(tmp_path / "out/d_gradcam.mp4")) == 4
+    assert len(show(tmp_path / "out/d_gradcam.mp4")) == 4
     assert counts(tmp_path / "out")["failed"] == 2
 
 
 def test_what_is_laid_aside_has_no_pixels(
     carry: Carry, there: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written(there / "clip.mp4")
+    write_video(there / "clip.mp4")
     sizes = []
     close = spool.Spool.__exit__
 
@@ -640,8 +642,8 @@ def test_concepts_have_no_scale(carry: Carry, there: Path) -> None:
 def test_maps_follow_each_other_from_frame_to_frame(
     carry: Carry, there: Path, tmp_path: Path
 ) -> None:
-    written(there / "clip.mp4")
-    written(there / "other.mp4", 3)
+    write_video(there / "clip.mp4")
+    write_video(there / "other.mp4", 3)
     Image.fromarray(frame(4)).save(there / "still.png")
     asked = {"save_map": "npy", "target_category": "1"}
     plain = records_of(carry(**asked))
@@ -654,9 +656,9 @@ def test_maps_follow_each_other_from_frame_to_frame(
         smoother = FrameSmoother(4)
         before, after = maps(plain, name), maps(smooth, name)
         for raw, averaged in zip(before, after, strict=True):
-            wanted = smoother.smoothed("", torch.from_numpy(raw)).numpy()
-            np.testing.assert_allclose(averaged, wanted, rtol=1e-5, atol=1e-9)
-    clip = [np.abs(np.diff(maps(found, "clip"), axis=0)).mean() for found in (plain, smooth)]
+            expected = smoother.smooth("", torch.from_numpy(raw)).numpy()
+            np.testing.assert_allclose(averaged, expected, rtol=1e-5, atol=1e-9)
+    clip = [np.abs(np.diff(maps(actual, "clip"), axis=0)).mean() for actual in (plain, smooth)]
     assert 0 < clip[1] < clip[0] / 2
     for record in smooth:
         moves = record.frame is not None
@@ -672,7 +674,7 @@ def test_maps_follow_each_other_from_frame_to_frame(
 def test_a_clip_from_the_command_line(
     there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written(there / "clip.mp4", 4)
+    write_video(there / "clip.mp4", 4)
     out = tmp_path / "out"
     typed = [str(there), "--save-path", str(out), "--scale", "run", "--smooth-frames", "2"]
     assert main([*typed, "--frames", ":3", "--device", "cpu"]) == 0

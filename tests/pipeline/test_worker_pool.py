@@ -118,7 +118,7 @@ def ordered(
         line.clear()
 
 
-def _raising_at(bad: int, error: BaseException) -> Callable[[int], int]:
+def _make_raising_at(bad: int, error: BaseException) -> Callable[[int], int]:
     def work(number: int) -> int:
         if number == bad:
             raise error
@@ -128,7 +128,7 @@ def _raising_at(bad: int, error: BaseException) -> Callable[[int], int]:
 
 
 def test_a_worker_that_dies_is_told_in_its_place(pool: WorkerPool) -> None:
-    results = ordered(_raising_at(4, ZeroDivisionError("four")), range(100), pool, ahead=3)
+    results = ordered(_make_raising_at(4, ZeroDivisionError("four")), range(100), pool, ahead=3)
     assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(ZeroDivisionError, match="four"):
         next(results)
@@ -226,21 +226,21 @@ def test_there_is_a_worker_a_core_up_to_eight_and_none_beside_a_model_on_the_onl
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    for cores, wanted, on_cpu in ((1, 1, 0), (2, 2, 2), (4, 4, 4), (64, 8, 8)):
+    for cores, expected, on_cpu in ((1, 1, 0), (2, 2, 2), (4, 4, 4), (64, 8, 8)):
         everyone = set(range(cores))
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, c=everyone: c, raising=False)
         monkeypatch.setattr(os, "cpu_count", lambda c=cores: c)
-        assert (default_workers("cuda"), default_workers("cpu")) == (wanted, on_cpu)
-        assert (default_workers("cuda", cores), default_workers("cpu", cores)) == (wanted, on_cpu)
+        assert (default_workers("cuda"), default_workers("cpu")) == (expected, on_cpu)
+        assert (default_workers("cuda", cores), default_workers("cpu", cores)) == (expected, on_cpu)
 
 
 @pytest.mark.parametrize(
-    ("beside", "wanted"), [("8", 2), ("4", 4), ("1", 8), ("64", 1), ("0", 8), ("many", 8)]
+    ("neighbour", "expected"), [("8", 2), ("4", 4), ("1", 8), ("64", 1), ("0", 8), ("many", 8)]
 )
 def test_processes_of_torchrun_have_their_part_of_the_cores(
-    beside: str, wanted: int, monkeypatch: pytest.MonkeyPatch
+    neighbour: str, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 16)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", beside)
-    assert default_workers("cuda") == wanted
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", neighbour)
+    assert default_workers("cuda") == expected

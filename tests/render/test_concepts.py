@@ -12,7 +12,7 @@ from PIL import ImageColor
 
 from camcli.errors import UsageError
 from camcli.records import Box, Concept, Picture
-from camcli.render.concepts import PALETTE, concepts_overlay, palette
+from camcli.render.concepts import PALETTE, make_palette, overlay_concepts
 from camcli.render.overlay import OUTSIDE
 
 SIZE = (300, 400)
@@ -40,7 +40,7 @@ def halves() -> NDArray[np.float32]:
 def concepts(*labels: str, probability: float = 0.6) -> list[Concept]:
     return [
         Concept(colour, (i,), (labels[i],), (probability,))
-        for i, colour in enumerate(palette(len(labels)))
+        for i, colour in enumerate(make_palette(len(labels)))
     ]
 
 
@@ -59,27 +59,27 @@ def has(pixels: NDArray[np.uint8], colour: str) -> NDArray[np.bool_]:
 @pytest.mark.parametrize("alpha", [0, 0.4, 1])
 def test_the_strongest_concept_colours_a_grey_picture(alpha: float) -> None:
     picture, both = photo(), concepts("a", "b")
-    drawn = concepts_overlay(picture, halves(), both, alpha, box=WHOLE)[: SIZE[0]]
+    drawn = overlay_concepts(picture, halves(), both, alpha, box=WHOLE)[: SIZE[0]]
     below, share = grey(picture.pixels), alpha**0.5
     # up to the centres of the cells beside the border each is at its own highest strength
     for part, concept in ((np.s_[:, :175], both[0]), (np.s_[:, 225:], both[1])):
-        wanted = (1 - share) * below[part] + share * rgb(concept.colour)
-        assert np.abs(drawn[part] - wanted).max() <= 1
+        expected = (1 - share) * below[part] + share * rgb(concept.colour)
+        assert np.abs(drawn[part] - expected).max() <= 1
 
 
 def test_a_weak_place_is_paler_by_the_root() -> None:
     strengths = np.full((1, 6, 8), 0.25, np.float32)
     strengths[0, 0, 0] = 1
     picture = photo()
-    drawn = concepts_overlay(picture, strengths, concepts("a"), 1, box=WHOLE)[: SIZE[0]]
+    drawn = overlay_concepts(picture, strengths, concepts("a"), 1, box=WHOLE)[: SIZE[0]]
     part = np.s_[100:, 100:]
-    wanted = (grey(picture.pixels)[part] + rgb(PALETTE[0])) / 2
-    assert np.abs(drawn[part] - wanted).max() <= 1
+    expected = (grey(picture.pixels)[part] + rgb(PALETTE[0])) / 2
+    assert np.abs(drawn[part] - expected).max() <= 1
 
 
 def test_what_the_network_did_not_see_is_dimmed() -> None:
     picture, box = photo(), Box(100, 50, 300, 250)
-    drawn = concepts_overlay(picture, halves(), concepts("a", "b"), 1, box=box)[: SIZE[0]]
+    drawn = overlay_concepts(picture, halves(), concepts("a", "b"), 1, box=box)[: SIZE[0]]
     outside = np.ones(SIZE, bool)
     outside[50:250, 100:300] = False
     assert np.abs(drawn[outside] - OUTSIDE * picture.pixels[outside].astype(float)).max() <= 0.51
@@ -91,7 +91,7 @@ def test_what_the_network_did_not_see_is_dimmed() -> None:
 def test_without_any_strength_the_picture_stays_as_it_is(value: float) -> None:
     picture = photo()
     nothing = np.full((2, 3, 3), value, np.float32)
-    drawn = concepts_overlay(picture, nothing, concepts("a", "b"), box=WHOLE)
+    drawn = overlay_concepts(picture, nothing, concepts("a", "b"), box=WHOLE)
     assert np.array_equal(drawn, picture.pixels)
     drawn[:] = 0
     assert picture.pixels.max() == 255
@@ -99,14 +99,14 @@ def test_without_any_strength_the_picture_stays_as_it_is(value: float) -> None:
 
 def test_a_concept_without_strength_is_nowhere_and_in_the_legend() -> None:
     strengths = np.concatenate([halves(), np.zeros((1, 6, 8), np.float32)])
-    drawn = concepts_overlay(photo(), strengths, concepts("a", "b", "c"), 1, box=WHOLE)
+    drawn = overlay_concepts(photo(), strengths, concepts("a", "b", "c"), 1, box=WHOLE)
     assert not has(drawn[: SIZE[0]], PALETTE[2]).any()
     assert has(drawn[SIZE[0] :], PALETTE[2]).sum() > 100
 
 
 def test_alpha_is_a_share() -> None:
     with pytest.raises(UsageError, match=r"not 1\.5"):
-        concepts_overlay(photo(), halves(), concepts("a", "b"), 1.5, box=WHOLE)
+        overlay_concepts(photo(), halves(), concepts("a", "b"), 1.5, box=WHOLE)
 
 
 # the legend
@@ -119,7 +119,7 @@ def test_the_legend_has_a_line_for_each_colour_below_the_picture(
 ) -> None:
     strengths = np.random.default_rng(0).random((count, 4, 4), np.float32)
     box = Box(0, 0, size[1], size[0])
-    drawn = concepts_overlay(
+    drawn = overlay_concepts(
         photo(*size), strengths, concepts(*"abcdefghijklm"[:count]), 0, box=box
     )
     height, width = size
@@ -127,12 +127,12 @@ def test_the_legend_has_a_line_for_each_colour_below_the_picture(
     assert np.abs(drawn[:height, left : left + width] - grey(photo(*size).pixels)).max() <= 1
     assert (drawn[:height, :left] == 255).all() and (drawn[:height, left + width :] == 255).all()
     legend = drawn[height:]
-    corners = [tuple(np.argwhere(has(legend, colour))[0]) for colour in palette(count)]
+    corners = [tuple(np.argwhere(has(legend, colour))[0]) for colour in make_palette(count)]
     # downward first, in columns of one length, of which the last may be shorter
     lengths = list(Counter(x for _, x in corners).values())
     assert corners == sorted(corners, key=lambda corner: (corner[1], corner[0]))
     assert set(lengths[:-1]) <= {max(lengths)}
-    for (y, x), colour in zip(corners, palette(count), strict=True):
+    for (y, x), colour in zip(corners, make_palette(count), strict=True):
         side = int(has(legend[y], colour)[x:].sum())
         assert side >= 12
         words = legend[y : y + side, x + side + 3 : x + 3 * side]
@@ -143,7 +143,7 @@ def test_the_legend_has_a_line_for_each_colour_below_the_picture(
 def test_text_grows_with_the_picture() -> None:
     def height(*size: int) -> int:
         box = Box(0, 0, size[1], size[0])
-        drawn = concepts_overlay(photo(*size), halves(), concepts("a", "b"), box=box)
+        drawn = overlay_concepts(photo(*size), halves(), concepts("a", "b"), box=box)
         return len(drawn) - size[0]
 
     assert height(43, 64) == height(40, 50) > 40
@@ -163,17 +163,17 @@ def test_text_grows_with_the_picture() -> None:
     ],
 )
 def test_no_name_leaves_its_column(label: str) -> None:
-    drawn = concepts_overlay(photo(), halves(), concepts(label, label), box=WHOLE)
+    drawn = overlay_concepts(photo(), halves(), concepts(label, label), box=WHOLE)
     legend = drawn[SIZE[0] :]
     assert (legend[:, -4:] == 255).all()
-    usual = concepts_overlay(photo(), halves(), concepts("a", "b"), box=WHOLE)
+    usual = overlay_concepts(photo(), halves(), concepts("a", "b"), box=WHOLE)
     assert drawn.shape == usual.shape
     # a row of paper stands between the lines
     assert (legend == 255).all((1, 2)).sum() >= 6
 
 
 def legend_of(concept: Concept) -> NDArray[np.uint8]:
-    drawn = concepts_overlay(photo(), halves()[:1], [concept], box=WHOLE)
+    drawn = overlay_concepts(photo(), halves()[:1], [concept], box=WHOLE)
     return drawn[SIZE[0] :]
 
 
@@ -198,7 +198,7 @@ def test_concepts_of_no_class_are_numbered() -> None:
 # the colours
 
 
-def perceived(colour: str, eyes: str) -> NDArray[np.float64]:
+def perceive(colour: str, eyes: str) -> NDArray[np.float64]:
     """Lightness, red-green and yellow-blue of CIELAB, as some eyes see it."""
     value = rgb(colour) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
@@ -211,13 +211,13 @@ def perceived(colour: str, eyes: str) -> NDArray[np.float64]:
 @pytest.mark.parametrize(("count", "apart"), [(5, 25), (12, 15)])
 @pytest.mark.parametrize("eyes", EYES)
 def test_colours_can_be_told_apart(eyes: str, count: int, apart: float) -> None:
-    seen = [perceived(colour, eyes) for colour in palette(count)]
+    seen = [perceive(colour, eyes) for colour in make_palette(count)]
     assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > apart
 
 
 @pytest.mark.parametrize("count", [1, 5, 12, 13, 40])
 def test_there_are_as_many_colours_as_concepts(count: int) -> None:
-    found = palette(count)
-    assert len(set(found)) == len(found) == count
-    assert found[:12] == PALETTE[:count]
-    assert all(len(colour) == 7 and ImageColor.getrgb(colour) for colour in found)
+    actual = make_palette(count)
+    assert len(set(actual)) == len(actual) == count
+    assert actual[:12] == PALETTE[:count]
+    assert all(len(colour) == 7 and ImageColor.getrgb(colour) for colour in actual)

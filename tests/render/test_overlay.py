@@ -8,8 +8,8 @@ from PIL import Image
 
 from camcli.errors import UnknownName, UsageError
 from camcli.records import Box, Heatmap, Picture
-from camcli.render.colour import LOWERS, RAISES, colours
-from camcli.render.overlay import OUTSIDE, enlarge, overlay, resized_map
+from camcli.render.colormap import LOWERS, RAISES, apply_colormap
+from camcli.render.overlay import OUTSIDE, enlarge, overlay, resize_map
 
 WHOLE = Box(0, 0, 60, 40)
 
@@ -97,7 +97,7 @@ def test_overlay_is_the_blend_inside_and_dimmed_outside(alpha: float) -> None:
     positive = np.maximum(values, 0)
     heat = (positive - positive.min()) / (positive.max() - positive.min())
     inside, seen = enlarge(heat, box, (40, 60))
-    blend = (1 - alpha) * photo()[seen].astype(float) + alpha * colours(inside, "turbo")
+    blend = (1 - alpha) * photo()[seen].astype(float) + alpha * apply_colormap(inside, "turbo")
     assert seen == (slice(5, 34), slice(10, 50))
     assert np.abs(drawn[seen] - blend).max() <= 0.5 + 1e-4
     outside = np.ones((40, 60), bool)
@@ -141,7 +141,7 @@ def test_maps_without_heat_leave_the_picture_as_it_is(values: NDArray[np.float64
 def test_with_a_scale_colours_stand_for_raw_values() -> None:
     black, values = np.zeros((1, 3, 3), np.uint8), np.array([[-1.0, 1.0, 9.0]])
     drawn = overlay(black, values, 1, "turbo", scale=(0, 2))
-    assert np.array_equal(drawn, colours(np.array([[0, 0.5, 1]], np.float32), "turbo"))
+    assert np.array_equal(drawn, apply_colormap(np.array([[0, 0.5, 1]], np.float32), "turbo"))
     # by itself, the map would stretch over all colours
     assert np.array_equal(overlay(black, values, 1, scale=(0, 9)), overlay(black, values, 1))
     constant = overlay(black, np.full((1, 3), 1.0), 1, "turbo", scale=(0, 2))
@@ -189,7 +189,7 @@ def test_wrong_values_are_refused() -> None:
 def test_resized_map_keeps_sign_and_scale_and_says_what_was_not_seen() -> None:
     values = 100 * (hill() - 0.5)
     box = Box(15, 0, 45, 40)
-    large = resized_map(values, box, (40, 60))
+    large = resize_map(values, box, (40, 60))
     assert large.dtype == np.float32 and large.shape == (40, 60)
     assert np.isnan(large[:, :15]).all() and np.isnan(large[:, 45:]).all()
     assert np.array_equal(large[:, 15:45], enlarge(values, box, (40, 60))[0])

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from camcli.render.pixels import drawn_on_grey
+from camcli.render.pixels import draw_on_grey
 
 
 def test_zero_is_grey_and_both_sides_have_one_scale() -> None:
     values = np.zeros((3, 1, 4), np.float32)
     values[0, 0] = 0, 2, -2, 1
-    drawn = drawn_on_grey(values)
+    drawn = draw_on_grey(values)
     assert (drawn.shape, drawn.dtype) == ((1, 4, 3), np.uint8)
     assert drawn[0, :, 0].tolist() == [128, 255, 1, 192]
     assert (drawn[..., 1:] == 128).all()
@@ -15,10 +15,10 @@ def test_zero_is_grey_and_both_sides_have_one_scale() -> None:
 
 def test_the_scale_does_not_matter_and_a_few_large_values_do_not_either() -> None:
     values = np.random.default_rng(0).standard_normal((3, 40, 50)).astype(np.float32)
-    drawn = drawn_on_grey(values)
-    np.testing.assert_array_equal(drawn_on_grey(values * 1e-20), drawn)
+    drawn = draw_on_grey(values)
+    np.testing.assert_array_equal(draw_on_grey(values * 1e-20), drawn)
     values[:, 0, 0] = 1000
-    apart = np.abs(drawn_on_grey(values).astype(int) - drawn)[1:]
+    apart = np.abs(draw_on_grey(values).astype(int) - drawn)[1:]
     assert apart.max() <= 4 and drawn.std() > 30
 
 
@@ -26,13 +26,13 @@ def test_grey_around_it_does_not_make_the_rest_brighter() -> None:
     values = np.random.default_rng(0).standard_normal((3, 40, 50)).astype(np.float32)
     around = np.zeros((3, 400, 500), np.float32)
     around[:, :40, :50] = values
-    np.testing.assert_array_equal(drawn_on_grey(around)[:40, :50], drawn_on_grey(values))
+    np.testing.assert_array_equal(draw_on_grey(around)[:40, :50], draw_on_grey(values))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_other_channels_than_colours_are_drawn_in_grey(channels: int) -> None:
     values = np.random.default_rng(0).standard_normal((channels, 5, 6)).astype(np.float32)
-    drawn = drawn_on_grey(values)
+    drawn = draw_on_grey(values)
     assert drawn.shape == (5, 6, 3)
     assert (drawn == drawn[..., :1]).all()
     mean = values.mean(0)
@@ -41,7 +41,7 @@ def test_other_channels_than_colours_are_drawn_in_grey(channels: int) -> None:
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
 def test_what_cannot_be_drawn_is_grey(value: float) -> None:
-    assert (drawn_on_grey(np.full((3, 2, 2), value, np.float32)) == 128).all()
+    assert (draw_on_grey(np.full((3, 2, 2), value, np.float32)) == 128).all()
     some = np.full((3, 2, 2), value, np.float32)
     some[:, 0, 0] = 1
-    assert (drawn_on_grey(some)[0, 0] == 255).all() and (drawn_on_grey(some)[1] == 128).all()
+    assert (draw_on_grey(some)[0, 0] == 255).all() and (draw_on_grey(some)[1] == 128).all()

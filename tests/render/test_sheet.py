@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from camcli.render.sheet import CAPTION, GAP, TILE, contact_sheet
+from camcli.render.sheet import CAPTION, GAP, TILE, draw_sheet
 
 
 def tile(height: int, width: int, value: int) -> NDArray[np.uint8]:
@@ -16,7 +16,7 @@ def tile(height: int, width: int, value: int) -> NDArray[np.uint8]:
 )
 def test_pictures_stand_in_rows_below_their_captions(count: int, columns: int, rows: int) -> None:
     height, width = 200, 300
-    sheet = contact_sheet([(f"map {i}", tile(height, width, 10 + i)) for i in range(count)])
+    sheet = draw_sheet([(f"map {i}", tile(height, width, 10 + i)) for i in range(count)])
     across, down = width + GAP, height + CAPTION + GAP
     assert sheet.shape == (rows * down + GAP, columns * across + GAP, 3)
     for i in range(count):
@@ -28,21 +28,21 @@ def test_pictures_stand_in_rows_below_their_captions(count: int, columns: int, r
 
 
 def test_large_pictures_are_reduced_and_small_ones_are_not_enlarged() -> None:
-    large = contact_sheet([("large", tile(1000, 500, 0))])
+    large = draw_sheet([("large", tile(1000, 500, 0))])
     assert large.shape == (TILE + CAPTION + 2 * GAP, TILE // 2 + 2 * GAP, 3)
-    small = contact_sheet([("small", tile(20, 30, 0))])
+    small = draw_sheet([("small", tile(20, 30, 0))])
     assert (small[GAP + CAPTION : GAP + CAPTION + 20, GAP : GAP + 30] == 0).all()
     assert (small[GAP + CAPTION :, GAP + 30 :] == 255).all()
 
 
 def test_a_long_caption_stays_above_its_own_picture() -> None:
-    sheet = contact_sheet([("a caption without an end " * 20, tile(200, 200, 0))] * 2)
+    sheet = draw_sheet([("a caption without an end " * 20, tile(200, 200, 0))] * 2)
     assert (sheet[:, -GAP:] == 255).all()
 
 
 def test_a_row_is_as_high_as_its_highest_picture() -> None:
     pictures = [tile(100, 200, 10)] * 4 + [tile(160, 200, 20)]
-    sheet = contact_sheet([(str(i), picture) for i, picture in enumerate(pictures)])
+    sheet = draw_sheet([(str(i), picture) for i, picture in enumerate(pictures)])
     columns = sheet.shape[1] // (200 + GAP)
     rows = -(-5 // columns)
     assert len(sheet) == GAP + (rows - 1) * (100 + CAPTION + GAP) + 160 + CAPTION + GAP

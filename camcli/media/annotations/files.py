@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from camcli.errors import AnnotationError
-from camcli.texts import read_text
+from camcli.utils.text_files import read_text
 
 LARGEST = 2**31  # bytes: COCO's largest file of boxes has 450 MB
 SHOWN = 3  # names in a line that counts them

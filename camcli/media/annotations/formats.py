@@ -16,7 +16,7 @@ from camcli.media.annotations.values import Annotations, PictureAnnotations
 from camcli.media.annotations.voc import read_voc, write_voc
 from camcli.media.annotations.yolo import read_names, read_yolo, write_yolo
 
-Writer = Callable[[Sequence[PictureAnnotations], Path], None]
+OutputWriter = Callable[[Sequence[PictureAnnotations], Path], None]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class AnnotationFormat:
 
     summary: str
     read: Callable[[Path, Path | None], Annotations]
-    write: Writer | None = None
+    write: OutputWriter | None = None
 
 
 def _masks(path: Path, names: Path | None) -> Annotations:

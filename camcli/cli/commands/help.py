@@ -1,0 +1,45 @@
+"""`camviz help [TOPIC]`: the handbook, a page a topic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from camcli.cli.printer import print_text, show
+from camcli.errors import UnknownName
+
+Topic = Annotated[
+    str | None, typer.Argument(metavar="TOPIC", help="A page's name.", show_default=False)
+]
+
+
+def command(topic: Topic = None) -> None:
+    """Show a page of the handbook, or the list of pages."""
+    pages = topics()
+    if topic is None:
+        _show_list(pages)
+    elif topic.lower() in pages:
+        from rich.markdown import Markdown
+
+        show(Markdown(pages[topic.lower()].read_text(encoding="utf-8")))
+    else:
+        raise UnknownName("topic", topic, pages, f"Topics: {', '.join(pages)}")
+
+
+def topics() -> dict[str, Path]:
+    """Returns the pages of the handbook, name -> file."""
+    folder = Path(__file__).parents[1] / "docs"
+    return {path.stem: path for path in sorted(folder.glob("*.md"))}
+
+
+def _show_list(pages: dict[str, Path]) -> None:
+    from rich.table import Table
+
+    table = Table("topic", "what it tells", box=None, pad_edge=False)
+    for name, path in pages.items():
+        with path.open(encoding="utf-8") as lines:
+            table.add_row(name, next(lines).lstrip("# ").strip())
+    show(table)
+    print_text("\nRead one: camviz help TOPIC")

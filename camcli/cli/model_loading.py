@@ -1,0 +1,58 @@
+"""From options to a loaded model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from camcli.errors import ModelError, first_line
+from camcli.utils.profiling import stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from camcli.config import Options
+    from camcli.models.load import Classifier
+
+
+@stage("load")
+def load(options: Options, *, pretrained: bool) -> Classifier:
+    """Loads the model that the options name; raises UsageError for what cannot be built."""
+    with stage("import"):
+        from camcli.engine.device.oom_chunks import is_out_of_memory
+        from camcli.models.load import load_model
+
+    try:
+        return _load_with(load_model, options, pretrained)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"{options.model!r} does not fit into memory: {first_line(error)}. Take a smaller model, "
+            "--num-classes or --img-size."
+        ) from error
+
+
+def _load_with(
+    load_model: Callable[..., Classifier], options: Options, pretrained: bool
+) -> Classifier:
+    preprocessing = options.preprocessing.model_dump(exclude_none=True)
+    return load_model(
+        options.model,
+        pretrained=pretrained,
+        checkpoint=options.checkpoint,
+        strict=options.strict,
+        num_classes=options.num_classes,
+        img_size=options.img_size,
+        class_map=options.class_map,
+        model_kwargs=options.model_kwargs,
+        device=options.device,
+        fit=preprocessing.pop("fit", None),
+        preprocessing=preprocessing,
+        output_key=options.output_key,
+        outputs=options.outputs,
+    )
+
+
+def load_structure(options: Options) -> Classifier:
+    """Loads the model for its layers alone: no published weights are fetched."""
+    return load(options, pretrained=False)

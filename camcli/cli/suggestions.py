@@ -1,0 +1,106 @@
+"""Words that are no files: what the person may have meant, as an option takes one value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from camcli.cli.model_loading import load_structure
+from camcli.errors import CamvizError, UnknownName, UsageError
+from camcli.media.sources.listing import IMAGE_SUFFIXES
+from camcli.models.user_code import is_code
+from camcli.registry import find_method_name
+
+if TYPE_CHECKING:
+    from camcli.cli.options import Flags
+    from camcli.config import Options
+
+COMMANDS = ("explain", "methods", "models", "merge", "verify", "help")
+NAME = re.compile(r"[\w. -]*\w")
+
+
+def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
+    """Raises UsageError for a word that is no file but a command, method, layer, class or model.
+
+    Code that is named by mistake is not run.
+    """
+    missing = [word for word in words if not _exists(word)]
+    for word in missing:
+        if word in COMMANDS:
+            raise UsageError(f"{word!r} is no file; a command comes first: camviz {word}")
+        if "=" in word and not word.startswith("-"):
+            raise UsageError(
+                f"{word!r} is no file. --cfg-options, --model-kwargs and --set take one KEY=VALUE: "
+                f"repeat the option before each."
+            )
+    _raise_for(missing, _is_code_of_a_file, "a function", "--model", None)
+    _raise_for(missing, partial(_is_known, find_method_name), "a method", "--method", flags.method)
+    # a missing picture is no layer: building the model takes seconds
+    names = [w for w in missing if NAME.fullmatch(w) and Path(w).suffix not in IMAGE_SUFFIXES]
+    if names:
+        _check_model(names, flags, options)
+
+
+def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
+    from camcli.models.inspection.target_layers import find_layer
+    from camcli.models.load import find_model
+
+    try:
+        classifier = load_structure(options)
+    except CamvizError:
+        return
+    synonyms = {s.strip().lower() for label in classifier.labels or () for s in label.split(",")}
+    of = f"of {classifier.name}"
+    _raise_for(
+        words,
+        partial(_is_known, partial(find_layer, classifier.module)),
+        f"a layer {of}",
+        "--target-layers",
+        flags.target_layers,
+    )
+    categories = flags.target_category
+    contrasting = flags.contrast and not categories
+    _raise_for(
+        words,
+        lambda word: word.lower() in synonyms,
+        f"a class {of}",
+        *(("--contrast", flags.contrast) if contrasting else ("--target-category", categories)),
+    )
+    libraries = [word for word in words if not is_code(word)]
+    _raise_for(libraries, partial(_is_known, find_model), "a model", "--model", None)
+
+
+def _raise_for(
+    words: Sequence[str],
+    names_one: Callable[[str], bool],
+    what: str,
+    option: str,
+    typed: Sequence[str] | None,
+) -> None:
+    names = [word for word in words if names_one(word)]
+    if names:
+        meant = ",".join([*(typed or ()), *names])
+        raise UsageError(f"{names[0]!r} is no file, but {what}; did you mean {option} {meant}?")
+
+
+def _exists(word: str) -> bool:
+    try:
+        return Path(word).exists()
+    except OSError:  # a name too long for the file system
+        return False
+
+
+def _is_code_of_a_file(word: str) -> bool:
+    place = word.rpartition(":")[0]
+    return bool(place) and is_code(word) and _exists(place)
+
+
+def _is_known(find: Callable[[str], object], word: str) -> bool:
+    try:
+        find(word)
+    except UnknownName:
+        return False
+    return True

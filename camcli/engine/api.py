@@ -1,0 +1,305 @@
+"""Runs methods on a batch: raw maps for each layer, smoothed and fused as asked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+import camcli.engine.evidence.attention
+import camcli.engine.evidence.derivatives
+import camcli.engine.evidence.fullgrad
+import camcli.engine.evidence.guided_backprop
+import camcli.engine.evidence.recording
+import camcli.methods  # noqa: F401  (fills the registry)
+from camcli.engine.batch_context import Probe, TokenOptions, usual_chunk
+from camcli.engine.device.oom_chunks import run_in_chunks
+from camcli.engine.layer_selection import (
+    Layers,
+    find_doubts,
+    find_layers_for,
+    find_target_layers,
+    warn_doubts,
+)
+from camcli.engine.runner import WHOLE, ExplainRequest, answer_request, move_to_model
+from camcli.engine.targets import (
+    BestCategories,
+    CategoryChoice,
+    Targets,
+    make_target,
+    parse_targets,
+)
+from camcli.errors import MethodError, UsageError
+from camcli.methods import smoothing
+from camcli.models.acceleration.accelerate import accelerate
+from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.inspection.model_lock import (
+    call_on_model,
+    lock_model,
+    lock_to_restore,
+)
+from camcli.models.inspection.model_state import check_hookable, has_classifier
+from camcli.models.multiple_inputs import (
+    InputKey,
+    SeveralInputs,
+    add_other_inputs,
+    split_several_inputs,
+)
+from camcli.models.outputs.interpretation import (
+    OutputReading,
+    find_output_reading_cached,
+    read_as_logit,
+    takes_one_alone,
+)
+from camcli.models.outputs.logits import OutputKey
+from camcli.records import Fusion, Outputs, Precision, TargetName
+from camcli.registry import (
+    assign_options,
+    depends_on_category,
+    find_method_name,
+)
+
+Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
+
+
+def heatmaps(
+    module: nn.Module,
+    inputs: Inputs,
+    method: str | Sequence[str] = "gradcam",
+    *,
+    target_layers: Layers | None = None,
+    targets: Targets | None = None,
+    target: TargetName | Callable[[Tensor, Tensor], Tensor] | None = None,
+    contrast: int | Sequence[int] = (),
+    contrast_strength: float = 0.6,
+    layer_fusion: Fusion = "mean",
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    noise_smooth: int | None = None,
+    noise_sigma: float = 0.15,
+    vit_like: bool | None = None,
+    num_extra_tokens: int | None = None,
+    precision: Precision = "float32",
+    seed: int = 0,
+    set: Mapping[str, Any] | None = None,  # noqa: A002
+    output_key: OutputKey | None = None,
+    outputs: Outputs | None = None,
+    image_input: InputKey | None = None,
+) -> Any:
+    """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
+
+    Several layers are fused at the input's size [b H W]; k targets a picture give [b k h w]; a list
+    of methods gives {method: maps}; layer_fusion="none" gives {layer: maps}; a layer that puts out
+    t frames or slices of each picture [b*t ...] gives a map of each [b t h w].  Left out, the layer
+    is found and the targets are the predicted classes.  Raises CamvizError for what is not defined.
+
+    What is explained of a class is its logit, or another `target`: a name, or a function of logits
+    [b n] and categories [b] to scores [b].  `contrast` names the classes to compare with, `set` the
+    methods' own options, `output_key` the logits in a model's tuple or dictionary.  `noise_smooth`
+    copies with noise of `noise_sigma` of the picture's range are averaged.  Passes are run in
+    `precision`: float32, bf16, fp16, or auto.
+
+    `outputs` says what the outputs mean, which is measured where it is left out: logits or
+    probabilities of classes of which one is right, independent classes, or a value, whose map is
+    that of the value itself, signed.  Softmax and sigmoid at the end are looked through.
+
+    Of several inputs, a tuple or a dictionary, the first [b 3 H W] is explained, or the one that
+    `image_input` names; the others are passed on, each picture's own.
+    """
+    with call_on_model(module):
+        others, pictures = _split_inputs(inputs, image_input)
+        several = not isinstance(method, str)
+        given = list(method) if several else [str(method)]
+        names = {g: find_method_name(g) for g in given}
+        against = [contrast] if isinstance(contrast, int) else contrast
+        asking = [name for name in names.values() if depends_on_category(name)]
+        if asking and not has_classifier(module):
+            raise MethodError(
+                f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
+                " could explain. Try eigencam."
+            )
+        reading, is_unsure = OutputReading(output_key), False
+        if asking or targets is not None:
+            with add_other_inputs(module, others):
+                output_options = (output_key, outputs, others and others.shapes)
+                reading = _find_reading(
+                    module, pictures, output_options, chosen=targets is not None
+                )
+            is_unsure = reading.is_value and not reading.is_declared
+            # a single number has two sides, as a logit has, until somebody says what it means
+            reading = read_as_logit(reading) if is_unsure else reading
+        elif others is None and _goes_alone(module, pictures):
+            reading = replace(reading, is_alone=True)
+        explained = make_target(target, against, contrast_strength, reading)
+        options = assign_options(list(names.values()), set or {}, seed)
+        with add_other_inputs(module, others):
+            layers, layouts = find_layers_for(
+                names.values(), module, pictures, target_layers, reading
+            )
+            doubts = find_doubts(module, pictures.shape[1:], layers, target_layers, reading)
+        warn_doubts(doubts.values())
+        tokens = TokenOptions(vit_like, num_extra_tokens)
+        request = ExplainRequest(
+            tuple(dict.fromkeys(names.values())),
+            layers,
+            layouts,
+            tokens,
+            layer_fusion,
+            aug_smooth,
+            eigen_smooth,
+            options,
+            explained,
+            reading,
+            None if noise_smooth is None else smoothing.Noise(noise_smooth, noise_sigma, seed),
+            usual_chunk(move_to_model(module, pictures[:0]).device),
+            precision,
+            others,
+        )
+        choice: CategoryChoice | None = (
+            parse_targets(targets, len(pictures)) if targets is not None else None
+        )
+        if choice is None and asking:
+            choice = parse_targets(0, len(pictures)) if reading.is_value else BestCategories()
+        answered = answer_request(module, pictures, choice, request)
+        maps_by_method = answered.maps
+        if is_unsure and targets is None and answered.logits is not None:
+            _say_which_side(module, answered.logits)
+        k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
+
+        def shape_maps(maps: Mapping[str, Tensor]) -> Any:
+            plain = {layer: m if k_wanted else m[:, 0] for layer, m in maps.items()}
+            if layer_fusion == "none" and WHOLE in plain:
+                return dict.fromkeys(layers or (WHOLE,), plain[WHOLE])
+            return plain if layer_fusion == "none" else next(iter(plain.values()))
+
+        return (
+            {g: shape_maps(maps_by_method[n]) for g, n in names.items()}
+            if several
+            else shape_maps(maps_by_method[names[given[0]]])
+        )
+
+
+def _goes_alone(module: nn.Module, pictures: Tensor) -> bool:
+    """Tells whether several pictures are given to a model that takes one at a time."""
+    shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
+    return len(pictures) > 1 and takes_one_alone(check_hookable(module), shape)
+
+
+_warned_modules: WeakSet[nn.Module] = WeakSet()
+
+
+def _find_reading(
+    module: nn.Module,
+    inputs: Tensor,
+    output_options: tuple[OutputKey | None, Outputs | None, Hashable],
+    *,
+    chosen: bool,
+) -> OutputReading:
+    """Returns how the outputs are read; raises UsageError where one of several is to be chosen."""
+    shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
+    reading = find_output_reading_cached(check_hookable(module), shape, *output_options)
+    if reading.is_value and reading.width != 1 and not chosen:
+        raise UsageError(
+            f"This model puts out {reading.width or 'several'} values: targets says which of them"
+            " is explained."
+        )
+    if reading.inverse or reading.mixes:
+        _warn(module, reading.note)
+    return reading
+
+
+def _say_which_side(module: nn.Module, logits: Tensor) -> None:
+    """Warns where it matters whether a single number is a logit or a value: below zero."""
+    if bool((logits < 0).any()):
+        _warn(
+            module,
+            "its one output is taken for the logit of a yes, and where it is below zero the no is"
+            ' explained; outputs="value" explains the number itself, outputs="logits" says that it'
+            " is one",
+        )
+
+
+def _warn(module: nn.Module, note: str) -> None:
+    if note and module not in _warned_modules:
+        _warned_modules.add(module)
+        warnings.warn(f"This {type(module).__name__}: {note}.", stacklevel=4)
+
+
+@contextmanager
+def packed(module: nn.Module) -> Iterator[None]:
+    """Makes the calls in its block faster on a CPU, for about the memory of the weights.
+
+    Weights are laid out for their operations at the second pass, and kept until the block's end.
+    Weights that are set anew are laid out anew; changes through `.data` cannot be seen, and are not
+    to be made in between.  Raises ModelError where hooks cannot look inside.
+    """
+    stack, module = ExitStack(), check_hookable(module)
+    try:
+        with lock_model(module):
+            stack.enter_context(accelerate(module, PrepackCache()))
+        # open, it keeps no other thread from its calls
+        yield
+    finally:
+        with lock_to_restore(module):
+            stack.close()
+
+
+def activations(
+    module: nn.Module,
+    inputs: Inputs,
+    target_layers: Layers | None = None,
+    *,
+    output_key: OutputKey | None = None,
+    image_input: InputKey | None = None,
+) -> dict[str, Tensor]:
+    """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}
+
+    Of several inputs the pictures are found, or named, as in `heatmaps`.
+    """
+    with call_on_model(module):
+        given, pictures = _split_inputs(inputs, image_input)
+        pictures = move_to_model(module, pictures)
+        with add_other_inputs(module, given):
+            reading = OutputReading(output_key)
+            layers, layouts = find_target_layers(module, pictures, target_layers, reading)
+            doubts = find_doubts(module, pictures.shape[1:], layers, target_layers, reading)
+        warn_doubts(doubts.values())
+
+        def run(rows: slice) -> dict[str, Tensor]:
+            with add_other_inputs(module, given, rows.start):
+                probe = Probe(
+                    module, pictures[rows], layers, BestCategories(), graph=False, layouts=layouts
+                )
+                return {layer: probe.get("activations", layer) for layer in layers}
+
+        with torch.inference_mode(False), torch.no_grad():
+            one_by_one = given is not None or _goes_alone(module, pictures)
+            parts = run_in_chunks(run, len(pictures), 1 if one_by_one else len(pictures))
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
+
+
+def _split_inputs(
+    inputs: Inputs, image_input: InputKey | None
+) -> tuple[SeveralInputs | None, Tensor]:
+    """Returns a batch of pictures, and what stands beside it, if anything does."""
+    if isinstance(inputs, tuple | list | Mapping):
+        given = split_several_inputs(inputs, image_input)
+        return given, _check_batch(given.pictures)
+    if image_input is not None:
+        raise UsageError(f"image_input {image_input!r} is for several inputs, and one is given.")
+    return None, _check_batch(inputs)
+
+
+def _check_batch(inputs: Any) -> Tensor:
+    if not isinstance(inputs, Tensor):
+        raise UsageError(f"Inputs are a float tensor [b 3 H W], not a {type(inputs).__name__}.")
+    if inputs.ndim != 4 or not inputs.is_floating_point() or not inputs.numel():
+        given = f"{inputs.dtype} {list(inputs.shape)}"
+        raise UsageError(f"Inputs are a float tensor [b 3 H W], not {given}.")
+    return inputs

@@ -1,0 +1,183 @@
+"""A probe: one batch in one model, each piece of evidence computed once in its scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from camcli.engine.targets import CategoryChoice, FixedCategories, PlainTarget, Target
+from camcli.models.acceleration.memory_format import accepts_channels_last
+from camcli.models.inspection.layout import Layout, find_batch_axis, force_layout
+from camcli.models.inspection.model_cache import ModelCache
+from camcli.models.inspection.model_state import check_hookable
+from camcli.models.inspection.spatial_order import Places, find_places
+from camcli.models.outputs.folded_batch import find_slices_cached
+from camcli.records import Detailed
+from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
+
+Key = tuple[str, str, int, str]
+CHUNK = 32
+# on one it takes more to be busy: ResNet-18's ScoreCAM in bf16 took 24 ms, and 64 by 32 (H200)
+GPU_CHUNK = 128
+# what some pictures take stays in a core's caches: ResNet-18 took 31.5 ms for one of 8, 33.3 of 16
+# and 35.8 of 32, and 34.9 of 4 (2 cores of an AMD EPYC, 2026-11-27)
+FEWEST_PICTURES, PICTURES_A_CORE = 8, 4
+
+
+def usual_chunk(device: torch.device) -> int:
+    """Returns how many altered pictures, or outputs of a layer, pass together on a device."""
+    return GPU_CHUNK if device.type == "cuda" else CHUNK
+
+
+def pictures_together(chunk: int, device: torch.device) -> int:
+    """Returns how many altered pictures pass together where so many outputs of a layer may."""
+    if device.type != "cpu":
+        return chunk
+    return min(chunk, max(FEWEST_PICTURES, PICTURES_A_CORE * torch.get_num_threads()))
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """What the user says of a layer's tokens; None leaves it to what is measured."""
+
+    vit_like: bool | None = None
+    num_extra_tokens: int | None = None
+
+
+class Probe:
+    """Holds one batch of inputs [b 3 H W] and what has been found out about it so far.
+
+    Raises ModelError for a model that hooks cannot look into.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        inputs: Tensor,
+        layers: Sequence[str],
+        choice: CategoryChoice | None,
+        *,
+        graph: bool,
+        heads: bool = True,
+        target: Target | None = None,
+        layouts: Mapping[str, Layout] | None = None,
+        tokens: TokenOptions | None = None,
+        chunk: int = CHUNK,
+    ) -> None:
+        self.module, self.inputs = check_hookable(module), inputs
+        # measured before anything looks into the model's passes
+        accepts_channels_last(self.module, inputs)
+        self.layers, self.choice = tuple(layers), choice
+        self.graph, self.heads, self.chunk = graph, graph and heads, chunk
+        self.target = target or PlainTarget()
+        self.tokens = tokens or TokenOptions()
+        self._layouts = dict(layouts or {})
+        self._found: dict[Key, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Forgets everything: evidence that asks the probe for more would keep a batch alive."""
+        for values in self._found.values():
+            if isinstance(values, Probe) and values is not self:
+                values.__exit__()
+        self._found.clear()
+
+    def get(self, name: str, layer: str = "", slot: int = 0, asker: str = "") -> Any:
+        """Returns a piece of evidence for a layer and a category's slot, computed at most once.
+
+        The asker is the method at its layer, for evidence that each has for itself.
+        """
+        scope = EVIDENCE[name].scope
+        key = (
+            name,
+            layer if scope & Scope.LAYER else "",
+            slot if scope & Scope.CATEGORY else 0,
+            asker if scope & Scope.METHOD else "",
+        )
+        if key not in self._found:
+            context = {"probe": self, "layer": layer, "slot": slot}
+            evidence = EVIDENCE_FUNCTIONS[name]
+            asked = [
+                context[a] if a in context else self.get(a, layer, slot, asker)
+                for a in evidence.asks_for
+            ]
+            self._found[key] = evidence.function(*asked)
+        return self._found[key]
+
+    def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Detailed:
+        """Runs a method on its evidence.  -> [b c h w] or [b h w], as the method gives"""
+        asker = f"{method.name} {layer}"
+        evidence = [self.get(name, layer, slot, asker) for name in method.evidence]
+        result: Tensor | Detailed = method.function(*evidence, **options)
+        return result if isinstance(result, Detailed) else Detailed(result, {})
+
+    def with_inputs(self, inputs: Tensor) -> Probe:
+        """Returns a probe that asks of other inputs the same, about these inputs' categories.
+
+        What a contrast compares with is theirs, too.
+        """
+        other = copy(self)
+        other.inputs, other._found = inputs, {}
+        if self.choice:
+            categories = self.get("categories")
+            other.choice = FixedCategories(categories)
+            for slot in range(categories.shape[1]):
+                other._found["references", "", slot, ""] = self.get("references", slot=slot)
+        return other
+
+    def slices(self, layer: str, output: Tensor) -> int:
+        """Returns how many rows of a layer's output are of each picture: frames, or slices."""
+        known = self._layouts.get(layer)
+        if len(output) == len(self.inputs) or (known and known.kind == "sequence first"):
+            return 1
+        return find_slices_cached(self.module, layer, self.inputs, len(output))
+
+    def batch_axis(self, layer: str, output: Tensor) -> int:
+        """Tells which axis of a layer's output counts the pictures."""
+        if layer in self._layouts:
+            return int(self._layouts[layer].kind == "sequence first")
+        return find_batch_axis(tuple(output.shape), len(self.inputs))
+
+    def layout(self, layer: str, output: Tensor) -> Layout:
+        """Returns a layer's layout, measured on its output where nobody has said it before."""
+        known = self._layouts.get(layer)
+        if known and self.tokens == TokenOptions():
+            return known
+        height, width = self.inputs.shape[-2:]
+        layout = force_layout(
+            tuple(output.shape),
+            (height, width),
+            vit_like=self.tokens.vit_like,
+            num_extra_tokens=self.tokens.num_extra_tokens,
+            layer=layer,
+            batch=self.slices(layer, output) * len(self.inputs),
+            sequence_first=known is not None and known.kind == "sequence first",
+        )
+        if known is None:
+            self._layouts[layer] = layout
+        # the order of tokens is as it was seen, whatever else is said of them
+        in_order = known is not None and replace(known, order=()) == layout
+        return known if known and in_order else layout
+
+
+_places: ModelCache[Places | None] = ModelCache()
+
+
+def find_places_cached(
+    module: nn.Module, shape: tuple[int, int, int], layers: Sequence[str]
+) -> dict[str, Places]:
+    """Returns where the places of layers lie for inputs (channels, H, W), found only once."""
+    module = check_hookable(module)
+    known = _places.of(module)
+    new = [layer for layer in layers if (layer, shape) not in known]
+    if new:
+        new_places = find_places(module, shape, new)
+        known.update({(layer, shape): new_places.get(layer) for layer in new})
+    return {layer: places for layer in layers if (places := known[layer, shape])}

@@ -1,0 +1,52 @@
+"""Which methods fit a model: those that are defined for it, and whose evidence can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+import camcli.engine.runner as engine
+from camcli.engine.targets import CategoryChoice
+from camcli.errors import CamvizError
+from camcli.models.inspection.model_lock import locks_model
+from camcli.models.outputs.interpretation import apply_output_reading
+from camcli.registry import METHODS, depends_on_category
+
+
+@locks_model
+def find_incompatible_methods(
+    module: nn.Module,
+    inputs: Tensor,
+    choice: CategoryChoice | None,
+    request: engine.ExplainRequest,
+    methods: Iterable[str],
+) -> dict[str, str]:
+    """Tells of those methods that cannot be asked for so, or of this model, why not.  [1 3 H W]
+
+    Without a choice there is no class to ask for.
+    """
+    inputs = engine.move_to_model(module, inputs)
+    probe = engine.make_probe(module, inputs, choice, request, graph=True)
+    reasons = {}
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        apply_output_reading(module, request.reading),
+    ):
+        for name in methods:
+            if choice is None and depends_on_category(name):
+                reasons[name] = "The model has no classes."
+                continue
+            try:
+                replace(request, methods=(name,))
+                for evidence in METHODS[name].evidence:
+                    probe.get(evidence, request.layers[0])
+                    if evidence == "gradients_at":
+                        # of other inputs, later: they can be had where these can
+                        probe.get("gradients", request.layers[0])
+            except CamvizError as error:
+                reasons[name] = str(error)
+    return reasons

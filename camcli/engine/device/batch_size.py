@@ -1,0 +1,110 @@
+"""How many pictures fit in one pass, from what a pass of a few takes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from camcli.engine.device.precision import use_precision
+from camcli.engine.hooks import record
+from camcli.engine.runner import ExplainRequest, answer_request, move_to_model
+from camcli.engine.targets import CategoryChoice
+from camcli.models.inspection.model_lock import locks_model
+from camcli.registry import METHODS, collect_evidence
+from camcli.utils.cpu import memory_left
+from camcli.utils.runtime_tuning import give_back_freed_memory
+
+# more make a pass no faster
+MOST: Mapping[str, int] = {"cuda": 256, "cpu": 32}
+PROBED = 4
+# of the room that is left: allocators need some to breathe, and other programs grow, too
+SHARE = 0.5
+RESET = Path("/proc/self/clear_refs")
+# what is asked once for every channel or mask would take as long as the run itself
+MANY_PASSES = frozenset({"score", "rescore", "relogits"})
+
+
+@locks_model
+def find_largest_batch(
+    module: nn.Module,
+    request: ExplainRequest,
+    shape: tuple[int, int, int],
+    choice: Callable[[int], CategoryChoice | None],
+) -> int | None:
+    """Returns how many inputs (channels, H, W) fit in a pass, a power of two up to MOST.
+
+    None where a device does not tell what it has, as on MPS, or on the CPU without Linux.
+    """
+    draw = torch.Generator().manual_seed(0)
+    inputs = move_to_model(module, torch.rand(PROBED, *shape, generator=draw))
+    room = _measure_free_memory(inputs.device)
+    if room is None:
+        return None
+    quick = tuple(
+        m for m in request.methods if MANY_PASSES.isdisjoint(collect_evidence([METHODS[m]]))
+    )
+    asked = replace(request, methods=quick, noise=None, aug_smooth=False)
+
+    def run(count: int) -> None:
+        with use_precision(request.precision, inputs.device):
+            record(module, inputs[:count], request.layers, graph=False)
+        if quick:
+            answer_request(module, inputs[:count], choice(count), asked)
+
+    run(1)  # what is set up once is not counted
+    taken = measure_memory(inputs.device, lambda: run(PROBED))
+    return round_batch_size(room, taken / PROBED, MOST[inputs.device.type])
+
+
+def round_batch_size(room: float, each: float, most: int) -> int:
+    """Returns the largest power of two, from 1 to `most`, of what takes `each` of the room."""
+    count = 1
+    while 2 * count <= most and 2 * count * each <= SHARE * room:
+        count *= 2
+    return count
+
+
+def measure_memory(device: torch.device, run: Callable[[], None]) -> int:
+    """Returns by how many bytes a run's peak lies above what is held before it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    # what was freed, and is held for later, would hide what is asked for now
+    give_back_freed_memory()
+    before = _read_status("VmRSS")
+    # Linux then counts the peak anew
+    RESET.write_text("5")
+    run()
+    return max(_read_status("VmHWM") - before, 1)
+
+
+def _measure_free_memory(device: torch.device) -> int | None:
+    """Returns the bytes that are left on a device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + idle)
+    # the peak must be there to be reset, too
+    if device.type == "cpu" and sys.platform == "linux" and os.access(RESET, os.W_OK):
+        return memory_left()
+    return None
+
+
+def _read_status(name: str) -> int:
+    return _parse_kilobytes(Path("/proc/self/status").read_text(), name)
+
+
+def _parse_kilobytes(text: str, name: str) -> int:
+    match = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0

@@ -1,0 +1,35 @@
+"""How long work takes on its device: a GPU does it later than it is told to."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+
+class DeviceTimer:
+    """Takes the time from when it is made until it is stopped, both by the device's own clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._begin = self._end = self._now()
+
+    def stop(self) -> None:
+        """Lets the time end with what the device has been told to do so far."""
+        self._end = self._now()
+
+    @property
+    def seconds(self) -> float:
+        """The time between; a GPU is waited for until it is there."""
+        if self._device.type != "cuda":
+            return float(self._end - self._begin)
+        self._end.synchronize()
+        return float(self._begin.elapsed_time(self._end)) / 1000
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event

@@ -1,0 +1,58 @@
+"""Work in chunks that halve when the device runs out of memory (law 6)."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+# what a device says when it is full: CUDA and MPS have a type of their own; the CPU, and libraries
+# that find no room on a GPU for what they work in, have words
+_WORDS = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "status_alloc_failed",
+    "unable to find an engine to execute this computation",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error means that the device's memory is full."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _WORDS)
+
+
+def run_in_chunks(run: Callable[[slice], Result], count: int, size: int) -> list[Result]:
+    """Runs over `count` rows, at most `size` at a time, and lists the chunks' results.
+
+    A chunk that does not fit into memory is halved, and so are those behind it; one row that does
+    not fit raises the device's own error.
+    """
+    results: list[Result] = []
+    start = 0
+    while start < count:
+        rows = slice(start, min(start + size, count))
+        try:
+            results.append(run(rows))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or rows.stop - rows.start == 1:
+                raise
+            size = (rows.stop - rows.start) // 2
+        else:
+            start = rows.stop
+            continue
+        # outside the except clause: its traceback would keep the failed chunk's tensors alive
+        _free_memory()
+    return results
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,217 @@
+"""Evidence of transformers: attention, its gradients, and the score read off each block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camcli.engine.batch_context import Probe, find_places_cached
+from camcli.engine.evidence.recording import ScoreFunction
+from camcli.engine.evidence.rescoring import can_run_tail
+from camcli.engine.hooks import Recording, record, rerun_recorded
+from camcli.errors import MethodError
+from camcli.models.inspection.attention import AttentionLayout, capture_attention, find_attentions
+from camcli.models.inspection.layout import TOKENS
+from camcli.models.inspection.model_cache import ModelCache
+from camcli.models.inspection.model_state import preserve_state
+from camcli.registry import evidence
+from camcli.utils.profiling import stage
+
+_known: ModelCache[AttentionLayout] = ModelCache()
+
+NO_GRADIENT = (
+    "No gradient comes back to this model's attention (detach, integers, quantised weights): try "
+    "--method rollout, which needs none."
+)
+
+
+def find_attentions_cached(module: nn.Module, shape: tuple[int, int, int]) -> AttentionLayout:
+    """Returns where a model attends for inputs (channels, H, W), found only once."""
+    known = _known.of(module)
+    if shape not in known:
+        attentions_of_model = find_attentions(module, shape)
+        first = attentions_of_model.blocks[0].name
+        places = find_places_cached(module, shape, [first]).get(first)
+        if (
+            places
+            and places.layout.kind in TOKENS
+            and places.layout.grid == attentions_of_model.layout.grid
+        ):
+            attentions_of_model = replace(attentions_of_model, layout=places.layout)
+        known[shape] = attentions_of_model
+    return known[shape]
+
+
+@dataclass(frozen=True)
+class AttentionPass:
+    """What a pass left whose attention can be read: where, the attention, blocks and logits.
+
+    `maps` are one list a block, of what passed its sites: l x sites x [b heads q m].
+    """
+
+    attentions: AttentionLayout
+    maps: list[list[Tensor]]
+    recording: Recording
+
+
+@evidence
+def attended(probe: Probe) -> AttentionPass:
+    """Runs a pass in which attention is not fused; recording begins at the first block's.
+
+    Raises MethodError for a model whose attention cannot be read.
+    """
+    shape = probe.inputs.shape
+    attentions = find_attentions_cached(probe.module, (shape[1], shape[2], shape[3]))
+    passed: dict[str, Tensor] = {}
+
+    def store_attention(site: str, attention: Tensor) -> Tensor | None:
+        if probe.graph and not attention.requires_grad:
+            # nothing before the first attention is recorded; `record` puts the mode back
+            attention = attention.detach().requires_grad_()
+            torch.set_grad_enabled(True)
+        passed[site] = attention
+        return attention if probe.graph else None
+
+    sites = [site for block in attentions.blocks for site in block.sites]
+    names = [block.name for block in attentions.blocks]
+    with capture_attention(probe.module, sites, store_attention):
+        recording = record(probe.module, probe.inputs, names, graph=probe.graph)
+    maps = [[passed[site] for site in block.sites] for block in attentions.blocks]
+    return AttentionPass(attentions, maps, recording)
+
+
+@evidence
+def attention(attended: AttentionPass) -> list[Tensor]:
+    """Softmaxed attention among all tokens, block by block.  l x [b heads n n]"""
+    # a token that has not joined yet, or is not renewed, attends to itself
+    return [_expand_to_all_tokens(maps, attended.attentions.tokens, 1.0) for maps in attended.maps]
+
+
+@evidence
+def readout(probe: Probe, attended: AttentionPass) -> Tensor:
+    """What each token counts where the score is read off: they share 1.  [n]"""
+    counts = torch.zeros(attended.attentions.tokens, device=probe.inputs.device)
+    counts[list(attended.attentions.readers)] = 1 / len(attended.attentions.readers)
+    return counts
+
+
+@evidence
+def places(attended: AttentionPass) -> Tensor:
+    """Which token stands at each cell of the grid.  [h w]"""
+    layout = attended.attentions.layout
+    order = torch.tensor(layout.order) if layout.order else torch.arange(prod(layout.grid))
+    return layout.prefix + order.view(layout.grid)
+
+
+@evidence
+def attention_gradients(
+    probe: Probe, attended: AttentionPass, target: ScoreFunction
+) -> list[Tensor]:
+    """The score's gradients by the attention of all blocks, in its shape.  l x [b heads n n]"""
+    with torch.enable_grad():
+        scores = target(attended.recording.logits, None)
+    sites = [site for maps in attended.maps for site in maps]
+    site_gradients = iter(_differentiate(probe, scores, sites))
+    gradients = [[next(site_gradients) for _ in maps] for maps in attended.maps]
+    return [_expand_to_all_tokens(maps, attended.attentions.tokens, 0.0) for maps in gradients]
+
+
+@dataclass(frozen=True)
+class BlockReadout:
+    """Blocks whose outputs have one shape, these outputs one after another, and their logits.
+
+    outputs [l*b ...], logits [l*b k], recorded from these outputs on.
+    """
+
+    blocks: tuple[str, ...]
+    outputs: Tensor
+    logits: Tensor
+
+
+@evidence
+def block_readings(probe: Probe, attended: AttentionPass) -> list[BlockReadout]:
+    """Reads off each block what the model would say if it were the last of its kind.
+
+    Its tokens are handed to what lies behind the last block with an output of the same shape.
+    """
+    recording = attended.recording
+    shapes = groupby(recording.outputs, lambda name: recording.outputs[name].shape)
+
+    def read_blocks(blocks: tuple[str, ...]) -> BlockReadout:
+        axis = attended.attentions.batch_axis
+        joined = torch.cat([recording.outputs[name] for name in blocks], axis)
+        outputs = joined.detach().requires_grad_()
+        inputs = probe.inputs
+        if not can_run_tail(probe, blocks[-1], recording):
+            inputs = inputs.repeat(len(blocks), 1, 1, 1)
+        return BlockReadout(
+            blocks, outputs, rerun_recorded(probe.module, inputs, blocks[-1], outputs)
+        )
+
+    return [read_blocks(tuple(blocks)) for _, blocks in shapes]
+
+
+@evidence
+def block_gradients(
+    probe: Probe, attended: AttentionPass, block_readings: list[BlockReadout], target: ScoreFunction
+) -> list[Tensor]:
+    """Each block's own score's gradients by that block's attention.  l x [b heads q n]"""
+    behind: dict[str, Tensor] = {}
+    for reading in block_readings:
+        with torch.enable_grad():
+            logits = reading.logits.chunk(len(reading.blocks))
+            scores = torch.cat([target(part, None) for part in logits])
+        (gradients,) = _differentiate(probe, scores, [reading.outputs])
+        parts = gradients.chunk(len(reading.blocks), attended.attentions.batch_axis)
+        behind |= zip(reading.blocks, parts, strict=True)
+    outputs = attended.recording.outputs
+    return [
+        _join_heads(
+            _differentiate(probe, outputs[name], maps, behind[name]), attended.attentions.tokens
+        )
+        for name, maps in zip(outputs, attended.maps, strict=True)
+    ]
+
+
+def _differentiate(
+    probe: Probe, outputs: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Follows outputs back to inputs; raises MethodError where no gradient comes back at all."""
+    if not outputs.requires_grad:
+        raise MethodError(NO_GRADIENT)
+    weights = torch.ones_like(outputs) if weights is None else weights
+    with stage("backward"), preserve_state(probe.module):
+        gradients = torch.autograd.grad(
+            outputs, inputs, weights, retain_graph=True, allow_unused=True
+        )
+    if all(gradient is None for gradient in gradients):
+        raise MethodError(NO_GRADIENT)
+    pairs = zip(gradients, inputs, strict=True)
+    return tuple(torch.zeros_like(x) if gradient is None else gradient for gradient, x in pairs)
+
+
+def _join_heads(sites: Sequence[Tensor], n: int) -> Tensor:
+    """Puts a block's heads side by side, and its keys to the last of n.  -> [b heads q n]"""
+    heads = torch.cat([site.detach().float() for site in sites], 1)
+    return F.pad(heads, (n - heads.shape[-1], 0))
+
+
+def _expand_to_all_tokens(sites: Sequence[Tensor], n: int, itself: float) -> Tensor:
+    """Lays a block's attention out among n tokens; the others attend `itself` to themselves.
+
+    sites x [b heads q m] -> [b heads n n], where q is 1 for a class token in front, or else m
+    """
+    given = _join_heads(sites, n)
+    (b, heads, q), m = given.shape[:3], sites[0].shape[-1]
+    if q == n:
+        return given
+    full = itself * torch.eye(n, device=given.device).repeat(b, heads, 1, 1)
+    first = 0 if q == 1 else n - m
+    full[:, :, first : first + q] = given
+    return full

@@ -1,0 +1,121 @@
+"""Evidence that takes more than one backward pass: of noisy inputs, and of gradients themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from camcli.engine.batch_context import Probe
+from camcli.engine.hooks import Recording
+from camcli.errors import MethodError
+from camcli.models.inspection.autograd_graph import iterate_steps_to
+from camcli.models.inspection.layout import convert_to_maps
+from camcli.models.inspection.model_state import preserve_state
+from camcli.registry import evidence
+from camcli.utils.profiling import stage
+
+# what autograd calls all fused attention, whatever the device; none has a second derivative
+FUSED_ATTENTION = "ScaledDotProduct"
+# what stands in a graph for a derivative that is missing, torch's own and somebody else's; the
+# latter is passed over in silence, as if its derivative were zero
+NO_SECOND_DERIVATIVE = {"torch::autograd::NotImplemented", "torch::autograd::Error"}
+
+
+@evidence
+def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
+    """The score's gradients at a layer for other inputs, from passes that are not kept.
+
+    [b 3 H W] -> maps [b c h w]
+    """
+
+    def compute_gradients(inputs: Tensor) -> Tensor:
+        with probe.with_inputs(inputs.to(probe.inputs)) as other:
+            gradients: Tensor = other.get("gradients", layer, slot)
+        return gradients
+
+    return compute_gradients
+
+
+@evidence
+def unfused(probe: Probe, recording: Recording) -> Probe:
+    """The probe, or one of the same inputs whose pass ran without fused attention."""
+    if not any(
+        FUSED_ATTENTION in node.name() for node in iterate_steps_to(recording.logits.grad_fn)
+    ):
+        return probe
+    other = probe.with_inputs(probe.inputs)
+    with _PlainAttention():
+        other.get("recording")
+    return other
+
+
+class _PlainAttention(TorchFunctionMode):
+    """Attends in operations that have second derivatives.
+
+    torch's own switch for that is the process's, and other threads' passes would heed it, too.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is F.scaled_dot_product_attention:
+            return _attended(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _attended(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> Tensor:
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        kept = torch.zeros_like(attn_mask, dtype=query.dtype)
+        attn_mask = kept.masked_fill(~attn_mask, -torch.inf)
+    result: Tensor
+    result, _ = torch._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, **options
+    )
+    return result
+
+
+@evidence
+def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
+    """The score's Hessian at a target layer times the layer's own output, in float32.  [b c h w]
+
+    Raises MethodError where something behind the layer has no second derivative.
+    """
+    output = unfused.get("recording").outputs[layer]
+    scores = unfused.get("scores", layer, slot)
+    with stage("backward"), torch.enable_grad(), preserve_state(probe.module):
+        (first,) = torch.autograd.grad(
+            scores, output, torch.ones_like(scores), create_graph=True, materialize_grads=True
+        )
+        if any(node.name() in NO_SECOND_DERIVATIVE for node in iterate_steps_to(first.grad_fn)):
+            raise MethodError(
+                f"ShapleyCAM needs second derivatives, and something behind {layer!r} has none."
+                " Try --method gradcam, which is the same without the curvature."
+            )
+        product = _differentiate_along(output.detach(), first, output)
+    return convert_to_maps(product, probe.layout(layer, output)).float()
+
+
+def _differentiate_along(vector: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
+    if not gradient.requires_grad:  # the score is linear in the output
+        return torch.zeros_like(vector)
+    (product,) = torch.autograd.grad(
+        gradient, output, vector, retain_graph=True, materialize_grads=True
+    )
+    return product

@@ -1,0 +1,86 @@
+"""Evidence that is followed back to the pixels themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from camcli.engine.batch_context import Probe
+from camcli.engine.evidence.recording import ScoreFunction, sum_scores
+from camcli.engine.hooks import check_logits
+from camcli.errors import MethodError
+from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.inspection.autograd_graph import iterate_steps_to
+from camcli.models.inspection.model_state import make_recordable, preserve_state
+from camcli.models.inspection.rectifiers import find_rectifiers, record_composed_rectifiers
+from camcli.registry import evidence
+from camcli.utils.profiling import stage
+
+Gradients = tuple[Tensor | None, ...]
+
+NO_GRADIENT = (
+    "No gradient comes back to the pixels (detach, integers, quantised weights). Try --method "
+    "occlusion or rise, which need none."
+)
+
+
+@dataclass(frozen=True)
+class GuidedPass:
+    """A pass that is recorded from its inputs [b 3 H W] on, and guided on the way back."""
+
+    inputs: Tensor
+    logits: Tensor
+
+
+@evidence
+def guided(probe: Probe) -> GuidedPass:
+    """Runs a pass whose rectifiers, on the way back, take positive gradients only.
+
+    What a rectifier's own derivative does comes on top; for ReLU both together are the paper's
+    rule, for smooth ones it is the same rule.  Raises MethodError for a model without rectifiers.
+    """
+    inputs = copy_to_model_format(probe.module, probe.inputs).clone().requires_grad_()
+    with (
+        torch.enable_grad(),
+        preserve_state(probe.module),
+        record_composed_rectifiers(probe.module) as composed,
+    ):
+        # a clone goes on, so that a model may write into its input
+        logits = check_logits(make_recordable(probe.module)(inputs.clone()))
+    if not logits.requires_grad:
+        raise MethodError(NO_GRADIENT)
+    rectifiers = {*composed, *find_rectifiers(iterate_steps_to(logits.grad_fn))}
+    if not rectifiers:
+        raise MethodError(
+            f"Guided backprop holds gradients back at rectifiers (ReLU, GELU, SiLU, ...), and this "
+            f"{type(probe.module).__name__} has none that can be seen. Try --method gradcam."
+        )
+    for node in rectifiers:
+        node.register_prehook(_keep_positive)
+    return GuidedPass(inputs, logits)
+
+
+def _keep_positive(gradients: Gradients) -> Gradients:
+    return tuple(None if g is None else g.clamp(min=0) for g in gradients)
+
+
+@evidence
+def guided_gradients(probe: Probe, guided: GuidedPass, target: ScoreFunction) -> Tensor:
+    """The score's guided gradients at the network's input, arXiv:1412.6806, in float32.  [b 3 H W]
+
+    Raises MethodError where no gradient comes back.
+    """
+    with torch.enable_grad():
+        scores = target(guided.logits, None)
+    with stage("backward"), preserve_state(probe.module):
+        (gradients,) = torch.autograd.grad(
+            sum_scores(scores),
+            guided.inputs,
+            retain_graph=True,
+            allow_unused=True,
+        )
+    if gradients is None:
+        raise MethodError(NO_GRADIENT)
+    return gradients.float()

@@ -1,0 +1,161 @@
+"""The evidence that methods ask for, each a function named by what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from camcli.engine.batch_context import Probe
+from camcli.engine.evidence.class_head import HEAD, LOGITS
+from camcli.engine.hooks import Recording, check_logits, record
+from camcli.engine.targets import BestCategories
+from camcli.errors import MethodError, ModelError
+from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.inspection.layout import convert_to_maps
+from camcli.models.inspection.model_state import make_recordable, preserve_state
+from camcli.models.inspection.target_layers import GRADIENT_FREE_METHODS
+from camcli.registry import evidence
+from camcli.utils.profiling import stage
+
+# a function that builds the altered rows of a slice, and how many rows there are in all
+Altered = Callable[[slice], Tensor]
+# logits [m n] of one picture, by its row, or of the whole batch in order (None) -> scores [m]
+ScoreFunction = Callable[[Tensor, int | None], Tensor]
+
+
+@evidence
+def inputs(probe: Probe) -> Tensor:
+    """What the network is given.  [b 3 H W]"""
+    return probe.inputs
+
+
+@evidence
+def recording(probe: Probe) -> Recording:
+    """Runs the forward pass that everything shares."""
+    return record(probe.module, probe.inputs, probe.layers, graph=probe.graph, heads=probe.heads)
+
+
+@evidence
+def logits(probe: Probe, recording: Recording) -> Tensor:
+    """The model's output in float32; raises ModelError where it is not a row a picture.  [b n]"""
+    logits = recording.logits.detach()
+    if len(logits) != len(probe.inputs):
+        b, shape = len(probe.inputs), list(logits.shape)
+        raise ModelError(
+            f"The model returned {shape} for {b} inputs: a row for each is expected, [{b}, n]. One"
+            " that makes a single row of several is to be given one at a time (--batch-size 1)."
+        )
+    return logits
+
+
+@evidence
+def categories(probe: Probe, logits: Tensor) -> Tensor:
+    """The classes that are explained.  [b k]"""
+    return (probe.choice or BestCategories()).pick(logits)
+
+
+@evidence
+def references(probe: Probe, logits: Tensor, categories: Tensor, slot: int) -> Tensor | None:
+    """The classes that a contrast compares with, chosen by the pictures as they are.  [b r]"""
+    return probe.target.references(logits, categories[:, slot])
+
+
+@evidence
+def target(probe: Probe, categories: Tensor, references: Tensor | None, slot: int) -> ScoreFunction:
+    """How the logits of a picture, altered or not, become the number that is explained."""
+
+    def compute_scores(logits: Tensor, owner: int | None) -> Tensor:
+        rows = slice(None) if owner is None else [owner] * len(logits)
+        compared = None if references is None else references[rows]
+        return probe.target.score(logits, categories[rows, slot], compared)
+
+    return compute_scores
+
+
+@evidence
+def scores(recording: Recording, target: ScoreFunction) -> Tensor:
+    """The number that is explained for each picture.  [b]"""
+    with torch.enable_grad():
+        return target(recording.logits, None)
+
+
+@evidence
+def activations(probe: Probe, layer: str, recording: Recording) -> Tensor:
+    """A target layer's output as maps, in float32.  [b c h w]"""
+    output = recording.outputs[layer].detach()
+    return convert_to_maps(output, probe.layout(layer, output)).float()
+
+
+@evidence
+def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[str, Tensor]:
+    """The score's gradients at all target layers and at the head, from one backward pass.
+
+    A layer on which the score does not depend gets zeros.  Raises MethodError where no gradient
+    comes back at all.
+    """
+    deaf = [name for name in probe.layers if not recording.outputs[name].requires_grad]
+    if deaf or not scores.requires_grad:
+        raise MethodError(_explain_no_gradient(probe, deaf or probe.layers))
+    tensors = dict(recording.outputs)
+    if probe.heads:
+        tensors[LOGITS] = recording.logits
+        if recording.head is not None and recording.head[1].requires_grad:
+            tensors[HEAD] = recording.head[1]
+    # one pass a category: five in a batch (is_grads_batched) were slower wherever they take time,
+    # 85 ms for 75 in ViT-B/16, 173 for 124 in ResNet-50 from layer3, and at a last layer about a
+    # millisecond faster: 2.8 ms for 4.0 at ResNet-50's, of a call of 100 (2026-11-28)
+    # a model that checkpoints by itself runs some of its layers again here
+    with stage("backward"), preserve_state(probe.module):
+        layer_gradients = torch.autograd.grad(
+            sum_scores(scores), list(tensors.values()), retain_graph=True, allow_unused=True
+        )
+    gradients = dict(zip(tensors, layer_gradients, strict=True))
+    # what is quantised while it runs has a graph through which nothing comes
+    if probe.layers and all(gradients[name] is None for name in probe.layers):
+        raise MethodError(_explain_no_gradient(probe, probe.layers))
+    return {
+        name: torch.zeros_like(tensors[name]) if gradient is None else gradient
+        for name, gradient in gradients.items()
+    }
+
+
+def _explain_no_gradient(probe: Probe, layers: Sequence[str]) -> str:
+    return (
+        f"No gradient comes back to {', '.join(map(repr, layers))}: what lies behind uses none of"
+        " it, or passes none on (quantised weights, detach, reentrant checkpointing). Try"
+        f" {_advise_layer(probe)}{GRADIENT_FREE_METHODS}, which need no gradient."
+    )
+
+
+def _advise_layer(probe: Probe) -> str:
+    """Advises another layer where a gradient comes back to the input, and so to some of them."""
+    module, inputs = probe.module, copy_to_model_format(probe.module, probe.inputs[:1])
+    with torch.enable_grad(), preserve_state(module):
+        output = make_recordable(module)(inputs.requires_grad_().clone())
+        logits = check_logits(output)
+        if not logits.requires_grad:
+            return ""
+        try:
+            (gradient,) = torch.autograd.grad(sum_scores(logits[0]), inputs, allow_unused=True)
+        except RuntimeError:  # reentrant checkpointing lets none through
+            return ""
+        return "" if gradient is None else "another layer, or "
+
+
+def sum_scores(scores: Tensor) -> Tensor:
+    """Sums scores up, whose gradient by a picture is that of its own score.  [b] -> []"""
+    # given the gradient of several numbers, torch checks its shape with sympy, whose import takes
+    # half a second
+    with torch.enable_grad():
+        return scores.sum()
+
+
+@evidence
+def gradients(
+    probe: Probe, layer: str, recording: Recording, raw_gradients: dict[str, Tensor]
+) -> Tensor:
+    """The score's gradients at a target layer as maps, in float32.  [b c h w]"""
+    layout = probe.layout(layer, recording.outputs[layer])
+    return convert_to_maps(raw_gradients[layer], layout).float()

@@ -1,0 +1,214 @@
+"""Evidence of altered passes: the scores of other pictures, or of other layer outputs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from camcli.engine.batch_context import Probe, pictures_together
+from camcli.engine.device.oom_chunks import is_out_of_memory, run_in_chunks
+from camcli.engine.evidence.recording import Altered
+from camcli.engine.hooks import Recording, record, rerun
+from camcli.engine.prefix_cache import EMPTY_PREFIX, Prefix, record_prefix, replay_prefix
+from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
+from camcli.models.inspection.layout import convert_from_maps
+from camcli.registry import evidence
+from camcli.utils.profiling import stage
+
+Rescore = Callable[[Altered, int, int], Tensor]
+# altered inputs or outputs [n ...] of one picture -> logits [n classes]
+Rerun = Callable[[Tensor], Tensor]
+# a picture's scores [m k], one tensor for each time that a method asked
+BatchResults = dict[int, list[Tensor]]
+
+# to find what can be folded, and to fold it, takes as long as some 8 altered pictures, each of
+# which brings an eighth back: with 64 of them all took as long as without it
+FEWEST_FOLDED = 128
+
+
+@evidence
+def told() -> BatchResults:
+    """What one method at one layer has been told so far, call by call, for all categories."""
+    return defaultdict(list)
+
+
+@evidence
+@stage("forward")
+def folding(probe: Probe) -> ConvBnFolding:
+    """What of the model is folded while altered pictures pass, and only then."""
+    return find_foldable(probe.module, probe.inputs[:1])
+
+
+@evidence
+def score(probe: Probe, told: BatchResults, slot: int) -> Rescore:
+    """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]
+
+    What a method alters must not depend on the category: the passes are run once for all of them.
+    """
+
+    def passes(_: int, count: int) -> Rerun:
+        # not among the parameters: few passes do not make up for what it takes
+        folding = probe.get("folding") if count >= FEWEST_FOLDED else ConvBnFolding(())
+
+        def run(images: Tensor) -> Tensor:
+            return folding.run_folded(lambda: record(probe.module, images, (), graph=False).logits)
+
+        return run
+
+    together = pictures_together(probe.chunk, probe.inputs.device)
+    return _score_once(probe, told, slot, passes, together)
+
+
+def _score_once(
+    probe: Probe,
+    message: BatchResults,
+    slot: int,
+    passes: Callable[[int, int], Rerun],
+    together: int,
+) -> Rescore:
+    """Returns what scores altered rows for one category, with passes run for the first that asks.
+
+    `passes` of a picture, and a number of altered rows, take these, so many together, to logits
+    [n classes].
+    """
+    targets = [probe.get("target", slot=s) for s in range(probe.get("categories").shape[1])]
+    calls: Counter[int] = Counter()
+
+    def compute_scores(altered: Altered, count: int, owner: int) -> Tensor:
+        if calls[owner] == len(message[owner]):
+            run = passes(owner, count)
+
+            def score_all(rows: slice) -> Tensor:
+                logits = run(altered(rows))
+                return torch.stack([target(logits, owner) for target in targets], 1)
+
+            message[owner].append(torch.cat(run_in_chunks(score_all, count, together)))
+        calls[owner] += 1
+        return message[owner][calls[owner] - 1][:, slot]
+
+    return compute_scores
+
+
+@evidence
+def trunk(probe: Probe, layer: str, recording: Recording) -> Callable[[int], Prefix]:
+    """What stands in front of a layer, remembered for a picture of the batch, by its row.
+
+    Nothing where reruns do not get along with it, which a dry run of unchanged outputs shows.
+    """
+
+    # one at a time: a trunk may take as much memory as a pass
+    @lru_cache(1)
+    def for_owner(owner: int) -> Prefix:
+        image = probe.inputs[owner : owner + 1]
+        prefix = record_prefix(probe.module, image, layer, calls=recording.calls[layer])
+        # what is done to it in place shows in the second of two
+        stays = all(can_run_tail(probe, layer, recording, owner, prefix) for _ in range(2))
+        return prefix if stays else EMPTY_PREFIX
+
+    return for_owner
+
+
+@evidence
+def tail(probe: Probe, layer: str, recording: Recording, trunk: Callable[[int], Prefix]) -> bool:
+    """Tells by a dry run whether what lies behind a layer runs on a chunk by itself (law 2)."""
+    return bool(trunk(0)) or can_run_tail(probe, layer, recording)
+
+
+def can_run_tail(
+    probe: Probe, layer: str, recording: Recording, owner: int = 0, trunk: Prefix = EMPTY_PREFIX
+) -> bool:
+    """Tells whether two unchanged outputs of a layer give a picture's own logits twice.
+
+    So they do where what lies behind it neither mixes nor counts pictures.
+    """
+    batch = recording.outputs[layer].detach()
+    axis = probe.batch_axis(layer, batch)
+    output = batch.narrow(axis, owner, 1)
+    twice = output.expand([2 if i == axis else n for i, n in enumerate(output.shape)])
+    wanted = recording.logits.detach()[owner : owner + 1].expand(2, -1)
+    try:
+        logits = _make_tail(probe, layer, recording, owner, trunk)(twice)
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        # the answer to the dry run's question: a tail that remembers the batch size cannot
+        return False
+    return logits.shape == wanted.shape and torch.allclose(logits, wanted, rtol=1e-3, atol=1e-3)
+
+
+def _make_tail(
+    probe: Probe, layer: str, recording: Recording, owner: int, trunk: Prefix
+) -> Callable[[Tensor], Tensor]:
+    """Returns what runs one picture with other outputs of the layer.  -> logits [n classes]"""
+    image = probe.inputs[owner : owner + 1]
+    known = trunk.get(probe.module.get_submodule(layer))
+    # a layer that is used twice may be so inside another one, which answers for it
+    calls = len(known) if known else recording.calls[layer]
+
+    def run(output: Tensor) -> Tensor:
+        with replay_prefix(trunk):
+            return rerun(probe.module, image, layer, output, calls=calls)
+
+    return run
+
+
+@evidence
+def rerunning(
+    probe: Probe,
+    layer: str,
+    recording: Recording,
+    trunk: Callable[[int], Prefix],
+) -> Callable[[int], Rerun]:
+    """What runs a picture, by its row, with other maps [n c h w] at the layer.
+
+    Only what lies behind the layer runs on all of them where its tail runs by itself.
+    """
+
+    def for_owner(owner: int) -> Rerun:
+        batch = recording.outputs[layer].detach()
+        layout = probe.layout(layer, batch)
+        output = batch.narrow(probe.batch_axis(layer, batch), owner, 1)
+        # not among the parameters: the dry run looks at the output, which may be no logits
+        if probe.get("tail", layer):
+            behind = _make_tail(probe, layer, recording, owner, trunk(owner))
+            return lambda maps: behind(convert_from_maps(maps, layout, output))
+
+        def run_whole(maps: Tensor) -> Tensor:
+            images = probe.inputs[owner : owner + 1].expand(len(maps), *probe.inputs.shape[1:])
+            other, calls = convert_from_maps(maps, layout, output), recording.calls[layer]
+            return rerun(probe.module, images, layer, other, calls=calls)
+
+        return run_whole
+
+    return for_owner
+
+
+@evidence
+def rescore(
+    probe: Probe, rerunning: Callable[[int], Rerun], told: BatchResults, slot: int
+) -> Rescore:
+    """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]
+
+    As with `score`, the maps must not depend on the category.
+    """
+    return _score_once(probe, told, slot, lambda owner, _: rerunning(owner), probe.chunk)
+
+
+@evidence
+def relogits(probe: Probe, rerunning: Callable[[int], Rerun]) -> Rescore:
+    """Finds logits of one picture when the layer puts out other maps, in chunks.  -> [n classes]
+
+    Where no class was asked for the output is not looked at, and there are none: [n 0].
+    """
+
+    def rerun_alone(altered: Altered, count: int, owner: int) -> Tensor:
+        if not probe.choice:
+            return torch.zeros(count, 0, device=probe.inputs.device)
+        run = rerunning(owner)
+        return torch.cat(run_in_chunks(lambda rows: run(altered(rows)), count, probe.chunk))
+
+    return rerun_alone

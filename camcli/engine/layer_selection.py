@@ -1,0 +1,108 @@
+"""Which layers of a model are looked at: those that are named, or the default one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+import camcli.engine.evidence.attention
+import camcli.engine.evidence.derivatives
+import camcli.engine.evidence.fullgrad
+import camcli.engine.evidence.guided_backprop
+import camcli.engine.evidence.recording
+import camcli.methods  # noqa: F401  (fills the registry)
+from camcli.engine.batch_context import find_places_cached
+from camcli.errors import CamvizWarning
+from camcli.models.inspection.layout import Layout
+from camcli.models.inspection.model_cache import ModelCache
+from camcli.models.inspection.model_lock import (
+    locks_model,
+)
+from camcli.models.inspection.target_layers import TargetLayer, find_default_layer, find_layer
+from camcli.models.outputs.interpretation import (
+    OutputReading,
+    apply_output_reading,
+)
+from camcli.models.outputs.logits import OutputKey
+from camcli.registry import (
+    depends_on_layer,
+)
+
+Layers = str | nn.Module | Sequence[str | nn.Module]
+
+
+def find_layers_for(
+    methods: Iterable[str],
+    module: nn.Module,
+    inputs: Tensor,
+    given: Layers | None,
+    reading: OutputReading | None = None,
+) -> tuple[tuple[str, ...], dict[str, Layout]]:
+    """Finds the layers that methods look at; none where they look at none and none is named."""
+    # they work where no layer can be found
+    if not given and not any(map(depends_on_layer, methods)):
+        return (), {}
+    return find_target_layers(module, inputs, given, reading)
+
+
+@locks_model
+def find_target_layers(
+    module: nn.Module, inputs: Tensor, given: Layers | None, reading: OutputReading | None = None
+) -> tuple[tuple[str, ...], dict[str, Layout]]:
+    """Finds the named layers, or the default one, and the layouts of those that have one."""
+    shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
+    if given:
+        named = [given] if isinstance(given, str | nn.Module) else given
+        names = tuple(dict.fromkeys(find_layer(module, name) for name in named))
+        places = find_places_cached(module, shape, names)
+        return names, {name: places[name].layout for name in places}
+    default = find_default_layer_cached(module, shape, reading)
+    return (default.name,), {default.name: default.layout}
+
+
+@locks_model
+def find_doubts(
+    module: nn.Module,
+    shape: Sequence[int],
+    layers: Sequence[str],
+    given: Layers | None,
+    reading: OutputReading | None = None,
+) -> dict[str, str]:
+    """Says for which of these layers, named or not, it is in doubt where their cells lie."""
+    size = (shape[0], shape[1], shape[2])
+    if not given:
+        doubts = {layer: find_default_layer_cached(module, size, reading).doubt for layer in layers}
+    else:
+        places = find_places_cached(module, size, layers)
+        doubts = {layer: places[layer].doubt(layer) for layer in places}
+    return {layer: doubt for layer, doubt in doubts.items() if doubt}
+
+
+def warn_doubts(doubts: Iterable[str]) -> None:
+    """Warns whoever called the Python interface; Python tells each warning once."""
+    for doubt in doubts:
+        warnings.warn(doubt, CamvizWarning, stacklevel=3)
+
+
+_defaults: ModelCache[TargetLayer] = ModelCache()
+
+
+@locks_model
+def find_default_layer_cached(
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    reading: OutputReading | OutputKey | None = None,
+) -> TargetLayer:
+    """Returns a model's default target layer for inputs (channels, H, W), found only once.
+
+    Of how its output is read, the key of its logits will do.
+    """
+    if not isinstance(reading, OutputReading):
+        reading = OutputReading(reading)
+    known, key = _defaults.of(module), (shape, reading)
+    if key not in known:
+        with apply_output_reading(module, reading):
+            known[key] = find_default_layer(module, shape)
+    return known[key]

@@ -1,0 +1,385 @@
+"""Runs methods on a batch: raw maps for each layer, smoothed and fused as asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, get_args, overload
+
+import torch
+from torch import Tensor, nn
+
+import camcli.engine.evidence
+import camcli.methods  # noqa: F401  (fills the registry)
+from camcli.engine.batch_context import CHUNK, Probe, TokenOptions
+from camcli.engine.device.oom_chunks import run_in_chunks
+from camcli.engine.device.precision import use_precision
+from camcli.engine.targets import (
+    ABOUT_A_CLASS,
+    CategoryChoice,
+    PlainTarget,
+    Target,
+)
+from camcli.errors import MethodError, UsageError
+from camcli.methods import postprocessing, principal_component, smoothing
+from camcli.models.acceleration.accelerate import accelerate
+from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.inspection.layout import Layout
+from camcli.models.inspection.model_lock import (
+    locks_model,
+)
+from camcli.models.inspection.model_state import check_hookable, preserve_state
+from camcli.models.multiple_inputs import SeveralInputs, add_other_inputs
+from camcli.models.outputs.interpretation import (
+    OutputReading,
+    apply_output_reading,
+)
+from camcli.records import Fusion, Precision
+from camcli.registry import (
+    EVIDENCE,
+    METHODS,
+    Method,
+    check_options,
+    collect_evidence,
+    depends_on_category,
+    depends_on_layer,
+)
+from camcli.utils.profiling import stage
+
+# method, layer and name -> [b k ...]
+Details = dict[tuple[str, str, str], Tensor]
+# the name under which a map of several layers stands, or one that looks at none
+WHOLE = ""
+# evidence of methods that pass a picture many times
+MANY_PASSES = {"told", "gradients_at"}
+# and of those that go by pictures, where a layer puts out several slices of each
+BY_PICTURE = {"score", "rescore", "relogits", "guided_gradients", "class_weights"}
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """What is asked of a batch; layouts that are not given are measured on the pass itself."""
+
+    methods: tuple[str, ...]
+    layers: tuple[str, ...]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    tokens: TokenOptions = field(default_factory=TokenOptions)
+    layer_fusion: Fusion = "mean"
+    aug_smooth: bool = False
+    eigen_smooth: bool = False
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    target: Target = field(default_factory=PlainTarget)
+    reading: OutputReading = field(default_factory=OutputReading)
+    noise: smoothing.Noise | None = None
+    # how many altered pictures, or outputs of a layer, stand in memory together
+    chunk: int = CHUNK
+    precision: Precision = "float32"
+    # where a model takes more than pictures
+    inputs: SeveralInputs | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what is not defined, before any pass is run."""
+        for name in self.methods:
+            check_options(name, self.options.get(name, {}))
+        if self.precision not in get_args(Precision):
+            allowed = ", ".join(get_args(Precision))
+            raise UsageError(f"Precision is one of {allowed}, not {self.precision!r}.")
+        if self.layer_fusion not in get_args(Fusion):
+            allowed = ", ".join(get_args(Fusion))
+            raise UsageError(f"Layer fusion is one of {allowed}, not {self.layer_fusion!r}.")
+        if self.layer_fusion == "refine":
+            self._check_refinable()
+        maps = [name for name in self.methods if METHODS[name].gives == "map"]
+        if self.eigen_smooth and maps:
+            raise MethodError(
+                f"eigen-smooth takes the first component of weighted channels; "
+                f"{', '.join(maps)} makes a map directly. Leave --eigen-smooth out."
+            )
+        detailed = [m for m in self.methods if METHODS[m].details and depends_on_layer(m)]
+        if detailed and len(self.layers) > 1 and self.layer_fusion != "none":
+            raise MethodError(
+                f"{detailed[0]} shows more than a map of each layer: give one layer, or "
+                "--layer-fusion none."
+            )
+        classless = [name for name in self.methods if not depends_on_category(name)]
+        if self.target.name in ABOUT_A_CLASS and classless:
+            raise MethodError(
+                f"Target {self.target.name} asks about a class, and {', '.join(classless)} shows "
+                "none in particular: leave one of the two out."
+            )
+
+    def _check_refinable(self) -> None:
+        layerless = [name for name in self.methods if not depends_on_layer(name)]
+        if layerless:
+            raise MethodError(
+                f"RefineCAM multiplies the maps of several layers, and {', '.join(layerless)} looks"
+                " at none: leave --layer-fusion refine out."
+            )
+        if len(self.layers) < 2:
+            raise UsageError(
+                "RefineCAM (--layer-fusion refine) multiplies the maps of several layers: name two"
+                " or more with --target-layers; --preview-model shows them."
+            )
+
+    @property
+    def graph(self) -> bool:
+        """Whether any method needs a backward pass."""
+        return any(EVIDENCE[e].backward for e in collect_evidence(METHODS[m] for m in self.methods))
+
+    @property
+    def many_passes(self) -> bool:
+        """Whether a picture passes more than once: altered, from other sides, or with noise."""
+        asked = collect_evidence(METHODS[m] for m in self.methods)
+        return bool(asked & MANY_PASSES) or self.aug_smooth or self.noise is not None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """Logits [b n], categories [b k], {method: {layer: raw maps [b k h w]}}, and layers' calls.
+
+    Maps of a layer that puts out t slices of each picture are [b k t h w].
+
+    Where no class was asked for, there are no logits and no categories, and k is 1; references
+    [b k r] are there for a contrast only.  Details [b k ...] are those of the pictures as they are.
+    """
+
+    logits: Tensor | None
+    categories: Tensor | None
+    references: Tensor | None
+    maps: postprocessing.Maps
+    details: Details
+    calls: Mapping[str, int]
+    reading: OutputReading = field(default_factory=OutputReading)
+
+    @cached_property
+    def probabilities(self) -> Tensor | None:
+        """Each class's probability, by softmax or sigmoid; none of values.  [b n]"""
+        if self.logits is None or self.reading.is_value:
+            return None
+        return self.reading.log_probabilities(self.logits).exp()
+
+    @stage("fetch")
+    def to_cpu(self) -> BatchResult:
+        """Returns the same in main memory; waits for a GPU that is not done with it yet."""
+        # all of a batch together: each fetch for itself would wait for the GPU once more
+        return replace(
+            self,
+            logits=_to_cpu(self.logits),
+            categories=_to_cpu(self.categories),
+            references=_to_cpu(self.references),
+            maps={
+                method: {layer: maps.cpu() for layer, maps in layers.items()}
+                for method, layers in self.maps.items()
+            },
+            details={key: tensor.cpu() for key, tensor in self.details.items()},
+        )
+
+
+def _to_cpu(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.cpu()
+
+
+@locks_model
+@stage("method")
+def answer_request(
+    module: nn.Module,
+    inputs: Tensor,
+    choice: CategoryChoice | None,
+    request: ExplainRequest,
+    packings: PrepackCache | None = None,
+) -> BatchResult:
+    """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
+
+    Without a choice the output is not looked at, which only methods that ask no class allow.  Of
+    several batches in one model, all but the first pass are faster with the same packings.
+    """
+    inputs, watched = move_to_model(module, inputs), check_hookable(module)
+
+    def run(rows: slice) -> BatchResult:
+        with add_other_inputs(module, request.inputs, rows.start):
+            return _answer_batch(module, inputs[rows], choice and choice.part(rows), request)
+
+    if packings is None and request.many_passes:
+        packings = PrepackCache()
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        preserve_state(watched),
+        accelerate(watched, packings),
+        apply_output_reading(module, request.reading),
+        use_precision(request.precision, inputs.device),
+    ):
+        # a picture's other inputs go with all of its altered copies: one after the other
+        one_by_one = bool(request.inputs) or request.reading.is_alone
+        parts = run_in_chunks(run, len(inputs), 1 if one_by_one else len(inputs))
+        chosen = [part.categories for part in parts if part.categories is not None]
+        k = max((categories.shape[1] for categories in chosen), default=1)
+        maps = {
+            method: {
+                layer: torch.cat([_widen(part.maps[method][layer], k) for part in parts])
+                for layer in layers
+            }
+            for method, layers in parts[0].maps.items()
+        }
+        logits = _join(part.logits for part in parts)
+        categories = _join(_widen(part.categories, k) for part in parts)
+        references = _join(_widen(part.references, k) for part in parts)
+        details = {
+            key: torch.cat([_widen(p.details[key], k) for p in parts]) for key in parts[0].details
+        }
+    calls = parts[0].calls
+    return BatchResult(logits, categories, references, maps, details, calls, request.reading)
+
+
+@overload
+def _widen(tensor: Tensor, k: int) -> Tensor: ...
+@overload
+def _widen(tensor: Tensor | None, k: int) -> Tensor | None: ...
+def _widen(tensor: Tensor | None, k: int) -> Tensor | None:
+    """Repeats the last of the classes, where another part of the batch has more.  -> [b k ...]"""
+    if tensor is None or tensor.shape[1] == k:
+        return tensor
+    missing = tensor[:, -1:].expand(-1, k - tensor.shape[1], *tensor.shape[2:])
+    return torch.cat([tensor, missing], 1)
+
+
+def _join(parts: Iterable[Tensor | None]) -> Tensor | None:
+    present = [part for part in parts if part is not None]
+    return torch.cat(present) if present else None
+
+
+def _answer_batch(
+    module: nn.Module, inputs: Tensor, choice: CategoryChoice | None, request: ExplainRequest
+) -> BatchResult:
+    with make_probe(module, inputs, choice, request, graph=request.graph) as probe:
+        logits = probe.get("logits") if choice else None
+        categories = probe.get("categories") if choice else None
+        maps, details = _smooth_explanation(probe, request)
+        calls = probe.get("recording").calls
+        fused = _fuse(maps, inputs, request)
+        return BatchResult(logits, categories, _references(probe), fused, details, calls)
+
+
+def make_probe(
+    module: nn.Module,
+    inputs: Tensor,
+    choice: CategoryChoice | None,
+    request: ExplainRequest,
+    *,
+    graph: bool,
+) -> Probe:
+    """Returns a probe of a batch [b 3 H W] for what is asked; without methods, for all of them."""
+    asked = collect_evidence(METHODS[name] for name in request.methods or METHODS)
+    return Probe(
+        module,
+        inputs,
+        request.layers,
+        choice,
+        graph=graph,
+        heads="class_head" in asked,
+        target=request.target,
+        layouts=request.layouts,
+        tokens=request.tokens,
+        chunk=1 if request.reading.is_alone else request.chunk,
+    )
+
+
+def _references(probe: Probe) -> Tensor | None:
+    if not probe.choice:
+        return None
+    slots = range(probe.get("categories").shape[1])
+    references = [probe.get("references", slot=slot) for slot in slots]
+    return None if references[0] is None else torch.stack(references, 1)
+
+
+def _smooth_explanation(
+    probe: Probe, request: ExplainRequest
+) -> tuple[postprocessing.Maps, Details]:
+    """Returns raw maps, smoothed as asked; of augmented views, each is smoothed by itself."""
+    maps, details = _compute_raw_maps(probe, request)
+
+    def plain(views: Tensor) -> postprocessing.Maps:
+        with probe.with_inputs(views) as other:
+            return _compute_raw_maps(other, request)[0]
+
+    maps_of: Callable[[Tensor], postprocessing.Maps] = plain
+    if request.noise:
+        maps_of = partial(smoothing.smooth_by_noise, plain, noise=request.noise)
+        maps = maps_of(probe.inputs)
+    if request.aug_smooth:
+        maps = smoothing.smooth_by_augmentation(maps, maps_of, probe.inputs)
+    return maps, details
+
+
+def _compute_raw_maps(probe: Probe, request: ExplainRequest) -> tuple[postprocessing.Maps, Details]:
+    reduce = (
+        principal_component.eigen_smooth if request.eigen_smooth else postprocessing.sum_channels
+    )
+    k = probe.get("categories").shape[1] if probe.choice else 1
+    details: Details = {}
+
+    def stack_categories(parts: Sequence[Tensor]) -> Tensor:
+        stack = torch.stack(tuple(parts), 1).float()
+        return stack.expand(-1, k, *stack.shape[2:])
+
+    def every(method: Method, layer: str) -> Tensor:
+        slots = range(k) if depends_on_category(method.name) else [0]
+        options = request.options.get(method.name, {})
+        t = _slices(probe, method, layer) if layer else 1
+        results = [probe.apply(method, layer, slot, **options) for slot in slots]
+        for name in method.details:
+            details[method.name, layer, name] = stack_categories([f.details[name] for f in results])
+        weighted = method.gives == "weighted activations"
+        maps = [reduce(f.map) if weighted else f.map for f in results]
+        return stack_categories(maps if t == 1 else [m.reshape(-1, t, *m.shape[1:]) for m in maps])
+
+    def compute_at_layers(method: Method) -> Mapping[str, Tensor]:
+        if depends_on_layer(method.name):
+            return {layer: every(method, layer) for layer in request.layers}
+        return {WHOLE: every(method, WHOLE)}
+
+    return {name: compute_at_layers(METHODS[name]) for name in request.methods}, details
+
+
+def _slices(probe: Probe, method: Method, layer: str) -> int:
+    """Returns how many slices of each picture a layer has maps of.
+
+    Raises MethodError for a method that goes by pictures.
+    """
+    output = probe.get("recording").outputs.get(layer)
+    t = 1 if output is None else probe.slices(layer, output)
+    if t > 1 and not BY_PICTURE.isdisjoint(method.evidence):
+        raise MethodError(
+            f"{layer!r} puts out {t} slices of each picture, and {method.name} alters or compares "
+            "whole pictures: try --method gradcam, or a layer behind them."
+        )
+    return t
+
+
+def _fuse(
+    maps: postprocessing.Maps, inputs: Tensor, request: ExplainRequest
+) -> postprocessing.Maps:
+    if len(request.layers) == 1 or request.layer_fusion == "none":
+        return maps
+    size = (inputs.shape[-2], inputs.shape[-1])
+
+    def fused(method: str) -> Mapping[str, Tensor]:
+        if not depends_on_layer(method):
+            return maps[method]
+        of_value = request.reading.is_value and depends_on_category(method)
+        every = list(maps[method].values())
+        if len({m.ndim for m in every}) > 1:
+            raise MethodError(
+                "Maps of slices and of whole pictures are not fused: name layers of one kind, or "
+                "give --layer-fusion none."
+            )
+        return {WHOLE: postprocessing.fuse(every, size, request.layer_fusion, keep_sign=of_value)}
+
+    return {method: fused(method) for method in maps}
+
+
+def move_to_model(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Moves inputs to where the model's parameters are, in their precision."""
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+    return inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)

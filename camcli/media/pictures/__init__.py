@@ -1,0 +1,1 @@
+"""Picture files and maps, read and written."""

@@ -1,0 +1,544 @@
+"""Image files and pictures from Python -> upright RGB pixels."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import logging
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from camcli.errors import ImageError, UsageError, first_line
+from camcli.media.pictures import color_profiles
+from camcli.media.pictures.bit_depth import Range, scale_alpha, scale_to_eight_bits
+from camcli.media.pictures.color_codes import colours_of
+from camcli.media.pictures.deep_color import (
+    DARK,
+    SIXTEEN,
+    decode_with_opencv,
+    find_stated_range,
+    has_deep_colours,
+    is_misread_by_pillow,
+)
+from camcli.media.pictures.heif import is_heif, open_heif
+from camcli.media.pictures.tiff import TiffPage, count_pages, first_page, read_samples, split_bands
+from camcli.media.sources.byte_stream import open_source
+from camcli.records import MAX_PIXELS, Picture, Source
+
+PictureLike: TypeAlias = (
+    "Picture | Source | str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
+)
+
+UPRIGHT: Mapping[int, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# as GIF, PNG and WebP begin, of which some move, and what an AVIF that moves has at its fifth byte
+MOVING, MOVING_AVIF = (b"GIF8", b"\x89PNG", b"RIFF"), b"ftypavis"
+
+# modes deeper than 8 bits
+DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
+
+# premultiplied modes, which convert to nothing else
+PLAIN: Mapping[str, str] = {"La": "LA", "RGBa": "RGBA"}
+
+# a file may have so many bytes for each pixel that a picture may have, and so many besides: pixels
+# take at most 4, and a file of other frames or none at all must not fill the memory
+BYTES_A_PIXEL, BYTES_BESIDE = 8, 2**26
+
+REASONS: tuple[tuple[type[Exception], str], ...] = (
+    (FileNotFoundError, "there is no such file"),
+    (IsADirectoryError, "it is a folder"),
+    (PermissionError, "there is no permission to read it"),
+    (UnidentifiedImageError, "it is no image, or of a kind that Pillow does not know"),
+    (MemoryError, "it does not fit into memory"),
+)
+
+
+def read_picture(source: Source, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads an image file (of several frames, the first); raises ImageError.
+
+    Its values are not changed by its colour profile, which goes with them.  More pixels than
+    allowed are refused before they are decoded.
+    """
+    return open_picture(source, max_pixels).decode()
+
+
+@dataclass(frozen=True)
+class OpenPicture:
+    """An image file that was read and not decoded yet; `page` is the first one of a TIFF."""
+
+    source: Source
+    content: bytes
+    max_pixels: int
+    image: Image.Image | None
+    page: TiffPage | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels, as the file announces them and before it is turned."""
+        opened = self.image or self.page
+        assert opened is not None
+        width, height = opened.size
+        return height, width
+
+    def decode(self) -> Picture:
+        """Decodes the pixels; raises ImageError."""
+        try:
+            with PILLOW.allow_pixels(self.max_pixels):
+                picture = self._decoded()
+                notes = (*picture.notes, *_why_not_all(self.content))
+                return replace(picture, source=self.source, notes=notes)
+        except Exception as error:  # damaged files raise whatever Pillow's parsers stumble over
+            raise unreadable_error(str(self.source), error) from error
+
+    def _decoded(self) -> Picture:
+        if self.image is None:
+            assert self.page is not None
+            return _make_from_samples(self.content, self.page, self.max_pixels)
+        with self.image as image:
+            _load_image(image)
+            # an icon's picture may be larger than its directory says
+            check_size(image, self.max_pixels)
+            return _make_from_image(image, self.page, self.content)
+
+
+def open_picture(source: Source, max_pixels: int = MAX_PIXELS) -> OpenPicture:
+    """Reads an image file, of which nothing is decoded yet but its size; raises ImageError."""
+    try:
+        content = read_content(source, max_pixels)
+    except Exception as error:  # behind a URL, a file system raises whatever its client does
+        raise unreadable_error(str(source), error, "it cannot be read") from error
+    try:
+        with PILLOW.allow_pixels(max_pixels):
+            page = first_page(content)
+            if page is not None and page.reader != "pillow":
+                check_size(page, max_pixels)
+                return OpenPicture(source, content, max_pixels, None, page)
+            image = open_heif(content) if is_heif(content) else Image.open(io.BytesIO(content))
+            check_size(image, max_pixels)
+            return OpenPicture(source, content, max_pixels, image, page)
+    except Exception as error:  # as in `decode`
+        raise unreadable_error(str(source), error) from error
+
+
+def _why_not_all(content: bytes) -> Iterator[str]:
+    """Says of how many pages or frames the first one is shown, where there are several."""
+    count, kind = count_pages(content), "pages"
+    if content.startswith(MOVING) or content[4:12] == MOVING_AVIF:
+        # counted by itself, since Pillow begins to read anew
+        with Image.open(io.BytesIO(content)) as image:
+            count, kind = getattr(image, "n_frames", 1), "frames"
+    if count > 1:
+        page = first_page(content)
+        is_read = page is None or page.reader == "pillow"
+        way = "--frames : takes them all" if is_read else "save the others as files of their own"
+        yield f"it has {count} {kind}, and the first one is shown: {way}"
+
+
+def make_picture(value: PictureLike) -> Picture:
+    """Makes a picture of what a Python caller has; raises ImageError or UsageError.
+
+    Paths, PIL pictures, arrays [h w], [h w 3] or [h w 4], tensors [h w], [3 h w] or [4 h w]; uint8,
+    or float from 0 to 1.
+    """
+    if isinstance(value, Picture):
+        return value
+    if isinstance(value, Source):
+        return read_picture(value)
+    if isinstance(value, str | os.PathLike):
+        return read_picture(Source(Path(value)))
+    if isinstance(value, Image.Image):
+        return _make_from_pil(value)
+    if isinstance(value, Tensor):
+        return Picture(_read_array(_channels_last(value)))
+    if isinstance(value, np.ndarray):
+        return Picture(_read_array(value))
+    raise UsageError(
+        f"A picture is a path, a PIL picture, an array or a tensor, not {type(value).__name__}."
+    )
+
+
+class _Pillow:
+    """Pillow while any thread reads: without warnings, and with the pixels that were asked for.
+
+    Both are settings of the whole process: the last reader puts them back, since threads that each
+    restore what they found leave the wrong ones behind when they end in another order.  Pillow's
+    limit is touched by readers alone who ask for more than it allows; their own limits are their
+    own, for each holds its picture's header against it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._readers = threading.Lock(), 0
+        self._found = ExitStack()
+
+    @contextmanager
+    def allow_pixels(self, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+        with self._lock:
+            if self._readers == 0:
+                self._found.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._readers += 1
+            self._allow(max_pixels)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._readers -= 1
+                if self._readers == 0:
+                    self._found.close()
+
+    def _allow(self, max_pixels: int) -> None:
+        limit = Image.MAX_IMAGE_PIXELS
+        # Pillow warns at its limit, and refuses at twice as many
+        if limit is not None and max_pixels > max(MAX_PIXELS, 2 * limit):
+            self._found.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
+            Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
+
+
+PILLOW = _Pillow()
+
+# what Pillow has to say it raises as well: on standard error, it would tear the progress bar
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _silence_libtiff() -> None:
+    """Keeps libtiff from printing each error that it returns; where it is to be reached."""
+    with suppress(ImportError, AttributeError, OSError):
+        from PIL import _imaging
+
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
+
+
+_silence_libtiff()
+
+
+def _make_from_pil(image: Image.Image) -> Picture:
+    try:
+        with PILLOW.allow_pixels():
+            return _make_from_image(image, _find_page(image))
+    except Exception as error:  # a lazily opened file is only read here
+        raise unreadable_error(getattr(image, "filename", "") or "the picture", error) from error
+
+
+def read_content(source: Source, max_pixels: int) -> bytes:
+    """Reads a file once and whole, so that header and pixels belong together.
+
+    Pillow by itself would map some files into memory, and the process would die with a file that
+    is cut off meanwhile.
+    """
+    most = _limit_bytes(max_pixels)
+    if source.url:
+        with open_source(source) as file:
+            content = file.read(most + 1)
+    else:
+        # before it is opened: a pipe would wait for whoever writes to it
+        size = find_file_size(source.path)
+        if size > most:
+            raise too_large_error(f"{size:,} bytes", max_pixels)
+        with open_source(source) as file:
+            before = _read_version(file)
+            content = file.read(size + 1)
+            if _read_version(file) != before or len(content) != size:
+                raise ImageError("it changed while it was read")
+    if not content:
+        raise ImageError("it is empty")
+    if len(content) > most:
+        raise too_large_error(f"more than {most:,} bytes", max_pixels)
+    return content
+
+
+def _limit_bytes(pixels: int) -> int:
+    return BYTES_A_PIXEL * pixels + BYTES_BESIDE
+
+
+def find_file_size(path: Path) -> int:
+    """Returns a file's size in bytes; raises OSError, or ImageError for what is no file."""
+    if path.is_dir():
+        raise IsADirectoryError
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ImageError("it is no ordinary file")
+    return size
+
+
+def _read_version(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
+
+
+def check_size(image: Image.Image | TiffPage, max_pixels: int) -> None:
+    """Raises ImageError for a picture of too many pixels."""
+    width, height = image.size
+    if width * height > max_pixels:
+        raise too_large_error(f"{width} x {height} pixels", max_pixels)
+
+
+def too_large_error(what: str, max_pixels: int) -> ImageError:
+    """Says what is too large, and which option allows it."""
+    return ImageError(f"its {what} are too many for --max-pixels {max_pixels}")
+
+
+def unreadable_error(
+    name: str, error: Exception, otherwise: str = "it is truncated or damaged"
+) -> ImageError:
+    """Says that something cannot be read, and why, whatever was raised."""
+    return ImageError(f"Cannot read {name!r}: {_find_reason(error, otherwise)}.")
+
+
+def _find_reason(error: Exception, otherwise: str) -> str:
+    for kind, words in REASONS:
+        if isinstance(error, kind):
+            return words
+    words = first_line(error)
+    if isinstance(error, ImageError):
+        return words
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has too many pixels ({words})"
+    return f"{otherwise} ({words})"
+
+
+def _load_image(image: Image.Image) -> None:
+    if image.format == "EPS":
+        raise ImageError("EPS is a program, which Pillow would hand to Ghostscript to run")
+    if image.format == "FITS" and image.mode in DEEP - {"F"}:
+        raise ImageError("Pillow misreads FITS of whole numbers (signs, BZERO): save it as TIFF")
+    if 0 in image.size:
+        raise ImageError("it has no pixels")
+    image.load()
+
+
+def load_upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Loads a picture as RGB [h w 3], turned as its EXIF says."""
+    return _make_from_image(image, _find_page(image)).pixels
+
+
+def _find_page(image: Image.Image) -> TiffPage | None:
+    """Describes the page of a TIFF that Pillow has opened; raises ImageError for a misread one."""
+    tags = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return None
+    page = TiffPage.of(tags)
+    if page.is_misread_by_pillow:
+        raise ImageError(f"Pillow misreads a TIFF of {page}: give the file's path in its place")
+    return page
+
+
+def _make_from_image(image: Image.Image, page: TiffPage | None, content: bytes = b"") -> Picture:
+    """Makes a picture of what Pillow has opened, `content` where it is a whole file."""
+    _load_image(image)
+    # asked after loading, since Pillow turns TIFF pictures itself
+    turn = _read_orientation(image)
+    rgb, notes = _convert_to_rgb(image, page, content)
+    colours = colours_of(image, content)
+    profile = colours.profile
+    shown = None
+    if (
+        profile
+        and image.mode == "CMYK"
+        and color_profiles.find_colour_space(profile) == color_profiles.CMYK
+    ):
+        shown = color_profiles.convert_image_to_srgb(image, profile)
+    return _make_upright(rgb, turn, (*notes, *colours.notes), profile, shown)
+
+
+def _make_from_samples(content: bytes, page: TiffPage, max_pixels: int) -> Picture:
+    """Makes a picture of a TIFF that Pillow does not read, or not rightly."""
+    values = read_samples(content, page, _limit_bytes(max_pixels))
+    rgb, notes = _convert_bands(values, page)
+    return _make_upright(rgb, page.orientation, notes, page.profile)
+
+
+def _make_upright(
+    rgb: Image.Image,
+    orientation: int,
+    notes: tuple[str, ...],
+    profile: bytes | None,
+    shown: Image.Image | None = None,
+) -> Picture:
+    """Turns a picture as its EXIF says, and keeps the profile where it is one of RGB.
+
+    `shown` is the picture in sRGB where its profile is of other colours.
+    """
+    pixels = _turn(rgb, orientation)
+    space = color_profiles.find_colour_space(profile) if profile else b""
+    if space == color_profiles.GREY and (pixels[..., :1] == pixels).all():
+        shown = color_profiles.convert_image_to_srgb(rgb.getchannel(0), profile or b"")
+    return Picture(
+        pixels,
+        profile=profile if space == color_profiles.RGB else None,
+        shown=None if shown is None else _turn(shown, orientation),
+        notes=notes,
+    )
+
+
+def _turn(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
+    turn = UPRIGHT.get(orientation)
+    return np.asarray(image if turn is None else image.transpose(turn))
+
+
+def _read_orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # damaged EXIF is no reason to refuse sound pixels
+        return 1
+
+
+def _convert_to_rgb(
+    image: Image.Image, page: TiffPage | None, content: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Makes RGB of a picture's values, and says where they had to be stretched."""
+    if image.mode in DEEP:
+        return _convert_deep_grey(image, page, content)
+    if image.mode == "LAB":
+        return _convert_lab(image), ()
+    if _needs_deep_reading(image, page, content):
+        return _convert_deep_colours(image, page, content)
+    return _lay_over_white(image), page.left_out if page else ()
+
+
+def _needs_deep_reading(image: Image.Image, page: TiffPage | None, content: bytes) -> bool:
+    """Tells whether the upper 8 bits of deep colours leave open what they mean."""
+    if page:
+        return page.has_deep_colours and (bool(page.stated) or _is_dark(image))
+    if not has_deep_colours(image, content):
+        return False
+    return is_misread_by_pillow(image) or _is_dark(image)
+
+
+def _is_dark(image: Image.Image) -> bool:
+    colours = np.asarray(image.convert("RGB"))
+    if image.has_transparency_data:
+        colours = colours[np.asarray(image.convert("RGBA"))[..., 3] > 0]
+    return not colours.size or int(colours.max()) <= DARK
+
+
+def _convert_deep_grey(
+    image: Image.Image, page: TiffPage | None, content: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+    values = np.asarray(image)
+    if page:
+        values = page.with_nodata(values.view(np.uint32) if page.is_wrapped_by_pillow else values)
+        return _make_eight_bit_image(values, page.stated, page.own, page.is_inverted)
+    own = SIXTEEN if image.format in ("PNG", "PPM") and image.mode != "F" else None
+    return _make_eight_bit_image(values, find_stated_range(image, content, values), own)
+
+
+def _convert_deep_colours(
+    image: Image.Image, page: TiffPage | None, content: bytes
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Reads colours of more than 8 bits anew; raises ImageError where that cannot be done."""
+    if page and content:
+        return _convert_bands(read_samples(content, page, _limit_bytes(math.prod(page.size))), page)
+    values = decode_with_opencv(content) if content else None
+    if values is None and is_misread_by_pillow(image):
+        raise ImageError("Pillow turns white to black in such JPEG 2000: save it as PNG or TIFF")
+    if values is None:
+        return _lay_over_white(image), (
+            "of its 16 bits a colour the lower 8 are lost, and it is dark",
+        )
+    channels = values[..., None] if values.ndim == 2 else values
+    alpha = channels[..., 3] if channels.shape[2] == 4 else None
+    stated = find_stated_range(image, content, channels[..., :3])
+    own = None if image.format == "PNG" else stated
+    return _convert_colours(channels[..., :3], alpha, stated, own)
+
+
+def _convert_bands(values: NDArray[Any], page: TiffPage) -> tuple[Image.Image, tuple[str, ...]]:
+    colours, alpha, notes = split_bands(page.with_nodata(values), page)
+    rgb, stretched = _convert_colours(colours, alpha, page.stated, page.own, page.is_inverted)
+    return rgb, (*notes, *stretched)
+
+
+def _convert_colours(
+    colours: NDArray[Any],
+    alpha: NDArray[Any] | None,
+    stated: Range | None,
+    own: Range | None = None,
+    is_inverted: bool = False,
+) -> tuple[Image.Image, tuple[str, ...]]:
+    if alpha is not None:
+        # what nobody sees says nothing of the range
+        colours = np.where(alpha.reshape(*alpha.shape, *[1] * (colours.ndim - 2)) > 0, colours, 0)
+    grey = colours[..., 0] if colours.ndim == 3 and colours.shape[2] == 1 else colours
+    rgb, notes = _make_eight_bit_image(grey, stated, own, is_inverted)
+    if alpha is not None:
+        rgb.putalpha(Image.fromarray(scale_alpha(alpha)))
+    return _lay_over_white(rgb), notes
+
+
+def _make_eight_bit_image(
+    values: NDArray[Any], stated: Range | None, own: Range | None, is_inverted: bool = False
+) -> tuple[Image.Image, tuple[str, ...]]:
+    eight, notes = scale_to_eight_bits(values, stated, own)
+    return Image.fromarray(255 - eight if is_inverted else eight).convert("RGB"), notes
+
+
+def _lay_over_white(image: Image.Image) -> Image.Image:
+    """Makes RGB of 8 bits, transparent parts laid over white."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    over_white = Image.new("RGBA", image.size, "white")
+    over_white.alpha_composite(image.convert(PLAIN.get(image.mode, image.mode)).convert("RGBA"))
+    return over_white.convert("RGB")
+
+
+def _convert_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None  # only where it is converted in place
+    return converted
+
+
+def _channels_last(tensor: Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return (tensor.permute(1, 2, 0) if tensor.ndim == 3 else tensor).numpy()
+
+
+def _read_array(values: NDArray[Any]) -> NDArray[np.uint8]:
+    is_picture = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (1, 3, 4))
+    if not is_picture or values.size == 0:
+        raise UsageError(
+            f"A picture cannot have shape {values.shape} (height, width, channels). Arrays are "
+            "[h w], [h w 3] or [h w 4], tensors [h w], [3 h w] or [4 h w]."
+        )
+    grey = values.ndim == 3 and values.shape[2] == 1
+    return np.asarray(
+        _lay_over_white(Image.fromarray(_scale_to_bytes(values[..., 0] if grey else values)))
+    )
+
+
+def _scale_to_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    if not np.issubdtype(values.dtype, np.floating):
+        raise UsageError(f"A picture is uint8, or float from 0 to 1, not {values.dtype}.")
+    scaled = np.rint(values.astype(np.float32) * 255)
+    if not (scaled.min() >= 0 and scaled.max() <= 255):  # also false for NaN
+        raise UsageError(
+            f"A float picture has values from 0 to 1, not {values.min():g} to {values.max():g}; "
+            "network inputs that are normalised already go to camcli.heatmaps."
+        )
+    return scaled.astype(np.uint8)

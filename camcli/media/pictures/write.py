@@ -1,0 +1,64 @@
+"""Pictures and maps -> files that are whole or not there; and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from camcli.errors import ImageError
+from camcli.media.atomic_files import write_file
+from camcli.media.pictures.color_profiles import convert_to_srgb
+from camcli.media.pictures.formats import find_format
+from camcli.records import FileStamp
+from camcli.utils.profiling import stage
+
+SAVING: Mapping[str, Mapping[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},  # thinned-out colour would blur the heatmap
+    "WEBP": {"quality": 95},
+    "TIFF": {"compression": "tiff_deflate"},
+}
+
+# formats that hold a colour profile; pixels of others are converted to sRGB
+WITH_PROFILE = frozenset({"JPEG", "PNG", "WEBP", "TIFF"})
+
+LONGEST_EDGE: Mapping[str, int] = {"JPEG": 65500, "WEBP": 16383}  # pixels
+
+
+@stage("write")
+def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None) -> FileStamp:
+    """Writes pixels [h w 3] in the format of the path's suffix, with the ICC profile of theirs.
+
+    Raises OutputError, or ImageError for a picture that the format cannot hold, or for a name that
+    the file system refuses.
+    """
+    kind = find_format(path)
+    edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
+    if longest and edge > longest:
+        raise ImageError(
+            f"Cannot write {str(path)!r}: {kind} holds at most {longest} pixels an edge, and the "
+            f"picture has {edge}. Choose --format png, or a --save-path that ends in .png."
+        )
+    if kind not in WITH_PROFILE:
+        pixels, profile = convert_to_srgb(pixels, profile), None
+    embedded = {"icc_profile": profile} if profile else {}
+    # into memory: Pillow takes a short write into a file for a whole one, as on a full disk
+    content = BytesIO()
+    try:
+        Image.fromarray(pixels).save(content, kind, **SAVING.get(kind, {}), **embedded)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"Cannot write {str(path)!r} as {kind}: {error}.") from error
+    return write_file(content.getbuffer(), path)
+
+
+@stage("write")
+def write_map(values: NDArray[np.float32], path: Path) -> FileStamp:
+    """Writes a map [h w] as .npy; raises OutputError, or ImageError for a name that is refused."""
+    content = BytesIO()
+    np.save(content, values, allow_pickle=False)
+    return write_file(content.getbuffer(), path)

@@ -1,0 +1,1 @@
+"""Videos, animations and cameras, read frame by frame and written."""

@@ -1,0 +1,1 @@
+"""Whether the score comes from where the map says: metrics of altered pictures."""

@@ -1,0 +1,86 @@
+"""SaCo: whether pixels that are said to count more do, group by group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camcli.errors import UsageError
+from camcli.metrics.faithfulness.baseline import make_baseline
+from camcli.metrics.faithfulness.curve import rank_pixels
+from camcli.metrics.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
+from camcli.registry import metric
+
+
+def plan_saco(maps: Tensor, image: Tensor, *, groups: int = 10) -> Plan:
+    """Plans `saco`, so that it can share its batches."""
+    check_at_least(2, groups=groups)
+    image = check_image(image)
+    maps = check_maps(maps, image_size(image))
+    pixels = maps[0].numel()
+    if groups > pixels:
+        raise UsageError(f"{pixels} pixels make no {groups} groups: take fewer.")
+    group = rank_pixels(maps).long() * groups // pixels
+    filling = make_baseline(image, "mean")
+
+    def build(rows: slice) -> Tensor:
+        row = torch.arange(rows.start, rows.stop, device=maps.device)
+        hidden = group[row // groups] == (row % groups)[:, None, None]
+        return torch.where(hidden[:, None], filling, image)
+
+    def conclude(whole: Tensor, scores: Tensor) -> Tensor:
+        lost = whole - scores.view(len(maps), groups)
+        return _coefficient(_group_means(maps, group, groups), lost)
+
+    return Plan(len(maps) * groups, build, conclude)
+
+
+@metric(
+    "saco",
+    family="faithfulness",
+    direction="higher",
+    range=(-1, 1),
+    paper="arXiv:2404.01415",
+    passes=lambda groups: groups + 1,
+    plan=plan_saco,
+)
+def saco(
+    maps: Tensor,
+    image: Tensor,
+    score: Score,
+    *,
+    groups: int = 10,
+    batch_size: int = BATCH_SIZE,
+) -> Tensor:
+    """How far groups of pixels with more heat cost more of the score, from -1 to 1.
+
+    arXiv:2404.01415: the pixels are split by rank into equal groups, each hidden alone
+    under the picture's mean colour.  Each pair of groups adds its difference in heat, or takes it
+    away if the hotter group costs less; their sum is divided by that of all differences.  A
+    constant map has 0, where the authors' code raises.
+
+    maps [b H W], image [c H W], score [n c H W] -> [n], a probability; returns [b].
+    """
+    return plan_saco(maps, image, groups=groups).carry_out(image, score, batch_size)
+
+
+def _group_means(maps: Tensor, group: Tensor, groups: int) -> Tensor:
+    """Returns the mean of each group, hottest first, less the map's least value.  [b groups]
+
+    The authors' sums are these times the pixels of a group, which are as many in each.
+    """
+    heat = maps.flatten(1).double()
+    heat = heat - heat.amin(1, keepdim=True)
+    places = group.flatten(1)
+    sums = heat.new_zeros(len(maps), groups).scatter_add_(1, places, heat)
+    return sums / torch.zeros_like(sums).scatter_add_(1, places, torch.ones_like(heat))
+
+
+def _coefficient(heat: Tensor, lost: Tensor) -> Tensor:
+    """Sums the agreeing less the contradicting differences, over all of them.  [b k] x 2 -> [b]"""
+    hotter, cooler = torch.triu_indices(heat.shape[1], heat.shape[1], 1, device=heat.device)
+    weights = heat[:, hotter] - heat[:, cooler]
+    signed = torch.where(lost[:, hotter] >= lost[:, cooler], weights, -weights)
+    total = weights.abs().sum(1)
+    return (signed.sum(1) / torch.where(total > 0, total, 1)).float()

@@ -1,0 +1,58 @@
+"""The grid pointing game: localisation without boxes, on pictures put together from several."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from camcli.errors import UsageError
+from camcli.metrics.localization.heat_inside import heat_inside
+
+
+def build_grid(pictures: Tensor) -> Tensor:
+    """Puts n x n pictures together, row by row.  [n*n c h w] -> [c n*h n*w]
+
+    arXiv:2104.00032: pictures of different classes, each classified rightly and surely.
+    Raises UsageError for a number of pictures that fills no square.
+    """
+    edge = _edge(len(pictures))
+    rows = [torch.cat(list(pictures[i * edge : (i + 1) * edge]), -1) for i in range(edge)]
+    return torch.cat(rows, -2)
+
+
+def grid_pointing_game(maps: Tensor) -> Tensor:
+    """The share of each map's positive heat that lies in its own cell.  [n*n H W] -> [n*n]
+
+    Map i of a grid explains the class of the picture in cell i, counted row by row
+    (arXiv:2104.00032).  Chance, and a uniform map, score 1 / (n*n).  Raises UsageError.
+
+    >>> heat = torch.zeros(4, 2, 2)
+    >>> heat[0, 0] = 1
+    >>> heat[3, 1, 1] = 1
+    >>> grid_pointing_game(heat)
+    tensor([0.5000, 0.0000, 0.0000, 1.0000])
+    """
+    edge = _edge(len(maps))
+    height, width = maps.shape[-2:]
+    if height % edge or width % edge:
+        raise UsageError(
+            f"A grid of {edge} x {edge} pictures has cells of whole pixels; the maps are "
+            f"{width} x {height}."
+        )
+    shares = []
+    for index, heat in enumerate(maps):
+        row, column = divmod(index, edge)
+        mask = torch.zeros(height, width, dtype=torch.bool, device=maps.device)
+        rows = slice(row * height // edge, (row + 1) * height // edge)
+        mask[rows, column * width // edge : (column + 1) * width // edge] = True
+        shares.append(heat_inside(heat[None], mask)[0])
+    return torch.stack(shares)
+
+
+def _edge(count: int) -> int:
+    edge = math.isqrt(count)
+    if edge < 1 or edge * edge != count:
+        raise UsageError(f"A grid is of 4, 9, 16, ... pictures, not {count}.")
+    return edge

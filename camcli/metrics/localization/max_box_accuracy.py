@@ -1,0 +1,91 @@
+"""MaxBoxAccV2: how often the box around the hot region fits, at the data's best threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from camcli.errors import UsageError
+from camcli.metrics.annotation import check_boxes
+from camcli.metrics.localization.box_iou import box_overlap
+from camcli.metrics.localization.components import find_components, find_holes
+from camcli.metrics.validation import check_unit_maps
+
+IOUS = (0.3, 0.5, 0.7)
+STEP = 0.001  # between thresholds
+LEVELS = 255  # of a map in 8 bits
+
+
+@dataclass(frozen=True)
+class BoxAccuracy:
+    """MaxBoxAccV2, and for each IoU the best threshold's share of pictures, and that threshold."""
+
+    value: float
+    shares: tuple[float, ...]
+    thresholds: tuple[float, ...]
+
+
+def threshold_overlaps(unit_maps: Tensor, boxes: Tensor, *, step: float = STEP) -> Tensor:
+    """Returns the best IoU of any hot region's box with any true one, at each threshold.
+
+    unit_maps [b H W] in 0..1, boxes [n 4] of the same picture -> [b t], thresholds 0, step, ... 1.
+
+    As the authors of arXiv:2007.04178 do it: the map in 8 bits by truncation; hot is what is above
+    `int(threshold * maximum)`; boxes of all contours, those of holes too; the right and the bottom
+    edge one pixel beyond the last one inside, but not beyond the picture's last, while widths count
+    one more; true boxes truncated to whole pixels.  They scale maps and boxes to 224 x 224 first.
+    Raises UsageError.
+    """
+    maps = check_unit_maps(unit_maps).double().cpu().numpy()
+    truths = check_boxes(boxes).cpu().trunc()
+    thresholds = np.arange(0, 1, step)
+    rows = [_overlaps((values * LEVELS).astype(np.uint8), truths, thresholds) for values in maps]
+    return torch.stack(rows)
+
+
+def _overlaps(grey: NDArray[np.uint8], truths: Tensor, thresholds: NDArray[np.float64]) -> Tensor:
+    limits = (thresholds * int(grey.max())).astype(np.intp)
+    # a thousand thresholds are 256 different ones at most
+    different, which = np.unique(limits, return_inverse=True)
+    best = [box_overlap(_region_boxes(grey > limit), truths, extra=1).max() for limit in different]
+    return torch.stack(best)[torch.from_numpy(which)].float()
+
+
+def _region_boxes(mask: NDArray[np.bool_]) -> Tensor:
+    """Lists the authors' boxes around regions and holes, 0, 0, 0, 0 where there are none.  [n 4]"""
+    boxes = np.concatenate([find_components(mask).boxes, find_holes(mask)])
+    if not len(boxes):
+        boxes = np.zeros((1, 4), np.intp)
+    height, width = mask.shape
+    last = np.array([width - 1, height - 1])
+    boxes[:, 2:] = np.minimum(boxes[:, 2:], last)
+    return torch.from_numpy(boxes).double()
+
+
+def max_box_accuracy(
+    overlaps: Tensor, ious: Sequence[float] = IOUS, *, step: float = STEP
+) -> BoxAccuracy:
+    """Returns MaxBoxAccV2 of pictures, arXiv:2007.04178: overlaps [n t] of `threshold_overlaps`.
+
+    For each IoU the share of the n pictures that reach it, at the threshold that is best for all of
+    them; then the mean over the IoUs.  Raises UsageError for no pictures.
+
+    >>> max_box_accuracy(torch.tensor([[0.9, 0.2], [0.4, 0.6]]), (0.5,), step=0.5)
+    BoxAccuracy(value=0.5, shares=(0.5,), thresholds=(0.0,))
+    """
+    if overlaps.ndim != 2 or not overlaps.numel():
+        raise UsageError(
+            f"Box accuracy is of one or more pictures, [n t], not {list(overlaps.shape)}."
+        )
+    shares = torch.stack([(overlaps >= iou).double().mean(0) for iou in ious])
+    best = shares.max(1)
+    return BoxAccuracy(
+        float(best.values.mean()),
+        tuple(best.values.tolist()),
+        tuple(round(index * step, 6) for index in best.indices.tolist()),
+    )

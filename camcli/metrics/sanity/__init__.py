@@ -1,0 +1,1 @@
+"""Whether the map depends on the model at all: similarities and symmetries."""

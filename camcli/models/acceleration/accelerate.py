@@ -1,0 +1,68 @@
+"""A model whose layers run as oneDNN has them fastest, where no graph is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from camcli.models.acceleration.fused_attention import FusedAttention, make_fused_attention
+from camcli.models.acceleration.fused_window_attention import FusedWindowAttention
+from camcli.models.acceleration.onednn_conv import can_prepack
+from camcli.models.acceleration.onednn_linear import (
+    OneDnnLinear,
+    can_accelerate_linear,
+    is_onednn_usable,
+)
+from camcli.models.acceleration.prepack_cache import PrepackCache, PrepackedConv
+from camcli.models.inspection.forward_patching import has_patched_forward
+from camcli.models.inspection.model_state import list_modules
+
+
+@contextmanager
+def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[None]:
+    """Hastens what a model does, and puts its layers back.
+
+    With packings, which are for many passes, weights are laid out from the second pass on.
+    """
+    layers = list_modules(module)
+    # where something stands in for a layer already, compiled code for one, nothing else does
+    forwards = (
+        {} if any(map(has_patched_forward, layers)) else dict(_make_forwards(layers, packings))
+    )
+    # by hand: `standing_in` for each of a transformer's takes a hundredth of a picture's pass
+    states = {layer: vars(layer) for layer in forwards if "forward" not in vars(layer)}
+    try:
+        for layer, state in states.items():
+            state["forward"] = forwards[layer]
+        yield
+    finally:
+        for state in states.values():
+            del state["forward"]
+
+
+def _make_forwards(
+    layers: Sequence[nn.Module], packings: PrepackCache | None
+) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
+    if is_onednn_usable():
+        for layer in layers:
+            if can_accelerate_linear(layer):
+                yield layer, OneDnnLinear(layer, packings)
+    for layer in layers:
+        if stand_in := make_fused_attention(layer):
+            yield layer, stand_in
+    # to look for what to lay out takes some of a single picture's time
+    if packings is not None:
+        for layer in layers:
+            if can_prepack(layer):
+                yield layer, PrepackedConv(layer, packings)
+
+
+def is_accelerated(layer: nn.Module) -> bool:
+    """Tells whether what stands in for a layer's `forward` is what hastens it."""
+    return isinstance(
+        vars(layer).get("forward"),
+        PrepackedConv | OneDnnLinear | FusedAttention | FusedWindowAttention,
+    )

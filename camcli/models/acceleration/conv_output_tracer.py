@@ -1,0 +1,168 @@
+"""What becomes of convolutions' outputs, seen by watching a pass, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from camcli.models.acceleration.accelerate import is_accelerated
+from camcli.models.acceleration.onednn_conv import can_replace_conv
+from camcli.models.inspection.forward_patching import is_hooked, patch_forward
+from camcli.models.inspection.model_lock import in_this_thread
+
+# timm's, by its name: to import timm takes a second, which torchvision's models need not pay
+NORM_AND_ACTIVATION = "BatchNormAct2d"
+IN_PLACE = "aten::relu_"
+RELUS = {"aten::relu", IN_PLACE}
+
+
+def is_norm(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
+    """Tells whether a layer is a batch norm with moments of its own, in float32."""
+    if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None:
+        return False
+    # subclasses make something else of their input
+    known = type(layer) is nn.BatchNorm2d or type(layer).__name__ == NORM_AND_ACTIVATION
+    return known and layer.running_mean.dtype == torch.float32
+
+
+def _is_modified(layer: nn.Module) -> bool:
+    """Tells whether somebody hooks a layer, or gave it a `forward` that is not its class's."""
+    return is_hooked(layer) or ("forward" in vars(layer) and not is_accelerated(layer))
+
+
+@dataclass
+class ConvChain:
+    """A convolution, what its output goes through, and whether anything else has seen that."""
+
+    conv: nn.Conv2d
+    output: StorageWeakRef
+    norm: nn.BatchNorm2d | None = None
+    relu: nn.Module | None = None
+    # what the norm put out, as long as nothing but a ReLU has seen it
+    normed_output: StorageWeakRef | None = None
+    is_read_elsewhere: bool = False
+
+    @property
+    def behind(self) -> tuple[nn.Module, ...]:
+        """What has nothing left to do when all is folded."""
+        return tuple(layer for layer in (self.norm, self.relu) if layer)
+
+
+@contextmanager
+def trace_conv_outputs(layers: Iterable[nn.Module]) -> Iterator[RunCallbacks]:
+    """Watches the passes that are run meanwhile, but for layers that somebody has changed."""
+    watch = RunCallbacks()
+    with ExitStack() as stack:
+        for layer in layers:
+            if _is_modified(layer):
+                continue
+            if can_replace_conv(layer):
+                noting = in_this_thread(watch._record_conv(layer), otherwise=layer.forward)
+                stack.enter_context(patch_forward(layer, noting))
+            elif is_norm(layer) or type(layer) is nn.ReLU:
+                naming = in_this_thread(watch._record_layer(layer), otherwise=layer.forward)
+                stack.enter_context(patch_forward(layer, naming))
+        stack.enter_context(watch)
+        yield watch
+
+
+class RunCallbacks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches in a pass what becomes of convolutions' outputs.
+
+    Operations are looked at, not layers: what else a model does with an output is in its own code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.chains: dict[nn.Conv2d, ConvChain] = {}
+        # by the storage of what they put out, which cannot be another's: a reference is kept
+        self.owners: dict[int, ConvChain] = {}
+        self.running: nn.Module | None = None
+
+    def list_chains(self) -> Iterator[ConvChain]:
+        """Yields convolutions whose output is gone, and only a norm has seen it."""
+        for chain in self.chains.values():
+            if chain.normed_output and not _is_gone(chain.normed_output):
+                chain.relu = None
+            if chain.norm and not chain.is_read_elsewhere and _is_gone(chain.output):
+                yield chain
+
+    def _record_conv(self, conv: nn.Conv2d) -> Callable[..., Any]:
+        """Returns what stands in for a convolution, and notes what it puts out."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            # without what stands in for it: of what will be folded no other copy is laid out
+            output = nn.Conv2d.forward(conv, *args, **kwargs)
+            if conv in self.chains:
+                # which of its uses is which, nobody can tell later
+                self.chains[conv].is_read_elsewhere = True
+            else:
+                chain = self.chains[conv] = ConvChain(conv, _make_weak(output))
+                self.owners[chain.output.cdata] = chain
+            return output
+
+        return run
+
+    def _record_layer(self, layer: nn.Module) -> Callable[..., Any]:
+        """Returns what stands in for a layer, and says that it is running."""
+        plain = layer.forward
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before, self.running = self.running, layer
+            try:
+                return plain(*args, **kwargs)
+            finally:
+                self.running = before
+
+        return run
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Runs an operation, and looks at what it is given and puts out."""
+        # each once: a tensor may be given as both of two
+        given = set(map(_storage_id, tree_leaves((args, kwargs))))
+        owners = [(key, self.owners[key]) for key in given if key in self.owners]
+        norming = [chain for key, chain in owners if self._norms(chain, key, func.name())]
+        output = func(*args, **(kwargs or {}))
+        for chain in norming:
+            chain.normed_output = _make_weak(output if isinstance(output, Tensor) else output[0])
+            self.owners[chain.normed_output.cdata] = chain
+        return output
+
+    def _norms(self, chain: ConvChain, key: int, operation: str) -> bool:
+        """Notes that an operation is given a chain's tensor; tells whether it norms it."""
+        if key == chain.output.cdata:
+            if chain.norm is None and "batch_norm" in operation and is_norm(self.running):
+                chain.norm = self.running
+                return True
+            chain.is_read_elsewhere = True
+            return False
+        first = chain.relu is None and operation in RELUS and type(self.running) is nn.ReLU
+        chain.relu = self.running if first else None
+        if not first or operation == IN_PLACE:
+            # from here on it is anybody's
+            del self.owners[key]
+            chain.normed_output = None
+        return False
+
+
+def _make_weak(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+
+
+def _is_gone(storage: StorageWeakRef) -> bool:
+    return bool(storage.expired())  # type: ignore[no-untyped-call]
+
+
+def _storage_id(leaf: Any) -> int:
+    dense = isinstance(leaf, Tensor) and leaf.layout is torch.strided
+    return int(leaf.untyped_storage()._cdata) if dense else 0

@@ -1,0 +1,177 @@
+"""In which memory format a model's inputs and weights lie: channels last, where it gives the same.
+
+Convolutions are fastest so, and hand it on.  A model that views or strides what they put out, or
+asks `is_contiguous()`, does not run then, or reads it in another order: it is tried once before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from camcli.models.inspection.model_cache import ModelCache
+from camcli.models.inspection.model_lock import NestedCall
+from camcli.models.inspection.model_state import preserve_state
+
+LAST = torch.channels_last
+# of the largest number: rounding makes 1e-6 in float32, 1e-3 in a GPU's TF32, and a percent in half
+TOLERANCE, TF32_TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2, 5e-2
+HALF = frozenset({torch.float16, torch.bfloat16})
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _FormatAnswers:
+    """What was found out of a model, by the shape of its inputs.
+
+    A single picture has an answer of its own, for what folds the batch by a view works with one.
+    """
+
+    is_trusted: bool = False
+    several: dict[Shape, bool] = field(default_factory=dict)
+    single: dict[Shape, bool] = field(default_factory=dict)
+
+    def answer(self, inputs: Tensor) -> bool | None:
+        """Returns what is known of inputs [b c H W]; None where that is nothing."""
+        if self.is_trusted:
+            return True
+        shape = tuple(inputs.shape[1:])
+        if shape in self.several:
+            return self.several[shape]
+        alone = self.single.get(shape)
+        # what fails with one picture fails with more
+        return alone if len(inputs) == 1 or alone is False else None
+
+    def note(self, inputs: Tensor, answer: bool) -> None:
+        """Remembers an answer for inputs [b c H W]."""
+        known = self.single if len(inputs) == 1 else self.several
+        known[tuple(inputs.shape[1:])] = answer
+
+
+_answers: ModelCache[_FormatAnswers] = ModelCache()
+# what is noted of a model stands together, under one name
+ATTRIBUTE_MARK = ""
+
+
+def copy_to_model_format(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Copies inputs, channels last unless the model gives something else for that.  [b c H W]"""
+    takes = accepts_channels_last(module, inputs)
+    # always a copy, for a model may write into what it is given
+    return inputs.clone(memory_format=LAST if takes else torch.contiguous_format)
+
+
+def accepts_channels_last(module: nn.Module, inputs: Tensor) -> bool:
+    """Tells whether a model gives the same for inputs [b c H W] that are laid out channels last.
+
+    It is measured on the first two of them, once for their shape and the model's parts.
+    """
+    measured = _find_answers(module)
+    answer = measured.answer(inputs)
+    if answer is None:
+        answer = _compare_formats(module, inputs[:2].detach())
+        if answer is not None:
+            measured.note(inputs, answer)
+    return bool(answer)
+
+
+def trust_channels_last(module: nn.Module) -> None:
+    """Notes that a model, as it is, takes channels last, so that nothing is tried."""
+    _answers.of(module)[ATTRIBUTE_MARK] = _FormatAnswers(is_trusted=True)
+
+
+def convert_weights_format(module: nn.Module, memory_format: torch.memory_format = LAST) -> None:
+    """Lays the weights of convolutions out, channels last if nothing else is said."""
+    for part in module.modules():
+        # not the whole module: other 4-D parameters may be viewed in their own order; and tensors
+        # in formats of their own cannot be laid out
+        if isinstance(part, nn.Conv2d) and not hasattr(part.weight, "__tensor_flatten__"):
+            part.to(memory_format=memory_format)
+
+
+def convert_weights_format_if_safe(module: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Lays the weights of convolutions out channels last, and back where that changes the output.
+
+    It is tried on noise (channels, H, W).
+    """
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+    noise = noise.to(like.device, like.dtype)
+    wanted = _output_path(module, noise)
+    convert_weights_format(module)
+    if wanted is None or not _is_same(_output_path(module, noise, LAST), wanted):
+        convert_weights_format(module, torch.contiguous_format)
+        return
+    _find_answers(module).note(noise, answer=True)
+
+
+def _find_answers(module: nn.Module) -> _FormatAnswers:
+    return _answers.of(module).setdefault(ATTRIBUTE_MARK, _FormatAnswers())
+
+
+def _compare_formats(module: nn.Module, inputs: Tensor) -> bool | None:
+    """Compares both formats; None where the model runs in neither, for a reason of its own."""
+    actual, expected = _output_path(module, inputs, LAST), _output_path(module, inputs)
+    if actual is None and expected is None:
+        return None
+    # a model may want channels last, too
+    return actual is not None and (expected is None or _is_same(actual, expected))
+
+
+def _output_path(
+    module: nn.Module, inputs: Tensor, memory_format: torch.memory_format = torch.contiguous_format
+) -> tuple[Any] | None:
+    """Runs a pass and returns its output, wrapped up; None where the model does not run on it."""
+    devices = [inputs.device] if inputs.is_cuda else []
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        preserve_state(module),
+        torch.random.fork_rng(devices),
+    ):
+        # what is drawn on the way is the same for each
+        torch.manual_seed(0)
+        try:
+            return (module(inputs.clone(memory_format=memory_format)),)
+        except NestedCall:  # nothing is wrong with the model
+            raise
+        except Exception:  # the answer to the question; the pass that is meant raises it again
+            return None
+
+
+def _is_same(actual: Any, expected: Any) -> bool:
+    """Tells whether two outputs are the same but for rounding, whatever holds their tensors."""
+    if type(actual) is not type(expected):
+        return False
+    if isinstance(expected, Tensor):
+        return (
+            actual.shape == expected.shape
+            and actual.dtype == expected.dtype
+            and _is_close(actual, expected)
+        )
+    if isinstance(expected, Mapping):
+        return actual.keys() == expected.keys() and all(
+            _is_same(actual[k], expected[k]) for k in expected
+        )
+    if isinstance(expected, tuple | list):
+        pairs = zip(actual, expected, strict=True)
+        return len(actual) == len(expected) and all(_is_same(one, other) for one, other in pairs)
+    return not hasattr(expected, "__dict__") or _is_same(vars(actual), vars(expected))
+
+
+def _is_close(actual: Tensor, expected: Tensor) -> bool:
+    if expected.is_quantized:
+        actual, expected = actual.dequantize(), expected.dequantize()
+    if not expected.is_floating_point():
+        return torch.equal(actual, expected)
+    kind, place = expected.dtype, expected.device.type
+    tolerance = TF32_TOLERANCE if place == "cuda" else TOLERANCE
+    if kind in HALF or torch.is_autocast_enabled(place):
+        tolerance = HALF_TOLERANCE
+    actual, expected = actual.double().cpu(), expected.double().cpu()
+    finite = expected[expected.isfinite()]
+    largest = float(finite.abs().max()) if len(finite) else 0.0
+    return torch.allclose(actual, expected, rtol=0, atol=tolerance * largest, equal_nan=True)

@@ -1,0 +1,1 @@
+"""Files of weights, and how their names are matched to a model's."""

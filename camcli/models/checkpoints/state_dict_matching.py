@@ -1,0 +1,427 @@
+"""A checkpoint's weights under a model's own names, loaded into the model."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import prod
+
+from torch import Tensor, nn
+
+from camcli.models.checkpoints.checkpoint import Checkpoint
+from camcli.models.checkpoints.key_renaming import (
+    NAMINGS,
+    Naming,
+    concatenate,
+    expand_name,
+    list_child_namings,
+    reshape_like,
+)
+from camcli.models.checkpoints.load_hooks import rename_by_transformers, run_load_hooks
+from camcli.models.checkpoints.reparametrization import merge_parts
+from camcli.models.model_spec import BuiltModel, ModelSpec, Weights
+
+# the least share of a model's weights that a checkpoint of the same architecture has
+SAME_ARCHITECTURE = 0.5
+# an average of the weights, kept beside them in the same state dict, is what scripts evaluate
+AVERAGE = re.compile(r"(^|[._])(ema|teacher)[._]")
+# the names of weights whose shapes follow the input's size
+POSITIONS = re.compile(r"pos(_|ition)|attention_biases")
+# a layer before the classifier that timm's converters drop
+LOST = re.compile(r"(^|\.)pre_logits\.")
+# where MoCo, BYOL, SimSiam and their kind keep the trunk: its classifier is a projection there
+SELF_SUPERVISED = re.compile(
+    r"(^|\.)(encoder_[qk]|(base|momentum|online|target|query|key)_(encoder|network|net|backbone))\."
+)
+# what stands beside the trunk in their files, and in SimCLR's, Barlow Twins' and SwAV's
+BESIDE_TRUNKS = re.compile(
+    r"(^|\.)(queue(_ptr)?$|(predictor|projector|projection_head|contrastive_head|prototypes|"
+    r"momentum_encoder|target_encoder|online_encoder|target_network|online_network)\.)"
+)
+NO_CLASSIFIER = re.compile(r"proj|predict|prototyp|contrast|embed|neck|decoder")
+
+# how many times a file's features of a class a model has at most
+MOST_FEATURES = 64
+
+# the fault of weights that all fit, in a network that computes something else
+ANOTHER_NETWORK = "another network"
+
+# a kind of fault (missing, unexpected, other shape), and the name with what belongs to it
+Fault = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class FittedWeights:
+    """A checkpoint's weights under a model's own names, and what lies outside of the model.
+
+    `head` is the file's name of the classifier where that is another than the model's; `resized`
+    tells of weights that were made for another input size; `projection` is what stands in the
+    classifier's place after self-supervised training; `naming` is the table that led here, `eps`
+    what the norms add to the variance by a pattern of their names; `instead` names the model that
+    is theirs where this is another; `note` says how names were matched where that may be wrong.
+    """
+
+    checkpoint: Checkpoint
+    weights: Weights
+    faults: tuple[Fault, ...]
+    outside: tuple[str, ...] = ()
+    head: str = ""
+    resized: tuple[str, ...] = ()
+    projection: str = ""
+    eps: Mapping[str, float] = field(default_factory=dict)
+    naming: Naming | None = None
+    instead: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class AlignedWeights:
+    """Weights without the prefix of their names, and the names of those that lie outside of it."""
+
+    weights: Weights
+    outside: tuple[str, ...]
+    prefix: str = ""
+
+
+def align(weights: Weights, wanted: Iterable[str]) -> AlignedWeights:
+    """Strips the prefix that wrappers put before a model's names.
+
+    The prefix is the one under which most of the wanted names are found.  A classifier beside the
+    trunk (`backbone.` and `head.`, as in OpenMMLab's files) is fetched too.
+    """
+    wanted = set(wanted)
+    prefix = _find_prefix(weights, wanted)
+    origin = {k.removeprefix(prefix): k for k in weights if k.startswith(prefix)}
+    parent = prefix[: prefix.rstrip(".").rfind(".") + 1]
+    for root in (parent, f"{parent}head.") if prefix else ():
+        matched = {name: root + name for name in wanted if root + name in weights}
+        origin = {**matched, **origin}
+    outside = weights.keys() - origin.values()
+    stripped = {name: weights[key] for name, key in origin.items()}
+    return AlignedWeights(stripped, tuple(key for key in weights if key in outside), prefix)
+
+
+def _find_prefix(names: Collection[str], wanted: set[str]) -> str:
+    hits: Counter[str] = Counter()
+    for name in names:
+        cuts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
+        hits.update(name[:cut] for cut in cuts if name[cut:] in wanted)
+    # a handful of weights may stand under the same names by chance, in another place
+    fewest = SAME_ARCHITECTURE * min(len(names), len(wanted))
+    likely = [prefix for prefix, count in hits.items() if count >= fewest]
+    return max(likely, key=lambda p: (hits[p], bool(AVERAGE.search(p)), -len(p)), default="")
+
+
+Convert = Callable[[Weights, nn.Module], Weights]
+
+
+def fit_checkpoint(
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    convert: Convert | None = None,
+    classifiers: Sequence[str] = (),
+) -> FittedWeights:
+    """Returns the checkpoint's weights under the model's names, in the reading that fits best."""
+    fit = partial(_fit, module=module, convert=convert, classifiers=classifiers)
+    best = fit(checkpoint)
+    for reading in _try_readings(checkpoint, module, fit):
+        if not best.faults:
+            break
+        best = min(best, reading, key=lambda candidate: len(candidate.faults))
+    return best
+
+
+def _try_readings(
+    checkpoint: Checkpoint, module: nn.Module, fit: Callable[..., FittedWeights]
+) -> Iterator[FittedWeights]:
+    """Gives the weights as other times and hands may have meant them."""
+    weights = merge_stored(checkpoint)
+    if weights is not checkpoint.weights:
+        yield fit(checkpoint, AlignedWeights(weights, ()))
+    wanted = module.state_dict()
+    loaders: tuple[Convert, ...] = (run_load_hooks, rename_by_transformers)
+    for load in loaders:
+        aligned = align(weights, wanted)
+        # loaders may fail on what was made for other modules
+        with contextlib.suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            given = aligned.weights if load is run_load_hooks else weights
+            loaded = load(given, module)
+            if loaded.keys() != given.keys():
+                yield fit(checkpoint, replace(aligned, weights=loaded))
+    for naming in (*NAMINGS, *list_child_namings(module)):
+        with contextlib.suppress(RuntimeError):
+            translated = _translate(weights, wanted, naming)
+            if translated:
+                fitted_weights = fit(checkpoint, translated)
+                yield _rename_weights(fitted_weights, naming, module)
+
+
+def merge_stored(checkpoint: Checkpoint) -> Weights:
+    """Returns the file's weights, those in parts put together where that can be done."""
+    # parts whose shapes do not belong together are no parts
+    with contextlib.suppress(ValueError, RuntimeError, IndexError):
+        return merge_parts(checkpoint.weights)
+    return checkpoint.weights
+
+
+def _rename_weights(
+    fitted_weights: FittedWeights, naming: Naming, module: nn.Module
+) -> FittedWeights:
+    differs = naming.differs(module) if naming.differs and not fitted_weights.faults else ""
+    if not differs:
+        return replace(fitted_weights, eps=naming.eps, naming=naming)
+    return replace(
+        fitted_weights,
+        eps=naming.eps,
+        naming=naming,
+        faults=((ANOTHER_NETWORK, differs),),
+        instead=naming.instead,
+    )
+
+
+def _translate(
+    weights: Weights, wanted: Mapping[str, Tensor], naming: Naming
+) -> AlignedWeights | None:
+    """Returns the weights under the model's names, None where the naming says nothing of them."""
+    theirs = {own: expand_name(name) for own, name in naming.translate(wanted).items()}
+    if all(names == (own,) for own, names in theirs.items()):
+        return None
+    aligned = align(weights, {name for names in theirs.values() for name in names if name})
+    given = aligned.weights
+    taken: set[str] = set()
+    translated: Weights = {}
+    for own, names in theirs.items():
+        if all(name in given for name in names if name):
+            taken.update(names)
+            joined = concatenate([given.get(name) for name in names])
+            for pattern, change in naming.reorder.items():
+                joined = change(joined) if re.search(pattern, own) else joined
+            translated[own] = reshape_like(joined, wanted[own])
+    left = {name: weight for name, weight in given.items() if name not in taken}
+    if left.keys() & wanted.keys():  # the file has the model's own names as well
+        return None
+    return replace(aligned, weights={**left, **translated})
+
+
+def _fit(
+    checkpoint: Checkpoint,
+    aligned: AlignedWeights | None = None,
+    *,
+    module: nn.Module,
+    convert: Convert | None,
+    classifiers: Sequence[str],
+) -> FittedWeights:
+    """Fits one reading of the names; without one, the file's own."""
+    wanted = module.state_dict()
+    given = aligned.weights if aligned else checkpoint.weights
+    again = align(given, wanted)
+    plain, outside = again.weights, (*(aligned.outside if aligned else ()), *again.outside)
+    prefix = (aligned.prefix if aligned else "") + again.prefix
+    everything = {**checkpoint.weights, **given}
+    projection = _find_projection(prefix, checkpoint.weights, plain, classifiers)
+    headless = not any(name.startswith(f"{head}.") for head in classifiers for name in wanted)
+    if projection or headless:
+        aside = [n for n in plain if n.startswith(tuple(f"{head}." for head in classifiers))]
+        plain = {name: weight for name, weight in plain.items() if name not in aside}
+        outside = (*outside, *aside)
+    head = (
+        ""
+        if projection
+        else _find_other_head(
+            plain,
+            {key: everything[key] for key in outside if key in everything},
+            wanted,
+            classifiers,
+        )
+    )
+    if head:
+        taken = {f"{head}.{part}": f"{classifiers[0]}.{part}" for part in ("weight", "bias")}
+        plain = {taken.get(name, name): weight for name, weight in plain.items()}
+        plain |= {taken[k]: everything[k] for k in outside if k in taken}
+        outside = tuple(key for key in outside if key not in taken)
+    fitted_weights = FittedWeights(
+        checkpoint, plain, list_faults(plain, wanted), outside, head, projection=projection
+    )
+    return (
+        _convert(fitted_weights, module, convert)
+        if convert and fitted_weights.faults
+        else fitted_weights
+    )
+
+
+def _find_projection(
+    prefix: str, names: Iterable[str], plain: Weights, classifiers: Sequence[str]
+) -> str:
+    """Names what self-supervised training has in the classifier's place, if it has something."""
+    trained_so = SELF_SUPERVISED.search(prefix) or any(map(BESIDE_TRUNKS.search, names))
+    heads = [head for head in classifiers if f"{head}.weight" in plain]
+    return heads[0] if trained_so and heads else ""
+
+
+def _find_other_head(
+    plain: Weights, outside: Weights, wanted: Weights, classifiers: Sequence[str]
+) -> str:
+    """Finds a classifier that stands elsewhere, as `fc.1` or beside the trunk as `classifier`.
+
+    It is the only matrix that would be left over, and takes as many features as the model's own.
+    """
+    own = wanted.get(f"{classifiers[0]}.weight") if len(classifiers) == 1 else None
+    if own is None or f"{classifiers[0]}.weight" in plain:
+        return ""
+    left = {k: w for k, w in plain.items() if k not in wanted} | outside
+    matrices = [(name, weight) for name, weight in left.items() if weight.ndim == 2]
+    if len(matrices) != 1 or matrices[0][1].shape[1:] != own.shape[1:]:
+        return ""
+    name = matrices[0][0]
+    is_classifier = name.endswith(".weight") and not NO_CLASSIFIER.search(name)
+    return name.removesuffix(".weight") if is_classifier else ""
+
+
+def _convert(fitted_weights: FittedWeights, module: nn.Module, convert: Convert) -> FittedWeights:
+    wanted, plain = module.state_dict(), fitted_weights.weights
+    # a converter that was written for other files may fail: the names that stay then speak
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        aligned = align(convert(dict(plain), module), wanted)
+        weights = aligned.weights
+        # timm leaves out a layer before the classifier that its networks no longer have
+        lost = {k: w for k, w in plain.items() if LOST.search(k) and k not in weights}
+        faults = (*list_faults(weights | lost, wanted), *_find_other_patches(plain, weights))
+        if len(faults) < len(fitted_weights.faults):
+            resized = tuple(
+                f"{name} {list(old.shape)} to {list(weights[name].shape)}"
+                for name, old in plain.items()
+                if name in weights and old.shape != weights[name].shape and POSITIONS.search(name)
+            )
+            outside = fitted_weights.outside + aligned.outside
+            return replace(
+                fitted_weights, weights=weights, faults=faults, outside=outside, resized=resized
+            )
+    return fitted_weights
+
+
+def _find_other_patches(given: Weights, converted: Weights) -> Iterator[Fault]:
+    """Yields patches of another size, which timm resizes: that is another network."""
+    for name, weight in converted.items():
+        old = given.get(name, weight)
+        if weight.ndim == old.ndim == 4 and weight.shape[2:] != old.shape[2:]:
+            has, needs = list(old.shape), list(weight.shape)
+            yield "other shape", f"{name} {has} where the model has {needs}"
+
+
+def read_num_classes(
+    weights: Weights, classifiers: Iterable[str], own: Mapping[str, Tensor] | None = None
+) -> int | None:
+    """Reads the number of classes off the classifier's weight [n c ...], None without one.
+
+    Nor where the model's own weights have many more features: rows of few or no numbers are no
+    classes.
+    """
+    for name in (f"{classifier}.weight" for classifier in classifiers):
+        weight = weights.get(name)
+        if weight is not None and weight.ndim > 0:
+            features = prod(own[name].shape[1:]) if own and name in own else 1
+            enough = weight.numel() * MOST_FEATURES >= weight.shape[0] * features
+            return weight.shape[0] if weight.numel() and enough else None
+    return None
+
+
+def read_in_chans(weights: Weights, built: BuiltModel) -> int | None:
+    """Reads the number of input channels off the first layer [n c ...], None where it is another.
+
+    The layer may take several pixels of each channel at once (space to depth, linear patches).
+    """
+    wanted = built.module.state_dict()
+    for name in (f"{stem}.weight" for stem in built.stems):
+        weight, own = weights.get(name), wanted.get(name)
+        if weight is None or own is None or weight.ndim != own.ndim:
+            continue
+        channels, rest = divmod(int(weight.shape[1]) * built.in_chans, int(own.shape[1]))
+        if not rest and (weight.shape[0], *weight.shape[2:]) == (own.shape[0], *own.shape[2:]):
+            return channels
+    return None
+
+
+def build_for_checkpoint(
+    checkpoint: Checkpoint, build: Callable[[ModelSpec], BuiltModel], request: ModelSpec
+) -> tuple[BuiltModel, FittedWeights]:
+    """Builds a model with the checkpoint's classes and channels, where no others were asked for."""
+    built = build(request)
+    fitted_weights = fit_checkpoint(checkpoint, built.module, built.convert, built.classifiers)
+    adapted = adapt_spec(built, fitted_weights, request)
+    if adapted == request:
+        return built, fitted_weights
+    built = build(adapted)
+    return built, fit_checkpoint(checkpoint, built.module, built.convert, built.classifiers)
+
+
+def adapt_spec(built: BuiltModel, fitted_weights: FittedWeights, request: ModelSpec) -> ModelSpec:
+    """Asks for the weights' numbers of classes and channels, where no others were asked for."""
+    adapted, other = request, find_other_numbers(built, fitted_weights)
+    if request.num_classes is None and "num_classes" in other:
+        adapted = replace(adapted, num_classes=other["num_classes"])
+    if "in_chans" not in request.model_kwargs and "in_chans" in other:
+        kwargs = {**request.model_kwargs, "in_chans": other["in_chans"]}
+        adapted = replace(adapted, model_kwargs=kwargs)
+    return adapted
+
+
+def find_other_numbers(built: BuiltModel, fitted_weights: FittedWeights) -> dict[str, int]:
+    """Returns the numbers of classes and channels in which the weights differ from the model."""
+    classes = read_num_classes(fitted_weights.weights, built.classifiers, built.module.state_dict())
+    channels = read_in_chans(fitted_weights.weights, built)
+    pairs = {"num_classes": (classes, built.num_classes), "in_chans": (channels, built.in_chans)}
+    return {k: saved for k, (saved, own) in pairs.items() if saved is not None and saved != own}
+
+
+def select_fitting_weights(fitted_weights: FittedWeights, module: nn.Module) -> Weights:
+    """Returns those weights that the model has in the same shape."""
+    wanted = module.state_dict()
+    return {
+        n: w
+        for n, w in fitted_weights.weights.items()
+        if n in wanted and w.shape == wanted[n].shape
+    }
+
+
+def is_other_architecture(fitted_weights: FittedWeights, built: BuiltModel) -> bool:
+    """Tells whether the weights belong to another architecture, or stand under unknown names."""
+    fitting = select_fitting_weights(fitted_weights, built.module)
+    return bool(fitted_weights.faults) and len(fitting) < SAME_ARCHITECTURE * len(
+        built.module.state_dict()
+    )
+
+
+def refit(fitted_weights: FittedWeights, built: BuiltModel) -> FittedWeights:
+    """Fits the weights, in the reading that was found, to the same model built in another way."""
+    weights = merge_stored(fitted_weights.checkpoint)
+    wanted = built.module.state_dict()
+    naming = fitted_weights.naming
+    aligned = (naming and _translate(weights, wanted, naming)) or AlignedWeights(weights, ())
+    return _fit(
+        fitted_weights.checkpoint,
+        aligned,
+        module=built.module,
+        convert=built.convert,
+        classifiers=built.classifiers,
+    )
+
+
+def list_faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]:
+    """Returns what keeps weights from fitting."""
+    # files older than PyTorch 0.4.1 do not count batches, and inference does not either
+    counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    faults = [("missing", name) for name in counted if name not in weights]
+    for name, weight in weights.items():
+        if name not in wanted:
+            faults.append(("unexpected", name))
+        elif weight.shape != wanted[name].shape:
+            has, needs = list(weight.shape), list(wanted[name].shape)
+            faults.append(("other shape", f"{name} {has} where the model has {needs}"))
+    return tuple(faults)

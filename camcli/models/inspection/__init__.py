@@ -1,0 +1,1 @@
+"""What is known of a model's inside, measured where it can be."""

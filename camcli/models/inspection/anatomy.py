@@ -1,0 +1,123 @@
+"""What kind of network a model is, and at which layers its kind is explained.
+
+All of it is measured by passes of noise; names decide nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import takewhile
+from math import prod
+from typing import Literal
+
+from torch import nn
+
+from camcli.errors import MethodError
+from camcli.models.inspection.attention import find_attentions
+from camcli.models.inspection.autograd_graph import operation_name
+from camcli.models.inspection.layout import TOKENS, Layout
+from camcli.models.inspection.model_cache import ModelCache
+from camcli.models.inspection.model_state import check_hookable
+from camcli.models.inspection.quirks import why_never_default
+from camcli.models.inspection.target_layers import (
+    LayerObserver,
+    TargetLayer,
+    kinds_around,
+    run_probing_pass,
+)
+
+Kind = Literal["convolutional", "hierarchical", "class token", "pooled tokens", "mixed tokens"]
+Shape = tuple[int, int, int]
+
+# the stage before the last has a grid twice as fine, less what rounding takes
+FINER = 1.5
+# where strides end at this, as in dilated networks, a stage is told by half the channels, too
+FINE_STRIDE = 8
+HALF = 0.5
+# a transformer is explained behind this share of its blocks, too
+SHARE_OF_BLOCKS = 1 / 6
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A network's kind, its default target layer, and an earlier one where there is one.
+
+    `earlier` is the end of the stage before the last, or the block at a sixth of a transformer's
+    depth.  Tokens are pooled, or mixed where no attention among them can be read.
+    """
+
+    kind: Kind
+    last: str
+    earlier: str | None
+
+
+_known: ModelCache[Anatomy] = ModelCache()
+
+
+def anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+    """Measures what kind of network this is, for inputs (channels, H, W), only once.
+
+    `default` is its default target layer.  Raises ModelError where the model does not run on noise.
+    """
+    module = check_hookable(module)
+    known, key = _known.of(module), (inputs_shape, default.name)
+    if key not in known:
+        measured = _of_tokens if default.layout.kind in TOKENS else _of_stages
+        known[key] = measured(module, inputs_shape, default)
+    return known[key]
+
+
+def _of_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+    try:
+        attending = find_attentions(module, inputs_shape)
+    except MethodError:  # nothing attends, or not among all tokens
+        return Anatomy("mixed tokens", default.name, None)
+    is_token = len(attending.readers) < prod(attending.layout.grid)
+    # a block's output holds all features of its tokens; a norm in it feeds a branch alone
+    index = max(round(len(attending.blocks) * SHARE_OF_BLOCKS), 1) - 1
+    kind: Kind = "class token" if is_token else "pooled tokens"
+    return Anatomy(kind, default.name, attending.blocks[index].name)
+
+
+def _of_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+    observed = LayerObserver(inputs_shape[1:])
+    run_probing_pass(module, inputs_shape, observed)
+    attends = observed.graph is not None and any(
+        operation_name(step) == "Softmax" or operation_name(step).startswith("ScaledDotProduct")
+        for step in observed.graph.steps
+    )
+    kind: Kind = "hierarchical" if attends else "convolutional"
+    return Anatomy(kind, default.name, _stage_before(module, observed, default))
+
+
+def _stage_before(module: nn.Module, observed: LayerObserver, default: TargetLayer) -> str | None:
+    """Finds the last layer of the stage before the last that holds all features at each place."""
+    last = observed.outputs[default.name]
+    assert last.layout
+    is_fine = max(observed.input_size) <= FINE_STRIDE * max(last.layout.grid)
+
+    def is_before(shape: tuple[int, ...], layout: Layout) -> bool:
+        pairs = zip(layout.grid, default.layout.grid, strict=True)
+        is_finer = all(one >= FINER * other for one, other in pairs)
+        narrow = HALF * _channels(last.shape, default.layout)
+        return is_finer or (is_fine and _channels(shape, layout) <= narrow)
+
+    for name in _backwards(observed, default.name):
+        output = observed.outputs[name]
+        # of weights as they are drawn, zero-initialised branches bring back a part of the gradient
+        is_used = output.share is not None and output.share.item() > 0
+        if output.layout and is_used and is_before(output.shape, output.layout):
+            is_part = observed.why_no_default(name) or why_never_default(kinds_around(module, name))
+            if not is_part:
+                return name
+    return None
+
+
+def _backwards(observed: LayerObserver, layer: str) -> Iterator[str]:
+    """Gives the layers that were done before one, the latest first."""
+    yield from reversed(list(takewhile(lambda name: name != layer, observed.outputs)))
+
+
+def _channels(shape: tuple[int, ...], layout: Layout) -> int:
+    return shape[1 if layout.kind in ("nchw", "channel tokens") else -1]

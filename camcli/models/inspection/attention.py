@@ -1,0 +1,306 @@
+"""Where a model's softmaxed attention passes, among which tokens, and which of these are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from camcli.errors import MethodError
+from camcli.models.inspection.forward_patching import switch_off
+from camcli.models.inspection.layout import Layout, find_tensor, read_tokens
+from camcli.models.inspection.model_lock import in_this_thread
+from camcli.models.inspection.model_state import check_hookable
+from camcli.models.inspection.target_layers import LayerObserver, run_probing_pass
+from camcli.utils.shared_setting import SharedSetting
+
+# the softmaxed attention [b heads q n] that passes a site -> what goes on instead, or None
+Instead = Callable[[Tensor], Tensor | None]
+
+FUSED = ("fused_attn",)
+# rows that sum to one do so within this in bfloat16
+ROUNDING = 0.02
+
+# attention modules whose dropout comes too late: the child that takes the softmaxed attention in,
+# and the order of its dimensions that makes it [b heads q n]
+READ_FROM_INPUT: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    # CaiT mixes its heads behind the softmax, and after that rows sum to anything
+    "TalkingHeadAttn": ("proj_w", (0, 3, 1, 2)),
+}
+# attention modules whose dropouts are no sites, for the reason above or their own
+SKIPPED_MODULES: Mapping[str, str] = {
+    **dict.fromkeys(READ_FROM_INPUT, "read elsewhere"),
+    "OutlookAttention": "VOLO weights the places around each place, as a convolution does",
+}
+# attention modules that make something else of what they softmax
+DERIVED: Mapping[str, str] = {
+    "DiffAttention": "is one of two whose difference counts",
+    "DiffParallelScalingBlock": "is one of two whose difference counts",
+}
+# blocks that are attention modules themselves; the others have one inside
+OWN_BLOCKS = ("ParallelScalingBlock",)
+MHA = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """A block with attention, and the sites in it where the softmaxed attention passes."""
+
+    name: str
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class AttentionLayout:
+    """A model's blocks in order, the layout of its tokens, and those that the score is read off.
+
+    Blocks may attend among the last of these tokens only, where a class token joins behind them.
+    """
+
+    blocks: tuple[AttentionBlock, ...]
+    layout: Layout
+    tokens: int
+    readers: tuple[int, ...]
+    # which axis of the blocks' outputs counts the pictures
+    batch_axis: int = 0
+
+
+def find_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> AttentionLayout:
+    """Finds a model's attention by one forward and one backward pass of noise (channels, H, W).
+
+    Raises MethodError where attention cannot be read, or is not among the same tokens throughout.
+    """
+    module = check_hookable(module)
+    sites = tuple(_list_candidates(module))
+    observer = _AttentionObserver(
+        inputs_shape[1:], around={_find_block(module, site) for site in sites}
+    )
+    with capture_attention(module, sites, observer.take):
+        run_probing_pass(module, inputs_shape, observer)
+    softmaxed_sites = [site for site, _ in observer.softmaxed]
+    # without any gradient only what alters the picture works, whatever the model
+    other = "occlusion" if observer.problem else "gradcam"
+    kind, ways_on = type(module).__name__, f"Try --method {other}."
+    if not softmaxed_sites:
+        raise MethodError(
+            f"This {kind} shows no softmaxed attention: it has none, or none in modules like timm's"
+            f" attn_drop or torch's MultiheadAttention. {ways_on}"
+        )
+    for site, shape in observer.softmaxed:
+        if why_not := _explain_unreadable(module, site, shape, observer):
+            raise MethodError(
+                f"Attention of this {kind} cannot be read: {site!r} {why_not}. {ways_on}"
+            )
+    counts = [shape[-1] for _, shape in observer.softmaxed]
+    layout = read_tokens(max(counts), observer.input_size)
+    if (
+        layout is None
+        or min(counts) < prod(layout.grid)
+        or len(set(softmaxed_sites)) < len(softmaxed_sites)
+    ):
+        among = ", then ".join(str(count) for count, _ in groupby(counts))
+        raise MethodError(
+            f"Attention of this {kind} is among {among} tokens: these methods need the same tokens"
+            f" in all blocks, a grid of them, and each block once. {ways_on}"
+        )
+    named = groupby(softmaxed_sites, partial(_find_block, module))
+    blocks = tuple(AttentionBlock(name, tuple(inside)) for name, inside in named)
+    gathers = observer.softmaxed[-1][1][-2] == 1
+    readers = (0,) if gathers else observer.readers(blocks[-1].name, max(counts))
+    return AttentionLayout(
+        blocks, layout, max(counts), readers, int(observer.is_sequence_first(blocks[-1].name))
+    )
+
+
+def _list_candidates(module: nn.Module) -> Iterator[str]:
+    """Names where softmaxed attention may pass: dropouts, torch's own modules, and `READ_FROM_INPUT`."""
+    for name, layer in module.named_modules():
+        kind, around = type(layer).__name__, module.get_submodule(name.rpartition(".")[0])
+        if kind in READ_FROM_INPUT:
+            yield f"{name}.{READ_FROM_INPUT[kind][0]}"
+        elif type(around).__name__ in SKIPPED_MODULES:
+            continue
+        elif isinstance(layer, nn.Dropout | nn.MultiheadAttention):
+            yield name
+
+
+def _attention_module(module: nn.Module, site: str) -> str:
+    """Names the attention module that a site belongs to."""
+    own = isinstance(module.get_submodule(site), nn.MultiheadAttention)
+    return site if own else site.rpartition(".")[0]
+
+
+def _find_block(module: nn.Module, site: str) -> str:
+    """Names the block around a site: the first module around its attention that is no list."""
+    attention = _attention_module(module, site)
+    if type(module.get_submodule(attention)).__name__ in OWN_BLOCKS:
+        return attention
+    name = attention.rpartition(".")[0]
+    while name and isinstance(module.get_submodule(name), nn.Sequential | nn.ModuleList):
+        name = name.rpartition(".")[0]
+    return name
+
+
+def _explain_unreadable(
+    module: nn.Module, site: str, shape: tuple[int, ...], observer: _AttentionObserver
+) -> str | None:
+    attention, block = _attention_module(module, site), _find_block(module, site)
+    if kind := DERIVED.get(type(module.get_submodule(attention)).__name__):
+        return kind
+    given = _move_batch_first(observer.inputs.get(attention, ()))
+    if len(shape) != 4 or shape[0] != 1 or given[:1] != (1,):
+        return f"looks through windows or has no batch in front, {list(shape)} for one picture"
+    queries, keys = shape[-2:]
+    if queries not in (1, keys) or keys not in _count_tokens(given):
+        return f"is among channels or skips tokens, {list(shape)} for an input {list(given)}"
+    out = _move_batch_first(observer.outputs[block].shape) if block in observer.outputs else ()
+    if not {queries, keys} & {*_count_tokens(out)}:
+        return f"has no block around it that puts out its {keys} tokens, but {block!r} {list(out)}"
+    return None
+
+
+def _move_batch_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Turns the shape [n 1 c] of one picture's tokens into [1 n c]."""
+    sequence_first = len(shape) == 3 and shape[0] != 1 and shape[1] == 1
+    return (1, shape[0], shape[2]) if sequence_first else shape
+
+
+def _count_tokens(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many tokens there are, whether channels stand last or second: [1 n c], [1 c h w]."""
+    return prod(shape[1:-1]), prod(shape[2:])
+
+
+@dataclass
+class _AttentionObserver(LayerObserver):
+    """What the noise showed of attention, besides what it shows of every layer."""
+
+    around: set[str] = field(default_factory=set)
+    softmaxed: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)
+
+    def take(self, site: str, attention: Tensor) -> None:
+        """Notes what is softmaxed among all that passes the candidates."""
+        if _is_softmaxed(attention):
+            self.softmaxed.append((site, tuple(attention.shape)))
+
+    def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Notes inputs of modules, and on which of their tokens the score depends."""
+        output = super().note(name, layer, args, output)
+        if args and isinstance(args[0], Tensor):
+            self.inputs[name] = tuple(args[0].shape)
+        tensor = find_tensor(output)
+        if name in self.around and tensor is not None and tensor.requires_grad:
+            tensor.register_hook(partial(self.gradients.__setitem__, name))  # type: ignore[no-untyped-call]
+        return output
+
+    def is_sequence_first(self, block: str) -> bool:
+        """Tells whether a block's tokens stand in front of the batch, [n b c]."""
+        shape = self.outputs[block].shape if block in self.outputs else ()
+        return _move_batch_first(shape) != shape
+
+    def readers(self, block: str, n: int) -> tuple[int, ...]:
+        """Returns those of a block's n tokens on which the score depends; all where it is none."""
+        if block not in self.gradients:
+            return tuple(range(n))
+        gradient, layout = self.gradients[block], self.outputs[block].layout
+        if layout and layout.kind == "nchw":
+            gradient = gradient.permute(0, 2, 3, 1)
+        if self.is_sequence_first(block):
+            gradient = gradient.transpose(0, 1)
+        used = gradient.flatten(1, -2).ne(0).any(2)[0]
+        return tuple((used if used.any() else ~used).nonzero().flatten().tolist())
+
+
+def _is_softmaxed(tensor: Tensor) -> bool:
+    if tensor.ndim < 3 or tensor.shape[-1] < 2 or not tensor.is_floating_point():
+        return False
+    values = tensor.detach().float()
+    return bool((values >= 0).all() and ((values.sum(-1) - 1).abs() < ROUNDING).all())
+
+
+@contextmanager
+def capture_attention(
+    module: nn.Module, sites: Iterable[str], take: Callable[[str, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Hands the softmaxed attention [b heads q n] of each site, with its name, to `take`.
+
+    What that returns, if anything, takes its place.  Meanwhile nothing is fused: a fused kernel
+    never holds the attention.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(switch_off(module.modules(), FUSED))
+        stack.enter_context(_fastpath.held_at(False))
+        for site in sites:
+            for handle in _attach_hooks(module, site, partial(take, site)):
+                stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def _with_fastpath(is_on: bool) -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(is_on)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+_fastpath: SharedSetting[bool] = SharedSetting(_with_fastpath)
+
+
+def _attach_hooks(module: nn.Module, site: str, take: Instead) -> Iterator[Any]:
+    layer, around = module.get_submodule(site), module.get_submodule(site.rpartition(".")[0])
+    if isinstance(layer, nn.MultiheadAttention):
+        yield layer.register_forward_pre_hook(in_this_thread(_ask_for_weights), with_kwargs=True)
+        yield layer.register_forward_hook(in_this_thread(partial(_attend_again, take)))
+    elif type(around).__name__ in READ_FROM_INPUT:
+        _, order = READ_FROM_INPUT[type(around).__name__]
+        yield layer.register_forward_pre_hook(in_this_thread(partial(_take_input, take, order)))
+    else:
+        yield layer.register_forward_hook(in_this_thread(lambda _, __, output: take(output)))
+
+
+def _take_input(
+    take: Instead, order: tuple[int, ...], _: nn.Module, args: tuple[Tensor]
+) -> Tensor | None:
+    instead = take(args[0].permute(order))
+    back = [order.index(dimension) for dimension in range(len(order))]
+    return None if instead is None else instead.permute(back)
+
+
+def _ask_for_weights(
+    _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    asked = {"need_weights": True, "average_attn_weights": False}
+    named = {**dict(zip(MHA, args, strict=False)), **kwargs, **asked}
+    return tuple(named.pop(name) for name in MHA[:3]), named
+
+
+def _attend_again(
+    take: Instead,
+    layer: nn.MultiheadAttention,
+    args: tuple[Tensor, Tensor, Tensor],
+    output: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor] | None:
+    """Gathers the values anew: no gradient comes back to the weights that the module hands out."""
+    instead = take(output[1])
+    if instead is None:
+        return None
+    given = args[2] if layer.batch_first else args[2].transpose(0, 1)
+    b, n, c = given.shape
+    stacked: Tensor | None = layer.in_proj_weight
+    weight = layer.v_proj_weight if stacked is None else stacked[-c:]
+    bias = None if layer.in_proj_bias is None else layer.in_proj_bias[-c:]
+    values = F.linear(given, weight, bias).view(b, n, layer.num_heads, -1).transpose(1, 2)
+    gathered = layer.out_proj((instead @ values).transpose(1, 2).flatten(2))
+    return gathered if layer.batch_first else gathered.transpose(0, 1), instead

@@ -1,0 +1,211 @@
+"""A model in the state in which it can be watched, and left as it was found (law 3)."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import GraphModule
+from torch.nn.parallel import DistributedDataParallel
+
+from camcli.errors import ModelError
+from camcli.models.inspection.forward_patching import switch_off
+from camcli.models.inspection.model_lock import lock_model
+from camcli.models.inspection.quirks import SWITCHES
+from camcli.utils.shared_setting import SharedSetting
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """Returns a module out of DataParallel, DistributedDataParallel and torch.compile."""
+    inner: nn.Module | None = module
+    while inner is not None:
+        module, inner = inner, _find_inner(inner)
+    return module
+
+
+def _find_inner(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, nn.DataParallel | DistributedDataParallel):
+        inside: nn.Module = module.module
+        return inside
+    # told by the name it gives, because importing torch.compile's class takes seconds
+    return dict(module.named_children()).get("_orig_mod")
+
+
+def has_classifier(module: nn.Module) -> bool:
+    """Tells whether a model has classes; timm's say that they have none, others are believed to."""
+    return getattr(unwrap(module), "num_classes", None) != 0
+
+
+def check_hookable(module: nn.Module) -> nn.Module:
+    """Returns a model out of its wrappers; raises ModelError where hooks cannot look inside."""
+    module = unwrap(module)
+    # by their types, which are few
+    if any(
+        issubclass(kind, torch.jit.ScriptModule) for kind in set(map(type, list_modules(module)))
+    ):
+        kind = "TorchScript"
+    elif isinstance(module, GraphModule) and not _has_called_layers(module):
+        kind = "an exported program"
+    else:
+        return module
+    raise ModelError(
+        f"This model is {kind}, and hooks cannot look inside: give the model it was made from."
+    )
+
+
+def _has_called_layers(module: GraphModule) -> bool:
+    # all that torch.export leaves of them is one that checks the inputs
+    return any(n.op == "call_module" and n.target != "_guards_fn" for n in module.graph.nodes)
+
+
+@dataclass(frozen=True)
+class _HeldModel:
+    """A model that a thread holds, all that is in it, and whether tensors are made for inference.
+
+    Each walk over a model takes a tenth of a millisecond or more, a hundredth of a small pass.
+    """
+
+    module: nn.Module
+    layers: list[nn.Module]
+    has_inference_tensors: bool
+
+
+class _OfThread(threading.local):
+    # no context variable: asyncio hands those on to other threads
+    held: _HeldModel | None = None
+
+
+_of_thread = _OfThread()
+
+
+def _find_held(module: nn.Module) -> _HeldModel | None:
+    held = _of_thread.held
+    return held if held and held.module is module else None
+
+
+def list_modules(module: nn.Module) -> list[nn.Module]:
+    """Lists a module and all that is in it, each once, in no order that means anything."""
+    if held := _find_held(module):
+        return held.layers
+    # torch's own walk makes up every part's full name, and takes ten times as long
+    modules, waiting = {module}, [module]
+    for part in waiting:
+        for inner in part._modules.values():
+            if inner is not None and inner not in modules:
+                modules.add(inner)
+                waiting.append(inner)
+    return waiting
+
+
+def _keep_random_state(device: torch.device | None) -> AbstractContextManager[None]:
+    return _keep_random_state_of(device) if device else torch.random.fork_rng(())
+
+
+@contextmanager
+def _keep_random_state_of(device: torch.device) -> Iterator[None]:
+    state = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_rng_state(state, device)
+
+
+# random states and the compiler's stance are the process's: the last call puts them back
+_random_states: dict[torch.device | None, SharedSetting[torch.device | None]] = {
+    None: SharedSetting(_keep_random_state)
+}
+
+
+def set_stance(stance: str) -> AbstractContextManager[Any]:
+    """Has the compiler take a stance, and its last one again behind a `with`."""
+    setter: Any = torch.compiler.set_stance
+    taken: AbstractContextManager[Any] = setter(stance)
+    return taken
+
+
+_stance: SharedSetting[str] = SharedSetting(set_stance)
+
+
+@contextmanager
+def keep_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
+    """Puts the random state back as it was before the first of the calls that run now."""
+    with ExitStack() as stack:
+        for device in (None, *devices):
+            if device not in _random_states:
+                _random_states.setdefault(device, SharedSetting(_keep_random_state))
+            stack.enter_context(_random_states[device].held_at(device))
+        yield
+
+
+@contextmanager
+def preserve_state(module: nn.Module) -> Iterator[None]:
+    """Evaluates a model with frozen weights, and puts its and the caller's state back afterwards.
+
+    Frozen, because a graph keeps no inputs for frozen weights.  Inside another one of the same
+    model nothing is left to be done: all of it takes two milliseconds, which a batch pays once.
+    """
+    if _find_held(module):
+        yield
+        return
+    with lock_model(module), _frozen(module):
+        yield
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    layers = list_modules(module)
+    training = [layer.training for layer in layers]
+    # each of torch's own walks over the parameters takes as long as all of this
+    parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
+    buffers = [b for layer in layers for b in layer._buffers.values() if b is not None]
+    inference = any(tensor.is_inference() for tensor in chain(parameters, buffers))
+    learning = [p for p in parameters if p.requires_grad and not (inference and p.is_inference())]
+    devices = {p.device for p in parameters if p.is_cuda}
+    before, _of_thread.held = _of_thread.held, _HeldModel(module, layers, inference)
+    try:
+        with keep_random_state(devices), _disable_compiled_code(), switch_off(layers, SWITCHES):
+            # setting attributes of modules is slow, and most are in evaluation mode already
+            if any(training):
+                module.eval()
+            for parameter in learning:
+                parameter.requires_grad_(False)
+            yield
+    finally:
+        _of_thread.held = before
+        for parameter in learning:
+            parameter.requires_grad_(True)
+        for layer, was_training in zip(layers, training, strict=True):
+            if layer.training != was_training:
+                layer.training = was_training
+
+
+@contextmanager
+def _disable_compiled_code() -> Iterator[None]:
+    """Runs compiled parts as they were written: compiled code ignores hooks that came later."""
+    with ExitStack() as stack:
+        # where it was not imported, which takes seconds, nothing has been compiled
+        if "torch._dynamo" in sys.modules:
+            stack.enter_context(_stance.held_at("force_eager"))
+        yield
+
+
+def make_recordable(module: nn.Module) -> Callable[[Tensor], Any]:
+    """Returns a model with clones of its inference tensors, which no graph can hold."""
+    held = _find_held(module)
+    # collecting names is slow, and such tensors are rare
+    if held and not held.has_inference_tensors:
+        return module
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    clones = {
+        name: tensor.clone().detach() for name, tensor in tensors.items() if tensor.is_inference()
+    }
+    return partial(functional_call, module, clones) if clones else module

@@ -1,0 +1,1 @@
+"""Names of classes: a model's own, and those in files as people have them."""

@@ -1,0 +1,1 @@
+"""What a model's output means: its logits, values and rows."""

@@ -1,0 +1,53 @@
+"""A table of numbers that is small: 16 bytes an entry, for outputs by the million."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+
+SORT_AT = 1 << 16  # entries that a dictionary holds before they are merged into the arrays
+
+
+def hash_texts(*parts: str) -> int:
+    """Returns 64 bits that stand for some texts."""
+    # among ten million texts, two of the same number are met once in 400,000 runs
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+
+
+class CompactMap:
+    """Numbers by numbers, each of 64 bits."""
+
+    def __init__(self) -> None:
+        self._recent: dict[int, int] = {}
+        self._keys = np.empty(0, np.uint64)
+        self._values = np.empty(0, np.uint64)
+
+    def __setitem__(self, key: int, value: int) -> None:
+        self._recent[key] = value
+        # an eighth, so that the time for merging stays in proportion to the entries
+        if len(self._recent) >= max(SORT_AT, len(self._keys) // 8):
+            self._settle()
+
+    def get(self, key: int) -> int | None:
+        """Returns what was last entered for a key, None where nothing was."""
+        if key in self._recent:
+            return self._recent[key]
+        wanted = np.uint64(key)
+        place = int(np.searchsorted(self._keys, wanted))
+        is_present = place < len(self._keys) and self._keys[place] == wanted
+        return int(self._values[place]) if is_present else None
+
+    def values(self) -> set[int]:
+        """Returns the values that there are."""
+        self._settle()
+        return set(np.unique(self._values).tolist())
+
+    def _settle(self) -> None:
+        keys = np.fromiter(self._recent, np.uint64, len(self._recent))
+        values = np.fromiter(self._recent.values(), np.uint64, len(self._recent))
+        # of a key that stands there twice the first is taken, which is the newer one
+        self._keys, first = np.unique(np.concatenate([keys, self._keys]), return_index=True)
+        self._values = np.concatenate([values, self._values])[first]
+        self._recent.clear()

@@ -1,0 +1,173 @@
+"""Which process writes what in an output folder; a lock ends with the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from camcli.errors import UsageError
+from camcli.runs.compact_map import hash_texts
+from camcli.runs.jsonl import STATE, unwritable_error
+from camcli.runs.presence import Presence, Process, list_processes
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs at once go unprotected
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = "lock"
+FOLDER = "folder"  # what every run holds
+PATIENCE = 60.0  # seconds; the other one reads or rewrites a manifest
+ATTEMPTS = 100  # the last one to leave may have taken the file away in between
+HELD_ERRORS = {errno.EAGAIN, errno.EACCES}
+
+
+class FolderLocks:
+    """Named locks in a folder, each shared or held alone; none of them outlives its process.
+
+    They are bytes of one hidden file: unlike flock's, such a lock goes from alone to shared without
+    a gap, and there may be thousands.  File systems without locks grant all of them, and then
+    `works` is False.  `task` says to other processes what this one is at.
+    """
+
+    # a process holds such locks once, whoever in it asks
+    _here: ClassVar[set[Path]] = set()
+
+    def __init__(self, folder: Path, task: str) -> None:
+        self.works = fcntl is not None
+        self._path = folder.resolve() / STATE / LOCK_FILE
+        if self._path in self._here:
+            raise UsageError(
+                f"This process writes into {str(folder)!r} already: one run at a time."
+            )
+        above = [self._path.parents[1], *self._path.parents[1].parents]
+        self._made = [place for place in above if not place.exists()]
+        self._file = self._open()
+        self._here.add(self._path)
+        self._presence = Presence(self._path.parent, task)
+        # first: who sees the one without the other takes this process for dead
+        self.take(self._presence.lock, alone=True)
+        self._presence.begin()
+
+    def take(self, name: str, *, alone: bool = False) -> bool:
+        """Takes a lock, or changes one; False where another process is in the way."""
+        return self._lock(self._file, name, alone)
+
+    def wait(self, name: str) -> bool:
+        """Takes a shared lock as soon as it can be had, within a minute."""
+        return self._wait_for(self._file, name)
+
+    def leave(self, name: str) -> None:
+        """Gives a lock back."""
+        if fcntl:
+            self._control(self._file, fcntl.LOCK_UN, name)
+
+    def beat(self) -> None:
+        """Gives a sign of life now and then."""
+        self._presence.beat()
+
+    def others(self, task: str = "") -> list[Process]:
+        """Lists the other processes at work in the folder, or at a task; forgets dead ones."""
+        return [
+            process
+            for process in list_processes(self._path.parent)
+            if process.token != self._presence.token
+            and task in ("", process.task)
+            and self._is_alive(process)
+        ]
+
+    def busy_error(self, task: str = "") -> UsageError:
+        """Says that other processes are at work in the folder, or at a task, and how to go on."""
+        folder, others = str(self._path.parents[1]), self.others(task)
+        names = f" ({'; '.join(map(str, others))})" if others else ""
+        why = "the same run cannot be shared" if task else "its manifest cannot be rewritten now"
+        of_dead = " and ".join(repr(str(path)) for path in (self._path, *(o.path for o in others)))
+        return UsageError(
+            f"Another run is writing into {folder!r}{names}, and {why}: wait for it, or choose "
+            f"another --save-path. If its process is dead, remove {of_dead} and go on with "
+            "--resume."
+        )
+
+    def leave_last(self, name: str) -> bool:
+        """Gives a lock back; True, and taken alone, where nobody else has it."""
+        # of two who left together, each holding on to its own, neither would be
+        self.leave(name)
+        return self.take(name, alone=True)
+
+    def close(self) -> None:
+        """Gives all locks back; the last one to leave takes the file away.
+
+        So it does with folders that were made for a run which then wrote nothing.
+        """
+        self._presence.end()
+        if fcntl and self.leave_last(FOLDER) and is_at(self._file, self._path):
+            with suppress(OSError):  # the folder vanished, or keeps the journal of a run cut off
+                self._path.unlink()
+                for folder in (self._path.parent, *self._made):
+                    folder.rmdir()
+        os.close(self._file)
+        self._here.discard(self._path)
+
+    def _open(self) -> int:
+        for _ in range(ATTEMPTS):
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise unwritable_error(self._path.parents[1], error) from error
+            if self._wait_for(file, FOLDER) and is_at(file, self._path):
+                return file
+            os.close(file)
+        raise UsageError(
+            f"Another run holds {str(self._path)!r}: wait for it, or choose another --save-path. If"
+            " its process is dead, remove that file and go on with --resume."
+        )
+
+    def _is_alive(self, process: Process) -> bool:
+        if self.works:
+            alive = not self.take(process.lock, alone=True)
+            if not alive:
+                self.leave(process.lock)
+        else:
+            alive = process.is_likely_alive
+        if not alive:
+            process.forget()
+        return alive
+
+    def _wait_for(self, file: int, name: str) -> bool:
+        end = time.monotonic() + PATIENCE
+        while not self._lock(file, name, alone=False):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _lock(self, file: int, name: str, alone: bool) -> bool:
+        if not fcntl:
+            return True
+        return self._control(
+            file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB, name
+        )
+
+    def _control(self, file: int, what: int, name: str) -> bool:
+        try:
+            fcntl.lockf(file, what, 1, hash_texts(name) >> 2)
+        except OSError as error:
+            if error.errno in HELD_ERRORS:
+                return False
+            self.works = False
+        return True
+
+
+def is_at(file: int, path: Path) -> bool:
+    """Tells whether an open file is the one that stands at a path."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False

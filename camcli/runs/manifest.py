@@ -1,0 +1,491 @@
+"""The manifest of an output folder: what was written, by which run, of which source.
+
+run = RunInfo(configuration, versions, ran_on)          # shard=(rank, world) for a share of a run
+with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
+    todo = manifest.remaining(sources)              # once, before anything is placed
+    manifest.claim(source)                          # False: another process has it; any thread
+    path = manifest.place(path, source, ".npy")     # before writing; from any thread
+    manifest.append(source, records)                # after writing; one thread, in order
+    manifest.finish(counts)                         # only when all is done
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from camcli.errors import CamvizError, OutputError, UsageError
+from camcli.records import FileStamp, Record, Source
+from camcli.runs.compact_map import CompactMap, hash_texts
+from camcli.runs.journal import Journal, check_same_run, read_journals
+from camcli.runs.jsonl import (
+    STATE,
+    Line,
+    encode_record,
+    read_lines,
+    remove_lines,
+    truncate,
+    unwritable_error,
+)
+from camcli.runs.locks import LOCK_FILE, FolderLocks, is_at
+from camcli.runs.run_info import Counts, RunInfo, write_summary
+
+Mode = Literal["new", "resume", "skip"]
+
+WHOLE = "manifest.jsonl"
+SHARDS = "manifest.rank-*-of-*.jsonl"
+MARKS = (6, 12, 24)  # hex digits; more where fewer are taken
+LONG = 200  # bytes; a longer name grows no longer by its mark, for file systems allow 255
+# what is known of a source of this run
+DONE, TO_DO, DROPPED = 1, 2, 3
+
+
+def list_outputs(folder: Path) -> Iterator[Path]:
+    """Yields what runs wrote into a folder and below, by its manifests."""
+    for path in (folder / WHOLE, *folder.glob(SHARDS)):
+        # others may call something a manifest, too
+        with suppress(CamvizError):
+            for line in read_lines(path):
+                yield from (folder / output for output in line.outputs)
+
+
+def source_id(source: Source) -> str:
+    """Returns what tells a source from every other one, 16 hex digits, wherever one stands."""
+    place = source.url or os.path.normpath(source.path.absolute())
+    return f"{hash_texts(place, source.folder.as_posix(), source.category):016x}"
+
+
+class Manifest:
+    """`manifest.jsonl` of an output folder, opened by one run.
+
+    `skipped` and `replaced` are known after `remaining`: sources that were done already, and this
+    run's own heatmaps that are made again.  `beside` are other processes at work on the same run.
+    """
+
+    def __init__(
+        self, folder: Path, run: RunInfo, mode: Mode, locks: FolderLocks, shared: bool
+    ) -> None:
+        self.skipped, self.replaced = 0, 0
+        self._folder, self._run, self._mode, self._locks = folder, run, mode, locks
+        self._path = folder / run.manifest
+        self._began, self._now = datetime.now(UTC), _read_clock(folder)
+        self._alone = locks.take(run.manifest, alone=True)
+        if not self._alone and not locks.wait(run.manifest):
+            raise locks.busy()
+        if mode == "resume":
+            check_same_run(folder, run)
+        self._journal = Journal(folder, run)
+        # a run of this name that goes on beside this one is no run that was cut off
+        self._since = self._journal.since if self._alone else 0
+        self._places, self._sources = CompactMap(), CompactMap()
+        self._claims: dict[str, set[str]] = {}
+        self._held: dict[str, Record] = {}
+        self._file: int | None = None
+        # bytes of the manifest that are known, and those that this process wrote behind them
+        self._known, self._own = 0, 0
+        self._shared = shared
+        self._mutex = threading.Lock()
+        self._used = self._finished = False
+        self._read()
+        self._join()
+        self._journal.begin(self._now)
+
+    @classmethod
+    def open(
+        cls, folder: Path, run: RunInfo, mode: Mode = "new", *, shared: bool = True
+    ) -> Manifest:
+        """Makes the folder, cuts off what an interruption left, and learns who owns which output.
+
+        Raises UsageError where `resume` finds another configuration, where a line is no record,
+        where another process is rewriting the manifest, or is at work on the same run, which cannot
+        be `shared`; OutputError where nothing can be written.
+        """
+        locks = FolderLocks(folder, run.journal)
+        try:
+            return cls(folder, run, mode, locks, shared)
+        except BaseException:
+            locks.close()
+            raise
+
+    def remaining(self, sources: Iterable[Source]) -> list[Source]:
+        """Returns the sources that are to be done, in order; drops old records of theirs.
+
+        Raises UsageError where there are some and another process writes into the folder.
+        """
+        open_sources, dropped = [], False
+        for source in sources:
+            owner = self._owner(source_id(source))
+            known = self._sources.get(owner)
+            if known == DONE:
+                self.skipped += 1
+                continue
+            if known == TO_DO and not self._alone and self._is_elsewhere(source):
+                self.skipped += 1
+                continue
+            open_sources.append(source)
+            if known == TO_DO:
+                self._sources[owner], dropped = DROPPED, True
+        if dropped:
+            self._drop()
+        self._share()
+        return open_sources
+
+    def claim(self, source: Source) -> bool:
+        """Takes a source for this process until its last record; False where another one has it.
+
+        So has one that did it since this run began.
+        """
+        if not self._shared:
+            return True
+        id_ = source_id(source)
+        claim = self._claim_name(id_)
+        with self._mutex:
+            if not self._locks.take(claim, alone=True):
+                return False
+            self._catch_up()
+            if self._sources.get(self._owner(id_)) == DONE:
+                self._locks.leave(claim)
+                return False
+            self._claims.setdefault(id_, set()).add(claim)
+        return True
+
+    def place(self, path: Path, source: Source, *neighbour: str) -> Path:
+        """Returns where a source's output may be written: at the path, or under a marked name.
+
+        `beside` are endings of files beside it (".npy", ".pixels.png"), which need a free name,
+        too.  May be called from any thread, and again for the same path.
+        """
+        id_ = source_id(source)
+        self._used = True
+        with self._mutex:
+            for name in _iterate_names(path, f"{self._run.name} {id_}"):
+                files = [name, *(name.with_name(name.name + ending) for ending in neighbour)]
+                if self._claim_files(files, id_):
+                    return name
+        raise OutputError(
+            f"Cannot write {str(path)!r}: this name and those made of it belong to other files. "
+            "Choose another place (--save-path)."
+        )
+
+    def append(
+        self,
+        source: Source,
+        records: Sequence[Record],
+        *,
+        last: bool = True,
+        files: Mapping[str, FileStamp] | None = None,
+    ) -> None:
+        """Writes all records of a source in one piece, or, with `last=False`, some of a video.
+
+        A video may end with `append(source, [])`: its latest record is held back until then, and
+        takes the stamps of the whole videos, `files`.
+        A source that failed has one record, with its `error`.  Raises OutputError.
+        """
+        id_ = source_id(source)
+        held = self._held.pop(id_, None)
+        ready = [*([held] if held else []), *records]
+        if ready and not last:
+            self._held[id_] = ready.pop()
+        if ready:
+            ready[-1] = replace(ready[-1], files={**ready[-1].files, **(files or {})})
+            ends = [False] * (len(ready) - 1) + [last]
+            pairs = zip(ready, ends, strict=True)
+            self._write(b"".join(self._line(record, id_, end) for record, end in pairs))
+        if last:
+            with self._mutex:
+                if self._sources.get(self._owner(id_)) == DROPPED:
+                    self._sources[self._owner(id_)] = DONE
+                for claim in self._claims.pop(id_, ()):
+                    self._locks.leave(claim)
+
+    def finish(self, counts: Counts) -> None:
+        """Writes `run.json`, which says that the run is complete; raises OutputError."""
+        try:
+            os.fsync(self._open())
+        except OSError as error:
+            raise unwritable_error(self._path, error) from error
+        write_summary(self._folder, self._run, counts, self._began)
+        self._finished = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Closes the manifest; without `finish` the run can be resumed."""
+        if self._file is not None:
+            os.close(self._file)
+        with suppress(CamvizError):
+            self._catch_up()
+        untouched = not self._used and self._file is None and not self._journal.since
+        # sources whose records were dropped, and which nobody has done again, keep it
+        is_over = untouched or (self._finished and DROPPED not in self._sources.values())
+        # as does another run of the same name that goes on beside this one
+        if is_over and self._locks.leave_last(self._run.journal):
+            self._journal.end()
+        self._locks.close()
+
+    def _join(self) -> None:
+        """Says that this process is at work on the run; raises UsageError where it has to be alone.
+
+        Two that share a run know of each other's sources by their locks.
+        """
+        locks, task = self._locks, self._run.journal
+        self.beside = locks.others(task)
+        # where there are no locks, nothing tells whose a source is
+        if self.beside and not (self._shared and locks.works):
+            raise locks.busy(task)
+        if self._shared:
+            locks.wait(task)
+        elif not locks.take(task, alone=True):
+            raise locks.busy(task)
+
+    def _read(self) -> None:
+        """Learns who owns what, and which of this run's sources are done."""
+        for run, id_, outputs in read_journals(self._folder):
+            for output in outputs:
+                self._places[hash_texts(_fold_name(output))] = hash_texts(run, id_)
+            if run == self._run.name:
+                self._sources[hash_texts(run, id_)] = DROPPED
+        if self._run.shard is None:
+            self._learn_shards()
+        else:
+            self._learn(self._folder / WHOLE)
+            if self._since:
+                # what another rank wrote meanwhile is none of what this one was cut off from
+                self._learn_shards()
+        unended, end = self._learn(self._path)
+        if self._alone and unended:
+            remove_lines(self._path, lambda line: line.owner in unended)
+            end = _file_size(self._path)
+        elif self._alone:
+            truncate(self._path, end)
+        else:
+            # they may be on their way; only their own sources can tell
+            for owner in unended:
+                self._sources[owner] = TO_DO
+        self._known = end
+
+    def _catch_up(self) -> None:
+        """Learns what other processes wrote into the manifest meanwhile."""
+        if _file_size(self._path) == self._known + self._own:
+            return
+        for line in read_lines(self._path, self._known):
+            self._known = line.start + len(line.text)
+            for output in line.outputs:
+                self._places[hash_texts(_fold_name(output))] = line.owner
+            if line.record["run"] == self._run.name and line.record.get("last"):
+                self._sources[line.owner] = DONE
+        self._own = 0
+
+    def _learn(self, path: Path) -> tuple[set[int], int]:
+        """Reads a manifest; returns whose last record is missing, and where the last line ends."""
+        going: dict[int, bool] = {}
+        end = 0
+        for line in read_lines(path):
+            owner, end = line.owner, line.start + len(line.text)
+            for output in line.outputs:
+                self._places[hash_texts(_fold_name(output))] = owner
+            is_done = going.get(owner, True) and self._is_done(line)
+            going[owner] = is_done
+            if line.record.get("last"):
+                del going[owner]
+                if line.record["run"] == self._run.name:
+                    self._sources[owner] = DONE if is_done else TO_DO
+        return set(going), end
+
+    def _is_done(self, line: Line) -> bool:
+        if line.record["run"] != self._run.name or self._mode == "new":
+            return False
+        if line.record.get("error") and self._mode == "skip":
+            return False
+        return all(_is_whole(self._folder / name, stamp) for name, stamp in line.files.items())
+
+    def _learn_shards(self) -> None:
+        for path in self._folder.glob(SHARDS):
+            for line in read_lines(path):
+                if self._run.shard is None and line.record["run"] == self._run.name:
+                    raise UsageError(
+                        f"{str(self._folder)!r} holds the shards of this run: join them first "
+                        f"(camviz merge {self._folder})."
+                    )
+                for output in line.outputs:
+                    self._places[hash_texts(_fold_name(output))] = line.owner
+
+    def _drop(self) -> None:
+        """Takes the records of sources that are done again out of the manifest."""
+        self._alone = self._alone or self._locks.take(self._run.manifest, alone=True)
+        if not self._alone:
+            raise self._locks.busy()
+        self._used = True
+        # first to the journal: a run that is cut off now must know its files again
+        self._journal.note(self._list_replaced())
+        remove_lines(self._path, self._is_dropped)
+        self._known = _file_size(self._path)
+
+    def _list_replaced(self) -> Iterator[tuple[str, list[str]]]:
+        for line in filter(self._is_dropped, read_lines(self._path)):
+            self.replaced += not line.record.get("error")
+            yield line.record["id"], line.outputs
+
+    def _is_dropped(self, line: Line) -> bool:
+        return self._sources.get(line.owner) == DROPPED
+
+    def _share(self) -> None:
+        if self._alone:
+            self._locks.take(self._run.manifest)
+            self._alone = False
+
+    def _claim_name(self, id_: str) -> str:
+        """The name of the lock on a source."""
+        return f"source {self._run.name} {id_}"
+
+    def _is_elsewhere(self, source: Source) -> bool:
+        claim = self._claim_name(source_id(source))
+        if not self._locks.take(claim, alone=True):
+            return True
+        self._locks.leave(claim)
+        return False
+
+    def _owner(self, id_: str) -> int:
+        return hash_texts(self._run.name, id_)
+
+    def _claim_files(self, files: Sequence[Path], id_: str) -> bool:
+        """Takes all of some files for a source, or none of them."""
+        keys = [_fold_name(self._relative(file)) for file in files]
+        held = self._claims.setdefault(id_, set())
+        new = [key for key in keys if key not in held]
+        free = [self._is_free(file, key, id_) for file, key in zip(files, keys, strict=True)]
+        if not all(free):
+            for key in new:
+                self._locks.leave(key)
+            return False
+        held.update(new)
+        for key in keys:
+            self._places[hash_texts(key)] = self._owner(id_)
+        return True
+
+    def _is_free(self, file: Path, key: str, id_: str) -> bool:
+        known = self._places.get(hash_texts(key))
+        if known not in (None, self._owner(id_)):
+            return False
+        # held until the record stands: another process sees the file or the lock
+        return self._locks.take(key, alone=True) and (known is not None or self._is_ours(file))
+
+    def _is_ours(self, file: Path) -> bool:
+        """Tells whether a file that no record names is not there, or is what was cut off."""
+        try:
+            written = file.lstat().st_mtime_ns
+        except OSError:
+            return True
+        return bool(self._since) and self._since <= written <= self._now
+
+    def _line(self, record: Record, id_: str, last: bool) -> bytes:
+        content: dict[str, Any] = {"run": self._run.name, "id": id_, "last": last, **vars(record)}
+        content["outputs"] = [self._relative(output) for output in record.outputs]
+        content["sheet"] = self._relative(record.sheet) if record.sheet else ""
+        content["files"] = {self._relative(name): stamp for name, stamp in record.files.items()}
+        return encode_record({**content, "versions": self._run.versions})
+
+    def _relative(self, path: str | Path) -> str:
+        # the folder may be moved, and its manifest with it
+        return Path(os.path.relpath(path, self._folder)).as_posix()
+
+    def _write(self, text: bytes) -> None:
+        """Appends lines: one call, so that those of other processes stand before or behind them."""
+        self._share()
+        self._locks.beat()
+        with self._mutex:
+            self._append(text)
+            self._own += len(text)
+
+    def _append(self, text: bytes) -> None:
+        file, written = self._open(), 0
+        if not is_at(file, self._path):
+            raise OutputError(
+                f"{str(self._path)!r} vanished while it was written: what this run did is known no "
+                "more. Begin it again."
+            )
+        try:
+            while written < len(text):
+                written += os.write(file, text[written:])
+        except OSError as error:
+            _take_back(file, written)
+            raise unwritable_error(self._path, error) from error
+
+    def _open(self) -> int:
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+            try:
+                self._file = os.open(self._path, flags, 0o666)
+            except OSError as error:
+                raise unwritable_error(self._path, error) from error
+        return self._file
+
+
+def _iterate_names(path: Path, text: str) -> Iterator[Path]:
+    """Yields a path, then the same one marked, each time with more digits."""
+    yield path
+    digest = blake2b(text.encode("ascii")).hexdigest()
+    for digits in MARKS:
+        mark = f"~{digest[:digits]}"
+        room = max(LONG, len(os.fsencode(path.name))) - len(os.fsencode(mark + path.suffix))
+        stem = os.fsencode(path.stem)
+        # cut between two characters; names that are no UTF-8 come with surrogates
+        short = stem if len(stem) <= room else _cut_name(stem, room)
+        yield path.with_name(os.fsdecode(short) + mark + path.suffix)
+
+
+def _cut_name(name: bytes, size: int) -> bytes:
+    while size and name[size] & 0xC0 == 0x80:  # in the middle of a character
+        size -= 1
+    return name[:size]
+
+
+def _fold_name(output: str) -> str:
+    """Returns what two names share that are one file on some file system."""
+    return "output " + unicodedata.normalize("NFC", output).casefold()
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_whole(path: Path, stamp: FileStamp | None) -> bool:
+    """Tells by its size whether a file is there; nothing is read."""
+    try:
+        size = path.stat().st_size
+    except (OSError, ValueError):  # a null in a name
+        return False
+    return size == stamp.size if stamp else size > 0
+
+
+def _read_clock(folder: Path) -> int:
+    """Returns the time by the clock of the file system, which may be another machine's, in ns."""
+    file = folder / STATE / LOCK_FILE
+    os.utime(file)
+    return file.stat().st_mtime_ns
+
+
+def _take_back(file: int, written: int) -> None:
+    """Cuts off what was written of a line, unless somebody wrote behind it."""
+    end = os.lseek(file, 0, os.SEEK_CUR)
+    with suppress(OSError):
+        if written and os.fstat(file).st_size == end:
+            os.ftruncate(file, end - written)

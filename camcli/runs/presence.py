@@ -1,0 +1,111 @@
+"""Which processes are at work in an output folder: a hidden file each, with signs of life."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+FILES = "process-*.json"
+EVERY = 30.0  # seconds between two signs of life
+# where locks do not tell, a process is taken for dead after that many seconds without one: a slow
+# method may take long for what it writes next
+SILENCE = 3600.0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process by its file: its number, its host, when it began, and its last sign of life."""
+
+    path: Path
+    task: str
+    number: int
+    host: str
+    since: str
+    seen: float  # seconds since the epoch, by the clock of the file system
+
+    def __str__(self) -> str:
+        seen = datetime.fromtimestamp(self.seen, UTC).isoformat(" ", "seconds")
+        return (
+            f"process {self.number} on {self.host!r}, begun {self.since}, last sign of life {seen}"
+        )
+
+    @property
+    def token(self) -> str:
+        """What tells it from every other process, also of another machine."""
+        return self.path.stem.removeprefix("process-")
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock that it holds as long as it lives."""
+        return f"process {self.token}"
+
+    @property
+    def is_likely_alive(self) -> bool:
+        """Tells without a lock: on its own machine by its number, elsewhere by signs of life."""
+        if self.host == socket.gethostname() and os.name == "posix":
+            try:
+                os.kill(self.number, 0)
+            except (ProcessLookupError, OverflowError):
+                return False
+            except PermissionError:
+                pass
+            return True
+        return time.time() - self.seen < SILENCE
+
+    def forget(self) -> None:
+        """Takes the file of a dead process away."""
+        with suppress(OSError):
+            self.path.unlink()
+
+
+class Presence:
+    """This process's own file; a folder that takes none is written to without."""
+
+    def __init__(self, state: Path, task: str) -> None:
+        self.token = secrets.token_hex(8)
+        self.lock = f"process {self.token}"
+        self._path, self._task = state / f"process-{self.token}.json", task
+        self._beat = time.monotonic()
+
+    def begin(self) -> None:
+        """Says who is at work, in one piece."""
+        now = datetime.now(UTC).isoformat(" ", "seconds")
+        facts = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
+        temporary = self._path.with_suffix(".part")
+        with suppress(OSError):
+            temporary.write_text(json.dumps({"task": self._task, **facts}) + "\n", "ascii")
+            temporary.replace(self._path)
+
+    def beat(self) -> None:
+        """Gives a sign of life where the last one is some time ago."""
+        now = time.monotonic()
+        if now - self._beat > EVERY:
+            self._beat = now
+            with suppress(OSError):
+                os.utime(self._path)
+
+    def end(self) -> None:
+        """Takes the file away."""
+        for path in (self._path, self._path.with_suffix(".part")):
+            with suppress(OSError):
+                path.unlink()
+
+
+def list_processes(state: Path) -> Iterator[Process]:
+    """Yields the processes that have a file in a hidden folder; what is none is taken away."""
+    for path in sorted(state.glob(FILES)):
+        try:
+            seen, facts = path.stat().st_mtime, json.loads(path.read_bytes())
+            task, host, since = (str(facts[name]) for name in ("task", "host", "since"))
+            yield Process(path, task, int(facts["process"]), host, since, seen)
+        except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            with suppress(OSError):
+                path.unlink()

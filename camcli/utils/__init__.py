@@ -1,0 +1,1 @@
+"""Small things that are about no subject of ours."""

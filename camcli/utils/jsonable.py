@@ -1,0 +1,27 @@
+"""Values as JSON can hold them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+JSON_TYPES = frozenset({str, int, bool, type(None)})
+
+
+def to_jsonable(value: Any) -> Any:
+    """Returns a value as JSON can hold it."""
+    if type(value) in JSON_TYPES:
+        return value
+    # dataclasses' own way copies everything that is in them, which takes longer than writing it
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: to_jsonable(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

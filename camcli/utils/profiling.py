@@ -1,0 +1,66 @@
+"""Where a run's time goes: seconds by stage, each without those of the stages inside it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stage = Literal[
+    "import", "load", "decode", "forward", "backward", "method", "fetch", "draw", "write", "wait"
+]
+
+
+class _StageStack(threading.local):
+    """What the stages inside the running ones took, innermost last; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+
+@dataclass
+class Stopwatch:
+    """Sums up what every stage took since it was made.
+
+    `seconds` are those of the thread that made it, `beside` those of all others, which run at the
+    same time.
+    """
+
+    seconds: dict[Stage, float] = field(default_factory=dict)
+    beside: dict[Stage, float] = field(default_factory=dict)
+    start: float = field(default_factory=time.perf_counter)
+    _owner: int = field(default_factory=threading.get_ident)
+    _inside: _StageStack = field(default_factory=_StageStack)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Counts the time spent in a block, or a function, for a stage."""
+        begin = time.perf_counter()
+        inside = self._inside.seconds
+        inside.append(0.0)
+        try:
+            yield
+        finally:
+            took = time.perf_counter() - begin
+            self._add(name, took - inside.pop())
+            if inside:
+                inside[-1] += took
+
+    def _add(self, name: Stage, seconds: float) -> None:
+        sums = self.seconds if threading.get_ident() == self._owner else self.beside
+        with self._lock:
+            sums[name] = sums.get(name, 0.0) + seconds
+
+    @property
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self.start
+
+
+# two clock readings a stage cost nothing beside what they measure, so that it always runs
+STOPWATCH = Stopwatch()
+stage = STOPWATCH.stage
