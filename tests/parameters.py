@@ -14,7 +14,7 @@ import torch
 from timm.models import get_arch_pretrained_cfgs
 
 from camcli.models.catalogue import PARAMETERS, count_parameters, list_entries
-from camcli.models.inspection.quirks import can_classify
+from camcli.models.inspection import quirks
 
 
 def main() -> str:
@@ -29,7 +29,7 @@ def main() -> str:
     mistaken = [
         f"{name}: NO_CLASSIFIER is wrong about it"
         for name in timm.list_models()
-        if can_classify(name) != can_classify(name)
+        if can_classify(name) != quirks.can_classify(name)
     ]
     return "\n".join(uncounted + mistaken)
 

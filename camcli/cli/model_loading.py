@@ -27,8 +27,8 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
         if not is_out_of_memory(error):
             raise
         raise ModelError(
-            f"{options.model!r} does not fit into memory: {first_line(error)}. Take a smaller model, "
-            "--num-classes or --img-size."
+            f"{options.model!r} does not fit into memory: {first_line(error)}. Take a smaller"
+            " model, --num-classes or --img-size."
         ) from error
 
 

@@ -182,7 +182,8 @@ class Flags:
         _option(
             WHAT,
             "NAMES",
-            f"{', '.join(METHOD_INFO)}, or all on one sheet; by commas or repeated; default gradcam.",
+            f"{', '.join(METHOD_INFO)}, or all on one sheet; by commas or repeated;"
+            " default gradcam.",
             "--method",
         ),
     ] = None

@@ -151,7 +151,8 @@ def format_profile(stopwatch: Stopwatch) -> str:
     first = f"seconds: {', '.join(parts)}; {total:.2f} in all"
     if not stopwatch.beside:
         return first
-    return f"{first}\nseconds in threads beside the model: {', '.join(_format_seconds(stopwatch.beside))}"
+    seconds = ", ".join(_format_seconds(stopwatch.beside))
+    return f"{first}\nseconds in threads beside the model: {seconds}"
 
 
 def _format_seconds(seconds: Mapping[Stage, float]) -> list[str]:

@@ -71,8 +71,8 @@ class CompiledBlock:
                 output = self.compiled(*args, **kwargs)
         except Exception as error:  # its plain form has just run: this is the compiler's own
             raise ModelError(
-                f"--compile failed at {self.name!r}: {first_line(error)}. It needs a C++ compiler, on a"
-                " GPU Triton, and a model that torch.compile takes: leave --compile out."
+                f"--compile failed at {self.name!r}: {first_line(error)}. It needs a C++ compiler,"
+                " on a GPU Triton, and a model that torch.compile takes: leave --compile out."
             ) from error
         if not _is_close(output, wanted, self.tolerance):
             self.run = self.plain

@@ -188,8 +188,8 @@ def check_logits(output: Any) -> Tensor:
     output = select_output(output, None)
     if not isinstance(output, Tensor):
         raise ModelError(
-            f"The model returned {describe_output(output)}, not a tensor of logits: --output-key (in "
-            "Python output_key) says which part of it they are."
+            f"The model returned {describe_output(output)}, not a tensor of logits: --output-key"
+            " (in Python output_key) says which part of it they are."
         )
     if output.ndim == 1:
         output = output[:, None]

@@ -449,9 +449,8 @@ def _build_from_counterpart(
     kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
     other = replace(request, name=name, model_kwargs=kwargs)
     try:
-        source, theirs = state_dict_matching.build_for_checkpoint(
-            saved, partial(_build, library), other
-        )  # type: ignore[arg-type]
+        build = partial(_build, library)  # type: ignore[arg-type]
+        source, theirs = state_dict_matching.build_for_checkpoint(saved, build, other)
     except (ModelError, UnknownName):  # it cannot be built at this size
         return None
     if not theirs.faults:

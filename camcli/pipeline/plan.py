@@ -318,8 +318,8 @@ def _make_target(
     alone = [c for c in categories if {c} == set(against)] if isinstance(categories, tuple) else []
     if alone:
         raise UsageError(
-            f"--contrast compares {label_name(classifier.labels, alone[0])!r} with itself: name another "
-            "class, or leave it to --target contrast."
+            f"--contrast compares {label_name(classifier.labels, alone[0])!r} with itself: name"
+            " another class, or leave it to --target contrast."
         )
     return target
 

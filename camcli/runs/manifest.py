@@ -80,7 +80,7 @@ class Manifest:
         self._began, self._now = datetime.now(UTC), _read_clock(folder)
         self._alone = locks.take(run.manifest, alone=True)
         if not self._alone and not locks.wait(run.manifest):
-            raise locks.busy()
+            raise locks.busy_error()
         if mode == "resume":
             check_same_run(folder, run)
         self._journal = Journal(folder, run)
@@ -247,11 +247,11 @@ class Manifest:
         self.beside = locks.others(task)
         # where there are no locks, nothing tells whose a source is
         if self.beside and not (self._shared and locks.works):
-            raise locks.busy(task)
+            raise locks.busy_error(task)
         if self._shared:
             locks.wait(task)
         elif not locks.take(task, alone=True):
-            raise locks.busy(task)
+            raise locks.busy_error(task)
 
     def _read(self) -> None:
         """Learns who owns what, and which of this run's sources are done."""
@@ -329,7 +329,7 @@ class Manifest:
         """Takes the records of sources that are done again out of the manifest."""
         self._alone = self._alone or self._locks.take(self._run.manifest, alone=True)
         if not self._alone:
-            raise self._locks.busy()
+            raise self._locks.busy_error()
         self._used = True
         # first to the journal: a run that is cut off now must know its files again
         self._journal.note(self._list_replaced())

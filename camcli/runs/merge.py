@@ -44,7 +44,7 @@ def list_world_sizes(folder: Path) -> list[int]:
 def _merge(folder: Path, locks: FolderLocks, incomplete: bool) -> Counts:
     shards = {path: m for path in sorted(folder.glob(SHARDS)) if (m := SHARD.match(path.name))}
     if not all(locks.take(name, alone=True) for name in [WHOLE, *(p.name for p in shards)]):
-        raise locks.busy()
+        raise locks.busy_error()
     if not shards:
         return _read_counts(_read_known(folder))
     summaries = {

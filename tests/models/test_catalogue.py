@@ -9,7 +9,7 @@ from torchvision.models import get_model_weights
 from camcli.errors import ModelError, UnknownName
 from camcli.models import catalogue, embedded, from_torchvision
 from camcli.models.catalogue import CatalogueEntry, count_parameters, find_models
-from camcli.models.inspection.quirks import can_classify
+from camcli.models.inspection import quirks
 from camcli.models.load import find_model, load_model
 from tests.parameters import can_classify
 
@@ -75,13 +75,13 @@ def test_every_name_means_what_is_said_of_it(all_entries: list[CatalogueEntry]) 
 
 def test_all_weights_of_timm_are_listed(all_entries: list[CatalogueEntry]) -> None:
     listed = {e.name for e in all_entries if e.library == "timm" and e.weights != "none"}
-    published = {n for n in timm.list_pretrained() if can_classify(n.partition(".")[0])}
+    published = {n for n in timm.list_pretrained() if quirks.can_classify(n.partition(".")[0])}
     assert listed == published
     assert len(listed) > 1500
 
 
 def test_an_architecture_without_weights_is_one_line(all_entries: list[CatalogueEntry]) -> None:
-    classifiers = filter(can_classify, timm.list_models())
+    classifiers = filter(quirks.can_classify, timm.list_models())
     without = [name for name in classifiers if not timm.is_model_pretrained(name)]
     assert [e.name for e in all_entries if e.weights == "none"] == without
     assert "resnet50" not in without
@@ -121,7 +121,7 @@ def test_what_takes_no_classifier_is_left_out(name: str, classifies: bool) -> No
         pytest.skip("needs a newer timm")
     assert can_classify(name) == classifies
     assert (name in {architecture(entry) for entry in find_models("timm/")}) == classifies
-    assert can_classify(name) == classifies
+    assert quirks.can_classify(name) == classifies
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def _read_frame(
     image: PillowImage, source: Source, index: int, max_pixels: int
 ) -> NDArray[np.uint8]:
     try:
-        with stage("decode"), PILLOW.reading(max_pixels):
+        with stage("decode"), PILLOW.allow_pixels(max_pixels):
             image.seek(index)
             check_size(image, max_pixels)  # of each, since the pages of a TIFF differ
             # a copy, since a GIF's frames are drawn on one another
@@ -85,7 +85,7 @@ def _open_animation(source: Source, max_pixels: int) -> Iterator[tuple[PillowIma
     """Opens a picture, and counts its frames."""
     try:
         content = read_content(source, max_pixels)
-        with PILLOW.reading(max_pixels):
+        with PILLOW.allow_pixels(max_pixels):
             image = Image.open(io.BytesIO(content))
             check_size(image, max_pixels)
             count = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1

@@ -104,7 +104,8 @@ def describe_fit(
         note_on_head = "" if fitted_weights.head.rpartition(".")[2].isalpha() else BESIDE_HEAD
         yield f"took {fitted_weights.head} for the model's {built.classifiers[0]}{note_on_head}"
     if fitted_weights.resized and request.img_size is None:
-        yield f"resized {_join_names(fitted_weights.resized)}; --img-size gives the size that it was trained at"
+        names = _join_names(fitted_weights.resized)
+        yield f"resized {names}; --img-size gives the size that it was trained at"
     if fitted_weights.outside:
         yield f"left aside {_join_names(fitted_weights.outside)}"
 
@@ -128,8 +129,8 @@ def other_architecture_error(
     arch = fitted_weights.checkpoint.arch
     if is_unnamed(fitted_weights, request):
         return CheckpointError(
-            f"Checkpoint {str(fitted_weights.checkpoint.path)!r} does not say its architecture, and it is "
-            f"not the embedded model's. {NAME_IT}"
+            f"Checkpoint {str(fitted_weights.checkpoint.path)!r} does not say its architecture, and"
+            f" it is not the embedded model's. {NAME_IT}"
         )
     says = f" (the file says {arch!r})" if arch else ""
     what = f": it is of another architecture{says}, with {share} weights in it"

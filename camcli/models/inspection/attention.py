@@ -121,7 +121,8 @@ def find_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> At
 
 
 def _list_candidates(module: nn.Module) -> Iterator[str]:
-    """Names where softmaxed attention may pass: dropouts, torch's own modules, and `READ_FROM_INPUT`."""
+    """Names where softmaxed attention may pass: dropouts, torch's own modules, and"
+    " `READ_FROM_INPUT`."""
     for name, layer in module.named_modules():
         kind, around = type(layer).__name__, module.get_submodule(name.rpartition(".")[0])
         if kind in READ_FROM_INPUT:

@@ -58,7 +58,8 @@ class Layout:
         name = "tokens, sequence first" if self.kind == "sequence first" else self.kind
         before = f" behind {self.prefix} extra" if self.prefix else ""
         after = f" before {self.suffix} extra" if self.suffix else ""
-        return f"{_format_size(self.grid)} {name}{before}{after}{', put in order' if self.order else ''}"
+        order = ", put in order" if self.order else ""
+        return f"{_format_size(self.grid)} {name}{before}{after}{order}"
 
 
 def find_tensor(output: Any) -> Tensor | None:
@@ -233,8 +234,8 @@ def force_layout(
     if vit_like is not None and not _is_grid(layout.grid, input_size):
         option, letters = READINGS[vit_like]
         raise LayerError(
-            f"{output}, which {option} reads as {letters}: {_format_size(layout.grid)} is no grid for a"
-            f" {_format_size(input_size)} input. Leave {option} out, or name another layer."
+            f"{output}, which {option} reads as {letters}: {_format_size(layout.grid)} is no grid"
+            f" for a {_format_size(input_size)} input. Leave {option} out, or name another layer."
         )
     return layout
 

@@ -28,7 +28,7 @@ from camcli.models.inspection.layout import (
 from camcli.models.inspection.model_lock import in_this_thread
 from camcli.models.inspection.model_state import list_modules, make_recordable, preserve_state
 
-TakenWork = TypeVar("Taken")
+Captured = TypeVar("Captured")
 
 SEED = 0
 # a strip along an edge takes this share of a side: little more than a column of most grids, so that
@@ -330,10 +330,10 @@ class _PlaceFinder:
 
     @contextmanager
     def _capture_outputs(
-        self, layers: Sequence[str], batch: int, take: Callable[[Tensor, Layout], TakenWork]
-    ) -> Iterator[dict[str, TakenWork]]:
+        self, layers: Sequence[str], batch: int, take: Callable[[Tensor, Layout], Captured]
+    ) -> Iterator[dict[str, Captured]]:
         """Keeps what is taken of each layer's last output, where it has a grid."""
-        taken: dict[str, TakenWork] = {}
+        taken: dict[str, Captured] = {}
 
         def keep(layer: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             tensor = find_tensor(output)

@@ -207,8 +207,8 @@ def find_default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
         without = f", and a method that needs none: {GRADIENT_FREE_METHODS}"
         way_on = without if layer_survey.problem == NO_GRADIENT else ""
         raise LayerError(
-            f"No layer of this {kind} can be chosen by measuring: {layer_survey.problem}. Name one with"
-            f" --target-layers, such as {layer_survey.last_grid!r}{way_on}. {ALL_LAYERS}"
+            f"No layer of this {kind} can be chosen by measuring: {layer_survey.problem}. Name one"
+            f" with --target-layers, such as {layer_survey.last_grid!r}{way_on}. {ALL_LAYERS}"
         )
     raise LayerError(
         f"{len(grids)} layers of this {kind} put out a grid for a {size} input,"
@@ -513,8 +513,8 @@ def _run_model(module: nn.Module, inputs: Tensor) -> Tensor:
     logits = find_tensor(select_output(output, None))
     if logits is None:
         raise ModelError(
-            f"The model returned {describe_output(output)}, and no tensor of logits: --output-key (in "
-            "Python output_key) says which part of it they are."
+            f"The model returned {describe_output(output)}, and no tensor of logits: --output-key"
+            " (in Python output_key) says which part of it they are."
         )
     return logits
 

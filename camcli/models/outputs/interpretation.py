@@ -111,7 +111,8 @@ class OutputReading:
             return tensor
         if tensor.numel() % n:
             raise ModelError(
-                f"The model returned {describe_output(tensor)}, and rows of {n} when it was measured."
+                f"The model returned {describe_output(tensor)}, and rows of {n} when it was"
+                " measured."
             )
         return tensor.reshape(-1, n) if self.first_axis else tensor.reshape(n, -1).mT
 
@@ -326,8 +327,8 @@ def _compare_rows(
     rows, front = together
     if rows.numel() != b * n:
         raise ModelError(
-            f"The model returned {describe_output(alone)} for one input and {describe_output(rows)} for {b}: "
-            f"one row of numbers for each is expected, [{b}, n]."
+            f"The model returned {describe_output(alone)} for one input and {describe_output(rows)}"
+            f" for {b}: one row of numbers for each is expected, [{b}, n]."
         )
     reading = replace(reading, first_axis=_has_rows_first(rows, n))
     observed = _collect_rows(reading.rows_of(rows), front, reading)

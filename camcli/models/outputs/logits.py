@@ -27,13 +27,14 @@ def select_output(output: Any, key: OutputKey | None) -> Any:
         return _select_only_part(output)
     if isinstance(output, Tensor):
         raise ModelError(
-            f"The model returned {describe_output(output)}, of which output key {key!r} names no part: "
-            "leave --output-key out."
+            f"The model returned {describe_output(output)}, of which output key {key!r} names no"
+            " part: leave --output-key out."
         )
     parts = _find_parts(output, key)
     if not parts:
         raise ModelError(
-            f"The model returned {describe_output(output)}, and nothing under the output key {key!r}."
+            f"The model returned {describe_output(output)}, and nothing under the output key"
+            f" {key!r}."
         )
     return parts[0]
 

@@ -473,7 +473,7 @@ def test_more_pixels_may_be_asked_for_while_others_keep_their_limit(tmp_path: Pa
     said: list[str] = []
 
     def read_large() -> None:
-        with PILLOW.reading(3_000_000_000):
+        with PILLOW.allow_pixels(3_000_000_000):
             first.set()
             assert second.wait(30)
 
