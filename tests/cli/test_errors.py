@@ -325,7 +325,7 @@ UNWRITABLE = {
 
 
 @pytest.mark.parametrize("target", UNWRITABLE)
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("workplace")
 def test_a_target_that_cannot_be_written(run: Run, target: str) -> None:
     before = files_in(Path())
     result = run("cat.jpg", "--save-path", target, "--target-layers", "features")
@@ -465,7 +465,7 @@ def test_bare_command(run: Run) -> None:
         ("cat.jpg -m user.py:net", 2, "ModelError"),
     ],
 )
-@pytest.mark.usefixtures("there")
+@pytest.mark.usefixtures("workplace")
 def test_debug_shows_the_traceback(run: Run, typed: str, code: int, kind: str) -> None:
     result = run(*typed.split(), "--debug")
     assert (result.code, result.out) == (code, "")

@@ -39,7 +39,7 @@ def _area(maps: Tensor, mask: Tensor, *, steps: int = 4) -> Tensor:
     return maps.mean((1, 2)) * mask.sum() * steps
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("register_metric")
 def test_a_metric_carries_its_facts() -> None:
     made = _register(_area, passes=lambda steps: 2 * steps + 1)
     assert made.inputs == ("maps", "mask") and made.needs == ("a mask",)
@@ -49,7 +49,7 @@ def test_a_metric_carries_its_facts() -> None:
     assert made.summary == "Says nothing."
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("register_metric")
 def test_what_is_not_declared_fails_at_once() -> None:
     def wrong(map: Tensor) -> Tensor:  # noqa: A002
         return map
@@ -63,7 +63,7 @@ def test_what_is_not_declared_fails_at_once() -> None:
     assert "test" not in METRICS
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("register_metric")
 def test_a_name_is_taken_once() -> None:
     _register(_area)
     with pytest.raises(TypeError, match="both named 'test'"):

@@ -126,7 +126,7 @@ def _ours(case: Case, method: str, **options: Any) -> Tensor:
     return normalise(maps)
 
 
-@pytest.mark.usefixtures("_enlarged_first")
+@pytest.mark.usefixtures("_enlarge_first")
 @pytest.mark.parametrize("name", NCHW)
 def test_scorecam_is_that_of_torchcam(name: str) -> None:
     with _make_discerning(CASES[name]):
@@ -134,7 +134,7 @@ def test_scorecam_is_that_of_torchcam(name: str) -> None:
     assert float((ours - theirs).abs().max()) < 1e-4
 
 
-@pytest.mark.usefixtures("_enlarged_first")
+@pytest.mark.usefixtures("_enlarge_first")
 @pytest.mark.parametrize("name", SMALL)
 def test_iscam_is_that_of_torchcam(name: str) -> None:
     with _make_discerning(CASES[name]):
@@ -143,7 +143,7 @@ def test_iscam_is_that_of_torchcam(name: str) -> None:
     assert float((ours - theirs).abs().max()) < 1e-4
 
 
-@pytest.mark.usefixtures("_enlarged_first")
+@pytest.mark.usefixtures("_enlarge_first")
 @pytest.mark.parametrize("name", SMALL)
 def test_sscam_is_that_of_torchcam_with_our_draws(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -161,7 +161,7 @@ def test_sscam_is_that_of_torchcam_with_our_draws(
     assert float((ours - theirs).abs().max()) < 1e-4
 
 
-@pytest.mark.usefixtures("_enlarged_first")
+@pytest.mark.usefixtures("_enlarge_first")
 def test_sscam_comes_near_torchcam_where_both_draw_often() -> None:
     case = Case("timm/mobilenetv3_small_050", ("blocks.2", "blocks.3"), 96)
     with _make_discerning(case), torch.random.fork_rng(devices=[]):

@@ -30,7 +30,7 @@ def command(topic: Topic = None) -> None:
 
 def topics() -> dict[str, Path]:
     """Returns the pages of the handbook, name -> file."""
-    folder = Path(__file__).parents[1] / "docs"
+    folder = Path(__file__).parents[2] / "docs"
     return {path.stem: path for path in sorted(folder.glob("*.md"))}
 
 
