@@ -37,7 +37,7 @@ SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
 class BatchResults:
     """An answer in main memory, and how many seconds of the pass each of its pictures took."""
 
-    found: BatchResult
+    result: BatchResult
     plan: Plan
     seconds: float
 
@@ -46,38 +46,43 @@ class BatchResults:
         for slot, category in enumerate(self._categories[row]):
             if slot and self._is_unlikely(row, slot):
                 continue
-            for method, layers in self.found.maps.items():
+            for method, layers in self.result.maps.items():
                 if slot and not depends_on_category(method):
                     continue  # one map for all classes, which stands under the predicted one
-                facts, warnings = self._about_class(method, row, slot, category)
+                facts, warnings = self._describe_class(method, row, slot, category)
                 facts |= _describe_picture(picture, view, self.plan)
                 for name in layers:
                     facts |= {"method": method, "layers": self._layers(method, name)}
-                    values = self.found.maps[method][name][row, slot].float()
-                    said = warnings
+                    values = self.result.maps[method][name][row, slot].float()
+                    notes = warnings
                     if values.ndim == 3:
-                        said = (*said, f"the mean of the maps of a picture's {len(values)} slices")
+                        notes = (
+                            *notes,
+                            f"the mean of the maps of a picture's {len(values)} slices",
+                        )
                         values = values.mean(0)
                     values = values.contiguous()
                     details = {
-                        detail: self.found.details[method, name, detail][row, slot].numpy()
+                        detail: self.result.details[method, name, detail][row, slot].numpy()
                         for detail in METHODS[method].details
                     }
-                    yield self._explanation(picture, view, values.numpy(), details, (facts, said))
+                    yield self._make_explanation(
+                        picture, view, values.numpy(), details, (facts, notes)
+                    )
 
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
         fused = self.plan.request.layers if depends_on_layer(method) else ()
         return (name,) if name else fused
 
-    def _explanation(
+    def _make_explanation(
         self,
         picture: Picture,
         view: View,
         values: NDArray[np.float32],
         details: Mapping[str, NDArray[np.float32]],
-        message: tuple[Mapping[str, Any], tuple[str, ...]],
+        facts_and_warnings: tuple[Mapping[str, Any], tuple[str, ...]],
     ) -> Explanation:
-        (facts, warnings), plan = message, self.plan
+        (facts, warnings), plan = facts_and_warnings, self.plan
         method, used = facts["method"], facts["layers"]
         # one record made at once: a copy for each thing that is told took as long as the drawing
         record = Record(
@@ -102,7 +107,7 @@ class BatchResults:
                     len(used),
                     signed=facts.get("value") is not None and bool(facts["target"]),
                 ),
-                *_warn_of_reuse(used, self.found),
+                *_warn_of_reuse(used, self.result),
                 *_explain_residual(details),
             ),
         )
@@ -110,13 +115,13 @@ class BatchResults:
         heatmap = Heatmap(values, method, used, record.category)
         return Explanation(picture, view.box, record, heatmap, (height, width), details)
 
-    def _about_class(
+    def _describe_class(
         self, method: str, row: int, slot: int, category: int | None
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Says which class is explained, what the model makes of it, and warns."""
         asks_class = depends_on_category(method)
-        if self.found.reading.is_value and category is not None:
-            return self._about_value(row, category, asks=asks_class), ()
+        if self.result.reading.is_value and category is not None:
+            return self._describe_value(row, category, asks=asks_class), ()
         facts: dict[str, Any] = {"category": category}
         if self._probabilities is not None:
             of_all = self._probabilities[row]
@@ -130,7 +135,7 @@ class BatchResults:
             }
         if not asks_class:
             return facts, ()
-        references = self.found.references
+        references = self.result.references
         compared = None if references is None else references[row, slot]
         of_target, warnings = _describe_target(category, compared, self.plan)
         least = self.plan.threshold
@@ -138,15 +143,15 @@ class BatchResults:
             warnings = (*warnings, f"no class reaches {least:g}: this is the likeliest one")
         return facts | of_target, warnings
 
-    def _about_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
+    def _describe_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
         """Says which of the model's values is explained, and what it is."""
-        assert self.found.logits is not None
-        target, n = self.plan.request.target.name, self.found.logits.shape[1]
+        assert self.result.logits is not None
+        target, n = self.plan.request.target.name, self.result.logits.shape[1]
         names = self.plan.classifier.labels
         return {
             "category": None if n == 1 else index,
             "label": (names[index] if names else "") or ("value" if n == 1 else f"value {index}"),
-            "value": float(self.found.logits[row, index]),
+            "value": float(self.result.logits[row, index]),
             "target": target if asks else "",
         }
 
@@ -165,23 +170,23 @@ class BatchResults:
         classes = len(self._categories[0])
         heatmaps = sum(
             len(layers) * (classes if depends_on_category(method) else 1)
-            for method, layers in self.found.maps.items()
+            for method, layers in self.result.maps.items()
         )
         return round(self.seconds / heatmaps, 6)
 
     @cached_property
     def _categories(self) -> list[list[int]] | list[list[None]]:
-        result = self.found.categories
-        if result is not None:
-            chosen: list[list[int]] = result.tolist()
+        categories = self.result.categories
+        if categories is not None:
+            chosen: list[list[int]] = categories.tolist()
             return chosen
-        pictures = len(next(iter(next(iter(self.found.maps.values())).values())))
+        pictures = len(next(iter(next(iter(self.result.maps.values())).values())))
         return [[None]] * pictures
 
     @cached_property
     def _probabilities(self) -> NDArray[np.float32] | None:
-        result = self.found.probabilities
-        return None if result is None else result.numpy()
+        probabilities = self.result.probabilities
+        return None if probabilities is None else probabilities.numpy()
 
 
 def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
@@ -196,9 +201,9 @@ def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tu
     best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
     peaks = details["concepts"].max((1, 2))
     # what rounding left of a concept speaks for nothing
-    is_present = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
+    present = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
     colours, names = make_palette(len(probabilities)), plan.classifier.labels
-    rows = zip(colours, is_present, best.indices.tolist(), best.values.tolist(), strict=True)
+    rows = zip(colours, present, best.indices.tolist(), best.values.tolist(), strict=True)
     return tuple(
         Concept(colour, tuple(c), tuple(label_name(names, i) for i in c), tuple(p))
         if is_there

@@ -54,7 +54,7 @@ def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
     Raises UsageError where somebody else wrote it.
     """
     try:
-        return _record(line, folder)
+        return _make_record(line, folder)
     except (TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"A line with the id {line['id']!r} in a manifest of {str(folder)!r} is no record of a "
@@ -62,7 +62,7 @@ def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
         ) from error
 
 
-def _record(line: Mapping[str, Any], folder: Path) -> Record:
+def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
     values = {name: _to_tuples(value) for name, value in line.items() if name in FIELDS}
     for name, kind in (("view", Box), ("statistics", Statistics)):
         if values.get(name):

@@ -58,21 +58,21 @@ class OutputWriter:
 
     plan: Plan
     options: Options
-    kept: RunState
+    state: RunState
     scales: ColorScales
 
-    def written(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
+    def write(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Writes what was found in one picture: a record for each heatmap; raises OutputError.
 
         A heatmap that cannot be drawn, or held by its format, has the reason in its record.
         """
         if self.plan.on_sheets:
-            yield from self._on_sheets(explanations)
+            yield from self._write_sheets(explanations)
             return
         for explanation in explanations:
-            yield self._written(explanation)
+            yield self._write(explanation)
 
-    def _written(self, explanation: Explanation) -> Record:
+    def _write(self, explanation: Explanation) -> Record:
         record = self.make_record(explanation)
         path = self._place(explanation, record)
         files: dict[str, FileStamp] = {}
@@ -99,7 +99,7 @@ class OutputWriter:
             return self.options.save_path
         source = find_source(explanation.picture)
         path = output_path(source, record, self.named_layers(record), self.plan, self.options)
-        return self.kept.place(path, source, *self.list_endings(explanation))
+        return self.state.place(path, source, *self.list_endings(explanation))
 
     def place_frame(self, explanation: Explanation) -> Path:
         """Returns where the picture of a video's frame stands, and what stands beside it."""
@@ -125,28 +125,28 @@ class OutputWriter:
     ) -> Iterator[tuple[str, FileStamp]]:
         """Writes what stands beside an overlay."""
         for ending in self.list_endings(explanation):
-            neighbour = path.with_name(path.name + ending)
+            sidecar = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # without loss: single pixels count here
-                yield str(neighbour), write_picture(explanation.pixels(), neighbour)
+                yield str(sidecar), write_picture(explanation.pixels(), sidecar)
             else:
                 values = explanation.sized_map(self.options.map_size)
-                yield str(neighbour), write_map(values, neighbour)
+                yield str(sidecar), write_map(values, sidecar)
 
-    def _on_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
+    def _write_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
         classes = dict.fromkeys(e.category for e in explanations if e.record.target)
         recorded: set[tuple[str, ...]] = set()
         for category in classes or [explanations[0].category]:
             shown = [e for e in explanations if e.category == category or not e.record.target]
             shown.sort(key=lambda e: self.plan.request.methods.index(e.method))
-            facts = next((e for e in shown if e.record.target), shown[0])
-            path = self._place(facts, replace(facts.record, method=ALL, layers=()))
+            first = next((e for e in shown if e.record.target), shown[0])
+            path = self._place(first, replace(first.record, method=ALL, layers=()))
             try:
-                drawn = self._sheet(facts, shown)
-                sheet = {str(path): write_picture(drawn, path, facts.picture.profile)}
+                drawn = self._sheet(first, shown)
+                sheet = {str(path): write_picture(drawn, path, first.picture.profile)}
             except (ImageError, MemoryError) as error:
-                yield replace(facts.record, method=ALL, error=describe_failure(error, path))
+                yield replace(first.record, method=ALL, error=describe_failure(error, path))
                 continue
             for explanation in shown:
                 key = (explanation.method, *explanation.map.layers)
@@ -162,11 +162,11 @@ class OutputWriter:
                     yield replace(record, outputs=tuple(files), files=sheet | files)
 
     @stage("draw")
-    def _sheet(self, facts: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
-        percent = "" if facts.probability is None else f" {facts.probability:.1%}"
-        if facts.value is not None:
-            percent = f" {facts.value:.4g}"
-        tiles = [(f"{facts.label}{percent}", facts.picture.canvas)]
+    def _sheet(self, first: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
+        percent = "" if first.probability is None else f" {first.probability:.1%}"
+        if first.value is not None:
+            percent = f" {first.value:.4g}"
+        tiles = [(f"{first.label}{percent}", first.picture.canvas)]
         separate = self.options.layer_fusion == "none"
         for e in shown:
             layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""

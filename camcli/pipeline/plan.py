@@ -110,11 +110,11 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """What is told before a run: how outputs are read, and what is slow here."""
         precision, note = self.request.precision, self.request.reading.note
-        reading_notes = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
+        notes = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
-            return (*reading_notes, *self.doubts.values())
+            return (*notes, *self.doubts.values())
         return (
-            *reading_notes,
+            *notes,
             *self.doubts.values(),
             f"This processor has no {precision}, and takes several times as long for it as for "
             "float32: leave --precision out.",
@@ -192,8 +192,8 @@ def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
 
 
 def _find_chunk(options: Options, device: torch.device) -> int:
-    said = "batch_size" in options.model_fields_set
-    return options.batch_size if said and options.batch_size != "auto" else usual_chunk(device)
+    is_given = "batch_size" in options.model_fields_set
+    return options.batch_size if is_given and options.batch_size != "auto" else usual_chunk(device)
 
 
 def _fit_batch_size(plan: Plan) -> Plan:
@@ -220,8 +220,8 @@ def compile_model(plan: Plan) -> Iterator[int | None]:
             compiling = blocks_compiled(
                 plan.classifier.module, plan.request, shape, plan.batch_size
             )
-            result = stack.enter_context(compiling)
-        yield result
+            count = stack.enter_context(compiling)
+        yield count
 
 
 def _find_left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
@@ -286,7 +286,7 @@ def _find_categories(classifier: Classifier, options: Options) -> tuple[int, ...
         return k
     if options.top_k:
         raise UsageError("--target-category and --top-k each choose the classes: give one of them.")
-    return _find_frame(options.target_category, classifier)
+    return _match_categories(options.target_category, classifier)
 
 
 def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
@@ -296,7 +296,7 @@ def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
             "leave --top-k and --threshold out (--outputs says what the outputs are)."
         )
     if options.target_category:
-        return _find_frame(options.target_category, classifier)
+        return _match_categories(options.target_category, classifier)
     if classifier.num_classes > 1:
         raise UsageError(
             f"{classifier.name!r} puts out {classifier.num_classes} values: --target-category says "
@@ -308,7 +308,7 @@ def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
 def _make_target(
     classifier: Classifier, options: Options, categories: tuple[int, ...] | int | None
 ) -> Target:
-    against = _find_frame(options.contrast, classifier)
+    against = _match_categories(options.contrast, classifier)
     given = options.target if "target" in options.model_fields_set else None
     target = make_target(given, against, options.contrast_strength, classifier.reading)
     if not isinstance(target, ContrastTarget) and "contrast_strength" in options.model_fields_set:
@@ -332,7 +332,7 @@ def _make_noise(options: Options) -> Noise | None:
     return None
 
 
-def _find_frame(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
+def _match_categories(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
     names = [name for text in given for name in _split_names(text, classifier)]
     indices = (find_category(n, classifier.labels, classifier.num_categories) for n in names)
     return tuple(dict.fromkeys(indices))

@@ -82,9 +82,9 @@ def run_on_ray(
     What is still to be done is told to `begins`.  Raises UsageError where Ray or its workers
     cannot do it, and else as `carry_out_plan`.
     """
-    sharding.check(options)
+    sharding.check_can_shard(options)
     ray = _import_ray()
-    with _joined(ray):
+    with _join_cluster(ray):
         workers = _Workers.of(ray, options, len(sources))
         _join_leftovers(options, workers.count)
         tasks = [
@@ -112,7 +112,7 @@ def _import_ray() -> Any:
 
 
 @contextmanager
-def _joined(ray: Any) -> Iterator[None]:
+def _join_cluster(ray: Any) -> Iterator[None]:
     """Joins the cluster of `RAY_ADDRESS`, or starts Ray on this machine; leaves it afterwards."""
     address = os.environ.get("RAY_ADDRESS")
     in_main = threading.current_thread() is threading.main_thread()

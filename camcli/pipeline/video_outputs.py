@@ -54,10 +54,10 @@ class FrameWriter:
 
         One that cannot be drawn, or held by its format, has the reason in its record.
         """
-        result = [self._draw(explanation) for explanation in explanations]
+        drawn = [self._draw(explanation) for explanation in explanations]
         picture = explanations[0].picture
         source = find_source(picture)
-        records, pixels = zip(*result, strict=True)
+        records, pixels = zip(*drawn, strict=True)
         videos = tuple(self._videos(source, explanations))
         assert picture.time is not None
         return DrawnFrame(source, picture.time, picture.duration, records, videos, pixels)
@@ -103,7 +103,7 @@ class FrameWriter:
             target=plan.request.target.mark if record.target else "",
             rank=rank if is_ranked else None,
         )
-        return self.writer.kept.place(options.save_path / name, source)
+        return self.writer.state.place(options.save_path / name, source)
 
 
 class VideoOutputs:

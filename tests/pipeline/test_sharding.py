@@ -106,8 +106,8 @@ def test_each_process_of_a_machine_has_its_gpu(
 )
 def test_what_cannot_be_shared_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        sharding.check(from_keywords(**given))
-    sharding.check(from_keywords(scale="0,2"))
+        sharding.check_can_shard(from_keywords(**given))
+    sharding.check_can_shard(from_keywords(scale="0,2"))
 
 
 def test_shards_of_another_number_of_ranks_are_joined_first(tmp_path: Path) -> None:

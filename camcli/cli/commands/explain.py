@@ -109,7 +109,7 @@ def _find_sources(images: list[str], flags: Flags, options: Options) -> tuple[So
     except SourceError:
         from camcli.cli import suggestions
 
-        suggestions.check_words(images, flags, options)
+        suggestions.check_can_shard(images, flags, options)
         raise
     place = options.save_path
     if place.is_dir() and any(_is_folder(i) and place.samefile(i) for i in images):
@@ -182,7 +182,7 @@ def _prepare_local_run(
 
     def report_start(run: RunState) -> None:
         results.report_start(len(run.sources), run.skipped, run.replaced)
-        for process in run.beside:
+        for process in run.other_processes:
             results.printer.note(f"shared with another run of the same options: {process}")
 
     watch = RunCallbacks(
@@ -198,7 +198,7 @@ def _take_share(
     from camcli.pipeline import sharding
 
     rank, world = shard
-    sharding.check(options)
+    sharding.check_can_shard(options)
     sharding.check_world(options, world)
     share = sharding.take_share(sources, shard)
     printer.note(
