@@ -182,7 +182,7 @@ def _here(
 
     def begins(run: RunState) -> None:
         results.begun(len(run.sources), run.skipped, run.replaced)
-        for process in run.beside:
+        for process in run.other_processes:
             results.printer.note(f"shared with another run of the same options: {process}")
 
     watch = RunCallbacks(begins, results.compiled, results.looked_at, results.tally.leave_out)
@@ -196,9 +196,9 @@ def _share(
     from camcli.pipeline import sharding
 
     rank, world = shard
-    sharding.check(options)
+    sharding.check_can_shard(options)
     sharding.check_world(options, world)
-    share = sharding.share(sources, shard)
+    share = sharding.take_share(sources, shard)
     printer.note(
         f"rank {rank} of {world}: {len(share)} of {len(sources)} pictures; when all ranks have "
         f"ended, camviz merge {options.save_path} joins their manifests"

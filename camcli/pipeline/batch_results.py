@@ -37,7 +37,7 @@ SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
 class BatchResults:
     """An answer in main memory, and how many seconds of the pass each of its pictures took."""
 
-    found: Answer
+    result: Answer
     plan: Plan
     seconds: float
 
@@ -46,47 +46,52 @@ class BatchResults:
         for slot, category in enumerate(self._categories[row]):
             if slot and self._is_unlikely(row, slot):
                 continue
-            for method, layers in self.found.maps.items():
+            for method, layers in self.result.maps.items():
                 if slot and not depends_on_category(method):
                     continue  # one map for all classes, which stands under the predicted one
-                about, warnings = self._about_class(method, row, slot, category)
-                about |= _about(picture, view, self.plan)
+                facts, warnings = self._describe_class(method, row, slot, category)
+                facts |= _describe_picture(picture, view, self.plan)
                 for name in layers:
-                    about |= {"method": method, "layers": self._layers(method, name)}
-                    values = self.found.maps[method][name][row, slot].float()
-                    said = warnings
+                    facts |= {"method": method, "layers": self._layers(method, name)}
+                    values = self.result.maps[method][name][row, slot].float()
+                    notes = warnings
                     if values.ndim == 3:
-                        said = (*said, f"the mean of the maps of a picture's {len(values)} slices")
+                        notes = (
+                            *notes,
+                            f"the mean of the maps of a picture's {len(values)} slices",
+                        )
                         values = values.mean(0)
                     values = values.contiguous()
                     details = {
-                        detail: self.found.details[method, name, detail][row, slot].numpy()
+                        detail: self.result.details[method, name, detail][row, slot].numpy()
                         for detail in METHODS[method].details
                     }
-                    yield self._explanation(picture, view, values.numpy(), details, (about, said))
+                    yield self._make_explanation(
+                        picture, view, values.numpy(), details, (facts, notes)
+                    )
 
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
         fused = self.plan.request.layers if depends_on_layer(method) else ()
         return (name,) if name else fused
 
-    def _explanation(
+    def _make_explanation(
         self,
         picture: Picture,
         view: View,
         values: NDArray[np.float32],
         details: Mapping[str, NDArray[np.float32]],
-        told: tuple[Mapping[str, Any], tuple[str, ...]],
+        facts_and_warnings: tuple[Mapping[str, Any], tuple[str, ...]],
     ) -> Explanation:
-        (about, warnings), plan = told, self.plan
-        method, used = about["method"], about["layers"]
+        (facts, warnings), plan = facts_and_warnings, self.plan
+        method, used = facts["method"], facts["layers"]
         # one record made at once: a copy for each thing that is told took as long as the drawing
         record = Record(
-            **about,
+            **facts,
             layer_reason=plan.layer_reason if used else "",
             layer_fusion=plan.request.layer_fusion if len(used) > 1 else "",
             options=changed_options(method, plan.request.options.get(method, {})),
-            smoothing=_smoothing(plan.request),
-            concepts=_concepts(details, plan),
+            smoothing=_describe_smoothing(plan.request),
+            concepts=_name_concepts(details, plan),
             statistics=statistics(values, view.box, picture.size),
             minimum=float(values.min()),
             maximum=float(values.max()),
@@ -100,53 +105,53 @@ class BatchResults:
                     values,
                     method,
                     len(used),
-                    signed=about.get("value") is not None and bool(about["target"]),
+                    signed=facts.get("value") is not None and bool(facts["target"]),
                 ),
-                *_used_again(used, self.found),
-                *_why_incomplete(details),
+                *_warn_of_reuse(used, self.result),
+                *_explain_residual(details),
             ),
         )
         height, width = view.inputs.shape[-2:]
         heatmap = Heatmap(values, method, used, record.category)
         return Explanation(picture, view.box, record, heatmap, (height, width), details)
 
-    def _about_class(
+    def _describe_class(
         self, method: str, row: int, slot: int, category: int | None
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Says which class is explained, what the model makes of it, and warns."""
         asks_class = depends_on_category(method)
-        if self.found.reading.is_value and category is not None:
-            return self._about_value(row, category, asks=asks_class), ()
-        about: dict[str, Any] = {"category": category}
+        if self.result.reading.is_value and category is not None:
+            return self._describe_value(row, category, asks=asks_class), ()
+        facts: dict[str, Any] = {"category": category}
         if self._probabilities is not None:
             of_all = self._probabilities[row]
             shown = category if asks_class and category is not None else int(of_all.argmax())
             probability = of_all[shown]
-            about = {
+            facts = {
                 "category": shown,
                 "label": label(self.plan.classifier.labels, shown),
                 "probability": float(probability),
                 "rank": int((of_all > probability).sum()) + 1,
             }
         if not asks_class:
-            return about, ()
-        references = self.found.references
+            return facts, ()
+        references = self.result.references
         compared = None if references is None else references[row, slot]
-        of_target, warnings = _about_target(category, compared, self.plan)
+        of_target, warnings = _describe_target(category, compared, self.plan)
         least = self.plan.threshold
-        if least is not None and about.get("probability", 1.0) < least:
+        if least is not None and facts.get("probability", 1.0) < least:
             warnings = (*warnings, f"no class reaches {least:g}: this is the likeliest one")
-        return about | of_target, warnings
+        return facts | of_target, warnings
 
-    def _about_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
+    def _describe_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
         """Says which of the model's values is explained, and what it is."""
-        assert self.found.logits is not None
-        target, n = self.plan.request.target.name, self.found.logits.shape[1]
+        assert self.result.logits is not None
+        target, n = self.plan.request.target.name, self.result.logits.shape[1]
         names = self.plan.classifier.labels
         return {
             "category": None if n == 1 else index,
             "label": (names[index] if names else "") or ("value" if n == 1 else f"value {index}"),
-            "value": float(self.found.logits[row, index]),
+            "value": float(self.result.logits[row, index]),
             "target": target if asks else "",
         }
 
@@ -165,26 +170,26 @@ class BatchResults:
         classes = len(self._categories[0])
         heatmaps = sum(
             len(layers) * (classes if depends_on_category(method) else 1)
-            for method, layers in self.found.maps.items()
+            for method, layers in self.result.maps.items()
         )
         return round(self.seconds / heatmaps, 6)
 
     @cached_property
     def _categories(self) -> list[list[int]] | list[list[None]]:
-        found = self.found.categories
-        if found is not None:
-            chosen: list[list[int]] = found.tolist()
+        categories = self.result.categories
+        if categories is not None:
+            chosen: list[list[int]] = categories.tolist()
             return chosen
-        pictures = len(next(iter(next(iter(self.found.maps.values())).values())))
+        pictures = len(next(iter(next(iter(self.result.maps.values())).values())))
         return [[None]] * pictures
 
     @cached_property
     def _probabilities(self) -> NDArray[np.float32] | None:
-        found = self.found.probabilities
-        return None if found is None else found.numpy()
+        probabilities = self.result.probabilities
+        return None if probabilities is None else probabilities.numpy()
 
 
-def _concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
+def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
     """Names the classes that each concept speaks for, if there are concepts."""
     if "concept_logits" not in details:
         return ()
@@ -196,18 +201,18 @@ def _concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[C
     best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
     peaks = details["concepts"].max((1, 2))
     # what rounding left of a concept speaks for nothing
-    there = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
+    present = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
     colours, names = palette(len(probabilities)), plan.classifier.labels
-    found = zip(colours, there, best.indices.tolist(), best.values.tolist(), strict=True)
+    rows = zip(colours, present, best.indices.tolist(), best.values.tolist(), strict=True)
     return tuple(
         Concept(colour, tuple(c), tuple(label(names, i) for i in c), tuple(p))
         if is_there
         else Concept(colour, (), (), ())
-        for colour, is_there, c, p in found
+        for colour, is_there, c, p in rows
     )
 
 
-def _smoothing(request: Request) -> dict[str, Any]:
+def _describe_smoothing(request: Request) -> dict[str, Any]:
     """Names the options of smoothing that are no defaults."""
     views = {"aug_smooth": request.aug_smooth, "eigen_smooth": request.eigen_smooth}
     chosen: dict[str, Any] = {name: True for name, asked in views.items() if asked}
@@ -217,7 +222,7 @@ def _smoothing(request: Request) -> dict[str, Any]:
     return chosen
 
 
-def _about(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
+def _describe_picture(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
     return {
         "source": str(picture.source or ""),
         "frame": picture.frame,
@@ -229,7 +234,7 @@ def _about(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _about_target(
+def _describe_target(
     category: int | None, references: Tensor | None, plan: Plan
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Says what is explained of a class, and with which classes it is compared, and warns.  [r]"""
@@ -238,22 +243,22 @@ def _about_target(
         return {"target": target.name}, ()
     others = tuple(c for c in references.tolist() if c != category)
     alone = "the only class to compare with is the explained one: nothing is taken from its logit"
-    about = {
+    facts = {
         "target": target.name,
         "contrast": others,
         "contrast_labels": tuple(label(labels, c) for c in others),
         "contrast_strength": target.strength,
     }
-    return about, () if others else (alone,)
+    return facts, () if others else (alone,)
 
 
-def _used_again(layers: Iterable[str], found: Answer) -> Iterator[str]:
+def _warn_of_reuse(layers: Iterable[str], result: Answer) -> Iterator[str]:
     for layer in layers:
-        if found.calls[layer] > 1:
-            yield f"layer {layer!r} {last_use(found.calls[layer])}"
+        if result.calls[layer] > 1:
+            yield f"layer {layer!r} {last_use(result.calls[layer])}"
 
 
-def _why_incomplete(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
+def _explain_residual(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
     """Says how much of a score a map leaves out that should explain all of it."""
     if "residual" not in details:
         return

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Generic, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError, UnknownName
@@ -24,6 +24,9 @@ from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.work_items import WorkItem
 from camcli.pipeline.worker_pool import WorkerPool, WorkLine, start_workers, wait_for_any
 from camcli.records import Outcome, Picture
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Input = TypeVar("Input")
 Result = TypeVar("Result")
@@ -98,7 +101,8 @@ class Flow(Generic[Input]):
     ) -> None:
         self._items, self._work, self._plan, self._options = items, work, plan, options
         self._pool, self._stop = pool, stop
-        self._on_gpu = plan.classifier.device.type == "cuda"
+        # a GPU passes on to the next batch while what it found in this one is looked at
+        self._passes_ahead = 1 if plan.classifier.device.type == "cuda" else 0
         memory = resolve_memory(options.max_memory)
         self._budget = MemoryBudget(memory, max(1, pool.count))
         self._most_of_files = memory // FOR_FILES
@@ -136,8 +140,7 @@ class Flow(Generic[Input]):
             try:
                 while True:
                     # looked up first: what is done while others are moved has to be seen
-                    lines = (place for place in self._places if isinstance(place, WorkLine))
-                    pending = [future for line in lines for future in line.pending()]
+                    pending = self._pending()
                     finished = list(self._take_finished())
                     yield from finished
                     if self._stop.reason and self._options.camera is None:
@@ -155,6 +158,11 @@ class Flow(Generic[Input]):
                     self._items.close()
         if self._error:
             raise self._error
+
+    def _pending(self) -> list[Future[Any]]:
+        """Returns what would let something be moved if it were done."""
+        lines = (place for place in self._places if isinstance(place, WorkLine))
+        return [future for line in lines for future in line.pending()]
 
     # in front of the model
 
@@ -269,11 +277,8 @@ class Flow(Generic[Input]):
     # the model
 
     def _run_model(self) -> bool:
-        """Begins the pass of a batch that is due, where those before it were looked at.
-
-        A GPU passes on to the next batch while what it found in this one is looked at.
-        """
-        if not self._is_batch_due or len(self._passes) > self._on_gpu:
+        """Begins the pass of a batch that is due, where those before it were looked at."""
+        if not self._is_batch_due or len(self._passes) > self._passes_ahead:
             return False
         batch = list(self._batch)
         self._batch.clear()
@@ -299,7 +304,7 @@ class Flow(Generic[Input]):
         moved = False
         while self._passes and self._drawing.has_room:
             is_next_near = not self._is_reading_over or self._batch
-            if len(self._passes) <= self._on_gpu and is_next_near:
+            if len(self._passes) <= self._passes_ahead and is_next_near:
                 break
             moved = True
             try:
@@ -344,8 +349,9 @@ class Flow(Generic[Input]):
                     # what was begun behind it may still find its place
                     self._stop.ask(step.result)
                 else:
-                    assert isinstance(step.result, Outcome)
-                    yield step.result
+                    outcome = step.result or step.item.outcome
+                    assert outcome is not None
+                    yield outcome
 
     # failures
 

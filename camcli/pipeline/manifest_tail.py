@@ -54,7 +54,7 @@ def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
     Raises UsageError where somebody else wrote it.
     """
     try:
-        return _record(line, folder)
+        return _make_record(line, folder)
     except (TypeError, AttributeError, ValueError) as error:
         raise UsageError(
             f"A line with the id {line['id']!r} in a manifest of {str(folder)!r} is no record of a "
@@ -62,8 +62,8 @@ def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
         ) from error
 
 
-def _record(line: Mapping[str, Any], folder: Path) -> Record:
-    values = {name: _tuples(value) for name, value in line.items() if name in FIELDS}
+def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
+    values = {name: _to_tuples(value) for name, value in line.items() if name in FIELDS}
     for name, kind in (("view", Box), ("statistics", Statistics)):
         if values.get(name):
             values[name] = kind(**values[name])
@@ -79,9 +79,9 @@ def _record(line: Mapping[str, Any], folder: Path) -> Record:
     return record
 
 
-def _tuples(value: Any) -> Any:
+def _to_tuples(value: Any) -> Any:
     if isinstance(value, list):
-        return tuple(map(_tuples, value))
+        return tuple(map(_to_tuples, value))
     if isinstance(value, dict):
-        return {name: _tuples(inner) for name, inner in value.items()}
+        return {name: _to_tuples(inner) for name, inner in value.items()}
     return value

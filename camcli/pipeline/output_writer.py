@@ -64,18 +64,18 @@ class OutputWriter:
     kept: RunState
     scales: ColorScales
 
-    def written(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
+    def write(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Writes what was found in one picture: a record for each heatmap; raises OutputError.
 
         A heatmap that cannot be drawn, or held by its format, has the reason in its record.
         """
         if self.plan.on_sheets:
-            yield from self._on_sheets(explanations)
+            yield from self._write_sheets(explanations)
             return
         for explanation in explanations:
-            yield self._written(explanation)
+            yield self._write(explanation)
 
-    def _written(self, explanation: Explanation) -> Record:
+    def _write(self, explanation: Explanation) -> Record:
         record = self.make_record(explanation)
         path = self._place(explanation, record)
         files: dict[str, FileStamp] = {}
@@ -128,28 +128,28 @@ class OutputWriter:
     ) -> Iterator[tuple[str, FileStamp]]:
         """Writes what stands beside an overlay."""
         for ending in self.list_endings(explanation):
-            beside = path.with_name(path.name + ending)
+            sidecar = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # without loss: single pixels count here
-                yield str(beside), write_picture(explanation.pixels(), beside)
+                yield str(sidecar), write_picture(explanation.pixels(), sidecar)
             else:
                 values = explanation.sized_map(self.options.map_size)
-                yield str(beside), write_map(values, beside)
+                yield str(sidecar), write_map(values, sidecar)
 
-    def _on_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
+    def _write_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
         classes = dict.fromkeys(e.category for e in explanations if e.record.target)
         recorded: set[tuple[str, ...]] = set()
         for category in classes or [explanations[0].category]:
             shown = [e for e in explanations if e.category == category or not e.record.target]
             shown.sort(key=lambda e: self.plan.request.methods.index(e.method))
-            about = next((e for e in shown if e.record.target), shown[0])
-            path = self._place(about, replace(about.record, method=ALL, layers=()))
+            first = next((e for e in shown if e.record.target), shown[0])
+            path = self._place(first, replace(first.record, method=ALL, layers=()))
             try:
-                drawn = self._sheet(about, shown)
-                sheet = {str(path): write_picture(drawn, path, about.picture.profile)}
+                drawn = self._sheet(first, shown)
+                sheet = {str(path): write_picture(drawn, path, first.picture.profile)}
             except (ImageError, MemoryError) as error:
-                yield replace(about.record, method=ALL, error=describe_failure(error, path))
+                yield replace(first.record, method=ALL, error=describe_failure(error, path))
                 continue
             for explanation in shown:
                 key = (explanation.method, *explanation.map.layers)
@@ -165,11 +165,11 @@ class OutputWriter:
                     yield replace(record, outputs=tuple(files), files=sheet | files)
 
     @stage("draw")
-    def _sheet(self, about: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
-        percent = "" if about.probability is None else f" {about.probability:.1%}"
-        if about.value is not None:
-            percent = f" {about.value:.4g}"
-        tiles = [(f"{about.label}{percent}", about.picture.canvas)]
+    def _sheet(self, first: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
+        percent = "" if first.probability is None else f" {first.probability:.1%}"
+        if first.value is not None:
+            percent = f" {first.value:.4g}"
+        tiles = [(f"{first.label}{percent}", first.picture.canvas)]
         separate = self.options.layer_fusion == "none"
         for e in shown:
             layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""

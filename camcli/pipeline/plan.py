@@ -103,11 +103,11 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """What is told before a run: how outputs are read, and what is slow here."""
         precision, note = self.request.precision, self.request.reading.note
-        told = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
+        notes = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
-            return (*told, *self.doubts.values())
+            return (*notes, *self.doubts.values())
         return (
-            *told,
+            *notes,
             *self.doubts.values(),
             f"This processor has no {precision}, and takes several times as long for it as for "
             "float32: leave --precision out.",
@@ -144,11 +144,11 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
     methods, on_sheets = named(options.method), ALL in options.method
     if not on_sheets:
         _check_has_classes(classifier, methods)
-    categories = _categories(classifier, options)
-    target = _target(classifier, options, categories)
+    categories = _find_categories(classifier, options)
+    target = _make_target(classifier, options, categories)
     chosen = options_for(methods, options.set, options.seed)
     tokens = Tokens(options.vit_like, options.num_extra_tokens)
-    layers, layouts, reason, doubts = _layers(classifier, methods, options.target_layers)
+    layers, layouts, reason, doubts = _find_layers(classifier, methods, options.target_layers)
     request = Request(
         (),
         layers,
@@ -160,8 +160,8 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
         chosen,
         target,
         classifier.reading,
-        _noise(options),
-        _chunk(options, classifier.device),
+        _make_noise(options),
+        _find_chunk(options, classifier.device),
         options.precision,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
@@ -169,10 +169,10 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
         classifier, request, categories, reason, doubts, on_sheets, {}, batch, options.compile
     )
     plan = replace(plan, threshold=options.threshold)
-    left_out = _left_out(plan, methods) if on_sheets else {}
+    left_out = _find_left_out(plan, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
     plan = replace(plan, request=replace(request, methods=fitting), left_out=left_out)
-    return _sized(plan) if options.batch_size == "auto" else plan
+    return _fit_batch_size(plan) if options.batch_size == "auto" else plan
 
 
 def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
@@ -184,12 +184,12 @@ def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
     return replace(classifier, reading=as_logit(reading), labels=NO_YES)
 
 
-def _chunk(options: Options, device: torch.device) -> int:
-    said = "batch_size" in options.model_fields_set
-    return options.batch_size if said and options.batch_size != "auto" else usual_chunk(device)
+def _find_chunk(options: Options, device: torch.device) -> int:
+    is_given = "batch_size" in options.model_fields_set
+    return options.batch_size if is_given and options.batch_size != "auto" else usual_chunk(device)
 
 
-def _sized(plan: Plan) -> Plan:
+def _fit_batch_size(plan: Plan) -> Plan:
     """Takes as many pictures together, and altered copies, as fit into memory."""
     module, shape = plan.classifier.module, _input_shape(plan.classifier)
     size = largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n))
@@ -213,11 +213,11 @@ def compile_model(plan: Plan) -> Iterator[int | None]:
             compiling = blocks_compiled(
                 plan.classifier.module, plan.request, shape, plan.batch_size
             )
-            found = stack.enter_context(compiling)
-        yield found
+            count = stack.enter_context(compiling)
+        yield count
 
 
-def _left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
+def _find_left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
     # grey noise, for a constant picture may leave the network without a gradient
     shape, draw = _input_shape(plan.classifier), torch.Generator().manual_seed(0)
     picture = torch.rand(1, *shape, generator=draw)
@@ -228,7 +228,7 @@ def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
     return (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
 
 
-def _layers(
+def _find_layers(
     classifier: Classifier, methods: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str, Mapping[str, str]]:
     shape = _input_shape(classifier)
@@ -253,7 +253,7 @@ def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
         )
 
 
-def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
+def _find_categories(classifier: Classifier, options: Options) -> tuple[int, ...] | int | None:
     if not classifier.num_classes:
         chosen = options.target_category or options.top_k or options.contrast
         if chosen or options.threshold is not None:
@@ -263,7 +263,7 @@ def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | i
             )
         return None
     if classifier.reading.is_value:
-        return _values(classifier, options)
+        return _find_values(classifier, options)
     if options.threshold is not None:
         if options.target_category:
             raise UsageError(
@@ -277,17 +277,17 @@ def _categories(classifier: Classifier, options: Options) -> tuple[int, ...] | i
         return k
     if options.top_k:
         raise UsageError("--target-category and --top-k each choose the classes: give one of them.")
-    return _found(options.target_category, classifier)
+    return _match_categories(options.target_category, classifier)
 
 
-def _values(classifier: Classifier, options: Options) -> tuple[int, ...]:
+def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
     if options.top_k or options.threshold is not None:
         raise UsageError(
             f"The outputs of {classifier.name!r} are values, and no classes that could be ranked: "
             "leave --top-k and --threshold out (--outputs says what the outputs are)."
         )
     if options.target_category:
-        return _found(options.target_category, classifier)
+        return _match_categories(options.target_category, classifier)
     if classifier.num_classes > 1:
         raise UsageError(
             f"{classifier.name!r} puts out {classifier.num_classes} values: --target-category says "
@@ -296,10 +296,10 @@ def _values(classifier: Classifier, options: Options) -> tuple[int, ...]:
     return (0,)
 
 
-def _target(
+def _make_target(
     classifier: Classifier, options: Options, categories: tuple[int, ...] | int | None
 ) -> Target:
-    against = _found(options.contrast, classifier)
+    against = _match_categories(options.contrast, classifier)
     given = options.target if "target" in options.model_fields_set else None
     target = target_of(given, against, options.contrast_strength, classifier.reading)
     if not isinstance(target, Contrast) and "contrast_strength" in options.model_fields_set:
@@ -315,7 +315,7 @@ def _target(
     return target
 
 
-def _noise(options: Options) -> Noise | None:
+def _make_noise(options: Options) -> Noise | None:
     if options.noise_smooth:
         return Noise(options.noise_smooth, options.noise_sigma, options.seed)
     if "noise_sigma" in options.model_fields_set:
@@ -323,13 +323,13 @@ def _noise(options: Options) -> Noise | None:
     return None
 
 
-def _found(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
-    names = [name for text in given for name in _names(text, classifier)]
-    found = (find_category(n, classifier.labels, classifier.num_categories) for n in names)
-    return tuple(dict.fromkeys(found))
+def _match_categories(given: Sequence[str], classifier: Classifier) -> tuple[int, ...]:
+    names = [name for text in given for name in _split_names(text, classifier)]
+    indices = (find_category(n, classifier.labels, classifier.num_categories) for n in names)
+    return tuple(dict.fromkeys(indices))
 
 
-def _names(text: str, classifier: Classifier) -> list[str]:
+def _split_names(text: str, classifier: Classifier) -> list[str]:
     """Splits at commas, but not a class name that holds some (`tabby, tabby cat`)."""
     whole = text.strip().lower()
     if any(whole == known.lower() for known in classifier.labels or ()):

@@ -82,25 +82,25 @@ def run_on_ray(
     What is still to be done is told to `begins`.  Raises UsageError where Ray or its workers
     cannot do it, and else as `carry_out_plan`.
     """
-    sharding.check(options)
-    ray = _ray()
-    with _joined(ray):
+    sharding.check_can_shard(options)
+    ray = _import_ray()
+    with _join_cluster(ray):
         workers = _Workers.of(ray, options, len(sources))
         _join_leftovers(options, workers.count)
         tasks = [
             WorkerTask(
-                tuple(sharding.share(sources, shard)), workers.options, load, shard, Path.cwd()
+                tuple(sharding.take_share(sources, shard)), workers.options, load, shard, Path.cwd()
             )
             for shard in workers.shards
         ]
-        yield from _driven(ray, workers.started(ray, tasks), options, stop, begins)
+        yield from _drive(ray, workers.started(ray, tasks), options, stop, begins)
     if not stop.reason or worlds(options.save_path):
         merge(options.save_path, incomplete=bool(stop.reason))
     if stop.reason:
         raise stop.reason
 
 
-def _ray() -> Any:
+def _import_ray() -> Any:
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     try:
         import ray
@@ -112,7 +112,7 @@ def _ray() -> Any:
 
 
 @contextmanager
-def _joined(ray: Any) -> Iterator[None]:
+def _join_cluster(ray: Any) -> Iterator[None]:
     """Joins the cluster of `RAY_ADDRESS`, or starts Ray on this machine; leaves it afterwards."""
     address = os.environ.get("RAY_ADDRESS")
     in_main = threading.current_thread() is threading.main_thread()
@@ -155,13 +155,13 @@ class _Workers:
     def of(cls, ray: Any, options: Options, pictures: int) -> _Workers:
         """Finds a worker a GPU of the cluster, or a CPU where it has none, or the number given."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        kind = _kind(nodes, options.device)
+        kind = _find_kind(nodes, options.device)
         places = sum(node.get(kind, 0) for node in nodes)
         count = max(1, min(options.ray_workers or int(places), pictures))
         # several share a place where more are asked for than there are
         part = min(1.0, places / count)
         homes = [(node.get("CPU", 1), node[kind] / part) for node in nodes if node.get(kind)]
-        cores = _cores(homes, count)
+        cores = _share_cores(homes, count)
         of_gpu = {"num_gpus": part, "num_cpus": 0}
         of_cpu = {"num_cpus": part if part < 1 else cores}
         device = "cuda" if kind == "GPU" else "cpu"
@@ -188,7 +188,7 @@ class _Workers:
         return [actor.remote(task) for task in tasks]
 
 
-def _kind(nodes: Sequence[dict[str, float]], device: str) -> str:
+def _find_kind(nodes: Sequence[dict[str, float]], device: str) -> str:
     """Says whether workers are placed by GPU or by CPU; raises DeviceError."""
     if device not in ("auto", "cuda", "cpu"):
         raise DeviceError(
@@ -201,7 +201,7 @@ def _kind(nodes: Sequence[dict[str, float]], device: str) -> str:
     return "CPU"
 
 
-def _cores(homes: Sequence[tuple[float, float]], count: int) -> int:
+def _share_cores(homes: Sequence[tuple[float, float]], count: int) -> int:
     """Returns a worker's cores, so that all find room; of each node its cores and most workers."""
     each = -(-count // len(homes))
     return max(1, int(min(cores // max(1, min(most, each)) for cores, most in homes)))
@@ -209,12 +209,12 @@ def _cores(homes: Sequence[tuple[float, float]], count: int) -> int:
 
 def _join_leftovers(options: Options, world: int) -> None:
     """Joins the shards of runs that were cut off, unless this one goes on with them."""
-    there = worlds(options.save_path)
-    if there and not (options.resume and there == [world]):
+    counts = worlds(options.save_path)
+    if counts and not (options.resume and counts == [world]):
         merge(options.save_path, incomplete=True)
 
 
-def _driven(
+def _drive(
     ray: Any,
     workers: Sequence[Any],
     options: Options,
@@ -231,14 +231,14 @@ def _driven(
     while working:
         ended, working = ray.wait(working, num_returns=len(working), timeout=POLL)
         if starting and len(ray.wait(starting, num_returns=world, timeout=0)[0]) == world:
-            _tell(ray, starting, begins)
+            _report_start(ray, starting, begins)
             starting = []
         for follower in followers:
             for outcome in follower.outcomes():
                 failed += outcome.failed
                 yield outcome
         check_failures(failed, options, stop)
-        for problem in filter(None, (_ending(ray, end) for end in ended)):
+        for problem in filter(None, (_find_error(ray, end) for end in ended)):
             stop.ask(problem)
         if stop.reason and not asked:
             asked = True
@@ -246,18 +246,18 @@ def _driven(
                 worker.stop.remote()
 
 
-def _tell(ray: Any, starting: Sequence[Any], begins: Callable[[WorkerStart], None]) -> None:
+def _report_start(ray: Any, starting: Sequence[Any], begins: Callable[[WorkerStart], None]) -> None:
     """Tells what all workers together have begun, if all of them have."""
     try:
-        found: list[WorkerStart] = [one for one in ray.get(list(starting)) if one]
+        starts: list[WorkerStart] = [one for one in ray.get(list(starting)) if one]
     except ray.exceptions.RayActorError:
         return  # which is what `work` tells, too
-    if len(found) == len(starting):
-        sources = sum(one.sources for one in found)
-        begins(replace(found[0], sources=sources, replaced=sum(one.replaced for one in found)))
+    if len(starts) == len(starting):
+        sources = sum(one.sources for one in starts)
+        begins(replace(starts[0], sources=sources, replaced=sum(one.replaced for one in starts)))
 
 
-def _ending(ray: Any, end: Any) -> CamvizError | None:
+def _find_error(ray: Any, end: Any) -> CamvizError | None:
     try:
         problem: CamvizError | None = ray.get(end)
     except ray.exceptions.RayActorError:

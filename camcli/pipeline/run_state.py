@@ -52,8 +52,8 @@ class RunState:
     counts: Counts = field(default_factory=Counts)
     manifest: Manifest | None = None
     weights: str = ""
-    # other processes at work on the same run
-    beside: Sequence[str] = ()
+    # those at work on the same run
+    other_processes: Sequence[str] = ()
     # with which pictures of this run were drawn that are done
     scales: Mapping[Key, Scale] = field(default_factory=dict)
     _failing: bool = False
@@ -78,9 +78,9 @@ class RunState:
                 left_out(-1)
                 yield source
 
-    def place(self, path: Path, source: Source, *beside: str) -> Path:
+    def place(self, path: Path, source: Source, *endings: str) -> Path:
         """Returns where an output may be written, without overwriting what another run wrote."""
-        return self.manifest.place(path, source, *beside) if self.manifest else path
+        return self.manifest.place(path, source, *endings) if self.manifest else path
 
     def add(self, outcome: Outcome) -> Outcome:
         """Records what came of a picture, and returns that; a video counts as one."""
@@ -139,12 +139,12 @@ def open_run(
             manifest.replaced,
             manifest=manifest,
             weights=weights,
-            beside=[str(process) for process in manifest.beside],
-            scales=_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
+            other_processes=[str(process) for process in manifest.beside],
+            scales=_read_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
         )
 
 
-def _scales(path: Path, run: Run) -> Mapping[Key, Scale]:
+def _read_scales(path: Path, run: Run) -> Mapping[Key, Scale]:
     return read_scales(line for line in read_manifest(path) if line["run"] == run.name)
 
 
@@ -195,10 +195,10 @@ class _RunDescription:
 
     @property
     def versions(self) -> Mapping[str, str]:
-        found = {"python": platform.python_version()}
+        versions = {"python": platform.python_version()}
         for name in PACKAGES:
             try:
-                found[name] = version(name)
+                versions[name] = version(name)
             except PackageNotFoundError:  # run from its source
                 continue
-        return found
+        return versions

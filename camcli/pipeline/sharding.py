@@ -28,7 +28,7 @@ def find_shard(environ: Mapping[str, str]) -> Shard | None:
     """
     for rank_name, world_name, _ in LAUNCHERS:
         if rank_name in environ and world_name in environ:
-            rank, world = _number(environ, rank_name), _number(environ, world_name)
+            rank, world = _read_number(environ, rank_name), _read_number(environ, world_name)
             if rank >= world:
                 raise UsageError(
                     f"{rank_name}={rank} is no rank among {world_name}={world}, which count from "
@@ -38,7 +38,7 @@ def find_shard(environ: Mapping[str, str]) -> Shard | None:
     return None
 
 
-def share(sources: Sequence[Source], shard: Shard) -> Sequence[Source]:
+def take_share(sources: Sequence[Source], shard: Shard) -> Sequence[Source]:
     """Returns a rank's sources: every n-th, so that large ones that lie together are spread."""
     rank, world = shard
     return sources[rank::world]
@@ -54,7 +54,7 @@ def choose_device(device: str, environ: Mapping[str, str]) -> str:
     seen = torch.cuda.device_count()
     for rank_name, _, local_name in LAUNCHERS:
         if rank_name in environ and local_name in environ and seen:
-            return f"cuda:{_number(environ, local_name) % seen}"
+            return f"cuda:{_read_number(environ, local_name) % seen}"
     return device
 
 
@@ -64,7 +64,7 @@ def count_local_processes(environ: Mapping[str, str]) -> int:
     return max(1, int(given)) if given.isdecimal() and len(given) < MOST_DIGITS else 1
 
 
-def check(options: Options) -> None:
+def check_can_shard(options: Options) -> None:
     """Raises UsageError where a run cannot be shared out."""
     if is_file(options.save_path):
         raise UsageError(
@@ -82,7 +82,7 @@ def check(options: Options) -> None:
 
 def check_world(options: Options, world: int) -> None:
     """Raises UsageError where the output folder holds shards of another number of ranks."""
-    others = [found for found in worlds(options.save_path) if found != world]
+    others = [count for count in worlds(options.save_path) if count != world]
     if others:
         raise UsageError(
             f"{str(options.save_path)!r} holds shards of {others[0]} ranks, and now there are "
@@ -90,7 +90,7 @@ def check_world(options: Options, world: int) -> None:
         )
 
 
-def _number(environ: Mapping[str, str], name: str) -> int:
+def _read_number(environ: Mapping[str, str], name: str) -> int:
     text = environ[name].strip()
     if not (text.isascii() and text.isdecimal() and len(text) < MOST_DIGITS):
         raise UsageError(

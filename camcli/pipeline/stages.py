@@ -82,7 +82,7 @@ def explain_batch(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list
 
 def draw_picture(explanations: Sequence[Explanation], writer: OutputWriter) -> Outcome:
     """Draws a picture's heatmaps, and writes their files; raises OutputError."""
-    records = tuple(writer.written(explanations))
+    records = tuple(writer.write(explanations))
     return Outcome(find_source(explanations[0].picture), records)
 
 

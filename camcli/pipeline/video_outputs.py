@@ -53,10 +53,10 @@ class FrameWriter:
 
         One that cannot be drawn, or held by its format, has the reason in its record.
         """
-        found = [self._draw(explanation) for explanation in explanations]
+        drawn = [self._draw(explanation) for explanation in explanations]
         picture = explanations[0].picture
         source = find_source(picture)
-        records, pixels = zip(*found, strict=True)
+        records, pixels = zip(*drawn, strict=True)
         videos = tuple(self._videos(source, explanations))
         assert picture.time is not None
         return DrawnFrame(source, picture.time, picture.duration, records, videos, pixels)

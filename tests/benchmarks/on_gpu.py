@@ -126,7 +126,7 @@ class _Parts:
 
     def written(self, explained: Sequence[Any]) -> list[Any]:
         def one(explanations: Any) -> list[Any]:
-            return list(self.writer.written(explanations))
+            return list(self.writer.write(explanations))
 
         return [begun.result() for begun in [self.pool.submit(one, e) for e in explained]]
 

@@ -197,7 +197,7 @@ def test_what_the_items_raise_comes_behind_what_was_begun(start: Start) -> None:
 
 
 @pytest.mark.parametrize("error", [ImageError("torn"), MemoryError()])
-@pytest.mark.parametrize("stop", ["prepare", "draw"])
+@pytest.mark.parametrize("stop", ["prepare", "draw", "finish"])
 def test_a_picture_that_fails_ends_nothing(start: Start, stop: str, error: Exception) -> None:
     outcomes = list(start(map(item, range(10)), Way(bad={(stop, 3): error})))
     assert [number_of(outcome) for outcome in outcomes] == list(range(10))

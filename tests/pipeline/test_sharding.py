@@ -63,7 +63,7 @@ def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], told
 @pytest.mark.parametrize("world", [1, 2, 3, 8, 30])
 def test_shares_are_disjoint_complete_and_even(world: int) -> None:
     sources = named(*(f"{n}.jpg" for n in range(23)))
-    parts = [sharding.share(sources, (rank, world)) for rank in range(world)]
+    parts = [sharding.take_share(sources, (rank, world)) for rank in range(world)]
     assert sorted((s for part in parts for s in part), key=sources.index) == sources
     sizes = {len(part) for part in parts}
     assert max(sizes) - min(sizes) <= 1
@@ -106,8 +106,8 @@ def test_each_process_of_a_machine_has_its_gpu(
 )
 def test_what_cannot_be_shared_is_refused(given: dict[str, object], told: str) -> None:
     with pytest.raises(UsageError, match=told):
-        sharding.check(from_keywords(**given))
-    sharding.check(from_keywords(scale="0,2"))
+        sharding.check_can_shard(from_keywords(**given))
+    sharding.check_can_shard(from_keywords(scale="0,2"))
 
 
 def test_shards_of_another_number_of_ranks_are_joined_first(tmp_path: Path) -> None:
