@@ -61,7 +61,7 @@ class OutputWriter:
 
     plan: Plan
     options: Options
-    kept: RunState
+    state: RunState
     scales: ColorScales
 
     def write(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
@@ -102,7 +102,7 @@ class OutputWriter:
             return self.options.save_path
         source = find_source(explanation.picture)
         path = output_path(source, record, self.named_layers(record), self.plan, self.options)
-        return self.kept.place(path, source, *self.list_endings(explanation))
+        return self.state.place(path, source, *self.list_endings(explanation))
 
     def place_frame(self, explanation: Explanation) -> Path:
         """Returns where the picture of a video's frame stands, and what stands beside it."""

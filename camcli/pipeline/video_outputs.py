@@ -102,7 +102,7 @@ class FrameWriter:
             target=plan.request.target.mark if record.target else "",
             rank=rank if is_ranked else None,
         )
-        return self.writer.kept.place(options.save_path / name, source)
+        return self.writer.state.place(options.save_path / name, source)
 
 
 class VideoOutputs:
