@@ -27,7 +27,7 @@ from camcli.pipeline.memory_budget import (
     resolve_memory,
 )
 from camcli.records import Outcome, Picture, Preprocessing
-from tests.media.videos import COUNT, write_video
+from tests.media.clips import COUNT, write_video
 from tests.networks import Staged
 from tests.outputs import outputs
 

@@ -38,7 +38,7 @@ from camcli.pipeline.stages import PreparedPicture
 from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
 from camcli.runs import read_manifest, verify_folder
-from tests.media.videos import COUNT, HEIGHT, WIDTH, frame, times_of, write_animation, write_video
+from tests.media.clips import COUNT, HEIGHT, WIDTH, frame, times_of, write_animation, write_video
 from tests.media.videos.test_frames import FakeCamera
 from tests.networks import Staged
 from tests.outputs import outputs

@@ -109,7 +109,7 @@ def _find_sources(images: list[str], flags: Flags, options: Options) -> tuple[So
     except SourceError:
         from camcli.cli import suggestions
 
-        suggestions.check_can_shard(images, flags, options)
+        suggestions.check_words(images, flags, options)
         raise
     place = options.save_path
     if place.is_dir() and any(_is_folder(i) and place.samefile(i) for i in images):

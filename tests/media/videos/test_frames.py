@@ -32,7 +32,7 @@ from camcli.media.videos.frame_times import ShownFrame, Timeline, choose_frames
 from camcli.media.videos.frames import EVERYTHING, frames, is_moving, open_frames
 from camcli.media.videos.pyav_file import QuietFile
 from camcli.records import Picture, Source, Span
-from tests.media.videos import (
+from tests.media.clips import (
     BACKGROUND,
     BLOB,
     COUNT,

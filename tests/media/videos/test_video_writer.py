@@ -20,7 +20,7 @@ from camcli.media.videos.frames import frames
 from camcli.media.videos.video_writer import BT709, FORMATS, Codec, VideoFile
 from camcli.records import Source
 from tests.checkout import ROOT
-from tests.media.videos import BLOB, COUNT, HEIGHT, WIDTH, frame, index_shown, times_of
+from tests.media.clips import BLOB, COUNT, HEIGHT, WIDTH, frame, index_shown, times_of
 
 TIMES = FrameTimes(Fraction(1, 1000))
 STEP = Fraction(1, 10)
