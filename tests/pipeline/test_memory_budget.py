@@ -247,7 +247,7 @@ def test_what_is_no_memory(typed: object) -> None:
 
 
 def test_a_share_is_one_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_budget.machine, "memory", lambda: 1000)
+    monkeypatch.setattr(memory_budget.cpu, "memory", lambda: 1000)
     assert (resolve_memory(0.3), resolve_memory(2000)) == (300, 2000)
     assert resolve_memory(Options().max_memory) == 500
     # torchrun's processes share the machine

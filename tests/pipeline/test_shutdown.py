@@ -74,12 +74,12 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
 
 STUCK = """
 import signal, threading
-from camcli.cli.explain import _end_here
+from camcli.cli.commands.explain import _exit_at_once
 from camcli.pipeline import StopRequest, handle_interrupts, shutdown
 
 shutdown.PATIENCE = 0.2
 lock = threading.Lock()
-with handle_interrupts(StopRequest(), lambda: None, _end_here):
+with handle_interrupts(StopRequest(), lambda: None, _exit_at_once):
     signal.raise_signal(signal.SIGINT)
     try:
         signal.raise_signal(signal.SIGINT)
