@@ -363,9 +363,9 @@ def test_methods_that_alter_pictures_give_what_they_gave(
         return used[-1]
 
     monkeypatch.setattr(rescoring, "FEWEST_FOLDED", 1)
-    monkeypatch.setattr(recording, "foldable", note)
+    monkeypatch.setattr(rescoring, "find_foldable", note)
     folded = answer_request(network, noise(), BestCategories(2), request)
-    monkeypatch.setattr(recording, "foldable", lambda *_: ConvBnFolding(()))
+    monkeypatch.setattr(rescoring, "find_foldable", lambda *_: ConvBnFolding(()))
     plain = answer_request(network, noise(), BestCategories(2), request)
     for layer, maps in plain.maps[name].items():
         torch.testing.assert_close(folded.maps[name][layer], maps, rtol=1e-3, atol=1e-5)

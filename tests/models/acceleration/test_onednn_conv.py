@@ -48,7 +48,7 @@ supported = pytest.mark.skipif(
 
 
 def _list_prepacked(packings: PrepackCache) -> list[bool]:
-    return [seen.laid_out is not None for seen in packings.seen.values()]
+    return [seen.laid_out is not None for seen in packings.entries.values()]
 
 
 @supported
@@ -104,7 +104,7 @@ def test_weights_without_a_version_are_not_laid_out() -> None:
             expected = layer(LAST)
             with accelerate(layer, packings):
                 torch.testing.assert_close(layer(LAST), expected)
-    assert not packings.seen
+    assert not packings.entries
 
 
 def _replace(layer: nn.Conv2d) -> None:
