@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine import api, hooks, layer_selection
+from camcli.engine import hooks, layer_selection
 from camcli.engine.batch_context import Probe
 from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.hooks import record

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
-from camcli.engine.evidence import recording, rescoring
+from camcli.engine.evidence import rescoring
 from camcli.engine.runner import ExplainRequest, answer_request
 from camcli.engine.targets import BestCategories
 from camcli.models.acceleration.accelerate import accelerate
