@@ -20,7 +20,6 @@ from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
 from camcli.pipeline import sharding
-from camcli.pipeline.manifest_tail import ManifestTail, parse_record
 from camcli.pipeline.plan import make_plan
 from camcli.pipeline.run_state import RunState, Shard
 from camcli.pipeline.runner import RunCallbacks, carry_out_plan, check_failures
@@ -29,6 +28,7 @@ from camcli.pipeline.worker_pool import default_workers
 from camcli.records import Outcome, Source
 from camcli.runs import Counts, RunInfo, merge_shards, read_manifest
 from camcli.runs.manifest import source_id
+from camcli.runs.manifest_tail import ManifestTail, parse_record
 from camcli.runs.merge import list_world_sizes
 from camcli.utils.runtime_tuning import keep_freed_memory
 

@@ -17,11 +17,11 @@ from camcli.cli.app import main
 from camcli.config import Options, from_keywords
 from camcli.errors import ConfigError, DeviceError, UsageError
 from camcli.pipeline import sharding
-from camcli.pipeline.manifest_tail import ManifestTail, parse_record
 from camcli.pipeline.ray_backend import _Workers, run_on_ray
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Box, Concept, Record, Source, Statistics
 from camcli.runs import Manifest, RunInfo
+from camcli.runs.manifest_tail import ManifestTail, parse_record
 from tests.runs.runs import PLAIN, explain, explained, named, written
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")

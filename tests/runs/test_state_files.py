@@ -15,7 +15,6 @@ import pytest
 
 from camcli.errors import CamvizError
 from camcli.pipeline.color_scale import read_scales
-from camcli.pipeline.manifest_tail import ManifestTail
 from camcli.records import Box, FileStamp, Record, Source
 from camcli.runs import (
     Counts,
@@ -27,6 +26,7 @@ from camcli.runs import (
     verify_folder,
 )
 from camcli.runs.jsonl import STATE
+from camcli.runs.manifest_tail import ManifestTail
 from tests.runs.runs import PLAIN
 
 RUN, SHARD = RunInfo(PLAIN), RunInfo(PLAIN, shard=(0, 2))
