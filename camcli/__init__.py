@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from camcli.engine.api import activations, heatmaps, packed
-    from camcli.models.inspection.model_lock import lock_model
     from camcli.models.load import load_model
+    from camcli.models.state.model_lock import lock_model
     from camcli.pipeline import explain, overlay
 
 __version__ = "0.1.0"
@@ -29,7 +29,7 @@ _HOMES = {
     "explain": "camcli.pipeline",
     "heatmaps": "camcli.engine.api",
     "load_model": "camcli.models.load",
-    "lock_model": "camcli.models.inspection.model_lock",
+    "lock_model": "camcli.models.state.model_lock",
     "overlay": "camcli.pipeline",
     "packed": "camcli.engine.api",
 }

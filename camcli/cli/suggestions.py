@@ -45,7 +45,7 @@ def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
 
 
 def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
-    from camcli.models.inspection.target_layers import find_layer
+    from camcli.models.inspection.layer_lookup import find_layer
     from camcli.models.load import find_model
 
     try:

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import camcli.engine.evidence.attention
-import camcli.engine.evidence.derivatives
+import camcli.engine.evidence.curvature
+import camcli.engine.evidence.forward_backward
 import camcli.engine.evidence.fullgrad
 import camcli.engine.evidence.guided_backprop
-import camcli.engine.evidence.recording
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.batch_context import Probe, TokenOptions, usual_chunk
 from camcli.engine.device.oom_chunks import run_in_chunks
@@ -39,12 +39,6 @@ from camcli.errors import MethodError, UsageError
 from camcli.methods import smoothing
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
-from camcli.models.inspection.model_lock import (
-    call_on_model,
-    lock_model,
-    lock_to_restore,
-)
-from camcli.models.inspection.model_state import check_hookable, has_classifier
 from camcli.models.multiple_inputs import (
     InputKey,
     SeveralInputs,
@@ -58,6 +52,12 @@ from camcli.models.outputs.interpretation import (
     takes_one_alone,
 )
 from camcli.models.outputs.logits import OutputKey
+from camcli.models.state.model_lock import (
+    call_on_model,
+    lock_model,
+    lock_to_restore,
+)
+from camcli.models.state.model_state import check_hookable, has_classifier
 from camcli.records import Fusion, Outputs, Precision, TargetName
 from camcli.registry import (
     assign_options,

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from camcli.engine.targets import CategoryChoice, FixedCategories, PlainTarget, Target
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.inspection.layout import Layout, find_batch_axis, force_layout
-from camcli.models.inspection.model_cache import ModelCache
-from camcli.models.inspection.model_state import check_hookable
 from camcli.models.inspection.spatial_order import Places, find_places
 from camcli.models.outputs.folded_batch import find_slices_cached
+from camcli.models.state.model_cache import ModelCache
+from camcli.models.state.model_state import check_hookable
 from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 

@@ -8,24 +8,25 @@ from collections.abc import Iterable, Sequence
 from torch import Tensor, nn
 
 import camcli.engine.evidence.attention
-import camcli.engine.evidence.derivatives
+import camcli.engine.evidence.curvature
+import camcli.engine.evidence.forward_backward
 import camcli.engine.evidence.fullgrad
 import camcli.engine.evidence.guided_backprop
-import camcli.engine.evidence.recording
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.batch_context import find_places_cached
 from camcli.errors import CamvizWarning
+from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.model_cache import ModelCache
-from camcli.models.inspection.model_lock import (
-    locks_model,
-)
-from camcli.models.inspection.target_layers import TargetLayer, find_default_layer, find_layer
+from camcli.models.inspection.target_layers import TargetLayer, find_default_layer
 from camcli.models.outputs.interpretation import (
     OutputReading,
     apply_output_reading,
 )
 from camcli.models.outputs.logits import OutputKey
+from camcli.models.state.model_cache import ModelCache
+from camcli.models.state.model_lock import (
+    locks_model,
+)
 from camcli.registry import (
     depends_on_layer,
 )

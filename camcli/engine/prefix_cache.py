@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.acceleration.memory_format import copy_to_model_format
-from camcli.models.inspection.forward_patching import patch_forward
-from camcli.models.inspection.model_lock import in_this_thread
-from camcli.models.inspection.model_state import list_modules, preserve_state
+from camcli.models.state.forward_patching import patch_forward
+from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state.model_state import list_modules, preserve_state
 from camcli.utils.profiling import stage
 
 # what each layer put out, call by call, that was done when the target layer was

@@ -26,15 +26,15 @@ from camcli.methods import postprocessing, principal_component, smoothing
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.model_lock import (
-    locks_model,
-)
-from camcli.models.inspection.model_state import check_hookable, preserve_state
 from camcli.models.multiple_inputs import SeveralInputs, add_other_inputs
 from camcli.models.outputs.interpretation import (
     OutputReading,
     apply_output_reading,
 )
+from camcli.models.state.model_lock import (
+    locks_model,
+)
+from camcli.models.state.model_state import check_hookable, preserve_state
 from camcli.records import Fusion, Precision
 from camcli.registry import (
     EVIDENCE,

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from camcli.errors import ModelError, UsageError
-from camcli.models.inspection.model_lock import in_this_thread
-from camcli.models.inspection.model_state import unwrap
+from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state.model_state import unwrap
 
 InputKey = str | int
 

@@ -24,7 +24,7 @@ from camcli.engine.device.device_timer import DeviceTimer
 from camcli.engine.runner import BatchResult, answer_request
 from camcli.media.geometry import make_view as view_of
 from camcli.media.pictures.read import OpenPicture, open_picture
-from camcli.models.inspection.model_lock import call_on_model
+from camcli.models.state.model_lock import call_on_model
 from camcli.pipeline.batch_results import BatchResults
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.output_writer import OutputWriter, find_source

@@ -20,8 +20,9 @@ import camcli
 from camcli.engine.batch_context import Probe
 from camcli.engine.targets import FixedCategories
 from camcli.errors import LayerError, MethodError, ModelError
+from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.quirks import SWITCHES
-from camcli.models.inspection.target_layers import find_default_layer, find_layer, survey_layers
+from camcli.models.inspection.target_layers import find_default_layer, survey_layers
 from tests.networks import Staged, noise
 
 Wrap = Callable[[nn.Module], nn.Module]

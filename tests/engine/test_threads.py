@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import camcli
 from camcli.errors import ModelError
-from camcli.models.inspection.model_lock import NestedCall
 from camcli.models.load import Classifier
+from camcli.models.state.model_lock import NestedCall
 from tests.networks import Attending, Staged, noise
 from tests.threads import (
     METHODS,

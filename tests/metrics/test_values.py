@@ -11,7 +11,6 @@ from torch import Tensor
 from camcli.errors import UnknownName, UsageError
 from camcli.metrics.faithfulness.adcc import adcc, harmonic_mean
 from camcli.metrics.faithfulness.arcc import arcc
-from camcli.metrics.faithfulness.baseline import blur, make_baseline
 from camcli.metrics.faithfulness.coherency import coherency
 from camcli.metrics.faithfulness.complexity import complexity
 from camcli.metrics.faithfulness.confidence import (
@@ -19,13 +18,14 @@ from camcli.metrics.faithfulness.confidence import (
     average_gain,
     increase_in_confidence,
 )
-from camcli.metrics.faithfulness.curve import count_pixels, rank_pixels
 from camcli.metrics.faithfulness.deletion import deletion
 from camcli.metrics.faithfulness.infidelity import infidelity
 from camcli.metrics.faithfulness.insertion import insertion
 from camcli.metrics.faithfulness.road import road, road_least, road_most
 from camcli.metrics.faithfulness.saco import saco
 from camcli.metrics.faithfulness.sensitivity import max_sensitivity
+from camcli.metrics.perturbation.baseline import blur, make_baseline
+from camcli.metrics.perturbation.curve import count_pixels, rank_pixels
 
 # one channel, 2x2 pixels
 IMAGE = torch.tensor([[[0.4, 0.3], [0.2, 0.1]]])

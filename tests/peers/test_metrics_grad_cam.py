@@ -15,9 +15,9 @@ from camcli.metrics.faithfulness.arcc import arcc
 from camcli.metrics.faithfulness.coherency import coherency
 from camcli.metrics.faithfulness.complexity import complexity
 from camcli.metrics.faithfulness.confidence import average_drop, increase_in_confidence
-from camcli.metrics.faithfulness.curve import rank_pixels
-from camcli.metrics.faithfulness.imputation import impute
 from camcli.metrics.faithfulness.road import road, road_least, road_most
+from camcli.metrics.perturbation.curve import rank_pixels
+from camcli.metrics.perturbation.imputation import impute
 
 pytestmark = [
     pytest.mark.peers,

@@ -3,19 +3,19 @@
 from camcli.engine.evidence import (
     attention,
     class_head,
-    derivatives,
+    curvature,
+    forward_backward,
     fullgrad,
     guided_backprop,
-    recording,
     rescoring,
 )
 
 __all__ = [
     "attention",
     "class_head",
-    "derivatives",
+    "curvature",
+    "forward_backward",
     "fullgrad",
     "guided_backprop",
-    "recording",
     "rescoring",
 ]

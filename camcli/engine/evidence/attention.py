@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camcli.engine.batch_context import Probe, find_places_cached
-from camcli.engine.evidence.recording import ScoreFunction
+from camcli.engine.evidence.forward_backward import ScoreFunction
 from camcli.engine.evidence.rescoring import can_run_tail
 from camcli.engine.hooks import Recording, record, rerun_recorded
 from camcli.errors import MethodError
 from camcli.models.inspection.attention import AttentionLayout, capture_attention, find_attentions
 from camcli.models.inspection.layout import TOKENS
-from camcli.models.inspection.model_cache import ModelCache
-from camcli.models.inspection.model_state import preserve_state
+from camcli.models.state.model_cache import ModelCache
+from camcli.models.state.model_state import preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 

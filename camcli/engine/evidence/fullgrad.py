@@ -14,17 +14,17 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from camcli.engine.batch_context import Probe, find_places_cached
-from camcli.engine.evidence.recording import ScoreFunction, sum_scores
+from camcli.engine.evidence.forward_backward import ScoreFunction, sum_scores
 from camcli.engine.hooks import check_logits
 from camcli.errors import MethodError
 from camcli.methods.principal_component import to_float64
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.attention import FUSED
 from camcli.models.inspection.biases import find_bias, open_operation
-from camcli.models.inspection.forward_patching import switch_off
 from camcli.models.inspection.layout import TOKENS, convert_to_maps, measure_layout
-from camcli.models.inspection.model_lock import in_this_thread
-from camcli.models.inspection.model_state import make_recordable, preserve_state
+from camcli.models.state.forward_patching import switch_off
+from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state.model_state import make_recordable, preserve_state
 from camcli.records import FullGradients
 from camcli.registry import evidence
 from camcli.utils.profiling import stage

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from camcli.engine.batch_context import Probe, pictures_together
 from camcli.engine.device.oom_chunks import is_out_of_memory, run_in_chunks
-from camcli.engine.evidence.recording import Altered
+from camcli.engine.evidence.forward_backward import Altered
 from camcli.engine.hooks import Recording, record, rerun
 from camcli.engine.prefix_cache import EMPTY_PREFIX, Prefix, record_prefix, replay_prefix
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable

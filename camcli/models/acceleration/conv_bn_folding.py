@@ -29,9 +29,9 @@ from camcli.models.acceleration.onednn_conv import (
     is_plain,
     prepack,
 )
-from camcli.models.inspection.forward_patching import has_patched_forward, patch_forward
-from camcli.models.inspection.model_lock import in_this_thread
-from camcli.models.inspection.model_state import list_modules, preserve_state
+from camcli.models.state.forward_patching import has_patched_forward, patch_forward
+from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state.model_state import list_modules, preserve_state
 
 Result = TypeVar("Result")
 # a tensor that waits for what is done in it already

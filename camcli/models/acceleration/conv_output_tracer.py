@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 
 from camcli.models.acceleration.accelerate import is_accelerated
 from camcli.models.acceleration.onednn_conv import can_replace_conv
-from camcli.models.inspection.forward_patching import is_hooked, patch_forward
-from camcli.models.inspection.model_lock import in_this_thread
+from camcli.models.state.forward_patching import is_hooked, patch_forward
+from camcli.models.state.model_lock import in_this_thread
 
 # timm's, by its name: to import timm takes a second, which torchvision's models need not pay
 NORM_AND_ACTIVATION = "BatchNormAct2d"

@@ -11,8 +11,8 @@ from torch import nn
 from camcli.models.acceleration.fused_window_attention import WINDOWS, FusedWindowAttention
 from camcli.models.acceleration.onednn_conv import is_unrecorded
 from camcli.models.inspection.attention import FUSED
-from camcli.models.inspection.forward_patching import is_hooked
 from camcli.models.inspection.quirks import FUSABLE
+from camcli.models.state.forward_patching import is_hooked
 
 (SWITCH,) = FUSED
 

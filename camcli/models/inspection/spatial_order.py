@@ -25,8 +25,8 @@ from camcli.models.inspection.layout import (
     find_tensor,
     measure_layout,
 )
-from camcli.models.inspection.model_lock import in_this_thread
-from camcli.models.inspection.model_state import list_modules, make_recordable, preserve_state
+from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state.model_state import list_modules, make_recordable, preserve_state
 
 Captured = TypeVar("Captured")
 

@@ -17,7 +17,7 @@ from camcli.models.acceleration.accelerate import accelerate, is_accelerated
 from camcli.models.acceleration.onednn_conv import is_prepacking_supported
 from camcli.models.acceleration.onednn_linear import OPERATORS
 from camcli.models.acceleration.prepack_cache import PrepackCache
-from camcli.models.inspection.forward_patching import patch_forward
+from camcli.models.state.forward_patching import patch_forward
 from camcli.registry import METHODS, collect_evidence
 from camcli.utils.cpu import find_processor_maker
 from tests.networks import network_for, noise

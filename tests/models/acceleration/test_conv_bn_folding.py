@@ -21,7 +21,7 @@ from camcli.engine.targets import BestCategories
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
 from camcli.models.acceleration.prepack_cache import PrepackCache
-from camcli.models.inspection.forward_patching import patch_forward
+from camcli.models.state.forward_patching import patch_forward
 from camcli.registry import METHODS, collect_evidence
 from tests.networks import network_for, noise
 

@@ -23,7 +23,7 @@ from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.models.acceleration.onednn_conv import OPERATORS, is_prepacking_supported
 from camcli.models.acceleration.prepack_cache import PrepackCache
-from camcli.models.inspection.forward_patching import patch_forward
+from camcli.models.state.forward_patching import patch_forward
 from camcli.pipeline import make_plan
 from camcli.pipeline.stages import explain_batch, prepare
 from camcli.registry import METHODS

@@ -11,8 +11,9 @@ import torchvision
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError, UnknownName
+from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.target_layers import find_default_layer, find_layer, survey_layers
+from camcli.models.inspection.target_layers import find_default_layer, survey_layers
 from tests.corners import changes, keeps_places, prepare_module
 
 Build = Callable[[], nn.Module]

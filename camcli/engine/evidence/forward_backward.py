@@ -1,4 +1,4 @@
-"""The evidence that methods ask for, each a function named by what it returns."""
+"""The evidence that a forward pass and a backward pass leave: logits, activations, gradients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from camcli.engine.targets import BestCategories
 from camcli.errors import MethodError, ModelError
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.layout import convert_to_maps
-from camcli.models.inspection.model_state import make_recordable, preserve_state
-from camcli.models.inspection.target_layers import GRADIENT_FREE_METHODS
+from camcli.models.inspection.probing_pass import GRADIENT_FREE_METHODS
+from camcli.models.state.model_state import make_recordable, preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 
@@ -159,3 +159,18 @@ def gradients(
     """The score's gradients at a target layer as maps, in float32.  [b c h w]"""
     layout = probe.layout(layer, recording.outputs[layer])
     return convert_to_maps(raw_gradients[layer], layout).float()
+
+
+@evidence
+def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
+    """The score's gradients at a layer for other inputs, from passes that are not kept.
+
+    [b 3 H W] -> maps [b c h w]
+    """
+
+    def compute_gradients(inputs: Tensor) -> Tensor:
+        with probe.with_inputs(inputs.to(probe.inputs)) as other:
+            gradients: Tensor = other.get("gradients", layer, slot)
+        return gradients
+
+    return compute_gradients

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.inspection.model_lock import locks_model
-from camcli.models.inspection.model_state import unwrap
+from camcli.models.state.model_lock import locks_model
+from camcli.models.state.model_state import unwrap
 
 
 @locks_model

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from camcli.metrics.faithfulness.imputation import impute
+from camcli.metrics.perturbation.imputation import impute
 
 SQUARES = torch.tensor([[0.0, 1, 4], [9, 16, 25], [36, 49, 64]])
 

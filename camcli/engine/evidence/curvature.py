@@ -1,4 +1,4 @@
-"""Evidence that takes more than one backward pass: of noisy inputs, and of gradients themselves."""
+"""Evidence of gradients of gradients: the score's Hessian times the activations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camcli.engine.hooks import Recording
 from camcli.errors import MethodError
 from camcli.models.inspection.autograd_graph import iterate_steps_to
 from camcli.models.inspection.layout import convert_to_maps
-from camcli.models.inspection.model_state import preserve_state
+from camcli.models.state.model_state import preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 
@@ -24,21 +24,6 @@ FUSED_ATTENTION = "ScaledDotProduct"
 # what stands in a graph for a derivative that is missing, torch's own and somebody else's; the
 # latter is passed over in silence, as if its derivative were zero
 NO_SECOND_DERIVATIVE = {"torch::autograd::NotImplemented", "torch::autograd::Error"}
-
-
-@evidence
-def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
-    """The score's gradients at a layer for other inputs, from passes that are not kept.
-
-    [b 3 H W] -> maps [b c h w]
-    """
-
-    def compute_gradients(inputs: Tensor) -> Tensor:
-        with probe.with_inputs(inputs.to(probe.inputs)) as other:
-            gradients: Tensor = other.get("gradients", layer, slot)
-        return gradients
-
-    return compute_gradients
 
 
 @evidence

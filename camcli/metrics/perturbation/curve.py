@@ -7,7 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from camcli.metrics.plan import Plan
+from camcli.metrics.perturbation.plan import Plan
 
 
 def rank_pixels(maps: Tensor) -> Tensor:

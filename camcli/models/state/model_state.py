@@ -18,9 +18,9 @@ from torch.fx import GraphModule
 from torch.nn.parallel import DistributedDataParallel
 
 from camcli.errors import ModelError
-from camcli.models.inspection.forward_patching import switch_off
-from camcli.models.inspection.model_lock import lock_model
 from camcli.models.inspection.quirks import SWITCHES
+from camcli.models.state.forward_patching import switch_off
+from camcli.models.state.model_lock import lock_model
 from camcli.utils.shared_setting import SharedSetting
 
 

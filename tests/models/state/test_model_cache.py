@@ -6,8 +6,8 @@ import weakref
 import torch
 from torch import Tensor, nn
 
-from camcli.models.inspection.model_cache import ModelCache
 from camcli.models.outputs.interpretation import find_output_reading_cached
+from camcli.models.state.model_cache import ModelCache
 
 
 def test_answers_stay_while_the_parts_do() -> None:

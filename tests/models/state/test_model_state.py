@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from camcli.models.inspection.weights_hash import hash_weights
+from camcli.models.state.weights_hash import hash_weights
 
 
 class Small(nn.Module):

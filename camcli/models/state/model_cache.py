@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
-from camcli.models.inspection.model_state import list_modules
+from camcli.models.state.model_state import list_modules
 
 Measured = TypeVar("Measured")
 
