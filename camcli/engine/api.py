@@ -1,4 +1,4 @@
-"""Runs methods on a batch: raw maps for each layer, smoothed and fused as asked."""
+"""The tensor API: a model and a batch of inputs to raw heatmaps, or to activations."""
 
 from __future__ import annotations
 

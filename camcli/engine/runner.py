@@ -1,4 +1,4 @@
-"""Runs methods on a batch: raw maps for each layer, smoothed and fused as asked."""
+"""Answers a request about a batch in one model: raw maps by method and layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What works with every method: reduction, normalisation, enlargement, layer fusion, smoothing."""
+"""What works with every method: reduction, normalisation, enlargement, fusion of layers."""
 
 from __future__ import annotations
 
