@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from camcli.engine.api import activations, heatmaps, packed
-    from camcli.models.load import load_model
+    from camcli.errors import CamvizError, CamvizWarning
+    from camcli.models.load import Classifier, load_model
     from camcli.models.state.model_lock import lock_model
-    from camcli.pipeline import explain, overlay
+    from camcli.pipeline import Explanation, explain, overlay
+    from camcli.records import Box
 
 __version__ = "0.1.0"
+# the public interface: tests/api_surface.txt holds each name with its parameters and attributes
 __all__ = [
+    "Box",
+    "CamvizError",
+    "CamvizWarning",
+    "Classifier",
+    "Explanation",
     "__version__",
     "activations",
     "explain",
@@ -25,6 +33,11 @@ __all__ = [
 
 # imported when first asked for: torch alone takes seconds
 _HOMES = {
+    "Box": "camcli.records",
+    "CamvizError": "camcli.errors",
+    "CamvizWarning": "camcli.errors",
+    "Classifier": "camcli.models.load",
+    "Explanation": "camcli.pipeline",
     "activations": "camcli.engine.api",
     "explain": "camcli.pipeline",
     "heatmaps": "camcli.engine.api",
