@@ -92,25 +92,75 @@ def heatmaps(
     outputs: Outputs | None = None,
     image_input: InputKey | None = None,
 ) -> Any:
-    """Computes raw float32 maps of any model.  inputs [b 3 H W] -> [b h w]
+    """Computes raw float32 maps of any model, signed where the formula is.  [b 3 H W] -> [b h w]
 
-    Several layers are fused at the input's size [b H W]; k targets a picture give [b k h w]; a list
-    of methods gives {method: maps}; layer_fusion="none" gives {layer: maps}; a layer that puts out
-    t frames or slices of each picture [b*t ...] gives a map of each [b t h w].  Left out, the layer
-    is found and the targets are the predicted classes.  Raises CamvizError for what is not defined.
+    The model is left as it was found: mode, gradients, hooks and random state. `camviz help
+    methods` says what each method computes, with its paper and equation.
 
-    What is explained of a class is its logit, or another `target`: a name, or a function of logits
-    [b n] and categories [b] to scores [b].  `contrast` names the classes to compare with, `set` the
-    methods' own options, `output_key` the logits in a model's tuple or dictionary.  `noise_smooth`
-    copies with noise of `noise_sigma` of the picture's range are averaged.  Passes are run in
-    `precision`: float32, bf16, fp16, or auto.
+    Args:
+        module: Any model of pictures, on any device; inputs are moved to it.
+        inputs: A float batch [b 3 H W], normalised as the model wants it. Or a tuple or dictionary
+            of all that the model takes: the first [b 3 H W] in it is explained, the others are
+            passed on, each picture's own row of those that have b.
+        method: Names of methods, see camviz methods; default gradcam. A list of names gives a
+            dictionary.
+        target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
+            Modules, too. Several are fused at the input's size.
+        targets: Indices of the explained classes: one for all pictures, one a picture [b], or k for
+            each [b k]; default the predicted class. Of a model of values, which of them.
+        target: What is explained of the class: logit, probability, log-probability, rest,
+            counterfactual (what speaks against it) or contrast; default logit. Or a function of
+            logits [b n] and categories [b] to scores [b].
+        contrast: Why this class and not those; with the target contrast, by default, the 3 most
+            similar. Indices of classes (Finer-CAM, arXiv:2501.11309).
+        contrast_strength: How much of the other classes' mean logit is taken away; default 0.6.
+        layer_fusion: Several layers: mean, max, product, refine (RefineCAM), or none for a map
+            each; default mean. A map each gives {layer: maps}.
+        aug_smooth: Average over flips and brightness changes. Six passes in place of one.
+        eigen_smooth: First principal component of the weighted channels in place of their sum. For
+            methods that weight channels.
+        noise_smooth: Average over N noisy copies of the picture. N is a whole number from 1; left
+            out, none.
+        noise_sigma: That noise's deviation, as a share of the picture's range; default 0.15.
+        vit_like: The layer puts out tokens, or does not; default measured.
+        num_extra_tokens: Tokens that are no part of the grid, such as the class token; default
+            measured.
+        precision: float32, bf16, fp16, or auto: bf16 where a GPU has it; default float32. Maps are
+            float32 all the same.
+        seed: Seed for methods and noise drawn at random; default 0.
+        set: Options of the methods, or of one: METHOD.NAME. {"max_channels": 64}, or
+            {"scorecam.max_channels": 64}.
+        output_key: Where your own model's logits are in the tuple or dictionary that it returns. A
+            key, a position, or a path of them ("heads.race"); left out, lone `logits` are found.
+        outputs: What the outputs mean: logits, probabilities (of one class), independent (several
+            classes at once) or value (a real number); default measured. Softmax and sigmoid at the
+            end are looked through; the map of a value is that of the value itself, signed.
+        image_input: Which of several inputs is explained: a position or a name; default the first
+            that is a float tensor [b 3 H W].
 
-    `outputs` says what the outputs mean, which is measured where it is left out: logits or
-    probabilities of classes of which one is right, independent classes, or a value, whose map is
-    that of the value itself, signed.  Softmax and sigmoid at the end are looked through.
+    Returns:
+        Maps [b h w] at the layer's own resolution; [b H W] of several layers, fused; [b k h w] for
+        k targets a picture; [b t h w] where the layer puts out t frames or slices of each picture,
+        [b*t ...]. In a dictionary {method: maps} for a list of methods, and {layer: maps} for
+        `layer_fusion="none"`.
 
-    Of several inputs, a tuple or a dictionary, the first [b 3 H W] is explained, or the one that
-    `image_input` names; the others are passed on, each picture's own.
+    Raises:
+        UsageError: Inputs, targets or options that are none, or do not go together.
+        UnknownName: A method, layer, target or option that nobody knows; the message has the
+            closest.
+        LayerError: A layer without a grid, or one that the model does not call.
+        MethodError: A method that is not defined for this model or these options.
+        ModelError: A model that hooks cannot look inside, or whose output is not understood.
+
+    Example:
+        >>> import camcli, torch
+        >>> model = camcli.load_model(device="cpu").module
+        >>> inputs = torch.zeros(2, 3, 224, 224)
+        >>> camcli.heatmaps(model, inputs).shape
+        torch.Size([2, 7, 7])
+        >>> maps = camcli.heatmaps(model, inputs, ["gradcam", "layercam"], targets=[[281, 285]] * 2)
+        >>> {method: tuple(m.shape) for method, m in maps.items()}
+        {'gradcam': (2, 2, 7, 7), 'layercam': (2, 2, 7, 7)}
     """
     with call_on_model(module):
         others, pictures = _split_inputs(inputs, image_input)
@@ -237,7 +287,21 @@ def packed(module: nn.Module) -> Iterator[None]:
 
     Weights are laid out for their operations at the second pass, and kept until the block's end.
     Weights that are set anew are laid out anew; changes through `.data` cannot be seen, and are not
-    to be made in between.  Raises ModelError where hooks cannot look inside.
+    to be made in between.
+
+    Args:
+        module: The model that `heatmaps` or `activations` is called with in the block.
+
+    Raises:
+        ModelError: A model that hooks cannot look inside.
+
+    Example:
+        >>> import camcli, torch
+        >>> model = camcli.load_model(device="cpu").module
+        >>> with camcli.packed(model):
+        ...     maps = [camcli.heatmaps(model, torch.zeros(1, 3, 224, 224)) for _ in range(3)]
+        >>> len(maps)
+        3
     """
     stack, module = ExitStack(), check_hookable(module)
     try:
@@ -260,7 +324,31 @@ def activations(
 ) -> dict[str, Tensor]:
     """Returns the target layers' outputs laid out as maps.  [b 3 H W] -> {layer: [b c h w]}
 
-    Of several inputs the pictures are found, or named, as in `heatmaps`.
+    Args:
+        module: Any model of pictures, on any device; inputs are moved to it.
+        inputs: A float batch [b 3 H W], normalised as the model wants it, or several inputs as in
+            `heatmaps`.
+        target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
+            Modules, too.
+        output_key: Where your own model's logits are in the tuple or dictionary that it returns. A
+            key, a position, or a path of them ("heads.race"); left out, lone `logits` are found.
+        image_input: Which of several inputs are the pictures: a position or a name; default the
+            first that is a float tensor [b 3 H W].
+
+    Returns:
+        {layer's name: float maps [b c h w]}, on the model's device.
+
+    Raises:
+        UsageError: Inputs that are none.
+        UnknownName: A layer that the model does not have.
+        LayerError: A layer without a grid, or one that the model does not call.
+        ModelError: A model that hooks cannot look inside.
+
+    Example:
+        >>> import camcli, torch
+        >>> model = camcli.load_model(device="cpu").module
+        >>> {k: v.shape for k, v in camcli.activations(model, torch.zeros(1, 3, 224, 224)).items()}
+        {'features': torch.Size([1, 1280, 7, 7])}
     """
     with call_on_model(module):
         given, pictures = _split_inputs(inputs, image_input)

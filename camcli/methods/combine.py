@@ -20,6 +20,7 @@ def combine(maps: Sequence[Tensor], size: tuple[int, int], how: Combination) -> 
     asks neither for their order nor for their scale; where one of them shows nothing, so does it.
     Raises UsageError for no maps, or another way to combine them.
 
+    >>> import torch
     >>> ramp, top = torch.tensor([[0.0, 4.0]]), torch.tensor([[1.0], [0.0]])
     >>> combine([ramp, top], (2, 2), "product")
     tensor([[0., 1.],

@@ -92,8 +92,26 @@ TIMM_SCHEMES = ("hf-hub:", FOLDER)
 class Classifier:
     """A model in evaluation mode on its device, and all that is known about it.
 
-    [b in_chans H W] -> logits [b num_classes], or something that holds them under `output_key`; no
-    classes at all if it has no head.
+    `load_model` makes it, and `explain` takes it.
+
+    Attributes:
+        module: The model: [b in_chans H W] -> logits [b num_classes], or something that holds them
+            under `output_key`.
+        name: Its name in the library, without the library's own.
+        origin: embedded, timm, torchvision or python (the user's own code).
+        preprocessing: How a picture becomes its input.
+        labels: The classes' names, by index; None where they are not known.
+        weights: Where its weights are from, in words.
+        num_classes: Numbers that it puts out; 0 where it has no head.
+        in_chans: Channels of its input.
+        warnings: What is to be known before its maps are believed, in words.
+        reading: How its output is read.
+
+    Example:
+        >>> import camcli
+        >>> classifier = camcli.load_model(device="cpu")
+        >>> classifier.device, classifier.num_categories, classifier.origin
+        (device(type='cpu'), 1000, 'embedded')
     """
 
     module: nn.Module
@@ -141,11 +159,46 @@ def load_model(
 ) -> Classifier:
     """Loads the embedded model, any classifier of timm or torchvision, or one of the user's own.
 
-    `timm/` and `torchvision/` before a name choose the library; `FILE.py:FUNCTION` and
-    `package.module:FUNCTION` run that code; `img_size` is in pixels, one number or (height, width).
-    `outputs` says what the outputs mean (logits, probabilities, independent or value); those of a
-    user's own model are measured where it is left out.
-    Raises UnknownName, ModelError, CheckpointError, WeightsError, ConfigError and DeviceError.
+    The random state is left as it was. `camviz help weights` says how a checkpoint's names are
+    matched.
+
+    Args:
+        name: embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME,
+            hf-hub:ORG/NAME, local-dir:PATH), or your own (FILE.py:FUNCTION); default embedded. Code
+            is also `package.module:FUNCTION`.
+        pretrained: The model's published weights, or random ones; default pretrained.
+        checkpoint: Your own weights: .pth, .pt or .safetensors. A folder that transformers saved,
+            too.
+        strict: Refuse a checkpoint with missing or unexpected keys; default strict.
+        num_classes: Classes of the model's head. Left out, the model's own number.
+        img_size: Input size in pixels; default the model's. One number, or (height, width).
+        class_map: Class names: a name a line, index,name, or JSON.
+        model_kwargs: Arguments of the model's constructor.
+        device: auto, cpu, cuda, cuda:N or mps; default auto. Auto is CUDA, else MPS, else the CPU.
+        fit: What the network sees of the picture: crop, squash or pad; default the model's.
+        preprocessing: What overrules the model's own preprocessing. A dictionary with any of mean,
+            std, interpolation, fit, crop_pct.
+        output_key: Where your own model's logits are in the tuple or dictionary that it returns.
+            For models of your own alone.
+        outputs: What the outputs mean: logits, probabilities (of one class), independent (several
+            classes at once) or value (a real number); default measured.
+
+    Returns:
+        A Classifier: the model in evaluation mode on its device, and all that is known about it.
+
+    Raises:
+        UnknownName: A model that neither library has; the message has the closest.
+        ModelError: A model that cannot be built with these arguments.
+        CheckpointError: A file that is no checkpoint, or weights that do not fit.
+        WeightsError: Published weights that cannot be fetched.
+        ConfigError: A class map, or preprocessing, that cannot be used.
+        DeviceError: A device that this machine does not have.
+
+    Example:
+        >>> import camcli
+        >>> classifier = camcli.load_model(device="cpu")
+        >>> classifier.num_classes, classifier.labels[281], classifier.preprocessing.size
+        (1000, 'tabby, tabby cat', (224, 224))
     """
     check_outputs_meaning(outputs)
     place = resolve_device(device)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from camcli.errors import MethodError, OutputError
+from camcli.errors import MethodError, OutputError, UsageError
 from camcli.media.pictures.formats import PICTURE_SUFFIXES
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.pictures.write import write_map, write_picture
@@ -28,7 +28,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """One heatmap of one picture, what it explains, and how sure the model was of it."""
+    """One heatmap of one picture, what it explains, and how sure the model was of it.
+
+    `explain` makes it.
+
+    Attributes:
+        picture: The original picture.
+        view: The part of it that the network saw, in its pixels.
+        record: All that is known of the heatmap, as the command line writes it down.
+        map: The heatmap with its method, layers and class.
+        input_size: The network input's height and width, in pixels.
+        details: What a method computes besides, by name, float32 arrays.
+
+    Example:
+        >>> import camcli
+        >>> classifier = camcli.load_model(device="cpu")
+        >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg", method="layercam")
+        >>> e.method, e.label, round(e.probability, 2), e.map.layers, e.warnings
+        ('layercam', 'espresso', 0.34, ('features',), ())
+    """
 
     picture: Picture
     view: Box
@@ -86,11 +104,27 @@ class Explanation:
     def overlay(
         self, alpha: float = 0.5, colormap: str = "jet", scale: drawing.Scale | None = None
     ) -> NDArray[np.uint8]:
-        """Draws the heatmap on the original picture.  -> RGB [h w 3]
+        """Draws the heatmap on the original picture.  -> uint8 RGB [h w 3]
 
-        The colours go from the map's own least to most heat, or between the raw values of a
-        `scale`.  Concepts, where there are some, are drawn in colours of their own, above a legend;
-        the map of a value in red where it raises the value, and in blue where it lowers it.
+        Concepts, where there are some, are drawn in colours of their own, above a legend; the map
+        of a value in red where it raises the value, and in blue where it lowers it.
+
+        Args:
+            alpha: How much of the heat is laid on, 0..1; default 0.5.
+            colormap: jet, turbo, viridis, inferno, ...; default jet.
+            scale: The raw values (low, high) that are drawn as no and as full heat; default the
+                map's own least and most.
+
+        Raises:
+            UsageError: An alpha that is no share, or a scale that is none.
+            UnknownName: A colour map that nobody knows.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg")
+            >>> e.overlay(alpha=0.4).shape
+            (400, 600, 3)
         """
         if self.concepts:
             strengths = self.details["concepts"]
@@ -102,9 +136,17 @@ class Explanation:
 
     @stage("draw")
     def pixels(self) -> NDArray[np.uint8]:
-        """Draws what each pixel of the network's input counts, zero in grey.  -> RGB [H W 3]
+        """Draws what each pixel of the network's input counts, zero in grey.  -> uint8 RGB [H W 3]
 
-        Raises MethodError for a method that does not tell.
+        Raises:
+            MethodError: A method that does not tell: guidedbackprop and guidedgradcam do.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg", "guidedgradcam")
+            >>> e.pixels().shape
+            (224, 224, 3)
         """
         if "pixels" not in self.details:
             raise MethodError(
@@ -115,7 +157,22 @@ class Explanation:
 
     @stage("draw")
     def sized_map(self, size: str) -> NDArray[np.float32]:
-        """Returns the raw map at the layer's, the network input's or the picture's size."""
+        """Returns the raw map [h w] at the layer's, the network input's or the picture's size.
+
+        Args:
+            size: The raw map's size: layer, input or image. Outside the network's view a map of the
+                picture's size is NaN.
+
+        Raises:
+            UsageError: Another size.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg")
+            >>> [e.sized_map(size).shape for size in ("layer", "input", "image")]
+            [(7, 7), (224, 224), (400, 600)]
+        """
         if size == "image":
             return drawing.resize_map(self.heatmap, self.view, self.picture.size)
         if size == "input":
@@ -123,12 +180,27 @@ class Explanation:
                 torch.from_numpy(self.heatmap), self.input_size
             ).numpy()
             return enlarged
+        if size != "layer":
+            raise UsageError(f"A map's size is layer, input or image, not {size!r}.")
         return self.heatmap
 
     def save(self, path: str | Path) -> Path:
-        """Writes the raw map (.npy) or the overlay (an image suffix).
+        """Writes the raw map (.npy) or the overlay (an image suffix), and returns the path.
 
-        Raises OutputError, or ImageError for a picture that is too large for its format.
+        Args:
+            path: The file; what stands there is replaced.
+
+        Raises:
+            OutputError: Another suffix, or a place that cannot be written to.
+            ImageError: A picture that is too large for its format.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> for e in camcli.explain(classifier, "demo_images/cat_and_coffee.jpg", top_k=2):
+            ...     print(e.save(f"{e.category}.npy"), e.save(f"{e.category}.png"))
+            967.npy 967.png
+            285.npy 285.png
         """
         path = Path(path)
         if path.suffix.lower() == ".npy":
@@ -149,10 +221,30 @@ def overlay(
     box: Box | None = None,
     signed: bool = False,
 ) -> NDArray[np.uint8]:
-    """Draws a raw heatmap on a picture, inside the box that it shows (all of it).  -> RGB [h w 3]
+    """Draws a raw heatmap on a picture, inside the box that it shows.  -> uint8 RGB [h w 3]
 
-    The picture is a path, PIL picture, array or tensor.  A `signed` map, that of a value, is red
-    above zero and blue below.  Raises ImageError or UsageError.
+    A pixel inside the box is (1 - alpha) * picture + alpha * colour; outside it the picture is
+    dimmed. A map without heat leaves the picture as it is.
+
+    Args:
+        picture: A path, a PIL picture, an array [h w 3] or a tensor [3 h w].
+        heatmap: A raw map [h w], of any size.
+        alpha: How much of the heat is laid on, 0..1; default 0.5.
+        colormap: jet, turbo, viridis, inferno, ...; default jet.
+        box: The part of the picture that the map shows, in the picture's pixels; default all of it.
+        signed: Whether the map is that of a value: red above zero, blue below; default one of heat,
+            of which what is below zero is not drawn.
+
+    Raises:
+        UsageError: A map of another shape, or an alpha that is no share.
+        UnknownName: A colour map that nobody knows.
+        ImageError: A picture that cannot be read.
+
+    Example:
+        >>> import camcli, numpy
+        >>> heatmap = numpy.array([[0.0, 1.0], [0.0, 0.0]])
+        >>> camcli.overlay("demo_images/cat_and_coffee.jpg", heatmap, colormap="turbo").shape
+        (400, 600, 3)
     """
     pixels = make_picture(picture)
     return drawing.overlay(pixels, heatmap, alpha, colormap, box=box, signed=signed)

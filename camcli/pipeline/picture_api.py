@@ -34,11 +34,66 @@ NOT_EXPLAINING = (
 def explain(
     classifier: Classifier, inputs: Any, method: str | Sequence[str] = "gradcam", **options: Any
 ) -> Iterator[Explanation]:
-    """Explains pictures: paths, PIL pictures, arrays [h w 3] or tensors [3 h w], one or many.
+    """Explains pictures: paths, PIL pictures, arrays or tensors, one or many.
 
-    Options are those of the command line that say what is explained (`top_k=2`,
-    `target_category=["tabby"]`, ...).  A model that takes more than pictures goes to `heatmaps`.
-    Raises CamvizError, ImageError for an unreadable picture.
+    Pictures are explained a batch at a time, when the next explanation is asked for. A model that
+    takes more than pictures goes to `heatmaps`.
+
+    Args:
+        classifier: The model, of `load_model`.
+        inputs: One picture or an iterable of them: a path, a PIL picture, an array [h w 3] or a
+            tensor [3 h w]; of uint8, or floats 0..1.
+        method: Names of methods, see camviz methods; default gradcam. A list of names gives an
+            explanation each.
+        **options: Those of the command line that say what is explained, below.
+
+    Options:
+        target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
+        layer_fusion: Several layers: mean, max, product, refine (RefineCAM), or none for a map
+            each; default mean.
+        vit_like: The layer puts out tokens, or does not; default measured.
+        num_extra_tokens: Tokens that are no part of the grid, such as the class token; default
+            measured.
+        target_category: Classes to explain, by index or name; default the predicted one.
+        top_k: Explain the K best classes.
+        threshold: Explain all classes of at least this probability, or else the likeliest.
+        target: What is explained of the class: logit, probability, log-probability, rest,
+            counterfactual (what speaks against it) or contrast; default logit.
+        contrast: Why this class and not those; with the target contrast, by default, the 3 most
+            similar. Indices or names.
+        contrast_strength: How much of the other classes' mean logit is taken away; default 0.6.
+        set: Options of the methods, or of one: METHOD.NAME. {"max_channels": 64}, or
+            {"scorecam.max_channels": 64}.
+        aug_smooth: Average over flips and brightness changes.
+        eigen_smooth: First principal component of the weighted channels in place of their sum.
+        noise_smooth: Average over N noisy copies of the picture.
+        noise_sigma: That noise's deviation, as a share of the picture's range; default 0.15.
+        seed: Seed for methods and noise drawn at random; default 0.
+        batch_size: Pictures in one pass, or copies that a method alters (32); auto finds what fits;
+            default 8.
+        precision: float32, bf16, fp16, or auto: bf16 where a GPU has it; default float32.
+
+    Returns:
+        An iterator of explanations, picture by picture: for each its classes, for each class its
+        methods. Options are checked at once, pictures read when it comes to them.
+
+    Raises:
+        UnknownName: An option, method, layer or class that nobody knows; the message has the
+            closest.
+        ConfigError: An option with a value that it does not take.
+        UsageError: Options that do not go together.
+        ImageError: A picture that cannot be read; then those of its batch are not explained.
+        LayerError: A layer without a grid, or one that the model does not call.
+        MethodError: A method that is not defined for this model or these options.
+
+    Example:
+        >>> import camcli
+        >>> classifier = camcli.load_model(device="cpu")
+        >>> picture = "demo_images/cat_and_coffee.jpg"
+        >>> for e in camcli.explain(classifier, picture, target_category=["tabby", "espresso"]):
+        ...     print(e.category, e.label, e.heatmap.shape)
+        281 tabby, tabby cat (7, 7)
+        967 espresso (7, 7)
     """
     for name in options:
         if name not in EXPLAINING:

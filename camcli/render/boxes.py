@@ -45,6 +45,7 @@ def boxes_of(
     one, the largest first.  NaN, as outside the view, is cold.  A map without positive heat has no
     box.  Raises UsageError.
 
+    >>> import numpy as np
     >>> heat = np.zeros((4, 8))
     >>> heat[1:3, 2:5] = 1
     >>> boxes_of(heat)[0].box

@@ -230,6 +230,12 @@ def test_map_sizes(
     assert values.max() > 0.8 * raw.max()
 
 
+def test_a_size_that_a_map_does_not_have_is_refused(classifier: Classifier) -> None:
+    (explanation,) = camcli.explain(classifier, PHOTO)
+    with pytest.raises(UsageError, match="layer, input or image, not 'picture'"):
+        explanation.sized_map("picture")
+
+
 def test_a_map_for_each_layer(classifier: Classifier, tmp_path: Path) -> None:
     layers = ["_blocks.14", "features"]
     records = _run(

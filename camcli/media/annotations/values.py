@@ -61,6 +61,7 @@ class PictureAnnotations:
         one that is empty or wholly outside is left out.  Raises UsageError where the annotations
         are of another size.
 
+        >>> from camcli.records import Box
         >>> cat = Instance("cat", Box(0.25, 0, 0.5, 1))
         >>> shares = PictureAnnotations("a.jpg", (cat,), unit="shares")
         >>> shares.in_pixels((10, 40))[0].instances[0].box
@@ -137,6 +138,7 @@ def draw_instance(instance: Instance, size: Size) -> Mask:
 def draw_box(box: Box, size: Size) -> Mask:
     """Draws the pixels whose centres lie in a box.  -> bool [h w]
 
+    >>> from camcli.records import Box
     >>> draw_box(Box(1, 0, 3, 1), (2, 4)).astype(int).tolist()
     [[0, 1, 1, 0], [0, 0, 0, 0]]
     """

@@ -25,6 +25,7 @@ def box_iou(maps: Tensor, boxes: Tensor, *, threshold: float = 0.2) -> Tensor:
     exceeds 20 % of the map's maximum (`threshold`), its largest connected component counts, and of
     several objects the one that fits best.  A map without positive heat scores 0.
 
+    >>> import torch
     >>> heat = torch.zeros(1, 4, 8)
     >>> heat[0, 1:3, 2:5] = 1
     >>> box_iou(heat, torch.tensor([[2, 1, 6, 3]]))

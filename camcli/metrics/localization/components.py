@@ -32,6 +32,7 @@ def find_components(mask: NDArray[np.bool_], *, diagonal: bool = True) -> Compon
 
     Pixels that touch at a corner are connected, unless `diagonal` is off.
 
+    >>> import numpy as np
     >>> mask = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
     >>> find_components(mask).boxes.tolist()
     [[0, 0, 2, 2]]

@@ -28,6 +28,7 @@ def grid_pointing_game(maps: Tensor) -> Tensor:
     Map i of a grid explains the class of the picture in cell i, counted row by row
     (arXiv:2104.00032).  Chance, and a uniform map, score 1 / (n*n).  Raises UsageError.
 
+    >>> import torch
     >>> heat = torch.zeros(4, 2, 2)
     >>> heat[0, 0] = 1
     >>> heat[3, 1, 1] = 1

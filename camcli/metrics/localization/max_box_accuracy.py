@@ -75,6 +75,7 @@ def max_box_accuracy(
     For each IoU the share of the n pictures that reach it, at the threshold that is best for all of
     them; then the mean over the IoUs.  Raises UsageError for no pictures.
 
+    >>> import torch
     >>> max_box_accuracy(torch.tensor([[0.9, 0.2], [0.4, 0.6]]), (0.5,), step=0.5)
     BoxAccuracy(value=0.5, shares=(0.5,), thresholds=(0.0,))
     """

@@ -25,6 +25,7 @@ def pixel_average_precision(maps: Tensor, mask: Tensor) -> Tensor:
     1,000 bins.  A constant map scores the mask's share of the picture.  Raises UsageError for an
     empty mask.
 
+    >>> import torch
     >>> heat = torch.tensor([[[3.0, 2.0, 1.0]]])
     >>> pixel_average_precision(heat, torch.tensor([[True, False, True]]))
     tensor([0.8333])

@@ -25,6 +25,7 @@ def pointing_game(maps: Tensor, mask: Tensor, *, tolerance: int = 0) -> Tensor:
     object (15 in the paper).  Of several equal maxima it is the share that hits, so that a constant
     map scores what chance does.  Raises UsageError for an empty mask.
 
+    >>> import torch
     >>> pointing_game(torch.tensor([[[0.0, 2.0, 1.0]]]), torch.tensor([[True, False, False]]))
     tensor([0.])
     >>> mask = torch.tensor([[True, False, False]])

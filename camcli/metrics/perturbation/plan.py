@@ -47,6 +47,7 @@ def carry_out(
     [n].  Raises UsageError for a batch size below 1, and scores of another shape or not finite.
 
     Example:
+        >>> import torch
         >>> from camcli.metrics import deletion, insertion
         >>> maps, image = torch.rand(2, 8, 8), torch.randn(3, 8, 8)
         >>> plans = {

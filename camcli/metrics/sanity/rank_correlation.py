@@ -14,6 +14,7 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     As in arXiv:1810.03292, section 3; equal values share the mean of their ranks.  NaN where one of
     the maps is constant, and so has no ranks.  Raises UsageError.
 
+    >>> import torch
     >>> one = torch.tensor([[[1.0, 2.0, 3.0]]])
     >>> rank_correlation(one, one**2), rank_correlation(one, -one)
     (tensor([1.]), tensor([-1.]))

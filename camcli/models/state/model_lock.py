@@ -146,9 +146,21 @@ _torn: WeakSet[nn.Module] = WeakSet()
 def lock_model(module: nn.Module) -> Iterator[None]:
     """Keeps all other threads from explaining a model in its block, and waits for those that do.
 
-    camviz's own functions do so by themselves.  Your own code needs it where it trains, changes,
-    copies or saves a model that another thread may explain.  Raises ModelError where a wait would
-    never end, and in a forked process for a model that another thread was at work on.
+    camviz's own functions do so by themselves. Your own code needs it where it trains, changes,
+    copies or saves a model that another thread may explain.
+
+    Args:
+        module: The model; what shares a module or a parameter with it waits as well.
+
+    Raises:
+        ModelError: A wait that would never end; or, in a forked process, a model that another
+            thread was at work on.
+
+    Example:
+        >>> import camcli
+        >>> model = camcli.load_model(device="cpu").module
+        >>> with camcli.lock_model(model):
+        ...     weights = {name: value.clone() for name, value in model.state_dict().items()}
     """
     with _lock(module, is_call=False):
         yield

@@ -1,0 +1,85 @@
+"""What is said of each option, wherever it can be given; needs neither pydantic nor torch.
+
+`--help` is made of these sentences.  The handbook's table of keys and the docstrings of the Python
+interface have them too, as text that an editor shows without running anything: a test holds them
+equal.  Which values an option takes stands with its check, in `config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+OPTION_INFO: Mapping[str, str] = {
+    "model": "embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME, "
+    "hf-hub:ORG/NAME, local-dir:PATH), or your own (FILE.py:FUNCTION); default embedded.",
+    "checkpoint": "Your own weights: .pth, .pt or .safetensors.",
+    "pretrained": "The model's published weights, or random ones; default pretrained.",
+    "strict": "Refuse a checkpoint with missing or unexpected keys; default strict.",
+    "num_classes": "Classes of the model's head.",
+    "img_size": "Input size in pixels; default the model's.",
+    "model_kwargs": "Arguments of the model's constructor.",
+    "class_map": "Class names: a name a line, index,name, or JSON.",
+    "output_key": "Where your own model's logits are in the tuple or dictionary that it returns.",
+    "outputs": "What the outputs mean: logits, probabilities (of one class), independent (several "
+    "classes at once) or value (a real number); default measured.",
+    "target_layers": "Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.",
+    "layer_fusion": "Several layers: mean, max, product, refine (RefineCAM), or none for a map "
+    "each; default mean.",
+    "vit_like": "The layer puts out tokens, or does not; default measured.",
+    "num_extra_tokens": "Tokens that are no part of the grid, such as the class token; default "
+    "measured.",
+    "method": "Names of methods, see camviz methods; default gradcam.",
+    "target_category": "Classes to explain, by index or name; default the predicted one.",
+    "top_k": "Explain the K best classes.",
+    "threshold": "Explain all classes of at least this probability, or else the likeliest.",
+    "target": "What is explained of the class: logit, probability, log-probability, rest, "
+    "counterfactual (what speaks against it) or contrast; default logit.",
+    "contrast": "Why this class and not those; with the target contrast, by default, the 3 most "
+    "similar.",
+    "contrast_strength": "How much of the other classes' mean logit is taken away; default 0.6.",
+    "set": "Options of the methods, or of one: METHOD.NAME.",
+    "max_channels": "Only the K channels with the highest mean activation, for a quick look.",
+    "aug_smooth": "Average over flips and brightness changes.",
+    "eigen_smooth": "First principal component of the weighted channels in place of their sum.",
+    "noise_smooth": "Average over N noisy copies of the picture.",
+    "noise_sigma": "That noise's deviation, as a share of the picture's range; default 0.15.",
+    "seed": "Seed for methods and noise drawn at random; default 0.",
+    "recursive": "Look into the folders in a folder, too; default recursive.",
+    "preprocessing": "What overrules the model's own preprocessing.",
+    "mean": "Mean of the input's channels, 0..1, or one for all; default the model's.",
+    "std": "Standard deviation of the channels, or one for all; default the model's.",
+    "interpolation": "How a picture is resized; default the model's.",
+    "fit": "What the network sees of the picture: crop, squash or pad; default the model's.",
+    "crop_pct": "The share of the shorter edge that is in view; default the model's.",
+    "device": "auto, cpu, cuda, cuda:N or mps; default auto.",
+    "batch_size": "Pictures in one pass, or copies that a method alters (32); auto finds what "
+    "fits; default 8.",
+    "max_pixels": "Refuse pictures of more pixels before they are decoded (50M, 1G); default "
+    "178956970.",
+    "max_memory": "Memory for pictures that are read, drawn and written at once (2G, 30%); one "
+    "that needs more goes alone; default 50% of the machine's or container's.",
+    "workers": "Threads that read, draw and write beside the model, 0 for none; default one a "
+    "core, at most 8; beside a model on the CPU they work between its passes.",
+    "engine": "local, or ray: workers on a Ray cluster, or on this machine's GPUs or cores; see "
+    "camviz help clusters; default local.",
+    "ray_workers": "Workers of --engine ray, each with a model; default one a GPU, or a core.",
+    "precision": "float32, bf16, fp16, or auto: bf16 where a GPU has it; default float32.",
+    "compile": "Compile the model first, for long runs; see camviz help speed.",
+    "every": "Every n-th frame; of an animated picture, too.",
+    "frames": "Frames from A up to B, without B, counted from 0: 10:50, :50, 10:.",
+    "camera": "Explain what a camera sees; the first is 0.",
+    "smooth_frames": "Let maps follow each other over about N frames.",
+    "save_frames": "Write the frames of a video as pictures as well.",
+    "colormap": "jet, turbo, viridis, inferno, ...; default jet.",
+    "alpha": "How much of the heat is laid on, 0..1; default 0.5.",
+    "scale": "Which raw values the colours span: each image's own, one scale for the run, or "
+    "MIN,MAX; default image.",
+    "save_path": "A folder, or a file for a single picture or video; default camviz-out.",
+    "format": "jpg or png; default the input's own.",
+    "save_map": "Write the raw map as well.",
+    "map_size": "The raw map's size: layer, input or image; default layer.",
+    "resume": "Go on with the run that was cut off in this folder; see camviz help runs.",
+    "skip_existing": "Pass over pictures that these options explained, and try failed ones again.",
+    "fail_fast": "Stop at the first picture that fails.",
+    "max_failures": "Stop when more than N pictures failed.",
+}
