@@ -280,6 +280,16 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     scale: Annotated[
         Literal["image", "run"] | tuple[float, float], BeforeValidator(_parse_scale)
     ] = Field(default="image", description="image, run, or MIN,MAX from 0 on")
+    boxes: Annotated[Literal["largest", "all"], Choice] | None = Field(
+        default=None, description="largest or all"
+    )
+    box_threshold: float = Field(
+        default=0.2, ge=0, lt=1, description="a share of the map's maximum, from 0 to below 1"
+    )
+    contour: bool = Field(default=False, description=SWITCH)
+    export: Annotated[Literal["coco", "voc", "yolo"], Choice] | None = Field(
+        default=None, description="coco, voc or yolo"
+    )
     save_path: File = Field(default=Path("camviz-out"), description="a file or a folder")
     format: Annotated[Literal["jpg", "png"], Choice] | None = Field(
         default=None, description="jpg or png"
@@ -502,6 +512,7 @@ def _validate(given: Iterable[_Setting]) -> Options:
         problems += _check_method_options(options.method, on_top.values())
         problems += _refuse_two_resumes(options)
         problems += _refuse_workers_without_ray(options)
+        problems += _refuse_options_without_boxes(options)
     except ValidationError as error:
         problems += _collect_errors(error, on_top)
     if len(problems) > 1:
@@ -532,6 +543,20 @@ def _refuse_workers_without_ray(options: Options) -> Iterator[UsageError]:
     if options.ray_workers and options.engine != "ray":
         yield UsageError(
             f"--ray-workers {options.ray_workers} is for --engine ray: give both, or none."
+        )
+
+
+def _refuse_options_without_boxes(options: Options) -> Iterator[UsageError]:
+    if options.export and options.boxes is None:
+        yield UsageError(
+            f"--export {options.export} writes the boxes of what is hot: give --boxes (or --boxes "
+            "all), too."
+        )
+    is_given = "box_threshold" in options.model_fields_set
+    if is_given and options.boxes is None and not options.contour:
+        yield UsageError(
+            f"--box-threshold {options.box_threshold} is for --boxes and --contour: give one of "
+            "them, too."
         )
 
 

@@ -74,6 +74,10 @@ OPTION_INFO: Mapping[str, str] = {
     "alpha": "How much of the heat is laid on, 0..1; default 0.5.",
     "scale": "Which raw values the colours span: each image's own, one scale for the run, or "
     "MIN,MAX; default image.",
+    "boxes": "Draw and record boxes around what is hot: the largest region's, or all.",
+    "box_threshold": "What is hot: above this share of the map's maximum; default 0.2.",
+    "contour": "Draw the outline of what is hot.",
+    "export": "Write the boxes of a run's pictures into the output folder: coco, voc or yolo.",
     "save_path": "A folder, or a file for a single picture or video; default camviz-out.",
     "format": "jpg or png; default the input's own.",
     "save_map": "Write the raw map as well.",

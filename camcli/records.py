@@ -140,6 +140,18 @@ class Box:
 
 
 @dataclass(frozen=True)
+class HotBox:
+    """A box around a hot region, in pixels of the picture, and how many pixels the region has.
+
+    The right and the bottom edge lie outside (half-open): a single pixel (x, y) is the box x, y,
+    x + 1, y + 1.
+    """
+
+    box: Box
+    area: int
+
+
+@dataclass(frozen=True)
 class Preprocessing:
     """How a picture becomes network input: resize to `scale`, cut or pad to `size`, normalise.
 
@@ -250,7 +262,9 @@ class Record:
     `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
     map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
     defaults; `residual` what a map that should be complete leaves of the score; `concepts` those
-    that a method tells apart; `sheet` the file in which the heatmap stands among others;
+    that a method tells apart; `boxes` those around its hot regions, above the share
+    `box_threshold` of the map's maximum, None where nobody asked;
+    `sheet` the file in which the heatmap stands among others;
     `files` the stamps of outputs and sheet, of a video in the last record of its source.
     `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
     pictures share them, `seconds` the heatmap's share of its batch's pass.
@@ -280,6 +294,8 @@ class Record:
     options: Mapping[str, Any] = field(default_factory=dict)
     smoothing: Mapping[str, Any] = field(default_factory=dict)
     concepts: tuple[Concept, ...] = ()
+    boxes: tuple[HotBox, ...] = ()
+    box_threshold: float | None = None
     minimum: float | None = None
     maximum: float | None = None
     statistics: Statistics | None = None

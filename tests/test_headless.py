@@ -121,7 +121,9 @@ def test_what_is_printed_and_written(
         if style:
             record = json.loads(printed)
             nulls = {key for key, value in record.items() if value is None}
-            unasked = {"frame", "time", "contrast_strength", "residual", "scale"}
+            unasked = {"frame", "time", "contrast_strength", "residual", "scale"} | {
+                "box_threshold"
+            }
             assert nulls == {"category", "probability", "value", "rank", *unasked}
             assert record["label"] == ""
         else:

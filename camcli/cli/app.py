@@ -31,6 +31,7 @@ from camcli.models.user_code import find_own_line
 from camcli.utils.runtime_tuning import put_off_collecting
 
 DEFAULT = "explain"
+WHICH_BOXES = ("largest", "all", "none")
 EXIT_BUG = EXIT_BROKEN_PIPE = 1
 
 
@@ -43,7 +44,8 @@ class DefaultGroup(Group):
             print_text(ctx.get_help())
             raise typer.Exit
         named = bool(args) and args[0] in self.commands
-        return super().parse_args(ctx, args if named else [DEFAULT, *args])
+        whole = args if named else [DEFAULT, *args]
+        return super().parse_args(ctx, complete_boxes(whole) if whole[0] == DEFAULT else whole)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Shows the default command's options, then the commands."""
@@ -56,6 +58,17 @@ class DefaultGroup(Group):
             subcommand_metavar="",
         )
         page.format_help(ctx, formatter)
+
+
+def complete_boxes(args: Sequence[str]) -> list[str]:
+    """Says which boxes where `--boxes` alone was typed, so that it takes no picture for a value."""
+    end = args.index("--") if "--" in args else len(args)
+    completed = list(args)
+    for place in range(end):
+        following = "".join(args[place + 1 : min(place + 2, end)])
+        if args[place] == "--boxes" and following.lower() not in WHICH_BOXES:
+            completed[place] = "--boxes=largest"
+    return completed
 
 
 app = typer.Typer(

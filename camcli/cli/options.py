@@ -156,6 +156,12 @@ class Flags:
     colormap: Annotated[Text, _option(OUTPUT, "NAME", "--colormap")] = None
     alpha: Annotated[Text, _option(OUTPUT, "0..1", "--alpha")] = None
     scale: Annotated[Text, _option(OUTPUT, "HOW", "--scale")] = None
+    boxes: Annotated[
+        Text, _option(OUTPUT, "[all]", "--boxes", also="Without a value, the largest.")
+    ] = None
+    box_threshold: Annotated[Text, _option(OUTPUT, "SHARE", "--box-threshold")] = None
+    contour: Annotated[Switch, _switch(OUTPUT, "--contour/--no-contour")] = None
+    export: Annotated[Text, _option(OUTPUT, "FORMAT", "--export")] = None
     save_path: Annotated[Text, _option(OUTPUT, "PATH", "--save-path")] = None
     format: Annotated[Text, _option(OUTPUT, "FORMAT", "--format")] = None
     save_map: Annotated[Text, _option(OUTPUT, "npy", "--save-map")] = None

@@ -12,6 +12,7 @@ from camcli.media.atomic_files import check_writable
 from camcli.media.pictures.formats import PICTURE_SUFFIXES, find_format
 from camcli.media.sources.listing import is_video
 from camcli.media.videos.video_writer import FORMATS, name_video
+from camcli.pipeline.box_export import check_export
 from camcli.pipeline.output_writer import output_path
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import is_file
@@ -23,6 +24,13 @@ from camcli.registry import ALL
 def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> None:
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
     _check_films(sources, plan, options)
+    if options.export:
+        check_export(sources, options.export)
+    if is_file(options.save_path) and options.export:
+        raise UsageError(
+            f"--export {options.export} writes into the output folder, and --save-path "
+            f"{options.save_path} is one file: name a folder."
+        )
     if is_file(options.save_path):
         if options.save_path.is_dir():
             raise OutputError(

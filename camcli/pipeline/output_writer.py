@@ -17,6 +17,7 @@ from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState, is_file
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
+from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions
 from camcli.render.sheet import draw_sheet
 from camcli.utils.profiling import stage
 
@@ -77,7 +78,9 @@ class OutputWriter:
         path = self._place(explanation, record)
         files: dict[str, FileStamp] = {}
         try:
-            drawn, profile = self.overlay(explanation), explanation.picture.profile
+            regions, profile = self.find_regions(explanation), explanation.picture.profile
+            record = self.note_boxes(record, regions)
+            drawn = regions.draw(self.overlay(explanation))
             files[str(path)] = write_picture(drawn, path, profile)
             files.update(self.write_sidecars(explanation, path))
         except (ImageError, MemoryError) as error:
@@ -89,6 +92,23 @@ class OutputWriter:
         """Draws a heatmap as the options say.  -> RGB [h w 3]"""
         alpha, colormap = self.options.alpha, self.options.colormap
         return explanation.overlay(alpha, colormap, self.scales.of(explanation))
+
+    def find_regions(self, explanation: Explanation) -> HotRegions:
+        """Finds what is hot, where the options ask for boxes or outlines."""
+        options = self.options
+        if options.boxes is None and not options.contour:
+            return NO_REGIONS
+        heat = explanation.sized_map("image")
+        with stage("draw"):
+            return find_regions(
+                heat, options.box_threshold, options.boxes, contour=options.contour
+            )
+
+    def note_boxes(self, record: Record, regions: HotRegions) -> Record:
+        """Returns a record with the boxes that were asked for."""
+        if self.options.boxes is None:
+            return record
+        return replace(record, boxes=regions.boxes, box_threshold=self.options.box_threshold)
 
     def make_record(self, explanation: Explanation) -> Record:
         """Returns a heatmap's record with the scale by which it is drawn."""
@@ -143,18 +163,20 @@ class OutputWriter:
             first = next((e for e in shown if e.record.target), shown[0])
             path = self._place(first, replace(first.record, method=ALL, layers=()))
             try:
-                drawn = self._sheet(first, shown)
+                regions = [self.find_regions(explanation) for explanation in shown]
+                drawn = self._sheet(first, shown, regions)
                 sheet = {str(path): write_picture(drawn, path, first.picture.profile)}
             except (ImageError, MemoryError) as error:
                 yield replace(first.record, method=ALL, error=describe_failure(error, path))
                 continue
-            for explanation in shown:
+            for explanation, hot in zip(shown, regions, strict=True):
                 key = (explanation.method, *explanation.map.layers)
                 if explanation.record.target or key not in recorded:
                     recorded.add(key)
                     own = self._place_beside(explanation, path)
                     files: dict[str, FileStamp] = {}
-                    record = replace(self.make_record(explanation), sheet=str(path))
+                    record = self.note_boxes(self.make_record(explanation), hot)
+                    record = replace(record, sheet=str(path))
                     try:
                         files.update(self.write_sidecars(explanation, own))
                     except (ImageError, MemoryError) as error:
@@ -162,17 +184,19 @@ class OutputWriter:
                     yield replace(record, outputs=tuple(files), files=sheet | files)
 
     @stage("draw")
-    def _sheet(self, first: Explanation, shown: Sequence[Explanation]) -> NDArray[np.uint8]:
+    def _sheet(
+        self, first: Explanation, shown: Sequence[Explanation], regions: Sequence[HotRegions]
+    ) -> NDArray[np.uint8]:
         percent = "" if first.probability is None else f" {first.probability:.1%}"
         if first.value is not None:
             percent = f" {first.value:.4g}"
         tiles = [(f"{first.label}{percent}", first.picture.canvas)]
         separate = self.options.layer_fusion == "none"
-        for e in shown:
+        for e, hot in zip(shown, regions, strict=True):
             layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""
             empty = " (empty)" if any(explain_empty(e.heatmap, signed=e.is_signed)) else ""
             # pixels say more than the map that is made of them
-            drawn = e.pixels() if "pixels" in e.details else self.overlay(e)
+            drawn = e.pixels() if "pixels" in e.details else hot.draw(self.overlay(e))
             tiles.append((f"{e.method}{layer}{empty}", drawn))
         return draw_sheet(tiles)
 

@@ -29,7 +29,7 @@ NOT_WRITTEN = frozenset(
     {
         "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
         "skip_existing", "fail_fast", "max_failures", "max_pixels", "max_memory",
-        "engine", "ray_workers",
+        "engine", "ray_workers", "export",
     }
 )  # fmt: skip
 # what the weights' hash and the classes' names tell better than where they were read
@@ -51,6 +51,8 @@ class RunState:
     replaced: int = 0
     counts: Counts = field(default_factory=Counts)
     manifest: Manifest | None = None
+    # the digest of what makes it the same run, empty where no manifest is kept
+    run: str = ""
     weights: str = ""
     # those at work on the same run
     other_processes: Sequence[str] = ()
@@ -138,6 +140,7 @@ def open_run(
             manifest.skipped,
             manifest.replaced,
             manifest=manifest,
+            run=run.name,
             weights=weights,
             other_processes=[str(process) for process in manifest.beside],
             scales=_read_scales(options.save_path / run.manifest, run) if manifest.skipped else {},

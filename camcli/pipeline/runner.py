@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from camcli.config import Options
 from camcli.errors import OutputError, TooManyFailures
 from camcli.models.load import Classifier
 from camcli.pipeline import stages
+from camcli.pipeline.box_export import export_boxes
 from camcli.pipeline.color_scale import ColorScales
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.flow import Ending, Flow, Work
@@ -39,13 +41,15 @@ class RunCallbacks:
     """Who is told what is still to be done, how many blocks are compiled, and what was looked at.
 
     Pictures are looked at before any is drawn where they share a scale.  `left_out` is told how
-    many more are left to another process, less than none where it died.
+    many more are left to another process, less than none where it died, `exported` which files of
+    boxes were written.
     """
 
     begins: Callable[[RunState], None] = _ignore
     compiled: Callable[[int], None] = _ignore
     looked_at: Callable[[int], None] = _ignore
     left_out: Callable[[int], None] = _ignore
+    exported: Callable[[tuple[Path, ...]], None] = _ignore
 
 
 NO_CALLBACKS = RunCallbacks()
@@ -100,6 +104,15 @@ def carry_out_plan(
         by_hand = options.camera is not None and isinstance(stop.reason, KeyboardInterrupt)
         if stop.reason and not by_hand:
             raise stop.reason
+        if options.export:
+            written = export_boxes(
+                options.save_path,
+                state.run,
+                sources,
+                options.export,
+                per_layer=options.layer_fusion == "none",
+            )
+            callbacks.exported(written)
         state.finish()
 
 

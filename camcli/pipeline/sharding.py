@@ -66,6 +66,12 @@ def count_local_processes(environ: Mapping[str, str]) -> int:
 
 def check_can_shard(options: Options) -> None:
     """Raises UsageError where a run cannot be shared out."""
+    if options.export:
+        raise UsageError(
+            f"--export {options.export} writes what a whole run found: leave it out where several "
+            "processes share the run, and give the same command with --resume to one process "
+            "afterwards."
+        )
     if is_file(options.save_path):
         raise UsageError(
             f"--save-path {options.save_path} is one file, and several processes share this run: "

@@ -66,7 +66,9 @@ class FrameWriter:
         writer, record = self.writer, self.writer.make_record(explanation)
         files: dict[str, FileStamp] = {}
         try:
-            drawn = writer.overlay(explanation)
+            regions = writer.find_regions(explanation)
+            record = writer.note_boxes(record, regions)
+            drawn = regions.draw(writer.overlay(explanation))
             if writer.options.save_frames or any(writer.list_endings(explanation)):
                 path = writer.place_frame(explanation)
                 if writer.options.save_frames:

@@ -13,7 +13,7 @@ from PIL import ImageColor
 
 from camcli.errors import UsageError
 from camcli.metrics.localization.components import find_components
-from camcli.records import Box
+from camcli.records import Box, HotBox
 
 Map: TypeAlias = NDArray[np.floating[Any]]
 Contour: TypeAlias = NDArray[np.float64]  # [n 2], x and y
@@ -25,15 +25,20 @@ THINNEST, SHARE = 2, 200  # a line's width in pixels, and as a share of the pict
 
 
 @dataclass(frozen=True)
-class HotBox:
-    """A box around a hot region, in pixels of the picture, and how many pixels the region has.
+class HotRegions:
+    """What is hot in a picture: boxes around the regions, and their outlines."""
 
-    The right and the bottom edge lie outside (half-open): a single pixel (x, y) is the box x, y,
-    x + 1, y + 1.
-    """
+    boxes: tuple[HotBox, ...] = ()
+    contours: tuple[Contour, ...] = ()
 
-    box: Box
-    area: int
+    def draw(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Draws the outlines, and the boxes above them.  uint8 RGB [h w 3]"""
+        if self.contours:
+            pixels = draw_contours(pixels, self.contours)
+        return draw_boxes(pixels, (hot.box for hot in self.boxes)) if self.boxes else pixels
+
+
+NO_REGIONS = HotRegions()
 
 
 def boxes_of(
@@ -57,6 +62,17 @@ def boxes_of(
     # of equally large ones the first in the picture comes first
     boxes = sorted((HotBox(Box(*edges), area) for edges, area in rows), key=lambda hot: -hot.area)
     return tuple(boxes[:1] if which == "largest" else boxes)
+
+
+def find_regions(
+    values: Map, threshold: float = THRESHOLD, which: Which | None = "largest", *, contour: bool
+) -> HotRegions:
+    """Finds boxes (none without `which`) and outlines of what is hot.  [h w] at picture size
+
+    Raises UsageError.
+    """
+    boxes = boxes_of(values, threshold, which) if which else ()
+    return HotRegions(boxes, contours_of(values, threshold) if contour else ())
 
 
 def hot_mask(values: Map, threshold: float = THRESHOLD) -> NDArray[np.bool_]:

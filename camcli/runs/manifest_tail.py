@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import UsageError, first_line
-from camcli.records import Box, Concept, FileStamp, Outcome, Record, Source, Statistics
+from camcli.records import (
+    Box,
+    Concept,
+    FileStamp,
+    HotBox,
+    Outcome,
+    Record,
+    Source,
+    Statistics,
+)
 from camcli.runs.jsonl import read_lines
 
 FIELDS = frozenset(field.name for field in fields(Record))
@@ -68,6 +77,8 @@ def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
         if values.get(name):
             values[name] = kind(**values[name])
     values["concepts"] = tuple(Concept(**concept) for concept in values.get("concepts", ()))
+    boxes = values.get("boxes", ())
+    values["boxes"] = tuple(HotBox(Box(**hot["box"]), hot["area"]) for hot in boxes)
     values["outputs"] = tuple(str(folder / output) for output in values.get("outputs", ()))
     values["files"] = {
         str(folder / name): FileStamp(**stamp) for name, stamp in values.get("files", {}).items()

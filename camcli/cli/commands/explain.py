@@ -186,7 +186,11 @@ def _prepare_local_run(
             results.printer.note(f"shared with another run of the same options: {process}")
 
     watch = RunCallbacks(
-        report_start, results.report_compiled, results.report_first_pass, results.tally.leave_out
+        report_start,
+        results.report_compiled,
+        results.report_first_pass,
+        results.tally.leave_out,
+        results.report_export,
     )
     return lambda stop: carry_out_plan(plan, share, options, stop, watch, shard)
 
@@ -300,6 +304,13 @@ class _Results:
         """Counts what is known before the first picture is drawn."""
         self.tally.look(pictures)
         self.show()
+
+    def report_export(self, written: Sequence[Path]) -> None:
+        """Says where boxes were written."""
+        for path in written:
+            self.printer.note(f"boxes of pictures: {path}")
+        if not written:
+            self.printer.note("no boxes were exported: no picture was explained")
 
     def print_all(self, outcome: Outcome) -> None:
         """Prints what came of a picture; a run goes on where nothing more can be printed."""
