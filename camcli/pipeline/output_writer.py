@@ -100,9 +100,7 @@ class OutputWriter:
             return NO_REGIONS
         heat = explanation.sized_map("image")
         with stage("draw"):
-            return find_regions(
-                heat, options.box_threshold, options.boxes, contour=options.contour
-            )
+            return find_regions(heat, options.box_threshold, options.boxes, contour=options.contour)
 
     def note_boxes(self, record: Record, regions: HotRegions) -> Record:
         """Returns a record with the boxes that were asked for."""

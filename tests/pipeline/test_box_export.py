@@ -21,9 +21,9 @@ from camcli.media.annotations import read_annotations
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import run_sources, sharding
-from camcli.pipeline.manifest_tail import parse_record
 from camcli.records import Box, HotBox, Preprocessing, Record
 from camcli.runs import read_manifest
+from camcli.runs.manifest_tail import parse_record
 from tests.media.clips import write_video
 
 HEIGHT, WIDTH = 40, 60
