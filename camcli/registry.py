@@ -66,20 +66,20 @@ EVIDENCE: Mapping[str, Declaration] = {
     "gradients_at": Declaration(
         Scope.LAYER | Scope.CATEGORY, True, "the same gradients for other inputs"
     ),
-    "unfused": Declaration(Scope.BATCH, True, "a pass that can be differentiated twice"),
+    "unfused_context": Declaration(Scope.BATCH, True, "a pass that can be differentiated twice"),
     "curvature": Declaration(
         Scope.LAYER | Scope.CATEGORY, True, "the score's Hessian times the activations [b c h w]"
     ),
-    "attended": Declaration(Scope.BATCH, False, "what a pass with readable attention left"),
+    "attention_pass": Declaration(Scope.BATCH, False, "what a pass with readable attention left"),
     "attention": Declaration(Scope.BATCH, False, "softmaxed, block by block, l x [b heads n n]"),
     "attention_gradients": Declaration(Scope.CATEGORY, True, "the score's gradients by all of it"),
-    "readout": Declaration(Scope.BATCH, False, "which tokens the score is read off [n]"),
-    "places": Declaration(Scope.BATCH, False, "which token stands at each cell [h w]"),
-    "block_readings": Declaration(Scope.BATCH, True, "the logits read off each block's tokens"),
+    "readout_weights": Declaration(Scope.BATCH, False, "which tokens the score is read off [n]"),
+    "token_grid": Declaration(Scope.BATCH, False, "which token stands at each cell [h w]"),
+    "block_readouts": Declaration(Scope.BATCH, True, "the logits read off each block's tokens"),
     "block_gradients": Declaration(
         Scope.CATEGORY, True, "each block's score's gradients by its attention, l x [b heads q n]"
     ),
-    "guided": Declaration(
+    "guided_pass": Declaration(
         Scope.BATCH,
         True,
         "a pass from the inputs on that goes back through positive gradients only",
@@ -87,11 +87,17 @@ EVIDENCE: Mapping[str, Declaration] = {
     "guided_gradients": Declaration(
         Scope.CATEGORY, True, "the score's gradients at its inputs in such a pass [b 3 H W]"
     ),
-    "trunk": Declaration(Scope.LAYER, False, "what stands in front of a layer, by picture"),
-    "rerunning": Declaration(Scope.LAYER, False, "what runs a picture with other maps at a layer"),
-    "tail": Declaration(Scope.LAYER, False, "whether what lies behind a layer runs by itself"),
-    "folding": Declaration(Scope.BATCH, False, "what is folded while altered inputs pass"),
-    "told": Declaration(Scope.METHOD, False, "the scores that a method has been told so far"),
+    "prefix_by_row": Declaration(Scope.LAYER, False, "the outputs in front of a layer, by picture"),
+    "rerun_by_row": Declaration(
+        Scope.LAYER, False, "what runs a picture with other maps at a layer"
+    ),
+    "is_tail_separable": Declaration(
+        Scope.LAYER, False, "whether what lies behind a layer runs by itself"
+    ),
+    "conv_bn_folding": Declaration(Scope.BATCH, False, "what is folded while altered inputs pass"),
+    "score_cache": Declaration(
+        Scope.METHOD, False, "the scores that a method has asked for so far"
+    ),
     "score": Declaration(
         Scope.CATEGORY | Scope.METHOD, False, "scores of altered inputs, in chunks"
     ),
@@ -104,7 +110,7 @@ EVIDENCE: Mapping[str, Declaration] = {
     "full_gradients": Declaration(
         Scope.CATEGORY, True, "what the input and every bias put into the score"
     ),
-    "relogits": Declaration(Scope.LAYER, False, "logits when it does, in chunks"),
+    "recompute_logits": Declaration(Scope.LAYER, False, "logits when it does, in chunks"),
 }
 
 Gives = Literal["weighted activations", "map"]
@@ -263,7 +269,7 @@ class Metric:
 
 
 # what the engine itself hands to evidence, besides other evidence
-CONTEXT = ("probe", "layer", "slot")
+FROM_ENGINE = ("context", "layer", "slot")
 
 ALL = "all"  # stands for every method that fits the model
 
@@ -303,7 +309,7 @@ def evidence(function: Function) -> Function:
     """
     name = function.__name__
     positional, _ = _read_parameters(function)
-    others = [p for p in positional if p not in CONTEXT]
+    others = [p for p in positional if p not in FROM_ENGINE]
     _check_declared(function, [name, *others])
     for other in others:
         if EVIDENCE[other].scope & ~EVIDENCE[name].scope:

@@ -23,7 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.layer_selection import find_default_layer_cached
+from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import CamvizError, ModelError
 from camcli.models import from_torchvision
 from camcli.models.catalogue import list_entries
@@ -96,7 +96,7 @@ def _oblong(name: str, size: Size) -> list[Classifier]:
 def _check(classifier: Classifier) -> tuple[TargetLayer, list[str]]:
     shape = (classifier.in_chans, *classifier.preprocessing.size)
     module = prepare_module(classifier.module, shape)
-    target = find_default_layer_cached(module, shape)
+    target = find_default_layer(module, shape)
     return target, list(_problems(module, target, shape))
 
 

@@ -13,7 +13,7 @@ import torch
 import camcli
 from camcli.cli.app import main
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.target_layers import find_default_layer, survey_layers
+from camcli.models.inspection.target_layers import measure_default_layer, survey_layers
 from tests.checkout import ROOT
 from tests.corners import keeps_places, noise
 from tests.t2t import t2t_vit_14
@@ -87,7 +87,7 @@ def test_tokens_of_every_stage_have_their_grid() -> None:
     layouts = {layer.name: layer.layout for layer in survey_layers(module, (3, 224, 224)).layers}
     for name, side in (("split1", 56), ("transformer1", 56), ("split2", 28), ("split3", 14)):
         assert layouts[f"tokens_to_token.{name}"] == Layout("tokens", (side, side))
-    assert find_default_layer(module, (3, 224, 224)).layout == Layout("tokens", (14, 14), 1)
+    assert measure_default_layer(module, (3, 224, 224)).layout == Layout("tokens", (14, 14), 1)
 
 
 def test_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

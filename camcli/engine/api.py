@@ -18,7 +18,7 @@ import camcli.engine.evidence.forward_backward
 import camcli.engine.evidence.fullgrad
 import camcli.engine.evidence.guided_backprop
 import camcli.methods  # noqa: F401  (fills the registry)
-from camcli.engine.batch_context import Probe, TokenOptions, usual_chunk
+from camcli.engine.batch_context import BatchContext, TokenOptions, choose_chunk
 from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.layer_selection import (
     Layers,
@@ -29,9 +29,9 @@ from camcli.engine.layer_selection import (
 )
 from camcli.engine.runner import WHOLE, ExplainRequest, answer_request, move_to_model
 from camcli.engine.targets import (
-    BestCategories,
     CategoryChoice,
     Targets,
+    TopKCategories,
     make_target,
     parse_targets,
 )
@@ -47,7 +47,7 @@ from camcli.models.multiple_inputs import (
 )
 from camcli.models.outputs.interpretation import (
     OutputReading,
-    find_output_reading_cached,
+    find_output_reading,
     read_as_logit,
     takes_one_alone,
 )
@@ -184,7 +184,7 @@ def heatmaps(
             is_unsure = reading.is_value and not reading.is_declared
             # a single number has two sides, as a logit has, until somebody says what it means
             reading = read_as_logit(reading) if is_unsure else reading
-        elif others is None and _goes_alone(module, pictures):
+        elif others is None and _must_run_alone(module, pictures):
             reading = replace(reading, is_alone=True)
         explained = make_target(target, against, contrast_strength, reading)
         options = assign_options(list(names.values()), set or {}, seed)
@@ -207,7 +207,7 @@ def heatmaps(
             explained,
             reading,
             None if noise_smooth is None else smoothing.Noise(noise_smooth, noise_sigma, seed),
-            usual_chunk(move_to_model(module, pictures[:0]).device),
+            choose_chunk(move_to_model(module, pictures[:0]).device),
             precision,
             others,
         )
@@ -215,11 +215,11 @@ def heatmaps(
             parse_targets(targets, len(pictures)) if targets is not None else None
         )
         if choice is None and asking:
-            choice = parse_targets(0, len(pictures)) if reading.is_value else BestCategories()
+            choice = parse_targets(0, len(pictures)) if reading.is_value else TopKCategories()
         answered = answer_request(module, pictures, choice, request)
         maps_by_method = answered.maps
         if is_unsure and targets is None and answered.logits is not None:
-            _say_which_side(module, answered.logits)
+            _warn_of_negative_logit(module, answered.logits)
         k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
 
         def shape_maps(maps: Mapping[str, Tensor]) -> Any:
@@ -235,7 +235,7 @@ def heatmaps(
         )
 
 
-def _goes_alone(module: nn.Module, pictures: Tensor) -> bool:
+def _must_run_alone(module: nn.Module, pictures: Tensor) -> bool:
     """Tells whether several pictures are given to a model that takes one at a time."""
     shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
     return len(pictures) > 1 and takes_one_alone(check_hookable(module), shape)
@@ -253,21 +253,21 @@ def _find_reading(
 ) -> OutputReading:
     """Returns how the outputs are read; raises UsageError where one of several is to be chosen."""
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
-    reading = find_output_reading_cached(check_hookable(module), shape, *output_options)
+    reading = find_output_reading(check_hookable(module), shape, *output_options)
     if reading.is_value and reading.width != 1 and not chosen:
         raise UsageError(
             f"This model puts out {reading.width or 'several'} values: targets says which of them"
             " is explained."
         )
     if reading.inverse or reading.mixes:
-        _warn(module, reading.note)
+        _warn_once(module, reading.note)
     return reading
 
 
-def _say_which_side(module: nn.Module, logits: Tensor) -> None:
+def _warn_of_negative_logit(module: nn.Module, logits: Tensor) -> None:
     """Warns where it matters whether a single number is a logit or a value: below zero."""
     if bool((logits < 0).any()):
-        _warn(
+        _warn_once(
             module,
             "its one output is taken for the logit of a yes, and where it is below zero the no is"
             ' explained; outputs="value" explains the number itself, outputs="logits" says that it'
@@ -275,7 +275,7 @@ def _say_which_side(module: nn.Module, logits: Tensor) -> None:
         )
 
 
-def _warn(module: nn.Module, note: str) -> None:
+def _warn_once(module: nn.Module, note: str) -> None:
     if note and module not in _warned_modules:
         _warned_modules.add(module)
         warnings.warn(f"This {type(module).__name__}: {note}.", stacklevel=4)
@@ -361,13 +361,13 @@ def activations(
 
         def run(rows: slice) -> dict[str, Tensor]:
             with add_other_inputs(module, given, rows.start):
-                probe = Probe(
-                    module, pictures[rows], layers, BestCategories(), graph=False, layouts=layouts
+                context = BatchContext(
+                    module, pictures[rows], layers, TopKCategories(), graph=False, layouts=layouts
                 )
-                return {layer: probe.get("activations", layer) for layer in layers}
+                return {layer: context.get("activations", layer) for layer in layers}
 
         with torch.inference_mode(False), torch.no_grad():
-            one_by_one = given is not None or _goes_alone(module, pictures)
+            one_by_one = given is not None or _must_run_alone(module, pictures)
             parts = run_in_chunks(run, len(pictures), 1 if one_by_one else len(pictures))
         return {layer: torch.cat([part[layer] for part in parts]) for layer in layers}
 

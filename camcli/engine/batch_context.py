@@ -1,4 +1,4 @@
-"""A probe: one batch in one model, each piece of evidence computed once in its scope."""
+"""One batch in one model, and its evidence, each piece computed once in its scope."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from camcli.engine.targets import CategoryChoice, FixedCategories, PlainTarget, Target
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.inspection.layout import Layout, find_batch_axis, force_layout
-from camcli.models.inspection.spatial_order import Places, find_places
-from camcli.models.outputs.folded_batch import find_slices_cached
+from camcli.models.inspection.spatial_order import Places, measure_places
+from camcli.models.outputs.folded_batch import count_slices
 from camcli.models.state.model_cache import ModelCache
 from camcli.models.state.model_state import check_hookable
 from camcli.records import Detailed
@@ -29,12 +29,12 @@ GPU_CHUNK = 128
 FEWEST_PICTURES, PICTURES_A_CORE = 8, 4
 
 
-def usual_chunk(device: torch.device) -> int:
+def choose_chunk(device: torch.device) -> int:
     """Returns how many altered pictures, or outputs of a layer, pass together on a device."""
     return GPU_CHUNK if device.type == "cuda" else CHUNK
 
 
-def pictures_together(chunk: int, device: torch.device) -> int:
+def choose_picture_chunk(chunk: int, device: torch.device) -> int:
     """Returns how many altered pictures pass together where so many outputs of a layer may."""
     if device.type != "cpu":
         return chunk
@@ -49,7 +49,7 @@ class TokenOptions:
     num_extra_tokens: int | None = None
 
 
-class Probe:
+class BatchContext:
     """Holds one batch of inputs [b 3 H W] and what has been found out about it so far.
 
     Raises ModelError for a model that hooks cannot look into.
@@ -77,17 +77,17 @@ class Probe:
         self.target = target or PlainTarget()
         self.tokens = tokens or TokenOptions()
         self._layouts = dict(layouts or {})
-        self._found: dict[Key, Any] = {}
+        self._values: dict[Key, Any] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Forgets everything: evidence that asks the probe for more would keep a batch alive."""
-        for values in self._found.values():
-            if isinstance(values, Probe) and values is not self:
+        """Forgets everything: evidence that asks the context for more would keep a batch alive."""
+        for values in self._values.values():
+            if isinstance(values, BatchContext) and values is not self:
                 values.__exit__()
-        self._found.clear()
+        self._values.clear()
 
     def get(self, name: str, layer: str = "", slot: int = 0, asker: str = "") -> Any:
         """Returns a piece of evidence for a layer and a category's slot, computed at most once.
@@ -101,15 +101,15 @@ class Probe:
             slot if scope & Scope.CATEGORY else 0,
             asker if scope & Scope.METHOD else "",
         )
-        if key not in self._found:
-            context = {"probe": self, "layer": layer, "slot": slot}
+        if key not in self._values:
+            provided = {"context": self, "layer": layer, "slot": slot}
             evidence = EVIDENCE_FUNCTIONS[name]
             asked = [
-                context[a] if a in context else self.get(a, layer, slot, asker)
+                provided[a] if a in provided else self.get(a, layer, slot, asker)
                 for a in evidence.asks_for
             ]
-            self._found[key] = evidence.function(*asked)
-        return self._found[key]
+            self._values[key] = evidence.function(*asked)
+        return self._values[key]
 
     def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Detailed:
         """Runs a method on its evidence.  -> [b c h w] or [b h w], as the method gives"""
@@ -118,18 +118,18 @@ class Probe:
         result: Tensor | Detailed = method.function(*evidence, **options)
         return result if isinstance(result, Detailed) else Detailed(result, {})
 
-    def with_inputs(self, inputs: Tensor) -> Probe:
-        """Returns a probe that asks of other inputs the same, about these inputs' categories.
+    def with_inputs(self, inputs: Tensor) -> BatchContext:
+        """Returns a context that asks the same of other inputs, about these inputs' categories.
 
         What a contrast compares with is theirs, too.
         """
         other = copy(self)
-        other.inputs, other._found = inputs, {}
+        other.inputs, other._values = inputs, {}
         if self.choice:
             categories = self.get("categories")
             other.choice = FixedCategories(categories)
             for slot in range(categories.shape[1]):
-                other._found["references", "", slot, ""] = self.get("references", slot=slot)
+                other._values["references", "", slot, ""] = self.get("references", slot=slot)
         return other
 
     def slices(self, layer: str, output: Tensor) -> int:
@@ -137,7 +137,7 @@ class Probe:
         known = self._layouts.get(layer)
         if len(output) == len(self.inputs) or (known and known.kind == "sequence first"):
             return 1
-        return find_slices_cached(self.module, layer, self.inputs, len(output))
+        return count_slices(self.module, layer, self.inputs, len(output))
 
     def batch_axis(self, layer: str, output: Tensor) -> int:
         """Tells which axis of a layer's output counts the pictures."""
@@ -170,7 +170,7 @@ class Probe:
 _places: ModelCache[Places | None] = ModelCache()
 
 
-def find_places_cached(
+def find_places(
     module: nn.Module, shape: tuple[int, int, int], layers: Sequence[str]
 ) -> dict[str, Places]:
     """Returns where the places of layers lie for inputs (channels, H, W), found only once."""
@@ -178,6 +178,6 @@ def find_places_cached(
     known = _places.of(module)
     new = [layer for layer in layers if (layer, shape) not in known]
     if new:
-        new_places = find_places(module, shape, new)
+        new_places = measure_places(module, shape, new)
         known.update({(layer, shape): new_places.get(layer) for layer in new})
     return {layer: places for layer in layers if (places := known[layer, shape])}

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from camcli.engine.api import heatmaps
-from camcli.engine.layer_selection import find_default_layer_cached
+from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import UsageError
 from camcli.methods.combine import Combination, combine
 from camcli.models.inspection.anatomy import Anatomy, Kind, anatomy
@@ -301,24 +301,26 @@ def choose_best(
     if best_for not in get_args(BestFor):
         allowed = ", ".join(get_args(BestFor))
         raise UsageError(f"A map is best for one of {allowed}, not {best_for!r}.")
-    result = anatomy(module, inputs_shape, find_default_layer_cached(module, inputs_shape))
+    result = anatomy(module, inputs_shape, find_default_layer(module, inputs_shape))
     kind = RESEMBLES.get(result.kind, result.kind)
     (row,) = (row for row in TABLE if row.kind == kind and best_for in row.aims)
     parts = tuple(
-        (method, _layer(result, place))
+        (method, _choose_layer(result, place))
         for method, place in row.parts
         if place != "earlier" or result.earlier
     )
     is_measured = kind == result.kind and len(parts) == len(row.parts)
     measured = row.measured if is_measured else ()
-    return Recipe(result.kind, best_for, parts, row.combination, measured, _note(result, kind))
+    return Recipe(
+        result.kind, best_for, parts, row.combination, measured, _explain_choice(result, kind)
+    )
 
 
-def _layer(result: Anatomy, place: Place) -> str:
+def _choose_layer(result: Anatomy, place: Place) -> str:
     return {"last": result.last, "earlier": result.earlier or "", "none": ""}[place]
 
 
-def _note(result: Anatomy, kind: Kind) -> str:
+def _explain_choice(result: Anatomy, kind: Kind) -> str:
     notes = []
     if kind != result.kind:
         notes.append(f"measured for {kind} networks, not for {result.kind}")
@@ -345,10 +347,10 @@ def best_heatmaps(
         layer_fusion="none",
         **options,
     )
-    chosen = [_at(maps[method], layer) for method, layer in recipe.parts]
+    chosen = [_pick_layer(maps[method], layer) for method, layer in recipe.parts]
     return combine(chosen, (inputs.shape[-2], inputs.shape[-1]), recipe.combination)
 
 
-def _at(maps: Mapping[str, Tensor], layer: str) -> Tensor:
+def _pick_layer(maps: Mapping[str, Tensor], layer: str) -> Tensor:
     """Returns a layer's map; of a method that looks at none, its only one."""
     return maps[layer] if layer else next(iter(maps.values()))

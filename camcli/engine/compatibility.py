@@ -29,7 +29,7 @@ def find_incompatible_methods(
     Without a choice there is no class to ask for.
     """
     inputs = engine.move_to_model(module, inputs)
-    probe = engine.make_probe(module, inputs, choice, request, graph=True)
+    context = engine.make_context(module, inputs, choice, request, graph=True)
     reasons = {}
     with (
         torch.inference_mode(False),
@@ -43,10 +43,10 @@ def find_incompatible_methods(
             try:
                 replace(request, methods=(name,))
                 for evidence in METHODS[name].evidence:
-                    probe.get(evidence, request.layers[0])
+                    context.get(evidence, request.layers[0])
                     if evidence == "gradients_at":
                         # of other inputs, later: they can be had where these can
-                        probe.get("gradients", request.layers[0])
+                        context.get("gradients", request.layers[0])
             except CamvizError as error:
                 reasons[name] = str(error)
     return reasons

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.engine.batch_context import pictures_together
+from camcli.engine.batch_context import choose_picture_chunk
 from camcli.engine.device.precision import choose_precision, use_precision
 from camcli.engine.runner import ExplainRequest, move_to_model
 from camcli.errors import ModelError, first_line
@@ -101,7 +101,7 @@ def _copy_code(forward: Callable[..., Any]) -> Callable[..., Any]:
 def _is_hooked(layer: nn.Module) -> bool:
     # those in front of linear layers note the head's input (`hooks.record`), which no block holds
     before = layer._forward_pre_hooks and not isinstance(layer, nn.Linear)
-    # another forward may stand in for its own, too, as `trunk` does it
+    # another forward may stand in for its own, too, as `replay_prefix` does it
     return bool(before or layer._forward_hooks or "forward" in vars(layer))
 
 
@@ -120,7 +120,7 @@ def compile_model(
         choose_precision(request.precision, device),
     )
     altering = "score" in collect_evidence(METHODS[name] for name in request.methods)
-    sizes = {batch, pictures_together(request.chunk, device)} if altering else {batch}
+    sizes = {batch, choose_picture_chunk(request.chunk, device)} if altering else {batch}
     passes = [
         copy_to_model_format(module, move_to_model(module, _make_noise((size, *shape))))
         for size in sorted(sizes)

@@ -13,11 +13,11 @@ import camcli.engine.evidence.forward_backward
 import camcli.engine.evidence.fullgrad
 import camcli.engine.evidence.guided_backprop
 import camcli.methods  # noqa: F401  (fills the registry)
-from camcli.engine.batch_context import find_places_cached
+from camcli.engine.batch_context import find_places
 from camcli.errors import CamvizWarning
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.target_layers import TargetLayer, find_default_layer
+from camcli.models.inspection.target_layers import TargetLayer, measure_default_layer
 from camcli.models.outputs.interpretation import (
     OutputReading,
     apply_output_reading,
@@ -57,9 +57,9 @@ def find_target_layers(
     if given:
         named = [given] if isinstance(given, str | nn.Module) else given
         names = tuple(dict.fromkeys(find_layer(module, name) for name in named))
-        places = find_places_cached(module, shape, names)
+        places = find_places(module, shape, names)
         return names, {name: places[name].layout for name in places}
-    default = find_default_layer_cached(module, shape, reading)
+    default = find_default_layer(module, shape, reading)
     return (default.name,), {default.name: default.layout}
 
 
@@ -74,9 +74,9 @@ def find_doubts(
     """Says for which of these layers, named or not, it is in doubt where their cells lie."""
     size = (shape[0], shape[1], shape[2])
     if not given:
-        doubts = {layer: find_default_layer_cached(module, size, reading).doubt for layer in layers}
+        doubts = {layer: find_default_layer(module, size, reading).doubt for layer in layers}
     else:
-        places = find_places_cached(module, size, layers)
+        places = find_places(module, size, layers)
         doubts = {layer: places[layer].doubt(layer) for layer in places}
     return {layer: doubt for layer, doubt in doubts.items() if doubt}
 
@@ -91,7 +91,7 @@ _defaults: ModelCache[TargetLayer] = ModelCache()
 
 
 @locks_model
-def find_default_layer_cached(
+def find_default_layer(
     module: nn.Module,
     shape: tuple[int, int, int],
     reading: OutputReading | OutputKey | None = None,
@@ -105,5 +105,5 @@ def find_default_layer_cached(
     known, key = _defaults.of(module), (shape, reading)
     if key not in known:
         with apply_output_reading(module, reading):
-            known[key] = find_default_layer(module, shape)
+            known[key] = measure_default_layer(module, shape)
     return known[key]

@@ -36,20 +36,20 @@ def record_prefix(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) 
     inputs = copy_to_model_format(module, inputs)
     # for the model and each of its parts that are running: what they called, and what it put out
     done: list[list[tuple[nn.Module, Any]]] = [[]]
-    trunk: dict[nn.Module, tuple[Any, ...]] = {}
+    prefix: dict[nn.Module, tuple[Any, ...]] = {}
 
     def start_part(*_: Any) -> None:
-        if not trunk:
+        if not prefix:
             done.append([])
 
     def store_output(part: nn.Module, _: Any, output: Any) -> None:
-        if trunk:
+        if prefix:
             return
         done.pop()
         done[-1].append((part, output))
         if part is target and not next(to_come):
             for finished, put_out in chain.from_iterable(done):
-                trunk[finished] = (*trunk.get(finished, ()), put_out)
+                prefix[finished] = (*prefix.get(finished, ()), put_out)
 
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
@@ -58,18 +58,18 @@ def record_prefix(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) 
             stack.callback(part.register_forward_pre_hook(in_this_thread(start_part)).remove)
             stack.callback(part.register_forward_hook(in_this_thread(store_output)).remove)
         module(inputs)
-    return trunk
+    return prefix
 
 
 @contextmanager
-def replay_prefix(trunk: Prefix) -> Iterator[None]:
+def replay_prefix(prefix: Prefix) -> Iterator[None]:
     """Lets layers answer with what they put out before, as often as they did, and then run.
 
     They hand on the very tensors: copies would cost more than what lies behind most layers, so that
     whoever uses this must make sure that they stay as they are.
     """
     with ExitStack() as stack:
-        for part, outputs in trunk.items():
+        for part, outputs in prefix.items():
             stack.enter_context(patch_forward(part, _make_replay(part, outputs)))
         yield
 

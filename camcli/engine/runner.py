@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import camcli.engine.evidence
 import camcli.methods  # noqa: F401  (fills the registry)
-from camcli.engine.batch_context import CHUNK, Probe, TokenOptions
+from camcli.engine.batch_context import CHUNK, BatchContext, TokenOptions
 from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.device.precision import use_precision
 from camcli.engine.targets import (
@@ -52,9 +52,9 @@ Details = dict[tuple[str, str, str], Tensor]
 # the name under which a map of several layers stands, or one that looks at none
 WHOLE = ""
 # evidence of methods that pass a picture many times
-MANY_PASSES = {"told", "gradients_at"}
+MANY_PASSES = {"score_cache", "gradients_at"}
 # and of those that go by pictures, where a layer puts out several slices of each
-BY_PICTURE = {"score", "rescore", "relogits", "guided_gradients", "class_weights"}
+BY_PICTURE = {"score", "rescore", "recompute_logits", "guided_gradients", "class_weights"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class ExplainRequest:
 
 
 @dataclass(frozen=True)
-class BatchResult:
+class ExplainResult:
     """Logits [b n], categories [b k], {method: {layer: raw maps [b k h w]}}, and layers' calls.
 
     Maps of a layer that puts out t slices of each picture are [b k t h w].
@@ -160,7 +160,7 @@ class BatchResult:
         return self.reading.log_probabilities(self.logits).exp()
 
     @stage("fetch")
-    def to_cpu(self) -> BatchResult:
+    def to_cpu(self) -> ExplainResult:
         """Returns the same in main memory; waits for a GPU that is not done with it yet."""
         # all of a batch together: each fetch for itself would wait for the GPU once more
         return replace(
@@ -188,7 +188,7 @@ def answer_request(
     choice: CategoryChoice | None,
     request: ExplainRequest,
     packings: PrepackCache | None = None,
-) -> BatchResult:
+) -> ExplainResult:
     """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
 
     Without a choice the output is not looked at, which only methods that ask no class allow.  Of
@@ -196,7 +196,7 @@ def answer_request(
     """
     inputs, watched = move_to_model(module, inputs), check_hookable(module)
 
-    def run(rows: slice) -> BatchResult:
+    def run(rows: slice) -> ExplainResult:
         with add_other_inputs(module, request.inputs, rows.start):
             return _answer_batch(module, inputs[rows], choice and choice.part(rows), request)
 
@@ -229,7 +229,7 @@ def answer_request(
             key: torch.cat([_widen(p.details[key], k) for p in parts]) for key in parts[0].details
         }
     calls = parts[0].calls
-    return BatchResult(logits, categories, references, maps, details, calls, request.reading)
+    return ExplainResult(logits, categories, references, maps, details, calls, request.reading)
 
 
 @overload
@@ -251,27 +251,29 @@ def _join(parts: Iterable[Tensor | None]) -> Tensor | None:
 
 def _answer_batch(
     module: nn.Module, inputs: Tensor, choice: CategoryChoice | None, request: ExplainRequest
-) -> BatchResult:
-    with make_probe(module, inputs, choice, request, graph=request.graph) as probe:
-        logits = probe.get("logits") if choice else None
-        categories = probe.get("categories") if choice else None
-        maps, details = _smooth_explanation(probe, request)
-        calls = probe.get("recording").calls
+) -> ExplainResult:
+    with make_context(module, inputs, choice, request, graph=request.graph) as context:
+        logits = context.get("logits") if choice else None
+        categories = context.get("categories") if choice else None
+        maps, details = _smooth_explanation(context, request)
+        calls = context.get("recording").calls
         fused = _fuse(maps, inputs, request)
-        return BatchResult(logits, categories, _references(probe), fused, details, calls)
+        return ExplainResult(
+            logits, categories, _collect_references(context), fused, details, calls
+        )
 
 
-def make_probe(
+def make_context(
     module: nn.Module,
     inputs: Tensor,
     choice: CategoryChoice | None,
     request: ExplainRequest,
     *,
     graph: bool,
-) -> Probe:
-    """Returns a probe of a batch [b 3 H W] for what is asked; without methods, for all of them."""
+) -> BatchContext:
+    """Returns the context of a batch [b 3 H W] for what is asked, or else for all methods."""
     asked = collect_evidence(METHODS[name] for name in request.methods or METHODS)
-    return Probe(
+    return BatchContext(
         module,
         inputs,
         request.layers,
@@ -285,49 +287,51 @@ def make_probe(
     )
 
 
-def _references(probe: Probe) -> Tensor | None:
-    if not probe.choice:
+def _collect_references(context: BatchContext) -> Tensor | None:
+    if not context.choice:
         return None
-    slots = range(probe.get("categories").shape[1])
-    references = [probe.get("references", slot=slot) for slot in slots]
+    slots = range(context.get("categories").shape[1])
+    references = [context.get("references", slot=slot) for slot in slots]
     return None if references[0] is None else torch.stack(references, 1)
 
 
 def _smooth_explanation(
-    probe: Probe, request: ExplainRequest
+    context: BatchContext, request: ExplainRequest
 ) -> tuple[postprocessing.Maps, Details]:
     """Returns raw maps, smoothed as asked; of augmented views, each is smoothed by itself."""
-    maps, details = _compute_raw_maps(probe, request)
+    maps, details = _compute_raw_maps(context, request)
 
-    def plain(views: Tensor) -> postprocessing.Maps:
-        with probe.with_inputs(views) as other:
+    def compute_views(views: Tensor) -> postprocessing.Maps:
+        with context.with_inputs(views) as other:
             return _compute_raw_maps(other, request)[0]
 
-    maps_of: Callable[[Tensor], postprocessing.Maps] = plain
+    maps_of: Callable[[Tensor], postprocessing.Maps] = compute_views
     if request.noise:
-        maps_of = partial(smoothing.smooth_by_noise, plain, noise=request.noise)
-        maps = maps_of(probe.inputs)
+        maps_of = partial(smoothing.smooth_by_noise, compute_views, noise=request.noise)
+        maps = maps_of(context.inputs)
     if request.aug_smooth:
-        maps = smoothing.smooth_by_augmentation(maps, maps_of, probe.inputs)
+        maps = smoothing.smooth_by_augmentation(maps, maps_of, context.inputs)
     return maps, details
 
 
-def _compute_raw_maps(probe: Probe, request: ExplainRequest) -> tuple[postprocessing.Maps, Details]:
+def _compute_raw_maps(
+    context: BatchContext, request: ExplainRequest
+) -> tuple[postprocessing.Maps, Details]:
     reduce = (
         principal_component.eigen_smooth if request.eigen_smooth else postprocessing.sum_channels
     )
-    k = probe.get("categories").shape[1] if probe.choice else 1
+    k = context.get("categories").shape[1] if context.choice else 1
     details: Details = {}
 
     def stack_categories(parts: Sequence[Tensor]) -> Tensor:
         stack = torch.stack(tuple(parts), 1).float()
         return stack.expand(-1, k, *stack.shape[2:])
 
-    def every(method: Method, layer: str) -> Tensor:
+    def compute_all_slots(method: Method, layer: str) -> Tensor:
         slots = range(k) if depends_on_category(method.name) else [0]
         options = request.options.get(method.name, {})
-        t = _slices(probe, method, layer) if layer else 1
-        results = [probe.apply(method, layer, slot, **options) for slot in slots]
+        t = _count_slices(context, method, layer) if layer else 1
+        results = [context.apply(method, layer, slot, **options) for slot in slots]
         for name in method.details:
             details[method.name, layer, name] = stack_categories([f.details[name] for f in results])
         weighted = method.gives == "weighted activations"
@@ -336,19 +340,19 @@ def _compute_raw_maps(probe: Probe, request: ExplainRequest) -> tuple[postproces
 
     def compute_at_layers(method: Method) -> Mapping[str, Tensor]:
         if depends_on_layer(method.name):
-            return {layer: every(method, layer) for layer in request.layers}
-        return {WHOLE: every(method, WHOLE)}
+            return {layer: compute_all_slots(method, layer) for layer in request.layers}
+        return {WHOLE: compute_all_slots(method, WHOLE)}
 
     return {name: compute_at_layers(METHODS[name]) for name in request.methods}, details
 
 
-def _slices(probe: Probe, method: Method, layer: str) -> int:
+def _count_slices(context: BatchContext, method: Method, layer: str) -> int:
     """Returns how many slices of each picture a layer has maps of.
 
     Raises MethodError for a method that goes by pictures.
     """
-    output = probe.get("recording").outputs.get(layer)
-    t = 1 if output is None else probe.slices(layer, output)
+    output = context.get("recording").outputs.get(layer)
+    t = 1 if output is None else context.slices(layer, output)
     if t > 1 and not BY_PICTURE.isdisjoint(method.evidence):
         raise MethodError(
             f"{layer!r} puts out {t} slices of each picture, and {method.name} alters or compares "
@@ -364,7 +368,7 @@ def _fuse(
         return maps
     size = (inputs.shape[-2], inputs.shape[-1])
 
-    def fused(method: str) -> Mapping[str, Tensor]:
+    def fuse_method(method: str) -> Mapping[str, Tensor]:
         if not depends_on_layer(method):
             return maps[method]
         of_value = request.reading.is_value and depends_on_category(method)
@@ -376,7 +380,7 @@ def _fuse(
             )
         return {WHOLE: postprocessing.fuse(every, size, request.layer_fusion, keep_sign=of_value)}
 
-    return {method: fused(method) for method in maps}
+    return {method: fuse_method(method) for method in maps}
 
 
 def move_to_model(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class CategoryChoice(Protocol):
 
 
 @dataclass(frozen=True)
-class BestCategories:
+class TopKCategories:
     """Each picture's k best categories, the predicted one first."""
 
     k: int = 1
@@ -87,7 +87,7 @@ class FixedCategories:
 
 
 @dataclass(frozen=True)
-class NamedCategories:
+class PerPictureCategories:
     """A category for each picture, and the predicted one where there is None."""
 
     categories: tuple[int | None, ...]
@@ -101,7 +101,7 @@ class NamedCategories:
 
     def part(self, rows: slice) -> CategoryChoice:
         """Returns the choice for some of the batch's pictures."""
-        return NamedCategories(self.categories[rows])
+        return PerPictureCategories(self.categories[rows])
 
 
 def parse_targets(targets: Targets, b: int) -> FixedCategories:
@@ -179,7 +179,7 @@ def value(outputs: Tensor, chosen: Tensor) -> Tensor:
     return _pick(outputs, chosen)
 
 
-def lowering(outputs: Tensor, chosen: Tensor) -> Tensor:
+def negated_value(outputs: Tensor, chosen: Tensor) -> Tensor:
     """The negated value: what lowers it.  [b n], [b] -> scores [b]"""
     return -value(outputs, chosen)
 
@@ -354,7 +354,7 @@ def _make_value_target(given: str | None, against: Sequence[int]) -> Target:
             " it out (--outputs says what the outputs are)."
         )
     return (
-        PlainTarget("counterfactual", lowering)
+        PlainTarget("counterfactual", negated_value)
         if given == "counterfactual"
         else PlainTarget("value", value)
     )

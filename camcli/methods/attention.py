@@ -24,8 +24,8 @@ HEAD_FUSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 @method("rollout", gives="map")
 def rollout(
     attention: Sequence[Tensor],
-    readout: Tensor,
-    places: Tensor,
+    readout_weights: Tensor,
+    token_grid: Tensor,
     *,
     head_fusion: str = "mean",
     discard_ratio: float = 0.0,
@@ -35,21 +35,21 @@ def rollout(
         raise UsageError(f"head_fusion is {', '.join(HEAD_FUSIONS)}, not {head_fusion!r}.")
     if not 0 <= discard_ratio < 1:
         raise UsageError(f"discard_ratio is from 0 to below 1, not {discard_ratio}.")
-    row = readout.expand(len(attention[0]), -1)
+    row = readout_weights.expand(len(attention[0]), -1)
     for block in reversed(attention):
         fused = _keep_strongest(HEAD_FUSIONS[head_fusion](block), discard_ratio)
         # 0.5 A + 0.5 I, whose rows sum to one however heads are fused
         mixed = fused + torch.eye(fused.shape[-1], device=fused.device)
         row = _multiply_row(row, mixed / mixed.sum(-1, keepdim=True))
-    return row[:, places]
+    return row[:, token_grid]
 
 
 @method("genericattention", gives="map")
 def generic_attention(
     attention: Sequence[Tensor],
     attention_gradients: Sequence[Tensor],
-    readout: Tensor,
-    places: Tensor,
+    readout_weights: Tensor,
+    token_grid: Tensor,
 ) -> Tensor:
     """Generic attention explainability, arXiv:2103.15679.  l x [b heads n n] twice -> [b h w]
 
@@ -57,27 +57,29 @@ def generic_attention(
     """
     row = torch.zeros_like(attention[0][:, 0, 0])
     for block, gradients in zip(reversed(attention), reversed(attention_gradients), strict=True):
-        row = row + _multiply_row(readout + row, _mean_relevance(block, gradients))
-    return row[:, places]
+        row = row + _multiply_row(readout_weights + row, _mean_relevance(block, gradients))
+    return row[:, token_grid]
 
 
 @method("gradattention", gives="map")
 def grad_attention(
     attention: Sequence[Tensor],
     attention_gradients: Sequence[Tensor],
-    readout: Tensor,
-    places: Tensor,
+    readout_weights: Tensor,
+    token_grid: Tensor,
 ) -> Tensor:
     """Grad-weighted attention, arXiv:2103.15679: its last block.  l x [b heads n n] -> [b h w]"""
-    row = readout.expand(len(attention[-1]), -1)
-    return _multiply_row(row, _mean_relevance(attention[-1], attention_gradients[-1]))[:, places]
+    row = readout_weights.expand(len(attention[-1]), -1)
+    return _multiply_row(row, _mean_relevance(attention[-1], attention_gradients[-1]))[
+        :, token_grid
+    ]
 
 
 @method("legrad", gives="map")
-def legrad(block_gradients: Sequence[Tensor], places: Tensor) -> Tensor:
+def legrad(block_gradients: Sequence[Tensor], token_grid: Tensor) -> Tensor:
     """LeGrad, arXiv:2404.03214.  l x [b heads q n] -> [b h w]"""
     blocks = torch.stack([gradients.relu().mean((1, 2)) for gradients in block_gradients])
-    return blocks.mean(0)[:, places]
+    return blocks.mean(0)[:, token_grid]
 
 
 def _mean_relevance(attention: Tensor, gradients: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from camcli.records import Detailed
 from camcli.registry import method
 
 # what builds the altered rows of a slice; a picture's logits [n classes] with n rows altered so
-Relogits = Callable[[Callable[[slice], Tensor], int, int], Tensor]
+RecomputeLogits = Callable[[Callable[[slice], Tensor], int, int], Tensor]
 
 STEPS = 1000
 # when the error fell by less than this share of itself in CHECK_EVERY steps, it stays
@@ -24,7 +24,7 @@ SMALLEST_LENGTH = 1e-12
 
 
 @method("dff", gives="map", details=("concepts", "concept_logits"))
-def dff(activations: Tensor, relogits: Relogits, *, concepts: int = 5) -> Detailed:
+def dff(activations: Tensor, recompute_logits: RecomputeLogits, *, concepts: int = 5) -> Detailed:
     """Deep feature factorization, arXiv:1806.10206.  [b c h w] -> the strengths' sum [b h w]
 
     Each picture has concepts of its own.  A concept's logits are the picture's when the layer puts
@@ -40,7 +40,7 @@ def dff(activations: Tensor, relogits: Relogits, *, concepts: int = 5) -> Detail
         each.append(strengths if maps.isfinite().all() else torch.full_like(strengths, torch.nan))
         length = strengths.flatten(1).norm(dim=1).clamp(min=SMALLEST_LENGTH)
         alone = strengths * (maps.relu().norm() / length)[:, None, None]
-        logits.append(relogits(partial(_rebuild, parts, alone), concepts, owner))
+        logits.append(recompute_logits(partial(_rebuild, parts, alone), concepts, owner))
     stack = torch.stack(each)
     return Detailed(stack.sum(1), {"concepts": stack, "concept_logits": torch.stack(logits)})
 

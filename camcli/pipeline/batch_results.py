@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from camcli.engine.device.precision import choose_precision
-from camcli.engine.runner import BatchResult, ExplainRequest
+from camcli.engine.runner import ExplainRequest, ExplainResult
 from camcli.engine.targets import ContrastTarget
 from camcli.models.inspection.target_layers import describe_last_use
 from camcli.models.labels.labels import label_name
@@ -37,7 +37,7 @@ SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
 class BatchResults:
     """An answer in main memory, and how many seconds of the pass each of its pictures took."""
 
-    result: BatchResult
+    result: ExplainResult
     plan: Plan
     seconds: float
 
@@ -252,7 +252,7 @@ def _describe_target(
     return facts, () if others else (alone,)
 
 
-def _warn_of_reuse(layers: Iterable[str], result: BatchResult) -> Iterator[str]:
+def _warn_of_reuse(layers: Iterable[str], result: ExplainResult) -> Iterator[str]:
     for layer in layers:
         if result.calls[layer] > 1:
             yield f"layer {layer!r} {describe_last_use(result.calls[layer])}"

@@ -9,22 +9,22 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from camcli.config import Options
-from camcli.engine.batch_context import TokenOptions, usual_chunk
+from camcli.engine.batch_context import TokenOptions, choose_chunk
 from camcli.engine.compatibility import find_incompatible_methods
 from camcli.engine.compile import compile_model as blocks_compiled
 from camcli.engine.device.batch_size import find_largest_batch
 from camcli.engine.device.precision import is_emulated
-from camcli.engine.layer_selection import find_default_layer_cached, find_doubts, find_layers_for
+from camcli.engine.layer_selection import find_default_layer, find_doubts, find_layers_for
 from camcli.engine.runner import ExplainRequest
 from camcli.engine.targets import (
     OF_PROBABILITY,
-    BestCategories,
     CategoryChoice,
     ContrastTarget,
     FixedCategories,
     LikelyCategories,
-    NamedCategories,
+    PerPictureCategories,
     Target,
+    TopKCategories,
     make_target,
 )
 from camcli.errors import ModelError, UsageError
@@ -78,11 +78,11 @@ class Plan:
         if self.categories is None:
             return None
         if any(category is not None for category in named):
-            return NamedCategories(tuple(named))
+            return PerPictureCategories(tuple(named))
         if isinstance(self.categories, int):
             if self.threshold is not None:
                 return LikelyCategories(self.threshold, self.categories, self.request.reading.link)
-            return BestCategories(self.categories)
+            return TopKCategories(self.categories)
         return FixedCategories(torch.tensor(self.categories).expand(len(named), -1))
 
     def find_named_category(self, name: str) -> int | None:
@@ -193,7 +193,7 @@ def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
 
 def _find_chunk(options: Options, device: torch.device) -> int:
     is_given = "batch_size" in options.model_fields_set
-    return options.batch_size if is_given and options.batch_size != "auto" else usual_chunk(device)
+    return options.batch_size if is_given and options.batch_size != "auto" else choose_chunk(device)
 
 
 def _fit_batch_size(plan: Plan) -> Plan:
@@ -241,13 +241,13 @@ def _find_layers(
     classifier: Classifier, methods: Sequence[str], given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str, Mapping[str, str]]:
     shape = _input_shape(classifier)
-    probe = torch.empty(1, *shape)
+    inputs = torch.empty(1, *shape)
     module, reading = classifier.module, classifier.reading
-    layers, layouts = find_layers_for(methods, module, probe, given, reading)
+    layers, layouts = find_layers_for(methods, module, inputs, given, reading)
     doubts = find_doubts(module, shape, layers, given, reading)
     if given or not layers:
         return layers, layouts, "named by --target-layers" if given else "", doubts
-    return layers, layouts, find_default_layer_cached(module, shape, reading).reason, doubts
+    return layers, layouts, find_default_layer(module, shape, reading).reason, doubts
 
 
 def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from camcli.engine.device.device_timer import DeviceTimer
-from camcli.engine.runner import BatchResult, answer_request
+from camcli.engine.runner import ExplainResult, answer_request
 from camcli.media.geometry import make_view as view_of
 from camcli.media.pictures.read import OpenPicture, open_picture
 from camcli.models.state.model_lock import call_on_model
@@ -102,7 +102,7 @@ def record(outcome: Outcome, state: RunState) -> Outcome:
 
 
 def _explain_pictures(
-    batch: Sequence[PreparedPicture], result: BatchResult, clock: DeviceTimer, plan: Plan
+    batch: Sequence[PreparedPicture], result: ExplainResult, clock: DeviceTimer, plan: Plan
 ) -> Iterator[list[Explanation]]:
     here = result if plan.classifier.device.type == "cpu" else result.to_cpu()
     results = BatchResults(here, plan, clock.seconds / len(batch))

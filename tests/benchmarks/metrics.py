@@ -22,7 +22,7 @@ import camcli
 from camcli.metrics.faithfulness.deletion import plan_deletion
 from camcli.metrics.faithfulness.insertion import plan_insertion
 from camcli.metrics.faithfulness.road import plan_road
-from camcli.metrics.perturbation.plan import Plan, carry_out
+from camcli.metrics.perturbation.plan import PassPlan, carry_out
 
 SIDE, STEPS = 224, 20
 SHARES = tuple((i + 1) / (STEPS + 1) for i in range(STEPS))
@@ -52,7 +52,7 @@ class Scene:
 def contenders(scene: Scene) -> dict[str, Callable[[], Any]]:
     """Returns what is timed, by name; each is for one map."""
     maps, image = scene.maps, scene.image
-    makers: dict[str, Callable[[], Plan]] = {
+    makers: dict[str, Callable[[], PassPlan]] = {
         "insertion": lambda: plan_insertion(maps, image, steps=STEPS),
         "deletion": lambda: plan_deletion(maps, image, steps=STEPS),
         "road": lambda: plan_road(maps, image, shares=SHARES),

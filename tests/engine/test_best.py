@@ -13,7 +13,7 @@ from camcli.engine.best import RESEMBLES, TABLE, BestFor, best_heatmaps, choose_
 from camcli.errors import UsageError
 from camcli.methods.postprocessing import enlarge, normalise
 from camcli.models.inspection.anatomy import Kind, anatomy
-from camcli.models.inspection.target_layers import find_default_layer
+from camcli.models.inspection.target_layers import measure_default_layer
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Attending, Pooled, Staged, noise
 
@@ -45,7 +45,7 @@ class Windowed(Staged):
 
 def anatomy_of(network: nn.Module) -> tuple[Kind, str, str | None]:
     network = network.eval()
-    actual = anatomy(network, SHAPE, find_default_layer(network, SHAPE))
+    actual = anatomy(network, SHAPE, measure_default_layer(network, SHAPE))
     return actual.kind, actual.last, actual.earlier
 
 
@@ -60,7 +60,7 @@ def test_where_the_grid_stays_a_stage_is_told_by_half_the_channels() -> None:
 def test_a_class_token_is_explained_behind_a_sixth_of_the_blocks_too() -> None:
     assert anatomy_of(Attending()) == ("class token", "blocks.1.norm1", "blocks.0")
     deep = VisionTransformer(32, 8, depth=12, embed_dim=16, num_heads=2, num_classes=3)
-    actual = anatomy(deep.eval(), (3, 32, 32), find_default_layer(deep, (3, 32, 32)))
+    actual = anatomy(deep.eval(), (3, 32, 32), measure_default_layer(deep, (3, 32, 32)))
     assert actual.earlier == "blocks.1"
 
 
@@ -68,7 +68,7 @@ def test_tokens_that_are_pooled_are_told_from_those_that_a_class_token_reads() -
     pooled = VisionTransformer(
         32, 8, depth=2, embed_dim=16, num_heads=2, num_classes=3, global_pool="avg"
     ).eval()
-    actual = anatomy(pooled, (3, 32, 32), find_default_layer(pooled, (3, 32, 32)))
+    actual = anatomy(pooled, (3, 32, 32), measure_default_layer(pooled, (3, 32, 32)))
     assert (actual.kind, actual.earlier) == ("pooled tokens", "blocks.0")
 
 

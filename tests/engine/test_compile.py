@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 import camcli
 from camcli.engine.compile import CompiledBlock, compile_model
-from camcli.engine.layer_selection import find_default_layer_cached
+from camcli.engine.layer_selection import find_default_layer
 from camcli.engine.runner import ExplainRequest, answer_request
-from camcli.engine.targets import BestCategories
+from camcli.engine.targets import TopKCategories
 from camcli.errors import MethodError, ModelError
 from camcli.models.acceleration.compile_targets import find_blocks
 from camcli.models.acceleration.fused_attention import can_fuse
@@ -53,11 +53,11 @@ def _inputs(count: int = 4) -> Tensor:
 
 
 def _request(model: nn.Module, method: str) -> ExplainRequest:
-    return ExplainRequest((method,), (find_default_layer_cached(model, SHAPE).name,), chunk=4)
+    return ExplainRequest((method,), (find_default_layer(model, SHAPE).name,), chunk=4)
 
 
 def _map(model: nn.Module, inputs: Tensor, request: ExplainRequest) -> Tensor:
-    (maps,) = answer_request(model, inputs, BestCategories(), request).maps.values()
+    (maps,) = answer_request(model, inputs, TopKCategories(), request).maps.values()
     return next(iter(maps.values()))
 
 
@@ -98,7 +98,7 @@ def test_blocks_are_what_repeats_and_never_what_holds_a_target() -> None:
     assert "blocks.3" not in vit
 
 
-def test_only_the_trunk_in_the_known_mode_runs_compiled(
+def test_only_the_prefix_in_the_known_mode_runs_compiled(
     count_compilations: list[tuple[int, ...]],
 ) -> None:
     model = _model("test_vit")
@@ -108,15 +108,15 @@ def test_only_the_trunk_in_the_known_mode_runs_compiled(
         assert count == len(_stand_ins(model)) > 3
         count_compilations.clear()
         assert torch.equal(_map(model, _inputs(), request), expected)
-        trunk = len(count_compilations)
+        in_front = len(count_compilations)
         # what lies behind the layer is recorded, and a look inside is heard
-        assert 3 <= trunk < count
+        assert 3 <= in_front < count
         calls = []
         with model.get_submodule("blocks.0.attn").register_forward_hook(
             lambda *_: calls.append(None)
         ):
             assert torch.equal(_map(model, _inputs(), request), expected)
-        assert len(count_compilations) == 2 * trunk - 1 and len(calls) == 1
+        assert len(count_compilations) == 2 * in_front - 1 and len(calls) == 1
     assert not _stand_ins(model)
 
 

@@ -23,7 +23,7 @@ from camcli.engine.compile import compile_model
 from camcli.engine.device.batch_size import find_largest_batch, measure_memory
 from camcli.engine.device.device_timer import DeviceTimer
 from camcli.engine.runner import ExplainRequest, answer_request
-from camcli.engine.targets import BestCategories
+from camcli.engine.targets import TopKCategories
 from camcli.media.geometry import make_view
 from camcli.media.pictures.read import make_picture
 from camcli.methods.postprocessing import normalise
@@ -207,9 +207,9 @@ def test_compiled_blocks_give_the_same_maps() -> None:
     module = camcli.load_model("timm/test_resnet", pretrained=False, device="cuda").module
     inputs = noise(4, size=(64, 64)).cuda()
     request = ExplainRequest(("gradcam",), ("layer4",), chunk=4)
-    expected = answer_request(module, inputs, BestCategories(), request).maps["gradcam"]["layer4"]
+    expected = answer_request(module, inputs, TopKCategories(), request).maps["gradcam"]["layer4"]
     with compile_model(module, request, (3, 64, 64), 4) as blocks:
-        actual = answer_request(module, inputs, BestCategories(), request).maps["gradcam"]["layer4"]
+        actual = answer_request(module, inputs, TopKCategories(), request).maps["gradcam"]["layer4"]
     assert blocks > 0
     torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
 

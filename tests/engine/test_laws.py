@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.engine import hooks, layer_selection
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.hooks import record
-from camcli.engine.runner import ExplainRequest, make_probe
-from camcli.engine.targets import BestCategories, FixedCategories
+from camcli.engine.runner import ExplainRequest, make_context
+from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import LayerError, ModelError
 from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.registry import METHODS, depends_on_category
@@ -65,12 +65,12 @@ def test_gradients_equal_those_of_plain_autograd_at_several_layers() -> None:
     for name in ("middle", LAYER):
         model.get_submodule(name).register_forward_hook(keep(name))
     model(inputs)[:, 3].sum().backward()
-    probe = Probe(
+    context = BatchContext(
         Staged(), inputs, ["middle", LAYER], FixedCategories(torch.tensor([[3], [3]])), graph=True
     )
     for name, output in kept.items():
         assert output.grad is not None
-        torch.testing.assert_close(probe.get("gradients", name), output.grad)
+        torch.testing.assert_close(context.get("gradients", name), output.grad)
 
 
 @pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode])
@@ -122,17 +122,17 @@ def test_rescoring_runs_the_tail_alone_where_the_model_allows_it(
 ) -> None:
     model.eval()
     inputs = noise()
-    probe = Probe(
+    context = BatchContext(
         model, inputs, [LAYER], FixedCategories(torch.tensor([[1], [2]])), graph=False, chunk=4
     )
-    maps = probe.get("activations", LAYER)[1] * torch.rand(10, 1, 6, 8)
-    assert probe.get("tail", LAYER) is alone
+    maps = context.get("activations", LAYER)[1] * torch.rand(10, 1, 6, 8)
+    assert context.get("is_tail_separable", LAYER) is alone
 
-    trunk: list[int] = []
-    with spy(model.stem[0], lambda x, _: trunk.append(len(x))):
-        scores = probe.get("rescore", LAYER)(lambda rows: maps[rows], 10, 1)
-    # one pass to remember what the trunk of this picture puts out
-    assert trunk == ([1] if alone else [4, 4, 2])
+    prefix_sizes: list[int] = []
+    with spy(model.stem[0], lambda x, _: prefix_sizes.append(len(x))):
+        scores = context.get("rescore", LAYER)(lambda rows: maps[rows], 10, 1)
+    # one pass to remember the prefix of this picture
+    assert prefix_sizes == ([1] if alone else [4, 4, 2])
 
     behind = torch.relu(maps) if isinstance(model, Staged) and alone else maps
     expected = model.fc(behind.mean((2, 3)))[:, 2]
@@ -148,10 +148,10 @@ def test_of_altered_pictures_a_core_takes_four_at_a_time(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     model = Staged().eval()
-    probe = Probe(
+    context = BatchContext(
         model, noise(), [], FixedCategories(torch.tensor([[1], [2]])), graph=False, chunk=chunk
     )
-    score, images, seen = probe.get("score"), noise(20, seed=2), []
+    score, images, seen = context.get("score"), noise(20, seed=2), []
     with spy(model, lambda x, _: seen.append(len(x))):
         scores = score(lambda rows: images[rows], 20, 1)
     assert seen == sizes
@@ -190,18 +190,20 @@ def test_what_stands_in_front_of_a_layer_is_remembered_only_where_that_changes_n
     model: Staged,
 ) -> None:
     model.eval()
-    probe = Probe(model, noise(), [LAYER], FixedCategories(torch.tensor([[1], [2]])), graph=False)
-    maps = probe.get("activations", LAYER)[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
+    context = BatchContext(
+        model, noise(), [LAYER], FixedCategories(torch.tensor([[1], [2]])), graph=False
+    )
+    maps = context.get("activations", LAYER)[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
     runs: list[int] = []
     with spy(model.stem[0], lambda x, _: runs.append(len(x))):
-        scores = probe.get("rescore", LAYER)(lambda rows: maps[rows], 7, 1)
+        scores = context.get("rescore", LAYER)(lambda rows: maps[rows], 7, 1)
     remembers = not isinstance(model, Doubling)
-    assert bool(probe.get("trunk", LAYER)(1)) is remembers
+    assert bool(context.get("prefix_by_row", LAYER)(1)) is remembers
     if remembers:
         assert runs == [1, 1]  # a pass of the first picture for the dry run, and one of its own
     assert "forward" not in vars(model.stem)
 
-    seen = iter([*[None] * (probe.get("recording").calls[LAYER] - 1), maps])
+    seen = iter([*[None] * (context.get("recording").calls[LAYER] - 1), maps])
 
     def replace(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         other = next(seen)
@@ -213,29 +215,29 @@ def test_what_stands_in_front_of_a_layer_is_remembered_only_where_that_changes_n
 
 
 def test_unchanged_maps_give_the_score_itself() -> None:
-    probe = Probe(Staged(), noise(), [LAYER], BestCategories(), graph=False)
-    maps = probe.get("activations", LAYER)
+    context = BatchContext(Staged(), noise(), [LAYER], TopKCategories(), graph=False)
+    maps = context.get("activations", LAYER)
     for owner in range(2):
-        scores = probe.get("rescore", LAYER)(partial(_row, maps[owner]), 1, owner)
-        torch.testing.assert_close(scores[0], probe.get("scores")[owner])
+        scores = context.get("rescore", LAYER)(partial(_row, maps[owner]), 1, owner)
+        torch.testing.assert_close(scores[0], context.get("scores")[owner])
 
 
 def test_unchanged_maps_give_the_logits_themselves() -> None:
-    probe = Probe(Staged(), noise(), [LAYER], BestCategories(), graph=False)
-    maps = probe.get("activations", LAYER)
+    context = BatchContext(Staged(), noise(), [LAYER], TopKCategories(), graph=False)
+    maps = context.get("activations", LAYER)
     for owner in range(2):
-        actual = probe.get("relogits", LAYER)(partial(_row, maps[owner]), 1, owner)
-        torch.testing.assert_close(actual[0], probe.get("logits")[owner])
+        actual = context.get("recompute_logits", LAYER)(partial(_row, maps[owner]), 1, owner)
+        torch.testing.assert_close(actual[0], context.get("logits")[owner])
 
 
 def test_scores_of_altered_inputs_come_in_chunks() -> None:
     model, images = Staged().eval(), noise(7)
-    probe = Probe(
+    context = BatchContext(
         model, images, [LAYER], FixedCategories(torch.full((7, 1), 3)), graph=False, chunk=3
     )
     sizes: list[int] = []
     with spy(model, lambda x, _: sizes.append(len(x))):
-        scores = probe.get("score")(lambda rows: images[rows], 7, 0)
+        scores = context.get("score")(lambda rows: images[rows], 7, 0)
     assert sizes == [7, 3, 3, 1]  # the first is the pass that everything shares
     torch.testing.assert_close(scores, model(images)[:, 3])
 
@@ -388,11 +390,11 @@ def test_heads_are_watched_where_cam_asks_for_them() -> None:
     linear = [m for m in network.modules() if isinstance(m, nn.Linear)]
     for method, watched in (("gradcam", False), ("cam", True)):
         request = ExplainRequest((method,), ("last",))
-        probe = make_probe(
+        context = make_context(
             network, noise(), FixedCategories(torch.tensor([[1], [2]])), request, graph=True
         )
         with torch.no_grad():
-            seen = probe.get("recording").head_inputs
+            seen = context.get("recording").head_inputs
         assert [m for m, _ in seen] == (linear if watched else [])
 
 
@@ -465,10 +467,10 @@ PASSES_OF_ITS_OWN = {
     "rescore",
     "gradients_at",
     "curvature",
-    "places",
+    "token_grid",
     "guided_gradients",
     "full_gradients",
-    "relogits",
+    "recompute_logits",
 }
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.runner import BatchResult, ExplainRequest, answer_request
-from camcli.engine.targets import BestCategories, LikelyCategories
+from camcli.engine.runner import ExplainRequest, ExplainResult, answer_request
+from camcli.engine.targets import LikelyCategories, TopKCategories
 from camcli.errors import ModelError, UsageError
 from camcli.models.outputs.interpretation import measure_output
 from camcli.registry import METHODS, depends_on_category
@@ -114,7 +114,7 @@ def test_layers_of_a_value_are_fused_with_their_sign() -> None:
         camcli.heatmaps(Staged(1), noise(), layer_fusion="product", **options)
 
 
-def answer_once(model: nn.Module, choice: Any, outputs: Any = None) -> BatchResult:
+def answer_once(model: nn.Module, choice: Any, outputs: Any = None) -> ExplainResult:
     reading = measure_output(model, (3, 48, 64), None, outputs)
     request = ExplainRequest(("gradcam",), (LAYER,), reading=reading)
     return answer_request(model.eval(), noise(3), choice, request)
@@ -128,9 +128,9 @@ def test_probabilities_are_the_models_own() -> None:
         model.add_module("end", end)
         reading = measure_output(model, (3, 48, 64))
         request = ExplainRequest(("gradcam",), ("net.last",), reading=reading)
-        actual = answer_request(model.eval(), noise(3), BestCategories(), request)
+        actual = answer_request(model.eval(), noise(3), TopKCategories(), request)
         torch.testing.assert_close(actual.probabilities, model(noise(3)).detach())
-    assert answer_once(Staged(1), BestCategories(), "logits").probabilities.shape == (3, 2)  # type: ignore[union-attr]
+    assert answer_once(Staged(1), TopKCategories(), "logits").probabilities.shape == (3, 2)  # type: ignore[union-attr]
 
 
 def test_a_probability_of_independent_classes_is_a_sigmoid() -> None:

@@ -12,7 +12,7 @@ import camcli
 import camcli.methods
 from camcli.engine.compatibility import find_incompatible_methods
 from camcli.engine.runner import ExplainRequest
-from camcli.engine.targets import BestCategories
+from camcli.engine.targets import TopKCategories
 from camcli.errors import LayerError, MethodError
 from camcli.registry import METHODS, depends_on_layer
 from tests.networks import noise
@@ -118,7 +118,7 @@ def test_a_float_tail_is_explained_by_gradients() -> None:
 def test_of_all_methods_those_that_need_a_gradient_are_left_out() -> None:
     request = ExplainRequest((), ("2",), options={"dff": {"concepts": 3}})
     inputs = noise(1, size=(32, 48))
-    actual = find_incompatible_methods(network(), inputs, BestCategories(), request, METHODS)
+    actual = find_incompatible_methods(network(), inputs, TopKCategories(), request, METHODS)
     assert sorted(METHODS.keys() - actual.keys()) == sorted(GRADIENTLESS)
 
 

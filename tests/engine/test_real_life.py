@@ -17,12 +17,12 @@ from torch.nn.functional import avg_pool2d
 from torch.utils.checkpoint import checkpoint
 
 import camcli
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.targets import FixedCategories
 from camcli.errors import LayerError, MethodError, ModelError
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.quirks import SWITCHES
-from camcli.models.inspection.target_layers import find_default_layer, survey_layers
+from camcli.models.inspection.target_layers import measure_default_layer, survey_layers
 from tests.networks import Staged, noise
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -144,8 +144,8 @@ def state(model: nn.Module) -> list[Any]:
 def assert_no_different(model: nn.Module, name: str) -> None:
     _, _, layer = MODELS[name]
     before = state(model)
-    default = find_default_layer(plain(name), (3, 64, 64))
-    actual = find_default_layer(model, (3, 64, 64))
+    default = measure_default_layer(plain(name), (3, 64, 64))
+    actual = measure_default_layer(model, (3, 64, 64))
     assert (actual.name, actual.layout) == (find_layer(model, default.name), default.layout)
     (expected,) = camcli.activations(plain(name), INPUTS).values()
     torch.testing.assert_close(camcli.activations(model, INPUTS), {actual.name: expected})
@@ -250,7 +250,7 @@ def test_layers_that_run_again_in_the_backward_pass_are_left_as_found(layers: li
 def test_where_no_gradient_comes_back_it_is_said() -> None:
     model = Checkpointing(reentrant=True)
     with pytest.raises(ModelError, match=r"No gradient can be followed .*use_reentrant.*eigencam"):
-        find_default_layer(model, (3, 64, 64))
+        measure_default_layer(model, (3, 64, 64))
     with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
         camcli.heatmaps(model, INPUTS, target_layers="last")
     expected = camcli.heatmaps(Staged(), INPUTS, "eigencam", target_layers="last")
@@ -276,7 +276,7 @@ def test_a_layer_without_any_gradient_is_no_target() -> None:
             return self.fc(Mute.apply(self.pool(self.last(self.middle(self.stem(x))))).flatten(1))
 
     with pytest.raises(LayerError, match="no gradient comes back from its output"):
-        find_default_layer(Muted(), (3, 64, 64))
+        measure_default_layer(Muted(), (3, 64, 64))
     with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
         camcli.heatmaps(Muted(), INPUTS, target_layers="last")
 
@@ -341,12 +341,12 @@ def test_the_last_use_counts(between: Callable[[Tensor, Tensor], Tensor]) -> Non
 @pytest.mark.parametrize("between", BETWEEN)
 def test_the_last_use_is_replaced(between: Callable[[Tensor, Tensor], Tensor]) -> None:
     def rescore() -> Tensor:
-        probe = Probe(
+        context = BatchContext(
             model, INPUTS, ["layer"], FixedCategories(torch.tensor([[1], [2]])), graph=False
         )
-        maps = probe.get("activations", "layer")[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
-        assert probe.get("tail", "layer")
-        return probe.get("rescore", "layer")(lambda rows: maps[rows], 7, 1)
+        maps = context.get("activations", "layer")[1] * torch.linspace(0, 2, 7).view(7, 1, 1, 1)
+        assert context.get("is_tail_separable", "layer")
+        return context.get("rescore", "layer")(lambda rows: maps[rows], 7, 1)
 
     model = Twice(between)
     scores = rescore()
@@ -358,7 +358,7 @@ def test_the_last_use_is_replaced(between: Callable[[Tensor, Tensor], Tensor]) -
 def test_it_is_said_that_the_last_use_counts() -> None:
     said = "runs 2 times in a pass, and the last counts"
     module = Twice(BETWEEN[0])
-    assert find_default_layer(module, (3, 64, 64)).reason.endswith(f"; it {said}")
+    assert measure_default_layer(module, (3, 64, 64)).reason.endswith(f"; it {said}")
     classifier = camcli.load_model("torchvision/resnet18", pretrained=False, img_size=64)
     picture = INPUTS[0].abs().clamp(max=1)
     for layer, shared in (("layer4.1.relu", True), ("layer4.1.conv1", False)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.layer_selection import find_default_layer_cached
+from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import LayerError, MethodError
 from camcli.models.load import Classifier
 from camcli.records import Preprocessing
@@ -171,7 +171,7 @@ def test_windows_are_no_slices(kind: type[Staged], channels: int) -> None:
 @pytest.mark.parametrize(("kind", "channels"), [(Slices, T), (Frames, 3 * T), (OneBag, T)])
 def test_the_layer_of_slices_is_found(kind: type[Staged], channels: int) -> None:
     inputs, model = noise(2, channels), kind().eval()
-    default = find_default_layer_cached(model, (channels, 48, 64))
+    default = find_default_layer(model, (channels, 48, 64))
     assert default.name == "last"
     assert default.reason == (
         "the last 6x8 grid of each of the picture's 4 slices on which the score depends everywhere"
@@ -186,7 +186,7 @@ def test_the_layer_of_slices_is_found(kind: type[Staged], channels: int) -> None
 def test_tokens_of_frames_are_found_in_front_of_what_joins_the_frames() -> None:
     inputs, model = noise(2, 16), Clip().eval()
     # 16 frames in a row look like a grid of 4x4 tokens, and are none
-    assert find_default_layer_cached(model, (16, 48, 64)).name == "last"
+    assert find_default_layer(model, (16, 48, 64)).name == "last"
     assert camcli.heatmaps(model, inputs, targets=2).shape == (2, 16, 6, 8)
 
 

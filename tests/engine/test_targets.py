@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import camcli
 import camcli.methods  # fills the registry
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.targets import (
     SCORES,
-    BestCategories,
     ContrastTarget,
     FixedCategories,
+    TopKCategories,
     contrast,
     counterfactual,
     expand_class_logits,
@@ -186,17 +186,17 @@ def test_a_contrast_that_is_left_to_the_logits_is_that_with_those_classes() -> N
 
 def test_altered_pictures_are_compared_with_the_same_classes() -> None:
     inputs, altered = noise(), noise(6, seed=2) * 20
-    probe = Probe(
-        Staged(), inputs, ["last"], BestCategories(), graph=False, target=ContrastTarget()
+    context = BatchContext(
+        Staged(), inputs, ["last"], TopKCategories(), graph=False, target=ContrastTarget()
     )
-    before = probe.get("references")
+    before = context.get("references")
     logits = Staged().eval()(altered)
-    category = probe.get("categories")[1].expand(6)
+    category = context.get("categories")[1].expand(6)
     expected = contrast(logits, category, before[1].expand(6, -1))
     own = ContrastTarget().references(logits, category)
     assert not torch.allclose(contrast(logits, category, own), expected)
-    torch.testing.assert_close(probe.get("score")(lambda rows: altered[rows], 6, 1), expected)
-    assert torch.equal(probe.with_inputs(altered[:2]).get("references"), before)
+    torch.testing.assert_close(context.get("score")(lambda rows: altered[rows], 6, 1), expected)
+    assert torch.equal(context.with_inputs(altered[:2]).get("references"), before)
 
 
 # a single logit: a no and a yes
@@ -239,10 +239,10 @@ def test_a_single_logit_has_two_sides_and_the_predicted_one_is_explained(flat: b
 def test_the_predicted_side_comes_first() -> None:
     logits = torch.tensor([[-2.0], [3.0]])
     assert expand_class_logits(logits).tolist() == [[2.0, -2.0], [-3.0, 3.0]]
-    assert BestCategories(2).pick(logits).tolist() == [[0, 1], [1, 0]]
+    assert TopKCategories(2).pick(logits).tolist() == [[0, 1], [1, 0]]
     assert FixedCategories(torch.tensor([[1], [0]])).pick(logits).tolist() == [[1], [0]]
     with pytest.raises(UsageError, match="top-k 3 is more than the model's 2 classes"):
-        BestCategories(3).pick(logits)
+        TopKCategories(3).pick(logits)
 
 
 def test_a_single_logit_is_in_contrast_to_none() -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from camcli.engine.api import activations as activations_of
-from camcli.engine.batch_context import Probe
-from camcli.engine.targets import BestCategories
+from camcli.engine.batch_context import BatchContext
+from camcli.engine.targets import TopKCategories
 from camcli.errors import UsageError
 from camcli.methods.factorization import dff, factorise
 from camcli.models.acceleration.memory_format import trust_channels_last
@@ -119,8 +119,8 @@ def test_a_slow_replica_from_random_numbers_comes_no_nearer() -> None:
 
 
 def _explain(model: nn.Module, inputs: Tensor, layer: str, concepts: int) -> Detailed:
-    probe = Probe(model.eval(), inputs, [layer], BestCategories(), graph=False, chunk=2)
-    return probe.apply(METHODS["dff"], layer, 0, concepts=concepts)
+    context = BatchContext(model.eval(), inputs, [layer], TopKCategories(), graph=False, chunk=2)
+    return context.apply(METHODS["dff"], layer, 0, concepts=concepts)
 
 
 def test_one_concept_by_hand() -> None:
@@ -178,8 +178,8 @@ def test_without_a_choice_of_classes_nothing_is_asked_of_the_output() -> None:
     model, passes = Staged().eval(), []
     trust_channels_last(model)
     model.fc.register_forward_hook(lambda *_: passes.append(1))
-    probe = Probe(model, noise(), ["last"], None, graph=False)
-    actual = probe.apply(METHODS["dff"], "last", 0, concepts=3)
+    context = BatchContext(model, noise(), ["last"], None, graph=False)
+    actual = context.apply(METHODS["dff"], "last", 0, concepts=3)
     assert actual.details["concept_logits"].shape == (2, 3, 0)
     assert len(passes) == 1
 

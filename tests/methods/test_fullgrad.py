@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 import camcli
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.fullgrad import _to_maps
 from camcli.engine.runner import ExplainRequest, answer_request
 from camcli.engine.targets import ContrastTarget, FixedCategories, make_target
@@ -44,18 +44,20 @@ def randomise(module: nn.Module, seed: int = 0) -> nn.Module:
     return module.eval().double()
 
 
-def probe_of(module: nn.Module, inputs: Tensor, categories: Any = 0, **options: Any) -> Probe:
+def make_context(
+    module: nn.Module, inputs: Tensor, categories: Any = 0, **options: Any
+) -> BatchContext:
     chosen = torch.as_tensor(categories).expand(len(inputs))[:, None]
-    return Probe(module, inputs, (), FixedCategories(chosen), graph=True, **options)
+    return BatchContext(module, inputs, (), FixedCategories(chosen), graph=True, **options)
 
 
 def decompose(module: nn.Module, inputs: Tensor, **options: Any) -> list[FullGradients]:
-    full_gradients = probe_of(module, inputs, **options).get("full_gradients")
+    full_gradients = make_context(module, inputs, **options).get("full_gradients")
     return [full_gradients(row) for row in range(len(inputs))]
 
 
 def biases_of(module: nn.Module, inputs: Tensor) -> list[tuple[str, Tensor]]:
-    actual = probe_of(module, inputs).get("full_pass")(0).biases
+    actual = make_context(module, inputs).get("full_pass")(0).biases
     return [(bias.layer, bias.constant) for bias in actual]
 
 
@@ -429,12 +431,12 @@ def test_tokens_are_laid_out_as_they_stand() -> None:
     hiera = timm.create_model(
         "hiera_tiny_224", img_size=(96, 64), embed_dim=24, num_heads=1, stages=(1, 1, 1, 1)
     ).eval()
-    probe = probe_of(hiera, noise(1, size=(96, 64)))
+    context = make_context(hiera, noise(1, size=(96, 64)))
     places = torch.arange(24.0 * 16).view(1, -1, 1)
-    (actual,) = _to_maps(probe, [("blocks.0.norm1", hiera.unroll(places))])
+    (actual,) = _to_maps(context, [("blocks.0.norm1", hiera.unroll(places))])
     assert torch.equal(actual.flatten(), places.flatten())
     # a class token has no place
-    vit = probe_of(_attention_model(), noise(1, size=(64, 64)))
+    vit = make_context(_attention_model(), noise(1, size=(64, 64)))
     (actual,) = _to_maps(vit, [("blocks.0.norm1", torch.arange(17.0).view(1, -1, 1))])
     assert torch.equal(actual, torch.arange(1.0, 17).view(1, 4, 4))
     assert not [*_to_maps(vit, [("head", torch.zeros(1, 9))])]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.runner import WHOLE, ExplainRequest, answer_request
-from camcli.engine.targets import BestCategories, FixedCategories
+from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import UsageError
 from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, scorecam, sscam
 from camcli.models.acceleration.memory_format import trust_channels_last
@@ -373,12 +373,12 @@ def _sizes(model: nn.Module, run: Callable[[], Any]) -> list[int]:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_more_than_a_chunk_is_altered_at_once(name: str) -> None:
     model = Counting().eval()  # its tail cannot run by itself, so ablations are whole passes, too
-    probe = Probe(model, noise(1), ["last"], BestCategories(), graph=False, chunk=5)
-    expected = Probe(model, noise(1), ["last"], BestCategories(), graph=False).apply(
+    context = BatchContext(model, noise(1), ["last"], TopKCategories(), graph=False, chunk=5)
+    expected = BatchContext(model, noise(1), ["last"], TopKCategories(), graph=False).apply(
         METHODS[name], "last", 0
     )
     results: list[Tensor] = []
-    sizes = _sizes(model, lambda: results.append(probe.apply(METHODS[name], "last", 0)))
+    sizes = _sizes(model, lambda: results.append(context.apply(METHODS[name], "last", 0)))
     assert max(sizes) == 5
     rows = {"ablationcam": 17, "scorecam": 16, "sscam": 160, "iscam": 160, "rise": 200}
     # besides the pass that everything shares: for a tail one to remember, and two dry runs; for
@@ -399,11 +399,11 @@ def test_ablations_are_the_same_whether_the_tail_runs_alone_or_the_whole_model()
 
     results = []
     for model, alone in ((Straight(), True), (Whole(), False)):
-        probe = Probe(
+        context = BatchContext(
             model.eval(), noise(), ["last"], FixedCategories(torch.tensor([[1], [2]])), graph=False
         )
-        assert probe.get("tail", "last") is alone
-        results.append(probe.apply(METHODS["ablationcam"], "last", 0))
+        assert context.get("is_tail_separable", "last") is alone
+        results.append(context.apply(METHODS["ablationcam"], "last", 0))
     torch.testing.assert_close(*results)
 
 
@@ -437,9 +437,9 @@ def test_memory_that_runs_out_in_the_dry_run_is_no_answer_to_it() -> None:
 
     model = Staged()
     model.fc.register_forward_pre_hook(full)
-    probe = Probe(model, noise(1), ["last"], BestCategories(), graph=False)
+    context = BatchContext(model, noise(1), ["last"], TopKCategories(), graph=False)
     with pytest.raises(torch.OutOfMemoryError):
-        probe.get("tail", "last")
+        context.get("is_tail_separable", "last")
 
 
 PEAK = """

@@ -12,7 +12,7 @@ from torch import Tensor
 import camcli.metrics  # noqa: F401 - fills the registry
 from camcli.errors import UsageError
 from camcli.metrics.faithfulness.insertion import insertion
-from camcli.metrics.perturbation.plan import Plan, carry_out
+from camcli.metrics.perturbation.plan import PassPlan, carry_out
 from camcli.registry import METRICS, Metric
 
 SIDE = 16
@@ -239,10 +239,12 @@ def test_the_explanations_are_as_many_as_the_registry_says(metric: Metric) -> No
         _measure(metric, _maps(), explain=lambda x, _: torch.rand(len(x) + 1, SIDE, SIDE))
 
 
-def _plan(metric: Metric, maps: Tensor) -> Plan:
+def _plan(metric: Metric, maps: Tensor) -> PassPlan:
     assert metric.plan is not None
     given = {"maps": maps, "unit_maps": maps, "image": _image()}
-    plan: Plan = metric.plan(*(given[n] for n in metric.inputs if n in given), **_options(metric))
+    plan: PassPlan = metric.plan(
+        *(given[n] for n in metric.inputs if n in given), **_options(metric)
+    )
     return plan
 
 

@@ -20,7 +20,7 @@ from camcli.models.embedded import weights
 from camcli.models.inspection.target_layers import (
     EMBEDDED_DEFAULT,
     EMBEDDED_INPUT,
-    find_default_layer,
+    measure_default_layer,
     survey_layers,
 )
 from camcli.models.labels.labels import find_category
@@ -49,7 +49,7 @@ def test_it_is_timms(timms: torch.nn.Module, size: tuple[int, int]) -> None:
 def test_maps_at_its_default_layer_are_those_of_timms(timms: torch.nn.Module) -> None:
     inputs = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     network, _, _ = embedded.load_embedded()
-    names = [find_default_layer(module, (3, 128, 128)).name for module in (network, timms)]
+    names = [measure_default_layer(module, (3, 128, 128)).name for module in (network, timms)]
     assert names == ["features", "bn2"]
     ours, theirs = (camcli.heatmaps(m, inputs, targets=[281, 967]) for m in (network, timms))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
@@ -59,10 +59,10 @@ def test_the_default_layer_that_is_known_is_the_one_that_is_measured() -> None:
     network, preprocessing, _ = embedded.load_embedded()
     assert (3, *preprocessing.size) == EMBEDDED_INPUT
     assert survey_layers(network, EMBEDDED_INPUT).default == EMBEDDED_DEFAULT
-    assert find_default_layer(network, EMBEDDED_INPUT) is EMBEDDED_DEFAULT
+    assert measure_default_layer(network, EMBEDDED_INPUT) is EMBEDDED_DEFAULT
     # at others it is measured: below 33 pixels its grid is a single cell
-    assert find_default_layer(network, (3, 96, 64)).layout.grid == (3, 2)
-    assert find_default_layer(network, (3, 32, 32)).name != "features"
+    assert measure_default_layer(network, (3, 96, 64)).layout.grid == (3, 2)
+    assert measure_default_layer(network, (3, 32, 32)).name != "features"
 
 
 def test_its_preprocessing_is_timms() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import camcli
 import camcli.engine.api
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.targets import FixedCategories
 from camcli.methods.postprocessing import enlarge, min_max, normalise
 
@@ -97,8 +97,10 @@ def test_our_map_is_that_of_grad_cam_where_layers_are_stretched_alike(
 
 @pytest.mark.parametrize("name", BUILT)
 def test_the_biases_are_those_of_grad_cam_and_those_it_misses(name: str) -> None:
-    probe = Probe(model(name), inputs(), (), FixedCategories(torch.zeros(2, 1).long()), graph=True)
-    constants = [bias.constant for bias in probe.get("full_pass")(0).biases]
+    context = BatchContext(
+        model(name), inputs(), (), FixedCategories(torch.zeros(2, 1).long()), graph=True
+    )
+    constants = [bias.constant for bias in context.get("full_pass")(0).biases]
     # [c 1 1] and [1 c h w]; those of linear layers [c] have no place
     ours = [c.squeeze(0)[:, 0, 0] for c in constants if c.ndim > 1]
     with peer(name) as actual:

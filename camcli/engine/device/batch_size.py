@@ -24,12 +24,12 @@ from camcli.utils.runtime_tuning import give_back_freed_memory
 
 # more make a pass no faster
 MOST: Mapping[str, int] = {"cuda": 256, "cpu": 32}
-PROBED = 4
+TRIAL_PICTURES = 4
 # of the room that is left: allocators need some to breathe, and other programs grow, too
 SHARE = 0.5
 RESET = Path("/proc/self/clear_refs")
 # what is asked once for every channel or mask would take as long as the run itself
-MANY_PASSES = frozenset({"score", "rescore", "relogits"})
+MANY_PASSES = frozenset({"score", "rescore", "recompute_logits"})
 
 
 @locks_model
@@ -44,7 +44,7 @@ def find_largest_batch(
     None where a device does not tell what it has, as on MPS, or on the CPU without Linux.
     """
     draw = torch.Generator().manual_seed(0)
-    inputs = move_to_model(module, torch.rand(PROBED, *shape, generator=draw))
+    inputs = move_to_model(module, torch.rand(TRIAL_PICTURES, *shape, generator=draw))
     room = _measure_free_memory(inputs.device)
     if room is None:
         return None
@@ -60,8 +60,8 @@ def find_largest_batch(
             answer_request(module, inputs[:count], choice(count), asked)
 
     run(1)  # what is set up once is not counted
-    taken = measure_memory(inputs.device, lambda: run(PROBED))
-    return round_batch_size(room, taken / PROBED, MOST[inputs.device.type])
+    taken = measure_memory(inputs.device, lambda: run(TRIAL_PICTURES))
+    return round_batch_size(room, taken / TRIAL_PICTURES, MOST[inputs.device.type])
 
 
 def round_batch_size(room: float, each: float, most: int) -> int:

@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from camcli.engine.batch_context import Probe, find_places_cached
+from camcli.engine.batch_context import BatchContext, find_places
 from camcli.engine.evidence.forward_backward import ScoreFunction
 from camcli.engine.evidence.rescoring import can_run_tail
 from camcli.engine.hooks import Recording, record, rerun_recorded
 from camcli.errors import MethodError
-from camcli.models.inspection.attention import AttentionLayout, capture_attention, find_attentions
+from camcli.models.inspection.attention import (
+    AttentionLayout,
+    capture_attention,
+    measure_attentions,
+)
 from camcli.models.inspection.layout import TOKENS
 from camcli.models.state.model_cache import ModelCache
 from camcli.models.state.model_state import preserve_state
@@ -31,13 +35,13 @@ NO_GRADIENT = (
 )
 
 
-def find_attentions_cached(module: nn.Module, shape: tuple[int, int, int]) -> AttentionLayout:
+def find_attentions(module: nn.Module, shape: tuple[int, int, int]) -> AttentionLayout:
     """Returns where a model attends for inputs (channels, H, W), found only once."""
     known = _known.of(module)
     if shape not in known:
-        attentions_of_model = find_attentions(module, shape)
+        attentions_of_model = measure_attentions(module, shape)
         first = attentions_of_model.blocks[0].name
-        places = find_places_cached(module, shape, [first]).get(first)
+        places = find_places(module, shape, [first]).get(first)
         if (
             places
             and places.layout.kind in TOKENS
@@ -61,65 +65,70 @@ class AttentionPass:
 
 
 @evidence
-def attended(probe: Probe) -> AttentionPass:
+def attention_pass(context: BatchContext) -> AttentionPass:
     """Runs a pass in which attention is not fused; recording begins at the first block's.
 
     Raises MethodError for a model whose attention cannot be read.
     """
-    shape = probe.inputs.shape
-    attentions = find_attentions_cached(probe.module, (shape[1], shape[2], shape[3]))
+    shape = context.inputs.shape
+    attentions = find_attentions(context.module, (shape[1], shape[2], shape[3]))
     passed: dict[str, Tensor] = {}
 
     def store_attention(site: str, attention: Tensor) -> Tensor | None:
-        if probe.graph and not attention.requires_grad:
+        if context.graph and not attention.requires_grad:
             # nothing before the first attention is recorded; `record` puts the mode back
             attention = attention.detach().requires_grad_()
             torch.set_grad_enabled(True)
         passed[site] = attention
-        return attention if probe.graph else None
+        return attention if context.graph else None
 
     sites = [site for block in attentions.blocks for site in block.sites]
     names = [block.name for block in attentions.blocks]
-    with capture_attention(probe.module, sites, store_attention):
-        recording = record(probe.module, probe.inputs, names, graph=probe.graph)
+    with capture_attention(context.module, sites, store_attention):
+        recording = record(context.module, context.inputs, names, graph=context.graph)
     maps = [[passed[site] for site in block.sites] for block in attentions.blocks]
     return AttentionPass(attentions, maps, recording)
 
 
 @evidence
-def attention(attended: AttentionPass) -> list[Tensor]:
+def attention(attention_pass: AttentionPass) -> list[Tensor]:
     """Softmaxed attention among all tokens, block by block.  l x [b heads n n]"""
     # a token that has not joined yet, or is not renewed, attends to itself
-    return [_expand_to_all_tokens(maps, attended.attentions.tokens, 1.0) for maps in attended.maps]
+    return [
+        _expand_to_all_tokens(maps, attention_pass.attentions.tokens, 1.0)
+        for maps in attention_pass.maps
+    ]
 
 
 @evidence
-def readout(probe: Probe, attended: AttentionPass) -> Tensor:
+def readout_weights(context: BatchContext, attention_pass: AttentionPass) -> Tensor:
     """What each token counts where the score is read off: they share 1.  [n]"""
-    counts = torch.zeros(attended.attentions.tokens, device=probe.inputs.device)
-    counts[list(attended.attentions.readers)] = 1 / len(attended.attentions.readers)
+    counts = torch.zeros(attention_pass.attentions.tokens, device=context.inputs.device)
+    counts[list(attention_pass.attentions.readers)] = 1 / len(attention_pass.attentions.readers)
     return counts
 
 
 @evidence
-def places(attended: AttentionPass) -> Tensor:
+def token_grid(attention_pass: AttentionPass) -> Tensor:
     """Which token stands at each cell of the grid.  [h w]"""
-    layout = attended.attentions.layout
+    layout = attention_pass.attentions.layout
     order = torch.tensor(layout.order) if layout.order else torch.arange(prod(layout.grid))
     return layout.prefix + order.view(layout.grid)
 
 
 @evidence
 def attention_gradients(
-    probe: Probe, attended: AttentionPass, target: ScoreFunction
+    context: BatchContext, attention_pass: AttentionPass, target: ScoreFunction
 ) -> list[Tensor]:
     """The score's gradients by the attention of all blocks, in its shape.  l x [b heads n n]"""
     with torch.enable_grad():
-        scores = target(attended.recording.logits, None)
-    sites = [site for maps in attended.maps for site in maps]
-    site_gradients = iter(_differentiate(probe, scores, sites))
-    gradients = [[next(site_gradients) for _ in maps] for maps in attended.maps]
-    return [_expand_to_all_tokens(maps, attended.attentions.tokens, 0.0) for maps in gradients]
+        scores = target(attention_pass.recording.logits, None)
+    sites = [site for maps in attention_pass.maps for site in maps]
+    site_gradients = iter(_differentiate(context, scores, sites))
+    gradients = [[next(site_gradients) for _ in maps] for maps in attention_pass.maps]
+    return [
+        _expand_to_all_tokens(maps, attention_pass.attentions.tokens, 0.0) for maps in gradients
+    ]
 
 
 @dataclass(frozen=True)
@@ -135,23 +144,23 @@ class BlockReadout:
 
 
 @evidence
-def block_readings(probe: Probe, attended: AttentionPass) -> list[BlockReadout]:
+def block_readouts(context: BatchContext, attention_pass: AttentionPass) -> list[BlockReadout]:
     """Reads off each block what the model would say if it were the last of its kind.
 
     Its tokens are handed to what lies behind the last block with an output of the same shape.
     """
-    recording = attended.recording
+    recording = attention_pass.recording
     shapes = groupby(recording.outputs, lambda name: recording.outputs[name].shape)
 
     def read_blocks(blocks: tuple[str, ...]) -> BlockReadout:
-        axis = attended.attentions.batch_axis
+        axis = attention_pass.attentions.batch_axis
         joined = torch.cat([recording.outputs[name] for name in blocks], axis)
         outputs = joined.detach().requires_grad_()
-        inputs = probe.inputs
-        if not can_run_tail(probe, blocks[-1], recording):
+        inputs = context.inputs
+        if not can_run_tail(context, blocks[-1], recording):
             inputs = inputs.repeat(len(blocks), 1, 1, 1)
         return BlockReadout(
-            blocks, outputs, rerun_recorded(probe.module, inputs, blocks[-1], outputs)
+            blocks, outputs, rerun_recorded(context.module, inputs, blocks[-1], outputs)
         )
 
     return [read_blocks(tuple(blocks)) for _, blocks in shapes]
@@ -159,34 +168,38 @@ def block_readings(probe: Probe, attended: AttentionPass) -> list[BlockReadout]:
 
 @evidence
 def block_gradients(
-    probe: Probe, attended: AttentionPass, block_readings: list[BlockReadout], target: ScoreFunction
+    context: BatchContext,
+    attention_pass: AttentionPass,
+    block_readouts: list[BlockReadout],
+    target: ScoreFunction,
 ) -> list[Tensor]:
     """Each block's own score's gradients by that block's attention.  l x [b heads q n]"""
     behind: dict[str, Tensor] = {}
-    for reading in block_readings:
+    for reading in block_readouts:
         with torch.enable_grad():
             logits = reading.logits.chunk(len(reading.blocks))
             scores = torch.cat([target(part, None) for part in logits])
-        (gradients,) = _differentiate(probe, scores, [reading.outputs])
-        parts = gradients.chunk(len(reading.blocks), attended.attentions.batch_axis)
+        (gradients,) = _differentiate(context, scores, [reading.outputs])
+        parts = gradients.chunk(len(reading.blocks), attention_pass.attentions.batch_axis)
         behind |= zip(reading.blocks, parts, strict=True)
-    outputs = attended.recording.outputs
+    outputs = attention_pass.recording.outputs
     return [
         _join_heads(
-            _differentiate(probe, outputs[name], maps, behind[name]), attended.attentions.tokens
+            _differentiate(context, outputs[name], maps, behind[name]),
+            attention_pass.attentions.tokens,
         )
-        for name, maps in zip(outputs, attended.maps, strict=True)
+        for name, maps in zip(outputs, attention_pass.maps, strict=True)
     ]
 
 
 def _differentiate(
-    probe: Probe, outputs: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None
+    context: BatchContext, outputs: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Follows outputs back to inputs; raises MethodError where no gradient comes back at all."""
     if not outputs.requires_grad:
         raise MethodError(NO_GRADIENT)
     weights = torch.ones_like(outputs) if weights is None else weights
-    with stage("backward"), preserve_state(probe.module):
+    with stage("backward"), preserve_state(context.module):
         gradients = torch.autograd.grad(
             outputs, inputs, weights, retain_graph=True, allow_unused=True
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.hooks import Recording
 from camcli.errors import MethodError
 from camcli.models.inspection.autograd_graph import iterate_steps_to
@@ -27,13 +27,13 @@ NO_SECOND_DERIVATIVE = {"torch::autograd::NotImplemented", "torch::autograd::Err
 
 
 @evidence
-def unfused(probe: Probe, recording: Recording) -> Probe:
-    """The probe, or one of the same inputs whose pass ran without fused attention."""
+def unfused_context(context: BatchContext, recording: Recording) -> BatchContext:
+    """The batch's context, or one of the same inputs whose pass ran without fused attention."""
     if not any(
         FUSED_ATTENTION in node.name() for node in iterate_steps_to(recording.logits.grad_fn)
     ):
-        return probe
-    other = probe.with_inputs(probe.inputs)
+        return context
+    other = context.with_inputs(context.inputs)
     with _PlainAttention():
         other.get("recording")
     return other
@@ -53,11 +53,11 @@ class _PlainAttention(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func is F.scaled_dot_product_attention:
-            return _attended(*args, **(kwargs or {}))
+            return _attend(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def _attended(
+def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -77,14 +77,16 @@ def _attended(
 
 
 @evidence
-def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
+def curvature(
+    context: BatchContext, layer: str, slot: int, unfused_context: BatchContext
+) -> Tensor:
     """The score's Hessian at a target layer times the layer's own output, in float32.  [b c h w]
 
     Raises MethodError where something behind the layer has no second derivative.
     """
-    output = unfused.get("recording").outputs[layer]
-    scores = unfused.get("scores", layer, slot)
-    with stage("backward"), torch.enable_grad(), preserve_state(probe.module):
+    output = unfused_context.get("recording").outputs[layer]
+    scores = unfused_context.get("scores", layer, slot)
+    with stage("backward"), torch.enable_grad(), preserve_state(context.module):
         (first,) = torch.autograd.grad(
             scores, output, torch.ones_like(scores), create_graph=True, materialize_grads=True
         )
@@ -94,7 +96,7 @@ def curvature(probe: Probe, layer: str, slot: int, unfused: Probe) -> Tensor:
                 " Try --method gradcam, which is the same without the curvature."
             )
         product = _differentiate_along(output.detach(), first, output)
-    return convert_to_maps(product, probe.layout(layer, output)).float()
+    return convert_to_maps(product, context.layout(layer, output)).float()
 
 
 def _differentiate_along(vector: Tensor, gradient: Tensor, output: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.class_head import HEAD, LOGITS
 from camcli.engine.hooks import Recording, check_logits, record
-from camcli.engine.targets import BestCategories
+from camcli.engine.targets import TopKCategories
 from camcli.errors import MethodError, ModelError
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.layout import convert_to_maps
@@ -26,23 +26,25 @@ ScoreFunction = Callable[[Tensor, int | None], Tensor]
 
 
 @evidence
-def inputs(probe: Probe) -> Tensor:
+def inputs(context: BatchContext) -> Tensor:
     """What the network is given.  [b 3 H W]"""
-    return probe.inputs
+    return context.inputs
 
 
 @evidence
-def recording(probe: Probe) -> Recording:
+def recording(context: BatchContext) -> Recording:
     """Runs the forward pass that everything shares."""
-    return record(probe.module, probe.inputs, probe.layers, graph=probe.graph, heads=probe.heads)
+    return record(
+        context.module, context.inputs, context.layers, graph=context.graph, heads=context.heads
+    )
 
 
 @evidence
-def logits(probe: Probe, recording: Recording) -> Tensor:
+def logits(context: BatchContext, recording: Recording) -> Tensor:
     """The model's output in float32; raises ModelError where it is not a row a picture.  [b n]"""
     logits = recording.logits.detach()
-    if len(logits) != len(probe.inputs):
-        b, shape = len(probe.inputs), list(logits.shape)
+    if len(logits) != len(context.inputs):
+        b, shape = len(context.inputs), list(logits.shape)
         raise ModelError(
             f"The model returned {shape} for {b} inputs: a row for each is expected, [{b}, n]. One"
             " that makes a single row of several is to be given one at a time (--batch-size 1)."
@@ -51,25 +53,29 @@ def logits(probe: Probe, recording: Recording) -> Tensor:
 
 
 @evidence
-def categories(probe: Probe, logits: Tensor) -> Tensor:
+def categories(context: BatchContext, logits: Tensor) -> Tensor:
     """The classes that are explained.  [b k]"""
-    return (probe.choice or BestCategories()).pick(logits)
+    return (context.choice or TopKCategories()).pick(logits)
 
 
 @evidence
-def references(probe: Probe, logits: Tensor, categories: Tensor, slot: int) -> Tensor | None:
+def references(
+    context: BatchContext, logits: Tensor, categories: Tensor, slot: int
+) -> Tensor | None:
     """The classes that a contrast compares with, chosen by the pictures as they are.  [b r]"""
-    return probe.target.references(logits, categories[:, slot])
+    return context.target.references(logits, categories[:, slot])
 
 
 @evidence
-def target(probe: Probe, categories: Tensor, references: Tensor | None, slot: int) -> ScoreFunction:
+def target(
+    context: BatchContext, categories: Tensor, references: Tensor | None, slot: int
+) -> ScoreFunction:
     """How the logits of a picture, altered or not, become the number that is explained."""
 
     def compute_scores(logits: Tensor, owner: int | None) -> Tensor:
         rows = slice(None) if owner is None else [owner] * len(logits)
         compared = None if references is None else references[rows]
-        return probe.target.score(logits, categories[rows, slot], compared)
+        return context.target.score(logits, categories[rows, slot], compared)
 
     return compute_scores
 
@@ -82,24 +88,24 @@ def scores(recording: Recording, target: ScoreFunction) -> Tensor:
 
 
 @evidence
-def activations(probe: Probe, layer: str, recording: Recording) -> Tensor:
+def activations(context: BatchContext, layer: str, recording: Recording) -> Tensor:
     """A target layer's output as maps, in float32.  [b c h w]"""
     output = recording.outputs[layer].detach()
-    return convert_to_maps(output, probe.layout(layer, output)).float()
+    return convert_to_maps(output, context.layout(layer, output)).float()
 
 
 @evidence
-def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[str, Tensor]:
+def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -> dict[str, Tensor]:
     """The score's gradients at all target layers and at the head, from one backward pass.
 
     A layer on which the score does not depend gets zeros.  Raises MethodError where no gradient
     comes back at all.
     """
-    deaf = [name for name in probe.layers if not recording.outputs[name].requires_grad]
+    deaf = [name for name in context.layers if not recording.outputs[name].requires_grad]
     if deaf or not scores.requires_grad:
-        raise MethodError(_explain_no_gradient(probe, deaf or probe.layers))
+        raise MethodError(_explain_no_gradient(context, deaf or context.layers))
     tensors = dict(recording.outputs)
-    if probe.heads:
+    if context.heads:
         tensors[LOGITS] = recording.logits
         if recording.head is not None and recording.head[1].requires_grad:
             tensors[HEAD] = recording.head[1]
@@ -107,31 +113,31 @@ def raw_gradients(probe: Probe, recording: Recording, scores: Tensor) -> dict[st
     # 85 ms for 75 in ViT-B/16, 173 for 124 in ResNet-50 from layer3, and at a last layer about a
     # millisecond faster: 2.8 ms for 4.0 at ResNet-50's, of a call of 100 (2026-11-28)
     # a model that checkpoints by itself runs some of its layers again here
-    with stage("backward"), preserve_state(probe.module):
+    with stage("backward"), preserve_state(context.module):
         layer_gradients = torch.autograd.grad(
             sum_scores(scores), list(tensors.values()), retain_graph=True, allow_unused=True
         )
     gradients = dict(zip(tensors, layer_gradients, strict=True))
     # what is quantised while it runs has a graph through which nothing comes
-    if probe.layers and all(gradients[name] is None for name in probe.layers):
-        raise MethodError(_explain_no_gradient(probe, probe.layers))
+    if context.layers and all(gradients[name] is None for name in context.layers):
+        raise MethodError(_explain_no_gradient(context, context.layers))
     return {
         name: torch.zeros_like(tensors[name]) if gradient is None else gradient
         for name, gradient in gradients.items()
     }
 
 
-def _explain_no_gradient(probe: Probe, layers: Sequence[str]) -> str:
+def _explain_no_gradient(context: BatchContext, layers: Sequence[str]) -> str:
     return (
         f"No gradient comes back to {', '.join(map(repr, layers))}: what lies behind uses none of"
         " it, or passes none on (quantised weights, detach, reentrant checkpointing). Try"
-        f" {_advise_layer(probe)}{GRADIENT_FREE_METHODS}, which need no gradient."
+        f" {_advise_layer(context)}{GRADIENT_FREE_METHODS}, which need no gradient."
     )
 
 
-def _advise_layer(probe: Probe) -> str:
+def _advise_layer(context: BatchContext) -> str:
     """Advises another layer where a gradient comes back to the input, and so to some of them."""
-    module, inputs = probe.module, copy_to_model_format(probe.module, probe.inputs[:1])
+    module, inputs = context.module, copy_to_model_format(context.module, context.inputs[:1])
     with torch.enable_grad(), preserve_state(module):
         output = make_recordable(module)(inputs.requires_grad_().clone())
         logits = check_logits(output)
@@ -154,22 +160,22 @@ def sum_scores(scores: Tensor) -> Tensor:
 
 @evidence
 def gradients(
-    probe: Probe, layer: str, recording: Recording, raw_gradients: dict[str, Tensor]
+    context: BatchContext, layer: str, recording: Recording, raw_gradients: dict[str, Tensor]
 ) -> Tensor:
     """The score's gradients at a target layer as maps, in float32.  [b c h w]"""
-    layout = probe.layout(layer, recording.outputs[layer])
+    layout = context.layout(layer, recording.outputs[layer])
     return convert_to_maps(raw_gradients[layer], layout).float()
 
 
 @evidence
-def gradients_at(probe: Probe, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
+def gradients_at(context: BatchContext, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
     """The score's gradients at a layer for other inputs, from passes that are not kept.
 
     [b 3 H W] -> maps [b c h w]
     """
 
     def compute_gradients(inputs: Tensor) -> Tensor:
-        with probe.with_inputs(inputs.to(probe.inputs)) as other:
+        with context.with_inputs(inputs.to(context.inputs)) as other:
             gradients: Tensor = other.get("gradients", layer, slot)
         return gradients
 

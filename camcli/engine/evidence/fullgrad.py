@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from camcli.engine.batch_context import Probe, find_places_cached
+from camcli.engine.batch_context import BatchContext, find_places
 from camcli.engine.evidence.forward_backward import ScoreFunction, sum_scores
 from camcli.engine.hooks import check_logits
 from camcli.errors import MethodError
@@ -100,17 +100,17 @@ def _track_running_layers(module: nn.Module) -> Iterator[list[str]]:
 
 
 @evidence
-def full_pass(probe: Probe) -> Callable[[int], FullPass]:
+def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
     """Runs passes of single pictures, recorded from the input on; the latest is kept.
 
     Alone, for what windows or a sequence in front make of a batch cannot be told apart again, and
     the gradients of all layers take much memory.
     """
-    module = probe.module
+    module = context.module
 
     @lru_cache(maxsize=1)
     def run_pass(row: int) -> FullPass:
-        inputs = probe.inputs[row : row + 1].detach().clone().requires_grad_()
+        inputs = context.inputs[row : row + 1].detach().clone().requires_grad_()
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(preserve_state(module))
@@ -126,7 +126,7 @@ def full_pass(probe: Probe) -> Callable[[int], FullPass]:
 
 @evidence
 def full_gradients(
-    probe: Probe, full_pass: Callable[[int], FullPass], target: ScoreFunction
+    context: BatchContext, full_pass: Callable[[int], FullPass], target: ScoreFunction
 ) -> Callable[[int], FullGradients]:
     """What the input and each bias of a picture put into its score: themselves times gradient.
 
@@ -143,7 +143,7 @@ def full_gradients(
     def compute_gradients(row: int) -> FullGradients:
         scores, recorded = score(row), full_pass(row)
         edges = [get_gradient_edge(recorded.inputs), *(bias.edge for bias in recorded.biases)]
-        with stage("backward"), preserve_state(probe.module):
+        with stage("backward"), preserve_state(context.module):
             first, *gradients = torch.autograd.grad(
                 sum_scores(scores), edges, retain_graph=True, allow_unused=True
             )
@@ -158,7 +158,7 @@ def full_gradients(
         ]
         explained = _sum_term(input_term) + sum(_sum_term(term) for _, term in terms)
         residual = to_float64(scores[0].detach()) - explained
-        maps = list(_to_maps(probe, terms))
+        maps = list(_to_maps(context, terms))
         return FullGradients(scores[0].detach(), input_term[0], maps, residual.float())
 
     return compute_gradients
@@ -172,9 +172,9 @@ def _sum_term(term: Tensor) -> Tensor:
     return to_float64(term).sum()
 
 
-def _to_maps(probe: Probe, terms: Sequence[tuple[str, Tensor]]) -> Iterator[Tensor]:
+def _to_maps(context: BatchContext, terms: Sequence[tuple[str, Tensor]]) -> Iterator[Tensor]:
     """Lays terms out as maps [c h w], those that have places: a linear head's have none."""
-    _, channels, height, width = probe.inputs.shape
+    _, channels, height, width = context.inputs.shape
     layouts = [measure_layout(tuple(term.shape), (height, width), batch=1) for _, term in terms]
     # tokens of one grid stand in one order throughout a model
     among = {
@@ -182,7 +182,7 @@ def _to_maps(probe: Probe, terms: Sequence[tuple[str, Tensor]]) -> Iterator[Tens
         for (layer, _), layout in zip(terms, layouts, strict=True)
         if layer and layout and layout.kind in TOKENS
     }
-    places = find_places_cached(probe.module, (channels, height, width), list(among.values()))
+    places = find_places(context.module, (channels, height, width), list(among.values()))
     orders = {p.layout.grid: p.layout for p in places.values() if p.layout.order}
     for (_, term), layout in zip(terms, layouts, strict=True):
         if layout is None:

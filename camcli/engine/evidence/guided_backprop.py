@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.forward_backward import ScoreFunction, sum_scores
 from camcli.engine.hooks import check_logits
 from camcli.errors import MethodError
@@ -35,27 +35,27 @@ class GuidedPass:
 
 
 @evidence
-def guided(probe: Probe) -> GuidedPass:
+def guided_pass(context: BatchContext) -> GuidedPass:
     """Runs a pass whose rectifiers, on the way back, take positive gradients only.
 
     What a rectifier's own derivative does comes on top; for ReLU both together are the paper's
     rule, for smooth ones it is the same rule.  Raises MethodError for a model without rectifiers.
     """
-    inputs = copy_to_model_format(probe.module, probe.inputs).clone().requires_grad_()
+    inputs = copy_to_model_format(context.module, context.inputs).clone().requires_grad_()
     with (
         torch.enable_grad(),
-        preserve_state(probe.module),
-        record_composed_rectifiers(probe.module) as composed,
+        preserve_state(context.module),
+        record_composed_rectifiers(context.module) as composed,
     ):
         # a clone goes on, so that a model may write into its input
-        logits = check_logits(make_recordable(probe.module)(inputs.clone()))
+        logits = check_logits(make_recordable(context.module)(inputs.clone()))
     if not logits.requires_grad:
         raise MethodError(NO_GRADIENT)
     rectifiers = {*composed, *find_rectifiers(iterate_steps_to(logits.grad_fn))}
     if not rectifiers:
         raise MethodError(
             f"Guided backprop holds gradients back at rectifiers (ReLU, GELU, SiLU, ...), and this "
-            f"{type(probe.module).__name__} has none that can be seen. Try --method gradcam."
+            f"{type(context.module).__name__} has none that can be seen. Try --method gradcam."
         )
     for node in rectifiers:
         node.register_prehook(_keep_positive)
@@ -67,17 +67,19 @@ def _keep_positive(gradients: Gradients) -> Gradients:
 
 
 @evidence
-def guided_gradients(probe: Probe, guided: GuidedPass, target: ScoreFunction) -> Tensor:
+def guided_gradients(
+    context: BatchContext, guided_pass: GuidedPass, target: ScoreFunction
+) -> Tensor:
     """The score's guided gradients at the network's input, arXiv:1412.6806, in float32.  [b 3 H W]
 
     Raises MethodError where no gradient comes back.
     """
     with torch.enable_grad():
-        scores = target(guided.logits, None)
-    with stage("backward"), preserve_state(probe.module):
+        scores = target(guided_pass.logits, None)
+    with stage("backward"), preserve_state(context.module):
         (gradients,) = torch.autograd.grad(
             sum_scores(scores),
-            guided.inputs,
+            guided_pass.inputs,
             retain_graph=True,
             allow_unused=True,
         )

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from camcli.engine.batch_context import Probe, pictures_together
+from camcli.engine.batch_context import BatchContext, choose_picture_chunk
 from camcli.engine.device.oom_chunks import is_out_of_memory, run_in_chunks
 from camcli.engine.evidence.forward_backward import Altered
 from camcli.engine.hooks import Recording, record, rerun
@@ -23,7 +23,7 @@ Rescore = Callable[[Altered, int, int], Tensor]
 # altered inputs or outputs [n ...] of one picture -> logits [n classes]
 Rerun = Callable[[Tensor], Tensor]
 # a picture's scores [m k], one tensor for each time that a method asked
-BatchResults = dict[int, list[Tensor]]
+ScoreCache = dict[int, list[Tensor]]
 
 # to find what can be folded, and to fold it, takes as long as some 8 altered pictures, each of
 # which brings an eighth back: with 64 of them all took as long as without it
@@ -31,70 +31,74 @@ FEWEST_FOLDED = 128
 
 
 @evidence
-def told() -> BatchResults:
+def score_cache() -> ScoreCache:
     """What one method at one layer has been told so far, call by call, for all categories."""
     return defaultdict(list)
 
 
 @evidence
 @stage("forward")
-def folding(probe: Probe) -> ConvBnFolding:
+def conv_bn_folding(context: BatchContext) -> ConvBnFolding:
     """What of the model is folded while altered pictures pass, and only then."""
-    return find_foldable(probe.module, probe.inputs[:1])
+    return find_foldable(context.module, context.inputs[:1])
 
 
 @evidence
-def score(probe: Probe, told: BatchResults, slot: int) -> Rescore:
+def score(context: BatchContext, score_cache: ScoreCache, slot: int) -> Rescore:
     """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]
 
     What a method alters must not depend on the category: the passes are run once for all of them.
     """
 
-    def passes(_: int, count: int) -> Rerun:
+    def make_rerun(_: int, count: int) -> Rerun:
         # not among the parameters: few passes do not make up for what it takes
-        folding = probe.get("folding") if count >= FEWEST_FOLDED else ConvBnFolding(())
+        folding = context.get("conv_bn_folding") if count >= FEWEST_FOLDED else ConvBnFolding(())
 
         def run(images: Tensor) -> Tensor:
-            return folding.run_folded(lambda: record(probe.module, images, (), graph=False).logits)
+            return folding.run_folded(
+                lambda: record(context.module, images, (), graph=False).logits
+            )
 
         return run
 
-    together = pictures_together(probe.chunk, probe.inputs.device)
-    return _score_once(probe, told, slot, passes, together)
+    chunk = choose_picture_chunk(context.chunk, context.inputs.device)
+    return _score_once(context, score_cache, slot, make_rerun, chunk)
 
 
 def _score_once(
-    probe: Probe,
-    message: BatchResults,
+    context: BatchContext,
+    cache: ScoreCache,
     slot: int,
-    passes: Callable[[int, int], Rerun],
-    together: int,
+    make_rerun: Callable[[int, int], Rerun],
+    chunk: int,
 ) -> Rescore:
     """Returns what scores altered rows for one category, with passes run for the first that asks.
 
     `passes` of a picture, and a number of altered rows, take these, so many together, to logits
     [n classes].
     """
-    targets = [probe.get("target", slot=s) for s in range(probe.get("categories").shape[1])]
+    targets = [context.get("target", slot=s) for s in range(context.get("categories").shape[1])]
     calls: Counter[int] = Counter()
 
     def compute_scores(altered: Altered, count: int, owner: int) -> Tensor:
-        if calls[owner] == len(message[owner]):
-            run = passes(owner, count)
+        if calls[owner] == len(cache[owner]):
+            run = make_rerun(owner, count)
 
             def score_all(rows: slice) -> Tensor:
                 logits = run(altered(rows))
                 return torch.stack([target(logits, owner) for target in targets], 1)
 
-            message[owner].append(torch.cat(run_in_chunks(score_all, count, together)))
+            cache[owner].append(torch.cat(run_in_chunks(score_all, count, chunk)))
         calls[owner] += 1
-        return message[owner][calls[owner] - 1][:, slot]
+        return cache[owner][calls[owner] - 1][:, slot]
 
     return compute_scores
 
 
 @evidence
-def trunk(probe: Probe, layer: str, recording: Recording) -> Callable[[int], Prefix]:
+def prefix_by_row(
+    context: BatchContext, layer: str, recording: Recording
+) -> Callable[[int], Prefix]:
     """What stands in front of a layer, remembered for a picture of the batch, by its row.
 
     Nothing where reruns do not get along with it, which a dry run of unchanged outputs shows.
@@ -103,35 +107,41 @@ def trunk(probe: Probe, layer: str, recording: Recording) -> Callable[[int], Pre
     # one at a time: a trunk may take as much memory as a pass
     @lru_cache(1)
     def for_owner(owner: int) -> Prefix:
-        image = probe.inputs[owner : owner + 1]
-        prefix = record_prefix(probe.module, image, layer, calls=recording.calls[layer])
+        image = context.inputs[owner : owner + 1]
+        prefix = record_prefix(context.module, image, layer, calls=recording.calls[layer])
         # what is done to it in place shows in the second of two
-        stays = all(can_run_tail(probe, layer, recording, owner, prefix) for _ in range(2))
+        stays = all(can_run_tail(context, layer, recording, owner, prefix) for _ in range(2))
         return prefix if stays else EMPTY_PREFIX
 
     return for_owner
 
 
 @evidence
-def tail(probe: Probe, layer: str, recording: Recording, trunk: Callable[[int], Prefix]) -> bool:
+def is_tail_separable(
+    context: BatchContext, layer: str, recording: Recording, prefix_by_row: Callable[[int], Prefix]
+) -> bool:
     """Tells by a dry run whether what lies behind a layer runs on a chunk by itself (law 2)."""
-    return bool(trunk(0)) or can_run_tail(probe, layer, recording)
+    return bool(prefix_by_row(0)) or can_run_tail(context, layer, recording)
 
 
 def can_run_tail(
-    probe: Probe, layer: str, recording: Recording, owner: int = 0, trunk: Prefix = EMPTY_PREFIX
+    context: BatchContext,
+    layer: str,
+    recording: Recording,
+    owner: int = 0,
+    prefix: Prefix = EMPTY_PREFIX,
 ) -> bool:
     """Tells whether two unchanged outputs of a layer give a picture's own logits twice.
 
     So they do where what lies behind it neither mixes nor counts pictures.
     """
-    batch = recording.outputs[layer].detach()
-    axis = probe.batch_axis(layer, batch)
-    output = batch.narrow(axis, owner, 1)
+    outputs = recording.outputs[layer].detach()
+    axis = context.batch_axis(layer, outputs)
+    output = outputs.narrow(axis, owner, 1)
     twice = output.expand([2 if i == axis else n for i, n in enumerate(output.shape)])
     wanted = recording.logits.detach()[owner : owner + 1].expand(2, -1)
     try:
-        logits = _make_tail(probe, layer, recording, owner, trunk)(twice)
+        logits = _make_tail(context, layer, recording, owner, prefix)(twice)
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -141,27 +151,27 @@ def can_run_tail(
 
 
 def _make_tail(
-    probe: Probe, layer: str, recording: Recording, owner: int, trunk: Prefix
+    context: BatchContext, layer: str, recording: Recording, owner: int, prefix: Prefix
 ) -> Callable[[Tensor], Tensor]:
     """Returns what runs one picture with other outputs of the layer.  -> logits [n classes]"""
-    image = probe.inputs[owner : owner + 1]
-    known = trunk.get(probe.module.get_submodule(layer))
+    image = context.inputs[owner : owner + 1]
+    known = prefix.get(context.module.get_submodule(layer))
     # a layer that is used twice may be so inside another one, which answers for it
     calls = len(known) if known else recording.calls[layer]
 
     def run(output: Tensor) -> Tensor:
-        with replay_prefix(trunk):
-            return rerun(probe.module, image, layer, output, calls=calls)
+        with replay_prefix(prefix):
+            return rerun(context.module, image, layer, output, calls=calls)
 
     return run
 
 
 @evidence
-def rerunning(
-    probe: Probe,
+def rerun_by_row(
+    context: BatchContext,
     layer: str,
     recording: Recording,
-    trunk: Callable[[int], Prefix],
+    prefix_by_row: Callable[[int], Prefix],
 ) -> Callable[[int], Rerun]:
     """What runs a picture, by its row, with other maps [n c h w] at the layer.
 
@@ -169,18 +179,18 @@ def rerunning(
     """
 
     def for_owner(owner: int) -> Rerun:
-        batch = recording.outputs[layer].detach()
-        layout = probe.layout(layer, batch)
-        output = batch.narrow(probe.batch_axis(layer, batch), owner, 1)
+        outputs = recording.outputs[layer].detach()
+        layout = context.layout(layer, outputs)
+        output = outputs.narrow(context.batch_axis(layer, outputs), owner, 1)
         # not among the parameters: the dry run looks at the output, which may be no logits
-        if probe.get("tail", layer):
-            behind = _make_tail(probe, layer, recording, owner, trunk(owner))
-            return lambda maps: behind(convert_from_maps(maps, layout, output))
+        if context.get("is_tail_separable", layer):
+            run_tail = _make_tail(context, layer, recording, owner, prefix_by_row(owner))
+            return lambda maps: run_tail(convert_from_maps(maps, layout, output))
 
         def run_whole(maps: Tensor) -> Tensor:
-            images = probe.inputs[owner : owner + 1].expand(len(maps), *probe.inputs.shape[1:])
+            images = context.inputs[owner : owner + 1].expand(len(maps), *context.inputs.shape[1:])
             other, calls = convert_from_maps(maps, layout, output), recording.calls[layer]
-            return rerun(probe.module, images, layer, other, calls=calls)
+            return rerun(context.module, images, layer, other, calls=calls)
 
         return run_whole
 
@@ -189,26 +199,28 @@ def rerunning(
 
 @evidence
 def rescore(
-    probe: Probe, rerunning: Callable[[int], Rerun], told: BatchResults, slot: int
+    context: BatchContext, rerun_by_row: Callable[[int], Rerun], score_cache: ScoreCache, slot: int
 ) -> Rescore:
     """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]
 
     As with `score`, the maps must not depend on the category.
     """
-    return _score_once(probe, told, slot, lambda owner, _: rerunning(owner), probe.chunk)
+    return _score_once(
+        context, score_cache, slot, lambda owner, _: rerun_by_row(owner), context.chunk
+    )
 
 
 @evidence
-def relogits(probe: Probe, rerunning: Callable[[int], Rerun]) -> Rescore:
+def recompute_logits(context: BatchContext, rerun_by_row: Callable[[int], Rerun]) -> Rescore:
     """Finds logits of one picture when the layer puts out other maps, in chunks.  -> [n classes]
 
     Where no class was asked for the output is not looked at, and there are none: [n 0].
     """
 
     def rerun_alone(altered: Altered, count: int, owner: int) -> Tensor:
-        if not probe.choice:
-            return torch.zeros(count, 0, device=probe.inputs.device)
-        run = rerunning(owner)
-        return torch.cat(run_in_chunks(lambda rows: run(altered(rows)), count, probe.chunk))
+        if not context.choice:
+            return torch.zeros(count, 0, device=context.inputs.device)
+        run = rerun_by_row(owner)
+        return torch.cat(run_in_chunks(lambda rows: run(altered(rows)), count, context.chunk))
 
     return rerun_alone

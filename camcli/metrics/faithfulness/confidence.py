@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_image, check_unit_maps, image_size
 from camcli.registry import metric
 
 
-def plan_average_drop(unit_maps: Tensor, image: Tensor) -> Plan:
+def plan_average_drop(unit_maps: Tensor, image: Tensor) -> PassPlan:
     """Plans `average_drop`, so that it can share its batches."""
     return _plan(unit_maps, image, _drop)
 
 
-def plan_increase(unit_maps: Tensor, image: Tensor) -> Plan:
+def plan_increase(unit_maps: Tensor, image: Tensor) -> PassPlan:
     """Plans `increase_in_confidence`, so that it can share its batches."""
     return _plan(unit_maps, image, lambda whole, masked: (masked > whole).to(masked.dtype))
 
 
-def plan_average_gain(unit_maps: Tensor, image: Tensor) -> Plan:
+def plan_average_gain(unit_maps: Tensor, image: Tensor) -> PassPlan:
     """Plans `average_gain`, so that it can share its batches."""
     return _plan(unit_maps, image, _gain)
 
@@ -94,14 +94,16 @@ def average_gain(
     return plan_average_gain(unit_maps, image).carry_out(image, score, batch_size)
 
 
-def _plan(unit_maps: Tensor, image: Tensor, conclude: Callable[[Tensor, Tensor], Tensor]) -> Plan:
+def _plan(
+    unit_maps: Tensor, image: Tensor, conclude: Callable[[Tensor, Tensor], Tensor]
+) -> PassPlan:
     image = check_image(image)
     maps = check_unit_maps(unit_maps, image_size(image))
 
     def build(rows: slice) -> Tensor:
         return (maps[rows, None] * image).to(image.dtype)
 
-    return Plan(len(maps), build, conclude)
+    return PassPlan(len(maps), build, conclude)
 
 
 def _drop(whole: Tensor, masked: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from torch import Tensor
 
 from camcli.metrics.perturbation.baseline import make_baseline
 from camcli.metrics.perturbation.curve import plan_curve
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 
 
-def plan_deletion(maps: Tensor, image: Tensor, *, steps: int = 28, baseline: str = "zero") -> Plan:
+def plan_deletion(
+    maps: Tensor, image: Tensor, *, steps: int = 28, baseline: str = "zero"
+) -> PassPlan:
     """Plans `deletion`, so that it can share its batches."""
     check_at_least(1, steps=steps)
     image = check_image(image)

@@ -7,7 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 
@@ -15,7 +15,7 @@ from camcli.registry import metric
 WIDEST = 10 / 28
 
 
-def plan_infidelity(maps: Tensor, image: Tensor, *, samples: int = 200, seed: int = 0) -> Plan:
+def plan_infidelity(maps: Tensor, image: Tensor, *, samples: int = 200, seed: int = 0) -> PassPlan:
     """Plans `infidelity`, so that it can share its batches."""
     check_at_least(1, samples=samples)
     image = check_image(image)
@@ -34,7 +34,7 @@ def plan_infidelity(maps: Tensor, image: Tensor, *, samples: int = 200, seed: in
         scale = (sums * lost).mean(1) / torch.where(power > 0, power, 1)
         return (lost - scale[:, None] * sums).square().mean(1).float()
 
-    return Plan(samples, build, conclude)
+    return PassPlan(samples, build, conclude)
 
 
 @metric(

@@ -11,7 +11,7 @@ from torch import Tensor
 from camcli.errors import UsageError
 from camcli.metrics.perturbation.curve import rank_pixels
 from camcli.metrics.perturbation.imputation import impute
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 
@@ -26,7 +26,7 @@ def plan_road(
     shares: Sequence[float] = SHARES,
     noise: float = NOISE,
     seed: int = 0,
-) -> Plan:
+) -> PassPlan:
     """Plans `road`, so that it can share its batches."""
 
     def conclude(whole: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG001 - it cancels out
@@ -43,7 +43,7 @@ def plan_road_most(
     shares: Sequence[float] = SHARES,
     noise: float = NOISE,
     seed: int = 0,
-) -> Plan:
+) -> PassPlan:
     """Plans `road_most`, so that it can share its batches."""
     return _plan(maps, image, (False,), _change(len(maps)), shares, noise, seed)
 
@@ -55,7 +55,7 @@ def plan_road_least(
     shares: Sequence[float] = SHARES,
     noise: float = NOISE,
     seed: int = 0,
-) -> Plan:
+) -> PassPlan:
     """Plans `road_least`, so that it can share its batches."""
     return _plan(maps, image, (True,), _change(len(maps)), shares, noise, seed)
 
@@ -159,7 +159,7 @@ def _plan(
     shares: Sequence[float],
     noise: float,
     seed: int,
-) -> Plan:
+) -> PassPlan:
     """Plans the imputed pictures: order by order, map by map, share by share."""
     image = check_image(image)
     maps = check_maps(maps, image_size(image))
@@ -182,7 +182,7 @@ def _plan(
         filled = impute(image, keep)
         return torch.where(keep[:, None], filled, filled + added)
 
-    return Plan(len(reversals) * len(maps) * len(removed), build, conclude)
+    return PassPlan(len(reversals) * len(maps) * len(removed), build, conclude)
 
 
 def _count_removed(shares: Sequence[float], pixels: int) -> Tensor:

@@ -8,12 +8,12 @@ from torch import Tensor
 from camcli.errors import UsageError
 from camcli.metrics.perturbation.baseline import make_baseline
 from camcli.metrics.perturbation.curve import rank_pixels
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Plan, Score
+from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 
 
-def plan_saco(maps: Tensor, image: Tensor, *, groups: int = 10) -> Plan:
+def plan_saco(maps: Tensor, image: Tensor, *, groups: int = 10) -> PassPlan:
     """Plans `saco`, so that it can share its batches."""
     check_at_least(2, groups=groups)
     image = check_image(image)
@@ -33,7 +33,7 @@ def plan_saco(maps: Tensor, image: Tensor, *, groups: int = 10) -> Plan:
         lost = whole - scores.view(len(maps), groups)
         return _coefficient(_group_means(maps, group, groups), lost)
 
-    return Plan(len(maps) * groups, build, conclude)
+    return PassPlan(len(maps) * groups, build, conclude)
 
 
 @metric(

@@ -7,7 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from camcli.metrics.perturbation.plan import Plan
+from camcli.metrics.perturbation.plan import PassPlan
 
 
 def rank_pixels(maps: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def count_pixels(pixels: int, steps: int) -> list[int]:
     return [*range(0, pixels, size), pixels]
 
 
-def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: int) -> Plan:
+def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: int) -> PassPlan:
     """Plans the curve from `first` to `last`, one of which is the picture; concludes its area.
 
     maps [b H W], first and last [c H W].  The area is the authors' sum, arXiv:1806.07421: all
@@ -58,5 +58,5 @@ def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: 
         return (curves.sum(1) + ends) / (len(counts) - 1)
 
     if not len(between):
-        return Plan(1, lambda _: other[None], lambda w, s: ((w + s[0]) / 2).repeat(len(maps)))
-    return Plan(1 + len(maps) * len(between), build, conclude)
+        return PassPlan(1, lambda _: other[None], lambda w, s: ((w + s[0]) / 2).repeat(len(maps)))
+    return PassPlan(1 + len(maps) * len(between), build, conclude)

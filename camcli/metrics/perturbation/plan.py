@@ -26,7 +26,7 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Plan:
+class PassPlan:
     """How many altered pictures there are, what makes them, and what their scores mean."""
 
     count: int
@@ -39,7 +39,7 @@ class Plan:
 
 
 def carry_out(
-    plans: Mapping[str, Plan], image: Tensor, score: Score, batch_size: int = BATCH_SIZE
+    plans: Mapping[str, PassPlan], image: Tensor, score: Score, batch_size: int = BATCH_SIZE
 ) -> dict[str, Tensor]:
     """Carries plans for one picture out in common batches; returns each one's values by its name.
 
@@ -61,7 +61,9 @@ def carry_out(
     if batch_size < 1:
         raise UsageError(f"Option batch_size is 1 or more, not {batch_size}.")
     with torch.no_grad():
-        scores = torch.cat([_scored(score, b) for b in _group_batches(plans, image, batch_size)])
+        scores = torch.cat(
+            [_compute_scores(score, b) for b in _group_batches(plans, image, batch_size)]
+        )
         values, start = {}, 1
         for name, plan in plans.items():
             values[name] = plan.conclude(scores[0], scores[start : start + plan.count])
@@ -69,7 +71,9 @@ def carry_out(
     return values
 
 
-def _group_batches(plans: Mapping[str, Plan], image: Tensor, batch_size: int) -> Iterator[Tensor]:
+def _group_batches(
+    plans: Mapping[str, PassPlan], image: Tensor, batch_size: int
+) -> Iterator[Tensor]:
     """Gives the picture and all altered ones, batch by batch.  [n c H W]"""
     ends = list(accumulate((plan.count for plan in plans.values()), initial=1))
     starts = dict(zip(plans, ends, strict=False))
@@ -83,7 +87,7 @@ def _group_batches(plans: Mapping[str, Plan], image: Tensor, batch_size: int) ->
         yield rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
-def _scored(score: Score, images: Tensor) -> Tensor:
+def _compute_scores(score: Score, images: Tensor) -> Tensor:
     scores = score(images)
     if scores.shape != images.shape[:1]:
         raise UsageError(

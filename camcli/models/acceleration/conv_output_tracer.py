@@ -57,24 +57,24 @@ class ConvChain:
 
 
 @contextmanager
-def trace_conv_outputs(layers: Iterable[nn.Module]) -> Iterator[RunCallbacks]:
+def trace_conv_outputs(layers: Iterable[nn.Module]) -> Iterator[ConvOutputTracer]:
     """Watches the passes that are run meanwhile, but for layers that somebody has changed."""
-    watch = RunCallbacks()
+    tracer = ConvOutputTracer()
     with ExitStack() as stack:
         for layer in layers:
             if _is_modified(layer):
                 continue
             if can_replace_conv(layer):
-                noting = in_this_thread(watch._record_conv(layer), otherwise=layer.forward)
-                stack.enter_context(patch_forward(layer, noting))
+                forward = in_this_thread(tracer._record_conv(layer), otherwise=layer.forward)
+                stack.enter_context(patch_forward(layer, forward))
             elif is_norm(layer) or type(layer) is nn.ReLU:
-                naming = in_this_thread(watch._record_layer(layer), otherwise=layer.forward)
-                stack.enter_context(patch_forward(layer, naming))
-        stack.enter_context(watch)
-        yield watch
+                forward = in_this_thread(tracer._record_layer(layer), otherwise=layer.forward)
+                stack.enter_context(patch_forward(layer, forward))
+        stack.enter_context(tracer)
+        yield tracer
 
 
-class RunCallbacks(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Watches in a pass what becomes of convolutions' outputs.
 
     Operations are looked at, not layers: what else a model does with an output is in its own code.
@@ -131,14 +131,14 @@ class RunCallbacks(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # each once: a tensor may be given as both of two
         given = set(map(_storage_id, tree_leaves((args, kwargs))))
         owners = [(key, self.owners[key]) for key in given if key in self.owners]
-        norming = [chain for key, chain in owners if self._norms(chain, key, func.name())]
+        norming = [chain for key, chain in owners if self._is_normed_by(chain, key, func.name())]
         output = func(*args, **(kwargs or {}))
         for chain in norming:
             chain.normed_output = _make_weak(output if isinstance(output, Tensor) else output[0])
             self.owners[chain.normed_output.cdata] = chain
         return output
 
-    def _norms(self, chain: ConvChain, key: int, operation: str) -> bool:
+    def _is_normed_by(self, chain: ConvChain, key: int, operation: str) -> bool:
         """Notes that an operation is given a chain's tensor; tells whether it norms it."""
         if key == chain.output.cdata:
             if chain.norm is None and "batch_norm" in operation and is_norm(self.running):

@@ -14,7 +14,7 @@ from typing import Literal
 from torch import nn
 
 from camcli.errors import MethodError
-from camcli.models.inspection.attention import find_attentions
+from camcli.models.inspection.attention import measure_attentions
 from camcli.models.inspection.autograd_graph import operation_name
 from camcli.models.inspection.layout import TOKENS, Layout
 from camcli.models.inspection.probing_pass import LayerObserver, run_probing_pass
@@ -66,7 +66,7 @@ def anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Ana
 
 def _of_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
     try:
-        attending = find_attentions(module, inputs_shape)
+        attending = measure_attentions(module, inputs_shape)
     except MethodError:  # nothing attends, or not among all tokens
         return Anatomy("mixed tokens", default.name, None)
     is_token = len(attending.readers) < prod(attending.layout.grid)

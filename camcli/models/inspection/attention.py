@@ -73,7 +73,7 @@ class AttentionLayout:
     batch_axis: int = 0
 
 
-def find_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> AttentionLayout:
+def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> AttentionLayout:
     """Finds a model's attention by one forward and one backward pass of noise (channels, H, W).
 
     Raises MethodError where attention cannot be read, or is not among the same tokens throughout.

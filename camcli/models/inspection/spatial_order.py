@@ -112,7 +112,7 @@ class Places:
         )
 
 
-def find_places(
+def measure_places(
     module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str]
 ) -> dict[str, Places]:
     """Finds where the places of layers lie for inputs (channels, H, W), by a few passes of noise.

@@ -24,7 +24,7 @@ from camcli.models.inspection.probing_pass import (
 )
 from camcli.models.inspection.quirks import why_never_default
 from camcli.models.inspection.spatial_order import NO_PLACES, Places, find_moved_places
-from camcli.models.outputs.folded_batch import find_slices_cached
+from camcli.models.outputs.folded_batch import count_slices
 from camcli.models.state.model_lock import locks_model
 from camcli.models.state.model_state import check_hookable, unwrap
 
@@ -85,7 +85,7 @@ class Survey:
     last_grid: str = ""
 
 
-def find_default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> TargetLayer:
+def measure_default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> TargetLayer:
     """Returns the default target layer for inputs (channels, H, W).
 
     Raises LayerError where no layer has a grid on which the score depends everywhere.
@@ -138,7 +138,7 @@ def _why_no_slices(
     )
     like = like_parameters(module, torch.empty(1, *inputs_shape))
     rows = {layer.name: (layer.shape or (1,))[0] for layer in folded}
-    named = [name for name, t in rows.items() if find_slices_cached(module, name, like, t) == t]
+    named = [name for name, t in rows.items() if count_slices(module, name, like, t) == t]
     if not named:
         return (
             f"{begin}, which are no frames or slices of it (windows, heads, or frames that have"
@@ -189,7 +189,7 @@ def _by_slices(
         of_slices = LayerObserver(inputs_shape[1:], t)
         run_probing_pass(module, inputs_shape, of_slices)
         default = _choose_default(module, inputs_shape, of_slices)
-        if default and find_slices_cached(module, default.name, like, t) == t:
+        if default and count_slices(module, default.name, like, t) == t:
             return of_slices, default
         if default and not _describe_last_grid(observed):
             observed.problem = f"each row of {default.name!r} looks at several of them"

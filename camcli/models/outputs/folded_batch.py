@@ -18,7 +18,7 @@ UNCHANGED = 1e-4  # as a share of the largest change
 _known: ModelCache[int] = ModelCache()
 
 
-def find_slices_cached(module: nn.Module, layer: str, inputs: Tensor, rows: int) -> int:
+def count_slices(module: nn.Module, layer: str, inputs: Tensor, rows: int) -> int:
     """Returns how many slices of each picture stand one after another in a layer's rows.
 
     1 where they are no slices, which is measured once for each layer.  [b c H W]

@@ -185,7 +185,7 @@ _known: ModelCache[OutputReading] = ModelCache()
 
 
 @locks_model
-def find_output_reading_cached(
+def find_output_reading(
     module: nn.Module,
     shape: tuple[int, int, int],
     key: OutputKey | None = None,

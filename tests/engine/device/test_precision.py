@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.batch_context import Probe
+from camcli.engine.batch_context import BatchContext
 from camcli.engine.device.precision import choose_precision, is_emulated, use_precision
 from camcli.engine.targets import FixedCategories
 from camcli.errors import UsageError
@@ -79,8 +79,8 @@ def test_methods_calculate_in_full_precision(name: str) -> None:
     model, photos = _model_for(name)
     method, options = METHODS[name], FEW.get(name, {})
     with torch.no_grad():
-        probe = _probe(model, photos, name)
-        evidence = [probe.get(e, *probe.layers) for e in method.evidence]
+        context = make_context(model, photos, name)
+        evidence = [context.get(e, *context.layers) for e in method.evidence]
         expected = _map_of(method.function(*evidence, **options))
         with _bfloat16():
             passing = [_in_float32(e) if callable(e) else e for e in evidence]
@@ -97,10 +97,10 @@ def test_principal_components_are_taken_in_full_precision() -> None:
             torch.testing.assert_close(eigen_smooth(weighted), expected)
 
 
-def _probe(model: nn.Module, photos: Tensor, name: str) -> Probe:
+def make_context(model: nn.Module, photos: Tensor, name: str) -> BatchContext:
     layers = ["features"] if depends_on_layer(name) else []
     categories = FixedCategories(torch.tensor([[281], [967]]))
-    return Probe(model, photos, layers, categories, graph=True)
+    return BatchContext(model, photos, layers, categories, graph=True)
 
 
 def _map_of(result: Tensor | Detailed) -> Tensor:

@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from camcli.engine.evidence import rescoring
 from camcli.engine.runner import ExplainRequest, answer_request
-from camcli.engine.targets import BestCategories
+from camcli.engine.targets import TopKCategories
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
 from camcli.models.acceleration.prepack_cache import PrepackCache
@@ -364,9 +364,9 @@ def test_methods_that_alter_pictures_give_what_they_gave(
 
     monkeypatch.setattr(rescoring, "FEWEST_FOLDED", 1)
     monkeypatch.setattr(rescoring, "find_foldable", note)
-    folded = answer_request(network, noise(), BestCategories(2), request)
+    folded = answer_request(network, noise(), TopKCategories(2), request)
     monkeypatch.setattr(rescoring, "find_foldable", lambda *_: ConvBnFolding(()))
-    plain = answer_request(network, noise(), BestCategories(2), request)
+    plain = answer_request(network, noise(), TopKCategories(2), request)
     for layer, maps in plain.maps[name].items():
         torch.testing.assert_close(folded.maps[name][layer], maps, rtol=1e-3, atol=1e-5)
     # once for the whole batch, and for all categories

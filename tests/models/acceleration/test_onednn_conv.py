@@ -16,7 +16,7 @@ import camcli
 from camcli.config import from_keywords
 from camcli.engine import api
 from camcli.engine.runner import ExplainRequest, answer_request
-from camcli.engine.targets import BestCategories
+from camcli.engine.targets import TopKCategories
 from camcli.media.pictures.read import make_picture
 from camcli.methods.smoothing import Noise
 from camcli.models.acceleration.accelerate import accelerate
@@ -180,7 +180,7 @@ def test_maps_are_what_they_were_and_the_model_is_left_as_found(name: str) -> No
     before = copy.deepcopy(network.state_dict())
     request = ExplainRequest((name,), ("last",))
     actual = [
-        answer_request(network, noise(), BestCategories(), request, packings).maps[name]
+        answer_request(network, noise(), TopKCategories(), request, packings).maps[name]
         for _ in range(3)
     ]
     for layer, maps in actual[0].items():
@@ -212,7 +212,7 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
     request = ExplainRequest((name,), ("last",), chunk=1)
     # what is measured of a model once is measured now
     trust_channels_last(network)
-    answer_request(network, noise(1), BestCategories(), request)
+    answer_request(network, noise(1), TopKCategories(), request)
 
     def pass_by(*_: object) -> None:
         nonlocal passed
@@ -225,7 +225,7 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
 
     monkeypatch.setattr(api, "accelerate", look)
     with network.fc.register_forward_pre_hook(pass_by):
-        answer_request(network, noise(1), BestCategories(), request)
+        answer_request(network, noise(1), TopKCategories(), request)
     # a few passes are made to try something out, or for each block or concept
     assert looked == (passed > 6)
 

@@ -14,11 +14,15 @@ import torchvision
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.batch_context import Probe
-from camcli.engine.evidence.attention import find_attentions_cached
+from camcli.engine.batch_context import BatchContext
+from camcli.engine.evidence.attention import find_attentions
 from camcli.engine.targets import FixedCategories
 from camcli.errors import MethodError
-from camcli.models.inspection.attention import AttentionLayout, capture_attention, find_attentions
+from camcli.models.inspection.attention import (
+    AttentionLayout,
+    capture_attention,
+    measure_attentions,
+)
 from camcli.models.inspection.layout import Layout
 from tests.networks import noise
 
@@ -116,14 +120,14 @@ def build(name: str) -> tuple[nn.Module, Tensor]:
 @pytest.mark.parametrize("name", READ)
 def test_where_attention_is_found(name: str) -> None:
     build, side, blocks, layout, readers = READ[name]
-    actual = find_attentions(build(), (3, side, side))
+    actual = measure_attentions(build(), (3, side, side))
     assert (len(actual.blocks), actual.layout, actual.readers) == (blocks, layout, readers)
     assert actual.tokens == 16 + layout.prefix
 
 
 def test_the_blocks_and_their_sites_are_named() -> None:
     names = ("vit", "cait", "side by side", "torchvision")
-    actual = {name: find_attentions(build(name)[0], (3, 64, 64)).blocks[0] for name in names}
+    actual = {name: measure_attentions(build(name)[0], (3, 64, 64)).blocks[0] for name in names}
     assert (actual["vit"].name, actual["vit"].sites) == ("blocks.0", ("blocks.0.attn.attn_drop",))
     assert actual["cait"].sites == ("blocks.0.attn.proj_w",)
     assert actual["side by side"].name == "blocks.0"
@@ -135,10 +139,10 @@ def test_the_blocks_and_their_sites_are_named() -> None:
     )
 
 
-def probe_of(module: nn.Module, inputs: Tensor, *, graph: bool) -> Probe:
+def make_context(module: nn.Module, inputs: Tensor, *, graph: bool) -> BatchContext:
     layers = camcli.activations(module, inputs)
     targets = FixedCategories(torch.tensor([[1], [3]]))
-    return Probe(module, inputs, list(layers), targets, graph=graph)
+    return BatchContext(module, inputs, list(layers), targets, graph=graph)
 
 
 @contextmanager
@@ -168,7 +172,7 @@ def test_what_is_read_is_what_was_softmaxed(name: str, monkeypatch: pytest.Monke
     for part in module.modules():
         if getattr(part, "fused_attn", False):
             part.fused_attn = False
-    actual = probe_of(module, inputs, graph=False).get("attention")
+    actual = make_context(module, inputs, graph=False).get("attention")
     with softmaxes(monkeypatch) as seen:
         module(inputs)  # without a gradient, torch's own attention would not come past them
     if name == "side by side":
@@ -186,7 +190,9 @@ def test_the_logits_are_those_of_the_fused_model(name: str, graph: bool) -> None
     module, inputs = build(name)
     with torch.no_grad():
         expected = module(inputs)
-    actual = probe_of(module, inputs, graph=graph).get("attended").recording.logits.detach()
+    actual = (
+        make_context(module, inputs, graph=graph).get("attention_pass").recording.logits.detach()
+    )
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -194,8 +200,11 @@ def test_the_logits_are_those_of_the_fused_model(name: str, graph: bool) -> None
 def test_gradients_are_those_by_small_changes_of_the_attention(name: str) -> None:
     module, inputs = build(name)
     module, inputs = module.double(), inputs.double()
-    probe = probe_of(module, inputs, graph=True)
-    gradients, actual = probe.get("attention_gradients"), find_attentions(module, inputs.shape[1:])
+    context = make_context(module, inputs, graph=True)
+    gradients, actual = (
+        context.get("attention_gradients"),
+        measure_attentions(module, inputs.shape[1:]),
+    )
     step, (b, head) = 1e-3, (1, 0)
     for block, by in zip(actual.blocks, gradients, strict=True):
         key = actual.tokens - 2
@@ -212,16 +221,18 @@ def test_gradients_are_those_by_small_changes_of_the_attention(name: str) -> Non
                 torch.no_grad(),
             ):
                 scores.append(module(inputs)[b, 3])
-        first = 0 if by.shape[-1] == _width(block, probe) else actual.tokens - _width(block, probe)
+        first = (
+            0 if by.shape[-1] == _width(block, context) else actual.tokens - _width(block, context)
+        )
         expected = float(scores[0] - scores[1]) / (2 * step)
         torch.testing.assert_close(float(by[b, head, first, key]), expected, rtol=1e-3, atol=1e-9)
 
 
-def _width(block: Any, probe: Probe) -> int:
+def _width(block: Any, context: BatchContext) -> int:
     """The number of a block's keys, or all for a class token, which stands first anyway."""
-    attended = probe.get("attended")
-    (site, *_) = attended.maps[attended.found.blocks.index(block)]
-    return attended.found.tokens if site.shape[-2] == 1 else site.shape[-1]
+    attention_pass = context.get("attention_pass")
+    (site, *_) = attention_pass.maps[attention_pass.attentions.blocks.index(block)]
+    return attention_pass.attentions.tokens if site.shape[-2] == 1 else site.shape[-1]
 
 
 @pytest.mark.parametrize("name", READ)
@@ -260,13 +271,13 @@ def test_the_model_is_left_as_found(name: str, fails: bool) -> None:
     module.train()
     next(part for part in module.modules() if isinstance(part, nn.Dropout)).eval()
     before = _state(module)
-    probe = probe_of(module, inputs, graph=True)
+    context = make_context(module, inputs, graph=True)
     if fails:
-        find_attentions_cached(module, (3, 64, 64))
+        find_attentions(module, (3, 64, 64))
         with module.register_forward_hook(lambda *_: 1 / 0), pytest.raises(ZeroDivisionError):
-            probe.get("attended")
+            context.get("attention_pass")
     else:
-        probe.get("block_gradients")
+        context.get("block_gradients")
     after = _state(module)
     assert before[:3] == after[:3]
     assert torch.equal(before[3], after[3])
@@ -275,7 +286,7 @@ def test_the_model_is_left_as_found(name: str, fails: bool) -> None:
 
 def test_nothing_below_the_first_attention_is_recorded() -> None:
     module, inputs = build("vit")
-    probe = probe_of(module, inputs, graph=True)
+    context = make_context(module, inputs, graph=True)
     seen: dict[str, bool] = {}
     recorded = {"patch_embed": False, "blocks.0.attn.qkv": False, "blocks.0": True, "norm": True}
 
@@ -284,7 +295,7 @@ def test_nothing_below_the_first_attention_is_recorded() -> None:
 
     for name in recorded:
         module.get_submodule(name).register_forward_hook(partial(see, name))
-    recording = probe.get("attended").recording
+    recording = context.get("attention_pass").recording
     assert seen == recorded
     assert recording.logits.requires_grad
     assert not any(p.requires_grad and p.grad is not None for p in module.parameters())
@@ -343,7 +354,7 @@ def test_torchs_own_attention_in_other_ways() -> None:
     inputs = noise(2, 3, (64, 64))
     module = Torch(batch_first=True).eval()
     assert camcli.heatmaps(module, inputs, NAMES)["legrad"].std() > 0
-    actual = probe_of(module, inputs, graph=True).get("attended").recording.logits
+    actual = make_context(module, inputs, graph=True).get("attention_pass").recording.logits
     torch.testing.assert_close(actual.detach(), module(inputs).detach())
     first = Torch(batch_first=False).eval()
     first.load_state_dict(module.state_dict())
@@ -355,7 +366,7 @@ def test_attention_used_twice_is_refused() -> None:
     module = Torch(batch_first=True)
     module.blocks[1] = module.blocks[0]
     with pytest.raises(MethodError, match="each block once"):
-        find_attentions(module, (3, 64, 64))
+        measure_attentions(module, (3, 64, 64))
 
 
 def test_it_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,9 +374,9 @@ def test_it_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def count(*args: Any) -> AttentionLayout:
         calls.append(1)
-        return find_attentions(*args)
+        return measure_attentions(*args)
 
-    monkeypatch.setattr("camcli.engine.evidence.attention.find_attentions", count)
+    monkeypatch.setattr("camcli.engine.evidence.attention.measure_attentions", count)
     module, inputs = build("vit")
     for _ in range(3):
         camcli.heatmaps(module, inputs, "rollout")
@@ -376,13 +387,13 @@ def test_it_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_are_read_off_the_last_of_their_kind(name: str) -> None:
     # where a class token joins, what lies behind some blocks is not the head alone
     module, inputs = build(name)
-    probe = probe_of(module, inputs, graph=True)
-    readings = probe.get("block_readings")
+    context = make_context(module, inputs, graph=True)
+    readings = context.get("block_readouts")
     assert [len(reading.blocks) for reading in readings] == ([2, 2] if name == "cait" else [2, 1])
-    logits = probe.get("logits")
+    logits = context.get("logits")
     for reading in readings:
         torch.testing.assert_close(reading.logits.detach()[-2:], logits, rtol=1e-4, atol=1e-6)
-    outputs = probe.get("attended").recording.outputs
+    outputs = context.get("attention_pass").recording.outputs
     first = outputs["blocks.0"].detach()
     last = module.get_submodule("blocks.1")
     with torch.no_grad(), last.register_forward_hook(lambda *_: first):

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.batch_context import find_places_cached
+from camcli.engine.batch_context import find_places
 from camcli.errors import CamvizWarning, LayerError
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.spatial_order import find_places
-from camcli.models.inspection.target_layers import find_default_layer
+from camcli.models.inspection.spatial_order import measure_places
+from camcli.models.inspection.target_layers import measure_default_layer
 
 SHAPE = (3, 64, 48)
 GRID = (8, 6)
@@ -67,7 +67,7 @@ LAYER = "layers.layers.0"
 def test_shuffled_tokens_are_put_in_order() -> None:
     order = torch.randperm(CELLS)
     straight, shuffled = alike(Encoder(at=0), Encoder(order, at=0))
-    actual = find_places(shuffled, SHAPE, [LAYER])[LAYER]
+    actual = measure_places(shuffled, SHAPE, [LAYER])[LAYER]
     assert actual.layout == Layout("tokens", GRID, 1, order=tuple(order.argsort().tolist()))
     assert actual.doubt(LAYER) == ""
     for layers in (None, LAYER):
@@ -89,7 +89,7 @@ def test_every_kind_of_method_knows_the_order(method: str) -> None:
 @pytest.mark.parametrize(("at", "prefix", "suffix"), [(0, 1, 0), (CELLS, 0, 1), (CELLS // 2, 0, 1)])
 def test_a_class_token_is_found_wherever_it_stands(at: int, prefix: int, suffix: int) -> None:
     straight, other = alike(Encoder(at=0), Encoder(at=at))
-    layout = find_places(other, SHAPE, [LAYER])[LAYER].layout
+    layout = measure_places(other, SHAPE, [LAYER])[LAYER].layout
     assert (layout.prefix, layout.suffix) == (prefix, suffix)
     maps = [camcli.activations(m, images(), LAYER)[LAYER] for m in (straight, other)]
     assert torch.allclose(*maps, atol=1e-5)
@@ -120,7 +120,7 @@ def network(*between: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("between", [Swapped, Mixing])
 def test_cells_that_are_no_places_are_passed_over_or_warned_of(between: type[nn.Module]) -> None:
     module, inputs = network(between()), torch.randn(1, 3, 64, 64)
-    default = find_default_layer(module, (3, 64, 64))
+    default = measure_default_layer(module, (3, 64, 64))
     assert default.name == "1"
     assert "(3 behind it has cells that are no places of the picture)" in default.reason
     for call in (camcli.heatmaps, camcli.activations):
@@ -152,7 +152,7 @@ def test_no_layer_with_places_is_refused() -> None:
     with pytest.raises(
         LayerError, match=r"by measuring: each layer on .* no places of the picture"
     ):
-        find_default_layer(Net().eval(), (3, 32, 32))
+        measure_default_layer(Net().eval(), (3, 32, 32))
 
 
 def test_places_are_looked_for_once() -> None:
@@ -160,11 +160,11 @@ def test_places_are_looked_for_once() -> None:
     module = network(nn.Unflatten(0, (-1, 1)), nn.Flatten(0, 1))
     module[0].register_forward_hook(lambda _, __, output: passes.append(len(output)))
     for _ in range(3):
-        find_places_cached(module, (3, 64, 64), ["4"])
+        find_places(module, (3, 64, 64), ["4"])
     # one that is recorded, and one of the picture, four strips brightened, and all of it
     assert passes == [1, 6]
     module[4] = nn.Conv2d(8, 8, 1)
-    find_places_cached(module, (3, 64, 64), ["4"])
+    find_places(module, (3, 64, 64), ["4"])
     assert passes == [1, 6, 1, 6]
 
 
@@ -194,7 +194,7 @@ def test_an_order_is_known_by_an_earlier_layer_where_tokens_see_all(order: Tenso
     encoder = Encoder(order)
     encoder.layers = nn.Sequential(Mixer(), Mixer(), Mixer())  # type: ignore[assignment]
     encoder.eval()
-    default = find_default_layer(encoder, SHAPE)
+    default = measure_default_layer(encoder, SHAPE)
     assert default.name == "layers"
     assert default.layout == Layout("tokens", GRID, order=tuple(order.argsort().tolist()))
 
@@ -219,7 +219,7 @@ def test_small_first_weights_do_not_drown_below_what_batch_norms_add() -> None:
             assert part.bias is not None
             nn.init.zeros_(part.bias)
     last = str(len(module) - 4)
-    actual = find_places(module, (3, 64, 64), [last])[last]
+    actual = measure_places(module, (3, 64, 64), [last])[last]
     assert actual.clarity > 0.8
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm2d)]
     assert {norm.eps for norm in norms} == {1e-5}
@@ -239,7 +239,7 @@ def test_few_pictures_run_together_and_no_output_is_kept() -> None:
     for layer in shuffled.layers.layers:
         layer.register_forward_hook(see)
     names = [f"layers.layers.{i}.norm2" for i in range(2)]
-    assert all(places.layout.order for places in find_places(shuffled, SHAPE, names).values())
+    assert all(places.layout.order for places in measure_places(shuffled, SHAPE, names).values())
     assert max(batches) <= 10
     assert max(alive) <= 1
 
@@ -249,7 +249,7 @@ def test_what_moves_nothing_needs_no_look() -> None:
     module = timm.create_model("test_resnet").eval()
     module.conv1.register_forward_hook(lambda _, __, output: passes.append(len(output)))
     # 2x2 cells, each of which sees the whole picture
-    places = find_places_cached(module, (3, 64, 64), ["layer4.0.conv2"])["layer4.0.conv2"]
+    places = find_places(module, (3, 64, 64), ["layer4.0.conv2"])["layer4.0.conv2"]
     assert places.layout == Layout("nchw", (2, 2))
     assert places.clarity == 1
     assert passes == [1]
@@ -270,7 +270,7 @@ class Parted(nn.Module):
 def test_parts_of_the_channels_need_no_look() -> None:
     module, passes = Parted().eval(), list[int]()
     module.first.register_forward_hook(lambda _, __, output: passes.append(len(output)))
-    assert find_places_cached(module, (3, 64, 64), ["last"])["last"].clarity == 1
+    assert find_places(module, (3, 64, 64), ["last"])["last"].clarity == 1
     assert passes == [1]
 
 
@@ -288,7 +288,7 @@ class StrongMean(nn.Module):
 
 def test_a_fresh_batch_norm_that_would_hide_places_is_left_as_it_is() -> None:
     module = network(StrongMean())
-    assert find_places(module, (3, 64, 64), ["3"])["3"].doubt("3") == ""
+    assert measure_places(module, (3, 64, 64), ["3"])["3"].doubt("3") == ""
 
 
 def test_a_model_that_takes_no_batch_is_believed() -> None:
@@ -297,14 +297,14 @@ def test_a_model_that_takes_no_batch_is_believed() -> None:
             return super().forward(x.view(1, 3, 64, 64))
 
     module = Single(*network())
-    assert find_places(module, (3, 64, 64), ["2"]) == {}
+    assert measure_places(module, (3, 64, 64), ["2"]) == {}
     assert camcli.heatmaps(module, torch.randn(1, 3, 64, 64), target_layers="2").shape == (1, 8, 8)
 
 
 def test_a_layer_that_never_changes_is_not_doubted() -> None:
     module = network(nn.Flatten(2), nn.Unflatten(2, (8, 8)))
     nn.init.zeros_(module[4].weight)
-    actual = find_places(module, (3, 64, 64), ["4"])["4"]
+    actual = measure_places(module, (3, 64, 64), ["4"])["4"]
     assert (actual.doubt("4"), actual.has_none) == ("", False)
 
 
@@ -327,7 +327,7 @@ def test_sound_models_with_random_weights_are_not_doubted(
     name: str, layer: str, dtype: torch.dtype
 ) -> None:
     module = timm.create_model(name).eval().to(dtype)
-    places = find_places(module, (3, 160, 160), [layer])[layer]
+    places = measure_places(module, (3, 160, 160), [layer])[layer]
     assert places.doubt(layer) == ""
     assert places.layout.order == ()
 
@@ -352,7 +352,7 @@ def test_sequence_first_is_batch_first_turned(method: str, layers: list[str] | N
 
 
 def test_sequence_first_is_a_layout_of_its_own() -> None:
-    target = find_default_layer(Encoder(first=True).eval(), SHAPE)
+    target = measure_default_layer(Encoder(first=True).eval(), SHAPE)
     assert (target.name, target.layout) == ("layers", Layout("sequence first", GRID))
     assert target.layout.description == "8x6 tokens, sequence first"
 
@@ -400,6 +400,6 @@ def test_what_a_model_cuts_off_is_told(
 
 @pytest.mark.parametrize(("padding", "is_doubted"), [(0, False), (1, False), (64, True)])
 def test_a_picture_with_much_around_it_is_doubted(padding: int, is_doubted: bool) -> None:
-    default = find_default_layer(Cut(ALL, ALL, padding).eval(), (3, 96, 96))
+    default = measure_default_layer(Cut(ALL, ALL, padding).eval(), (3, 96, 96))
     assert default.name == "last"
     assert bool(default.doubt) is is_doubted

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from camcli.errors import LayerError, ModelError, UnknownName
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
-from camcli.models.inspection.target_layers import find_default_layer, survey_layers
+from camcli.models.inspection.target_layers import measure_default_layer, survey_layers
 from tests.corners import changes, keeps_places, prepare_module
 
 Build = Callable[[], nn.Module]
@@ -110,7 +110,7 @@ def test_default_layer_shows_where_the_picture_changes(
     build: Build, shape: Shape, name: str, layout: Layout
 ) -> None:
     module = build().eval()
-    target = find_default_layer(module, shape)
+    target = measure_default_layer(module, shape)
     assert (target.name, target.layout) == (name, layout)
     h, w = layout.grid
     assert f"the last {h}x{w} grid on which the score depends everywhere" in target.reason
@@ -124,7 +124,7 @@ TOKENS = [(build, shape) for build, shape, _, layout in DEFAULTS if layout.kind 
 def test_a_bright_patch_changes_its_own_token_most(build: Build, shape: Shape) -> None:
     # a prefix cut off at the wrong end moves every token by one, which corners do not show
     module = build().eval()
-    target = find_default_layer(module, shape)
+    target = measure_default_layer(module, shape)
     h, w = target.layout.grid
     down, right = shape[1] // h, shape[2] // w
     cells = [(0, 0), (1, w - 1), (h - 1, 0)]
@@ -147,7 +147,7 @@ def test_hieras_tokens_are_put_in_their_places(layer: str) -> None:
 
 
 def test_reason_names_what_was_passed_over() -> None:
-    reason = find_default_layer(timm.create_model("test_vit"), (3, 160, 160)).reason
+    reason = measure_default_layer(timm.create_model("test_vit"), (3, 160, 160)).reason
     assert "(blocks.5.attn.qkv behind it holds queries, keys or values of attention)" in reason
 
 
@@ -173,7 +173,7 @@ NAMES = ["PoolFormerBlock", "LinearAttention", "PermuteMLP", "DropBlockUnit", "I
 def test_what_a_block_is_called_changes_nothing(name: str) -> None:
     block = type(name, (Residual,), {})
     module = end_with(Residual(), block()).append(nn.Linear(8, 5))
-    assert find_default_layer(module, (3, 64, 64)).name == "2"
+    assert measure_default_layer(module, (3, 64, 64)).name == "2"
 
 
 class Beheaded(nn.Module):
@@ -202,7 +202,7 @@ class Beheaded(nn.Module):
 
 def test_what_attention_multiplies_is_told_by_what_becomes_of_it() -> None:
     module = nn.Sequential(Beheaded(), nn.Linear(8, 5))
-    target = find_default_layer(module, (3, 64, 64))
+    target = measure_default_layer(module, (3, 64, 64))
     assert (target.name, target.layout) == ("0.norms.1", Layout("tokens", (4, 4), 1))
     assert "(0.keys.1 behind it holds queries, keys or values of attention)" in target.reason
 
@@ -231,12 +231,12 @@ class FusedNet(Beheaded):
 
 def test_queries_keys_and_values_made_at_once_are_no_features() -> None:
     module = nn.Sequential(FusedNet(), nn.Linear(8, 5))
-    assert find_default_layer(module, (3, 64, 64)).name == "0.blocks.1.norm"
+    assert measure_default_layer(module, (3, 64, 64)).name == "0.blocks.1.norm"
 
 
 def test_a_backbone_named_after_attention_is_looked_into() -> None:
     module = nn.Sequential(type("AttnBackbone", (Beheaded,), {})(), nn.Linear(8, 5))
-    assert find_default_layer(module, (3, 64, 64)).name == "0.norms.1"
+    assert measure_default_layer(module, (3, 64, 64)).name == "0.norms.1"
 
 
 class Bilinear(nn.Module):
@@ -262,7 +262,7 @@ class Weighted(nn.Module):
 @pytest.mark.parametrize(("pool", "width"), [(Bilinear(), 64), (Weighted(), 8)])
 def test_what_is_pooled_by_products_is_a_feature(pool: nn.Module, width: int) -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 8, 8), Residual(), pool, nn.Linear(width, 5))
-    assert find_default_layer(module, (3, 64, 64)).name == "1"
+    assert measure_default_layer(module, (3, 64, 64)).name == "1"
 
 
 class Joined(nn.Module):
@@ -282,14 +282,14 @@ class Joined(nn.Module):
 
 
 def test_a_branch_beside_a_shortcut_is_not_all_of_the_features() -> None:
-    target = find_default_layer(Joined(), (3, 64, 64))
+    target = measure_default_layer(Joined(), (3, 64, 64))
     assert target.name == "stem"
     assert "(branch behind it lies beside a shortcut)" in target.reason
 
 
 @pytest.mark.parametrize("behind", [nn.Dropout(), nn.AvgPool2d(2)])
 def test_what_hands_a_sum_on_or_pools_it_stands_for_it(behind: nn.Module) -> None:
-    assert find_default_layer(Joined(behind), (3, 64, 64)).name == "behind.0"
+    assert measure_default_layer(Joined(behind), (3, 64, 64)).name == "behind.0"
 
 
 class Turned(nn.Module):
@@ -314,7 +314,7 @@ def test_a_layer_that_makes_nothing_is_passed_over(layer: nn.Module, said: str) 
 
     cells = layer(torch.zeros(1, 8, 8, 8)).numel()
     module = Averaged(nn.Conv2d(3, 8, 8, 8), Residual(), layer, nn.Linear(cells, 5))
-    target = find_default_layer(module, (3, 64, 64))
+    target = measure_default_layer(module, (3, 64, 64))
     assert target.name == "1"
     assert said in target.reason
 
@@ -323,7 +323,7 @@ def test_zeros_do_not_show_that_a_layer_hands_on() -> None:
     first = nn.Conv2d(3, 8, 8, 8, bias=False)
     nn.init.zeros_(first.weight)
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)]
-    assert find_default_layer(nn.Sequential(first, nn.SiLU(), *head), (3, 64, 64)).name == "1"
+    assert measure_default_layer(nn.Sequential(first, nn.SiLU(), *head), (3, 64, 64)).name == "1"
 
 
 class Picked(nn.Module):
@@ -355,7 +355,7 @@ MAXIMA: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_maximum_depends_on_all_that_it_is_taken_of(pick: Callable[[Tensor], Tensor]) -> None:
     # 8 channels of 64 cells: one gradient comes back to 8 of them at most
     parts = [nn.Conv2d(3, 8, 8, 8), Residual(), Picked(pick), nn.Linear(8, 5)]
-    assert find_default_layer(nn.Sequential(*parts), (3, 64, 64)).name == "1"
+    assert measure_default_layer(nn.Sequential(*parts), (3, 64, 64)).name == "1"
 
 
 def test_a_maximum_of_a_part_depends_on_that_part() -> None:
@@ -428,7 +428,7 @@ def test_a_layer_whose_cells_are_read_in_part_is_no_target() -> None:
     assert not second.depends
     assert not first.depends
     with pytest.raises(LayerError, match=r"2 layers of this Part .* none of them everywhere.*'1'"):
-        find_default_layer(module, (3, 8, 8))
+        measure_default_layer(module, (3, 8, 8))
 
 
 def test_windows_in_the_batch_are_no_targets() -> None:
@@ -449,13 +449,13 @@ def test_maps_in_a_dictionary_are_no_target() -> None:
             return self[2](self[1](self[0](x))["maps"].mean((2, 3)))
 
     module = Model(nn.Conv2d(3, 4, 3, 1, 1), Named(4, 4, 1), nn.Linear(4, 2))
-    assert find_default_layer(module, (3, 8, 8)).name == "0"
+    assert measure_default_layer(module, (3, 8, 8)).name == "0"
 
 
 def test_no_grid_at_all() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2))
     with pytest.raises(LayerError, match=r"No layer of this Sequential .* 3x4x4 input"):
-        find_default_layer(module, (3, 4, 4))
+        measure_default_layer(module, (3, 4, 4))
 
 
 class Silent(nn.Sequential):
@@ -469,10 +469,10 @@ class Silent(nn.Sequential):
 def test_why_nothing_could_be_measured() -> None:
     parts = [nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
     with pytest.raises(LayerError, match=r"by measuring: no gradient comes back .* such as '0'"):
-        find_default_layer(Silent(*parts), (3, 8, 8))
+        measure_default_layer(Silent(*parts), (3, 8, 8))
     nn.init.constant_(parts[0].weight, torch.nan)
     with pytest.raises(LayerError, match=r"by measuring: its output is not finite .* such as '0'"):
-        find_default_layer(nn.Sequential(*parts), (3, 8, 8))
+        measure_default_layer(nn.Sequential(*parts), (3, 8, 8))
 
 
 def test_a_model_that_does_not_run_is_named() -> None:
@@ -511,7 +511,7 @@ def test_the_model_is_left_as_it_was_found(raises: bool) -> None:
         with pytest.raises(ModelError):
             survey_layers(module, (3, 8, 8))
     else:
-        assert find_default_layer(module, (3, 8, 8)).name == "1"
+        assert measure_default_layer(module, (3, 8, 8)).name == "1"
     assert _state(module) == before
 
 
@@ -521,16 +521,16 @@ def test_it_works_under_the_callers_mode_and_on_weights_made_there(
 ) -> None:
     with mode():
         module = timm.create_model("test_resnet")
-        assert find_default_layer(module, (3, 64, 64)).name == "layer4"
-    assert find_default_layer(module, (3, 64, 64)).name == "layer4"
+        assert measure_default_layer(module, (3, 64, 64)).name == "layer4"
+    assert measure_default_layer(module, (3, 64, 64)).name == "layer4"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_half_precision_finds_the_same(name: str, dtype: torch.dtype) -> None:
     module = timm.create_model(name)
-    expected = find_default_layer(module, (3, 160, 160))
-    assert find_default_layer(module.to(dtype), (3, 160, 160)) == expected
+    expected = measure_default_layer(module, (3, 160, 160))
+    assert measure_default_layer(module.to(dtype), (3, 160, 160)) == expected
 
 
 def test_one_forward_and_one_backward_pass() -> None:

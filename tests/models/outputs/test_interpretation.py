@@ -15,7 +15,7 @@ from camcli.models.outputs.interpretation import (
     OutputReading,
     apply_output_reading,
     compute_log_probabilities,
-    find_output_reading_cached,
+    find_output_reading,
     measure_output,
 )
 from tests.networks import Staged, noise
@@ -321,12 +321,12 @@ def test_probabilities_by_hand() -> None:
 def test_a_model_is_measured_once_and_again_with_another_head() -> None:
     model, passes = Ended(4, nn.Softmax(1)), []
     model.register_forward_hook(lambda *_: passes.append(1))
-    first = find_output_reading_cached(model, SHAPE)
+    first = find_output_reading(model, SHAPE)
     measured = len(passes)
-    assert find_output_reading_cached(model, SHAPE) is first
+    assert find_output_reading(model, SHAPE) is first
     assert len(passes) == measured
     model.end = nn.Identity()
-    assert find_output_reading_cached(model, SHAPE).meaning == "logits"
+    assert find_output_reading(model, SHAPE).meaning == "logits"
 
 
 def test_a_model_is_left_as_it_was_found() -> None:

@@ -6,7 +6,7 @@ import weakref
 import torch
 from torch import Tensor, nn
 
-from camcli.models.outputs.interpretation import find_output_reading_cached
+from camcli.models.outputs.interpretation import find_output_reading
 from camcli.models.state.model_cache import ModelCache
 
 
@@ -56,5 +56,5 @@ def test_a_part_at_the_address_of_one_that_is_gone_is_not_taken_for_it() -> None
         del model.end
         model.end = nn.Softmax(1) if softmax else nn.Identity()
         addresses.add(id(model.end))
-        assert (find_output_reading_cached(model, (3, 16, 16)).end == "softmax") is softmax
+        assert (find_output_reading(model, (3, 16, 16)).end == "softmax") is softmax
     assert len(addresses) < 6
