@@ -552,13 +552,13 @@ def test_maps_are_found_in_what_a_layer_packs_them_in(pack: Callable[[Tensor], A
 
 def test_the_default_layer_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    plain = layer_selection.find_default_layer
+    plain = layer_selection.measure_default_layer
 
     def count(*args: Any) -> Any:
         calls.append(1)
         return plain(*args)
 
-    monkeypatch.setattr(layer_selection, "find_default_layer", count)
+    monkeypatch.setattr(layer_selection, "measure_default_layer", count)
     model = Staged()
     for _ in range(3):
         camcli.heatmaps(model, noise())
