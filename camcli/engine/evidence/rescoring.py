@@ -32,7 +32,7 @@ FEWEST_FOLDED = 128
 
 @evidence
 def score_cache() -> ScoreCache:
-    """What one method at one layer has been told so far, call by call, for all categories."""
+    """The scores that one method at one layer has asked for so far, call by call."""
     return defaultdict(list)
 
 
@@ -104,7 +104,7 @@ def prefix_by_row(
     Nothing where reruns do not get along with it, which a dry run of unchanged outputs shows.
     """
 
-    # one at a time: a trunk may take as much memory as a pass
+    # one at a time: a prefix may take as much memory as a pass
     @lru_cache(1)
     def for_owner(owner: int) -> Prefix:
         image = context.inputs[owner : owner + 1]
