@@ -88,16 +88,10 @@ EVIDENCE: Mapping[str, Declaration] = {
         Scope.CATEGORY, True, "the score's gradients at its inputs in such a pass [b 3 H W]"
     ),
     "prefix_by_row": Declaration(Scope.LAYER, False, "the outputs in front of a layer, by picture"),
-    "rerun_by_row": Declaration(
-        Scope.LAYER, False, "what runs a picture with other maps at a layer"
-    ),
-    "is_tail_separable": Declaration(
-        Scope.LAYER, False, "whether what lies behind a layer runs by itself"
-    ),
+    "rerun_by_row": Declaration(Scope.LAYER, False, "runs a picture with other maps at a layer"),
+    "is_tail_separable": Declaration(Scope.LAYER, False, "whether the tail can run by itself"),
     "conv_bn_folding": Declaration(Scope.BATCH, False, "what is folded while altered inputs pass"),
-    "score_cache": Declaration(
-        Scope.METHOD, False, "the scores that a method has asked for so far"
-    ),
+    "score_cache": Declaration(Scope.METHOD, False, "the scores that a method asked for so far"),
     "score": Declaration(
         Scope.CATEGORY | Scope.METHOD, False, "scores of altered inputs, in chunks"
     ),
