@@ -557,7 +557,7 @@ def _placed(origin: Origin, built: BuiltModel, place: torch.device) -> nn.Module
     if origin == "python":
         convert_weights_format_if_safe(module, (built.in_chans, *built.preprocessing.size))
     else:
-        # the libraries' own were all seen to take it (`python -m tests.coverage --all`)
+        # the libraries' own were all seen to take it (`python -m tests.tools.coverage --all`)
         convert_weights_format(module)
         trust_channels_last(module)
     return module

@@ -25,7 +25,7 @@ from camcli.errors import ModelError
 from camcli.models.load import Classifier
 from camcli.models.state.model_lock import NestedCall
 from tests.networks import Attending, Staged, noise
-from tests.threads import (
+from tests.tools.threads import (
     METHODS,
     MODES,
     PATIENCE,
@@ -90,7 +90,7 @@ def ended(thread: threading.Thread) -> bool:
 # ---------------------------------------------------------------- one model, several threads
 
 
-# all of them: `python -m tests.threads`
+# all of them: `python -m tests.tools.threads`
 PAIRS = [(m, mode) for m in METHODS for mode in MODES if m in ("gradcam", "gradattention")]
 PAIRS += [(m, "training") for m in METHODS if m not in ("gradcam", "gradattention")]
 

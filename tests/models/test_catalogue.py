@@ -11,7 +11,7 @@ from camcli.models import catalogue, embedded, from_torchvision
 from camcli.models.catalogue import CatalogueEntry, count_parameters, find_models
 from camcli.models.inspection import quirks
 from camcli.models.load import find_model, load_model
-from tests.parameters import can_classify
+from tests.tools.parameters import can_classify
 
 RESNET = "test_resnet.r160_in1k"
 HUB_FOLDER = "hub/models--timm--test_resnet.r160_in1k"

@@ -16,7 +16,7 @@ from camcli.media.pictures.color_codes import NCLX, PRIMARIES, SRGB
 from camcli.media.pictures.read import make_picture
 from camcli.media.pictures.write import write_picture
 from camcli.records import Source
-from tests.profiles import display_p3
+from tests.media.pictures.profiles import display_p3
 
 P3, LINEAR = PRIMARIES[12], 8
 # red, green, blue, a grey and a skin

@@ -13,7 +13,7 @@ from camcli.media.pictures.color_profiles import convert_to_srgb
 from camcli.media.pictures.read import make_picture, read_picture
 from camcli.media.pictures.write import write_picture
 from camcli.records import Source
-from tests import profiles
+from tests.media.pictures import profiles
 
 P3 = profiles.display_p3()
 

@@ -1,10 +1,10 @@
-"""A sample of what `python -m tests.coverage --all` looks at: small models of many families."""
+"""Some of what `python -m tests.tools.coverage --all` looks at: small models of many families."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.coverage import check_coverage
+from tests.tools.coverage import check_coverage
 
 TOKENS = "14x14 tokens behind 1 extra"
 # the last stage where stages are pooled, the norm in front of the last attention where a class

@@ -14,7 +14,7 @@ from camcli.errors import LayerError, ModelError, UnknownName
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
 from camcli.models.inspection.target_layers import measure_default_layer, survey_layers
-from tests.corners import changes, keeps_places, prepare_module
+from tests.tools.corners import changes, keeps_places, prepare_module
 
 Build = Callable[[], nn.Module]
 Shape = tuple[int, int, int]

@@ -1,6 +1,6 @@
 """T2T-ViT, written from its paper (arXiv:2101.11986): a model that no library has.
 
-The tests load it as a user would: `camviz img.jpg -m tests/t2t.py:t2t_vit_14`.
+The tests load it as a user would: `camviz img.jpg -m tests/models/t2t.py:t2t_vit_14`.
 """
 
 import torch

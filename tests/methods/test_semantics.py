@@ -1,4 +1,4 @@
-"""Heat lies on what is asked for; the whole measurement is `python -m tests.semantics`."""
+"""Heat lies on what is asked for; the whole measurement is `python -m tests.tools.semantics`."""
 
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from camcli.method_info import METHOD_INFO
 from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
 from camcli.registry import METHODS, depends_on_category
-from tests.semantics import (
+from tests.test_demo import CAT, COFFEE, PHOTO, SIDES
+from tests.tools.semantics import (
     BASELINE,
     COCO,
     GAUSSIAN,
@@ -27,7 +28,6 @@ from tests.semantics import (
     row,
     score_map,
 )
-from tests.test_demo import CAT, COFFEE, PHOTO, SIDES
 
 ASKING = [
     name

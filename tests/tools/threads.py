@@ -1,6 +1,6 @@
-"""Threads that explain one model: as a command, `python -m tests.threads`, it counts wrong maps.
+"""Threads that explain one model: `python -m tests.tools.threads` counts wrong maps.
 
-python -m tests.threads [--threads 4] [--calls 25]
+python -m tests.tools.threads [--threads 4] [--calls 25]
 """
 
 import argparse

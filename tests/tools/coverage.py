@@ -1,4 +1,4 @@
-"""Explains one model of every family, with random weights: `python -m tests.coverage --all`.
+"""Explains one model of every family, with random weights: `python -m tests.tools.coverage --all`.
 
 Writes `camcli/docs/models.md`: timm's modules, each by its smallest model that has a classifier,
 and all of torchvision's classifiers (about an hour on two cores).  With names of models it prints
@@ -29,7 +29,7 @@ from camcli.models import from_torchvision
 from camcli.models.catalogue import list_entries
 from camcli.models.inspection.target_layers import TargetLayer
 from camcli.models.load import Classifier
-from tests.corners import keeps_places, noise, outer_columns, prepare_module
+from tests.tools.corners import keeps_places, noise, outer_columns, prepare_module
 
 TABLE = Path(camcli.__file__).parent / "docs" / "models.md"
 METHODS = ("gradcam", "layercam", "eigencam")
@@ -170,7 +170,7 @@ the smallest model in each of timm's {len(timm_rows)} modules that have a classi
 {len(torchvision_rows)} classifiers of torchvision. Each was checked at the sizes in the last column
 (one of them not square, where the model takes such pictures): a bright corner of the input changes
 the activations in that corner, the first and last column of tokens stand where they should, and
-Grad-CAM, LayerCAM and EigenCAM are finite. It is written by `python -m tests.coverage --all`.
+Grad-CAM, LayerCAM and EigenCAM are finite. It is written by `python -m tests.tools.coverage --all`.
 
 ## timm {timm.__version__}
 
@@ -195,7 +195,7 @@ with attention that prefers near places (LeViT) or is weak (EfficientViT).
 
 def main(arguments: list[str]) -> int:
     """Prints a row a model, writes the page for `--all`; 1 where something is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tests.coverage", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.coverage", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--all", action="store_true", help="every family; writes models.md")
     asked = parser.parse_args(arguments)

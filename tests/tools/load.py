@@ -1,4 +1,4 @@
-"""Kills a run again and again, and looks whether anything is lost: `python -m tests.load`.
+"""Kills a run again and again, and looks whether anything is lost: `python -m tests.tools.load`.
 
 Many small pictures, some of them bad, are explained with the embedded model; the run is killed
 (kill -9) at random, and resumed each time.  Every good picture must be there once, every bad one be

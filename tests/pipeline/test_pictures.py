@@ -19,7 +19,7 @@ from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline import run_sources
 from camcli.records import Preprocessing, Record
-from tests import profiles
+from tests.media.pictures import profiles
 from tests.networks import Staged
 
 P3 = profiles.display_p3()

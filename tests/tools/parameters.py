@@ -1,4 +1,4 @@
-"""Counts the parameters of timm's models anew: `python -m tests.parameters` (6 minutes).
+"""Counts the parameters of timm's models anew: `python -m tests.tools.parameters` (6 minutes).
 
 Writes `camcli/models/parameters.csv`, where `camviz models` reads what timm does not know of a
 model that is not built, and says which architectures NO_CLASSIFIER in `families.py` is wrong about.

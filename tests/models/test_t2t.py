@@ -15,11 +15,11 @@ from camcli.cli.app import main
 from camcli.models.inspection.layout import Layout
 from camcli.models.inspection.target_layers import measure_default_layer, survey_layers
 from tests.checkout import ROOT
-from tests.corners import keeps_places, noise
-from tests.t2t import t2t_vit_14
+from tests.models.t2t import t2t_vit_14
 from tests.test_demo import PHOTO
+from tests.tools.corners import keeps_places, noise
 
-NAME = "tests/t2t.py:t2t_vit_14"
+NAME = "tests/models/t2t.py:t2t_vit_14"
 # as vis_cam's documentation names it: the norm of the last block but one
 VIS_CAM = ("--vit-like", "--target-layers", "blocks.-2.norm1")
 

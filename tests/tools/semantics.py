@@ -1,4 +1,4 @@
-"""Measures whether maps lie on the object: `python -m tests.semantics FOLDER [METHOD ...]`.
+"""Measures whether maps lie on the object: `python -m tests.tools.semantics FOLDER [METHOD ...]`.
 
 FOLDER holds `photos/NAME.jpg`, `boxes/NAME.txt` with a line an object (its class of COCO, from 0,
 then centre x, centre y, width, height, in shares of the photo), and `imagenet.csv`, which says what
