@@ -8,9 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import UsageError
 from camcli.runs.jsonl import STATE, encode_record, unwritable_error, write_durably
-from camcli.runs.run_info import RunInfo, describe_differences, read_summary
+from camcli.runs.run_info import RunInfo
 
 
 class Journal:
@@ -24,7 +23,7 @@ class Journal:
     def __init__(self, folder: Path, run: RunInfo) -> None:
         self.path = folder / STATE / run.journal
         self._run = run
-        self.since = _read_start(next(_read_objects(self.path), {}))
+        self.since = read_start(next(read_objects(self.path), {}))
 
     def begin(self, now: int) -> None:
         """Writes the first line, unless a run that was cut off did."""
@@ -52,38 +51,19 @@ class Journal:
 def read_journals(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
     """Yields what the journals of a folder remember: run, source, and its outputs."""
     for path in sorted((folder / STATE).glob("run-*.jsonl")):
-        for line in _read_objects(path):
+        for line in read_objects(path):
             run, id_, outputs = line.get("run"), line.get("id"), line.get("outputs")
             if isinstance(run, str) and isinstance(id_, str) and isinstance(outputs, list):
                 yield run, id_, [output for output in outputs if isinstance(output, str)]
 
 
-def check_same_run(folder: Path, run: RunInfo) -> None:
-    """Raises UsageError where a folder has runs to go on with, but not this one."""
-    traces = [next(_read_objects(path), None) for path in (folder / STATE).glob("run-*.jsonl")]
-    named_traces = [trace for trace in traces if trace and isinstance(trace.get("run"), str)]
-    named_traces.sort(key=_read_start)
-    if not named_traces:
-        traces = [read_summary(folder / name) for name in ("run.json", run.summary)]
-        named_traces = [trace for trace in traces if trace]
-    if named_traces and run.name not in [trace["run"] for trace in named_traces]:
-        before = named_traces[-1].get("configuration")
-        changes = describe_differences(
-            before if isinstance(before, Mapping) else {}, run.configuration
-        )
-        raise UsageError(
-            f"--resume: the run in {str(folder)!r} has {', '.join(changes)}. Give the same options,"
-            " or leave --resume out to begin another run there."
-        )
-
-
-def _read_start(trace: Mapping[str, Any]) -> int:
+def read_start(trace: Mapping[str, Any]) -> int:
     """Returns when a run began by its journal, 0 where that does not say it."""
     since = trace.get("since")
     return since if isinstance(since, int) else 0
 
 
-def _read_objects(path: Path) -> Iterator[dict[str, Any]]:
+def read_objects(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the whole lines of a journal, which a run that was cut off may have left torn."""
     with suppress(OSError), path.open("rb") as file:
         for text in file:

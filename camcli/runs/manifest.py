@@ -26,7 +26,7 @@ from typing import Any, Literal, Self
 from camcli.errors import CamvizError, OutputError, UsageError
 from camcli.records import FileStamp, Record, Source
 from camcli.runs.compact_map import CompactMap, hash_texts
-from camcli.runs.journal import Journal, check_same_run, read_journals
+from camcli.runs.journal import Journal, read_journals
 from camcli.runs.jsonl import (
     STATE,
     Line,
@@ -37,6 +37,7 @@ from camcli.runs.jsonl import (
     unwritable_error,
 )
 from camcli.runs.locks import LOCK_FILE, FolderLocks, is_at
+from camcli.runs.resume import check_same_run
 from camcli.runs.run_info import Counts, RunInfo, write_summary
 
 Mode = Literal["new", "resume", "skip"]

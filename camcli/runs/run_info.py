@@ -1,10 +1,10 @@
-"""What a run is: the options that decide what it writes, and what it ran on; and its traces."""
+"""A run: the options that decide what it writes, what it ran on, and the summary of both."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -15,7 +15,6 @@ from camcli.runs.jsonl import write_durably
 from camcli.utils.jsonable import to_jsonable
 
 DIGITS = 12
-MOST = 200  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -103,29 +102,3 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) and isinstance(content.get("run"), str) else None
-
-
-def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Says in words which options differ, and both values."""
-    old, new = (
-        dict(_iterate_leaves("", to_jsonable(before))),
-        dict(_iterate_leaves("", to_jsonable(now))),
-    )
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return [
-        f"{name} {_format_values(old, name)} (now {_format_values(new, name)})" for name in names
-    ]
-
-
-def _iterate_leaves(above: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and (value or not above):
-        for name, below in value.items():
-            yield from _iterate_leaves(f"{above}.{name}" if above else name, below)
-    else:
-        yield above, value
-
-
-def _format_values(values: Mapping[str, Any], name: str) -> str:
-    value = values.get(name)
-    text = value if isinstance(value, str) and value else json.dumps(value)
-    return "unset" if value is None else text[:MOST]

@@ -24,7 +24,7 @@ from camcli.engine.device.batch_size import find_largest_batch, measure_memory
 from camcli.engine.device.device_timer import DeviceTimer
 from camcli.engine.runner import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
-from camcli.media.geometry import make_view
+from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture
 from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from camcli.media.geometry import compute_placement, make_view
+from camcli.media.network_input import compute_placement, make_view
 from camcli.media.output_names import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS, name_output
 from camcli.media.pictures.read import make_picture
 from camcli.records import Fit, Picture, Preprocessing, Source

@@ -107,7 +107,7 @@ def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
 
 
 def test_the_raw_map_is_that_of_heatmaps(classifier: Classifier) -> None:
-    from camcli.media.geometry import make_view
+    from camcli.media.network_input import make_view
     from camcli.media.pictures.read import make_picture
 
     (explanation,) = camcli.explain(classifier, PHOTO, "hirescam", target_category="lemon")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 import camcli
 import camcli.methods  # fills the registry
-from camcli.media.geometry import make_view
+from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture
 from camcli.method_info import METHOD_INFO
 from camcli.models.load import Classifier

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import UnknownName, UsageError
-from camcli.models.labels.class_maps import MOST_DIGITS, read_class_map
+from camcli.models.labels.class_map_entries import MOST_DIGITS
+from camcli.models.labels.class_maps import read_class_map
 
 Labels = tuple[str, ...]
 

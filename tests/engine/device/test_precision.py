@@ -16,7 +16,7 @@ from camcli.engine.batch_context import BatchContext
 from camcli.engine.device.precision import choose_precision, is_emulated, use_precision
 from camcli.engine.targets import FixedCategories
 from camcli.errors import UsageError
-from camcli.media.geometry import make_view
+from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture
 from camcli.methods.principal_component import eigen_smooth
 from camcli.models.load import Classifier

@@ -13,8 +13,8 @@ from PIL import Image
 from timm.data import create_transform
 
 from camcli.errors import ModelError
-from camcli.media import geometry
-from camcli.media.geometry import compute_placement, make_view
+from camcli.media import network_input as geometry
+from camcli.media.network_input import compute_placement, make_view
 from camcli.media.pictures.read import read_picture
 from camcli.records import Box, Fit, Picture, Preprocessing, Source
 from camcli.render.overlay import resize_map
