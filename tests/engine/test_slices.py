@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.layer_selection import find_default_layer
-from camcli.errors import LayerError, MethodError
+from camcli.engine.layer_selection import find_default_layer, find_doubts
+from camcli.errors import CamvizWarning, LayerError, MethodError
+from camcli.models.inspection.spatial_order import measure_places
 from camcli.models.load import Classifier
 from camcli.records import Preprocessing
 from tests.networks import Staged, noise
@@ -84,6 +85,30 @@ class Shuffled(Slices):
     def forward(self, x: Tensor) -> Tensor:
         order = torch.randperm(48 * 64, generator=torch.Generator().manual_seed(0))
         return super().forward(x.flatten(2)[:, :, order].view_as(x))
+
+
+class ShuffledBag(OneBag):
+    """Takes one picture at a time, and turns its slices over."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = torch.randperm(48 * 64, generator=torch.Generator().manual_seed(0))
+        return super().forward(x.flatten(2)[:, :, order].view_as(x))
+
+
+class ShuffledTokens(Slices):
+    """The last maps of each slice become tokens in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t = x.shape[:2]
+        grey = x.reshape(b * t, 1, *x.shape[2:]).expand(-1, 3, -1, -1)
+        maps = self.last(torch.relu_(self.middle(self.stem(grey))))
+        order = torch.randperm(48, generator=torch.Generator().manual_seed(1))
+        tokens = self.tokens(maps.flatten(2).mT[:, order])
+        return self.fc(torch.relu(tokens).mean(1)).view(b, t, -1).mean(1)
 
 
 class Shifted(Slices):
@@ -193,6 +218,38 @@ def test_tokens_of_frames_are_found_in_front_of_what_joins_the_frames() -> None:
 def test_slices_that_a_network_turns_over_are_no_places() -> None:
     with pytest.raises(LayerError, match="cells that are no places of the picture"):
         camcli.heatmaps(Shuffled().eval(), noise(1, T))
+
+
+@pytest.mark.parametrize("kind", [Shuffled, ShuffledBag])
+def test_a_named_layer_of_slices_without_places_is_warned_of(kind: type[Staged]) -> None:
+    model = kind().eval()
+    with pytest.warns(CamvizWarning, match="6x8 cells of layer 'last' are no places"):
+        heatmap = camcli.heatmaps(model, noise(2, T), target_layers="last", targets=2)
+    assert heatmap.shape == (2, T, 6, 8)
+    assert "'stem'" in find_doubts(model, (T, 48, 64), ["stem"], "stem")["stem"]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(Slices, T), (Frames, 3 * T), (OneBag, T)])
+def test_a_named_layer_of_sound_slices_is_measured_and_not_in_doubt(
+    kind: type[Staged], channels: int
+) -> None:
+    layers = ["stem", "middle", "last"]
+    places = measure_places(kind().eval(), (channels, 48, 64), layers)
+    assert {name: seen.layout.grid for name, seen in places.items()} == {
+        "stem": (24, 32),
+        "middle": (12, 16),
+        "last": (6, 8),
+    }
+    for name, seen in places.items():
+        assert seen.clarity > 0.6
+        assert not seen.doubt(name)
+
+
+def test_tokens_of_slices_that_stand_in_another_order_are_put_in_order() -> None:
+    model, inputs = ShuffledTokens().eval(), noise(2, T)
+    heatmap = camcli.heatmaps(model, inputs, target_layers="tokens", targets=2)
+    plain = camcli.heatmaps(Slices().eval(), inputs, target_layers="last", targets=2)
+    torch.testing.assert_close(heatmap, plain, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [(Windows, 3), (Crossed, T)])

@@ -25,6 +25,7 @@ from camcli.models.inspection.layout import (
     find_tensor,
     measure_layout,
 )
+from camcli.models.outputs.folded_batch import count_slices
 from camcli.models.state.model_lock import in_this_thread
 from camcli.models.state.model_state import list_modules, make_recordable, preserve_state
 
@@ -119,13 +120,16 @@ def measure_places(
 
     Layers that put out no grid are left out, and all where the model does not run on noise.
     """
+    look = _PlaceFinder(module, inputs_shape)
     places_seen: dict[str, Places] = {}
+    layers_by_slices = {1: list(layers)}
     with suppress(*FAILING):
-        unmoved = _PlaceFinder(module, inputs_shape).find_unmoved(layers)
+        unmoved = look.find_unmoved(layers)
         places_seen = {layer: Places(layout, 1.0) for layer, layout in unmoved.items()}
-    return places_seen | find_moved_places(
-        module, inputs_shape, [n for n in layers if n not in places_seen]
-    )
+        layers_by_slices = look.group_by_slices([n for n in layers if n not in unmoved])
+    for slices, names in layers_by_slices.items():
+        places_seen |= find_moved_places(module, inputs_shape, names, slices)
+    return places_seen
 
 
 def find_moved_places(
@@ -157,6 +161,7 @@ class _PlaceFinder:
     inputs_shape: tuple[int, int, int]
     slices: int = 1
     known: dict[str, Layout] = field(default_factory=dict)
+    folded: dict[str, int] = field(default_factory=dict)
     normalising: bool = True
 
     def find_unmoved(self, layers: Sequence[str]) -> dict[str, Layout]:
@@ -173,6 +178,15 @@ class _PlaceFinder:
         return {
             n: layout for n, layout in self.known.items() if n in in_place and layout.kind == "nchw"
         }
+
+    def group_by_slices(self, layers: Sequence[str]) -> dict[int, list[str]]:
+        """Groups layers that a pass has captured by how many slices of a picture they put out."""
+        like = torch.empty(1, *self.inputs_shape, **self._like())
+        groups: dict[int, list[str]] = {}
+        for layer in layers:
+            rows = self.folded.get(layer, 1)
+            groups.setdefault(count_slices(self.module, layer, like, rows), []).append(layer)
+        return groups
 
     def look_at_edges(
         self, layers: Sequence[str], *, draws: int, layouts: Mapping[str, Layout] | None = None
@@ -316,17 +330,33 @@ class _PlaceFinder:
 
     def _measure_changes(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
         """How far layers with a grid are from the first picture at the others.  {layer: [b-1 n]}"""
+        images = images.to(**self._like())
         with (
             torch.inference_mode(False),
             torch.no_grad(),
             preserve_state(self.module),
             _normalise_by_batch(self.module) if self.normalising else nullcontext(),
-            self._capture_outputs(
-                layers, len(images), partial(_distance_to_first, self.slices)
-            ) as changes,
         ):
-            self.module(images.to(**self._like()))
-        return changes
+            try:
+                take = partial(_distance_to_first, self.slices)
+                with self._capture_outputs(layers, len(images), take) as changes:
+                    self.module(images)
+                return changes
+            except FAILING:  # a model may take one picture at a time
+                return self._measure_one_by_one(layers, images)
+
+    def _measure_one_by_one(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+        """How far layers are from the first picture at the others, a pass for each.  [b-1 n]"""
+        first: dict[str, Tensor] = {}
+        changes: dict[str, list[Tensor]] = {}
+        for image in images.split(1):
+            with self._capture_outputs(layers, 1, _copy_tokens) as tokens:
+                self.module(image)
+            for layer, these in tokens.items():
+                both = torch.cat([first.setdefault(layer, these), these]).float()
+                distance = (both[len(these) :] - both[: len(these)]).abs_().sum((0, 1))
+                changes.setdefault(layer, []).append(distance.cpu())
+        return {layer: torch.stack(rest) for layer, (_, *rest) in changes.items()}
 
     @contextmanager
     def _capture_outputs(
@@ -344,6 +374,8 @@ class _PlaceFinder:
             if layout is not None:
                 self.known[layer] = layout
                 taken[layer] = take(tensor, layout)
+            elif tensor.ndim > 2 and len(tensor) % batch == 0:
+                self.folded[layer] = len(tensor) // batch
 
         with ExitStack() as stack:
             for layer in layers:
@@ -395,6 +427,11 @@ def _distance_to_first(slices: int, output: Tensor, layout: Layout) -> Tensor:
     tokens = convert_to_tokens(output, layout).float()
     first, *others = tokens.view(-1, slices, *tokens.shape[1:])
     return torch.stack([(other - first).abs_().sum((0, 1)) for other in others]).cpu()
+
+
+def _copy_tokens(output: Tensor, layout: Layout) -> Tensor:
+    # what is behind the layer may change its output in place
+    return convert_to_tokens(output, layout).clone()
 
 
 def _edge_strips(length: int, across: int) -> Tensor:
