@@ -336,7 +336,8 @@ def activations(
             first that is a float tensor [b 3 H W].
 
     Returns:
-        {layer's name: float maps [b c h w]}, on the model's device.
+        {layer's name: float maps [b c h w]}, on the model's device; [b t c h w] for a layer that
+        puts out t frames or slices of each picture.
 
     Raises:
         UsageError: Inputs that are none.
@@ -364,7 +365,10 @@ def activations(
                 context = BatchContext(
                     module, pictures[rows], layers, TopKCategories(), graph=False, layouts=layouts
                 )
-                return {layer: context.get("activations", layer) for layer in layers}
+                maps = {layer: context.get("activations", layer) for layer in layers}
+            b = len(pictures[rows])
+            # frames and slices are folded into the batch
+            return {n: m if len(m) == b else m.unflatten(0, (b, -1)) for n, m in maps.items()}
 
         with torch.inference_mode(False), torch.no_grad():
             one_by_one = given is not None or _must_run_alone(module, pictures)

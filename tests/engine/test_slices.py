@@ -301,12 +301,22 @@ def test_methods_that_ask_no_class_give_such_a_model_one_picture_at_a_time_too()
     actual = camcli.heatmaps(model, inputs, "eigencam")
     assert actual.shape == (2, T, 6, 8)
     (activations,) = camcli.activations(model, inputs).values()
-    assert activations.shape == (2 * T, 16, 6, 8)
+    assert activations.shape == (2, T, 16, 6, 8)
     for row in range(2):
         single = inputs[row : row + 1]
         torch.testing.assert_close(camcli.heatmaps(model, single, "eigencam")[0], actual[row])
         (alone,) = camcli.activations(model, single).values()
-        torch.testing.assert_close(alone, activations[row * T : (row + 1) * T])
+        torch.testing.assert_close(alone, activations[row : row + 1])
+
+
+def test_activations_of_slices_stand_by_picture_and_slice_as_heatmaps_do() -> None:
+    inputs, layers = noise(2, T), ["middle", "last"]
+    actual = camcli.activations(Slices().eval(), inputs, layers)
+    alone = inputs.flatten(0, 1)[:, None].expand(-1, 3, -1, -1).contiguous()
+    expected = camcli.activations(Staged().eval(), alone, layers)
+    assert [maps.shape for maps in actual.values()] == [(2, T, 12, 12, 16), (2, T, 16, 6, 8)]
+    for layer in layers:
+        torch.testing.assert_close(actual[layer].flatten(0, 1), expected[layer])
 
 
 def test_what_a_model_says_of_a_picture_that_it_takes_not_even_alone_is_its_own() -> None:

@@ -1,6 +1,7 @@
-"""Colours that a file tells by codes or numbers (cICP, nclx, gAMA, cHRM), as an ICC profile.
+"""Colours that a file tells by codes or numbers (cICP, nclx, gAMA, cHRM, EXIF), as an ICC profile.
 
-The codes are those of ITU-T H.273; the chunks those of PNG, third edition, 11.3.2.
+The codes are those of ITU-T H.273; the chunks those of PNG, third edition, 11.3.2; EXIF tells Adobe
+RGB as DCF 2.0 has it, by the interoperability index R03.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from camcli.media.pictures.color_profiles import find_profile
 
@@ -37,6 +38,11 @@ CURVES: Mapping[int, Curve] = {
     5: (2.8,),
     8: (1.0,),
 }
+# Adobe RGB (1998), 4.3.1
+ADOBE_RGB: Chromaticities = (0.64, 0.33, 0.21, 0.71, 0.15, 0.06, *D65)
+ADOBE_CURVE: Curve = (563 / 256,)
+# EXIF's colour space: 1 is sRGB, 2 what some cameras write for Adobe RGB, and the last none of them
+EXIF_ADOBE, UNCALIBRATED = 2, 65535
 HIGH_DYNAMIC_RANGE: Mapping[int, str] = {16: "PQ", 18: "HLG"}
 UNSPECIFIED = 2
 
@@ -64,7 +70,7 @@ class Colours:
 
 
 def colours_of(image: Image.Image, content: bytes) -> Colours:
-    """Finds out what a file says of its colours: codes, then its own profile, then numbers.
+    """Finds out what a file says of its colours: codes, then its own profile, then numbers or EXIF.
 
     `content` is the whole file, or empty; Pillow tells no codes.
     """
@@ -73,8 +79,10 @@ def colours_of(image: Image.Image, content: bytes) -> Colours:
         result = _of_codes(*codes)
         if result is not None:
             return result
-    if own is not None or "srgb" in image.info or image.format != "PNG":
+    if own is not None or "srgb" in image.info:
         return Colours(own)
+    if image.format != "PNG":
+        return _of_exif(image)
     return Colours(_of_numbers(image.info.get("gamma"), image.info.get("chromaticity")))
 
 
@@ -118,6 +126,24 @@ def _of_codes(primaries: int, curve: int) -> Colours | None:
         said = f"its colours (codes {primaries} and {curve}) are not known, and taken for sRGB"
         return Colours(notes=(said,))
     return Colours(_profile(PRIMARIES[primaries], CURVES[curve]))
+
+
+def _of_exif(image: Image.Image) -> Colours:
+    """Makes a profile of what EXIF says of RGB."""
+    if image.mode == "CMYK":
+        return Colours()
+    try:
+        exif = image.getexif()
+        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
+        index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex, "")
+    except Exception:  # damaged EXIF is no reason to refuse sound pixels
+        return Colours()
+    if space == EXIF_ADOBE or (space == UNCALIBRATED and str(index).startswith("R03")):
+        return Colours(_profile(ADOBE_RGB, ADOBE_CURVE))
+    if space == UNCALIBRATED:
+        said = "its EXIF says that its colours are not sRGB, and not which: they are taken for sRGB"
+        return Colours(notes=(said,))
+    return Colours()
 
 
 def _of_numbers(gamma: float | None, chromaticities: Sequence[float] | None) -> bytes | None:

@@ -326,9 +326,9 @@ def _load_image(image: Image.Image) -> None:
     image.load()
 
 
-def load_upright_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Loads a picture as RGB [h w 3], turned as its EXIF says."""
-    return _make_from_image(image, _find_page(image)).pixels
+def load_upright_frame(image: Image.Image) -> Picture:
+    """Loads the frame at which a moving picture stands, turned as its EXIF says."""
+    return _make_from_image(image, _find_page(image))
 
 
 def _find_page(image: Image.Image) -> TiffPage | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 
@@ -14,15 +15,16 @@ from PIL import Image
 from PIL.Image import Image as PillowImage
 
 from camcli.errors import ImageError, first_line
+from camcli.media.pictures.color_profiles import convert_to_srgb
 from camcli.media.pictures.read import (
     PILLOW,
     check_size,
-    load_upright_pixels,
+    load_upright_frame,
     read_content,
     unreadable_error,
 )
 from camcli.media.videos.frame_times import USUAL_STEP, FrameTimes, ShownFrame
-from camcli.records import MAX_PIXELS, Source, Span
+from camcli.records import MAX_PIXELS, Picture, Source, Span
 from camcli.utils.profiling import stage
 
 # Pillow's formats in which several frames make one moving picture, and not previews or stereo pairs
@@ -53,9 +55,12 @@ def read_animation_frames(source: Source, span: Span, max_pixels: int) -> Iterat
         first = int(getattr(image, "default_image", False))
         start = Fraction(0)
         for index in range(count - first if span.stop is None else min(count - first, span.stop)):
-            pixels = _read_frame(image, source, first + index, max_pixels)
+            frame = _read_frame(image, source, first + index, max_pixels)
             end = start + _read_duration(image)
-            yield ShownFrame(partial(np.asarray, pixels), start, end)
+            # a video holds no profile
+            yield ShownFrame(
+                partial(np.asarray, frame.pixels), start, end, partial(_convert_to_srgb, frame)
+            )
             start = end
 
 
@@ -66,15 +71,18 @@ def _read_duration(image: PillowImage) -> Fraction:
     return duration if duration > SHORTEST else INSTEAD
 
 
-def _read_frame(
-    image: PillowImage, source: Source, index: int, max_pixels: int
-) -> NDArray[np.uint8]:
+def _convert_to_srgb(frame: Picture) -> NDArray[np.uint8] | None:
+    return convert_to_srgb(frame.pixels, frame.profile) if frame.profile else frame.shown
+
+
+def _read_frame(image: PillowImage, source: Source, index: int, max_pixels: int) -> Picture:
     try:
         with stage("decode"), PILLOW.allow_pixels(max_pixels):
             image.seek(index)
             check_size(image, max_pixels)  # of each, since the pages of a TIFF differ
+            frame = load_upright_frame(image)
             # a copy, since a GIF's frames are drawn on one another
-            return np.array(load_upright_pixels(image))
+            return replace(frame, pixels=np.array(frame.pixels))
     except Exception as error:  # on damaged files Pillow raises whatever its parsers stumble over
         words = ImageError(f"it breaks off at frame {index} ({first_line(error)})")
         raise unreadable_error(str(source), words) from error

@@ -36,12 +36,14 @@ class FrameTimes:
 class ShownFrame:
     """A frame, and from when to when it is shown, in seconds from the first one.
 
-    Its pixels, RGB [h w 3], are to be asked for before the next frame.
+    Its pixels, RGB [h w 3], are to be asked for before the next frame; `shown` gives them in sRGB
+    where they are of other colours.
     """
 
     pixels: Callable[[], NDArray[np.uint8]]
     start: Fraction
     end: Fraction
+    shown: Callable[[], NDArray[np.uint8] | None] = lambda: None
 
 
 @dataclass
@@ -97,7 +99,7 @@ def choose_frames(
     try:
         for index, frame in enumerate(shown):
             if span.has(index, every):
-                picture = Picture(frame.pixels(), source, index, frame.start)
+                picture = Picture(frame.pixels(), source, index, frame.start, shown=frame.shown())
                 if waiting:
                     yield _set_duration(waiting, frame.start)
                 waiting = picture

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from camcli.media.pictures.color_codes import NCLX, PRIMARIES, SRGB
 from camcli.media.pictures.read import make_picture
@@ -118,6 +118,42 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, curve: int, said: str) -> 
     profile, notes = _read(tmp_path, _png(codes(9, curve)))
     assert profile is None
     assert said in notes[0]
+
+
+def _write_jpeg(path: Path, space: int, index: str = "", mode: str = "RGB") -> Path:
+    image, exif = Image.fromarray(VALUES.astype(np.uint8).repeat(16, 0).repeat(16, 1)), Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = space
+    if index:
+        interop = {ExifTags.Interop.InteropIndex: index}
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = interop
+    image.convert(mode).save(path, exif=exif, quality=100)
+    return path
+
+
+@pytest.mark.parametrize(("space", "index"), [(65535, "R03"), (2, "")])
+def test_adobe_rgb_by_exif_alone_is_kept(tmp_path: Path, space: int, index: str) -> None:
+    picture = make_picture(_write_jpeg(tmp_path / "a.jpg", space, index))
+    assert picture.profile and not picture.notes
+    # the standard's own matrix to XYZ of D65, and sRGB's from there (Adobe RGB (1998), 4.3.5.3)
+    to_xyz = [[0.57667, 0.18556, 0.18823], [0.29734, 0.62736, 0.07529], [0.02703, 0.07069, 0.99134]]
+    from_xyz = [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]]
+    linear = (VALUES / 255) ** (563 / 256) @ np.transpose(to_xyz) @ np.transpose(from_xyz)
+    linear = linear.clip(0, 1)
+    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(_in_srgb(picture.profile), 255 * expected, atol=2)
+    assert np.abs(_in_srgb(picture.profile) - VALUES).max() > 15
+
+
+def test_exif_that_says_srgb_or_nothing_known(tmp_path: Path) -> None:
+    picture = make_picture(_write_jpeg(tmp_path / "a.jpg", 1, "R98"))
+    assert (picture.profile, picture.notes) == (None, ())
+    picture = make_picture(_write_jpeg(tmp_path / "b.jpg", 65535, "R98"))
+    assert picture.profile is None
+    assert picture.notes == (
+        "its EXIF says that its colours are not sRGB, and not which: they are taken for sRGB",
+    )
+    picture = make_picture(_write_jpeg(tmp_path / "c.jpg", 65535, "R03", "CMYK"))
+    assert (picture.profile, picture.notes) == (None, ())
 
 
 def test_codes_of_an_avif(tmp_path: Path) -> None:

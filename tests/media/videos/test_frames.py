@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from camcli.errors import ImageError, SourceError, UsageError
+from camcli.media.pictures.color_profiles import convert_to_srgb
 from camcli.media.videos import video_reader
 from camcli.media.videos.camera import read_camera
 from camcli.media.videos.containers import find_container, is_cut_off
@@ -44,6 +45,7 @@ from tests.media.clips import (
     write_animation,
     write_video,
 )
+from tests.profiles import display_p3
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 WHOLE_TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
@@ -737,6 +739,20 @@ def test_animated_pictures(tmp_path: Path, suffix: str, options: dict[str, objec
         )  # fmt: skip
     assert index == 4
     assert is_moving(source)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".tiff"])
+def test_frames_of_other_colours_are_shown_in_srgb(tmp_path: Path, suffix: str) -> None:
+    pixels = [np.full((16, 16, 3), (200, 20 * n, 20), np.uint8) for n in range(3)]
+    plain = write_animation(tmp_path / f"a{suffix}", pixels, lossless=True)
+    assert all(picture.shown is None for picture in frames(Source(plain)))
+    profile = display_p3()
+    path = write_animation(tmp_path / f"b{suffix}", pixels, icc_profile=profile, lossless=True)
+    for picture, values in zip(frames(Source(path)), pixels, strict=True):
+        np.testing.assert_array_equal(picture.pixels, values)
+        # in sRGB, as a video is shown
+        np.testing.assert_array_equal(picture.canvas, convert_to_srgb(values, profile))
+        assert picture.profile is None and (picture.canvas[..., 0] > 210).all()
 
 
 def test_each_frame_of_an_animated_picture_has_its_own_time(tmp_path: Path) -> None:
