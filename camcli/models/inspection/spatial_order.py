@@ -349,7 +349,7 @@ class _PlaceFinder:
         """How far layers are from the first picture at the others, a pass for each.  [b-1 n]"""
         first: dict[str, Tensor] = {}
         changes: dict[str, list[Tensor]] = {}
-        for image in images.split(1):
+        for image in torch.split(images, 1):
             with self._capture_outputs(layers, 1, _copy_tokens) as tokens:
                 self.module(image)
             for layer, these in tokens.items():
