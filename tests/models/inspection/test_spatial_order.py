@@ -297,13 +297,9 @@ def test_a_model_that_takes_one_picture_at_a_time_is_measured_in_as_many_passes(
             return super().forward(x.view(1, 3, 64, 64))
 
     module = Single(*network())
-<<<<<<< HEAD
-    assert measure_places(module, (3, 64, 64), ["2"]) == {}
-=======
     places = measure_places(module, (3, 64, 64), ["2"])["2"]
     assert places.layout == Layout("nchw", (8, 8))
     assert 0.6 < places.clarity < 1
->>>>>>> 2fd6355 (Activations of slices stand by picture and slice; Adobe RGB by EXIF alone is kept; frames of other colours are drawn in sRGB)
     assert camcli.heatmaps(module, torch.randn(1, 3, 64, 64), target_layers="2").shape == (1, 8, 8)
 
 
