@@ -39,10 +39,10 @@ A, B, C = named("a.jpg", "b.jpg", "c.jpg")
 WAITING = """
 import sys
 from pathlib import Path
-from camcli.report import Counts, Manifest, Run
-from tests.report.runs import PLAIN, explain, named, record
+from camcli.runs import Counts, Manifest, RunInfo
+from tests.runs.runs import PLAIN, explain, named, record
 folder = Path(sys.argv[1])
-with Manifest.open(folder, Run(PLAIN)) as manifest:
+with Manifest.open(folder, RunInfo(PLAIN)) as manifest:
     (source,) = manifest.remaining(named(sys.argv[2]))
     manifest.place(folder / "placed.jpg", source)
     manifest.append(source, [record(source, rank=0), record(source, rank=1)], last=False)
@@ -56,7 +56,7 @@ WRITING = """
 import sys
 from pathlib import Path
 from camcli.records import Source
-from tests.report.runs import explained
+from tests.runs.runs import explained
 sources = [Source(Path(sys.argv[2]) / f"{n}.jpg") for n in range(150)]
 explained(Path(sys.argv[1]), sources, configuration={"alpha": float(sys.argv[3])}, maps=2)
 """
@@ -66,11 +66,11 @@ SHARING = """
 import random, sys, time
 from pathlib import Path
 from camcli.errors import UsageError
-from camcli.report import Counts, Manifest, Run
-from tests.report.runs import PLAIN, explain, named
+from camcli.runs import Counts, Manifest, RunInfo
+from tests.runs.runs import PLAIN, explain, named
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 try:
-    with Manifest.open(folder, Run(PLAIN), mode) as manifest:
+    with Manifest.open(folder, RunInfo(PLAIN), mode) as manifest:
         done = 0
         for source in manifest.remaining(named(*(f"{n}.jpg" for n in range(60)))):
             if manifest.claim(source):
@@ -87,10 +87,10 @@ except UsageError as error:
 CLAIMING = """
 import sys
 from pathlib import Path
-from camcli.report import Manifest, Run
-from tests.report.runs import PLAIN, explain, named
+from camcli.runs import Manifest, RunInfo
+from tests.runs.runs import PLAIN, explain, named
 folder = Path(sys.argv[1])
-with Manifest.open(folder, Run(PLAIN)) as manifest:
+with Manifest.open(folder, RunInfo(PLAIN)) as manifest:
     a, b = manifest.remaining(named("a.jpg", "b.jpg"))
     assert manifest.claim(a) and manifest.claim(b)
     explain(manifest, a, folder)

@@ -210,7 +210,7 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from camcli.records import Source
-from tests.report.runs import explained
+from tests.runs.runs import explained
 sources = [Source(Path(f"{n}.jpg")) for n in range(400)]
 explained(Path(sys.argv[1]), sources, "resume", maps=2)
 """

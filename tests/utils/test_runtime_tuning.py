@@ -17,7 +17,7 @@ from tests.checkout import ROOT
 # in a process of its own, for nothing puts the settings back
 CLEARED = """
 import resource, torch
-from camcli.process import keep_freed_memory
+from camcli.utils.runtime_tuning import keep_freed_memory
 
 def cleared():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -52,9 +52,14 @@ class _PlainAttention(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        options = dict(kwargs or {})
         if func is F.scaled_dot_product_attention:
-            return _attend(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+            return _attend(*args, **options)
+        if func is F.multi_head_attention_forward:
+            # what it calls is not seen here; where its weights are asked for, it does not fuse
+            output, weights = func(*args, **{**options, "need_weights": True})
+            return output, weights if options.get("need_weights", True) else None
+        return func(*args, **options)
 
 
 def _attend(

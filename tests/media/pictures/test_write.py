@@ -319,7 +319,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 from pathlib import Path
-from camcli.media.write import write_picture
+from camcli.media.pictures.write import write_picture
 
 WRITE = os.write
 
@@ -351,7 +351,8 @@ def abandon(folder: Path, name: str) -> Path:
 def test_what_a_killed_process_left_is_removed_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = f"from camcli.media import write; atomic_files.OPENED = write.Path('nowhere')\n{KILLED}"
+    nameless = "from pathlib import Path\nfrom camcli.media import atomic_files"
+    code = f"{nameless}\natomic_files.OPENED = Path('nowhere')\n{KILLED}"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.png")], cwd=ROOT, check=False)
     (part,) = tmp_path.iterdir()
     assert part.name.startswith(f".camviz-{atomic_files.HOST}-") and part.suffix == ".part"

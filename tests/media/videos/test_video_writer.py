@@ -240,8 +240,8 @@ import os, signal, sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
-from camcli.media.frame_times import FrameTimes
-from camcli.media.video_file import VideoFile
+from camcli.media.videos.frame_times import FrameTimes
+from camcli.media.videos.video_writer import VideoFile
 
 noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 with VideoFile(Path(sys.argv[1]), FrameTimes(Fraction(1, 25))) as film:

@@ -720,7 +720,7 @@ class Plain(nn.Module):
 
 OWN = """
 import torch
-from tests.models.test_namings import Plain
+from tests.models.checkpoints.test_key_renaming import Plain
 def build(num_classes=3):
     return Plain(("conv1", "conv2", "conv3", "fc"), num_classes)
 """
