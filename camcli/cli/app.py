@@ -15,7 +15,15 @@ import typer
 import typer.core
 import typer.main
 
-from camcli.cli.commands import explain, help, merge, methods, models, verify  # noqa: A004
+from camcli.cli.commands import (
+    evaluate,
+    explain,
+    help,  # noqa: A004
+    merge,
+    methods,
+    models,
+    verify,
+)
 from camcli.cli.foreign_options import find_own_option
 from camcli.cli.help_format import WIDEST, Command, Group
 from camcli.cli.printer import convert_print_errors, drop_output, print_error, print_text
@@ -84,6 +92,7 @@ app = typer.Typer(
     },
 )
 app.command("explain", cls=Command)(explain.command)
+app.command("evaluate", cls=Command)(evaluate.command)
 app.command("methods", cls=Command)(methods.command)
 app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)

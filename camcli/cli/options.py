@@ -239,20 +239,47 @@ OWN = frozenset(
 
 def with_flags(command: Callable[[list[str], Flags], None]) -> Callable[..., None]:
     """Turns `command(images, flags)` into a function with one parameter an option, for typer."""
+    return with_some_flags(*(field.name for field in fields(Flags)))(command)
 
-    def spread(images: list[str] | None = None, **typed: Any) -> None:
-        command(images or [], Flags(**typed))
 
-    hints = get_type_hints(Flags, include_extras=True)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter("images", keyword, default=None, annotation=Images),
-        *(
-            inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name])
-            for f in fields(Flags)
-        ),
-    ]
-    spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    spread.__annotations__ = {p.name: p.annotation for p in parameters}
-    spread.__doc__ = command.__doc__
-    return spread
+def with_some_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Turns `command(images, flags, own, ...)` into one with a parameter for some of the options.
+
+    The command's own parameters, behind the first two, stay as they are.
+    """
+
+    def take(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[2:]
+        owned = {parameter.name for parameter in own}
+
+        def spread(images: list[str] | None = None, **typed: Any) -> None:
+            flags = Flags(**{name: value for name, value in typed.items() if name not in owned})
+            command(images or [], flags, **{name: typed[name] for name in owned})
+
+        hints = get_type_hints(Flags, include_extras=True)
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            inspect.Parameter("images", keyword, default=None, annotation=Images),
+            *(parameter.replace(kind=keyword) for parameter in own),
+            *(
+                inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name])
+                for f in fields(Flags)
+                if f.name in names
+            ),
+        ]
+        spread.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        spread.__annotations__ = {p.name: p.annotation for p in parameters}
+        spread.__doc__ = command.__doc__
+        return spread
+
+    return take
+
+
+# what says which model is loaded, what it sees, and what is explained of it
+MODEL_FLAGS = (
+    "model", "checkpoint", "pretrained", "strict", "num_classes", "img_size", "model_kwargs",
+    "class_map", "output_key", "outputs", "target_layers", "layer_fusion", "vit_like",
+    "num_extra_tokens", "method", "target_category", "set", "max_channels", "eigen_smooth", "seed",
+    "recursive", "mean", "std", "fit", "device", "batch_size", "max_pixels", "precision", "json",
+    "config", "cfg_options", "debug",
+)  # fmt: skip

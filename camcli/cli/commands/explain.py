@@ -53,14 +53,14 @@ EMBEDDED_NOTE = (
 def command(images: list[str], flags: Flags) -> None:
     """Draw where a classifier looks, on top of the pictures (the default command)."""
     leave_cores_free(os.environ)
-    options = _resolve_options(flags, os.environ)
+    options = resolve_options(flags)
     if flags.preview_model:
         preview.show_model(options, as_json=flags.json)
         return
     if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
     printer = Printer(_style(flags))
-    sources = _find_sources(images, flags, options)
+    sources = find_sources_of(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
     finished = _explain_all(sources, options, printer)
@@ -70,7 +70,8 @@ def command(images: list[str], flags: Flags) -> None:
         raise typer.Exit(EXIT_FAILED_IMAGES)
 
 
-def _resolve_options(flags: Flags, environ: Mapping[str, str]) -> Options:
+def resolve_options(flags: Flags, environ: Mapping[str, str] = os.environ) -> Options:
+    """Lays flags over environment and preset; raises ConfigError or UnknownName."""
     with stage("import"):
         from camcli.config import resolve
 
@@ -84,7 +85,8 @@ def _style(flags: Flags) -> Style:
     return "json" if flags.json else "paths" if flags.quiet else "text"
 
 
-def _find_sources(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
+def find_sources_of(images: list[str], flags: Flags, options: Options) -> tuple[Source, ...]:
+    """Finds the pictures that are named; raises SourceError or UsageError."""
     with stage("import"):
         from camcli.media.sources.listing import camera_source, find_sources
         from camcli.runs import list_outputs

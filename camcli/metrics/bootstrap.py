@@ -1,0 +1,48 @@
+"""Bootstrap: how sure a mean over pictures is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from camcli.errors import UsageError
+
+DRAWS, LEVEL = 2000, 0.95
+AT_ONCE = 2**22  # numbers that are drawn together
+
+
+def bootstrap_interval(
+    values: Tensor, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the percentile interval of the mean, by pictures drawn anew.  [n] -> low, high
+
+    Efron, "Bootstrap methods: another look at the jackknife", 1979.  The same seed draws the same
+    pictures, so that intervals of several methods on the same pictures go together.  Raises
+    UsageError for fewer than two values, which have no interval, or what is no number.
+
+    Example:
+        >>> import torch
+        >>> bootstrap_interval(torch.tensor([0.5, 0.5, 0.5]))
+        (0.5, 0.5)
+    """
+    values = values.detach().double().cpu()
+    if values.ndim != 1 or len(values) < 2 or not values.isfinite().all():
+        raise UsageError(
+            f"An interval is of two finite values or more, [n], not {list(values.shape)}."
+        )
+    if not 0 < level < 1 or draws < 1:
+        raise UsageError(
+            f"A level lies between 0 and 1, and draws are 1 or more: {level}, {draws}."
+        )
+    draw = torch.Generator().manual_seed(seed)
+    count = len(values)
+    rows = max(1, AT_ONCE // count)
+    means = torch.cat(
+        [
+            values[torch.randint(count, (min(rows, draws - start), count), generator=draw)].mean(1)
+            for start in range(0, draws, rows)
+        ]
+    )
+    tail = (1 - level) / 2
+    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype)).tolist()
+    return low, high

@@ -1,0 +1,403 @@
+"""Methods, and maps that know nothing, measured by metrics picture by picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import camcli.metrics  # noqa: F401  (fills the registry)
+from camcli.config import Options
+from camcli.engine.runner import BatchResult, answer_request
+from camcli.engine.targets import FixedCategories
+from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
+from camcli.media.annotations import Annotations, PictureAnnotations, match_pictures
+from camcli.media.sources.listing import is_video
+from camcli.methods.postprocessing import enlarge, normalise
+from camcli.metrics.baseline_maps import BASELINE_MAPS
+from camcli.metrics.perturbation.plan import carry_out
+from camcli.models.labels.label_matching import LabelMatches, match_labels
+from camcli.models.labels.labels import label_name
+from camcli.models.load import Classifier
+from camcli.models.state.model_lock import call_on_model
+from camcli.pipeline import stages
+from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.output_writer import describe_failure
+from camcli.pipeline.picture_api import group_items
+from camcli.pipeline.plan import Plan, make_plan
+from camcli.pipeline.stages import PreparedPicture
+from camcli.records import Box, Source
+from camcli.registry import ALL, METRICS
+
+RANDOM = "randomcam"
+LOCALISATION = ("pointing_game", "heat_inside", "pixel_ap", "box_iou")
+USUAL_METRICS = ("deletion", "insertion", "road", *LOCALISATION)
+MADE_OF_OUTLINES = frozenset({"boxes", "mask"})
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method, at one of several layers if these are not fused, or a map that knows nothing."""
+
+    name: str
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class PictureScores:
+    """What metrics say of the contenders' maps of one picture: {metric: [contenders]}.
+
+    A metric that cannot be measured on the picture is not among them; `notes` say why.  With an
+    `error` there is nothing else.
+    """
+
+    source: Source
+    category: int | None = None
+    label: str = ""
+    probability: float | None = None
+    contenders: tuple[Contender, ...] = ()
+    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the pictures: objects by path, and which classes their names mean.
+
+    Where `classes` knows none of the names, all objects of a picture count for the class that is
+    explained.
+    """
+
+    by_picture: Mapping[Path, PictureAnnotations] = field(default_factory=dict)
+    classes: LabelMatches = field(default_factory=lambda: LabelMatches({}))
+    notes: tuple[str, ...] = ()
+
+
+def know_truth(
+    annotations: Annotations,
+    sources: Sequence[Source],
+    classifier: Classifier,
+    meanings: Mapping[str, Sequence[int]] | None = None,
+) -> Truth:
+    """Finds what annotations say of the pictures; raises AnnotationError where they are of others.
+
+    `meanings` says which of the model's classes a name means.
+    """
+    matches = match_pictures([source.path for source in sources], annotations)
+    names = dict.fromkeys(
+        i.label for known in matches.by_picture.values() for i in known.instances if i.label
+    )
+    classes = match_labels(names, classifier.labels, meanings)
+    notes = [*annotations.notes, *matches.notes]
+    if classes.categories:
+        notes += classes.notes
+    elif names:
+        notes.append(
+            f"none of the annotated classes ({_name_some(list(names))}) is one of the model's: all "
+            "objects of a picture count for the class that is explained; --label-map says what "
+            "names mean"
+        )
+    return Truth(matches.by_picture, classes, tuple(notes))
+
+
+def _name_some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
+
+
+def choose_metrics(given: Sequence[str], *, has_objects: bool) -> tuple[tuple[str, ...], str]:
+    """Returns the metrics that are measured, and a line on those left out for want of boxes.
+
+    Raises UnknownName, or UsageError where nothing is left.
+    """
+    asked = tuple(METRICS) if ALL in given else tuple(dict.fromkeys(given or USUAL_METRICS))
+    for name in asked:
+        if name not in METRICS:
+            raise UnknownName("metric", name, METRICS, f"All: {', '.join(METRICS)}.")
+    if has_objects:
+        return asked, ""
+    out = [name for name in asked if METRICS[name].needs]
+    left = tuple(name for name in asked if name not in out)
+    if not left:
+        raise UsageError(f"{', '.join(out)} need the objects of the pictures: give --boxes.")
+    return left, f"left out without --boxes: {', '.join(out)}" if out else ""
+
+
+def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
+    """Resolves methods, layers and class as a run does, with RandomCAM among the methods.
+
+    Raises UsageError for a model or options that metrics of one class's map cannot have.
+    """
+    if classifier.reading.is_value or not classifier.num_classes:
+        raise UsageError(
+            f"{classifier.name!r} gives no probability of a class, and metrics measure what becomes"
+            " of it: evaluate a classifier."
+        )
+    if options.top_k or options.threshold is not None or len(options.target_category) > 1:
+        raise UsageError(
+            "One class a picture is evaluated: leave --top-k and --threshold out, and name one "
+            "--target-category at most."
+        )
+    methods = options.method if ALL in options.method else (*options.method, RANDOM)
+    plan = make_plan(
+        classifier, options.model_copy(update={"method": tuple(dict.fromkeys(methods))})
+    )
+    if not isinstance(plan.categories, int) and len(plan.categories or ()) != 1:
+        raise UsageError("One class a picture is evaluated: name one --target-category.")
+    return plan
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured of each picture, and what is known of it."""
+
+    plan: Plan
+    options: Options
+    metrics: tuple[str, ...]
+    truth: Truth = field(default_factory=Truth)
+
+    def measure(self, sources: Sequence[Source]) -> Iterator[PictureScores]:
+        """Measures pictures in their order, a batch in memory at a time; one that fails is told."""
+        for group in group_items(sources, self.plan.batch_size):
+            prepared: dict[int, PreparedPicture] = {}
+            failed: dict[int, PictureScores] = {}
+            for place, source in enumerate(group):
+                try:
+                    prepared[place] = self._read(source)
+                except (ImageError, MemoryError, UnknownName) as error:
+                    failed[place] = PictureScores(
+                        source, error=describe_failure(error, source.path)
+                    )
+            explained = iter(self._explain(list(prepared.values())))
+            for place, source in enumerate(group):
+                yield failed.get(place) or self._measure_safely(source, *next(explained))
+
+    def _read(self, source: Source) -> PreparedPicture:
+        if is_video(source):
+            raise ImageError(f"{str(source)!r} is a video: pictures are evaluated.")
+        opened = stages.open_file(source, self.options.max_pixels)
+        return stages.prepare(stages.decode(opened), self.plan)
+
+    def _explain(
+        self, batch: Sequence[PreparedPicture]
+    ) -> list[tuple[PreparedPicture, list[Explanation]]]:
+        if not batch:
+            return []
+        chosen = self._choose_categories(batch)
+        return list(zip(chosen, stages.explain_batch(chosen, self.plan), strict=True))
+
+    def _choose_categories(self, batch: Sequence[PreparedPicture]) -> list[PreparedPicture]:
+        """Has annotated pictures explained at the likeliest of their own classes."""
+        wanted = [self._list_categories(p) for p in batch]
+        if not any(wanted) or not isinstance(self.plan.categories, int):
+            return list(batch)
+        views = torch.stack([p.view.inputs for p in batch])
+        probabilities = _score_all(self.plan, views)
+        return [
+            replace(p, category=max(own, key=lambda c: float(probabilities[row, c]))) if own else p
+            for row, (p, own) in enumerate(zip(batch, wanted, strict=True))
+        ]
+
+    def _list_categories(self, prepared: PreparedPicture) -> list[int]:
+        known = self._known(prepared)
+        if known is None or prepared.category is not None:
+            return []
+        categories = self.truth.classes.categories
+        return [c for i in known.instances for c in categories.get(i.label, ())]
+
+    def _known(self, prepared: PreparedPicture) -> PictureAnnotations | None:
+        source = prepared.picture.source
+        return self.truth.by_picture.get(source.path) if source else None
+
+    def _measure_safely(
+        self, source: Source, prepared: PreparedPicture, explanations: Sequence[Explanation]
+    ) -> PictureScores:
+        try:
+            return self._measure(source, prepared, explanations)
+        except (CamvizError, MemoryError) as error:
+            return PictureScores(source, error=f"{source}: {error}")
+
+    def _measure(
+        self, source: Source, prepared: PreparedPicture, explanations: Sequence[Explanation]
+    ) -> PictureScores:
+        first = explanations[0]
+        assert first.category is not None
+        maps = _PictureMaps.of(prepared, explanations, self.plan, self.options.layer_fusion)
+        objects, notes = self._objects(prepared, first.category)
+        inputs = maps.inputs(self.plan, first.category) | objects
+        measured = [m for m in self.metrics if not METRICS[m].needs or objects]
+        probability = first.probability
+        return PictureScores(
+            source,
+            first.category,
+            first.label,
+            probability,
+            maps.contenders,
+            _measure_all(measured, inputs, self.plan.request.chunk),
+            (*notes, *maps.notes),
+        )
+
+    def _objects(
+        self, prepared: PreparedPicture, category: int
+    ) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Returns the class's objects as the network sees them: `mask` [H W], `boxes` [n 4]."""
+        known = self._known(prepared)
+        if known is None or not any(METRICS[name].needs for name in self.metrics):
+            return {}, ()
+        placed, notes = known.in_pixels(prepared.picture.size)
+        categories = self.truth.classes.categories
+        names = {n for n, means in categories.items() if category in means} if categories else None
+        size = (prepared.view.inputs.shape[-2], prepared.view.inputs.shape[-1])
+        mask = _see_mask(placed.masks(names)[0], prepared.view.box, size)
+        boxes = _see_boxes(placed.boxes(names), prepared.view.box, size)
+        if not mask.any() or not len(boxes):
+            label = label_name(self.plan.classifier.labels, category)
+            return {}, (*notes, f"no object of {label!r} that the network sees")
+        return {"mask": torch.from_numpy(mask), "boxes": torch.from_numpy(boxes)}, notes
+
+
+@dataclass(frozen=True)
+class _PictureMaps:
+    """The contenders' maps [b H W] of one picture, at the size of the network's input."""
+
+    image: Tensor
+    contenders: tuple[Contender, ...]
+    raw: Tensor
+    unit: Tensor
+    # of each method's row its name and its place among the layers
+    rows: tuple[tuple[str, int], ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        prepared: PreparedPicture,
+        explanations: Sequence[Explanation],
+        plan: Plan,
+        layer_fusion: str,
+    ) -> _PictureMaps:
+        image = prepared.view.inputs.to(plan.classifier.device)
+        apart = layer_fusion == "none" and len(plan.request.layers) > 1
+        contenders, raw, rows, notes = [], [], [], []
+        for e in explanations:
+            values = torch.from_numpy(e.heatmap).to(image.device)
+            layer = f" {e.map.layers[0]}" if apart and e.map.layers else ""
+            if not values.isfinite().all():
+                raise UsageError(f"the map of {e.method}{layer} is not finite")
+            if e.warnings and float(values.max()) <= 0:
+                notes.append(f"{e.method}{layer}: {e.warnings[-1]}")
+            contenders.append(Contender(f"{e.method}{layer}", e.method == RANDOM))
+            raw.append(enlarge(values, e.input_size))
+            rows.append((e.method, plan.request.layers.index(e.map.layers[0]) if layer else 0))
+        # methods first, then what knows nothing
+        order = sorted(range(len(rows)), key=lambda row: contenders[row].is_baseline)
+        baselines = [make(image).to(raw[0]) for make in BASELINE_MAPS.values()]
+        stack = torch.stack([*(raw[row] for row in order), *baselines])
+        unit = normalise(stack)
+        # what is the same everywhere shows the whole picture
+        unit[-1] = 1
+        return cls(
+            image,
+            (*(contenders[row] for row in order), *(Contender(n, True) for n in BASELINE_MAPS)),
+            stack,
+            unit,
+            tuple(rows[row] for row in order),
+            tuple(notes),
+        )
+
+    def inputs(self, plan: Plan, category: int) -> dict[str, Any]:
+        """Returns what metrics ask for, `registry.METRIC_INPUTS`."""
+
+        def score(images: Tensor) -> Tensor:
+            return _score_all(plan, images)[:, category].to(images.device)
+
+        def explain(images: Tensor, row: int) -> Tensor:
+            if row >= len(self.rows):
+                make = list(BASELINE_MAPS.values())[row - len(self.rows)]
+                return torch.stack([make(image) for image in images])
+            method, layer = self.rows[row]
+            result = _answer(plan, images, category, (method,))
+            maps = list(result.maps[method].values())[layer][:, 0]
+            maps = maps.mean(1) if maps.ndim == 4 else maps
+            size = (images.shape[-2], images.shape[-1])
+            return enlarge(maps.float(), size).to(images.device)
+
+        return {
+            "maps": self.raw,
+            "unit_maps": self.unit,
+            "image": self.image,
+            "score": score,
+            "explain": explain,
+        }
+
+
+def _answer(plan: Plan, images: Tensor, category: int, methods: tuple[str, ...]) -> BatchResult:
+    choice = FixedCategories(torch.tensor([[category]]).expand(len(images), 1))
+    return _answer_methods(plan, images, choice, methods)
+
+
+def _score_all(plan: Plan, images: Tensor) -> Tensor:
+    """Returns all classes' probabilities.  [n c H W] -> [n classes]"""
+    choice = FixedCategories(torch.zeros(len(images), 1, dtype=torch.int64))
+    probabilities = _answer_methods(plan, images, choice, ()).probabilities
+    assert probabilities is not None
+    return probabilities.float()
+
+
+def _answer_methods(
+    plan: Plan, images: Tensor, choice: FixedCategories, methods: tuple[str, ...]
+) -> BatchResult:
+    request = replace(plan.request, methods=methods)
+    if not methods:
+        request = replace(request, layers=(), layouts={}, layer_fusion="mean", aug_smooth=False)
+        request = replace(request, noise=None, eigen_smooth=False)
+    with call_on_model(plan.classifier.module):
+        return answer_request(plan.classifier.module, images, choice, request, plan.packings)
+
+
+def _measure_all(
+    metrics: Sequence[str], inputs: Mapping[str, Any], batch_size: int
+) -> dict[str, NDArray[np.float64]]:
+    """Measures maps; metrics of altered pictures share batches and the unaltered one's pass."""
+    plans, values = {}, {}
+    for name in metrics:
+        metric = METRICS[name]
+        if metric.plan:
+            given = [inputs[key] for key in metric.inputs if key != "score"]
+            plans[name] = metric.plan(*given)
+    if plans:
+        values.update(carry_out(plans, inputs["image"], inputs["score"], batch_size))
+    for name in metrics:
+        if name not in plans:
+            metric = METRICS[name]
+            values[name] = metric.function(*(inputs[key] for key in metric.inputs))
+    return {
+        name: np.where(np.isfinite(v := values[name].double().cpu().numpy()), v, nan)
+        for name in metrics
+    }
+
+
+def _see_mask(mask: NDArray[np.bool_], view: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Looks a picture's mask up at the centres of the network's pixels.  [h w] -> [H W]"""
+    rows = np.floor(view.top + (np.arange(size[0]) + 0.5) / size[0] * view.height).astype(int)
+    columns = np.floor(view.left + (np.arange(size[1]) + 0.5) / size[1] * view.width).astype(int)
+    inside_rows = (rows >= 0) & (rows < mask.shape[0])
+    inside_columns = (columns >= 0) & (columns < mask.shape[1])
+    seen = mask[np.clip(rows, 0, mask.shape[0] - 1)][:, np.clip(columns, 0, mask.shape[1] - 1)]
+    return np.asarray(seen & inside_rows[:, None] & inside_columns)
+
+
+def _see_boxes(boxes: NDArray[np.float64], view: Box, size: tuple[int, int]) -> NDArray[np.float64]:
+    """Cuts boxes at the view's edges, in pixels of the network's input.  [n 4] -> [m 4]"""
+    corner = np.array([view.left, view.top] * 2)
+    scale = np.array([size[1] / view.width, size[0] / view.height] * 2)
+    seen = ((boxes - corner) * scale).clip(0, np.array([size[1], size[0]] * 2))
+    return np.asarray(seen[(seen[:, 2] > seen[:, 0]) & (seen[:, 3] > seen[:, 1])])
