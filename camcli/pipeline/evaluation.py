@@ -15,7 +15,7 @@ from torch import Tensor
 
 import camcli.metrics  # noqa: F401  (fills the registry)
 from camcli.config import Options
-from camcli.engine.runner import BatchResult, answer_request
+from camcli.engine.runner import ExplainResult, answer_request
 from camcli.engine.targets import FixedCategories
 from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
 from camcli.media.annotations import Annotations, PictureAnnotations, match_pictures
@@ -339,7 +339,7 @@ class _PictureMaps:
         }
 
 
-def _answer(plan: Plan, images: Tensor, category: int, methods: tuple[str, ...]) -> BatchResult:
+def _answer(plan: Plan, images: Tensor, category: int, methods: tuple[str, ...]) -> ExplainResult:
     choice = FixedCategories(torch.tensor([[category]]).expand(len(images), 1))
     return _answer_methods(plan, images, choice, methods)
 
@@ -354,7 +354,7 @@ def _score_all(plan: Plan, images: Tensor) -> Tensor:
 
 def _answer_methods(
     plan: Plan, images: Tensor, choice: FixedCategories, methods: tuple[str, ...]
-) -> BatchResult:
+) -> ExplainResult:
     request = replace(plan.request, methods=methods)
     if not methods:
         request = replace(request, layers=(), layouts={}, layer_fusion="mean", aug_smooth=False)

@@ -323,7 +323,7 @@ def test_the_command_writes_rows_and_prints_what_they_say(
     # an earlier evaluation stays
     assert main([*typed, "--json", "--layers", "auto"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert [Path(name).name for name in told["files"]][0] == "evaluation-2.csv"
+    assert Path(told["files"][0]).name == "evaluation-2.csv"
     assert main(["evaluate"]) == 2
     assert main([*typed, "--layers", "features", "--target-layers", "features"]) == 2
     assert "give one of them" in capsys.readouterr().err
