@@ -1,6 +1,6 @@
 """The pages that `--help` shows: typer's plain ones, an option's panel a section, in colour.
 
-Those that typer has rich draw took longer than all the rest of `--help`.
+typer's pages in rich take longer to draw than all the rest of `--help`.
 """
 
 from __future__ import annotations

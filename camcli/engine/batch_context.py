@@ -22,10 +22,9 @@ from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int, str]
 CHUNK = 32
-# on one it takes more to be busy: ResNet-18's ScoreCAM in bf16 took 24 ms, and 64 by 32 (H200)
+# a GPU is busy only with more of them (camviz help speed)
 GPU_CHUNK = 128
-# what some pictures take stays in a core's caches: ResNet-18 took 31.5 ms for one of 8, 33.3 of 16
-# and 35.8 of 32, and 34.9 of 4 (2 cores of an AMD EPYC, 2026-11-27)
+# a few pictures stay in the caches of a core (camviz help speed)
 FEWEST_PICTURES, PICTURES_A_CORE = 8, 4
 
 

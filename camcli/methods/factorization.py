@@ -98,8 +98,8 @@ def _initialise(places: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _descend(places: Tensor, strengths: Tensor, parts: Tensor) -> tuple[Tensor, Tensor]:
     """Improves one concept after the other (HALS, Cichocki and Phan 2009) until the error stays.
 
-    [n c], [n k], [k c] -> [n k], [k c].  Multiplicative updates (Lee and Seung 2000) took longer
-    for the same error, and were still on their way after 1,000 steps.
+    [n c], [n k], [k c] -> [n k], [k c].  Multiplicative updates (Lee and Seung 2000) take longer
+    for the same error.
     """
     total, before = (places**2).sum(), torch.inf
     for step in range(1, STEPS + 1):

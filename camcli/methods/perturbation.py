@@ -22,7 +22,7 @@ Score = Callable[[Altered, int, int], Tensor]
 Vary = Callable[[Tensor, Tensor], Tensor]
 
 SMALLEST_SCORE = 1e-12
-# RISE's masks are built again when the scores are there: holding 4,000 would take 800 MB
+# RISE's masks are built again when the scores are there: all of them at once take much memory
 MASKS_AT_ONCE = 32
 
 

@@ -33,7 +33,7 @@ def find_largest_eigenpair(gram: Tensor) -> tuple[Tensor, Tensor]:
     if gram.is_cpu:
         values, vectors = torch.linalg.eigh(gram)
         return values[:, -1:], vectors[..., -1]
-    # a GPU's eigh takes one after the other: 0.6 ms for 49 places, 1.7 ms for 196 (H200)
+    # a GPU's eigh takes one matrix after the other
     return raise_to_power(gram)
 
 

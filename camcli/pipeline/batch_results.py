@@ -84,7 +84,7 @@ class BatchResults:
     ) -> Explanation:
         (facts, warnings), plan = facts_and_warnings, self.plan
         method, used = facts["method"], facts["layers"]
-        # one record made at once: a copy for each thing that is told took as long as the drawing
+        # one record made at once: a copy for each field takes as long as the drawing
         record = Record(
             **facts,
             layer_reason=plan.layer_reason if used else "",

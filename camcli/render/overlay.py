@@ -117,8 +117,8 @@ def _pixel_range(start: float, stop: float, count: int) -> slice:
 
 def _interpolate(values: Tensor, pixels: slice, start: float, length: float) -> Tensor:
     """Samples a map at the pixels along its first axis: [cells n] -> [pixels n]."""
-    # no product of matrices: NumPy's is shared out to threads that keep the cores busy for a while
-    # afterwards, which made passes behind it a quarter slower (2026-11-21)
+    # no product of matrices: NumPy's threads keep the cores busy for a while afterwards, which slows
+    # the model's next pass down (camviz help speed)
     before, behind, share = _find_neighbours(len(values), pixels.start, pixels.stop, start, length)
     return torch.lerp(values[before], values[behind], share)
 

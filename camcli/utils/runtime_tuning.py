@@ -15,7 +15,7 @@ MALLOC_OPTIONS: Mapping[int, tuple[int, ...]] = {
     MMAP_THRESHOLD: (2**30, 2**25),
 }
 
-# of OpenMP's turns in waiting, that take about a millisecond
+# of OpenMP's turns in waiting
 TURNS = "20000"
 
 
@@ -24,7 +24,7 @@ _is_put_off: ContextVar[bool] = ContextVar("put_off", default=False)
 
 
 def put_off_collecting() -> None:
-    """Has Python look for no garbage while modules are imported, a tenth of what that takes.
+    """Has Python look for no garbage while modules are imported, which makes that faster.
 
     What is imported stays to the end, and each search goes through all of it.
     """
@@ -42,10 +42,10 @@ def resume_collecting() -> None:
 
 
 def leave_cores_free(environment: MutableMapping[str, str]) -> None:
-    """Has OpenMP's threads sleep a millisecond after a pass, and leave the cores to other work.
+    """Has OpenMP's threads sleep soon after a pass, and leave the cores to other work.
 
-    By itself GNU's keep them busy for many; it reads this when torch is imported.  OpenCV starts
-    none: pictures are shared out to threads already.
+    GNU's OpenMP keeps them busy for longer; it reads this when torch is imported.  OpenCV starts no
+    threads: pictures are shared out to threads already.
     """
     environment.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     if "OMP_WAIT_POLICY" not in environment:
@@ -55,9 +55,8 @@ def leave_cores_free(environment: MutableMapping[str, str]) -> None:
 def keep_freed_memory(environment: Mapping[str, str]) -> bool:
     """Has glibc keep what is freed, for this process; tells whether it does.
 
-    A batch's activations are large, and the system clears each page that it hands out anew: a tenth
-    of the processor time of ResNet-50 at batch 8 went there (2026-11-21).  Who has settings of
-    their own (MALLOC_...) keeps them.
+    A batch's activations are large, and the system clears each page that it hands out anew
+    (camviz help speed).  Settings of the user's own (MALLOC_...) are left as they are.
     """
     mallopt = _find_glibc("mallopt")
     if mallopt is None or any(name.startswith("MALLOC_") for name in environment):

@@ -109,9 +109,7 @@ def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -
         tensors[LOGITS] = recording.logits
         if recording.head is not None and recording.head[1].requires_grad:
             tensors[HEAD] = recording.head[1]
-    # one pass a category: five in a batch (is_grads_batched) were slower wherever they take time,
-    # 85 ms for 75 in ViT-B/16, 173 for 124 in ResNet-50 from layer3, and at a last layer about a
-    # millisecond faster: 2.8 ms for 4.0 at ResNet-50's, of a call of 100 (2026-11-28)
+    # one pass a category: several in a batch (is_grads_batched) are slower (camviz help speed)
     # a model that checkpoints by itself runs some of its layers again here
     with stage("backward"), preserve_state(context.module):
         layer_gradients = torch.autograd.grad(
@@ -152,8 +150,7 @@ def _advise_layer(context: BatchContext) -> str:
 
 def sum_scores(scores: Tensor) -> Tensor:
     """Sums scores up, whose gradient by a picture is that of its own score.  [b] -> []"""
-    # given the gradient of several numbers, torch checks its shape with sympy, whose import takes
-    # half a second
+    # given the gradient of several numbers, torch imports sympy, which is slow, to check its shape
     with torch.enable_grad():
         return scores.sum()
 

@@ -25,8 +25,7 @@ Rerun = Callable[[Tensor], Tensor]
 # a picture's scores [m k], one tensor for each time that a method asked
 ScoreCache = dict[int, list[Tensor]]
 
-# to find what can be folded, and to fold it, takes as long as some 8 altered pictures, each of
-# which brings an eighth back: with 64 of them all took as long as without it
+# folding takes time, which fewer altered pictures do not bring back (camviz help speed)
 FEWEST_FOLDED = 128
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from camcli.errors import AnnotationError
 from camcli.utils.text_files import read_text
 
-LARGEST = 2**31  # bytes: COCO's largest file of boxes has 450 MB
+LARGEST = 2**31  # bytes; COCO's largest file of boxes is a fraction of it
 SHOWN = 3  # names in a line that counts them
 
 

@@ -36,8 +36,8 @@ class Codec:
 
 
 # Frames come out in the order in which they go in (no B-frames, no lag), so that each keeps its
-# time without an edit list.  Both show overlays of 640 x 480 at 40 dB in 4 ms a frame and core
-# (2026-11): OpenCV's MPEG-4 and VP8, which no browser and few players show in full, took 2 and 14
+# time without an edit list.  OpenCV's MPEG-4 and VP8 are no choice: no browser and few players show
+# them in full
 H264 = Codec("libx264", {"preset": "superfast", "crf": "18", "bf": "0", "g": "60"}, False)
 VP9 = Codec(
     "libvpx-vp9",

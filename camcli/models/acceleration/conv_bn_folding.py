@@ -50,11 +50,9 @@ GLOBAL_HOOKS = (
 
 
 class ConvBnFolding:
-    """What of a model is folded while its passes run; nothing, where nothing was found.
+    """The convolutions of a model that are folded with their norms and ReLUs while passes run.
 
-    A pass of 8 pictures took 0.80 to 0.91 of the time in ResNet-18, ResNet-50, DenseNet-121,
-    EfficientNet-B0 and MobileNetV3 (0.82 to 0.93 in another run), where weights that were only laid
-    out took 0.95 to 1.06 (2 cores of an AMD EPYC, 2026-11-27).
+    Without chains it folds nothing.
     """
 
     def __init__(self, chains: Iterable[ConvChain]) -> None:
@@ -66,7 +64,7 @@ class ConvBnFolding:
                 self.forwards[layer] = _make_pass_on(layer, self.waiting)
 
     def run_folded(self, run: Callable[[], Result]) -> Result:
-        """Runs a pass folded, and again as it was written where it took another way than before."""
+        """Runs a pass folded; runs it once more as it was written if it took another path."""
         with ExitStack() as stack:
             stack.callback(self.waiting.clear)
             for layer, forward in self.forwards.items():

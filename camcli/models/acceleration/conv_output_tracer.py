@@ -18,7 +18,7 @@ from camcli.models.acceleration.onednn_conv import can_replace_conv
 from camcli.models.state.forward_patching import is_hooked, patch_forward
 from camcli.models.state.model_lock import in_this_thread
 
-# timm's, by its name: to import timm takes a second, which torchvision's models need not pay
+# timm's, by its name: importing timm is slow, and torchvision's models do not need it
 NORM_AND_ACTIVATION = "BatchNormAct2d"
 IN_PLACE = "aten::relu_"
 RELUS = {"aten::relu", IN_PLACE}

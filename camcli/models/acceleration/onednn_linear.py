@@ -17,29 +17,20 @@ from camcli.models.acceleration.onednn_conv import (
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.utils.cpu import find_processor_maker
 
-# makers of processors on which it was tried, the instructions that it takes there, as torch calls
-# them, and the most multiplications with a weight that is not laid out.  MKL, which torch takes, is
-# Intel's: with AVX-512 oneDNN took 0.7 to 1.0 of its time for a picture's 49 to 200 tokens, 1.0 to
-# 1.1 for many, but for narrow layers; laid out 0.6 to 1.0.  With AVX2 alone it took 0.9 to 1.2
+# by the processor's maker: the instructions that oneDNN needs to be faster than MKL, as torch calls
+# them, and the most multiplications with a weight that is not prepacked (camviz help speed)
 TESTED_PROCESSORS: Mapping[str, tuple[str, float]] = {
     "AuthenticAMD": ("", inf),
     "GenuineIntel": ("AVX512", 2**30),
 }
 # torch.compile's own, which other versions of torch may not have
 OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
-# the least of multiplications: MKL is done with fewer before oneDNN has begun
+# the fewest multiplications: with fewer of them MKL is faster
 FEWEST = 2**25
 
 
 class OneDnnLinear:
-    """Stands in for a linear layer's `forward`, with its weight laid out where there are packings.
-
-    A pass took, with one picture, and with weights laid out, 0.88 to 0.96 and 0.84 to 0.92 of the
-    time in Swin-T, 0.93 and 0.86 to 0.92 in ConvNeXt-T, 0.83 to 0.86 and 0.82 in ViT-B/16 (2 cores
-    of an AMD EPYC, 2026-11-27); on 2 of an Intel Xeon (2026-11-28) 1.01 and 0.99, 1.00 and 0.93,
-    0.88 and 0.85.  Tried, too, on the first: MKL's laid out, 0.95 to 0.99; GELU in the same
-    operation, 1.02 of that in Swin-T, 1.00 in ViT-B/16 and 0.89 in ConvNeXt-T.
-    """
+    """A linear layer's `forward` in oneDNN, with its weight prepacked if a cache is given."""
 
     def __init__(self, layer: nn.Linear, packings: PrepackCache | None) -> None:
         self.layer, self.plain, self.packings = layer, layer.forward, packings

@@ -23,14 +23,10 @@ class _CacheEntry:
 
 @dataclass(frozen=True)
 class PrepackCache:
-    """What was laid out, to be kept for as long as the same weights are used: about their size.
+    """Prepacked weights of layers, kept while the same weights are used.
 
-    To the last bit the same, a pass of ResNet-50 took 0.82 of the time with one picture, 0.92 with
-    8, of ResNet-18 0.80 and 0.93; EfficientNet-B0 and DenseNet-121 0.94 to 1.04 (2 cores of an AMD
-    EPYC, 2026-11-27).  Those in groups, depthwise ones too, were tried: 0.97 to 1.13.  So were
-    kernels of 1x1 as matrix products: 1.01; and those of 3x3 by Winograd's F(4x4, 3x3) in torch's
-    operations, arXiv:1509.09308: 1.8 of the time laid out takes with 64 channels, 0.8 with 512, and
-    1e-5 apart (8 pictures, 2 cores of an Intel Xeon, 2026-11-28).
+    They take about as much memory as the weights.  What else was tried, and was no faster, stands
+    in `camviz help speed`.
     """
 
     entries: dict[nn.Module, _CacheEntry] = field(default_factory=dict)

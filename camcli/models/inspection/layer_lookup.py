@@ -52,7 +52,7 @@ def _is_the_name(module: nn.Module, layer: str) -> bool:
 
 
 def _name_modules(module: nn.Module) -> dict[nn.Module, str]:
-    """Gives all inside a module its first name in `named_modules()`, in a third of the time."""
+    """Gives all inside a module its first name in `named_modules()`, in less time than that."""
     names: dict[nn.Module, str] = {}
     waiting = [("", module)]
     while waiting:

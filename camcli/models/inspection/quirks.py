@@ -31,9 +31,8 @@ SWITCHES: Mapping[str, str] = {
 }
 
 
-# attention modules whose fused attention timm leaves off, as not tested enough, and which is faster
-# on a CPU; with the parts of them that it passes by.  Of the others Visformer's takes as long as it
-# is written (0.93 to 0.99), and XCiT's longer (1.01 to 1.08)
+# attention modules whose fused attention timm leaves off as not tested enough, though it is faster
+# on a CPU; with the parts of them that it skips.  Visformer's and XCiT's are no faster
 FUSABLE: Mapping[str, Sequence[str]] = {
     "WindowAttention": ("softmax", "attn_drop"),
 }

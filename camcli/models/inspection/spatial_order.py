@@ -50,7 +50,7 @@ ORDERLY, ORDERED = 0.8, 0.85
 FEWEST = 9
 # parts along a side that tell where a token lies, and the most of them where these do not
 HATS, MOST = 9, 64
-# pictures in a pass: where pixels are tokens, each takes some 100 MiB
+# pictures in a pass: where pixels are tokens, each takes much memory
 TOGETHER = 9
 # variances below this are taken for none where BatchNorms have seen nothing yet
 FAINT = 1e-12

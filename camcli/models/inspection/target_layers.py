@@ -41,8 +41,7 @@ class TargetLayer:
     doubt: str = ""
 
 
-# of our own network at its own size, where a test measures it: the first picture need not wait for
-# that, which takes a twentieth of the start and 50 MiB
+# of our own network at its own size; a test measures them, so that the first picture need not wait
 EMBEDDED_INPUT = (3, 224, 224)
 EMBEDDED_DEFAULT = TargetLayer(
     "features", Layout("nchw", (7, 7)), "the last 7x7 grid on which the score depends everywhere"

@@ -71,7 +71,7 @@ def _has_called_layers(module: GraphModule) -> bool:
 class _HeldModel:
     """A model that a thread holds, all that is in it, and whether tensors are made for inference.
 
-    Each walk over a model takes a tenth of a millisecond or more, a hundredth of a small pass.
+    They are kept because each walk over a model takes time beside a small pass.
     """
 
     module: nn.Module
@@ -150,8 +150,8 @@ def keep_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
 def preserve_state(module: nn.Module) -> Iterator[None]:
     """Evaluates a model with frozen weights, and puts its and the caller's state back afterwards.
 
-    Frozen, because a graph keeps no inputs for frozen weights.  Inside another one of the same
-    model nothing is left to be done: all of it takes two milliseconds, which a batch pays once.
+    Weights are frozen because a graph keeps no inputs for frozen weights.  Inside another block of
+    the same model nothing is left to be done, so a batch pays for it once.
     """
     if _find_held(module):
         yield
