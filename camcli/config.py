@@ -113,7 +113,7 @@ def _parse_pixels(value: object) -> object:
     return round(float(match[1]) * UNITS[match[2]]) if match else value
 
 
-def _memory(value: object) -> object:
+def _parse_memory(value: object) -> object:
     """Reads `2G` as bytes, `50%` and `0.5` as a share; what is neither is left to be refused."""
     if not isinstance(value, str):
         return value
@@ -250,7 +250,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     )
     max_memory: Annotated[
         Annotated[int, Field(ge=1, strict=True)] | Annotated[float, Field(gt=0, le=1, strict=True)],
-        BeforeValidator(_memory),
+        BeforeValidator(_parse_memory),
     ] = Field(default=0.5, description="bytes from 1, such as 2G, or a share, such as 50%")
     workers: int | None = Field(default=None, ge=0, description=NATURAL)
     engine: Annotated[Literal["local", "ray"], Choice] = Field(

@@ -318,7 +318,7 @@ def test_unknown_methods_come_with_the_closest(tmp_path: Path) -> None:
     assert "mine.toml" in str(error) and "'gradcm'" in str(error)
 
 
-def test_several_mistakes_are_told_together(tmp_path: Path) -> None:
+def test_several_mistakes_are_reported_together(tmp_path: Path) -> None:
     preset = write_config(tmp_path, "wrong = 1\nalpha = 2\n")
     message = str(resolve_with(flags={"method": "gradcm", "top_k": "0"}, preset=preset))
     assert len(message.splitlines()) == 5

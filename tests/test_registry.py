@@ -159,7 +159,9 @@ def test_each_method_gets_the_options_that_it_has() -> None:
         (["scorecam"], {"scorecam": {"samples": 3}}, "Unknown option of scorecam 'samples'"),
     ],
 )
-def test_wrong_options_are_told(methods: list[str], given: dict[str, object], message: str) -> None:
+def test_wrong_options_are_reported(
+    methods: list[str], given: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         assign_options(methods, given)
 

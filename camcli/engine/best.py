@@ -16,7 +16,7 @@ from camcli.engine.api import heatmaps
 from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import UsageError
 from camcli.methods.combine import Combination, combine
-from camcli.models.inspection.anatomy import Anatomy, Kind, anatomy
+from camcli.models.inspection.anatomy import Anatomy, Kind, measure_anatomy
 from camcli.models.state.model_lock import locks_model
 
 # where the score comes from, what the object covers, or something of both
@@ -301,7 +301,7 @@ def choose_best(
     if best_for not in get_args(BestFor):
         allowed = ", ".join(get_args(BestFor))
         raise UsageError(f"A map is best for one of {allowed}, not {best_for!r}.")
-    result = anatomy(module, inputs_shape, find_default_layer(module, inputs_shape))
+    result = measure_anatomy(module, inputs_shape, find_default_layer(module, inputs_shape))
     kind = RESEMBLES.get(result.kind, result.kind)
     (row,) = (row for row in TABLE if row.kind == kind and best_for in row.aims)
     parts = tuple(

@@ -67,7 +67,7 @@ class CompiledBlock:
         """Compiles the block for these inputs; raises ModelError where that fails."""
         wanted = self.plain(*_copy(args), **_copy(kwargs))
         try:
-            with _stance.held_at("default"), switch_on_fused_attention(self.to_be_fused):
+            with _stance.hold_at("default"), switch_on_fused_attention(self.to_be_fused):
                 output = self.compiled(*args, **kwargs)
         except Exception as error:  # its plain form has just run: this is the compiler's own
             raise ModelError(
@@ -80,7 +80,7 @@ class CompiledBlock:
 
     def run_compiled(self, *args: Any, **kwargs: Any) -> Any:
         """Runs what was compiled; inputs for which nothing was take the plain way."""
-        with _stance.held_at("eager_on_recompile"), switch_on_fused_attention(self.to_be_fused):
+        with _stance.hold_at("eager_on_recompile"), switch_on_fused_attention(self.to_be_fused):
             return self.compiled(*args, **kwargs)
 
 

@@ -74,11 +74,11 @@ def randomize_step_by_step(
             "a class for each picture."
         )
     layers = find_weighted_layers(module, inputs)
-    plain = _unit_maps(module, inputs, names, targets, options)
-    for index in _spread(len(layers), steps):
+    plain = _normalise_all(module, inputs, names, targets, options)
+    for index in _choose_steps(len(layers), steps):
         fresh = layers[: index + 1] if order == "cascading" else layers[index : index + 1]
         with randomize_layers(module, fresh, seed):
-            altered = _unit_maps(module, inputs, names, targets, options)
+            altered = _normalise_all(module, inputs, names, targets, options)
         yield SanityStep(
             layers[index].name,
             len(fresh),
@@ -105,7 +105,7 @@ def compare_classes(
             f"Class {int(one[one == other][0])} is compared with itself: give another."
         )
     names = [find_method_name(method) for method in methods]
-    plain, altered = (_unit_maps(module, inputs, names, t, options) for t in (one, other))
+    plain, altered = (_normalise_all(module, inputs, names, t, options) for t in (one, other))
     return {name: compare_maps(plain[name], altered[name]) for name in names}
 
 
@@ -120,7 +120,7 @@ def compare_maps(maps: Tensor, others: Tensor) -> dict[str, Tensor]:
     return values
 
 
-def _unit_maps(
+def _normalise_all(
     module: nn.Module,
     inputs: Tensor,
     methods: Sequence[str],
@@ -129,16 +129,19 @@ def _unit_maps(
 ) -> Mapping[str, Tensor]:
     """Returns each method's maps at the input's size between 0 and 1, NaN where not finite."""
     raw = heatmaps(module, inputs, list(methods), targets=targets, **options)
-    return {name: _unit(maps, (inputs.shape[-2], inputs.shape[-1])) for name, maps in raw.items()}
+    return {
+        name: _normalise_to_size(maps, (inputs.shape[-2], inputs.shape[-1]))
+        for name, maps in raw.items()
+    }
 
 
-def _unit(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def _normalise_to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
     finite = maps.isfinite().flatten(1).all(1)
     unit = F.interpolate(normalise(maps)[:, None], size, mode="bilinear", align_corners=False)
     return unit[:, 0].where(finite[:, None, None], torch.nan)
 
 
-def _spread(count: int, steps: int | None) -> list[int]:
+def _choose_steps(count: int, steps: int | None) -> list[int]:
     """Chooses steps of a number of layers, the first and the last among them."""
     if steps is None or steps >= count:
         return list(range(count))

@@ -43,7 +43,10 @@ def compute_placement(picture_size: Size, preprocessing: Preprocessing) -> Place
     """Works out where the network looks in a picture of this size."""
     resized = SIZE_RULES[preprocessing.fit](picture_size, preprocessing.scale)
     height, width = preprocessing.size
-    top, left = _centre_offset(resized[0], height), _centre_offset(resized[1], width)
+    top, left = (
+        _compute_centre_offset(resized[0], height),
+        _compute_centre_offset(resized[1], width),
+    )
     # one division each, so that an edge that meets the picture's edge does so exactly
     box = Box(
         left=left * picture_size[1] / resized[1],
@@ -138,7 +141,7 @@ def _resize_part(
     return image.resize(size, resampling, box=(left, top, right, bottom))
 
 
-def _centre_offset(length: int, view_edge: int) -> int:
+def _compute_centre_offset(length: int, view_edge: int) -> int:
     """Where a centred view begins, rounded as torchvision's CenterCrop does it."""
     return -((view_edge - length) // 2) if view_edge > length else round((length - view_edge) / 2)
 

@@ -7,7 +7,12 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from camcli.media.pictures.formats import DEFAULT_SUFFIX, PICTURE_SUFFIXES, suffix_of, suffixes_like
+from camcli.media.pictures.formats import (
+    DEFAULT_SUFFIX,
+    PICTURE_SUFFIXES,
+    find_suffix,
+    list_suffixes_like,
+)
 from camcli.records import Source
 
 # in bytes of UTF-8: file systems allow 255, and what stands beside a picture adds .npy or
@@ -40,8 +45,8 @@ def name_output(
     frames.  Raises UnknownName for a format that cannot be written.
     """
     own = source.path.suffix
-    wanted = suffix_of(format) if format else None
-    keeps_own = own.lower() in PICTURE_SUFFIXES and wanted in (None, *suffixes_like(own))
+    wanted = find_suffix(format) if format else None
+    keeps_own = own.lower() in PICTURE_SUFFIXES and wanted in (None, *list_suffixes_like(own))
     head, suffix = (
         (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
     )

@@ -22,7 +22,7 @@ KERNELS: Mapping[str, Kernel] = {
     "cosine": lambda rows, _: _normalise_rows(rows) @ _normalise_rows(rows).T,
     "linear": lambda rows, _: rows @ rows.T,
     "poly": lambda rows, gamma: (gamma * rows @ rows.T + 1) ** 3,
-    "rbf": lambda rows, gamma: torch.exp(-gamma * _squared_distances(rows)),
+    "rbf": lambda rows, gamma: torch.exp(-gamma * _compute_squared_distances(rows)),
     "sigmoid": lambda rows, gamma: torch.tanh(gamma * rows @ rows.T + 1),
 }
 # an eigenvalue below this many roundings of the kernel's values is none
@@ -67,7 +67,7 @@ def _normalise_rows(rows: Tensor) -> Tensor:
     return functional.normalize(rows, dim=1)
 
 
-def _squared_distances(rows: Tensor) -> Tensor:
+def _compute_squared_distances(rows: Tensor) -> Tensor:
     squares: Tensor = (rows**2).sum(1)
     return (squares[:, None] + squares - 2 * rows @ rows.T).clamp(min=0)
 

@@ -57,7 +57,7 @@ def generic_attention(
     """
     row = torch.zeros_like(attention[0][:, 0, 0])
     for block, gradients in zip(reversed(attention), reversed(attention_gradients), strict=True):
-        row = row + _multiply_row(readout_weights + row, _mean_relevance(block, gradients))
+        row = row + _multiply_row(readout_weights + row, _average_relevance(block, gradients))
     return row[:, token_grid]
 
 
@@ -70,7 +70,7 @@ def grad_attention(
 ) -> Tensor:
     """Grad-weighted attention, arXiv:2103.15679: its last block.  l x [b heads n n] -> [b h w]"""
     row = readout_weights.expand(len(attention[-1]), -1)
-    return _multiply_row(row, _mean_relevance(attention[-1], attention_gradients[-1]))[
+    return _multiply_row(row, _average_relevance(attention[-1], attention_gradients[-1]))[
         :, token_grid
     ]
 
@@ -82,7 +82,7 @@ def legrad(block_gradients: Sequence[Tensor], token_grid: Tensor) -> Tensor:
     return blocks.mean(0)[:, token_grid]
 
 
-def _mean_relevance(attention: Tensor, gradients: Tensor) -> Tensor:
+def _average_relevance(attention: Tensor, gradients: Tensor) -> Tensor:
     """The mean over heads of what attention adds to the score.  [b heads n n] -> [b n n]"""
     return (gradients * attention).relu().mean(1)
 

@@ -172,10 +172,10 @@ def rise(
         raise UsageError(f"Option probability is between 0 and 1, not {probability}.")
     built = _draw_masks(inputs, masks, cells, probability, seed)
 
-    def masked(image: Tensor, rows: slice) -> Tensor:
+    def mask_images(image: Tensor, rows: slice) -> Tensor:
         return (built(rows)[:, None] * image).to(image.dtype)
 
-    scores = [score(partial(masked, image), masks, i) for i, image in enumerate(inputs)]
+    scores = [score(partial(mask_images, image), masks, i) for i, image in enumerate(inputs)]
     # the first one goes first: the rounded mean of equal scores is not always theirs
     apart = [picture_scores - picture_scores[0] for picture_scores in scores]
     better = [picture_scores - picture_scores.mean() for picture_scores in apart]
@@ -199,7 +199,7 @@ def _draw_masks(
     open_ = torch.rand(count, cells, cells, generator=draw) < probability
     down = torch.randint(high, (count,), generator=draw)[:, None] + torch.arange(height)
     across = torch.randint(wide, (count,), generator=draw)[:, None] + torch.arange(width)
-    rows_of, columns_of = _cell_shares(cells, high), _cell_shares(cells, wide)
+    rows_of, columns_of = _compute_cell_shares(cells, high), _compute_cell_shares(cells, wide)
 
     def build(rows: slice) -> Tensor:
         # only what is seen of the enlarged grid: half the work of cutting it out of the whole
@@ -211,7 +211,7 @@ def _draw_masks(
     return build
 
 
-def _cell_shares(cells: int, pixels: int) -> Tensor:
+def _compute_cell_shares(cells: int, pixels: int) -> Tensor:
     """How much of each cell is in each pixel of an enlarged side.  -> [pixels*(cells+1) cells]"""
     return enlarge(torch.eye(cells), (pixels * (cells + 1), cells))
 

@@ -54,7 +54,7 @@ def find_models(pattern: str = "") -> list[CatalogueEntry]:
     """
     matches = [entry for entry in list_entries() if _matches(entry, pattern.lower())]
     if not matches:
-        known = [embedded.NAME, *from_timm.names(), *from_torchvision.names()]
+        known = [embedded.NAME, *from_timm.list_names(), *from_torchvision.list_names()]
         hint = "Give a piece of a name, or a pattern in quotes: camviz models '*vit*'"
         raise UnknownName("model", pattern, known, hint)
     return [
@@ -65,9 +65,9 @@ def find_models(pattern: str = "") -> list[CatalogueEntry]:
 
 def list_entries() -> Iterator[CatalogueEntry]:
     """Yields all that can be named; parameters are None for what `parameters.csv` does not know."""
-    yield _embedded_entry()
-    yield from _timm_entries()
-    yield from _torchvision_entries()
+    yield _make_embedded_entry()
+    yield from _list_timm_entries()
+    yield from _list_torchvision_entries()
 
 
 def count_parameters(name: str) -> int | None:
@@ -89,7 +89,7 @@ def _matches(entry: CatalogueEntry, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def _embedded_entry() -> CatalogueEntry:
+def _make_embedded_entry() -> CatalogueEntry:
     labels = embedded.load_labels()
     with torch.device("meta"):
         network = EfficientNetLite0(len(labels))
@@ -103,10 +103,10 @@ def _embedded_entry() -> CatalogueEntry:
     )
 
 
-def _timm_entries() -> Iterator[CatalogueEntry]:
+def _list_timm_entries() -> Iterator[CatalogueEntry]:
     with PARAMETERS.open(encoding="utf-8", newline="") as file:
         parameters = {row["name"]: int(row["parameters"]) for row in csv.DictReader(file)}
-    for architecture in filter(can_classify, from_timm.names()):
+    for architecture in filter(can_classify, from_timm.list_names()):
         for name, config in _list_weights(architecture).items():
             yield CatalogueEntry(
                 name=name,
@@ -131,8 +131,8 @@ def _find_availability(config: PretrainedCfg) -> Availability:
     return "here" if from_timm.find_cached_weights(vars(config)) else "to download"
 
 
-def _torchvision_entries() -> Iterator[CatalogueEntry]:
-    for architecture in from_torchvision.names():
+def _list_torchvision_entries() -> Iterator[CatalogueEntry]:
+    for architecture in from_torchvision.list_names():
         for weights in get_model_weights(architecture):
             name = f"{architecture}.{weights.name}"
             (edge,) = weights.transforms().crop_size

@@ -40,7 +40,7 @@ def knows(name: str) -> bool:
     return name.startswith((HUB, FOLDER)) or bool(timm.is_model(name))
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Returns all architectures of timm."""
     return list(timm.list_models())
 
@@ -54,7 +54,7 @@ def build(request: ModelSpec) -> BuiltModel:
     arguments = _collect_arguments(request, config)
     try:
         if request.pretrained:
-            for file in _files(request, overlay):
+            for file in _list_files(request, overlay):
                 check_published(file)
         module = timm.create_model(
             name,
@@ -136,7 +136,7 @@ def _fetch_weights(
     return {"file": str(file), "source": None, "custom_load": custom}, origin
 
 
-def _files(request: ModelSpec, overlay: Mapping[str, Any]) -> list[Path]:
+def _list_files(request: ModelSpec, overlay: Mapping[str, Any]) -> list[Path]:
     """Lists the files that timm may read weights from."""
     if request.name.startswith(FOLDER):
         return sorted(Path(request.name.removeprefix(FOLDER)).iterdir())

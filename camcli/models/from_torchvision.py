@@ -32,10 +32,10 @@ AUXILIARY = ("AuxLogits", "aux1", "aux2")
 
 def knows(name: str) -> bool:
     """Tells whether torchvision has a classifier of that name, whatever follows the dot."""
-    return name.partition(".")[0] in names()
+    return name.partition(".")[0] in list_names()
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Returns all classifiers of torchvision."""
     return list(list_models(module=torchvision.models))
 

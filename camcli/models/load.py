@@ -38,7 +38,7 @@ from camcli.models.checkpoints.checkpoint import (
 from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
 from camcli.models.embedded.network import EfficientNetLite0
 from camcli.models.labels.labels import Labels, choose_labels
-from camcli.models.memory_bound import bounded, check_numbers
+from camcli.models.memory_bound import check_numbers, limit_memory
 from camcli.models.model_spec import (
     BuiltModel,
     ModelSpec,
@@ -316,7 +316,7 @@ def find_model(name: str) -> tuple[Origin, str]:
         library = _import_builder(origin)
         if library.knows(plain_name):
             return origin, plain_name
-        known += library.names()
+        known += library.list_names()
     where = f"in {prefix}" if chosen else "in timm or torchvision"
     hint = f"It is not {where}. Without --model the embedded classifier is used."
     if is_file(name):
@@ -417,7 +417,7 @@ def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
         is_usual = is_library and not kwargs and classes is None and request.img_size is None
     if is_usual:
         return _build_unbounded(origin, request)
-    with bounded(describe(request), LESS_OF_A_MODEL):
+    with limit_memory(describe(request), LESS_OF_A_MODEL):
         return _build_unbounded(origin, request)
 
 
@@ -534,7 +534,7 @@ def _check_size(built: BuiltModel, request: ModelSpec) -> None:
     height, width = built.preprocessing.size
     what = f"{request.name!r} with pictures of {height}x{width} and {built.in_chans} channels"
     try:
-        with torch.no_grad(), bounded(what, LESS_OF_A_PICTURE):
+        with torch.no_grad(), limit_memory(what, LESS_OF_A_PICTURE):
             built.module.eval()(torch.zeros(1, built.in_chans, height, width))
     except CamvizError:
         raise
@@ -546,10 +546,10 @@ def _check_size(built: BuiltModel, request: ModelSpec) -> None:
 
 def _prepare_module(origin: Origin, built: BuiltModel, place: torch.device) -> nn.Module:
     with lock_model(built.module):
-        return _placed(origin, built, place)
+        return _move_to_device(origin, built, place)
 
 
-def _placed(origin: Origin, built: BuiltModel, place: torch.device) -> nn.Module:
+def _move_to_device(origin: Origin, built: BuiltModel, place: torch.device) -> nn.Module:
     try:
         module = built.module.eval().to(place)
     except RuntimeError as error:

@@ -27,7 +27,7 @@ SMALL = 2**16
 
 
 @contextmanager
-def bounded(what: str, way_on: str) -> Iterator[None]:
+def limit_memory(what: str, way_on: str) -> Iterator[None]:
     """Raises ModelError before the tensors that are made meanwhile take more memory than there is.
 
     `what` says in the message who asks for it, and `way_on` what to do.
@@ -79,7 +79,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         # views, and what is written in place, take nothing
         if not returned or any(value.alias_info for value in returned):
             return func(*args, **given)
-        size = _size_of(func, args, given)
+        size = _measure_size(func, args, given)
         if size > SMALL:
             self._take(size)
         self.made += 1
@@ -97,7 +97,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             held = [(ref, taken) for ref, taken in self.sizes if not ref.expired()]  # type: ignore[no-untyped-call]
             self.sizes, self.taken = held, sum(taken for _, taken in held)
         if self.taken + size > self.most:
-            needed, most = _gigabytes(self.taken + size), _gigabytes(self.most)
+            needed, most = _format_gigabytes(self.taken + size), _format_gigabytes(self.most)
             self._refuse(f"asks for {needed} of memory or more, and {most} can be given here")
         self.taken += size
 
@@ -106,12 +106,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         raise _TooMuch(why)
 
 
-def _size_of(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
+def _measure_size(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
     """Returns how many bytes an operation would make, 0 where that cannot be told before."""
     to_meta = {**kwargs, "device": torch.device("meta")} if _takes_device(func) else kwargs
     try:
         shapes = func(
-            *tree_map_only(Tensor, _shape, args), **tree_map_only(Tensor, _shape, to_meta)
+            *tree_map_only(Tensor, _find_shape, args), **tree_map_only(Tensor, _find_shape, to_meta)
         )
     except Exception:  # operations that depend on values know no shape, and each says so otherwise
         return 0
@@ -123,11 +123,11 @@ def _takes_device(func: Any) -> bool:
     return any(argument.name == "device" for argument in func._schema.arguments)
 
 
-def _shape(tensor: Tensor) -> Tensor:
+def _find_shape(tensor: Tensor) -> Tensor:
     return torch.empty_strided(
         tensor.shape, tensor.stride(), dtype=tensor.dtype, device=torch.device("meta")
     )
 
 
-def _gigabytes(size: int) -> str:
+def _format_gigabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB"

@@ -32,19 +32,19 @@ class WeightedLayer:
         By `reset_parameters`, as the layer was made; what that leaves alone, or where there is
         none, from a normal distribution with each tensor's own mean and deviation.
         """
-        before = {name: value.detach().clone() for name, value in _own_weights(self.module)}
-        own = [value for _, value in _own_weights(self.module)]
+        before = {name: value.detach().clone() for name, value in _list_own_weights(self.module)}
+        own = [value for _, value in _list_own_weights(self.module)]
         torch.manual_seed(seed + self.depth)
         reset = getattr(self.module, "reset_parameters", None)
-        with _writing(own):
+        with _allow_writing(own):
             if callable(reset):
                 reset()
-            for name, value in _own_weights(self.module):
+            for name, value in _list_own_weights(self.module):
                 if torch.equal(value, before[name]):
                     value.normal_(float(value.mean()), float(value.std(correction=0)))
 
 
-def _own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _list_own_weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, value in module._parameters.items():
         if value is not None and value.is_floating_point() and value.numel():
             yield name, value
@@ -60,7 +60,7 @@ def find_weighted_layers(module: nn.Module, inputs: Tensor) -> tuple[WeightedLay
     module = check_hookable(module)
     owners: dict[int, tuple[str, nn.Module]] = {}
     for name, layer in module.named_modules():
-        for _, value in _own_weights(layer):
+        for _, value in _list_own_weights(layer):
             owners.setdefault(id(value), (name, layer))
     uses = _Uses(owners)
     with preserve_state(module), torch.no_grad(), uses:
@@ -140,12 +140,12 @@ def randomize_layers(
         for tensor, values in zip(tensors, kept, strict=True):
             # only what differs: writing makes everybody's copies of a weight stale
             if not torch.equal(tensor, values):
-                with _writing([tensor]):
+                with _allow_writing([tensor]):
                     tensor.copy_(values)
 
 
 @contextmanager
-def _writing(tensors: Iterable[Tensor]) -> Iterator[None]:
+def _allow_writing(tensors: Iterable[Tensor]) -> Iterator[None]:
     """Allows tensors to be written in place, those of inference mode too."""
     # not for others: inference mode would hide from caches that they were written
     with torch.inference_mode(any(tensor.is_inference() for tensor in tensors)), torch.no_grad():

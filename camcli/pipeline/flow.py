@@ -140,7 +140,7 @@ class Flow(Generic[Input]):
             try:
                 while True:
                     # looked up first: what is done while others are moved has to be seen
-                    pending = self._pending()
+                    pending = self._list_pending()
                     finished = list(self._take_finished())
                     yield from finished
                     if self._stop.reason and self._options.camera is None:
@@ -159,10 +159,10 @@ class Flow(Generic[Input]):
         if self._error:
             raise self._error
 
-    def _pending(self) -> list[Future[Any]]:
+    def _list_pending(self) -> list[Future[Any]]:
         """Returns what would let something be moved if it were done."""
         lines = (place for place in self._places if isinstance(place, WorkLine))
-        return [future for line in lines for future in line.pending()]
+        return [future for line in lines for future in line.list_pending()]
 
     # in front of the model
 
@@ -361,7 +361,7 @@ class Flow(Generic[Input]):
         try:
             yield Step(item, future.result())
         except FAILURES as error:
-            yield Step(item.failed(describe_failure(error, item.source.path)))
+            yield Step(item.make_failed(describe_failure(error, item.source.path)))
         except OutputError as error:
             yield Step(item, error)
         except Exception as error:

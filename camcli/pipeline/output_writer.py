@@ -116,7 +116,7 @@ class OutputWriter:
         if is_file(self.options.save_path):
             return self.options.save_path
         source = find_source(explanation.picture)
-        path = output_path(source, record, self.named_layers(record), self.plan, self.options)
+        path = output_path(source, record, self.list_named_layers(record), self.plan, self.options)
         return self.state.place(path, source, *self.list_endings(explanation))
 
     def place_frame(self, explanation: Explanation) -> Path:
@@ -127,7 +127,7 @@ class OutputWriter:
         named = self.options.model_copy(update={"save_path": video.parent})
         return output_path(Source(Path(video.name)), record, (), self.plan, named)
 
-    def named_layers(self, record: Record) -> tuple[str, ...]:
+    def list_named_layers(self, record: Record) -> tuple[str, ...]:
         """Returns the layers of which a name has to tell."""
         return record.layers if len(self.plan.request.layers) > 1 else ()
 

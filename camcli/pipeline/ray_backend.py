@@ -312,7 +312,7 @@ class Worker:
         classifier = task.load(task.options)
         plan = make_plan(classifier, task.options)
         keep_freed_memory(os.environ)
-        sources, counts = self._remaining()
+        sources, counts = self._take_remaining()
 
         def begins(run: RunState) -> None:
             run.counts += counts
@@ -330,7 +330,7 @@ class Worker:
         ):
             pass
 
-    def _remaining(self) -> tuple[Sequence[Source], Counts]:
+    def _take_remaining(self) -> tuple[Sequence[Source], Counts]:
         """Returns what is left of the share where the process is a new one, and what was done."""
         import ray
 

@@ -134,7 +134,7 @@ def open_run(
     # its pictures have one scale, for which a process has to see them all
     shared = options.scale != "run"
     with Manifest.open(options.save_path, run, description.mode, shared=shared) as manifest:
-        remaining = manifest.remaining(sources)
+        remaining = manifest.list_remaining(sources)
         yield RunState(
             remaining,
             manifest.skipped,

@@ -92,7 +92,7 @@ class FrameWriter:
         options, plan = self.writer.options, self.writer.plan
         if is_file(options.save_path):
             return options.save_path
-        layers = self.writer.named_layers(record)
+        layers = self.writer.list_named_layers(record)
         # which classes are the likeliest changes from frame to frame
         is_fixed = bool(record.target and (source.category or isinstance(plan.categories, tuple)))
         is_ranked = bool(record.target and not is_fixed and plan.categories != 1)

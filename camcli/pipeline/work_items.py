@@ -61,7 +61,7 @@ class WorkItem:
         """Whether a picture, or a whole film, is behind the run with this."""
         return self.frame is None
 
-    def failed(self, why: str) -> WorkItem:
+    def make_failed(self, why: str) -> WorkItem:
         """Returns the item with its failure for an outcome."""
         number = self.frame.frame if self.frame else None
         return replace(self, outcome=Outcome.failure(self.source, why, number))

@@ -166,7 +166,7 @@ class WorkLine(Generic[Item, Result]):
         item, future, _ = self._begun.popleft()
         return item, future
 
-    def pending(self) -> list[Future[Result]]:
+    def list_pending(self) -> list[Future[Result]]:
         """Returns the result of the first item where it is still to come."""
         return [] if not self._begun or self.is_ready else [self._begun[0][1]]
 

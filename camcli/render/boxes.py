@@ -110,11 +110,11 @@ def draw_boxes(
     thick = width or line_width(pixels.shape)
     for box in boxes:
         for ink, lines in ((DARK, thick + 1), (colour, thick)):
-            _draw_frame(drawn, box, _rgb(ink), lines)
+            _draw_frame(drawn, box, _parse_colour(ink), lines)
     return drawn
 
 
-def _rgb(colour: str) -> tuple[int, int, int]:
+def _parse_colour(colour: str) -> tuple[int, int, int]:
     red, green, blue, *_ = ImageColor.getrgb(colour)
     return red, green, blue
 
@@ -143,7 +143,7 @@ def draw_contours(
     thick = width or line_width(pixels.shape)
     points = [np.rint(contour).astype(np.int32)[:, None] for contour in contours]
     for ink, lines in ((DARK, thick + 2), (colour, thick)):
-        cv2.drawContours(drawn, points, -1, _rgb(ink), lines, cv2.LINE_8)
+        cv2.drawContours(drawn, points, -1, _parse_colour(ink), lines, cv2.LINE_8)
     return drawn
 
 

@@ -52,7 +52,7 @@ def overlay(
     if not heat.any():
         return pixels.copy()
     size = pixels.shape[0], pixels.shape[1]
-    inside, seen = enlarge(heat, box or _whole_box(size), size)
+    inside, seen = enlarge(heat, box or _make_whole_box(size), size)
     drawn = pixels.copy() if inside.shape == size else dim(pixels)
     if signed:
         share = alpha * np.abs(inside)[..., None]
@@ -101,13 +101,13 @@ def enlarge(
 
     Bilinear between the centres of the map's cells, and constant beyond the outermost ones.
     """
-    rows = _pixel_range(box.top, box.bottom, picture_size[0])
-    columns = _pixel_range(box.left, box.right, picture_size[1])
+    rows = _find_pixel_range(box.top, box.bottom, picture_size[0])
+    columns = _find_pixel_range(box.left, box.right, picture_size[1])
     wide = _interpolate(torch.from_numpy(values).T, columns, box.left, box.width).T.contiguous()
     return _interpolate(wide, rows, box.top, box.height).numpy(), (rows, columns)
 
 
-def _pixel_range(start: float, stop: float, count: int) -> slice:
+def _find_pixel_range(start: float, stop: float, count: int) -> slice:
     """The pixels whose centres lie between two edges, or the middle one where the gap has none."""
     middle = math.floor((start + stop) / 2)
     first = min(math.ceil(start - 0.5), middle)
@@ -117,7 +117,7 @@ def _pixel_range(start: float, stop: float, count: int) -> slice:
 
 def _interpolate(values: Tensor, pixels: slice, start: float, length: float) -> Tensor:
     """Samples a map at the pixels along its first axis: [cells n] -> [pixels n]."""
-    # no product of matrices: NumPy's threads keep the cores busy for a while afterwards, which slows
+    # no product of matrices: NumPy's threads keep the cores busy afterwards, which slows
     # the model's next pass down (camviz help speed)
     before, behind, share = _find_neighbours(len(values), pixels.start, pixels.stop, start, length)
     return torch.lerp(values[before], values[behind], share)
@@ -140,7 +140,7 @@ def dim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=OUTSIDE), np.uint8)
 
 
-def _whole_box(picture_size: tuple[int, int]) -> Box:
+def _make_whole_box(picture_size: tuple[int, int]) -> Box:
     return Box(0, 0, picture_size[1], picture_size[0])
 
 

@@ -2,7 +2,7 @@
 
 run = RunInfo(configuration, versions, ran_on)          # shard=(rank, world) for a share of a run
 with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
-    todo = manifest.remaining(sources)              # once, before anything is placed
+    todo = manifest.list_remaining(sources)              # once, before anything is placed
     manifest.claim(source)                          # False: another process has it; any thread
     path = manifest.place(path, source, ".npy")     # before writing; from any thread
     manifest.append(source, records)                # after writing; one thread, in order
@@ -117,14 +117,14 @@ class Manifest:
             locks.close()
             raise
 
-    def remaining(self, sources: Iterable[Source]) -> list[Source]:
+    def list_remaining(self, sources: Iterable[Source]) -> list[Source]:
         """Returns the sources that are to be done, in order; drops old records of theirs.
 
         Raises UsageError where there are some and another process writes into the folder.
         """
         open_sources, dropped = [], False
         for source in sources:
-            owner = self._owner(source_id(source))
+            owner = self._find_owner(source_id(source))
             known = self._sources.get(owner)
             if known == DONE:
                 self.skipped += 1
@@ -153,7 +153,7 @@ class Manifest:
             if not self._locks.take(claim, alone=True):
                 return False
             self._catch_up()
-            if self._sources.get(self._owner(id_)) == DONE:
+            if self._sources.get(self._find_owner(id_)) == DONE:
                 self._locks.leave(claim)
                 return False
             self._claims.setdefault(id_, set()).add(claim)
@@ -200,11 +200,11 @@ class Manifest:
             ready[-1] = replace(ready[-1], files={**ready[-1].files, **(files or {})})
             ends = [False] * (len(ready) - 1) + [last]
             pairs = zip(ready, ends, strict=True)
-            self._write(b"".join(self._line(record, id_, end) for record, end in pairs))
+            self._write(b"".join(self._make_line(record, id_, end) for record, end in pairs))
         if last:
             with self._mutex:
-                if self._sources.get(self._owner(id_)) == DROPPED:
-                    self._sources[self._owner(id_)] = DONE
+                if self._sources.get(self._find_owner(id_)) == DROPPED:
+                    self._sources[self._find_owner(id_)] = DONE
                 for claim in self._claims.pop(id_, ()):
                     self._locks.leave(claim)
 
@@ -271,7 +271,7 @@ class Manifest:
         unended, end = self._learn(self._path)
         if self._alone and unended:
             remove_lines(self._path, lambda line: line.owner in unended)
-            end = _file_size(self._path)
+            end = _find_file_size(self._path)
         elif self._alone:
             truncate(self._path, end)
         else:
@@ -282,7 +282,7 @@ class Manifest:
 
     def _catch_up(self) -> None:
         """Learns what other processes wrote into the manifest meanwhile."""
-        if _file_size(self._path) == self._known + self._own:
+        if _find_file_size(self._path) == self._known + self._own:
             return
         for line in read_lines(self._path, self._known):
             self._known = line.start + len(line.text)
@@ -335,7 +335,7 @@ class Manifest:
         # first to the journal: a run that is cut off now must know its files again
         self._journal.note(self._list_replaced())
         remove_lines(self._path, self._is_dropped)
-        self._known = _file_size(self._path)
+        self._known = _find_file_size(self._path)
 
     def _list_replaced(self) -> Iterator[tuple[str, list[str]]]:
         for line in filter(self._is_dropped, read_lines(self._path)):
@@ -361,7 +361,7 @@ class Manifest:
         self._locks.leave(claim)
         return False
 
-    def _owner(self, id_: str) -> int:
+    def _find_owner(self, id_: str) -> int:
         return hash_texts(self._run.name, id_)
 
     def _claim_files(self, files: Sequence[Path], id_: str) -> bool:
@@ -376,12 +376,12 @@ class Manifest:
             return False
         held.update(new)
         for key in keys:
-            self._places[hash_texts(key)] = self._owner(id_)
+            self._places[hash_texts(key)] = self._find_owner(id_)
         return True
 
     def _is_free(self, file: Path, key: str, id_: str) -> bool:
         known = self._places.get(hash_texts(key))
-        if known not in (None, self._owner(id_)):
+        if known not in (None, self._find_owner(id_)):
             return False
         # held until the record stands: another process sees the file or the lock
         return self._locks.take(key, alone=True) and (known is not None or self._is_ours(file))
@@ -394,7 +394,7 @@ class Manifest:
             return True
         return bool(self._since) and self._since <= written <= self._now
 
-    def _line(self, record: Record, id_: str, last: bool) -> bytes:
+    def _make_line(self, record: Record, id_: str, last: bool) -> bytes:
         content: dict[str, Any] = {"run": self._run.name, "id": id_, "last": last, **vars(record)}
         content["outputs"] = [self._relative(output) for output in record.outputs]
         content["sheet"] = self._relative(record.sheet) if record.sheet else ""
@@ -461,7 +461,7 @@ def _fold_name(output: str) -> str:
     return "output " + unicodedata.normalize("NFC", output).casefold()
 
 
-def _file_size(path: Path) -> int:
+def _find_file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:

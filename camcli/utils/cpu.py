@@ -37,10 +37,10 @@ def memory() -> int:
         installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows
         installed = UNKNOWN_MEMORY
-    return min(installed if installed > 0 else UNKNOWN_MEMORY, *_group_limits(), sys.maxsize)
+    return min(installed if installed > 0 else UNKNOWN_MEMORY, *_read_group_limits(), sys.maxsize)
 
 
-def _group_limits() -> Iterator[int]:
+def _read_group_limits() -> Iterator[int]:
     """Yields the limits of the process's control groups, and of those that these stand in."""
     try:
         lines = OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -54,10 +54,10 @@ def _group_limits() -> Iterator[int]:
                 own = folder / path.lstrip("/")
                 for group in (own, *own.parents):
                     if group.is_relative_to(folder):
-                        yield from _limit(group / name)
+                        yield from _read_limit(group / name)
 
 
-def _limit(file: Path) -> Iterator[int]:
+def _read_limit(file: Path) -> Iterator[int]:
     with suppress(OSError, ValueError):  # "max" is none
         limit = int(file.read_text(encoding="ascii"))
         if limit > 0:

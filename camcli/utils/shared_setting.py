@@ -36,13 +36,13 @@ class SharedSetting(Generic[Value]):
         _every.add(self)
 
     @contextmanager
-    def held_at(self, value: Value) -> Iterator[None]:
+    def hold_at(self, value: Value) -> Iterator[None]:
         """Has the setting at a value in its block."""
         thread, change = threading.get_ident(), None
         try:
             with self._left:
                 self._left.wait_for(lambda: not self._is_needed_otherwise(value, thread))
-                change = self._changed_to(value)
+                change = self._change_to(value)
                 change.threads.append(thread)
             yield
         finally:
@@ -55,7 +55,7 @@ class SharedSetting(Generic[Value]):
             for change in self._changes
         )
 
-    def _changed_to(self, value: Value) -> _Change[Value]:
+    def _change_to(self, value: Value) -> _Change[Value]:
         if self._changes and self._changes[-1].value == value:
             return self._changes[-1]
         change = _Change(value, ExitStack())

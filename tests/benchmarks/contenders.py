@@ -177,15 +177,15 @@ def compare_alike() -> Iterator[None]:
     corners' centres of Score-CAM's masks at the corners.
     """
 
-    def scaled(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
+    def scale_cams(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
         maps = normalise(torch.from_numpy(np.asarray(cams)).float())
         return (maps if target_size is None else enlarge(maps, target_size[::-1])).numpy()
 
-    def enlarging(size: Any) -> Callable[[Tensor], Tensor]:
+    def make_enlarge(size: Any) -> Callable[[Tensor], Tensor]:
         return lambda maps: enlarge(maps, tuple(size))
 
     with (
-        patch("pytorch_grad_cam.base_cam.scale_cam_image", scaled),
-        patch("torch.nn.UpsamplingBilinear2d", enlarging),
+        patch("pytorch_grad_cam.base_cam.scale_cam_image", scale_cams),
+        patch("torch.nn.UpsamplingBilinear2d", make_enlarge),
     ):
         yield

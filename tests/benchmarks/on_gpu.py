@@ -95,13 +95,13 @@ def _rates(place: Path, classifier: Classifier) -> dict[str, float]:
     with open_run(plan, sources, options) as state, start_workers(count) as pool:
         parts = _Parts(plan, OutputWriter(plan, options, state, ColorScales(None)), pool)
         views = parts.read(sources)
-        explained = parts.explained(views)
+        explained = parts.explain(views)
         rates = {
             f"reading by itself, {count} threads": _rate(lambda: parts.read(sources), PICTURES),
             "the bare pass by itself, pictures on the device": parts.bare_rate(views),
-            "the model's maps by itself": _rate(lambda: parts.explained(views), PICTURES),
+            "the model's maps by itself": _rate(lambda: parts.explain(views), PICTURES),
             f"drawing and writing by itself, {count} threads": _rate(
-                lambda: parts.written(explained), PICTURES
+                lambda: parts.write(explained), PICTURES
             ),
         }
     whole = [_whole(classifier, sources, options, place / f"out-{n}") for n in range(ROUNDS)]
@@ -120,11 +120,11 @@ class _Parts:
 
         return [begun.result() for begun in [self.pool.submit(one, s) for s in sources]]
 
-    def explained(self, views: Sequence[PreparedPicture]) -> list[Any]:
+    def explain(self, views: Sequence[PreparedPicture]) -> list[Any]:
         batches = [views[i : i + USUAL] for i in range(0, len(views), USUAL)]
         return [one for batch in batches for one in explain_batch(batch, self.plan)]
 
-    def written(self, explained: Sequence[Any]) -> list[Any]:
+    def write(self, explained: Sequence[Any]) -> list[Any]:
         def one(explanations: Any) -> list[Any]:
             return list(self.writer.write(explanations))
 

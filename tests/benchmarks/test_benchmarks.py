@@ -68,7 +68,7 @@ def test_medians_quartiles_and_how_many_times_faster() -> None:
     assert page.cells(alone)[1:9] == ("50 ms x 64", "1.00 (once)", "", "", "", "", "", "")
 
 
-def test_a_gpu_is_told_by_pictures_a_second_and_milliseconds() -> None:
+def test_a_gpu_is_measured_by_pictures_a_second_and_milliseconds() -> None:
     gpu = {**ROW, "ratios": {k: v for k, v in ROW["ratios"].items() if k != "packed"}}
     assert page.gpu_cells({**gpu, "pictures": 8, "bar": 1 / 0.9}) == (
         page.HEADLINES[0],

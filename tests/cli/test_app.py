@@ -116,7 +116,7 @@ def test_json_is_one_object_a_record(asked: Asked, run: Run, image: str) -> None
     assert second["error"] == "cat.jpg: not an image"
 
 
-def test_a_failed_picture_is_told_and_the_others_are_printed(
+def test_a_failed_picture_is_reported_and_the_others_are_printed(
     asked: Asked, run: Run, image: str
 ) -> None:
     asked.records = [Record(source="bad.jpg", error="it is empty"), RECORD]
@@ -285,7 +285,7 @@ def test_what_the_system_refuses_is_no_bug(
     assert result.err.splitlines()[-1].startswith(f"camviz: {message}")
 
 
-def test_anything_else_is_told_as_a_bug(asked: Asked, run: Run, image: str) -> None:
+def test_anything_else_is_reported_as_a_bug(asked: Asked, run: Run, image: str) -> None:
     asked.problem = ValueError("that cannot be")
     result = run(image)
     assert result.code == 1
@@ -293,7 +293,7 @@ def test_anything_else_is_told_as_a_bug(asked: Asked, run: Run, image: str) -> N
 
 
 @pytest.mark.usefixtures("asked")
-def test_a_model_that_does_not_fit_is_told(
+def test_a_model_that_does_not_fit_is_reported(
     run: Run, image: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_model(*_: object, **__: object) -> None:

@@ -301,7 +301,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("typed", WRONG)
-def test_wrong_usage_is_told_and_writes_nothing(run: Run, workplace: Path, typed: str) -> None:
+def test_wrong_usage_is_reported_and_writes_nothing(run: Run, workplace: Path, typed: str) -> None:
     before = files_in(Path())
     result = run("cat.jpg", "--save-path", str(workplace), *shlex.split(typed))
     assert (result.code, result.out) == (2, ""), result.err

@@ -71,7 +71,7 @@ def test_what_is_typed_is_not_broken_at_its_hyphens(
         assert "\u2011" not in page
 
 
-def test_the_commands_are_told_with_their_first_paragraph(run: Run) -> None:
+def test_the_commands_are_listed_with_their_first_paragraph(run: Run) -> None:
     rows = _sections(run("--help").out)["Commands"]
     assert re.findall(r"(?m)^  (\w+)  +[A-Z]", rows) == COMMANDS
 

@@ -134,7 +134,7 @@ def test_paths_are_bytes_for_programs_and_escaped_on_a_terminal(
     assert capsys.readouterr().out == "out/\\x1b[31m.png\n"
 
 
-def test_a_warning_of_the_whole_run_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_of_the_whole_run_is_reported_once(capsys: pytest.CaptureFixture[str]) -> None:
     printer = Printer("json")
     printer.warn(["no places"])
     for source in ("a.png", "b.png"):

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.checkout import ROOT
 from tests.cli.conftest import Asked, Run
 from tests.outputs import outputs
-from tests.runs.runs import explained, named
+from tests.runs.runs import make_sources, run_to_end
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def test_overlays_of_an_earlier_run_are_no_pictures_and_others_manifests_no_hind
     for name in ("old", "old/in", "shared"):
         Path(name).mkdir()
         Image.new("RGB", (4, 4)).save(f"{name}/mine.jpg")
-    explained(Path("old"), named("x.jpg"))
-    explained(Path("shared"), named("y.jpg"), shard=(0, 2))
+    run_to_end(Path("old"), make_sources("x.jpg"))
+    run_to_end(Path("shared"), make_sources("y.jpg"), shard=(0, 2))
     Path("in/manifest.jsonl").write_text('{"audio_filepath": "d.wav"}\n')
     mine = ["in/d.jpg", "old/mine.jpg", "old/in/mine.jpg", "shared/mine.jpg"]
     assert given(asked, run, ".")[3:] == mine

@@ -12,7 +12,7 @@ import camcli
 from camcli.engine.best import RESEMBLES, TABLE, BestFor, best_heatmaps, choose_best
 from camcli.errors import UsageError
 from camcli.methods.postprocessing import enlarge, normalise
-from camcli.models.inspection.anatomy import Kind, anatomy
+from camcli.models.inspection.anatomy import Kind, measure_anatomy
 from camcli.models.inspection.target_layers import measure_default_layer
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Attending, Pooled, Staged, noise
@@ -45,7 +45,7 @@ class Windowed(Staged):
 
 def anatomy_of(network: nn.Module) -> tuple[Kind, str, str | None]:
     network = network.eval()
-    actual = anatomy(network, SHAPE, measure_default_layer(network, SHAPE))
+    actual = measure_anatomy(network, SHAPE, measure_default_layer(network, SHAPE))
     return actual.kind, actual.last, actual.earlier
 
 
@@ -53,22 +53,22 @@ def test_a_convolutional_network_is_explained_at_the_end_of_the_stage_before_the
     assert anatomy_of(Staged()) == ("convolutional", "last", "middle")
 
 
-def test_where_the_grid_stays_a_stage_is_told_by_half_the_channels() -> None:
+def test_where_the_grid_stays_a_stage_is_recognised_by_half_the_channels() -> None:
     assert anatomy_of(Dilated()) == ("convolutional", "last", "middle")
 
 
 def test_a_class_token_is_explained_behind_a_sixth_of_the_blocks_too() -> None:
     assert anatomy_of(Attending()) == ("class token", "blocks.1.norm1", "blocks.0")
     deep = VisionTransformer(32, 8, depth=12, embed_dim=16, num_heads=2, num_classes=3)
-    actual = anatomy(deep.eval(), (3, 32, 32), measure_default_layer(deep, (3, 32, 32)))
+    actual = measure_anatomy(deep.eval(), (3, 32, 32), measure_default_layer(deep, (3, 32, 32)))
     assert actual.earlier == "blocks.1"
 
 
-def test_tokens_that_are_pooled_are_told_from_those_that_a_class_token_reads() -> None:
+def test_tokens_that_are_pooled_are_distinguished_from_those_that_a_class_token_reads() -> None:
     pooled = VisionTransformer(
         32, 8, depth=2, embed_dim=16, num_heads=2, num_classes=3, global_pool="avg"
     ).eval()
-    actual = anatomy(pooled, (3, 32, 32), measure_default_layer(pooled, (3, 32, 32)))
+    actual = measure_anatomy(pooled, (3, 32, 32), measure_default_layer(pooled, (3, 32, 32)))
     assert (actual.kind, actual.earlier) == ("pooled tokens", "blocks.0")
 
 
@@ -81,7 +81,7 @@ def test_tokens_among_which_nothing_attends_are_explained_at_the_last_layer_alon
     )
 
 
-def test_stages_with_attention_are_told_from_convolutions() -> None:
+def test_stages_with_attention_are_distinguished_from_convolutions() -> None:
     assert anatomy_of(Windowed())[0] == "hierarchical"
 
 

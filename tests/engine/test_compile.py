@@ -120,7 +120,7 @@ def test_only_the_prefix_in_the_known_mode_runs_compiled(
     assert not _stand_ins(model)
 
 
-def test_weights_are_packed_when_blocks_are_compiled_and_then_only(
+def test_weights_are_prepacked_when_blocks_are_compiled_and_then_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch._inductor.config as inductor

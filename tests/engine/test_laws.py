@@ -267,7 +267,7 @@ def test_altered_pictures_pass_once_for_all_categories(name: str) -> None:
         assert together == alone
 
 
-def test_methods_are_told_of_their_own_pictures_alone() -> None:
+def test_methods_are_given_their_own_pictures_alone() -> None:
     model, inputs = Staged(), noise()
     layers, names = [LAYER, "middle"], ["scorecam", "iscam", "ablationcam"]
     together = camcli.heatmaps(model, inputs, names, target_layers=layers, layer_fusion="none")

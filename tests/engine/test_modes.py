@@ -126,7 +126,7 @@ def _run_packed() -> Tensor:
     return maps
 
 
-def _locked() -> Tensor:
+def _explain_locked() -> Tensor:
     model = Staged()
     with camcli.lock_model(model):
         actual: Tensor = camcli.heatmaps(model, noise(), target_layers="last")
@@ -158,7 +158,7 @@ PUBLIC: Mapping[str, tuple[str, Callable[[], Tensor]]] = {
     "altered": ("explain", partial(_explain, method="occlusion", target_category="3")),
     "heatmaps": ("heatmaps", lambda: camcli.heatmaps(Staged(), noise(), target_layers="last")),
     "load_model": ("load_model", _load),
-    "lock_model": ("lock_model", _locked),
+    "lock_model": ("lock_model", _explain_locked),
     "overlay": ("overlay", _overlay),
     "packed": ("packed", _run_packed),
 }

@@ -194,7 +194,7 @@ def test_a_model_is_compiled_still_when_it_raises(
     assert compiler == [1]
 
 
-def test_wrapped_layers_are_told_by_their_own_class() -> None:
+def test_wrapped_layers_are_recognised_by_their_own_class() -> None:
     model = nn.Sequential(nn.Conv2d(3, 5, 3), on_two_devices(nn.AvgPool2d(2)))
     actual = survey_layers(model.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()]), (3, 16, 16))
     assert [layer.type for layer in actual.layers[1:3]] == ["AvgPool2d", "AvgPool2d"]

@@ -156,7 +156,7 @@ def test_an_image_input_is_named() -> None:
         (noise(), 0, "is for several inputs, and one is given"),
     ],
 )
-def test_what_is_no_picture_is_told(inputs: Any, named: Any, message: str) -> None:
+def test_what_is_no_picture_is_reported(inputs: Any, named: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         camcli.heatmaps(Staged(), inputs, image_input=named)
 

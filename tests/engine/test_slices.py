@@ -272,7 +272,7 @@ def test_where_no_slice_is_seen_everywhere_it_is_said_which_layers_can_be_named(
     assert camcli.heatmaps(model, inputs, target_layers="last.1").shape == (2, T, 6, 8)
 
 
-def test_slices_that_have_met_are_told_from_those_that_have_not() -> None:
+def test_slices_that_have_met_are_distinguished_from_those_that_have_not() -> None:
     message = r"each row of 'last' looks at several of them\. Name one with .* such as 'stem\.1'"
     model, inputs = Shifted().eval(), noise(2, T)
     with pytest.raises(LayerError, match=message):

@@ -278,7 +278,7 @@ def test_a_function_returns_one_number_a_picture(wrong: Function, given: str) ->
         camcli.heatmaps(Staged(), noise(), target_layers="last", target=wrong)
 
 
-def test_wrong_targets_are_told() -> None:
+def test_wrong_targets_are_reported() -> None:
     def ask(method: Any = "gradcam", **given: Any) -> None:
         camcli.heatmaps(Staged(), noise(), method, target_layers="last", **given)
 
@@ -415,7 +415,7 @@ def test_a_key_reaches_any_depth(pack: Callable[[Tensor, Tensor], Any], key: str
         (lambda *_: None, 0, "a NoneType, and nothing"),
     ],
 )
-def test_a_key_that_is_not_there_is_told(
+def test_a_key_that_is_not_there_is_reported(
     pack: Callable[[Tensor, Tensor], Any], key: str | int, message: str, layer: str | None
 ) -> None:
     model = Packing(pack)

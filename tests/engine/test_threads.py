@@ -48,7 +48,7 @@ def _one_core() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def explained(model: nn.Module, **options: Any) -> Tensor:
+def explain_model(model: nn.Module, **options: Any) -> Tensor:
     actual: Tensor = camcli.heatmaps(model, noise(), **{"targets": 1, **options})
     return actual
 
@@ -82,7 +82,7 @@ def begin(call: Any) -> tuple[threading.Thread, list[Any]]:
     return thread, results
 
 
-def ended(thread: threading.Thread) -> bool:
+def has_ended(thread: threading.Thread) -> bool:
     thread.join(PATIENCE)
     return not thread.is_alive()
 
@@ -105,8 +105,8 @@ def test_several_methods_activations_and_layers_at_once() -> None:
     calls = [
         lambda: camcli.heatmaps(model, noise(), ["gradcam", "eigencam"], targets=1)["gradcam"],
         lambda: camcli.activations(model, noise())["last"],
-        lambda: explained(model, target_layers=["middle", "last"]),
-        lambda: explained(model, method="occlusion"),
+        lambda: explain_model(model, target_layers=["middle", "last"]),
+        lambda: explain_model(model, method="occlusion"),
     ]
     expected = [call() for call in calls]
     with eager_switching():
@@ -126,15 +126,15 @@ class Counting(Staged):
 
 def test_a_model_that_keeps_something_while_it_runs() -> None:
     model = Counting().eval()
-    expected = explained(model)
+    expected = explain_model(model)
     with eager_switching():
-        actual = side_by_side([lambda: explained(model)] * 4)
+        actual = side_by_side([lambda: explain_model(model)] * 4)
     assert all(torch.equal(maps, expected) for maps in actual)
 
 
 def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -> None:
     model = Staged().eval().requires_grad_(False)
-    expected, logits = explained(model, method="ablationcam"), model(noise(seed=7))
+    expected, logits = explain_model(model, method="ablationcam"), model(noise(seed=7))
     stop = threading.Event()
 
     def predict() -> bool:
@@ -145,7 +145,7 @@ def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -
 
     def explain() -> bool:
         try:
-            actual = [explained(model, method="ablationcam") for _ in range(5)]
+            actual = [explain_model(model, method="ablationcam") for _ in range(5)]
         finally:
             stop.set()
         return all(torch.equal(maps, expected) for maps in actual)
@@ -156,7 +156,7 @@ def test_the_users_own_passes_in_other_threads_are_neither_heard_nor_changed() -
 
 def test_a_training_step_waits_under_the_lock() -> None:
     model = Staged().train()
-    expected = explained(model)
+    expected = explain_model(model)
 
     def train() -> bool:
         for _ in range(20):
@@ -170,20 +170,20 @@ def test_a_training_step_waits_under_the_lock() -> None:
 
     running = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with eager_switching():
-        train_ok, *_ = side_by_side([train, *[lambda: explained(model)] * 2])
+        train_ok, *_ = side_by_side([train, *[lambda: explain_model(model)] * 2])
     assert train_ok
     model.load_state_dict(running, strict=False)
-    assert torch.equal(explained(model), expected)
+    assert torch.equal(explain_model(model), expected)
 
 
 def test_asyncio_hands_calls_on_to_threads() -> None:
     model = Staged()
-    expected = explained(model)
+    expected = explain_model(model)
 
     async def serve() -> list[Tensor]:
         loop = asyncio.get_running_loop()
-        pooled = [loop.run_in_executor(None, explained, model) for _ in range(3)]
-        own = [asyncio.to_thread(explained, model) for _ in range(3)]
+        pooled = [loop.run_in_executor(None, explain_model, model) for _ in range(3)]
+        own = [asyncio.to_thread(explain_model, model) for _ in range(3)]
         return list(await asyncio.gather(*pooled, *own))
 
     with eager_switching():
@@ -205,31 +205,31 @@ def _other_head(model: Staged) -> nn.Module:
     return other
 
 
-def _tied(model: Staged) -> nn.Module:
+def _tie(model: Staged) -> nn.Module:
     other = Staged(seed=3)
     other.fc.weight = model.fc.weight
     return other
 
 
-@pytest.mark.parametrize("sharing", [lambda m: m, nn.DataParallel, _submodule, _other_head, _tied])
+@pytest.mark.parametrize("sharing", [lambda m: m, nn.DataParallel, _submodule, _other_head, _tie])
 def test_what_shares_a_module_or_a_parameter_waits(sharing: Any) -> None:
     model = Staged()
     other = sharing(model)
-    expected, wanted_of_other = explained(model), explained(other)
+    expected, wanted_of_other = explain_model(model), explain_model(other)
     pause = Paused(model.middle)
-    first, maps = begin(lambda: explained(model))
+    first, maps = begin(lambda: explain_model(model))
     assert pause.has_begun.wait(PATIENCE)
-    second, maps_of_other = begin(lambda: explained(other))
+    second, maps_of_other = begin(lambda: explain_model(other))
     second.join(0.3)
     assert second.is_alive() and not maps_of_other
     pause.may_go_on.set()
-    assert ended(first) and ended(second)
+    assert has_ended(first) and has_ended(second)
     assert torch.equal(maps[0], expected) and torch.equal(maps_of_other[0], wanted_of_other)
 
 
 def test_separate_models_run_side_by_side() -> None:
     models = [Staged(), Staged(seed=2)]
-    expected = [explained(model) for model in models]
+    expected = [explain_model(model) for model in models]
     meet = threading.Barrier(2)
 
     def wait(*_: object) -> None:
@@ -238,14 +238,14 @@ def test_separate_models_run_side_by_side() -> None:
     for model in models:
         # each waits in the middle of its pass for the other one
         model.middle.register_forward_hook(wait)
-    actual = side_by_side([lambda m=m: explained(m) for m in models])
+    actual = side_by_side([lambda m=m: explain_model(m) for m in models])
     assert all(map(torch.equal, actual, expected))
 
 
 @pytest.mark.parametrize("method", ["legrad", "gradcam", "shapleycam"])
 def test_settings_of_the_process_outlast_the_call_that_ends_first(method: str) -> None:
     first, second = Attending(), Attending()
-    expected = explained(second, method=method)
+    expected = explain_model(second, method=method)
     before = state_of(first), torch.backends.cuda.math_sdp_enabled()
     is_fast = torch.backends.mha.get_fastpath_enabled
 
@@ -254,14 +254,14 @@ def test_settings_of_the_process_outlast_the_call_that_ends_first(method: str) -
         return not is_fast() if method == "legrad" else True
 
     pauses = [Paused(first.blocks[0], when), Paused(second.blocks[0], when)]
-    calls = [begin(lambda m=m: explained(m, method=method)) for m in (first, second)]
+    calls = [begin(lambda m=m: explain_model(m, method=method)) for m in (first, second)]
     assert all(pause.has_begun.wait(PATIENCE) for pause in pauses)
     pauses[0].may_go_on.set()
-    assert ended(calls[0][0])
+    assert has_ended(calls[0][0])
     # the second is still on its way
     assert is_fast() == (method != "legrad")
     pauses[1].may_go_on.set()
-    assert ended(calls[1][0])
+    assert has_ended(calls[1][0])
     assert torch.equal(calls[1][1][0], expected)
     assert (state_of(first), torch.backends.cuda.math_sdp_enabled()) == before
 
@@ -278,7 +278,7 @@ def test_models_are_built_one_at_a_time_with_the_same_weights() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_threads_that_wait_for_each_other_are_told() -> None:
+def test_threads_that_wait_for_each_other_are_reported() -> None:
     first, second = Staged(), Staged(seed=2)
     meet = threading.Barrier(2)
 
@@ -286,14 +286,14 @@ def test_threads_that_wait_for_each_other_are_told() -> None:
         with camcli.lock_model(outer):
             meet.wait(PATIENCE)
             try:
-                return explained(inner)
+                return explain_model(inner)
             except NestedCall as error:
                 return str(error)
 
     actual = side_by_side([lambda: hold(first, second), lambda: hold(second, first)])
     message = [answer for answer in actual if isinstance(answer, str)]
     assert len(message) == 1 and message[0].startswith("Two threads each hold a model")
-    assert isinstance(explained(first), Tensor) and isinstance(explained(second), Tensor)
+    assert isinstance(explain_model(first), Tensor) and isinstance(explain_model(second), Tensor)
 
 
 # ---------------------------------------------------------------- explanations one by one
@@ -308,27 +308,27 @@ def pictures(count: int = 4) -> list[Tensor]:
     return [noise(1, size=(64, 64), seed=seed)[0].sigmoid() for seed in range(count)]
 
 
-def stacked(actual: Any) -> Tensor:
+def stack_maps(actual: Any) -> Tensor:
     return torch.stack([torch.from_numpy(e.heatmap) for e in actual])
 
 
 def test_generators_hold_nothing_between_batches(classifier: Classifier) -> None:
-    expected = stacked(camcli.explain(classifier, pictures(), batch_size=1))
+    expected = stack_maps(camcli.explain(classifier, pictures(), batch_size=1))
     interleaved = camcli.explain(classifier, pictures(), batch_size=1)
     abandoned = camcli.explain(classifier, pictures(), batch_size=1)
     actual = [next(interleaved)]
     next(abandoned)
     # in other threads, while two generators stand open here
     others = side_by_side(
-        [lambda: stacked(camcli.explain(classifier, pictures(), batch_size=1))] * 2
+        [lambda: stack_maps(camcli.explain(classifier, pictures(), batch_size=1))] * 2
     )
     actual += [*interleaved]
     del abandoned
-    assert all(torch.equal(maps, expected) for maps in (*others, stacked(actual)))
+    assert all(torch.equal(maps, expected) for maps in (*others, stack_maps(actual)))
 
 
 def test_a_generator_goes_from_thread_to_thread(classifier: Classifier) -> None:
-    expected = stacked(camcli.explain(classifier, pictures(), batch_size=1))
+    expected = stack_maps(camcli.explain(classifier, pictures(), batch_size=1))
     shared, actual, turn = (
         camcli.explain(classifier, pictures(), batch_size=1),
         [],
@@ -343,7 +343,7 @@ def test_a_generator_goes_from_thread_to_thread(classifier: Classifier) -> None:
                 actual.append(one)
 
     side_by_side([take] * 3)
-    assert torch.equal(stacked(actual), expected)
+    assert torch.equal(stack_maps(actual), expected)
 
 
 def test_runs_of_one_classifier_side_by_side(classifier: Classifier, tmp_path: Path) -> None:
@@ -371,20 +371,20 @@ def test_runs_of_one_classifier_side_by_side(classifier: Classifier, tmp_path: P
 
 def test_packed_stands_open_while_other_threads_call_and_ends_in_any_order() -> None:
     model = Staged().eval()
-    expected, before = explained(model), state_of(model)
+    expected, before = explain_model(model), state_of(model)
     with camcli.packed(model):
-        side_by_side([lambda: explained(model)] * 3)
-        actual = side_by_side([lambda: explained(model)] * 3)
+        side_by_side([lambda: explain_model(model)] * 3)
+        actual = side_by_side([lambda: explain_model(model)] * 3)
     assert state_of(model) == before
     for maps in actual:
         torch.testing.assert_close(maps, expected)
     with camcli.packed(model):
         pause = Paused(model.middle)
-        thread, results = begin(lambda: explained(model))
+        thread, results = begin(lambda: explain_model(model))
         assert pause.has_begun.wait(PATIENCE)
         # its end has to wait for the pass
         threading.Timer(0.2, pause.may_go_on.set).start()
-    assert ended(thread)
+    assert has_ended(thread)
     torch.testing.assert_close(results[0], expected)
     assert state_of(model) == before
 
@@ -395,20 +395,20 @@ def test_packed_stands_open_while_other_threads_call_and_ends_in_any_order() -> 
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda model: explained(model),
+        lambda model: explain_model(model),
         lambda model: camcli.activations(model, noise()),
-        lambda model: explained(nn.Sequential(model)),
+        lambda model: explain_model(nn.Sequential(model)),
     ],
 )
 def test_a_call_in_a_hook_of_a_pass_that_is_looked_at_is_refused(ask: Any) -> None:
     model = nn.Sequential(Staged(), nn.Softmax(1)).eval()
-    expected, before = explained(copy.deepcopy(model)), state_of(model)
+    expected, before = explain_model(copy.deepcopy(model)), state_of(model)
     handle = model.register_forward_hook(lambda m, *_: ask(m) and None)
     with pytest.raises(NestedCall, match="asks for an explanation of it in the middle of a pass"):
-        explained(model)
+        explain_model(model)
     handle.remove()
     # nor was anything wrong measured meanwhile
-    assert torch.equal(explained(model), expected) and state_of(model) == before
+    assert torch.equal(explain_model(model), expected) and state_of(model) == before
 
 
 def test_explain_in_a_hook_is_refused(classifier: Classifier) -> None:
@@ -425,7 +425,7 @@ def test_explain_in_a_hook_is_refused(classifier: Classifier) -> None:
 
 def test_a_call_in_a_hook_of_the_users_own_pass_works() -> None:
     model = Staged().eval()
-    expected, logits = explained(model), model(noise())
+    expected, logits = explain_model(model), model(noise())
     actual: list[Tensor] = []
     busy = False
 
@@ -433,7 +433,7 @@ def test_a_call_in_a_hook_of_the_users_own_pass_works() -> None:
         nonlocal busy
         if not busy:
             busy = True
-            actual.append(explained(model))
+            actual.append(explain_model(model))
 
     handle = model.middle.register_forward_hook(hook)
     assert torch.equal(model(noise()), logits)
@@ -443,17 +443,17 @@ def test_a_call_in_a_hook_of_the_users_own_pass_works() -> None:
 
 def test_a_thread_begun_in_a_hook_waits_for_the_pass() -> None:
     model = Staged()
-    expected = explained(model)
+    expected = explain_model(model)
     begun: list[tuple[threading.Thread, list[Any]]] = []
 
     def hook(*_: object) -> None:
         handle.remove()
-        begun.append(begin(lambda: explained(model)))
+        begun.append(begin(lambda: explain_model(model)))
 
     handle = model.middle.register_forward_hook(hook)
-    assert torch.equal(explained(model), expected)
+    assert torch.equal(explain_model(model), expected)
     (thread, results) = begun[0]
-    assert ended(thread) and torch.equal(results[0], expected)
+    assert has_ended(thread) and torch.equal(results[0], expected)
 
 
 def _in_a_thread(call: Callable[[], Any]) -> Any:
@@ -468,21 +468,21 @@ def _in_a_pool(call: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("wait", [_in_a_thread, _in_a_pool])
-def test_a_hook_that_waits_for_a_thread_that_waits_for_it_is_told(wait: Any) -> None:
+def test_a_hook_that_waits_for_a_thread_that_waits_for_it_is_reported(wait: Any) -> None:
     model, errors = Staged(), []
-    expected = explained(model)
-    model.middle.register_forward_hook(lambda *_: errors.append(wait(lambda: explained(model))))
-    assert torch.equal(explained(model), expected)
+    expected = explain_model(model)
+    model.middle.register_forward_hook(lambda *_: errors.append(wait(lambda: explain_model(model))))
+    assert torch.equal(explain_model(model), expected)
     assert errors and all(isinstance(error, NestedCall) for error in errors)
     assert "let a hook wait for no thread" in str(errors[0])
 
 
 def test_another_model_may_be_explained_in_a_hook() -> None:
     model, other = Staged(), Staged(seed=2)
-    expected, wanted_of_other = explained(model), explained(other)
+    expected, wanted_of_other = explain_model(model), explain_model(other)
     actual: list[Tensor] = []
-    model.middle.register_forward_hook(lambda *_: actual.append(explained(other)))
-    assert torch.equal(explained(model), expected)
+    model.middle.register_forward_hook(lambda *_: actual.append(explain_model(other)))
+    assert torch.equal(explain_model(model), expected)
     assert actual and all(torch.equal(maps, wanted_of_other) for maps in actual)
 
 
@@ -499,16 +499,16 @@ class Explaining(Dataset[Tensor]):
         return 2
 
     def __getitem__(self, index: int) -> Tensor:
-        return explained(self.model)
+        return explain_model(self.model)
 
 
 @FORKS
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_workers_forked_off_while_a_thread_explains() -> None:
     free, busy = Staged(), Staged(seed=2)
-    expected = explained(free)
+    expected = explain_model(free)
     pause = Paused(busy.middle)
-    thread, _ = begin(lambda: explained(busy))
+    thread, _ = begin(lambda: explain_model(busy))
     assert pause.has_begun.wait(PATIENCE)
     fork: Any = {"num_workers": 1, "multiprocessing_context": "fork", "timeout": PATIENCE}
     for maps in DataLoader(Explaining(free), batch_size=None, **fork):
@@ -516,8 +516,8 @@ def test_workers_forked_off_while_a_thread_explains() -> None:
     with pytest.raises(Exception, match="when this process was forked off"):
         list(DataLoader(Explaining(busy), batch_size=None, **fork))
     pause.may_go_on.set()
-    assert ended(thread)
-    assert isinstance(explained(busy), Tensor)
+    assert has_ended(thread)
+    assert isinstance(explain_model(busy), Tensor)
 
 
 @FORKS
@@ -525,26 +525,26 @@ def test_workers_forked_off_while_a_thread_explains() -> None:
 def test_a_fork_leaves_the_settings_of_other_threads_calls_behind() -> None:
     model = Attending()
     pause = Paused(model.blocks[0])
-    thread, _ = begin(lambda: explained(model, method="legrad"))
+    thread, _ = begin(lambda: explain_model(model, method="legrad"))
     assert pause.has_begun.wait(PATIENCE)
     child = os.fork()
     if child == 0:
         os._exit(0 if torch.backends.mha.get_fastpath_enabled() else 1)
     _, status = os.waitpid(child, 0)
     pause.may_go_on.set()
-    assert ended(thread) and os.waitstatus_to_exitcode(status) == 0
+    assert has_ended(thread) and os.waitstatus_to_exitcode(status) == 0
     assert torch.backends.mha.get_fastpath_enabled()
 
 
 def _put_map(model: nn.Module, actual: Any) -> None:
     torch.set_num_threads(1)
-    actual.put(explained(model).numpy())
+    actual.put(explain_model(model).numpy())
 
 
 @pytest.mark.slow  # a new process imports torch and timm once more
 def test_a_model_goes_to_a_spawned_process_while_it_is_locked() -> None:
     model = Staged()
-    expected, context = explained(model), multiprocessing.get_context("spawn")
+    expected, context = explain_model(model), multiprocessing.get_context("spawn")
     actual = context.Queue()
     process = context.Process(target=_put_map, args=(model, actual), daemon=True)
     with camcli.lock_model(model):
@@ -559,29 +559,29 @@ def test_a_model_goes_to_a_spawned_process_while_it_is_locked() -> None:
 
 def test_ctrl_c_while_a_call_waits_leaves_nothing_held() -> None:
     model = Staged()
-    expected, before = explained(model), state_of(model)
+    expected, before = explain_model(model), state_of(model)
     pause = Paused(model.middle)
-    thread, results = begin(lambda: explained(model))
+    thread, results = begin(lambda: explain_model(model))
     assert pause.has_begun.wait(PATIENCE)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
-        explained(model)
+        explain_model(model)
     pause.may_go_on.set()
-    assert ended(thread) and torch.equal(results[0], expected)
-    assert side_by_side([lambda: torch.equal(explained(model), expected)]) == [True]
+    assert has_ended(thread) and torch.equal(results[0], expected)
+    assert side_by_side([lambda: torch.equal(explain_model(model), expected)]) == [True]
     assert state_of(model) == before
 
 
 def test_ctrl_c_while_packed_waits_for_its_end_still_puts_the_model_back() -> None:
     model = Staged().eval()
-    expected, before = explained(model), state_of(model)
+    expected, before = explain_model(model), state_of(model)
     with pytest.raises(KeyboardInterrupt), camcli.packed(model):
         pause = Paused(model.middle)
-        thread, results = begin(lambda: explained(model))
+        thread, results = begin(lambda: explain_model(model))
         assert pause.has_begun.wait(PATIENCE)
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
         threading.Timer(0.6, pause.may_go_on.set).start()
-    assert ended(thread)
+    assert has_ended(thread)
     torch.testing.assert_close(results[0], expected)
     assert state_of(model) == before
 
@@ -591,7 +591,7 @@ def test_nothing_is_kept_in_a_model_or_keeps_it() -> None:
     before = set(vars(model))
     with camcli.lock_model(model):
         copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
-        assert torch.equal(explained(copied), explained(model))
+        assert torch.equal(explain_model(copied), explain_model(model))
     assert set(vars(model)) == before
     kept = weakref.ref(model)
     del model
@@ -601,7 +601,7 @@ def test_nothing_is_kept_in_a_model_or_keeps_it() -> None:
 
 def test_an_error_in_a_pass_lets_go_of_the_model() -> None:
     model = Staged()
-    expected = explained(model)
+    expected = explain_model(model)
     with pytest.raises(ModelError):
-        explained(model, target_layers="last", output_key="nowhere")
-    assert side_by_side([lambda: torch.equal(explained(model), expected)]) == [True]
+        explain_model(model, target_layers="last", output_key="nowhere")
+    assert side_by_side([lambda: torch.equal(explain_model(model), expected)]) == [True]

@@ -188,7 +188,7 @@ def _no_logits(altered: Callable[[slice], Tensor], count: int, _: int) -> Tensor
     return altered(slice(0, count)).sum((1, 2, 3))[:, None]
 
 
-def test_a_picture_that_overflowed_is_told_and_spares_its_neighbours() -> None:
+def test_a_picture_that_overflowed_is_reported_and_spares_its_neighbours() -> None:
     activations = _mix(noise=1.0)[2]
     expected = dff(activations, _no_logits, concepts=3)
     activations[0, 1, 2, 3] = torch.inf

@@ -442,7 +442,7 @@ def test_tokens_are_laid_out_as_they_stand() -> None:
     assert not [*_to_maps(vit, [("head", torch.zeros(1, 9))])]
 
 
-def test_a_network_without_a_gradient_is_told() -> None:
+def test_a_network_without_a_gradient_is_reported() -> None:
     model = Staged()
     model.stem.register_forward_hook(lambda _, __, maps: maps.detach())
     with pytest.raises(MethodError, match="No gradient comes back to the input"):

@@ -63,7 +63,7 @@ def test_the_peers_spellings(typed: str, name: str) -> None:
 def _smooth_by_autograd(model: nn.Module, image: Tensor, target: int, seed: int) -> np.ndarray:
     """Averages of one picture's gradients over 3 copies with noise of a fifth of its range."""
 
-    def seen(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def record_output(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
         kept: list[Tensor] = []
         handle = model.get_submodule("last").register_forward_hook(
             lambda _, __, output: kept.append(output) or output.clone()
@@ -73,11 +73,11 @@ def _smooth_by_autograd(model: nn.Module, image: Tensor, target: int, seed: int)
         gradient = torch.autograd.grad(score, kept[0])[0]
         return kept[0][0].detach().double().numpy(), gradient[0].double().numpy()
 
-    activations, _ = seen(image)
+    activations, _ = record_output(image)
     draw = torch.Generator().manual_seed(seed)
     deviation = 0.2 * (image.max() - image.min())
     noisy = [image + deviation * torch.randn(image.shape, generator=draw) for _ in range(3)]
-    gradients = np.stack([seen(x)[1] for x in noisy])
+    gradients = np.stack([record_output(x)[1] for x in noisy])
     first, second, third = (np.mean(gradients**power, 0) for power in (1, 2, 3))
     out = np.zeros(activations.shape[1:])
     for k, channel in enumerate(activations):

@@ -100,7 +100,7 @@ def test_all_weights_of_torchvision_are_listed(all_entries: list[CatalogueEntry]
     names = [entry.name for entry in all_entries if entry.library == "torchvision"]
     expected = [
         f"{arch}.{weights.name}"
-        for arch in from_torchvision.names()
+        for arch in from_torchvision.list_names()
         for weights in get_model_weights(arch)
     ]
     assert [name.removeprefix("torchvision/") for name in names] == expected
@@ -222,7 +222,7 @@ def test_half_a_download_is_not_here(caches: Path) -> None:
 # patterns
 
 
-def found(pattern: str) -> set[str]:
+def find_names(pattern: str) -> set[str]:
     return {entry.name for entry in find_models(pattern)}
 
 
@@ -244,10 +244,10 @@ def found(pattern: str) -> set[str]:
     ],
 )
 def test_patterns(pattern: str, having: str, lacking: str) -> None:
-    names = found(pattern)
+    names = find_names(pattern)
     assert having in names
     assert lacking not in names
-    assert lacking in found("")
+    assert lacking in find_names("")
 
 
 @pytest.mark.parametrize("pattern", ["resnt50", "resnt5?", "timm/googlenet", "qwen3_vit_88m_enc"])

@@ -589,7 +589,7 @@ def _advice(error: ModelError) -> tuple[str, Path]:
         ("zoo", "above.py:net"),
     ],
 )
-def test_a_relative_import_is_told_the_form_that_works(
+def test_a_relative_import_is_answered_with_the_form_that_works(
     folder: str, name: str, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(project / folder)
@@ -626,7 +626,7 @@ def test_a_file_that_lies_beside_the_code_is_said(
         load("gone.py:net")
 
 
-def test_no_form_is_told_where_there_is_none(
+def test_no_form_is_advised_where_there_is_none(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "zoo").rename(project / "my-zoo")
@@ -662,7 +662,7 @@ def test_two_projects_may_have_modules_of_one_name(project_folder: Path) -> None
     assert str(project_folder / "one") in str(sys.modules["shared.sizes"].__file__)
 
 
-def test_the_line_of_the_users_own_code_is_told(project_folder: Path) -> None:
+def test_the_line_of_the_users_own_code_is_reported(project_folder: Path) -> None:
     (project_folder / "own.py").write_text(
         f"{NETS}\nclass Bright(Net):\n    def forward(self, x):\n"
         "        if x.min() > 5: raise ValueError('bright')\n        return super().forward(x)\n"

@@ -517,7 +517,7 @@ def test_cached_weights_of_torchvision_need_no_network(caches: Path) -> None:
 
 
 def test_a_name_tells_which_library_is_asked_first() -> None:
-    for name in from_torchvision.names():
+    for name in from_torchvision.list_names():
         first = _list_libraries(name)[0]
         # timm's where both have it; else nobody waits for timm
         assert first == ("timm" if timm.is_model(name) else "torchvision"), name

@@ -72,7 +72,7 @@ def tensor(storage: Storage, shape: tuple[int, ...], stride: tuple[int, ...]) ->
     return Reduced(torch._utils._rebuild_tensor_v2, arguments)
 
 
-def called(name: bytes, opcode: bytes) -> bytes:
+def make_call(name: bytes, opcode: bytes) -> bytes:
     """Pickles {"w": name(10**8)}."""
     return b"\x80\x02}X\1\0\0\0wc" + name + b"\nJ\x00\xe1\xf5\x05\x85" + opcode + b"s."
 
@@ -98,13 +98,13 @@ CLAIMS = {
         "storage '0' takes -8",
     ),
     "bytes": ({"w": Reduced(bytearray, (MANY,))}, "calls .*bytearray"),
-    "a tensor of a size": (called(b"torch\nTensor", b"R"), r"calls torch\.Tensor"),
+    "a tensor of a size": (make_call(b"torch\nTensor", b"R"), r"calls torch\.Tensor"),
     "a tensor of a size, as an object": (
-        called(b"torch\nFloatTensor", b"\x81"),
+        make_call(b"torch\nFloatTensor", b"\x81"),
         r"calls torch\.FloatTensor",
     ),
     "a storage of a size": (
-        called(b"torch.storage\nUntypedStorage", b"R"),
+        make_call(b"torch.storage\nUntypedStorage", b"R"),
         r"calls torch\.storage\.UntypedStorage",
     ),
     "a call inside a call": (
@@ -244,13 +244,13 @@ def test_what_fits_is_built(little: Callable[[int], None]) -> None:
 
 def test_memory_that_was_given_back_is_not_counted(little: Callable[[int], None]) -> None:
     little(10 * MEGA)
-    with memory_bound.bounded("It", "Less."):
+    with memory_bound.limit_memory("It", "Less."):
         for _ in range(10):
             torch.ones(MEGA)
         kept = torch.ones(MEGA)
     with (
         pytest.raises(ModelError, match=r"^It asks for .* Less\.$"),
-        memory_bound.bounded("It", "Less."),
+        memory_bound.limit_memory("It", "Less."),
     ):
         _ = [kept, *(kept + number for number in range(10))]
 
@@ -266,11 +266,11 @@ def test_memory_that_was_given_back_is_not_counted(little: Callable[[int], None]
         lambda: nn.functional.pad(torch.ones(1, 2), (0, 10**12)),
     ],
 )
-def test_sizes_are_told_before_anything_is_made(
+def test_sizes_are_reported_before_anything_is_made(
     make: Callable[[], Tensor], little: Callable[[int], None]
 ) -> None:
     little(100 * MEGA)
-    with pytest.raises(ModelError, match="asks for"), memory_bound.bounded("It", "Less."):
+    with pytest.raises(ModelError, match="asks for"), memory_bound.limit_memory("It", "Less."):
         make()
 
 
@@ -283,7 +283,7 @@ def test_without_a_word_of_the_system_there_is_a_plain_bound(
 
 
 def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(ZeroDivisionError), memory_bound.bounded("It", "Less."):
+    with pytest.raises(ZeroDivisionError), memory_bound.limit_memory("It", "Less."):
         _ = 1 / 0
 
 
@@ -301,7 +301,7 @@ def test_a_model_of_too_many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         load("timm/test_vit", model_kwargs={"depth": 1000})
 
 
-def test_an_input_that_would_take_too_much_is_told_before_a_pass(
+def test_an_input_that_would_take_too_much_is_reported_before_a_pass(
     little: Callable[[int], None],
 ) -> None:
     little(100 * MEGA)

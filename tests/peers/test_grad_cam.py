@@ -75,12 +75,12 @@ CASES = {
 def _normalise_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives grad-cam our normalisation: it adds 1e-7, which decides the maps of random weights."""
 
-    def scaled(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
+    def scale_cams(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
         maps = normalise(torch.from_numpy(np.asarray(cams)).float())
         return (maps if target_size is None else enlarge(maps, target_size[::-1])).numpy()
 
     for module in ("base_cam", "refine_cam", "utils.image"):
-        monkeypatch.setattr(f"pytorch_grad_cam.{module}.scale_cam_image", scaled)
+        monkeypatch.setattr(f"pytorch_grad_cam.{module}.scale_cam_image", scale_cams)
 
 
 @cache

@@ -131,12 +131,12 @@ def test_our_contrast_with_the_nearest_class_is_grad_cams(
 ) -> None:
     from pytorch_grad_cam import FinerCAM, GradCAM
 
-    def scaled(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
+    def scale_cams(cams: np.ndarray, target_size: tuple[int, int] | None = None) -> np.ndarray:
         maps = normalise(torch.from_numpy(np.asarray(cams)).float())
         return (maps if target_size is None else enlarge(maps, target_size[::-1])).numpy()
 
     for module in ("base_cam", "utils.image"):
-        monkeypatch.setattr(f"pytorch_grad_cam.{module}.scale_cam_image", scaled)
+        monkeypatch.setattr(f"pytorch_grad_cam.{module}.scale_cam_image", scale_cams)
     model, inputs, layer = _model(name), _inputs(), MODELS[name]
     with FinerCAM(model, [model.get_submodule(layer)], base_method=GradCAM) as cam:
         theirs = cam(inputs.clone(), alpha=0.6, comparison_categories=[1])

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.checkout import ROOT
 from tests.outputs import outputs
-from tests.runs.runs import written
+from tests.runs.runs import read_records
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "RAY_ADDRESS")
 PICTURES = 24
@@ -110,7 +110,7 @@ def _workers(process: subprocess.Popen[str]) -> list[int]:
 
 def _each_once(many: Path) -> None:
     out = many.parent / "out"
-    lines = written(out)
+    lines = read_records(out)
     named = sorted(Path(line["source"]).name for line in lines)
     assert named == [f"{n:02}.jpg" for n in range(PICTURES)]
     assert not [line for line in lines if line["error"]]
@@ -147,14 +147,14 @@ def test_ctrl_c_ends_in_good_order_and_resume_goes_on(
     process.send_signal(signal.SIGINT)
     _, message = _end(process, 130)
     assert "--resume goes on there" in message
-    before = {line["source"]: line for line in written(out)}
+    before = {line["source"]: line for line in read_records(out)}
     assert 2 <= len(before) < PICTURES
     assert _shards(out) == []
     # with other workers, and other shares
     _, message = _end(ray(*SLOW, "--resume", "--ray-workers", "1"))
     assert f"{len(before)} of {PICTURES} were done before" in message
     _each_once(many)
-    assert {line["source"]: line for line in written(out)}.items() >= before.items()
+    assert {line["source"]: line for line in read_records(out)}.items() >= before.items()
 
 
 def test_a_driver_that_is_killed_leaves_nothing_running_and_is_gone_on_with(
@@ -175,12 +175,12 @@ def test_a_driver_that_is_killed_leaves_nothing_running_and_is_gone_on_with(
     _each_once(many)
 
 
-def test_what_workers_refuse_is_told_as_it_is_without_ray(
+def test_what_workers_refuse_is_reported_as_it_is_without_ray(
     ray: Callable[..., subprocess.Popen[str]], many: Path
 ) -> None:
     _, message = _end(ray("--target-category", "espreso"), 2)
     assert "espreso" in message and "Closest" in message
-    assert not written(many.parent / "out")
+    assert not read_records(many.parent / "out")
 
 
 def test_torchrun_shares_a_folder_and_merge_joins_it(many: Path) -> None:
@@ -194,7 +194,7 @@ def test_torchrun_shares_a_folder_and_merge_joins_it(many: Path) -> None:
     assert _shards(out) == [13, 12]
     joined, _ = _end(_start("-m", "camcli", "merge", str(out)), 1)
     assert "24 pictures, 24 heatmaps, 1 failed" in joined
-    lines = written(out)
+    lines = read_records(out)
     (failed,) = [line for line in lines if line["error"]]
     assert Path(failed["source"]).name == "bad.jpg"
     expected = [f"{n:02}.jpg" for n in range(PICTURES)] + ["bad.jpg"]

@@ -31,7 +31,7 @@ def item(number: int) -> WorkItem:
 
 
 def failure(number: int) -> WorkItem:
-    return item(number).failed("why")
+    return item(number).make_failed("why")
 
 
 def number_of(outcome: Outcome) -> int:

@@ -71,12 +71,12 @@ Carry = Callable[..., Iterator[Outcome]]
 
 @pytest.fixture
 def carry(small: Classifier, folder: Path, tmp_path: Path) -> Carry:
-    def carried(out: str = "out", **given: Any) -> Iterator[Outcome]:
+    def carry_out(out: str = "out", **given: Any) -> Iterator[Outcome]:
         defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / out}
         options = from_keywords(**{**defaults, **given})
         return carry_out_plan(make_plan(small, options), find_sources([folder]), options)
 
-    return carried
+    return carry_out
 
 
 class Standing:

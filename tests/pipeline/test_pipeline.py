@@ -153,7 +153,7 @@ def test_an_overlay_takes_the_scale_of_others(classifier: Classifier) -> None:
     )
 
 
-def test_mistakes_are_told_before_any_picture_is_read(classifier: Classifier) -> None:
+def test_mistakes_are_reported_before_any_picture_is_read(classifier: Classifier) -> None:
     with pytest.raises(UnknownName, match="gradcan"):
         camcli.explain(classifier, "nowhere.jpg", "gradcan")
     with pytest.raises(UnknownName, match="layer5"):
@@ -291,7 +291,7 @@ def test_outputs_never_collide(classifier: Classifier, tmp_path: Path) -> None:
     assert len(_run(classifier, [tmp_path], save_path=tmp_path / "out")) == 2
 
 
-def test_an_unwritable_place_is_told_first(classifier: Classifier, tmp_path: Path) -> None:
+def test_an_unwritable_place_is_reported_first(classifier: Classifier, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="file"):
         _run(classifier, [PHOTO], save_path=tmp_path / "file" / "out")
@@ -514,7 +514,7 @@ def test_a_single_logit_is_a_no_and_a_yes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "message"), [("float32", False), ("bf16", True)])
-def test_a_precision_that_is_slow_here_is_told(
+def test_a_precision_that_is_slow_here_is_reported(
     precision: str,
     message: bool,
     monkeypatch: pytest.MonkeyPatch,
@@ -530,7 +530,7 @@ def test_a_precision_that_is_slow_here_is_told(
     assert (said in " ".join(capsys.readouterr().err.split())) is message
 
 
-def test_a_strength_without_a_contrast_is_told(classifier: Classifier) -> None:
+def test_a_strength_without_a_contrast_is_reported(classifier: Classifier) -> None:
     with pytest.raises(UsageError, match="--contrast-strength is for --contrast"):
         camcli.explain(classifier, PHOTO, contrast_strength=1)
     with pytest.raises(UsageError, match="target of its own"):
@@ -609,7 +609,7 @@ class Mixed(Staged):
         return self.fc(self.pool(self.last(x)).flatten(1))
 
 
-def test_cells_that_are_no_places_are_told_of_in_every_record() -> None:
+def test_cells_that_are_no_places_are_named_in_every_record() -> None:
     classifier = _classifier(Mixed(), 3, (64, 64))
     pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     with pytest.warns(CamvizWarning, match="8x8 cells of layer 'last' are no places"):

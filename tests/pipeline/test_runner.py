@@ -69,7 +69,7 @@ Carry = Callable[..., Iterator[Outcome]]
 def carry(small: Classifier, pictures: Path, tmp_path: Path) -> Carry:
     """Explains the pictures into a folder `out`, in threads if nothing else is said."""
 
-    def carried(
+    def carry_out(
         stop: StopRequest | None = None,
         only: Sequence[str] = (),
         watch: RunCallbacks = NO_CALLBACKS,
@@ -80,7 +80,7 @@ def carry(small: Classifier, pictures: Path, tmp_path: Path) -> Carry:
         sources = find_sources([pictures / name for name in only] or [pictures])
         return carry_out_plan(make_plan(small, options), sources, options, stop, watch)
 
-    return carried
+    return carry_out
 
 
 def _names(outcomes: Sequence[Outcome]) -> list[str]:
@@ -123,13 +123,13 @@ def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.Monk
     alive, most = set[int](), 0
     prepare, write = stages.prepare, stages.draw_picture
 
-    def preparing(*given: Any) -> PreparedPicture:
+    def prepare_noting(*given: Any) -> PreparedPicture:
         picture = prepare(*given)
         alive.add(id(picture))
         weakref.finalize(picture, alive.discard, id(picture))
         return picture
 
-    def writing(*given: Any, **named: Any) -> Any:
+    def write_noting(*given: Any, **named: Any) -> Any:
         nonlocal most
         time.sleep(0.005)
         most = max(most, len(alive))
@@ -140,8 +140,8 @@ def test_what_stands_in_memory_is_bounded(carry: Carry, monkeypatch: pytest.Monk
             most = max(most, len(alive))
         return write(*given, **named)
 
-    monkeypatch.setattr(stages, "prepare", preparing)
-    monkeypatch.setattr(stages, "draw_picture", writing)
+    monkeypatch.setattr(stages, "prepare", prepare_noting)
+    monkeypatch.setattr(stages, "draw_picture", write_noting)
     list(carry(batch_size=1))
     # read ahead, in the model, and on the way to the disk: not all 17
     assert 2 <= most <= 6

@@ -21,7 +21,7 @@ from camcli.pipeline.ray_backend import _Workers, run_on_ray
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Source
 from camcli.runs import Manifest, RunInfo
-from tests.runs.runs import PLAIN, explain, explained, named, written
+from tests.runs.runs import PLAIN, explain, make_sources, read_records, run_to_end
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 SLURM = ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")
@@ -61,7 +61,7 @@ def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], mess
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8, 30])
 def test_shares_are_disjoint_complete_and_even(world: int) -> None:
-    sources = named(*(f"{n}.jpg" for n in range(23)))
+    sources = make_sources(*(f"{n}.jpg" for n in range(23)))
     parts = [sharding.take_share(sources, (rank, world)) for rank in range(world)]
     assert sorted((s for part in parts for s in part), key=sources.index) == sources
     sizes = {len(part) for part in parts}
@@ -112,7 +112,7 @@ def test_what_cannot_be_shared_is_refused(given: dict[str, object], message: str
 def test_shards_of_another_number_of_ranks_are_joined_first(tmp_path: Path) -> None:
     options = Options(save_path=tmp_path / "out")
     sharding.check_world(options, 2)
-    explained(tmp_path / "out", named("a.jpg"), shard=(0, 2))
+    run_to_end(tmp_path / "out", make_sources("a.jpg"), shard=(0, 2))
     sharding.check_world(options, 2)
     with pytest.raises(UsageError, match="shards of 2 ranks, and now there are 3: join them first"):
         sharding.check_world(options, 3)
@@ -120,10 +120,10 @@ def test_shards_of_another_number_of_ranks_are_joined_first(tmp_path: Path) -> N
 
 def test_a_rank_that_goes_on_leaves_alone_what_another_one_wrote(tmp_path: Path) -> None:
     one, other = Source(Path("in/a.jpg")), Source(Path("in/deep/a.jpg"))
-    explained(tmp_path, [one], shard=(0, 2), until=0)
-    explained(tmp_path, [other], shard=(1, 2))
+    run_to_end(tmp_path, [one], shard=(0, 2), until=0)
+    run_to_end(tmp_path, [other], shard=(1, 2))
     with Manifest.open(tmp_path, RunInfo(PLAIN, shard=(0, 2)), "resume") as manifest:
-        manifest.remaining([one])
+        manifest.list_remaining([one])
         (made,) = explain(manifest, one, tmp_path)
     assert made.name.startswith("a_0~")
     assert (tmp_path / "a_0.jpg").read_text() == str(other)
@@ -159,14 +159,14 @@ def test_ranks_and_merge_find_every_picture_once(
         message = capsys.readouterr().err
         assert f"rank {rank} of 2: {(3, 2)[rank]} of 5 pictures" in message
     shards = [f"manifest.rank-000{rank}-of-0002.jsonl" for rank in range(2)]
-    done = [[Path(line["source"]).stem for line in written(out, name)] for name in shards]
+    done = [[Path(line["source"]).stem for line in read_records(out, name)] for name in shards]
     assert done == [["0", "2", "4"], ["1", "3"]]
 
     assert main(["merge", str(out)]) == 1
     assert (
         capsys.readouterr().out == f"{out / 'manifest.jsonl'}: 4 pictures, 4 heatmaps, 1 failed\n"
     )
-    assert [Path(line["source"]).stem for line in written(out)] == ["0", "2", "4", "1", "3"]
+    assert [Path(line["source"]).stem for line in read_records(out)] == ["0", "2", "4", "1", "3"]
     assert json.loads((out / "run.json").read_text())["shards"] == 2
     for name in names:
         monkeypatch.delenv(name)
@@ -177,7 +177,7 @@ def test_ranks_and_merge_find_every_picture_once(
 def test_merge_refuses_what_is_not_complete_unless_it_is_told_to(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    explained(tmp_path, named("a.jpg", "c.jpg"), shard=(0, 2))
+    run_to_end(tmp_path, make_sources("a.jpg", "c.jpg"), shard=(0, 2))
     assert main(["merge", str(tmp_path)]) == 2
     assert "missing of 2: rank 1" in capsys.readouterr().err
     assert main(["merge", str(tmp_path), "--incomplete"]) == 0
@@ -186,15 +186,15 @@ def test_merge_refuses_what_is_not_complete_unless_it_is_told_to(
 
 
 def test_joined_too_early_and_gone_on_with_leaves_no_journal(tmp_path: Path) -> None:
-    sources = named("a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    explained(tmp_path, sources[0::2], shard=(0, 2))
-    explained(tmp_path, sources[1::2], shard=(1, 2), until=1)
+    sources = make_sources("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    run_to_end(tmp_path, sources[0::2], shard=(0, 2))
+    run_to_end(tmp_path, sources[1::2], shard=(1, 2), until=1)
     assert main(["merge", str(tmp_path), "--incomplete"]) == 0
     assert (tmp_path / ".camviz").exists()
     for rank in range(2):
-        explained(tmp_path, sources[rank::2], "resume", shard=(rank, 2))
+        run_to_end(tmp_path, sources[rank::2], "resume", shard=(rank, 2))
     assert main(["merge", str(tmp_path)]) == 0
-    assert len(written(tmp_path)) == 4
+    assert len(read_records(tmp_path)) == 4
     assert not (tmp_path / ".camviz").exists()
 
 
@@ -270,7 +270,7 @@ def test_ray_chooses_the_gpus() -> None:
 def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     outcomes = run_on_ray(
-        named("a.jpg"), Options(engine="ray"), lambda _: None, StopRequest(), lambda _: None
+        make_sources("a.jpg"), Options(engine="ray"), lambda _: None, StopRequest(), lambda _: None
     )
     with pytest.raises(UsageError, match=r"pip install 'camviz\[ray\]'"):
         next(outcomes)
@@ -285,7 +285,7 @@ def test_a_cluster_that_does_not_answer_is_given_up_at_once(
         monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{nobody.getsockname()[1]}")
         options = Options(engine="ray", save_path=tmp_path / "out")
         outcomes = run_on_ray(
-            named("a.jpg"), options, lambda _: None, StopRequest(), lambda _: None
+            make_sources("a.jpg"), options, lambda _: None, StopRequest(), lambda _: None
         )
         with pytest.raises(UsageError, match="Cannot join the Ray cluster at RAY_ADDRESS=127"):
             next(outcomes)

@@ -67,14 +67,14 @@ Carry = Callable[..., Iterator[Outcome]]
 def carry(small: Classifier, there: Path, tmp_path: Path) -> Carry:
     """Explains what is there into a folder `out`."""
 
-    def carried(stop: StopRequest | None = None, **given: Any) -> Iterator[Outcome]:
+    def carry_out(stop: StopRequest | None = None, **given: Any) -> Iterator[Outcome]:
         defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / "out"}
         options = from_keywords(**{**defaults, **given})
         camera = options.camera
         sources = find_sources([there]) if camera is None else (camera_source(camera),)
         return carry_out_plan(make_plan(small, options), sources, options, stop)
 
-    return carried
+    return carry_out
 
 
 def records_of(outcomes: Iterator[Outcome]) -> list[Record]:
@@ -219,12 +219,12 @@ def test_a_frame_that_cannot_be_drawn_leaves_the_one_before_it_longer(
     write_video(there / "clip.mp4", 5)
     draw = Explanation.overlay
 
-    def failing(self: Explanation, *how: Any) -> NDArray[np.uint8]:
+    def fail(self: Explanation, *how: Any) -> NDArray[np.uint8]:
         if self.picture.frame in (2, 4):
             raise MemoryError
         return draw(self, *how)
 
-    monkeypatch.setattr(Explanation, "overlay", failing)
+    monkeypatch.setattr(Explanation, "overlay", fail)
     records = records_of(carry())
     assert [bool(record.error) for record in records] == [False, False, True, False, True]
     expected = [Fraction(time, 10) for time in (0, 1, 3, 4)]
@@ -424,12 +424,12 @@ def test_a_disk_that_is_full_in_a_video(
         write_video(there / f"{name}.mp4", 6)
     write = VideoFile.write
 
-    def failing(self: VideoFile, *frame: Any) -> None:
+    def fail(self: VideoFile, *frame: Any) -> None:
         if self.path.name.startswith("b") and self.frames == 3:
             raise OutputError("Cannot write: No space left on device.")
         write(self, *frame)
 
-    monkeypatch.setattr(VideoFile, "write", failing)
+    monkeypatch.setattr(VideoFile, "write", fail)
     seen = []
     with pytest.raises(OutputError, match="No space left"):
         for outcome in carry(workers=threads):
@@ -449,12 +449,12 @@ def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
 
     append, calls = Manifest.append, iter(range(100))
 
-    def failing(self: Manifest, source: Source, records: Any, **more: Any) -> None:
+    def fail(self: Manifest, source: Source, records: Any, **more: Any) -> None:
         if next(calls) == 2:
             raise OutputError("Cannot write: No space left on device.")
         append(self, source, records, **more)
 
-    monkeypatch.setattr(Manifest, "append", failing)
+    monkeypatch.setattr(Manifest, "append", fail)
     with pytest.raises(OutputError, match="No space left"):
         list(carry())
     monkeypatch.undo()
@@ -548,13 +548,13 @@ def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
     maps = {"a": [1.0, 2.0], "b": [1.0, 4.0], "c": [0.0, 1.0]}
     explain = stages.explain_batch
 
-    def made_up(batch: list[PreparedPicture], plan: Any) -> Iterator[list[Explanation]]:
+    def make_up(batch: list[PreparedPicture], plan: Any) -> Iterator[list[Explanation]]:
         for (actual,) in explain(batch, plan):
             values = np.array([maps[actual.picture.source.path.stem]], np.float32)
             message = replace(actual.record, maximum=float(values.max()))
             yield [replace(actual, map=replace(actual.map, values=values), record=message)]
 
-    monkeypatch.setattr(stages, "explain_batch", made_up)
+    monkeypatch.setattr(stages, "explain_batch", make_up)
     records = records_of(carry(scale="run"))
     assert {record.scale for record in records} == {(0.0, 4.0)}
     a, b, c = (read(record.outputs[0])[20] for record in records)
@@ -589,12 +589,12 @@ def test_a_picture_that_changes_between_the_two_looks(
     write_video(there / "d.mp4", 6)
     again = spool.read_again
 
-    def changing(entries: Any, options: Any) -> Any:
+    def change(entries: Any, options: Any) -> Any:
         Image.fromarray(frame(0)[:-4]).save(there / "b.png")
         write_video(there / "d.mp4", 4)
         return again(entries, options)
 
-    monkeypatch.setattr(runner, "read_again", changing)
+    monkeypatch.setattr(runner, "read_again", change)
     outcomes = list(carry(scale="run"))
     failed = [r for r in records_of(iter(outcomes)) if r.error]
     assert [Path(r.source).name for r in failed] == ["b.png", "d.mp4"]
@@ -610,11 +610,11 @@ def test_what_is_laid_aside_has_no_pixels(
     sizes = []
     close = spool.Spool.__exit__
 
-    def noting(self: spool.Spool, *error: Any) -> None:
+    def note_size(self: spool.Spool, *error: Any) -> None:
         sizes.append(self._file.tell())
         close(self, *error)
 
-    monkeypatch.setattr(spool.Spool, "__exit__", noting)
+    monkeypatch.setattr(spool.Spool, "__exit__", note_size)
     assert len(records_of(carry(scale="run"))) == COUNT
     assert COUNT * 200 < sizes[0] < COUNT * HEIGHT * WIDTH
 

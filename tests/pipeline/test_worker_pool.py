@@ -22,7 +22,7 @@ from camcli.pipeline.worker_pool import (
 )
 
 
-def test_a_machine_that_starts_no_more_threads_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_starts_no_more_threads_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     before, start = threading.active_count(), threading.Thread.start
 
     def start_some(thread: threading.Thread) -> None:
@@ -68,7 +68,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[WorkerPool]:
 
 def test_results_come_in_the_order_of_the_items(pool: WorkerPool) -> None:
     counting = Counting()
-    results = list(ordered(counting.work, range(40), pool, ahead=7))
+    results = list(run_in_order(counting.work, range(40), pool, ahead=7))
     assert results == [n * n for n in range(40)]
     assert counting.most_running <= 3
 
@@ -76,7 +76,7 @@ def test_results_come_in_the_order_of_the_items(pool: WorkerPool) -> None:
 @pytest.mark.parametrize("ahead", [1, 2, 6])
 def test_no_more_than_the_bound_is_begun_and_not_taken(pool: WorkerPool, ahead: int) -> None:
     counting = Counting()
-    with closing(ordered(counting.work, counting.items(), pool, ahead)) as results:
+    with closing(run_in_order(counting.work, counting.items(), pool, ahead)) as results:
         assert counting.taken == 0
         for taken, _ in zip(range(1, 30), results, strict=False):
             assert counting.taken <= taken - 1 + ahead
@@ -92,7 +92,7 @@ def test_work_goes_on_while_the_consumer_is_busy() -> None:
     counting = Counting()
     with (
         start_workers(2) as pool,
-        closing(ordered(counting.work, counting.items(), pool, 5)) as results,
+        closing(run_in_order(counting.work, counting.items(), pool, 5)) as results,
     ):
         next(results)
         time.sleep(0.1)
@@ -102,7 +102,7 @@ def test_work_goes_on_while_the_consumer_is_busy() -> None:
         assert counting.taken == 5
 
 
-def ordered(
+def run_in_order(
     function: Callable[[int], int], items: Iterable[int], pool: WorkerPool, ahead: int
 ) -> Iterator[int]:
     """Does work in a line of at most so many items, and takes what is there before the next one."""
@@ -127,8 +127,10 @@ def _make_raising_at(bad: int, error: BaseException) -> Callable[[int], int]:
     return work
 
 
-def test_a_worker_that_dies_is_told_in_its_place(pool: WorkerPool) -> None:
-    results = ordered(_make_raising_at(4, ZeroDivisionError("four")), range(100), pool, ahead=3)
+def test_a_worker_that_dies_is_reported_in_its_place(pool: WorkerPool) -> None:
+    results = run_in_order(
+        _make_raising_at(4, ZeroDivisionError("four")), range(100), pool, ahead=3
+    )
     assert [next(results) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(ZeroDivisionError, match="four"):
         next(results)
@@ -137,7 +139,7 @@ def test_a_worker_that_dies_is_told_in_its_place(pool: WorkerPool) -> None:
 
 def test_a_line_knows_how_much_is_in_it() -> None:
     line = WorkLine[str, int](WorkerPool(0), most=3)
-    assert (len(line), line.size, line.is_ready, line.pending()) == (0, 0, False, [])
+    assert (len(line), line.size, line.is_ready, line.list_pending()) == (0, 0, False, [])
     for name, size in (("a", 5), ("b", 0), ("c", 7)):
         assert line.has_room
         line.begin(name, len, name, size=size)
@@ -154,17 +156,17 @@ def test_who_waits_goes_on_with_the_first_result_of_any_line() -> None:
         slow, quick = (WorkLine[str, object](pool, 2) for _ in range(2))
         slow.begin("slow", gate.wait)
         quick.begin("quick", time.sleep, 0.01)
-        pending = [*slow.pending(), *quick.pending()]
+        pending = [*slow.list_pending(), *quick.list_pending()]
         assert len(pending) == 2
         wait_for_any(pending)
         assert (slow.is_ready, quick.is_ready) == (False, True)
         # what is there is nothing that is waited for
-        assert not quick.pending()
+        assert not quick.list_pending()
         gate.set()
-        wait_for_any(slow.pending())
+        wait_for_any(slow.list_pending())
         assert slow.is_ready
     with pytest.raises(AssertionError, match="nothing is under way"):
-        wait_for_any(slow.pending())
+        wait_for_any(slow.list_pending())
 
 
 def test_an_interruption_does_not_wait_for_what_is_not_begun() -> None:
@@ -175,14 +177,14 @@ def test_an_interruption_does_not_wait_for_what_is_not_begun() -> None:
         raise KeyboardInterrupt
 
     with start_workers(1) as pool, pytest.raises(KeyboardInterrupt):
-        list(ordered(counting.work, items(), pool, ahead=10))
+        list(run_in_order(counting.work, items(), pool, ahead=10))
     assert counting.finished < 4
 
 
 def test_the_threads_are_gone_afterwards() -> None:
     before = threading.active_count()
     with start_workers(3) as pool:
-        list(ordered(time.sleep, [0.001] * 9, pool, ahead=9))
+        list(run_in_order(time.sleep, [0.001] * 9, pool, ahead=9))
         assert before < threading.active_count() <= before + 3
     assert threading.active_count() == before
 
@@ -192,7 +194,7 @@ def test_each_thread_works_alone_and_the_model_with_all_its_own() -> None:
     try:
         torch.set_num_threads(3)
         with start_workers(2) as pool:
-            theirs = set(ordered(lambda _: torch.get_num_threads(), range(9), pool, ahead=9))
+            theirs = set(run_in_order(lambda _: torch.get_num_threads(), range(9), pool, ahead=9))
             assert (theirs, torch.get_num_threads()) == ({1}, 3)
         later = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))

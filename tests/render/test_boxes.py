@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from camcli.errors import UsageError
-from camcli.media.annotations.outlines import box_of_mask
+from camcli.media.annotations.outlines import find_box_of_mask
 from camcli.records import Box
 from camcli.render.boxes import (
     boxes_of,
@@ -72,7 +72,7 @@ def test_boxes_hold_all_that_is_hot(values: np.ndarray, threshold: float) -> Non
         covered[rows, int(hot.box.left) : int(hot.box.right)] = True
     assert (covered >= mask).all()
     if len(boxes) == 1:
-        assert boxes[0].box == box_of_mask(mask)
+        assert boxes[0].box == find_box_of_mask(mask)
     assert boxes_of(values, threshold) == boxes[:1]
 
 
@@ -105,7 +105,7 @@ def test_a_frame_lies_inside_its_box() -> None:
     grey = np.full((20, 30, 3), 128, np.uint8)
     drawn = draw_boxes(grey, [Box(4, 3, 20, 15)], "#ff0000", 2)
     changed = (drawn != grey).any(2)
-    assert box_of_mask(changed) == Box(4, 3, 20, 15)
+    assert find_box_of_mask(changed) == Box(4, 3, 20, 15)
     assert drawn[3, 4].tolist() == drawn[4, 19].tolist() == [255, 0, 0]
     # a dark line inside, and the picture as it was in the middle
     assert drawn[5, 10].tolist() == [0, 0, 0]

@@ -15,7 +15,7 @@ from camcli.runs.jsonl import STATE
 PLAIN: dict[str, Any] = {"method": ["gradcam"], "alpha": 0.5}
 
 
-def named(*names: str) -> list[Source]:
+def make_sources(*names: str) -> list[Source]:
     return [Source(Path("in") / name) for name in names]
 
 
@@ -37,7 +37,7 @@ def explain(manifest: Manifest, source: Source, folder: Path, maps: int = 1) -> 
     return made
 
 
-def explained(
+def run_to_end(
     folder: Path,
     sources: Sequence[Source],
     mode: Mode = "new",
@@ -49,7 +49,7 @@ def explained(
 ) -> list[Source]:
     """Runs to the end, or until some sources are done; returns what was to be done."""
     with Manifest.open(folder, RunInfo(configuration, shard=shard), mode) as manifest:
-        plan = manifest.remaining(sources)
+        plan = manifest.list_remaining(sources)
         for source in plan[:until]:
             explain(manifest, source, folder, maps)
         if until is None:
@@ -58,14 +58,14 @@ def explained(
     return plan
 
 
-def written(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
+def read_records(folder: Path, name: str = "manifest.jsonl") -> list[dict[str, Any]]:
     path = folder / name
     return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def table(folder: Path) -> list[tuple[str, int]]:
     """What a manifest holds, without doubles of anything left out."""
-    return [(line["source"], line["rank"]) for line in written(folder)]
+    return [(line["source"], line["rank"]) for line in read_records(folder)]
 
 
 def expect(sources: Iterable[Source], maps: int = 1) -> list[tuple[str, int]]:

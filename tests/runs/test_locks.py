@@ -25,25 +25,25 @@ from tests.runs.runs import (
     PLAIN,
     expect,
     explain,
-    explained,
     files,
-    named,
+    make_sources,
+    read_records,
+    run_to_end,
     table,
     traces,
-    written,
 )
 
 pytest.importorskip("fcntl")
-A, B, C = named("a.jpg", "b.jpg", "c.jpg")
+A, B, C = make_sources("a.jpg", "b.jpg", "c.jpg")
 
 WAITING = """
 import sys
 from pathlib import Path
 from camcli.runs import Counts, Manifest, RunInfo
-from tests.runs.runs import PLAIN, explain, named, record
+from tests.runs.runs import PLAIN, explain, make_sources, record
 folder = Path(sys.argv[1])
 with Manifest.open(folder, RunInfo(PLAIN)) as manifest:
-    (source,) = manifest.remaining(named(sys.argv[2]))
+    (source,) = manifest.list_remaining(make_sources(sys.argv[2]))
     manifest.place(folder / "placed.jpg", source)
     manifest.append(source, [record(source, rank=0), record(source, rank=1)], last=False)
     print("there", flush=True)
@@ -56,9 +56,9 @@ WRITING = """
 import sys
 from pathlib import Path
 from camcli.records import Source
-from tests.runs.runs import explained
+from tests.runs.runs import run_to_end
 sources = [Source(Path(sys.argv[2]) / f"{n}.jpg") for n in range(150)]
-explained(Path(sys.argv[1]), sources, configuration={"alpha": float(sys.argv[3])}, maps=2)
+run_to_end(Path(sys.argv[1]), sources, configuration={"alpha": float(sys.argv[3])}, maps=2)
 """
 
 
@@ -67,12 +67,12 @@ import random, sys, time
 from pathlib import Path
 from camcli.errors import UsageError
 from camcli.runs import Counts, Manifest, RunInfo
-from tests.runs.runs import PLAIN, explain, named
+from tests.runs.runs import PLAIN, explain, make_sources
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 try:
     with Manifest.open(folder, RunInfo(PLAIN), mode) as manifest:
         done = 0
-        for source in manifest.remaining(named(*(f"{n}.jpg" for n in range(60)))):
+        for source in manifest.list_remaining(make_sources(*(f"{n}.jpg" for n in range(60)))):
             if manifest.claim(source):
                 time.sleep(random.random() / 100)
                 explain(manifest, source, folder, 2)
@@ -88,10 +88,10 @@ CLAIMING = """
 import sys
 from pathlib import Path
 from camcli.runs import Manifest, RunInfo
-from tests.runs.runs import PLAIN, explain, named
+from tests.runs.runs import PLAIN, explain, make_sources
 folder = Path(sys.argv[1])
 with Manifest.open(folder, RunInfo(PLAIN)) as manifest:
-    a, b = manifest.remaining(named("a.jpg", "b.jpg"))
+    a, b = manifest.list_remaining(make_sources("a.jpg", "b.jpg"))
     assert manifest.claim(a) and manifest.claim(b)
     explain(manifest, a, folder)
     print("there", flush=True)
@@ -112,23 +112,23 @@ def another(folder: Path, name: str) -> Iterator[None]:
 
 
 def test_another_run_may_write_but_not_rewrite(tmp_path: Path) -> None:
-    explained(tmp_path, [A])
+    run_to_end(tmp_path, [A])
     with another(tmp_path, "b.jpg"):
         with pytest.raises(UsageError, match="Another run is writing into"):
-            explained(tmp_path, [A])
+            run_to_end(tmp_path, [A])
         with pytest.raises(UsageError, match="Another run is writing into"):
             merge_shards(tmp_path)
-        explained(tmp_path, [C])
+        run_to_end(tmp_path, [C])
         # what the other one is about to write is not free
         with Manifest.open(tmp_path, RunInfo(PLAIN), "skip") as manifest:
             marked = manifest.place(tmp_path / "placed.jpg", C)
             assert marked.name.startswith("placed~")
-            assert manifest.remaining([A, C]) == []
+            assert manifest.list_remaining([A, C]) == []
             with pytest.raises(UsageError, match="Another run"):
-                manifest.remaining([B])  # half of it stands there
+                manifest.list_remaining([B])  # half of it stands there
     b = str(B)
     assert table(tmp_path) == [(str(A), 0), (b, 0), (str(C), 0), (b, 1), (b, 0)]
-    explained(tmp_path, [A])
+    run_to_end(tmp_path, [A])
     assert table(tmp_path)[-1] == (str(A), 0)
 
 
@@ -137,9 +137,9 @@ def test_another_run_may_write_but_not_rewrite(tmp_path: Path) -> None:
 def test_runs_of_the_same_options_do_nothing_twice(
     tmp_path: Path, mode: str, finished: bool
 ) -> None:
-    sources = named(*(f"{n}.jpg" for n in range(60)))
+    sources = make_sources(*(f"{n}.jpg" for n in range(60)))
     if finished:
-        explained(tmp_path, sources, maps=2)
+        run_to_end(tmp_path, sources, maps=2)
     command = [sys.executable, "-c", SHARING, str(tmp_path), mode]
     processes = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)
@@ -168,7 +168,7 @@ def claim(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_what_another_process_has_is_left_to_it_until_it_dies(tmp_path: Path) -> None:
     with ExitStack() as other, Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-        assert manifest.remaining([A, B, C]) == [A, B, C]
+        assert manifest.list_remaining([A, B, C]) == [A, B, C]
         process = other.enter_context(claim(tmp_path))
         assert [manifest.claim(source) for source in (A, B, C)] == [False, False, True]
         process.kill()
@@ -178,7 +178,7 @@ def test_what_another_process_has_is_left_to_it_until_it_dies(tmp_path: Path) ->
         explain(manifest, B, tmp_path)
         manifest.finish(Counts(2))
     assert table(tmp_path) == [(str(source), 0) for source in (A, C, B)]
-    assert explained(tmp_path, [A, B, C], "resume") == []
+    assert run_to_end(tmp_path, [A, B, C], "resume") == []
     assert traces(tmp_path) == []
 
 
@@ -189,7 +189,7 @@ def test_whoever_is_at_work_is_named(tmp_path: Path) -> None:
         with Manifest.open(tmp_path, RunInfo({})) as manifest:
             assert manifest.beside == []
         with pytest.raises(UsageError) as raised:
-            explained(tmp_path, [A])
+            run_to_end(tmp_path, [A])
         with pytest.raises(UsageError, match=rf"\(process {process.pid} .* cannot be shared"):
             Manifest.open(tmp_path, RunInfo(PLAIN), shared=False)
     assert named_.startswith(f"process {process.pid} on {socket.gethostname()!r}, begun 20")
@@ -220,7 +220,7 @@ def test_without_locks_a_run_is_not_shared_with_one_that_lives(
     tmp_path: Path, host: str, number: int | None, hours: float, alive: bool
 ) -> None:
     number = number or os.getpid()
-    explained(tmp_path, [A])
+    run_to_end(tmp_path, [A])
     (tmp_path / STATE).mkdir()
     file = tmp_path / STATE / "process-0123.json"
     name = socket.gethostname() if host == "here" else host
@@ -230,10 +230,10 @@ def test_without_locks_a_run_is_not_shared_with_one_that_lives(
     os.utime(file, (then, then))
     if alive:
         with pytest.raises(UsageError, match=rf"\(process {number} on '{name}'.*0123\.json"):
-            explained(tmp_path, [A, B], "resume")
-        explained(tmp_path, [C], configuration={})
+            run_to_end(tmp_path, [A, B], "resume")
+        run_to_end(tmp_path, [C], configuration={})
         file.unlink()
-    assert explained(tmp_path, [A, B], "skip") == [B]
+    assert run_to_end(tmp_path, [A, B], "skip") == [B]
     assert traces(tmp_path) == []
 
 
@@ -244,7 +244,7 @@ def test_without_locks_a_run_is_not_shared_with_one_that_lives(
 def test_a_damaged_file_of_a_process_is_taken_away(tmp_path: Path, content: str) -> None:
     (tmp_path / STATE).mkdir()
     (tmp_path / STATE / "process-0.json").write_text(content)
-    assert explained(tmp_path, [A]) == [A]
+    assert run_to_end(tmp_path, [A]) == [A]
     assert traces(tmp_path) == []
 
 
@@ -265,7 +265,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         assert process.stdout and process.stdout.readline() == b"there\n"
         process.kill()
     assert table(tmp_path) == [(str(B), 0)]
-    assert explained(tmp_path, [A, B], "resume") == [A, B]
+    assert run_to_end(tmp_path, [A, B], "resume") == [A, B]
     assert table(tmp_path) == expect([A, B])
     assert traces(tmp_path) == []
 
@@ -283,7 +283,7 @@ def test_of_two_that_leave_together_one_takes_the_file_away(tmp_path: Path) -> N
 def test_of_two_runs_that_end_together_one_takes_the_journal_away(tmp_path: Path) -> None:
     with ExitStack() as other:
         with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-            assert manifest.remaining([A]) == [A]
+            assert manifest.list_remaining([A]) == [A]
             other.enter_context(another(tmp_path, "b.jpg"))
             explain(manifest, A, tmp_path)
             manifest.finish(Counts(1, 1, 0, 0))
@@ -318,7 +318,7 @@ def test_four_processes_at_once_mix_nothing_up(tmp_path: Path) -> None:
         for arguments in asked
     ]
     assert [process.wait() for process in processes] == [0] * 4
-    lines = written(tmp_path)
+    lines = read_records(tmp_path)
     assert Counter((line["run"], Path(line["source"]).parent.name) for line in lines) == {
         (RunInfo({"alpha": float(alpha)}).name, folder): 300 for folder, alpha in asked
     }

@@ -19,17 +19,17 @@ from tests.runs.runs import (
     PLAIN,
     expect,
     explain,
-    explained,
     files,
-    named,
+    make_sources,
+    read_records,
     record,
+    run_to_end,
     table,
     traces,
-    written,
 )
 
 OTHER = {**PLAIN, "alpha": 0.25}
-A, B, C, D = named("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+A, B, C, D = make_sources("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 
 
 def test_a_line_holds_the_record_and_the_run(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_line_holds_the_record_and_the_run(tmp_path: Path) -> None:
     with Manifest.open(tmp_path, run) as manifest:
         manifest.append(A, [whole, record(A)])
         manifest.finish(Counts(1, 2))
-    first, second = written(tmp_path)
+    first, second = read_records(tmp_path)
     assert (first["run"], first["versions"], first["last"]) == (run.name, {"torch": "2.9"}, False)
     assert first["view"] == {"left": 0, "top": 0, "right": 40, "bottom": 30}
     assert (first["probability"], first["minimum"]) == (None, None)
@@ -71,13 +71,13 @@ def test_a_line_holds_the_record_and_the_run(tmp_path: Path) -> None:
     ["猫 \U0001f408.jpg", "a\nb.jpg", "-x.jpg", os.fsdecode(b"\xff\xfe caf\xe9.jpg"), "\u2028.jpg"],
 )
 def test_names_of_every_kind_come_back(tmp_path: Path, name: str) -> None:
-    (source,) = named(name)
-    explained(tmp_path, [source])
+    (source,) = make_sources(name)
+    run_to_end(tmp_path, [source])
     (line,) = read_manifest(tmp_path / "manifest.jsonl")
     assert line["source"] == str(source)
     assert (tmp_path / line["outputs"][0]).read_bytes() == os.fsencode(str(source))
     assert (tmp_path / "manifest.jsonl").read_bytes().isascii()
-    assert explained(tmp_path, [source], "resume") == []
+    assert run_to_end(tmp_path, [source], "resume") == []
 
 
 def test_the_digest_stands_for_the_options_alone() -> None:
@@ -123,15 +123,15 @@ def test_run_json_is_written_last(tmp_path: Path) -> None:
 
 def test_a_run_that_did_nothing_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError), Manifest.open(tmp_path / "new", RunInfo(PLAIN)) as manifest:
-        manifest.remaining([A])
+        manifest.list_remaining([A])
         raise KeyError
     assert not (tmp_path / "new").exists()
 
 
 def test_the_same_command_again_replaces_its_own(tmp_path: Path) -> None:
-    explained(tmp_path, [A, B, C], maps=2)
+    run_to_end(tmp_path, [A, B, C], maps=2)
     with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-        assert manifest.remaining([D, B]) == [D, B]
+        assert manifest.list_remaining([D, B]) == [D, B]
         assert (manifest.replaced, manifest.skipped) == (2, 0)
         for source in (D, B):
             explain(manifest, source, tmp_path, maps=2)
@@ -142,27 +142,27 @@ def test_the_same_command_again_replaces_its_own(tmp_path: Path) -> None:
 
 
 def test_other_options_take_another_name_and_keep_it(tmp_path: Path) -> None:
-    explained(tmp_path, [A])
-    explained(tmp_path, [A], configuration=OTHER)
+    run_to_end(tmp_path, [A])
+    run_to_end(tmp_path, [A], configuration=OTHER)
     (marked,) = set(files(tmp_path)) - {"a_0.jpg", "manifest.jsonl", "run.json"}
     assert marked.startswith("a_0~") and marked.endswith(".jpg") and len(marked) == 14
-    assert [line["outputs"] for line in written(tmp_path)] == [["a_0.jpg"], [marked]]
-    explained(tmp_path, [A], configuration=OTHER)
-    explained(tmp_path, [A])
-    assert [line["outputs"] for line in written(tmp_path)] == [[marked], ["a_0.jpg"]]
+    assert [line["outputs"] for line in read_records(tmp_path)] == [["a_0.jpg"], [marked]]
+    run_to_end(tmp_path, [A], configuration=OTHER)
+    run_to_end(tmp_path, [A])
+    assert [line["outputs"] for line in read_records(tmp_path)] == [[marked], ["a_0.jpg"]]
     assert len(files(tmp_path)) == 4
 
 
 def test_other_inputs_of_the_same_name_take_another_name(tmp_path: Path) -> None:
     here, present = Source(Path("x/a.jpg")), Source(Path("y/a.jpg"))
-    explained(tmp_path, [here])
-    explained(tmp_path, [present])
+    run_to_end(tmp_path, [here])
+    run_to_end(tmp_path, [present])
     assert (tmp_path / "a_0.jpg").read_text() == str(here)
-    assert {(tmp_path / line["outputs"][0]).read_text() for line in written(tmp_path)} == {
+    assert {(tmp_path / line["outputs"][0]).read_text() for line in read_records(tmp_path)} == {
         str(here),
         str(present),
     }
-    explained(tmp_path, [present, here])
+    run_to_end(tmp_path, [present, here])
     assert (tmp_path / "a_0.jpg").read_text() == str(here)
     assert len(files(tmp_path)) == 4
 
@@ -170,10 +170,10 @@ def test_other_inputs_of_the_same_name_take_another_name(tmp_path: Path) -> None
 def test_two_inputs_of_one_run_never_share_a_name(tmp_path: Path) -> None:
     sources = [Source(Path(f"{n}/a.jpg")) for n in range(20)]
     for _ in range(2):
-        explained(tmp_path, sources, maps=2)
+        run_to_end(tmp_path, sources, maps=2)
         assert all(
             (tmp_path / o).read_text() == line["source"]
-            for line in written(tmp_path)
+            for line in read_records(tmp_path)
             for o in line["outputs"]
         )
         assert len(files(tmp_path)) == 40 + 2
@@ -205,8 +205,8 @@ def test_what_is_in_no_manifest_is_never_touched(tmp_path: Path, kind: str) -> N
 
 
 def _run_of(folder: Path) -> list[dict[str, object]]:
-    explained(folder, [A])
-    return written(folder)
+    run_to_end(folder, [A])
+    return read_records(folder)
 
 
 def test_what_stands_beside_needs_a_free_name_too(tmp_path: Path) -> None:
@@ -247,10 +247,10 @@ def test_a_mark_makes_no_long_name_longer(tmp_path: Path, stem: str) -> None:
 
 
 def test_outputs_may_be_moved_with_their_manifest(tmp_path: Path) -> None:
-    explained(tmp_path / "old", [A, B])
+    run_to_end(tmp_path / "old", [A, B])
     shutil.move(tmp_path / "old", tmp_path / "new")
-    assert explained(tmp_path / "new", [A, B], "resume") == []
-    explained(tmp_path / "new", [A, B])
+    assert run_to_end(tmp_path / "new", [A, B], "resume") == []
+    run_to_end(tmp_path / "new", [A, B])
     assert files(tmp_path / "new") == ["a_0.jpg", "b_0.jpg", "manifest.jsonl", "run.json"]
 
 
@@ -261,7 +261,7 @@ def test_a_video_is_written_bit_by_bit(tmp_path: Path) -> None:
         manifest.append(A, [record(A, frame=2)], last=False)
         manifest.append(A, [])
         manifest.append(C, [])
-    actual = [(line["source"], line["frame"], line["last"]) for line in written(tmp_path)]
+    actual = [(line["source"], line["frame"], line["last"]) for line in read_records(tmp_path)]
     a, b = str(A), str(B)
     assert actual == [(a, 0, False), (b, None, True), (a, 1, False), (a, 2, True)]
 
@@ -271,7 +271,7 @@ def test_a_video_is_written_bit_by_bit(tmp_path: Path) -> None:
     [b"rubbish\n", b"{}\n", b"[1]\n", b"3\n", b'{"run": 1, "id": "x"}\n', b'{"run":"a"', b"\xff\n"],
 )
 def test_rubbish_in_the_middle_is_named(tmp_path: Path, line: bytes) -> None:
-    explained(tmp_path, [A, B])
+    run_to_end(tmp_path, [A, B])
     path = tmp_path / "manifest.jsonl"
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + line + second)
@@ -300,10 +300,10 @@ def test_a_full_disk_leaves_a_sound_manifest(
         left[0] = 1000
         full.setattr(os, "write", limit)
         with pytest.raises(OutputError, match=r"No space left.*--resume"):
-            for source in manifest.remaining([A, B, C, D]):
+            for source in manifest.list_remaining([A, B, C, D]):
                 explain(manifest, source, tmp_path)
     assert table(tmp_path) == expect([A])
-    assert explained(tmp_path, [A, B, C, D], "resume") == [B, C, D]
+    assert run_to_end(tmp_path, [A, B, C, D], "resume") == [B, C, D]
     assert table(tmp_path) == expect([A, B, C, D])
 
 
@@ -322,7 +322,7 @@ def test_a_place_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
         Manifest.open(tmp_path / "file", RunInfo(PLAIN))
     (tmp_path / "out" / "manifest.jsonl").mkdir(parents=True)
     with pytest.raises(OutputError, match="Is a directory"):
-        explained(tmp_path / "out", [A])
+        run_to_end(tmp_path / "out", [A])
 
 
 def test_any_order_of_runs_keeps_every_picture_and_its_record(tmp_path: Path) -> None:
@@ -337,9 +337,9 @@ def test_any_order_of_runs_keeps_every_picture_and_its_record(tmp_path: Path) ->
         asked = draw.sample(sources, draw.randint(1, 6))
         until = draw.choice([None, 0, 1, 2])
         mode = draw.choice(["new", "skip"])
-        explained(tmp_path, asked, mode, configuration, until=until)
+        run_to_end(tmp_path, asked, mode, configuration, until=until)
         now: dict[tuple[str, str], str] = {}
-        for line in written(tmp_path):
+        for line in read_records(tmp_path):
             (output,) = line["outputs"]
             assert (line["run"], line["source"]) not in now
             assert (tmp_path / output).read_text() == line["source"]

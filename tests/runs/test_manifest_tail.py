@@ -7,17 +7,17 @@ from pathlib import Path
 from camcli.records import Box, Concept, Record, Statistics
 from camcli.runs import Manifest, RunInfo
 from camcli.runs.manifest_tail import ManifestTail, parse_record
-from tests.runs.runs import PLAIN, explain, explained, named, written
+from tests.runs.runs import PLAIN, explain, make_sources, read_records, run_to_end
 
 
 def test_what_is_added_to_a_manifest_is_read_once(tmp_path: Path) -> None:
-    sources = named(*(f"{n}.jpg" for n in range(5)))
+    sources = make_sources(*(f"{n}.jpg" for n in range(5)))
     run = RunInfo(PLAIN, shard=(0, 1))
-    explained(tmp_path, sources[:1], shard=(0, 1))
+    run_to_end(tmp_path, sources[:1], shard=(0, 1))
     follower = ManifestTail(tmp_path / run.manifest)
     assert list(follower.outcomes()) == []
     with Manifest.open(tmp_path, run, "resume") as manifest:
-        manifest.remaining(sources)
+        manifest.list_remaining(sources)
         explain(manifest, sources[1], tmp_path, maps=2)
         (outcome,) = follower.outcomes()
         assert outcome.source == sources[1]
@@ -37,13 +37,13 @@ def test_what_is_added_to_a_manifest_is_read_once(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_became_shorter_is_read_on(tmp_path: Path) -> None:
-    sources = named("a.jpg", "b.jpg", "c.jpg")
-    explained(tmp_path, sources[:2])
+    sources = make_sources("a.jpg", "b.jpg", "c.jpg")
+    run_to_end(tmp_path, sources[:2])
     follower = ManifestTail(tmp_path / "manifest.jsonl")
     lines = (tmp_path / "manifest.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "manifest.jsonl").write_bytes(lines[0])
     assert list(follower.outcomes()) == []
-    explained(tmp_path, sources[2:], "resume")
+    run_to_end(tmp_path, sources[2:], "resume")
     assert [outcome.source for outcome in follower.outcomes()] == sources[2:]
 
 
@@ -61,6 +61,6 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         warnings=("one",),
     )
     with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-        manifest.append(named("a.jpg")[0], [record])
-    (line,) = written(tmp_path)
+        manifest.append(make_sources("a.jpg")[0], [record])
+    (line,) = read_records(tmp_path)
     assert parse_record(line, tmp_path) == record

@@ -54,14 +54,14 @@ def test_wherever_it_is_cut_what_is_left_is_done_and_the_rest_is_not(
     with tempfile.TemporaryDirectory() as place:
         folder, run = Path(place), RunInfo({})
         with Manifest.open(folder, run) as manifest:
-            for source in manifest.remaining(sources):
+            for source in manifest.list_remaining(sources):
                 manifest.append(source, [Record(str(source)), Record(str(source))])
         file = folder / "manifest.jsonl"
         whole = file.read_bytes()
         file.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
         complete = file.read_bytes().count(b'"last": true')
         with Manifest.open(folder, run, "resume") as manifest:
-            left = manifest.remaining(sources)
+            left = manifest.list_remaining(sources)
             assert len(left) in (len(sources) - complete, len(sources) - complete + 1)
             for source in left:
                 manifest.append(source, [Record(str(source)), Record(str(source))])

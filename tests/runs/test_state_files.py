@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for run in (RUN, SHARD):
         with Manifest.open(folder, RunInfo(PLAIN) if run is RUN else run, "skip") as manifest:
-            for source in manifest.remaining(SOURCES[:2]):
+            for source in manifest.list_remaining(SOURCES[:2]):
                 path = manifest.place(folder / source.path.name, source)
                 path.write_bytes(b"content")
                 files = {str(path): FileStamp.of(b"content")}
@@ -120,7 +120,7 @@ def change(draw: random.Random, value: dict[str, Any]) -> dict[str, Any]:
 def go_on(mode: Any, run: RunInfo) -> Callable[[Path], object]:
     def act(folder: Path) -> None:
         with Manifest.open(folder, run, mode) as manifest:
-            for source in manifest.remaining(SOURCES):
+            for source in manifest.list_remaining(SOURCES):
                 if manifest.claim(source):
                     path = manifest.place(folder / source.path.name, source, ".npy")
                     manifest.append(source, [Record("in", outputs=(str(path),))])
@@ -170,7 +170,7 @@ def check(folder: Path, place: Path, seeds: range, monkeypatch: pytest.MonkeyPat
         shutil.rmtree(copy)
 
 
-def test_damaged_files_are_put_up_with_or_told(
+def test_damaged_files_are_put_up_with_or_reported(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     check(folder, tmp_path, range(100), monkeypatch)

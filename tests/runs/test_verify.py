@@ -13,16 +13,16 @@ from camcli.cli.app import main
 from camcli.errors import UsageError
 from camcli.records import FileStamp, Record, Source
 from camcli.runs import Counts, Manifest, RunInfo, read_stamp, verify_folder
-from tests.runs.runs import PLAIN, explain, explained, named, record, written
+from tests.runs.runs import PLAIN, explain, make_sources, read_records, record, run_to_end
 
-A, B = named("a.jpg", "b.jpg")
+A, B = make_sources("a.jpg", "b.jpg")
 CONTENT = b"content " * 300_000
 
 
 def make_stamped_run(folder: Path, source: Source = A, content: bytes = CONTENT) -> Path:
     """Writes one output with its stamp; returns its path."""
     with Manifest.open(folder, RunInfo(PLAIN)) as manifest:
-        manifest.remaining([source])
+        manifest.list_remaining([source])
         path = manifest.place(folder / f"{source.path.stem}.jpg", source)
         path.write_bytes(content)
         stamp = FileStamp.of(content)
@@ -37,7 +37,7 @@ def states(folder: Path) -> dict[str, str]:
 
 def test_a_line_names_size_and_checksum(tmp_path: Path) -> None:
     path = make_stamped_run(tmp_path)
-    (line,) = written(tmp_path)
+    (line,) = read_records(tmp_path)
     assert FileStamp(**line["files"]["a.jpg"]) == read_stamp(path) == FileStamp.of(CONTENT)
     assert FileStamp.of(b"123456789") == FileStamp(9, "cbf43926")  # the check value of CRC-32
 
@@ -51,7 +51,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("state", DAMAGES)
-def test_each_damage_is_told(tmp_path: Path, state: str) -> None:
+def test_each_damage_is_reported(tmp_path: Path, state: str) -> None:
     path = make_stamped_run(tmp_path)
     DAMAGES[state](path)
     assert states(tmp_path) == {"a.jpg": state}
@@ -76,16 +76,16 @@ def test_a_run_that_goes_on_makes_again_what_does_not_agree_in_size(
     DAMAGES[damage](path)
     for mode in ("resume", "skip"):
         with Manifest.open(tmp_path, RunInfo(PLAIN), mode) as manifest:
-            assert manifest.remaining([A, B]) == [A]
+            assert manifest.list_remaining([A, B]) == [A]
     path.write_bytes(CONTENT)
 
 
 def test_files_of_older_lines_need_only_be_there(tmp_path: Path) -> None:
-    explained(tmp_path, [A, B])  # without stamps
+    run_to_end(tmp_path, [A, B])  # without stamps
     assert states(tmp_path) == {"a_0.jpg": "unknown", "b_0.jpg": "unknown"}
     os.truncate(tmp_path / "b_0.jpg", 0)
     assert states(tmp_path)["b_0.jpg"] == "cut"
-    assert explained(tmp_path, [A, B], "resume") == [B]
+    assert run_to_end(tmp_path, [A, B], "resume") == [B]
 
 
 def test_a_video_has_its_stamp_in_the_last_line(tmp_path: Path) -> None:
@@ -97,12 +97,12 @@ def test_a_video_has_its_stamp_in_the_last_line(tmp_path: Path) -> None:
         video.write_bytes(CONTENT)
         manifest.append(A, [], files={str(video): read_stamp(video)})
         manifest.finish(Counts(1, 3))
-    assert [bool(line["files"]) for line in written(tmp_path)] == [False, False, True]
+    assert [bool(line["files"]) for line in read_records(tmp_path)] == [False, False, True]
     assert states(tmp_path) == {"a.mp4": "whole"}
-    assert explained(tmp_path, [A], "resume") == []
+    assert run_to_end(tmp_path, [A], "resume") == []
     os.truncate(video, 5)
     assert states(tmp_path) == {"a.mp4": "cut"}
-    assert explained(tmp_path, [A], "resume", until=0) == [A]
+    assert run_to_end(tmp_path, [A], "resume", until=0) == [A]
 
 
 def test_a_torn_manifest_is_cut(tmp_path: Path) -> None:
@@ -134,8 +134,10 @@ def test_the_command_lists_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFi
     assert data == [{"path": "a.jpg", "state": "cut"}, {"path": "b.jpg", "state": "whole"}]
 
 
-def test_a_run_that_was_cut_off_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    explained(tmp_path, [A, B], until=1)
+def test_a_run_that_was_cut_off_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_to_end(tmp_path, [A, B], until=1)
     assert main(["verify", str(tmp_path)]) == 0
     assert "--resume goes on with it" in capsys.readouterr().err
 

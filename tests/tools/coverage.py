@@ -200,7 +200,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--all", action="store_true", help="every family; writes models.md")
     asked = parser.parse_args(arguments)
     families = {module: f"timm/{name}" for module, name in smallest().items()} if asked.all else {}
-    others = {name: f"torchvision/{name}" for name in from_torchvision.names()} if asked.all else {}
+    others = (
+        {name: f"torchvision/{name}" for name in from_torchvision.list_names()} if asked.all else {}
+    )
     rows: dict[str, Row] = {}
     for row in _all([*asked.names, *families.values(), *others.values()]):
         print(row, flush=True)

@@ -102,16 +102,16 @@ def wrong_maps(
     """Counts maps that differ from those made alone, and tells whether the model is as it was."""
     inputs = [noise(2, seed=seed) for seed in range(threads)]
 
-    def explained(pictures: Tensor) -> Tensor:
+    def explain(pictures: Tensor) -> Tensor:
         with MODES[mode]():
             actual: Tensor = camcli.heatmaps(model, pictures, method, targets=1)
         return actual
 
-    expected = [explained(pictures) for pictures in inputs]
+    expected = [explain(pictures) for pictures in inputs]
     before = state_of(model)
 
     def work(index: int) -> int:
-        return sum(not torch.equal(explained(inputs[index]), expected[index]) for _ in range(calls))
+        return sum(not torch.equal(explain(inputs[index]), expected[index]) for _ in range(calls))
 
     with eager_switching():
         wrong = sum(side_by_side([lambda i=i: work(i) for i in range(threads)]))

@@ -22,8 +22,8 @@ def _change(value: str) -> Iterator[None]:
 
 def test_the_last_one_puts_back_in_whatever_order_they_end() -> None:
     setting, first, second = SharedSetting(_change), ExitStack(), ExitStack()
-    first.enter_context(setting.held_at("a"))
-    second.enter_context(setting.held_at("a"))
+    first.enter_context(setting.hold_at("a"))
+    second.enter_context(setting.hold_at("a"))
     first.close()
     assert now == ["a"]
     second.close()
@@ -32,8 +32,8 @@ def test_the_last_one_puts_back_in_whatever_order_they_end() -> None:
 
 def test_inside_its_own_block_a_thread_may_have_another_value() -> None:
     setting = SharedSetting(_change)
-    with setting.held_at("a"):
-        with setting.held_at("b"):
+    with setting.hold_at("a"):
+        with setting.hold_at("b"):
             assert now == ["b"]
         assert now == ["a"]
     assert now == ["before"]
@@ -43,10 +43,10 @@ def test_another_thread_with_another_value_waits() -> None:
     setting, seen = SharedSetting(_change), []
 
     def want_b() -> None:
-        with setting.held_at("b"):
+        with setting.hold_at("b"):
             seen.append(now[0])
 
-    with setting.held_at("a"):
+    with setting.hold_at("a"):
         thread = threading.Thread(target=want_b, daemon=True)
         thread.start()
         thread.join(0.2)
@@ -56,6 +56,6 @@ def test_another_thread_with_another_value_waits() -> None:
 
 
 def test_an_error_puts_back() -> None:
-    with pytest.raises(ZeroDivisionError), SharedSetting(_change).held_at("a"):
+    with pytest.raises(ZeroDivisionError), SharedSetting(_change).hold_at("a"):
         raise ZeroDivisionError
     assert now == ["before"]

@@ -59,7 +59,7 @@ def command(images: list[str], flags: Flags) -> None:
         return
     if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
-    printer = Printer(_style(flags))
+    printer = Printer(_choose_style(flags))
     sources = find_sources_of(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
@@ -79,7 +79,7 @@ def resolve_options(flags: Flags, environ: Mapping[str, str] = os.environ) -> Op
     return resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
 
 
-def _style(flags: Flags) -> Style:
+def _choose_style(flags: Flags) -> Style:
     if flags.json and flags.quiet:
         raise UsageError("--json and --quiet each say what is printed: give one of them.")
     return "json" if flags.json else "paths" if flags.quiet else "text"

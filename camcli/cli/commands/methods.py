@@ -19,7 +19,7 @@ def command(as_json: Json = False) -> None:
     """List the methods: what each shows, whether it asks a class, its cost and its paper."""
     if as_json:
         for name, card in METHOD_INFO.items():
-            print_json({"name": name, **asdict(card), "options": _options(name)})
+            print_json({"name": name, **asdict(card), "options": _format_options(name)})
         return
     from rich.table import Table
 
@@ -32,7 +32,7 @@ def command(as_json: Json = False) -> None:
     print_text("\nOptions of a method, for --set: camviz methods --json")
 
 
-def _options(name: str) -> list[dict[str, Any]]:
+def _format_options(name: str) -> list[dict[str, Any]]:
     # imported here: signatures are read with torch at hand, which takes seconds
     import camcli.methods  # noqa: F401
     from camcli.registry import METHODS

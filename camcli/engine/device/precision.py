@@ -41,7 +41,7 @@ def use_precision(precision: Precision, device: torch.device) -> Iterator[None]:
     dtype = DTYPES.get(choose_precision(precision, device))
     with ExitStack() as stack:
         if device.type == "cuda":
-            stack.enter_context(_set_tf32.held_at(precision != "float32"))
+            stack.enter_context(_set_tf32.hold_at(precision != "float32"))
         if dtype:
             stack.enter_context(torch.autocast(device.type, dtype))
         yield

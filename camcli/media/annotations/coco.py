@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import AnnotationError
-from camcli.media.annotations.files import Fault, read_file, texts
+from camcli.media.annotations.files import Fault, list_texts, read_file
 from camcli.media.annotations.outlines import Bitmap, Outline, Polygons, RunLengths, compress
-from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, labels_of
+from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, list_labels
 from camcli.records import Box
 
 
@@ -27,8 +27,8 @@ def read_coco(path: Path) -> Annotations:
     An annotation of an unknown picture or category, without a box, or with a wrong outline is left
     out, with a note.
     """
-    data = _parsed(path)
-    reading = _Reading(path, _by_id(data["categories"], "name"))
+    data = _parse_json(path)
+    reading = _Reading(path, _index_by_id(data["categories"], "name"))
     images = {image.get("id"): image for image in data["images"]}
     by_image: dict[Any, list[Instance]] = defaultdict(list)
     for item in data["annotations"]:
@@ -45,12 +45,12 @@ def read_coco(path: Path) -> Annotations:
         PictureAnnotations(
             str(image.get("file_name", key)),
             tuple(by_image[key]),
-            _size(image),
+            _find_size(image),
             where=f"{path}, image {key}",
         )
         for key, image in images.items()
     )
-    return Annotations(pictures, tuple(reading.names.values()), texts(reading.faults))
+    return Annotations(pictures, tuple(reading.names.values()), list_texts(reading.faults))
 
 
 @dataclass
@@ -66,12 +66,12 @@ class _Reading:
         category = item.get("category_id")
         if category not in self.names:
             raise ValueError(f"no category has the id {category!r}")
-        outline = _outline(item.get("segmentation"), _size(image))
+        outline = _parse_outline(item.get("segmentation"), _find_size(image))
         is_crowd = bool(item.get("iscrowd", 0))
-        return Instance(self.names[category], _box(item, outline), outline, is_crowd)
+        return Instance(self.names[category], _parse_box(item, outline), outline, is_crowd)
 
 
-def _parsed(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
+def _parse_json(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:
     try:
         data = json.loads(read_file(path))
     except (ValueError, RecursionError) as error:
@@ -91,16 +91,16 @@ def _is_list_of_objects(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _by_id(items: Sequence[Mapping[str, Any]], key: str) -> dict[Any, str]:
+def _index_by_id(items: Sequence[Mapping[str, Any]], key: str) -> dict[Any, str]:
     return {item.get("id"): str(item.get(key, item.get("id"))) for item in items}
 
 
-def _size(image: Mapping[str, Any]) -> tuple[int, int] | None:
+def _find_size(image: Mapping[str, Any]) -> tuple[int, int] | None:
     height, width = image.get("height"), image.get("width")
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _box(item: Mapping[str, Any], outline: Outline | None) -> Box | None:
+def _parse_box(item: Mapping[str, Any], outline: Outline | None) -> Box | None:
     given = item.get("bbox")
     if not given:
         if outline is None:
@@ -112,7 +112,7 @@ def _box(item: Mapping[str, Any], outline: Outline | None) -> Box | None:
     return Box(x, y, x + width, y + height)
 
 
-def _outline(given: Any, size: tuple[int, int] | None) -> Outline | None:
+def _parse_outline(given: Any, size: tuple[int, int] | None) -> Outline | None:
     if not given:
         return None
     if isinstance(given, list):
@@ -134,24 +134,24 @@ def write_coco(pictures: Sequence[PictureAnnotations], path: Path) -> None:
     Outlines are polygons or compressed run lengths; a bitmap is written as run lengths.  Raises
     OSError, or ValueError for what has no size in pixels.
     """
-    names = labels_of(pictures)
+    names = list_labels(pictures)
     numbers = {name: number for number, name in enumerate(names, 1)}
     data = {
-        "images": [_image(number, picture) for number, picture in enumerate(pictures, 1)],
-        "annotations": list(_annotations(pictures, numbers)),
+        "images": [_describe_image(number, picture) for number, picture in enumerate(pictures, 1)],
+        "annotations": list(_list_annotations(pictures, numbers)),
         "categories": [{"id": numbers[name], "name": name} for name in names],
     }
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
 
-def _image(number: int, picture: PictureAnnotations) -> Mapping[str, Any]:
+def _describe_image(number: int, picture: PictureAnnotations) -> Mapping[str, Any]:
     if picture.size is None or picture.unit != "pixels":
         raise ValueError(f"{picture.name} has no size in pixels")
     height, width = picture.size
     return {"id": number, "file_name": picture.name, "width": width, "height": height}
 
 
-def _annotations(
+def _list_annotations(
     pictures: Sequence[PictureAnnotations], numbers: Mapping[str, int]
 ) -> Iterator[Mapping[str, Any]]:
     boxed = (
@@ -169,11 +169,13 @@ def _annotations(
             "area": box.width * box.height,
             "iscrowd": int(instance.is_crowd),
         }
-        yield item | ({"segmentation": _written(instance.outline)} if instance.outline else {})
+        yield item | (
+            {"segmentation": _encode_outline(instance.outline)} if instance.outline else {}
+        )
 
 
-def _written(outline: Outline) -> Any:
+def _encode_outline(outline: Outline) -> Any:
     if isinstance(outline, Polygons):
         return [list(part) for part in outline.parts]
-    runs = RunLengths.of_mask(outline.values) if isinstance(outline, Bitmap) else outline
+    runs = RunLengths.from_mask(outline.values) if isinstance(outline, Bitmap) else outline
     return {"size": list(runs.size), "counts": compress(runs.counts)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from camcli.errors import AnnotationError
-from camcli.media.annotations.files import Fault, numbers, read_file, texts
+from camcli.media.annotations.files import Fault, list_texts, parse_numbers, read_file
 from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations
 from camcli.records import Box
 
@@ -24,10 +24,10 @@ def read_cub(folder: Path) -> Annotations:
     (`001.Black_footed_Albatross`).
     """
     faults: list[Fault | str] = []
-    images = _table(folder / IMAGES, faults)
-    names = _table(folder / CLASSES, faults)
-    classes = _table(folder / LABELS, faults)
-    boxes = dict(_boxes(folder / BOXES, images, faults))
+    images = _read_pairs(folder / IMAGES, faults)
+    names = _read_pairs(folder / CLASSES, faults)
+    classes = _read_pairs(folder / LABELS, faults)
+    boxes = dict(_read_boxes(folder / BOXES, images, faults))
     pictures = []
     for key, name in images.items():
         label = names.get(classes.get(key, ""), "")
@@ -37,23 +37,25 @@ def read_cub(folder: Path) -> Annotations:
         instance = Instance(label, boxes.get(key))
         where = f"{folder / IMAGES}, image {key}"
         pictures.append(PictureAnnotations(name, (instance,), where=where))
-    return Annotations(tuple(pictures), tuple(names.values()), texts(faults))
+    return Annotations(tuple(pictures), tuple(names.values()), list_texts(faults))
 
 
-def _boxes(file: Path, images: dict[str, str], faults: list[Fault | str]) -> list[tuple[str, Box]]:
+def _read_boxes(
+    file: Path, images: dict[str, str], faults: list[Fault | str]
+) -> list[tuple[str, Box]]:
     boxes = []
-    for key, text in _table(file, faults).items():
+    for key, text in _read_pairs(file, faults).items():
         try:
             if key not in images:
                 raise ValueError(f"{IMAGES} has no image {key}")
-            x, y, width, height = numbers(text.split())
+            x, y, width, height = parse_numbers(text.split())
             boxes.append((key, Box(x, y, x + width, y + height)))
         except ValueError as error:
             faults.append(Fault(f"{file}, image {key}", str(error)))
     return boxes
 
 
-def _table(file: Path, faults: list[Fault | str]) -> dict[str, str]:
+def _read_pairs(file: Path, faults: list[Fault | str]) -> dict[str, str]:
     """Reads `id text` a line; an empty table for a file that is not there, but `images.txt`."""
     if not file.exists() and file.name != IMAGES:
         faults.append(f"{file} is not there: nothing of it is known")

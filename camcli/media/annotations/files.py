@@ -72,7 +72,7 @@ def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     ]
 
 
-def numbers(cells: Sequence[str]) -> list[float]:
+def parse_numbers(cells: Sequence[str]) -> list[float]:
     """Reads cells as numbers; raises ValueError that names the first that is none."""
     values = []
     for cell in cells:
@@ -83,10 +83,10 @@ def numbers(cells: Sequence[str]) -> list[float]:
     return values
 
 
-def some(names: Iterable[str]) -> str:
+def name_some(names: Iterable[str]) -> str:
     """Names the first few of many.
 
-    >>> some(["a", "b", "c", "d"])
+    >>> name_some(["a", "b", "c", "d"])
     "'a', 'b', 'c' and 1 more"
     """
     listed = list(names)
@@ -94,12 +94,12 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(map(repr, listed[:SHOWN])) + more
 
 
-def texts(faults: Iterable[Fault | str]) -> tuple[str, ...]:
+def list_texts(faults: Iterable[Fault | str]) -> tuple[str, ...]:
     """Writes faults as lines, each once."""
     return tuple(dict.fromkeys(map(str, faults)))
 
 
-def by_name(rows: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
+def group_by_name(rows: Iterable[tuple[str, int]]) -> Iterator[tuple[str, list[int]]]:
     """Groups numbers by a name, in the order in which the names occur first."""
     groups: dict[str, list[int]] = {}
     for name, number in rows:

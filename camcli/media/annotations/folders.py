@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camcli.errors import AnnotationError
-from camcli.media.annotations.files import Fault, list_files, texts
+from camcli.media.annotations.files import Fault, list_files, list_texts
 from camcli.media.annotations.outlines import Bitmap
-from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, labels_of
+from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, list_labels
 
 VOID = 255  # of a mask with a palette: the edge of an object, of no class (Pascal VOC)
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
@@ -32,30 +32,30 @@ def read_masks(folder: Path, names: Mapping[int, str] | None = None) -> Annotati
     faults: list[Fault | str] = []
     for file in files:
         try:
-            pictures.append(_picture(file, folder, names or {}))
+            pictures.append(_read_picture(file, folder, names or {}))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             faults.append(Fault(str(file), f"it is no mask ({error})"))
     if not pictures:
         raise AnnotationError(f"{faults[0]}.")
-    return Annotations(tuple(pictures), labels_of(pictures), texts(faults))
+    return Annotations(tuple(pictures), list_labels(pictures), list_texts(faults))
 
 
-def _picture(file: Path, folder: Path, names: Mapping[int, str]) -> PictureAnnotations:
-    values, is_indexed = _values(file)
+def _read_picture(file: Path, folder: Path, names: Mapping[int, str]) -> PictureAnnotations:
+    values, is_indexed = _read_values(file)
     name = file.relative_to(folder) if file != folder else Path(file.name)
     label = name.parent.name
     kinds = [int(v) for v in np.unique(values) if v != 0 and not (is_indexed and v == VOID)]
     if is_indexed or len(kinds) > 1:
         if unknown := [v for v in kinds if names and v not in names]:
             raise ValueError(f"there is no class {unknown[0]}")
-        instances = tuple(_instance(names.get(v, str(v)), values == v) for v in kinds)
+        instances = tuple(_make_instance(names.get(v, str(v)), values == v) for v in kinds)
     else:
-        instances = (_instance(label, values != 0),) if kinds else ()
+        instances = (_make_instance(label, values != 0),) if kinds else ()
     stem = name.with_suffix("").as_posix()
     return PictureAnnotations(stem, instances, values.shape, where=str(file))
 
 
-def _values(file: Path) -> tuple[NDArray[np.int64], bool]:
+def _read_values(file: Path) -> tuple[NDArray[np.int64], bool]:
     """Reads a mask's values [h w], and whether they are indices of a palette."""
     with Image.open(file) as image:
         values = np.asarray(image.convert("L") if image.mode == "1" else image)
@@ -68,7 +68,7 @@ def _values(file: Path) -> tuple[NDArray[np.int64], bool]:
     return values.astype(np.int64), is_indexed
 
 
-def _instance(label: str, mask: NDArray[np.bool_]) -> Instance:
+def _make_instance(label: str, mask: NDArray[np.bool_]) -> Instance:
     outline = Bitmap(mask)
     return Instance(label, outline.box, outline)
 
@@ -89,4 +89,4 @@ def read_image_folder(folder: Path) -> Annotations:
         pictures.append(PictureAnnotations(name.as_posix(), (instance,), where=str(file)))
     if not pictures:
         raise AnnotationError(f"{folder} holds no pictures in folders named after classes.")
-    return Annotations(tuple(pictures), labels_of(pictures), texts(faults))
+    return Annotations(tuple(pictures), list_labels(pictures), list_texts(faults))

@@ -28,7 +28,7 @@ class AnnotationFormat:
     write: OutputWriter | None = None
 
 
-def _masks(path: Path, names: Path | None) -> Annotations:
+def _read_masks(path: Path, names: Path | None) -> Annotations:
     return read_masks(path, read_names(names) if names else None)
 
 
@@ -41,7 +41,7 @@ FORMATS: Mapping[str, AnnotationFormat] = {
     "openimages": AnnotationFormat("Open Images' CSV", read_table),
     "csv": AnnotationFormat("a table with a box a line", read_table),
     "cub": AnnotationFormat("CUB-200-2011's text files", lambda path, _: read_cub(path)),
-    "masks": AnnotationFormat("PNG masks of the pictures' names", _masks),
+    "masks": AnnotationFormat("PNG masks of the pictures' names", _read_masks),
     "imagefolder": AnnotationFormat(
         "pictures in folders named after classes", lambda path, _: read_image_folder(path)
     ),
@@ -71,7 +71,7 @@ def find_format(path: Path) -> str:
     Raises AnnotationError where none fits.
     """
     if path.is_dir():
-        return _of_folder(path)
+        return _find_folder_format(path)
     suffix = path.suffix.lower()
     by_suffix = {
         ".json": "coco", ".xml": "voc", ".txt": "yolo", ".yaml": "yolo", ".yml": "yolo",
@@ -83,10 +83,10 @@ def find_format(path: Path) -> str:
         return "openimages" if set(SHARES) <= set(read_rows(path)[0]) else "csv"
     if suffix in by_suffix:
         return by_suffix[suffix]
-    raise AnnotationError(f"{path} is in no known format of annotations; {_known()}.")
+    raise AnnotationError(f"{path} is in no known format of annotations; {_list_formats()}.")
 
 
-def _of_folder(folder: Path) -> str:
+def _find_folder_format(folder: Path) -> str:
     if (folder / IMAGES).is_file():
         return "cub"
     kinds = (
@@ -101,8 +101,8 @@ def _of_folder(folder: Path) -> str:
         return "masks"
     if pictures:
         return "imagefolder"
-    raise AnnotationError(f"{folder} holds no annotations; {_known()}.")
+    raise AnnotationError(f"{folder} holds no annotations; {_list_formats()}.")
 
 
-def _known() -> str:
+def _list_formats() -> str:
     return "known are " + ", ".join(f"{name} ({f.summary})" for name, f in FORMATS.items())

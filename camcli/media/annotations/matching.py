@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from camcli.errors import AnnotationError
-from camcli.media.annotations.files import some
+from camcli.media.annotations.files import name_some
 from camcli.media.annotations.values import Annotations, PictureAnnotations
 
 Key = Callable[[PurePosixPath], PurePosixPath]
@@ -34,7 +34,7 @@ def match_pictures(pictures: Sequence[Path], annotations: Annotations) -> Matche
     waiting = list(annotations)
     by_picture: dict[Path, PictureAnnotations] = {}
     ambiguous: list[str] = []
-    for compare in (_whole, _without_suffix, _name, _stem):
+    for compare in (_keep_path, _drop_suffix, _take_name, _take_stem):
         if not waiting:
             break
         index = _Index(paths, compare)
@@ -44,16 +44,16 @@ def match_pictures(pictures: Sequence[Path], annotations: Annotations) -> Matche
     if annotations.pictures and pictures and not by_picture:
         raise AnnotationError(
             f"None of the {len(pictures):,} pictures is annotated: they are called "
-            f"{some(path.name for path in pictures)}, and the annotations name "
-            f"{some(item.name for item in annotations)}."
+            f"{name_some(path.name for path in pictures)}, and the annotations name "
+            f"{name_some(item.name for item in annotations)}."
         )
     bare = [path.name for path in pictures if path not in by_picture]
     notes = [*ambiguous]
     if bare:
-        notes.append(f"{_count(bare, 'picture')} without annotations: {some(bare)}")
+        notes.append(f"{_format_count(bare, 'picture')} without annotations: {name_some(bare)}")
     if waiting:
         names = [item.name for item in waiting]
-        notes.append(f"{_count(names, 'annotated picture')} not given: {some(names)}")
+        notes.append(f"{_format_count(names, 'annotated picture')} not given: {name_some(names)}")
     return Matches(by_picture, tuple(notes))
 
 
@@ -67,7 +67,7 @@ def _take(
     taken: dict[Path, list[PictureAnnotations]] = defaultdict(list)
     # `a/1.jpg` takes its picture, and `1.jpg` is the other one then
     while True:
-        free = [(item, _free(pairs[id(item)], by_picture, taken)) for item in left]
+        free = [(item, _list_unmatched(pairs[id(item)], by_picture, taken)) for item in left]
         claims = [(item, paths[0]) for item, paths in free if len(paths) == 1]
         if not claims:
             break
@@ -77,17 +77,17 @@ def _take(
     notes = []
     for path, items in taken.items():
         if len(items) > 1:
-            owners = some(item.where or item.name for item in items)
+            owners = name_some(item.where or item.name for item in items)
             notes.append(f"{path.as_posix()} is annotated by {owners}: they are left out")
         else:
             by_picture[path] = items[0]
     for item in left:
-        candidates = some(path.as_posix() for path in pairs[id(item)])
+        candidates = name_some(path.as_posix() for path in pairs[id(item)])
         notes.append(f"{item.name!r} could be {candidates}: it is left out; give relative paths")
     return notes
 
 
-def _free(paths: Iterable[Path], *taken: Mapping[Path, object]) -> list[Path]:
+def _list_unmatched(paths: Iterable[Path], *taken: Mapping[Path, object]) -> list[Path]:
     """Lists the pictures that have no annotations yet."""
     return [path for path in paths if not any(path in of for of in taken)]
 
@@ -112,23 +112,23 @@ class _Index:
         return [path for path, own in near if own[-len(parts) :] == parts]
 
 
-def _whole(path: PurePosixPath) -> PurePosixPath:
+def _keep_path(path: PurePosixPath) -> PurePosixPath:
     return path
 
 
-def _without_suffix(path: PurePosixPath) -> PurePosixPath:
-    return path.with_name(_plain_stem(path)) if path.name else path
+def _drop_suffix(path: PurePosixPath) -> PurePosixPath:
+    return path.with_name(_strip_suffix(path)) if path.name else path
 
 
-def _name(path: PurePosixPath) -> PurePosixPath:
+def _take_name(path: PurePosixPath) -> PurePosixPath:
     return PurePosixPath(path.name)
 
 
-def _stem(path: PurePosixPath) -> PurePosixPath:
-    return PurePosixPath(_plain_stem(path))
+def _take_stem(path: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(_strip_suffix(path))
 
 
-def _plain_stem(path: PurePosixPath) -> str:
+def _strip_suffix(path: PurePosixPath) -> str:
     """Returns a name without a picture's suffix; `v1.2` is whole."""
     suffix = path.suffix[1:]
     return (
@@ -136,5 +136,5 @@ def _plain_stem(path: PurePosixPath) -> str:
     )
 
 
-def _count(items: Sequence[object], what: str) -> str:
+def _format_count(items: Sequence[object], what: str) -> str:
     return f"{len(items):,} {what}{'' if len(items) == 1 else 's'}"

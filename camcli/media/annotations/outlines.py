@@ -36,7 +36,7 @@ class Polygons:
             mask |= draw_polygon(part, size)
         return mask
 
-    def scaled(self, size: Size) -> Polygons:
+    def scale_to(self, size: Size) -> Polygons:
         """Returns what is in shares of the picture in pixels."""
         height, width = size
         edges = (width, height)
@@ -73,10 +73,10 @@ class RunLengths:
     @property
     def box(self) -> Box | None:
         """The smallest box around what is inside."""
-        return box_of_mask(self.draw(self.size))
+        return find_box_of_mask(self.draw(self.size))
 
     @classmethod
-    def of_mask(cls, mask: Mask) -> RunLengths:
+    def from_mask(cls, mask: Mask) -> RunLengths:
         """Counts a mask's runs.  bool [h w]"""
         flat = np.concatenate([[False], np.asarray(mask, bool).T.reshape(-1)])
         changes = np.flatnonzero(flat[1:] != flat[:-1])
@@ -108,7 +108,7 @@ class Bitmap:
     @property
     def box(self) -> Box | None:
         """The smallest box around it, None where it is empty."""
-        return box_of_mask(self.values)
+        return find_box_of_mask(self.values)
 
     def draw(self, size: Size) -> Mask:
         """Returns the mask; raises ValueError for another size."""
@@ -120,7 +120,7 @@ class Bitmap:
 Outline: TypeAlias = Polygons | RunLengths | Bitmap
 
 
-def box_of_mask(mask: Mask) -> Box | None:
+def find_box_of_mask(mask: Mask) -> Box | None:
     """Returns the smallest box around a mask's pixels, None where there are none.  bool [h w]"""
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):

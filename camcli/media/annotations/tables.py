@@ -12,13 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from camcli.errors import AnnotationError, find_closest
-from camcli.media.annotations.files import Fault, by_name, numbers, read_rows, some, texts
+from camcli.media.annotations.files import (
+    Fault,
+    group_by_name,
+    list_texts,
+    name_some,
+    parse_numbers,
+    read_rows,
+)
 from camcli.media.annotations.values import (
     Annotations,
     Instance,
     PictureAnnotations,
     Unit,
-    labels_of,
+    list_labels,
 )
 from camcli.records import Box
 
@@ -40,10 +47,10 @@ def read_table(path: Path, names: Path | None = None) -> Annotations:
     `class-descriptions*.csv` in the same folder is taken.  Raises AnnotationError.
     """
     header, rows = read_rows(path)
-    columns = _columns(header, path)
+    columns = _find_columns(header, path)
     if columns is None:
         columns, rows = _Columns.without_header(), [(1, header), *rows]
-    meanings, faults = _meanings(path, names) if columns.is_open_images else ({}, [])
+    meanings, faults = _read_meanings(path, names) if columns.is_open_images else ({}, [])
     instances: dict[int, Instance] = {}
     cells_of = dict(rows)
     for number, cells in rows:
@@ -59,9 +66,9 @@ def read_table(path: Path, names: Path | None = None) -> Annotations:
             unit=columns.unit,
             where=f"{path}, line {lines[0]}",
         )
-        for name, lines in by_name(named)
+        for name, lines in group_by_name(named)
     )
-    return Annotations(pictures, labels_of(pictures), texts(faults))
+    return Annotations(pictures, list_labels(pictures), list_texts(faults))
 
 
 class _Columns:
@@ -83,7 +90,7 @@ class _Columns:
     @classmethod
     def without_header(cls) -> _Columns:
         """Returns those of a list of `path,left,top,right,bottom`."""
-        return cls(0, None, (1, 2, 3, 4), _of_edges)
+        return cls(0, None, (1, 2, 3, 4), _make_box_of_edges)
 
     @property
     def is_open_images(self) -> bool:
@@ -100,59 +107,59 @@ class _Columns:
         label = "" if self.label is None else cells[self.label]
         if meanings and label not in meanings:
             raise ValueError(f"no name is known of the label {label!r}")
-        box = self.box(numbers([cells[edge] for edge in self.edges]))
+        box = self.box(parse_numbers([cells[edge] for edge in self.edges]))
         is_crowd = self.crowd is not None and cells[self.crowd : self.crowd + 1] == ["1"]
         return Instance(meanings.get(label, label), box, is_crowd=is_crowd)
 
 
-def _of_edges(values: Sequence[float]) -> Box:
+def _make_box_of_edges(values: Sequence[float]) -> Box:
     left, top, right, bottom = values
     return Box(left, top, right, bottom)
 
 
-def _of_corner_and_size(values: Sequence[float]) -> Box:
+def _make_box_of_corner(values: Sequence[float]) -> Box:
     left, top, width, height = values
     return Box(left, top, left + width, top + height)
 
 
-def _columns(header: Sequence[str], path: Path) -> _Columns | None:
+def _find_columns(header: Sequence[str], path: Path) -> _Columns | None:
     """Finds the columns by their names; None for a first line that is a box itself."""
     lower = [cell.lower() for cell in header]
     picture = next((lower.index(name) for name in PICTURES if name in lower), None)
     label = next((lower.index(name) for name in LABELS if name in lower), None)
-    if picture is None and _is_a_box(header):
+    if picture is None and _is_box(header):
         return None
     if picture is None:
         near = next((cell for cell in header if find_closest(cell, PICTURES)), None)
         also = f" Closest: {near!r}." if near else ""
         raise AnnotationError(
-            f"{path} has no column of pictures, such as {some(PICTURES)}: its first line is "
+            f"{path} has no column of pictures, such as {name_some(PICTURES)}: its first line is "
             f"{','.join(header)!r}.{also}"
         )
     if set(SHARES) <= set(header):
         crowd = header.index(CROWD) if CROWD in header else None
         edges = [header.index(name) for name in SHARES]
-        return _Columns(picture, label, edges, _of_edges, crowd, unit="shares")
+        return _Columns(picture, label, edges, _make_box_of_edges, crowd, unit="shares")
     for names in (*EDGES, EDGE_WORDS):
         if set(names) <= set(lower):
-            return _Columns(picture, label, [lower.index(n) for n in names], _of_edges)
+            return _Columns(picture, label, [lower.index(n) for n in names], _make_box_of_edges)
     for names in CORNER_AND_SIZE:
         if set(names) <= set(lower):
-            return _Columns(picture, label, [lower.index(n) for n in names], _of_corner_and_size)
+            return _Columns(picture, label, [lower.index(n) for n in names], _make_box_of_corner)
     raise AnnotationError(
         f"{path} has no columns of a box: its first line is {','.join(header)!r}. Name them "
         "xmin,ymin,xmax,ymax or x,y,width,height."
     )
 
 
-def _is_a_box(cells: Sequence[str]) -> bool:
+def _is_box(cells: Sequence[str]) -> bool:
     try:
-        return len(numbers(cells[1:5])) == 4
+        return len(parse_numbers(cells[1:5])) == 4
     except ValueError:
         return False
 
 
-def _meanings(path: Path, names: Path | None) -> tuple[dict[str, str], list[Fault | str]]:
+def _read_meanings(path: Path, names: Path | None) -> tuple[dict[str, str], list[Fault | str]]:
     near = (file for pattern in DESCRIPTIONS for file in sorted(path.parent.glob(pattern)))
     file = names or next(near, None)
     if file is None:

@@ -68,10 +68,10 @@ class PictureAnnotations:
         Box(left=10.0, top=0, right=20.0, bottom=10)
         """
         if self.size is not None and self.size != size:
-            raise UsageError(_other_size(self, size))
+            raise UsageError(_explain_size(self, size))
         kept, notes = [], []
         for instance in self.instances:
-            placed, note = _place(instance, self.unit, size)
+            placed, note = _place_instance(instance, self.unit, size)
             if placed is not None:
                 kept.append(placed)
             if note:
@@ -123,7 +123,7 @@ class Annotations:
         return len(self.pictures)
 
 
-def labels_of(pictures: Iterable[PictureAnnotations]) -> tuple[str, ...]:
+def list_labels(pictures: Iterable[PictureAnnotations]) -> tuple[str, ...]:
     """Lists the names of the classes that occur, each once, in the order of the alphabet."""
     return tuple(sorted({i.label for p in pictures for i in p.instances if i.label}))
 
@@ -147,7 +147,7 @@ def draw_box(box: Box, size: Size) -> Mask:
     return np.asarray(rows[:, None] & columns)
 
 
-def _other_size(annotations: PictureAnnotations, size: Size) -> str:
+def _explain_size(annotations: PictureAnnotations, size: Size) -> str:
     annotated, actual = (f"{s[1]} x {s[0]}" for s in (annotations.size or (0, 0), size))
     turned = annotations.size == size[::-1]
     hint = (
@@ -161,49 +161,50 @@ def _other_size(annotations: PictureAnnotations, size: Size) -> str:
     )
 
 
-def _place(instance: Instance, unit: Unit, size: Size) -> tuple[Instance | None, str]:
+def _place_instance(instance: Instance, unit: Unit, size: Size) -> tuple[Instance | None, str]:
     """Returns an object in pixels, inside the picture, and what is to be said of it."""
     box, outline = instance.box, instance.outline
     if unit == "shares":
-        box = _scaled(box, size) if box is not None else None
-        outline = outline.scaled(size) if isinstance(outline, Polygons) else outline
+        box = _scale_box(box, size) if box is not None else None
+        outline = outline.scale_to(size) if isinstance(outline, Polygons) else outline
     if isinstance(outline, RunLengths | Bitmap) and outline.size != size:
         note = (
-            f"the mask of {_name(instance)} has {outline.size[1]} x {outline.size[0]} pixels, and "
-            f"the picture {size[1]} x {size[0]}; it is left out"
+            f"the mask of {_name_instance(instance)} has {outline.size[1]} x {outline.size[0]}"
+            f" pixels, and the picture {size[1]} x {size[0]}; it is left out"
         )
         return None, note
     if box is None:
         return replace(instance, outline=outline), ""
-    cut = _cut(box, size)
+    cut = _crop_box(box, size)
     if cut is None:
-        return None, f"the box of {_name(instance)}, {_spelled(box)}, {_why(box)}; it is left out"
+        name, fault = _name_instance(instance), _explain_box(box)
+        return None, f"the box of {name}, {_format_box(box)}, {fault}; it is left out"
     over = max(cut.left - box.left, cut.top - box.top, box.right - cut.right)
     over = max(over, box.bottom - cut.bottom)
     note = (
-        f"the box of {_name(instance)}, {_spelled(box)}, reaches {over:g} pixels out of its "
-        f"picture of {size[1]} x {size[0]}; it is cut at the edge"
+        f"the box of {_name_instance(instance)}, {_format_box(box)}, reaches {over:g} pixels out of"
+        f" its picture of {size[1]} x {size[0]}; it is cut at the edge"
     )
     return replace(instance, box=cut, outline=outline), note if over > MOST_BEYOND else ""
 
 
-def _why(box: Box) -> str:
+def _explain_box(box: Box) -> str:
     if not all(map(isfinite, (box.left, box.top, box.right, box.bottom))):
         return "has an edge that is no number"
     is_empty = box.width <= 0 or box.height <= 0
     return "holds nothing" if is_empty else "lies outside its picture"
 
 
-def _name(instance: Instance) -> str:
+def _name_instance(instance: Instance) -> str:
     return repr(instance.label) if instance.label else "an object"
 
 
-def _spelled(box: Box) -> str:
+def _format_box(box: Box) -> str:
     edges: Sequence[float] = (box.left, box.top, box.right, box.bottom)
     return ", ".join(f"{edge:g}" for edge in edges)
 
 
-def _scaled(box: Box, size: Size) -> Box:
+def _scale_box(box: Box, size: Size) -> Box:
     height, width = size
     return Box(
         round(box.left * width, DIGITS),
@@ -213,7 +214,7 @@ def _scaled(box: Box, size: Size) -> Box:
     )
 
 
-def _cut(box: Box, size: Size) -> Box | None:
+def _crop_box(box: Box, size: Size) -> Box | None:
     """Returns the part of a box that lies in the picture, if there is one."""
     height, width = size
     if not all(map(isfinite, (box.left, box.top, box.right, box.bottom))):

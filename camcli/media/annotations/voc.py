@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from camcli.errors import AnnotationError
-from camcli.media.annotations.files import Fault, list_files, read_bytes, texts
-from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, labels_of
+from camcli.media.annotations.files import Fault, list_files, list_texts, read_bytes
+from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, list_labels
 from camcli.records import Box
 
 LARGEST = 2**24  # bytes of a picture's file
@@ -29,13 +29,13 @@ def read_voc(path: Path) -> Annotations:
     faults: list[Fault | str] = []
     for file in files:
         try:
-            pictures.append(_picture(file, faults))
+            pictures.append(_parse_picture(file, faults))
         except AnnotationError as error:
             faults.append(str(error))
     if not pictures:
         why = str(faults[0]) if faults else f"{path} holds no .xml file."
         raise AnnotationError(why)
-    return Annotations(tuple(pictures), labels_of(pictures), texts(faults))
+    return Annotations(tuple(pictures), list_labels(pictures), list_texts(faults))
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
@@ -46,7 +46,7 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError(f"it has a DOCTYPE ({name}), which may define entities: take it out")
 
 
-def _root(file: Path) -> ElementTree.Element:
+def _parse_root(file: Path) -> ElementTree.Element:
     parser = ElementTree.XMLParser(target=_NoDoctype())
     try:
         # bytes, since the file itself may say how it is encoded
@@ -61,30 +61,30 @@ def _root(file: Path) -> ElementTree.Element:
     return root
 
 
-def _picture(file: Path, faults: list[Fault | str]) -> PictureAnnotations:
-    root = _root(file)
+def _parse_picture(file: Path, faults: list[Fault | str]) -> PictureAnnotations:
+    root = _parse_root(file)
     instances = []
     for number, item in enumerate(root.iter("object"), 1):
         try:
-            instances.append(_instance(item))
+            instances.append(_parse_instance(item))
         except ValueError as error:
             faults.append(Fault(f"{file}, object {number}", str(error)))
-    name = _text(root, "filename") or file.with_suffix("").name
-    return PictureAnnotations(name, tuple(instances), _size(root), where=str(file))
+    name = _find_text(root, "filename") or file.with_suffix("").name
+    return PictureAnnotations(name, tuple(instances), _parse_size(root), where=str(file))
 
 
-def _size(root: ElementTree.Element) -> tuple[int, int] | None:
-    height, width = (_text(root, f"size/{edge}") for edge in ("height", "width"))
+def _parse_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    height, width = (_find_text(root, f"size/{edge}") for edge in ("height", "width"))
     # some tools write 0 for what they do not know
     is_told = height.isdecimal() and width.isdecimal() and int(height) > 0 and int(width) > 0
     return (int(height), int(width)) if is_told else None
 
 
-def _instance(item: ElementTree.Element) -> Instance:
-    label = _text(item, "name")
+def _parse_instance(item: ElementTree.Element) -> Instance:
+    label = _find_text(item, "name")
     if not label:
         raise ValueError("it has no name")
-    texts = [_text(item, f"bndbox/{edge}") for edge in EDGES]
+    texts = [_find_text(item, f"bndbox/{edge}") for edge in EDGES]
     if not all(texts):
         missing = EDGES[texts.index("")]
         raise ValueError(f"{label!r} has no {missing} in a bndbox")
@@ -95,7 +95,7 @@ def _instance(item: ElementTree.Element) -> Instance:
     return Instance(label, Box(left - 1, top - 1, right, bottom))
 
 
-def _text(element: ElementTree.Element, path: str) -> str:
+def _find_text(element: ElementTree.Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
 
 
@@ -108,12 +108,12 @@ def write_voc(pictures: Sequence[PictureAnnotations], folder: Path) -> None:
     for picture in pictures:
         file = folder / PurePosixPath(picture.name).with_suffix(".xml")
         file.parent.mkdir(parents=True, exist_ok=True)
-        tree = ElementTree.ElementTree(_element(picture))
+        tree = ElementTree.ElementTree(_make_element(picture))
         ElementTree.indent(tree)
         tree.write(file, encoding="utf-8")
 
 
-def _element(picture: PictureAnnotations) -> ElementTree.Element:
+def _make_element(picture: PictureAnnotations) -> ElementTree.Element:
     if picture.size is None or picture.unit != "pixels":
         raise ValueError(f"{picture.name} has no size in pixels")
     root = ElementTree.Element("annotation")

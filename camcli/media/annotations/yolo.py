@@ -13,9 +13,16 @@ from typing import Any
 import yaml
 
 from camcli.errors import AnnotationError
-from camcli.media.annotations.files import Fault, list_files, numbers, read_file, some, texts
+from camcli.media.annotations.files import (
+    Fault,
+    list_files,
+    list_texts,
+    name_some,
+    parse_numbers,
+    read_file,
+)
 from camcli.media.annotations.outlines import Polygons
-from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, labels_of
+from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, list_labels
 from camcli.records import Box
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml", "classes.txt", "obj.names", "labels.txt")
@@ -35,7 +42,7 @@ def read_yolo(path: Path, names: Path | None = None) -> Annotations:
     is_yaml = path.suffix.lower() in (".yaml", ".yml")
     names = path if is_yaml else names or _find_names(folder)
     known = read_names(names) if names is not None else {}
-    folder = _labels_folder(path) if is_yaml else folder
+    folder = _find_labels_folder(path) if is_yaml else folder
     files = [path] if path.suffix.lower() == ".txt" else list_files(folder, [".txt"])
     files = [file for file in files if file.name not in NAMES]
     if not files:
@@ -46,9 +53,9 @@ def read_yolo(path: Path, names: Path | None = None) -> Annotations:
             f"{folder} has no data.yaml or classes.txt that names the classes: they are called by "
             "their numbers"
         )
-    pictures = [_picture(file, folder, known, faults) for file in files]
-    labels = tuple(known[index] for index in sorted(known)) or labels_of(pictures)
-    return Annotations(tuple(pictures), labels, texts(faults))
+    pictures = [_read_picture(file, folder, known, faults) for file in files]
+    labels = tuple(known[index] for index in sorted(known)) or list_labels(pictures)
+    return Annotations(tuple(pictures), labels, list_texts(faults))
 
 
 def read_names(file: Path) -> dict[int, str]:
@@ -56,7 +63,7 @@ def read_names(file: Path) -> dict[int, str]:
     text = read_file(file)
     if file.suffix.lower() not in (".yaml", ".yml"):
         return dict(enumerate(line.strip() for line in text.splitlines() if line.strip()))
-    names = _yaml(file, text).get("names")
+    names = _parse_yaml(file, text).get("names")
     try:
         pairs = names.items() if isinstance(names, dict) else enumerate(names or ())
         return {int(index): str(name) for index, name in pairs}
@@ -64,7 +71,7 @@ def read_names(file: Path) -> dict[int, str]:
         raise AnnotationError(f"{file}: `names` is no list, nor index to name.") from error
 
 
-def _yaml(file: Path, text: str) -> Mapping[str, Any]:
+def _parse_yaml(file: Path, text: str) -> Mapping[str, Any]:
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:
@@ -79,9 +86,9 @@ def _find_names(folder: Path) -> Path | None:
     return next((p / name for p in near for name in NAMES if (p / name).is_file()), None)
 
 
-def _labels_folder(file: Path) -> Path:
+def _find_labels_folder(file: Path) -> Path:
     """Finds the labels of the pictures that a data.yaml names: `images/val` -> `labels/val`."""
-    data = _yaml(file, read_file(file))
+    data = _parse_yaml(file, read_file(file))
     root = file.parent / str(data.get("path") or "")
     splits = [str(data[split]) for split in SPLITS if isinstance(data.get(split), str)]
     for split in splits:
@@ -95,13 +102,13 @@ def _labels_folder(file: Path) -> Path:
     near = next((p for p in (file.parent / "labels", file.parent) if any(p.rglob("*.txt"))), None)
     if near is not None and not splits:
         return near
-    asked = some(splits) if splits else "no val, test or train"
+    asked = name_some(splits) if splits else "no val, test or train"
     raise AnnotationError(
         f"{file} names {asked}, and no folder of labels lies there: name the folder of .txt files."
     )
 
 
-def _picture(
+def _read_picture(
     file: Path, folder: Path, names: Mapping[int, str], faults: list[Fault | str]
 ) -> PictureAnnotations:
     instances = []
@@ -113,7 +120,7 @@ def _picture(
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                instances.append(_instance(line.split(), names))
+                instances.append(_parse_instance(line.split(), names))
             except ValueError as error:
                 faults.append(Fault(f"{file}, line {number}", str(error)))
     name = file.relative_to(folder) if file.is_relative_to(folder) else Path(file.name)
@@ -121,8 +128,8 @@ def _picture(
     return PictureAnnotations(stem, tuple(instances), unit="shares", where=str(file))
 
 
-def _instance(cells: Sequence[str], names: Mapping[int, str]) -> Instance:
-    first, *values = numbers(cells)
+def _parse_instance(cells: Sequence[str], names: Mapping[int, str]) -> Instance:
+    first, *values = parse_numbers(cells)
     if not first.is_integer() or first < 0:
         raise ValueError(f"{cells[0]!r} is no class, a whole number from 0")
     if names and int(first) not in names:
@@ -130,14 +137,14 @@ def _instance(cells: Sequence[str], names: Mapping[int, str]) -> Instance:
     label = names.get(int(first), str(int(first)))
     if len(cells) in (BOX, SCORED_BOX):
         x, y, width, height = values[:4]
-        return Instance(label, _centred(x, y, width, height))
+        return Instance(label, _make_centred_box(x, y, width, height))
     if len(cells) < SHORTEST_POLYGON or len(values) % 2:
         raise ValueError(f"it has {len(cells)} values, and is neither a box (5) nor a polygon")
     outline = Polygons((tuple(values),))
     return Instance(label, outline.box, outline)
 
 
-def _centred(x: float, y: float, width: float, height: float) -> Box:
+def _make_centred_box(x: float, y: float, width: float, height: float) -> Box:
     return Box(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
 
 
@@ -147,7 +154,7 @@ def write_yolo(pictures: Sequence[PictureAnnotations], folder: Path) -> None:
     `read_yolo` reads them back equal to a millionth of a pixel, without outlines.  Raises OSError,
     or ValueError for what has no size in pixels.
     """
-    names = labels_of(pictures)
+    names = list_labels(pictures)
     folder.mkdir(parents=True, exist_ok=True)
     listed = yaml.safe_dump({"names": dict(enumerate(names))}, allow_unicode=True)
     (folder / "data.yaml").write_text(listed, encoding="utf-8")
@@ -157,14 +164,14 @@ def write_yolo(pictures: Sequence[PictureAnnotations], folder: Path) -> None:
         file = folder / PurePosixPath(picture.name).with_suffix(".txt")
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = [
-            _line(names.index(i.label), i.box, picture.size)
+            _format_line(names.index(i.label), i.box, picture.size)
             for i in picture.instances
             if i.box is not None and i.label
         ]
         file.write_text("".join(lines), encoding="utf-8")
 
 
-def _line(number: int, box: Box, size: tuple[int, int]) -> str:
+def _format_line(number: int, box: Box, size: tuple[int, int]) -> str:
     height, width = size
     x, y = (box.left + box.right) / 2 / width, (box.top + box.bottom) / 2 / height
     return f"{number} {x!r} {y!r} {box.width / width!r} {box.height / height!r}\n"

@@ -69,27 +69,27 @@ class Colours:
     notes: tuple[str, ...] = ()
 
 
-def colours_of(image: Image.Image, content: bytes) -> Colours:
+def find_colours(image: Image.Image, content: bytes) -> Colours:
     """Finds out what a file says of its colours: codes, then its own profile, then numbers or EXIF.
 
     `content` is the whole file, or empty; Pillow tells no codes.
     """
-    codes, own = _codes(image, content), find_profile(image.info)
+    codes, own = _find_codes(image, content), find_profile(image.info)
     if codes is not None and (image.format == "PNG" or own is None):
-        result = _of_codes(*codes)
+        result = _convert_codes(*codes)
         if result is not None:
             return result
     if own is not None or "srgb" in image.info:
         return Colours(own)
     if image.format != "PNG":
-        return _of_exif(image)
-    return Colours(_of_numbers(image.info.get("gamma"), image.info.get("chromaticity")))
+        return _convert_exif(image)
+    return Colours(_convert_numbers(image.info.get("gamma"), image.info.get("chromaticity")))
 
 
-def _codes(image: Image.Image, content: bytes) -> tuple[int, int] | None:
+def _find_codes(image: Image.Image, content: bytes) -> tuple[int, int] | None:
     """Returns the codes of primaries and curve."""
     if image.format == "PNG":
-        chunk = _chunk(content, b"cICP")
+        chunk = _find_chunk(content, b"cICP")
         return (chunk[0], chunk[1]) if len(chunk) == 4 else None
     if image.format not in ("AVIF", "HEIF"):
         return None
@@ -100,7 +100,7 @@ def _codes(image: Image.Image, content: bytes) -> tuple[int, int] | None:
     return primaries, curve
 
 
-def _chunk(content: bytes, name: bytes) -> bytes:
+def _find_chunk(content: bytes, name: bytes) -> bytes:
     """Returns what a PNG's chunk in front of the pixels holds; nothing where there is none."""
     start = SIGNATURE
     while start + CHUNK_HEAD <= len(content):
@@ -112,7 +112,7 @@ def _chunk(content: bytes, name: bytes) -> bytes:
     return b""
 
 
-def _of_codes(primaries: int, curve: int) -> Colours | None:
+def _convert_codes(primaries: int, curve: int) -> Colours | None:
     """Makes a profile of codes; None where they say nothing, or nothing that is known."""
     if curve in HIGH_DYNAMIC_RANGE:
         said = (
@@ -125,10 +125,10 @@ def _of_codes(primaries: int, curve: int) -> Colours | None:
     if primaries not in PRIMARIES or curve not in CURVES:
         said = f"its colours (codes {primaries} and {curve}) are not known, and taken for sRGB"
         return Colours(notes=(said,))
-    return Colours(_profile(PRIMARIES[primaries], CURVES[curve]))
+    return Colours(_build_profile(PRIMARIES[primaries], CURVES[curve]))
 
 
-def _of_exif(image: Image.Image) -> Colours:
+def _convert_exif(image: Image.Image) -> Colours:
     """Makes a profile of what EXIF says of RGB."""
     if image.mode == "CMYK":
         return Colours()
@@ -139,14 +139,14 @@ def _of_exif(image: Image.Image) -> Colours:
     except Exception:  # damaged EXIF is no reason to refuse sound pixels
         return Colours()
     if space == EXIF_ADOBE or (space == UNCALIBRATED and str(index).startswith("R03")):
-        return Colours(_profile(ADOBE_RGB, ADOBE_CURVE))
+        return Colours(_build_profile(ADOBE_RGB, ADOBE_CURVE))
     if space == UNCALIBRATED:
         said = "its EXIF says that its colours are not sRGB, and not which: they are taken for sRGB"
         return Colours(notes=(said,))
     return Colours()
 
 
-def _of_numbers(gamma: float | None, chromaticities: Sequence[float] | None) -> bytes | None:
+def _convert_numbers(gamma: float | None, chromaticities: Sequence[float] | None) -> bytes | None:
     places = SRGB
     if chromaticities:
         # Pillow gives the white first
@@ -154,10 +154,10 @@ def _of_numbers(gamma: float | None, chromaticities: Sequence[float] | None) -> 
     if np.allclose(places, SRGB, rtol=0, atol=PLACE_TOLERANCE):
         places = SRGB
     is_srgb = not gamma or abs(gamma / GAMMA - 1) < GAMMA_TOLERANCE
-    return _profile(places, SRGB_CURVE if is_srgb else (1 / (gamma or GAMMA),))
+    return _build_profile(places, SRGB_CURVE if is_srgb else (1 / (gamma or GAMMA),))
 
 
-def _profile(places: Chromaticities, curve: Curve) -> bytes | None:
+def _build_profile(places: Chromaticities, curve: Curve) -> bytes | None:
     """Builds an ICC profile (4.3); None for sRGB's own colours, and for places that are none."""
     if (places, curve) == (SRGB, SRGB_CURVE) or min(places[1::2]) <= 0:
         return None
@@ -172,35 +172,42 @@ def _profile(places: Chromaticities, curve: Curve) -> bytes | None:
     red, green, blue = (to_d50 @ matrix).T
     if not np.isfinite(to_d50 @ matrix).all():
         return None
-    shape = b"para\0\0\0\0" + struct.pack(">HH", 0 if len(curve) == 1 else 3, 0) + _fixed(curve)
+    shape = (
+        b"para\0\0\0\0"
+        + struct.pack(">HH", 0 if len(curve) == 1 else 3, 0)
+        + _encode_fixed_point(curve)
+    )
     tags = {
-        b"desc": _text("RGB as the file tells it"),
-        b"cprt": _text("No copyright"),
-        b"wtpt": b"XYZ \0\0\0\0" + _fixed(D50),
-        b"chad": b"sf32\0\0\0\0" + _fixed(to_d50.ravel()),
-        **{tag: b"XYZ \0\0\0\0" + _fixed(c) for tag, c in ((b"rXYZ", red), (b"gXYZ", green))},
-        b"bXYZ": b"XYZ \0\0\0\0" + _fixed(blue),
+        b"desc": _encode_text("RGB as the file tells it"),
+        b"cprt": _encode_text("No copyright"),
+        b"wtpt": b"XYZ \0\0\0\0" + _encode_fixed_point(D50),
+        b"chad": b"sf32\0\0\0\0" + _encode_fixed_point(to_d50.ravel()),
+        **{
+            tag: b"XYZ \0\0\0\0" + _encode_fixed_point(c)
+            for tag, c in ((b"rXYZ", red), (b"gXYZ", green))
+        },
+        b"bXYZ": b"XYZ \0\0\0\0" + _encode_fixed_point(blue),
         **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), shape),
     }
-    return _packed(tags)
+    return _pack_profile(tags)
 
 
-def _packed(tags: Mapping[bytes, bytes]) -> bytes:
+def _pack_profile(tags: Mapping[bytes, bytes]) -> bytes:
     start, table, data = 132 + 12 * len(tags), b"", b""
     for tag, value in tags.items():
         table += tag + struct.pack(">II", start + len(data), len(value))
         data += value + bytes(-len(value) % 4)
     head = struct.pack(">I4sI", start + len(data), b"", 0x04300000) + b"mntrRGB XYZ " + bytes(12)
-    head += b"acsp" + bytes(28) + _fixed(D50)
+    head += b"acsp" + bytes(28) + _encode_fixed_point(D50)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + data
 
 
-def _fixed(numbers: Sequence[float] | NDArray[np.float64]) -> bytes:
+def _encode_fixed_point(numbers: Sequence[float] | NDArray[np.float64]) -> bytes:
     """Writes numbers with 16 bits behind the point."""
     return b"".join(struct.pack(">i", round(float(number) * 65_536)) for number in numbers)
 
 
-def _text(words: str) -> bytes:
+def _encode_text(words: str) -> bytes:
     encoded = words.encode("utf-16-be")
     head = struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(encoded), 28)
     return b"mluc\0\0\0\0" + head + encoded

@@ -29,7 +29,7 @@ def find_format(path: Path) -> str:
     return kind
 
 
-def suffix_of(format: str) -> str:  # noqa: A002
+def find_suffix(format: str) -> str:  # noqa: A002
     """Returns a format's suffix, with its dot; raises UnknownName."""
     suffix = "." + format.lower().removeprefix(".")
     if suffix not in PICTURE_SUFFIXES:
@@ -37,7 +37,7 @@ def suffix_of(format: str) -> str:  # noqa: A002
     return suffix
 
 
-def suffixes_like(suffix: str) -> tuple[str, ...]:
+def list_suffixes_like(suffix: str) -> tuple[str, ...]:
     """Returns every suffix of the format that a suffix stands for."""
     kind = PICTURE_SUFFIXES[suffix.lower()]
     return tuple(other for other, its_kind in PICTURE_SUFFIXES.items() if its_kind == kind)

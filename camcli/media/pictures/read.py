@@ -23,7 +23,7 @@ from torch import Tensor
 from camcli.errors import ImageError, UsageError, first_line
 from camcli.media.pictures import color_profiles
 from camcli.media.pictures.bit_depth import Range, scale_alpha, scale_to_eight_bits
-from camcli.media.pictures.color_codes import colours_of
+from camcli.media.pictures.color_codes import find_colours
 from camcli.media.pictures.deep_color import (
     DARK,
     SIXTEEN,
@@ -33,7 +33,13 @@ from camcli.media.pictures.deep_color import (
     is_misread_by_pillow,
 )
 from camcli.media.pictures.heif import is_heif, open_heif
-from camcli.media.pictures.tiff import TiffPage, count_pages, first_page, read_samples, split_bands
+from camcli.media.pictures.tiff import (
+    TiffPage,
+    count_pages,
+    describe_first_page,
+    read_samples,
+    split_bands,
+)
 from camcli.media.sources.byte_stream import open_source
 from camcli.records import MAX_PIXELS, Picture, Source
 
@@ -104,13 +110,13 @@ class OpenPicture:
         """Decodes the pixels; raises ImageError."""
         try:
             with PILLOW.allow_pixels(self.max_pixels):
-                picture = self._decoded()
+                picture = self._decode_content()
                 notes = (*picture.notes, *_why_not_all(self.content))
                 return replace(picture, source=self.source, notes=notes)
         except Exception as error:  # damaged files raise whatever Pillow's parsers stumble over
             raise unreadable_error(str(self.source), error) from error
 
-    def _decoded(self) -> Picture:
+    def _decode_content(self) -> Picture:
         if self.image is None:
             assert self.page is not None
             return _make_from_samples(self.content, self.page, self.max_pixels)
@@ -129,7 +135,7 @@ def open_picture(source: Source, max_pixels: int = MAX_PIXELS) -> OpenPicture:
         raise unreadable_error(str(source), error, "it cannot be read") from error
     try:
         with PILLOW.allow_pixels(max_pixels):
-            page = first_page(content)
+            page = describe_first_page(content)
             if page is not None and page.reader != "pillow":
                 check_size(page, max_pixels)
                 return OpenPicture(source, content, max_pixels, None, page)
@@ -148,7 +154,7 @@ def _why_not_all(content: bytes) -> Iterator[str]:
         with Image.open(io.BytesIO(content)) as image:
             count, kind = getattr(image, "n_frames", 1), "frames"
     if count > 1:
-        page = first_page(content)
+        page = describe_first_page(content)
         is_read = page is None or page.reader == "pillow"
         way = "--frames : takes them all" if is_read else "save the others as files of their own"
         yield f"it has {count} {kind}, and the first one is shown: {way}"
@@ -348,7 +354,7 @@ def _make_from_image(image: Image.Image, page: TiffPage | None, content: bytes =
     # asked after loading, since Pillow turns TIFF pictures itself
     turn = _read_orientation(image)
     rgb, notes = _convert_to_rgb(image, page, content)
-    colours = colours_of(image, content)
+    colours = find_colours(image, content)
     profile = colours.profile
     shown = None
     if (

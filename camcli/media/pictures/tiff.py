@@ -66,8 +66,8 @@ class TiffPage:
     def of(cls, tags: TiffImagePlugin.ImageFileDirectory_v2) -> Self:
         """Reads a page's tags."""
         base = ExifTags.Base
-        bits = _numbers(tags.get(base.BitsPerSample, 1))
-        kinds = set(_numbers(tags.get(base.SampleFormat, UNSIGNED)))
+        bits = _to_integers(tags.get(base.BitsPerSample, 1))
+        kinds = set(_to_integers(tags.get(base.SampleFormat, UNSIGNED)))
         return cls(
             size=(int(tags[base.ImageWidth]), int(tags[base.ImageLength])),
             samples=int(tags.get(base.SamplesPerPixel, 1)),
@@ -76,11 +76,11 @@ class TiffPage:
             photometric=int(tags.get(base.PhotometricInterpretation, 1)),
             planes=int(tags.get(base.PlanarConfiguration, INTERLEAVED)),
             compression=int(tags.get(base.Compression, UNCOMPRESSED)),
-            extra=_numbers(tags.get(base.ExtraSamples, ())),
+            extra=_to_integers(tags.get(base.ExtraSamples, ())),
             is_big_endian=tags.prefix == b"MM",
             orientation=int(tags.get(base.Orientation, 1)),
-            stated=_stated(tags, max(bits)),
-            nodata=_nodata(tags.get(NODATA)),
+            stated=_find_stated_range(tags, max(bits)),
+            nodata=_parse_nodata(tags.get(NODATA)),
             profile=find_profile({"icc_profile": tags.get(PROFILE)}),
         )
 
@@ -171,7 +171,7 @@ class TiffPage:
         return f"{self.samples} {bands} of {kind}{max(self.bits)} bits{planes}"
 
 
-def first_page(content: bytes) -> TiffPage | None:
+def describe_first_page(content: bytes) -> TiffPage | None:
     """Describes a TIFF's first page; None for what is no TIFF, or for damaged tags."""
     if content[:4] not in HEADERS:
         return None
@@ -256,13 +256,13 @@ def _read_with_tifffile(content: bytes, page: TiffPage, max_bytes: int) -> NDArr
         return values.transpose(1, 2, 0) if first.axes == "SYX" else values
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
+def _to_integers(value: Any) -> tuple[int, ...]:
     return tuple(int(v) for v in value) if isinstance(value, tuple | list) else (int(value),)
 
 
-def _stated(tags: Mapping[int, Any], bits: int) -> Range | None:
+def _find_stated_range(tags: Mapping[int, Any], bits: int) -> Range | None:
     """Returns what SMinSampleValue and SMaxSampleValue say, where it is more than the type does."""
-    least, most = (_floats(tags.get(tag)) for tag in (SMIN, SMAX))
+    least, most = (_to_floats(tags.get(tag)) for tag in (SMIN, SMAX))
     if not most:
         return None
     black, white = min(least, default=0.0), max(most)
@@ -270,12 +270,12 @@ def _stated(tags: Mapping[int, Any], bits: int) -> Range | None:
     return None if says_nothing or not black < white else Range(black, white, "SMaxSampleValue")
 
 
-def _floats(value: Any) -> tuple[float, ...]:
+def _to_floats(value: Any) -> tuple[float, ...]:
     values = value if isinstance(value, tuple | list) else () if value is None else (value,)
     return tuple(float(v) for v in values)
 
 
-def _nodata(value: Any) -> float | None:
+def _parse_nodata(value: Any) -> float | None:
     try:
         return None if value is None else float(str(value).strip("\0 "))
     except ValueError:

@@ -104,7 +104,7 @@ def find_sources(
     selection = _Selection(leave_out, made_in, EVERYTHING if recursive else EVERYTHING[-1:], stdin)
     sources: dict[tuple[str, str], Source] = {}
     for path in paths:
-        for source in _sources(path, selection):
+        for source in _list_sources(path, selection):
             sources.setdefault((str(source), source.category), source)
     if selection.unread:
         tell(_count_unread(selection.unread))
@@ -162,29 +162,29 @@ def _count_unread(unread: Mapping[Path | str, Requirement]) -> str:
     return f"Left out: {'; '.join(parts)}."
 
 
-def _sources(given: str | Path, selection: _Selection) -> Iterable[Source]:
+def _list_sources(given: str | Path, selection: _Selection) -> Iterable[Source]:
     typed, path = str(given), Path(given)
     if given == "":
         # Path("") would be the current folder, and all that lies in it
         raise SourceError("'' names no picture: is a variable of the shell not set?")
     if typed == STDIN:
-        return _from_stdin(selection.stdin)
+        return _read_stdin(selection.stdin)
     if URL.match(typed):
-        return _from_url(typed, selection)
+        return _list_url(typed, selection)
     # whatever signs its name holds, what is there is meant
     if _exists(path):
-        return _from_path(path, selection)
+        return _list_path(path, selection)
     if typed.startswith(LIST):
-        return _from_list(Path(typed.removeprefix(LIST)))
+        return _read_path_list(Path(typed.removeprefix(LIST)))
     root, pattern = _split_glob(path)
     if pattern:
         return _check_not_empty(
             _walk_folder(root, pattern, selection), f"Glob {str(path)!r} matches", selection
         )
-    raise SourceError(f"{typed!r} does not exist.{_hint(path)}")
+    raise SourceError(f"{typed!r} does not exist.{_suggest_closest(path)}")
 
 
-def _from_path(path: Path, selection: _Selection) -> Iterable[Source]:
+def _list_path(path: Path, selection: _Selection) -> Iterable[Source]:
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         return _check_not_empty(
@@ -219,16 +219,16 @@ def _walk_folder(root: Path, pattern: Pattern, selection: _Selection) -> Iterato
         yield from (Source(path, folder) for path in paths if selection.takes(path))
 
 
-def _from_url(url: str, selection: _Selection) -> Iterable[Source]:
+def _list_url(url: str, selection: _Selection) -> Iterable[Source]:
     try:
-        return _sources_behind(url, selection)
+        return _list_remote_sources(url, selection)
     except SourceError:
         raise
     except Exception as error:  # every file system of fsspec has errors of its own
         raise SourceError(f"{url!r} cannot be looked at: {first_line(error)}.") from error
 
 
-def _sources_behind(url: str, selection: _Selection) -> Iterable[Source]:
+def _list_remote_sources(url: str, selection: _Selection) -> Iterable[Source]:
     kind = remote.find_kind(url)
     if kind == "file":
         return (Source(remote.url_path(url), url=url),)
@@ -246,10 +246,10 @@ def _walk_url(root: str, pattern: Pattern, selection: _Selection) -> Iterator[So
     for folders, url in remote.walk_url(root, pattern):
         path = remote.url_path(url)
         if selection.takes(path):
-            yield Source(path, _output_folder(folders), url)
+            yield Source(path, _choose_output_folder(folders), url)
 
 
-def _from_stdin(stdin: BinaryIO | None) -> Iterable[Source]:
+def _read_stdin(stdin: BinaryIO | None) -> Iterable[Source]:
     if stdin is None:
         raise SourceError("'-' stands for paths from standard input, and there is none.")
     what = "Standard input"
@@ -257,28 +257,26 @@ def _from_stdin(stdin: BinaryIO | None) -> Iterable[Source]:
         content = path_lists.read_list(stdin, what)
     except OSError as error:
         raise SourceError(f"{what} cannot be read: {error.strerror}.") from error
-    return _sources_of_list(path_lists.read_paths(content, what), what, Path())
+    return _list_entries(path_lists.read_paths(content, what), what, Path())
 
 
-def _from_list(path: Path) -> Iterable[Source]:
+def _read_path_list(path: Path) -> Iterable[Source]:
     what = f"List {str(path)!r}"
     try:
         with path.open("rb") as file:
             content = path_lists.read_list(file, what)
     except FileNotFoundError as error:
-        raise SourceError(f"{what} does not exist.{_hint(path)}") from error
+        raise SourceError(f"{what} does not exist.{_suggest_closest(path)}") from error
     except (OSError, ValueError) as error:  # a null in its name
         why = error.strerror if isinstance(error, OSError) else error
         raise SourceError(f"{what} cannot be read: {why}.") from error
     read = path_lists.READERS.get(path.suffix.lower(), path_lists.read_text_list)
-    return _sources_of_list(read(content, what), what, path.parent)
+    return _list_entries(read(content, what), what, path.parent)
 
 
-def _sources_of_list(
-    entries: Iterable[path_lists.Entry], what: str, folder: Path
-) -> Iterable[Source]:
+def _list_entries(entries: Iterable[path_lists.Entry], what: str, folder: Path) -> Iterable[Source]:
     """Takes every entry for a file, without a look at it."""
-    sources = [_entry(name, category, folder) for name, category in entries]
+    sources = [_make_entry_source(name, category, folder) for name, category in entries]
     if not sources:
         raise SourceError(f"{what} names no pictures.")
     for url in {source.url.partition("://")[0]: source.url for source in sources}.values():
@@ -287,18 +285,18 @@ def _sources_of_list(
     return sources
 
 
-def _entry(name: str, category: str, folder: Path) -> Source:
+def _make_entry_source(name: str, category: str, folder: Path) -> Source:
     if URL.match(name):
         path = remote.url_path(name)
-        return Source(path, _output_folder(path.parent.parts), name, category)
+        return Source(path, _choose_output_folder(path.parent.parts), name, category)
     path = Path(name)
-    outputs = _output_folder(path.parent.parts)
+    outputs = _choose_output_folder(path.parent.parts)
     if folder != Path() and not _exists(path) and _exists(folder / path):
         path = folder / path
     return Source(path, outputs, category=category)
 
 
-def _output_folder(folders: Iterable[str]) -> Path:
+def _choose_output_folder(folders: Iterable[str]) -> Path:
     """Where outputs stand: below the save path, whatever the folders are called."""
     return Path(*(name for name in folders if name != ".." and not {"/", os.sep} & set(name)))
 
@@ -326,7 +324,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _hint(path: Path) -> str:
+def _suggest_closest(path: Path) -> str:
     folder = path.parent
     try:
         if path.is_symlink():

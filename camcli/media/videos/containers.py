@@ -18,7 +18,7 @@ HEAD = 512  # bytes that tell what a file is
 EBML, SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 
 
-def _of_boxes(file: BinaryIO, size: int) -> Iterator[int]:
+def _end_boxes(file: BinaryIO, size: int) -> Iterator[int]:
     """MP4 and QuickTime: boxes, each of which begins with its length."""
     start = 0
     while start + 8 <= size:
@@ -32,7 +32,7 @@ def _of_boxes(file: BinaryIO, size: int) -> Iterator[int]:
         yield start
 
 
-def _of_riffs(file: BinaryIO, size: int) -> Iterator[int]:
+def _end_riffs(file: BinaryIO, size: int) -> Iterator[int]:
     """AVI: one RIFF list, or several of a gigabyte."""
     start = 0
     while start + 8 <= size:
@@ -43,7 +43,7 @@ def _of_riffs(file: BinaryIO, size: int) -> Iterator[int]:
         start += 8 + length + length % 2
 
 
-def _of_segment(file: BinaryIO, size: int) -> Iterator[int]:  # noqa: ARG001
+def _end_segment(file: BinaryIO, size: int) -> Iterator[int]:  # noqa: ARG001
     """Matroska and WebM: a header, and one segment with all the rest."""
     start, length = _read_ebml_length(file, len(EBML))
     if length is None or _read_bytes(file, start + length, 4) != SEGMENT:
@@ -53,7 +53,7 @@ def _of_segment(file: BinaryIO, size: int) -> Iterator[int]:  # noqa: ARG001
         yield start + length
 
 
-def _of_unknown(file: BinaryIO, size: int) -> Iterator[int]:  # noqa: ARG001
+def _end_unknown(file: BinaryIO, size: int) -> Iterator[int]:  # noqa: ARG001
     """Streams, which say nowhere how long they are."""
     return iter(())
 
@@ -68,18 +68,18 @@ class Container:
 
     name: str
     marks: tuple[tuple[int, bytes], ...]
-    ends: Ends = _of_unknown
+    ends: Ends = _end_unknown
     joins: bool = False
     timed: bool = True
 
 
 CONTAINERS: tuple[Container, ...] = (
     *(
-        Container("mov", ((4, kind),), _of_boxes)
+        Container("mov", ((4, kind),), _end_boxes)
         for kind in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")
     ),
-    Container("avi", ((0, b"RIFF"), (8, b"AVI ")), _of_riffs, timed=False),
-    Container("matroska", ((0, EBML),), _of_segment),
+    Container("avi", ((0, b"RIFF"), (8, b"AVI ")), _end_riffs, timed=False),
+    Container("matroska", ((0, EBML),), _end_segment),
     Container("mpeg", ((0, b"\x00\x00\x01\xba"),), joins=True),  # MPEG program stream
     Container("mpegvideo", ((0, b"\x00\x00\x01\xb3"),), timed=False),  # MPEG video alone
     Container("mpegts", ((0, b"G"), (188, b"G")), joins=True),  # MPEG transport stream

@@ -15,17 +15,17 @@ from camcli.registry import metric
 
 def plan_average_drop(unit_maps: Tensor, image: Tensor) -> PassPlan:
     """Plans `average_drop`, so that it can share its batches."""
-    return _plan(unit_maps, image, _drop)
+    return _plan_masked(unit_maps, image, _compute_drop)
 
 
 def plan_increase(unit_maps: Tensor, image: Tensor) -> PassPlan:
     """Plans `increase_in_confidence`, so that it can share its batches."""
-    return _plan(unit_maps, image, lambda whole, masked: (masked > whole).to(masked.dtype))
+    return _plan_masked(unit_maps, image, lambda whole, masked: (masked > whole).to(masked.dtype))
 
 
 def plan_average_gain(unit_maps: Tensor, image: Tensor) -> PassPlan:
     """Plans `average_gain`, so that it can share its batches."""
-    return _plan(unit_maps, image, _gain)
+    return _plan_masked(unit_maps, image, _compute_gain)
 
 
 @metric(
@@ -94,7 +94,7 @@ def average_gain(
     return plan_average_gain(unit_maps, image).carry_out(image, score, batch_size)
 
 
-def _plan(
+def _plan_masked(
     unit_maps: Tensor, image: Tensor, conclude: Callable[[Tensor, Tensor], Tensor]
 ) -> PassPlan:
     image = check_image(image)
@@ -106,7 +106,7 @@ def _plan(
     return PassPlan(len(maps), build, conclude)
 
 
-def _drop(whole: Tensor, masked: Tensor) -> Tensor:
+def _compute_drop(whole: Tensor, masked: Tensor) -> Tensor:
     if not whole > 0:
         raise UsageError(
             f"Average drop is a share of the picture's score, which is {float(whole):.4g}, not "
@@ -115,7 +115,7 @@ def _drop(whole: Tensor, masked: Tensor) -> Tensor:
     return (whole - masked).clamp(min=0) / whole
 
 
-def _gain(whole: Tensor, masked: Tensor) -> Tensor:
+def _compute_gain(whole: Tensor, masked: Tensor) -> Tensor:
     low, high = torch.minimum(whole, masked.amin()), torch.maximum(whole, masked.amax())
     # softmax rounds beyond its ends
     if low < -1e-5 or high > 1 + 1e-5:

@@ -33,7 +33,7 @@ def plan_road(
         most, least = scores.view(2, len(maps), -1).mean(2)
         return torch.sub(least, most) / 2
 
-    return _plan(maps, image, (False, True), conclude, shares, noise, seed)
+    return _plan_imputed(maps, image, (False, True), conclude, shares, noise, seed)
 
 
 def plan_road_most(
@@ -45,7 +45,7 @@ def plan_road_most(
     seed: int = 0,
 ) -> PassPlan:
     """Plans `road_most`, so that it can share its batches."""
-    return _plan(maps, image, (False,), _change(len(maps)), shares, noise, seed)
+    return _plan_imputed(maps, image, (False,), _change(len(maps)), shares, noise, seed)
 
 
 def plan_road_least(
@@ -57,7 +57,7 @@ def plan_road_least(
     seed: int = 0,
 ) -> PassPlan:
     """Plans `road_least`, so that it can share its batches."""
-    return _plan(maps, image, (True,), _change(len(maps)), shares, noise, seed)
+    return _plan_imputed(maps, image, (True,), _change(len(maps)), shares, noise, seed)
 
 
 @metric(
@@ -151,7 +151,7 @@ def _change(count: int) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda whole, scores: scores.view(count, -1).mean(1) - whole
 
 
-def _plan(
+def _plan_imputed(
     maps: Tensor,
     image: Tensor,
     reversals: Sequence[bool],

@@ -31,7 +31,7 @@ def plan_saco(maps: Tensor, image: Tensor, *, groups: int = 10) -> PassPlan:
 
     def conclude(whole: Tensor, scores: Tensor) -> Tensor:
         lost = whole - scores.view(len(maps), groups)
-        return _coefficient(_group_means(maps, group, groups), lost)
+        return _compute_coefficient(_average_groups(maps, group, groups), lost)
 
     return PassPlan(len(maps) * groups, build, conclude)
 
@@ -65,7 +65,7 @@ def saco(
     return plan_saco(maps, image, groups=groups).carry_out(image, score, batch_size)
 
 
-def _group_means(maps: Tensor, group: Tensor, groups: int) -> Tensor:
+def _average_groups(maps: Tensor, group: Tensor, groups: int) -> Tensor:
     """Returns the mean of each group, hottest first, less the map's least value.  [b groups]
 
     The authors' sums are these times the pixels of a group, which are as many in each.
@@ -77,7 +77,7 @@ def _group_means(maps: Tensor, group: Tensor, groups: int) -> Tensor:
     return sums / torch.zeros_like(sums).scatter_add_(1, places, torch.ones_like(heat))
 
 
-def _coefficient(heat: Tensor, lost: Tensor) -> Tensor:
+def _compute_coefficient(heat: Tensor, lost: Tensor) -> Tensor:
     """Sums the agreeing less the contradicting differences, over all of them.  [b k] x 2 -> [b]"""
     hotter, cooler = torch.triu_indices(heat.shape[1], heat.shape[1], 1, device=heat.device)
     weights = heat[:, hotter] - heat[:, cooler]

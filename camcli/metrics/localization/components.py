@@ -40,7 +40,7 @@ def find_components(mask: NDArray[np.bool_], *, diagonal: bool = True) -> Compon
     [[0, 0, 1, 1], [1, 1, 2, 2]]
     """
     rows, starts, stops = _find_runs(np.asarray(mask, bool))
-    upper, lower = _touching_runs(rows, starts, stops, mask.shape[1], diagonal)
+    upper, lower = _list_touching_runs(rows, starts, stops, mask.shape[1], diagonal)
     _, owners = np.unique(_join(len(rows), upper, lower), return_inverse=True)
     count = int(owners.max()) + 1 if len(owners) else 0
     boxes = np.empty((count, 4), np.intp)
@@ -79,7 +79,7 @@ def _find_runs(mask: NDArray[np.bool_]) -> tuple[Indices, Indices, Indices]:
     return rows[::2], columns[::2], columns[1::2]
 
 
-def _touching_runs(
+def _list_touching_runs(
     rows: Indices, starts: Indices, stops: Indices, width: int, diagonal: bool
 ) -> tuple[Indices, Indices]:
     """Lists pairs of runs of pixels in neighbouring rows that touch."""

@@ -17,7 +17,7 @@ def build_grid(pictures: Tensor) -> Tensor:
     arXiv:2104.00032: pictures of different classes, each classified rightly and surely.
     Raises UsageError for a number of pictures that fills no square.
     """
-    edge = _edge(len(pictures))
+    edge = _compute_edge(len(pictures))
     rows = [torch.cat(list(pictures[i * edge : (i + 1) * edge]), -1) for i in range(edge)]
     return torch.cat(rows, -2)
 
@@ -35,7 +35,7 @@ def grid_pointing_game(maps: Tensor) -> Tensor:
     >>> grid_pointing_game(heat)
     tensor([0.5000, 0.0000, 0.0000, 1.0000])
     """
-    edge = _edge(len(maps))
+    edge = _compute_edge(len(maps))
     height, width = maps.shape[-2:]
     if height % edge or width % edge:
         raise UsageError(
@@ -52,7 +52,7 @@ def grid_pointing_game(maps: Tensor) -> Tensor:
     return torch.stack(shares)
 
 
-def _edge(count: int) -> int:
+def _compute_edge(count: int) -> int:
     edge = math.isqrt(count)
     if edge < 1 or edge * edge != count:
         raise UsageError(f"A grid is of 4, 9, 16, ... pictures, not {count}.")

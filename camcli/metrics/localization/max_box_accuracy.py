@@ -44,19 +44,25 @@ def threshold_overlaps(unit_maps: Tensor, boxes: Tensor, *, step: float = STEP) 
     maps = check_unit_maps(unit_maps).double().cpu().numpy()
     truths = check_boxes(boxes).cpu().trunc()
     thresholds = np.arange(0, 1, step)
-    rows = [_overlaps((values * LEVELS).astype(np.uint8), truths, thresholds) for values in maps]
+    rows = [
+        _compute_overlaps((values * LEVELS).astype(np.uint8), truths, thresholds) for values in maps
+    ]
     return torch.stack(rows)
 
 
-def _overlaps(grey: NDArray[np.uint8], truths: Tensor, thresholds: NDArray[np.float64]) -> Tensor:
+def _compute_overlaps(
+    grey: NDArray[np.uint8], truths: Tensor, thresholds: NDArray[np.float64]
+) -> Tensor:
     limits = (thresholds * int(grey.max())).astype(np.intp)
     # a thousand thresholds are 256 different ones at most
     different, which = np.unique(limits, return_inverse=True)
-    best = [box_overlap(_region_boxes(grey > limit), truths, extra=1).max() for limit in different]
+    best = [
+        box_overlap(_list_region_boxes(grey > limit), truths, extra=1).max() for limit in different
+    ]
     return torch.stack(best)[torch.from_numpy(which)].float()
 
 
-def _region_boxes(mask: NDArray[np.bool_]) -> Tensor:
+def _list_region_boxes(mask: NDArray[np.bool_]) -> Tensor:
     """Lists the authors' boxes around regions and holes, 0, 0, 0, 0 where there are none.  [n 4]"""
     boxes = np.concatenate([find_components(mask).boxes, find_holes(mask)])
     if not len(boxes):

@@ -42,7 +42,7 @@ def _impute(image: Tensor, keep: Tensor, tolerance: float) -> Tensor:
     # a good start: a mean of the known pixels around, taken on ever coarser grids
     start = torch.where(missing, _pull(known, keep[:, None].to(image.dtype)), 0)
     levels = _Levels(missing, image.dtype)
-    right = torch.where(missing, _neighbours(known + start) - levels.weights[0] * start, 0)
+    right = torch.where(missing, _count_neighbours(known + start) - levels.weights[0] * start, 0)
     return known + start + _conjugate_gradients(levels, right, tolerance)
 
 
@@ -57,7 +57,7 @@ class _Levels:
             kept = _pool(1 - self.missing[-1])
             self.missing.append((kept == 0).to(dtype))
         self.weights = [
-            _neighbours(torch.ones(m.shape[-2:], dtype=dtype, device=m.device))
+            _count_neighbours(torch.ones(m.shape[-2:], dtype=dtype, device=m.device))
             for m in self.missing
         ]
 
@@ -82,14 +82,14 @@ def _spread(values: Tensor) -> Tensor:
     return both
 
 
-def _neighbours(values: Tensor) -> Tensor:
+def _count_neighbours(values: Tensor) -> Tensor:
     """Sums each pixel's neighbours by their weights.  [... H W] -> [... H W]"""
     return _spread(values).sub_(values, alpha=4).mul_(DIAGONAL)
 
 
 def _apply(levels: _Levels, level: int, values: Tensor) -> Tensor:
     """Applies the system: a missing pixel less the weighted mean of its missing neighbours."""
-    out = _neighbours(values)
+    out = _count_neighbours(values)
     return torch.addcmul(out.neg_(), levels.weights[level], values).mul_(levels.missing[level])
 
 
@@ -151,10 +151,10 @@ def _pull(known: Tensor, kept: Tensor) -> Tensor:
 def _conjugate_gradients(levels: _Levels, right: Tensor, tolerance: float) -> Tensor:
     """Solves all systems at once; each stops moving when it is solved.  [n c H W]"""
     values, rest = torch.zeros_like(right), right
-    enough = tolerance * _norm(right)
+    enough = tolerance * _compute_norm(right)
     along, before = torch.zeros_like(right), torch.zeros_like(enough)
     for _ in range(MOST_STEPS):
-        unsolved = _norm(rest) > enough
+        unsolved = _compute_norm(rest) > enough
         if not unsolved.any():
             break
         better = _cycle(levels, 0, rest)
@@ -168,7 +168,7 @@ def _conjugate_gradients(levels: _Levels, right: Tensor, tolerance: float) -> Te
     return values
 
 
-def _norm(values: Tensor) -> Tensor:
+def _compute_norm(values: Tensor) -> Tensor:
     norms: Tensor = values.flatten(2).norm(dim=2)
     return norms[..., None, None]
 

@@ -47,10 +47,10 @@ def hog(maps: Tensor, cell: int) -> Tensor:
     cells = F.avg_pool2d(split, cell)
     height, width = (min(BLOCK, edge) for edge in cells.shape[-2:])
     blocks = F.unfold(cells, (height, width))
-    limited = _unit(blocks).clamp(max=CLIP)
-    return _unit(limited).flatten(1)
+    limited = _scale_to_unit(blocks).clamp(max=CLIP)
+    return _scale_to_unit(limited).flatten(1)
 
 
-def _unit(blocks: Tensor) -> Tensor:
+def _scale_to_unit(blocks: Tensor) -> Tensor:
     """Scales each block to length 1.  [b features n]"""
     return blocks / (blocks.square().sum(1, keepdim=True) + EPSILON**2).sqrt()

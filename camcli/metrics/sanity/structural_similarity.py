@@ -22,7 +22,7 @@ def structural_similarity(maps: Tensor, others: Tensor, *, span: float = 1.0) ->
     maps = check_maps(maps).double()
     others = check_maps(others, (maps.shape[1], maps.shape[2])).double()
     edge = min(WINDOW, *maps.shape[1:])
-    window = _window(edge - 1 + edge % 2).to(maps)
+    window = _make_window(edge - 1 + edge % 2).to(maps)
 
     def average(values: Tensor) -> Tensor:
         return F.conv2d(values[:, None], window)[:, 0]
@@ -37,7 +37,7 @@ def structural_similarity(maps: Tensor, others: Tensor, *, span: float = 1.0) ->
     return (likeness / size).mean((1, 2)).float()
 
 
-def _window(edge: int) -> Tensor:
+def _make_window(edge: int) -> Tensor:
     steps = torch.arange(edge, dtype=torch.float64) - (edge - 1) / 2
     line = torch.exp(-(steps**2) / (2 * SIGMA**2))
     line = line / line.sum()

@@ -129,7 +129,7 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Runs an operation, and looks at what it is given and puts out."""
         # each once: a tensor may be given as both of two
-        given = set(map(_storage_id, tree_leaves((args, kwargs))))
+        given = set(map(_find_storage_id, tree_leaves((args, kwargs))))
         owners = [(key, self.owners[key]) for key in given if key in self.owners]
         norming = [chain for key, chain in owners if self._is_normed_by(chain, key, func.name())]
         output = func(*args, **(kwargs or {}))
@@ -163,6 +163,6 @@ def _is_gone(storage: StorageWeakRef) -> bool:
     return bool(storage.expired())  # type: ignore[no-untyped-call]
 
 
-def _storage_id(leaf: Any) -> int:
+def _find_storage_id(leaf: Any) -> int:
     dense = isinstance(leaf, Tensor) and leaf.layout is torch.strided
     return int(leaf.untyped_storage()._cdata) if dense else 0

@@ -44,7 +44,7 @@ def _attend(layer: Any, inputs: Tensor) -> Tensor:
     shifts = [0 if window >= size else shift for shift, window, size in pairs]
     mask = layer.get_relative_position_bias()
     if any(shifts):
-        apart = _attention_mask(sizes, layer.window_size, shifts)
+        apart = _make_attention_mask(sizes, layer.window_size, shifts)
         mask = (mask + apart[:, None]).repeat(len(inputs), 1, 1, 1)
     windows = _split_windows(_roll(padded, [-shift for shift in shifts]), high, wide)
     attended = _join_windows(_attend_in_windows(layer, windows, mask), sizes, high, wide)
@@ -80,7 +80,9 @@ def _roll(cells: Tensor, shifts: Sequence[int]) -> Tensor:
     return cells.roll(list(shifts), (1, 2)) if any(shifts) else cells
 
 
-def _attention_mask(sizes: Sequence[int], window: Sequence[int], shifts: Sequence[int]) -> Tensor:
+def _make_attention_mask(
+    sizes: Sequence[int], window: Sequence[int], shifts: Sequence[int]
+) -> Tensor:
     """What is added to the attention of cells that were no neighbours before the shift.  [n m m]"""
     rows, columns = (
         torch.bucketize(torch.arange(size), torch.tensor([size - w, size - shift]), right=True)

@@ -100,9 +100,9 @@ def convert_weights_format_if_safe(module: nn.Module, shape: tuple[int, int, int
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     noise = noise.to(like.device, like.dtype)
-    wanted = _output_path(module, noise)
+    wanted = _find_output_path(module, noise)
     convert_weights_format(module)
-    if wanted is None or not _is_same(_output_path(module, noise, LAST), wanted):
+    if wanted is None or not _is_same(_find_output_path(module, noise, LAST), wanted):
         convert_weights_format(module, torch.contiguous_format)
         return
     _find_answers(module).note(noise, answer=True)
@@ -114,14 +114,14 @@ def _find_answers(module: nn.Module) -> _FormatAnswers:
 
 def _compare_formats(module: nn.Module, inputs: Tensor) -> bool | None:
     """Compares both formats; None where the model runs in neither, for a reason of its own."""
-    actual, expected = _output_path(module, inputs, LAST), _output_path(module, inputs)
+    actual, expected = _find_output_path(module, inputs, LAST), _find_output_path(module, inputs)
     if actual is None and expected is None:
         return None
     # a model may want channels last, too
     return actual is not None and (expected is None or _is_same(actual, expected))
 
 
-def _output_path(
+def _find_output_path(
     module: nn.Module, inputs: Tensor, memory_format: torch.memory_format = torch.contiguous_format
 ) -> tuple[Any] | None:
     """Runs a pass and returns its output, wrapped up; None where the model does not run on it."""

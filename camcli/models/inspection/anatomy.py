@@ -51,7 +51,7 @@ class Anatomy:
 _known: ModelCache[Anatomy] = ModelCache()
 
 
-def anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+def measure_anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
     """Measures what kind of network this is, for inputs (channels, H, W), only once.
 
     `default` is its default target layer.  Raises ModelError where the model does not run on noise.
@@ -59,12 +59,12 @@ def anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Ana
     module = check_hookable(module)
     known, key = _known.of(module), (inputs_shape, default.name)
     if key not in known:
-        measured = _of_tokens if default.layout.kind in TOKENS else _of_stages
+        measured = _measure_tokens if default.layout.kind in TOKENS else _measure_stages
         known[key] = measured(module, inputs_shape, default)
     return known[key]
 
 
-def _of_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+def _measure_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
     try:
         attending = measure_attentions(module, inputs_shape)
     except MethodError:  # nothing attends, or not among all tokens
@@ -76,7 +76,7 @@ def _of_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> 
     return Anatomy(kind, default.name, attending.blocks[index].name)
 
 
-def _of_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
+def _measure_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
     observed = LayerObserver(inputs_shape[1:])
     run_probing_pass(module, inputs_shape, observed)
     attends = observed.graph is not None and any(
@@ -84,10 +84,12 @@ def _of_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> 
         for step in observed.graph.steps
     )
     kind: Kind = "hierarchical" if attends else "convolutional"
-    return Anatomy(kind, default.name, _stage_before(module, observed, default))
+    return Anatomy(kind, default.name, _find_stage_before(module, observed, default))
 
 
-def _stage_before(module: nn.Module, observed: LayerObserver, default: TargetLayer) -> str | None:
+def _find_stage_before(
+    module: nn.Module, observed: LayerObserver, default: TargetLayer
+) -> str | None:
     """Finds the last layer of the stage before the last that holds all features at each place."""
     last = observed.outputs[default.name]
     assert last.layout
@@ -96,10 +98,10 @@ def _stage_before(module: nn.Module, observed: LayerObserver, default: TargetLay
     def is_before(shape: tuple[int, ...], layout: Layout) -> bool:
         pairs = zip(layout.grid, default.layout.grid, strict=True)
         is_finer = all(one >= FINER * other for one, other in pairs)
-        narrow = HALF * _channels(last.shape, default.layout)
-        return is_finer or (is_fine and _channels(shape, layout) <= narrow)
+        narrow = HALF * _count_channels(last.shape, default.layout)
+        return is_finer or (is_fine and _count_channels(shape, layout) <= narrow)
 
-    for name in _backwards(observed, default.name):
+    for name in _iterate_backwards(observed, default.name):
         output = observed.outputs[name]
         # of weights as they are drawn, zero-initialised branches bring back a part of the gradient
         is_used = output.share is not None and output.share.item() > 0
@@ -110,10 +112,10 @@ def _stage_before(module: nn.Module, observed: LayerObserver, default: TargetLay
     return None
 
 
-def _backwards(observed: LayerObserver, layer: str) -> Iterator[str]:
+def _iterate_backwards(observed: LayerObserver, layer: str) -> Iterator[str]:
     """Gives the layers that were done before one, the latest first."""
     yield from reversed(list(takewhile(lambda name: name != layer, observed.outputs)))
 
 
-def _channels(shape: tuple[int, ...], layout: Layout) -> int:
+def _count_channels(shape: tuple[int, ...], layout: Layout) -> int:
     return shape[1 if layout.kind in ("nchw", "channel tokens") else -1]

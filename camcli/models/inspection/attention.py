@@ -133,7 +133,7 @@ def _list_candidates(module: nn.Module) -> Iterator[str]:
             yield name
 
 
-def _attention_module(module: nn.Module, site: str) -> str:
+def _find_attention_module(module: nn.Module, site: str) -> str:
     """Names the attention module that a site belongs to."""
     own = isinstance(module.get_submodule(site), nn.MultiheadAttention)
     return site if own else site.rpartition(".")[0]
@@ -141,7 +141,7 @@ def _attention_module(module: nn.Module, site: str) -> str:
 
 def _find_block(module: nn.Module, site: str) -> str:
     """Names the block around a site: the first module around its attention that is no list."""
-    attention = _attention_module(module, site)
+    attention = _find_attention_module(module, site)
     if type(module.get_submodule(attention)).__name__ in OWN_BLOCKS:
         return attention
     name = attention.rpartition(".")[0]
@@ -153,7 +153,7 @@ def _find_block(module: nn.Module, site: str) -> str:
 def _explain_unreadable(
     module: nn.Module, site: str, shape: tuple[int, ...], observer: _AttentionObserver
 ) -> str | None:
-    attention, block = _attention_module(module, site), _find_block(module, site)
+    attention, block = _find_attention_module(module, site), _find_block(module, site)
     if kind := DERIVED.get(type(module.get_submodule(attention)).__name__):
         return kind
     given = _move_batch_first(observer.inputs.get(attention, ()))
@@ -239,7 +239,7 @@ def capture_attention(
     """
     with ExitStack() as stack:
         stack.enter_context(switch_off(module.modules(), FUSED))
-        stack.enter_context(_fastpath.held_at(False))
+        stack.enter_context(_fastpath.hold_at(False))
         for site in sites:
             for handle in _attach_hooks(module, site, partial(take, site)):
                 stack.callback(handle.remove)

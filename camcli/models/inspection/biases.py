@@ -65,17 +65,19 @@ def _zero(value: Any) -> Any:
     return torch.zeros_like(value) if _requires_grad(value) else value
 
 
-def _given_bias(_: Operation, args: Arguments, kwargs: Keywords) -> Tensor | None:
+def _find_given_bias(_: Operation, args: Arguments, kwargs: Keywords) -> Tensor | None:
     bias: Tensor | None = args[2] if len(args) > 2 else kwargs.get("bias")
     return bias
 
 
-def _bias_per_channel(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor | None:
-    bias = _given_bias(operation, args, kwargs)
+def _find_bias_per_channel(
+    operation: Operation, args: Arguments, kwargs: Keywords
+) -> Tensor | None:
+    bias = _find_given_bias(operation, args, kwargs)
     return None if bias is None else bias.view(-1, *[1] * (args[0].ndim - 2))
 
 
-def _bias_of_zero_maps(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor:
+def _compute_bias_of_zero_maps(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor:
     """BatchNorm's is bias - weight * mean / std, where it takes the statistics of training."""
     # two, for one place alone has no statistics of its own; both come out the same
     zeros = args[0].new_zeros(2, *args[0].shape[1:])
@@ -83,7 +85,9 @@ def _bias_of_zero_maps(operation: Operation, args: Arguments, kwargs: Keywords) 
     return output[:1]
 
 
-def _bias_of_zeros(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor | None:
+def _compute_bias_of_zeros(
+    operation: Operation, args: Arguments, kwargs: Keywords
+) -> Tensor | None:
     tensors = [p for p in _iterate_tensors((args, *kwargs.values())) if isinstance(p, Tensor)]
     number = operation not in CONCATENATIONS and any(p for p in args[:2] if isinstance(p, Real))
     if not number and all(map(_requires_grad, tensors)):
@@ -92,7 +96,7 @@ def _bias_of_zeros(operation: Operation, args: Arguments, kwargs: Keywords) -> T
     return output
 
 
-def _bias_beyond_slope(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor:
+def _compute_bias_beyond_slope(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor:
     """Of an activation in straight pieces: what is left of a piece besides its slope."""
     x = args[0].detach().clone().requires_grad_()
     with torch.enable_grad():
@@ -119,10 +123,10 @@ STRAIGHT_PIECES = (
 )  # fmt: skip
 
 RULES: Mapping[Operation, Rule] = {
-    F.linear: _given_bias,
-    **dict.fromkeys(CONVOLUTIONS, _bias_per_channel),
-    **dict.fromkeys(NORMS, _bias_of_zero_maps),
-    **dict.fromkeys((*SUMS, *CONCATENATIONS), _bias_of_zeros),
-    **dict.fromkeys(STRAIGHT_PIECES, _bias_beyond_slope),
+    F.linear: _find_given_bias,
+    **dict.fromkeys(CONVOLUTIONS, _find_bias_per_channel),
+    **dict.fromkeys(NORMS, _compute_bias_of_zero_maps),
+    **dict.fromkeys((*SUMS, *CONCATENATIONS), _compute_bias_of_zeros),
+    **dict.fromkeys(STRAIGHT_PIECES, _compute_bias_beyond_slope),
 }
 COMPOSED_OPERATIONS = (F.multi_head_attention_forward,)

@@ -103,11 +103,11 @@ def convert_to_maps(output: Tensor, layout: Layout) -> Tensor:
     tokens = convert_to_tokens(output, layout)
     (h, w), (b, c) = layout.grid, tokens.shape[:2]
     if layout.order:
-        return tokens[:, :, _cell_indices(layout, tokens)].view(b, c, h, w)
+        return tokens[:, :, _list_cell_indices(layout, tokens)].view(b, c, h, w)
     return tokens.narrow(2, layout.prefix, h * w).view(b, c, h, w)
 
 
-def _cell_indices(layout: Layout, tokens: Tensor) -> Tensor:
+def _list_cell_indices(layout: Layout, tokens: Tensor) -> Tensor:
     return torch.tensor(layout.order, device=tokens.device) + layout.prefix
 
 
@@ -124,7 +124,7 @@ def convert_from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
     places, n = maps.flatten(2), prod(layout.grid)
     if layout.order:
         tokens = convert_to_tokens(like, layout).expand(len(maps), -1, -1).clone()
-        tokens[:, :, _cell_indices(layout, tokens)] = places.to(tokens.dtype)
+        tokens[:, :, _list_cell_indices(layout, tokens)] = places.to(tokens.dtype)
     else:
         extra = convert_to_tokens(like, layout).expand(len(maps), -1, -1)
         before, after = extra[:, :, : layout.prefix], extra[:, :, layout.prefix + n :]

@@ -197,8 +197,8 @@ class _PlaceFinder:
         _, height, width = self.inputs_shape
         # all of it at last: what is cut off is told from what never changes
         parts = [
-            _edge_strips(height, width),
-            _edge_strips(width, height).mT,
+            _list_edge_strips(height, width),
+            _list_edge_strips(width, height).mT,
             torch.ones(1, height, width),
         ]
         total: dict[str, Tensor] = {}
@@ -298,7 +298,10 @@ class _PlaceFinder:
             return {}
         _, height, width = self.inputs_shape
         h, w = (max(layout.grid[axis] for layout in layouts.values()) for axis in (0, 1))
-        down, right = _hat_functions(height, min(h, most)), _hat_functions(width, min(w, most))
+        down, right = (
+            _make_hat_functions(height, min(h, most)),
+            _make_hat_functions(width, min(w, most)),
+        )
         parts = torch.cat(
             [down[:, :, None].expand(-1, -1, width), right[:, None].expand(-1, height, -1)]
         )
@@ -338,7 +341,7 @@ class _PlaceFinder:
             _normalise_by_batch(self.module) if self.normalising else nullcontext(),
         ):
             try:
-                take = partial(_distance_to_first, self.slices)
+                take = partial(_measure_distance_to_first, self.slices)
                 with self._capture_outputs(layers, len(images), take) as changes:
                     self.module(images)
                 return changes
@@ -421,7 +424,7 @@ def _is_untrained(norm: _BatchNorm) -> bool:
     return not norm.training and not mean.any() and bool((variance == 1).all())
 
 
-def _distance_to_first(slices: int, output: Tensor, layout: Layout) -> Tensor:
+def _measure_distance_to_first(slices: int, output: Tensor, layout: Layout) -> Tensor:
     """How far tokens are from those of the first picture, in all slices of it.  -> [b-1 n]"""
     # at once: the outputs of all layers together take gigabytes
     tokens = convert_to_tokens(output, layout).float()
@@ -434,7 +437,7 @@ def _copy_tokens(output: Tensor, layout: Layout) -> Tensor:
     return convert_to_tokens(output, layout).clone()
 
 
-def _edge_strips(length: int, across: int) -> Tensor:
+def _list_edge_strips(length: int, across: int) -> Tensor:
     """A strip along the first and one along the last edge of a side.  -> [2 length across]"""
     thick = max(1, round(length * STRIP))
     parts = torch.zeros(2, length, across)
@@ -442,7 +445,7 @@ def _edge_strips(length: int, across: int) -> Tensor:
     return parts
 
 
-def _hat_functions(length: int, count: int) -> Tensor:
+def _make_hat_functions(length: int, count: int) -> Tensor:
     """Parts of a side that pass into each other: together they are 1 everywhere.  [count length]"""
     at = torch.linspace(0, count - 1, length)
     return (1 - (at - torch.arange(count)[:, None]).abs()).clamp(min=0)

@@ -44,21 +44,21 @@ def match_labels(
     """
     by_spelling: dict[str, list[int]] = {}
     for index, label in enumerate(labels or ()):
-        for spelling in {_spelling(synonym) for synonym in (label, *label.split(","))}:
+        for spelling in {_simplify_name(synonym) for synonym in (label, *label.split(","))}:
             by_spelling.setdefault(spelling, []).append(index)
-    stated = {_spelling(name): tuple(indices) for name, indices in (meanings or {}).items()}
+    stated = {_simplify_name(name): tuple(indices) for name, indices in (meanings or {}).items()}
     categories, notes = {}, []
     for name in dict.fromkeys(names):
-        spelling = _spelling(name)
+        spelling = _simplify_name(name)
         indices = stated.get(spelling, tuple(by_spelling.get(spelling, ())))
         if indices:
             categories[name] = indices
         elif name:
-            notes.append(_unknown(name, labels))
+            notes.append(_describe_unknown(name, labels))
     return LabelMatches(categories, tuple(notes))
 
 
-def _spelling(name: str) -> str:
+def _simplify_name(name: str) -> str:
     """Reduces a name to what counts when names are compared: `001.Laysan_Albatross`, `cats`."""
     head, dot, tail = name.partition(".")
     plain = tail if dot and head.strip().isdecimal() and tail.strip() else name
@@ -69,7 +69,7 @@ def _spelling(name: str) -> str:
     )
 
 
-def _unknown(name: str, labels: Labels | None) -> str:
+def _describe_unknown(name: str, labels: Labels | None) -> str:
     if not labels:
         return f"{name!r} is no class of the model, whose classes have no names: give a class map"
     near = find_closest(name, (synonym.strip() for label in labels for synonym in label.split(",")))
@@ -95,7 +95,7 @@ def read_meanings(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
             continue
         try:
             name, indices = row
-            meanings[name.strip()] = tuple(_indices(indices, num_classes))
+            meanings[name.strip()] = tuple(_list_indices(indices, num_classes))
         except ValueError as error:
             if number > 1 or any(character.isdecimal() for character in row[-1]):
                 raise ConfigError(
@@ -105,7 +105,7 @@ def read_meanings(path: Path, num_classes: int) -> dict[str, tuple[int, ...]]:
     return meanings
 
 
-def _indices(text: str, num_classes: int) -> Iterator[int]:
+def _list_indices(text: str, num_classes: int) -> Iterator[int]:
     """Reads `281 282` and `151-268`; raises ValueError."""
     for word in text.split():
         first, _, last = word.partition("-")

@@ -195,7 +195,7 @@ def _compute_odds(numbers: Tensor, dim: int) -> Tensor:
 Traced = PreActivation | None
 
 
-def _exponential(first: Any, before: Traced, *_: Any) -> Traced:
+def _trace_exponential(first: Any, before: Traced, *_: Any) -> Traced:
     if before is None:
         return PreActivation("exp", first)
     after: Mapping[Step, Step] = {
@@ -210,7 +210,7 @@ def _exponential(first: Any, before: Traced, *_: Any) -> Traced:
     )
 
 
-def _logarithm(_: Any, before: Traced, *__: Any) -> Traced:
+def _trace_logarithm(_: Any, before: Traced, *__: Any) -> Traced:
     after: Mapping[Step, Step] = {"softmax": "log-softmax", "sigmoid": "log-sigmoid"}
     return (
         PreActivation(after[before.step], before.numbers)
@@ -219,34 +219,34 @@ def _logarithm(_: Any, before: Traced, *__: Any) -> Traced:
     )
 
 
-def _maximum(first: Any, *_: Any) -> Traced:
+def _trace_maximum(first: Any, *_: Any) -> Traced:
     return PreActivation("maximum", first) if isinstance(first, Tensor) else None
 
 
-def _difference(first: Any, _: Traced, __: Any, other: Traced) -> Traced:
+def _trace_difference(first: Any, _: Traced, __: Any, other: Traced) -> Traced:
     if isinstance(first, int | float):
-        return _rest(other) if first == 1 else None
+        return _trace_rest(other) if first == 1 else None
     if other and other.step == "maximum" and other.numbers is first:
         return PreActivation("shifted", first)
     return None
 
 
-def _reversed_difference(_: Any, before: Traced, second: Any, __: Traced) -> Traced:
-    return _rest(before) if isinstance(second, int | float) and second == 1 else None
+def _trace_reversed_difference(_: Any, before: Traced, second: Any, __: Traced) -> Traced:
+    return _trace_rest(before) if isinstance(second, int | float) and second == 1 else None
 
 
-def _rest(before: Traced) -> Traced:
+def _trace_rest(before: Traced) -> Traced:
     """What stands in front of 1 - p."""
     return (
         PreActivation("sigmoid", -before.numbers) if before and before.step == "sigmoid" else None
     )
 
 
-def _total(_: Any, before: Traced, *__: Any) -> Traced:
+def _trace_total(_: Any, before: Traced, *__: Any) -> Traced:
     return PreActivation("sum-exp", before.numbers) if before and before.step == "exp" else None
 
 
-def _sum(first: Any, before: Traced, second: Any, other: Traced) -> Traced:
+def _trace_sum(first: Any, before: Traced, second: Any, other: Traced) -> Traced:
     for number, noted in ((second, before), (first, other)):
         if noted is None or not isinstance(number, int | float):
             continue
@@ -257,40 +257,44 @@ def _sum(first: Any, before: Traced, second: Any, other: Traced) -> Traced:
     return None
 
 
-def _quotient(first: Any, before: Traced, second: Any, other: Traced) -> Traced:
+def _trace_quotient(first: Any, before: Traced, second: Any, other: Traced) -> Traced:
     if isinstance(first, int | float):
-        return _reciprocal(second, other) if first == 1 else None
+        return _trace_reciprocal(second, other) if first == 1 else None
     if not (before and other and before.step == "exp" and before.numbers is other.numbers):
         return None
     made: Mapping[Step, Step] = {"sum-exp": "softmax", "1+exp": "sigmoid"}
     return PreActivation(made[other.step], before.numbers) if other.step in made else None
 
 
-def _reversed_quotient(first: Any, before: Traced, second: Any, _: Traced) -> Traced:
-    return _reciprocal(first, before) if isinstance(second, int | float) and second == 1 else None
+def _trace_reversed_quotient(first: Any, before: Traced, second: Any, _: Traced) -> Traced:
+    return (
+        _trace_reciprocal(first, before)
+        if isinstance(second, int | float) and second == 1
+        else None
+    )
 
 
-def _reciprocal(_: Any, before: Traced, *__: Any) -> Traced:
+def _trace_reciprocal(_: Any, before: Traced, *__: Any) -> Traced:
     return PreActivation("sigmoid", -before.numbers) if before and before.step == "1+exp" else None
 
 
 # 1 / (1 + exp(-x)), exp(x) / exp(x).sum(), with or without the maximum taken off, and 1 - p
 STEPS: Mapping[str, Callable[..., Traced]] = {
-    "exp": _exponential,
-    "log": _logarithm,
-    "max": _maximum,
-    "amax": _maximum,
-    "sub": _difference,
-    "rsub": _reversed_difference,
-    "sum": _total,
-    "add": _sum,
-    "radd": _sum,
-    "div": _quotient,
-    "truediv": _quotient,
-    "true_divide": _quotient,
-    "rdiv": _reversed_quotient,
-    "rtruediv": _reversed_quotient,
-    "reciprocal": _reciprocal,
+    "exp": _trace_exponential,
+    "log": _trace_logarithm,
+    "max": _trace_maximum,
+    "amax": _trace_maximum,
+    "sub": _trace_difference,
+    "rsub": _trace_reversed_difference,
+    "sum": _trace_total,
+    "add": _trace_sum,
+    "radd": _trace_sum,
+    "div": _trace_quotient,
+    "truediv": _trace_quotient,
+    "true_divide": _trace_quotient,
+    "rdiv": _trace_reversed_quotient,
+    "rtruediv": _trace_reversed_quotient,
+    "reciprocal": _trace_reciprocal,
 }
 
 

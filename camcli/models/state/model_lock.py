@@ -69,7 +69,7 @@ class _Claims:
                         "in `with camcli.lock_model(...)`, explain no other model that threads "
                         "share."
                     )
-                while blocking := self._blocking(claim):
+                while blocking := self._list_blocking(claim):
                     if any(_waits_for_this_thread(other.thread) for other in blocking):
                         raise NestedCall(
                             "This model is being explained in a thread that waits for this one: "
@@ -99,7 +99,7 @@ class _Claims:
         thread = threading.get_ident()
         return [claim for claim in tuple(self.held) if claim.thread == thread]
 
-    def _blocking(self, claim: _Claim) -> list[_Claim]:
+    def _list_blocking(self, claim: _Claim) -> list[_Claim]:
         """Lists what a claim has to wait for."""
         earlier = self.waiting[: self.waiting.index(claim)]
         # in their order, so that none waits for ever; who holds something already cannot queue
@@ -181,7 +181,7 @@ def call_on_model(module: nn.Module) -> Iterator[None]:
 def lock_to_restore(module: nn.Module) -> Iterator[None]:
     """Locks a model to put it back as it was: Ctrl-C counts when that is done."""
     interrupt: KeyboardInterrupt | None = None
-    claim = _Claim(_objects_of(module))
+    claim = _Claim(_list_objects(module))
     try:
         while claim not in _claims.held:
             try:
@@ -198,7 +198,7 @@ def lock_to_restore(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def lock_loading() -> Iterator[None]:
     """Lets one model at a time be built: it takes the random state, and runs the user's code."""
-    with _held_model(_Claim([_loading])):
+    with _hold_claim(_Claim([_loading])):
         yield
 
 
@@ -206,12 +206,12 @@ def locks_model(function: Callable[P, R]) -> Callable[P, R]:
     """Has a function hold the model that it is given first, or as `module`."""
 
     @wraps(function)
-    def locked(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call_locked(*args: P.args, **kwargs: P.kwargs) -> R:
         module: Any = args[0] if args else kwargs["module"]
         with lock_model(module):
             return function(*args, **kwargs)
 
-    return locked
+    return call_locked
 
 
 def in_this_thread(
@@ -238,19 +238,19 @@ def _lock(module: nn.Module, *, is_call: bool) -> Iterator[None]:
     if not is_call and any(id(module) in claim.ids for claim in own):
         yield
         return
-    claim = _Claim(_objects_of(module), is_call)
+    claim = _Claim(_list_objects(module), is_call)
     if is_call and any(c.is_call and not c.ids.isdisjoint(claim.ids) for c in own):
         raise NestedCall(
             f"This {type(module).__name__} is being explained, and one of its hooks, or its own"
             " forward, asks for an explanation of it in the middle of a pass: ask when the pass is"
             " done, or explain a copy (copy.deepcopy)."
         )
-    with _held_model(claim):
+    with _hold_claim(claim):
         yield
 
 
 @contextmanager
-def _held_model(claim: _Claim) -> Iterator[None]:
+def _hold_claim(claim: _Claim) -> Iterator[None]:
     try:
         # inside, so that Ctrl-C between the two leaves nothing held
         _claims.take(claim)
@@ -259,7 +259,7 @@ def _held_model(claim: _Claim) -> Iterator[None]:
         _claims.give_back(claim)
 
 
-def _objects_of(module: nn.Module) -> list[object]:
+def _list_objects(module: nn.Module) -> list[object]:
     """Lists a module, all that is in it, and its parameters; keeping them keeps their addresses."""
     modules, seen = [module], {module}
     for part in modules:

@@ -142,7 +142,7 @@ def keep_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
         for device in (None, *devices):
             if device not in _random_states:
                 _random_states.setdefault(device, SharedSetting(_keep_random_state))
-            stack.enter_context(_random_states[device].held_at(device))
+            stack.enter_context(_random_states[device].hold_at(device))
         yield
 
 
@@ -194,7 +194,7 @@ def _disable_compiled_code() -> Iterator[None]:
     with ExitStack() as stack:
         # where it was not imported, which takes seconds, nothing has been compiled
         if "torch._dynamo" in sys.modules:
-            stack.enter_context(_stance.held_at("force_eager"))
+            stack.enter_context(_stance.hold_at("force_eager"))
         yield
 
 

@@ -45,7 +45,7 @@ def test_it_is_shown_for_the_input_size_that_was_asked_for(run: Run) -> None:
     assert next(x for x in data["layers"] if x["name"] == "layer4")["grid"] == [2, 3]
 
 
-def test_layers_that_run_several_times_are_told(run: Run) -> None:
+def test_layers_that_run_several_times_are_reported(run: Run) -> None:
     lines = run(
         "--preview-model", "-m", "torchvision/resnet18", "--img-size", "64"
     ).out.splitlines()

@@ -218,7 +218,7 @@ def test_groups_of_open_images_are_crowds(tmp_path: Path) -> None:
         ({"segmentation": {"counts": [9], "size": [3, 3]}}, "its mask has 3 x 3 pixels, its image"),
     ],
 )
-def test_what_is_wrong_in_coco_is_told_and_the_rest_is_read(
+def test_what_is_wrong_in_coco_is_reported_and_the_rest_is_read(
     item: dict[str, object], what: str, tmp_path: Path
 ) -> None:
     annotations = read_annotations(coco(tmp_path, item, {"bbox": [2, 1, 3, 2]}))
@@ -236,7 +236,7 @@ def test_what_is_wrong_in_coco_is_told_and_the_rest_is_read(
         ("<object/>", "it has no name"),
     ],
 )
-def test_what_is_wrong_in_voc_is_told_and_the_rest_is_read(
+def test_what_is_wrong_in_voc_is_reported_and_the_rest_is_read(
     objects: str, what: str, tmp_path: Path
 ) -> None:
     annotations = read_annotations(voc(tmp_path, objects + OBJECT.format("bird", 3, 2, 5, 3)))
@@ -281,7 +281,7 @@ def test_xml_in_its_own_encoding(tmp_path: Path) -> None:
         ("0 0 0 x 1", "'x' is no number"),
     ],
 )
-def test_what_is_wrong_in_yolo_is_told_and_the_rest_is_read(
+def test_what_is_wrong_in_yolo_is_reported_and_the_rest_is_read(
     line: str, what: str, tmp_path: Path
 ) -> None:
     annotations = read_annotations(yolo(tmp_path, f"{line}\n\n1 {SHARES}\n"))

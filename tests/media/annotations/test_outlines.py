@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as arrays
 from camcli.media.annotations.outlines import (
     Polygons,
     RunLengths,
-    box_of_mask,
     compress,
     decompress,
     draw_polygon,
+    find_box_of_mask,
 )
 from camcli.records import Box
 
@@ -41,19 +41,19 @@ def test_compressed_counts_by_hand() -> None:
 @PROPERTY
 @given(MASKS)
 def test_masks_come_back_from_their_run_lengths(mask: np.ndarray) -> None:
-    runs = RunLengths.of_mask(mask)
+    runs = RunLengths.from_mask(mask)
     assert sum(runs.counts) == mask.size
     assert (runs.draw(mask.shape) == mask).all()
     assert RunLengths.parse(compress(runs.counts), mask.shape) == runs
-    assert runs.box == box_of_mask(mask)
+    assert runs.box == find_box_of_mask(mask)
 
 
 def test_runs_are_counted_down_the_columns() -> None:
     mask = np.array([[0, 1], [0, 1], [1, 0]], bool)
-    assert RunLengths.of_mask(mask).counts == (2, 3, 1)
-    assert RunLengths.of_mask(mask).box == Box(0, 0, 2, 3)
+    assert RunLengths.from_mask(mask).counts == (2, 3, 1)
+    assert RunLengths.from_mask(mask).box == Box(0, 0, 2, 3)
     with pytest.raises(ValueError, match="drawn at"):
-        RunLengths.of_mask(mask).draw((2, 3))
+        RunLengths.from_mask(mask).draw((2, 3))
 
 
 def is_inside(x: float, y: float, points: tuple[float, ...]) -> bool:
@@ -85,4 +85,4 @@ def test_parts_of_an_object_are_joined() -> None:
     squares = Polygons(((0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 0.0, 2.0), (1.0, 0.0, 3.0, 0.0, 3.0, 1.0)))
     assert squares.draw((2, 3)).astype(int).tolist() == [[1, 1, 1], [1, 1, 0]]
     assert squares.box == Box(0, 0, 3, 2)
-    assert squares.scaled((10, 100)).box == Box(0, 0, 300, 20)
+    assert squares.scale_to((10, 100)).box == Box(0, 0, 300, 20)

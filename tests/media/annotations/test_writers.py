@@ -68,7 +68,7 @@ def test_coco_keeps_outlines_and_crowds(tmp_path: Path) -> None:
     box = Box(2, 1, 5, 3)
     outlines = (
         Polygons(((2.0, 1.0, 5.0, 1.0, 5.0, 3.0),)),
-        RunLengths.of_mask(mask),
+        RunLengths.from_mask(mask),
         Bitmap(mask),
         None,
     )
@@ -78,7 +78,7 @@ def test_coco_keeps_outlines_and_crowds(tmp_path: Path) -> None:
     assert write is not None
     write([picture], tmp_path / "a.json")
     (read,) = read_annotations(tmp_path / "a.json")
-    runs = replace(items[2], outline=RunLengths.of_mask(mask))
+    runs = replace(items[2], outline=RunLengths.from_mask(mask))
     assert read.instances == (items[0], items[1], runs, items[3])
 
 

@@ -559,7 +559,7 @@ def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was(
     assert np.array_equal(pixels_of(path), scene())
 
 
-def test_a_url_is_read_and_its_faults_are_told() -> None:
+def test_a_url_is_read_and_its_faults_are_reported() -> None:
     file = io.BytesIO()
     Image.fromarray(scene()).save(file, "png")
     present = Source(Path("a.png"), url="memory://hostile/a.png")

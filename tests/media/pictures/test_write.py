@@ -183,7 +183,7 @@ def test_what_a_format_cannot_hold_is_the_fault_of_the_picture(tmp_path: Path) -
     assert names_in(tmp_path) == []
 
 
-def put(path: Path) -> FileStamp:
+def write_scene(path: Path) -> FileStamp:
     """Writes the scene, or a map, by the suffix."""
     if path.suffix == ".npy":
         return write_map(scene()[..., 0].astype(np.float32), path)
@@ -198,9 +198,9 @@ def half_written(file: int, content: memoryview) -> int:
 def test_short_writes_are_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
-    at_once = put(tmp_path / f"a{suffix}")
+    at_once = write_scene(tmp_path / f"a{suffix}")
     monkeypatch.setattr(os, "write", half_written)
-    assert put(tmp_path / f"b{suffix}") == at_once
+    assert write_scene(tmp_path / f"b{suffix}") == at_once
     content = (tmp_path / f"b{suffix}").read_bytes()
     assert content == (tmp_path / f"a{suffix}").read_bytes()
     assert at_once == FileStamp(len(content), f"{crc32(content):08x}")
@@ -224,7 +224,7 @@ def test_a_full_disk_leaves_no_half(
 
     monkeypatch.setattr(os, "write", write_while_there_is_room)
     with pytest.raises(OutputError, match="No space left on device"):
-        put(tmp_path / f"a{suffix}")
+        write_scene(tmp_path / f"a{suffix}")
     assert names_in(tmp_path) == []
 
 
@@ -234,7 +234,7 @@ def test_what_a_file_system_only_says_it_took_is_missed(
 ) -> None:
     monkeypatch.setattr(os, "write", lambda _, content: taken(content))
     with pytest.raises(OutputError, match="not all of it could be written"):
-        put(tmp_path / "a.jpg")
+        write_scene(tmp_path / "a.jpg")
     assert names_in(tmp_path) == []
 
 
@@ -277,7 +277,7 @@ def test_what_an_encoder_refuses_is_the_fault_of_the_picture(
 
     monkeypatch.setattr(Image.Image, "save", refuse)
     with pytest.raises(ImageError, match=r"a\.jpg' as JPEG: encoder error -2"):
-        put(tmp_path / "a.jpg")
+        write_scene(tmp_path / "a.jpg")
     assert names_in(tmp_path) == []
 
 
@@ -289,7 +289,7 @@ def test_a_cut_off_write_leaves_the_old_file(
     if not nameless:
         monkeypatch.setattr(atomic_files, "OPENED", tmp_path / "nowhere")
     path = tmp_path / "a.png"
-    put(path)
+    write_scene(path)
     before = path.read_bytes()
 
     def write_half(file: int, content: memoryview) -> int:
@@ -299,7 +299,7 @@ def test_a_cut_off_write_leaves_the_old_file(
     monkeypatch.setattr(os, "write", write_half)
     expected = OutputError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
-        put(path)
+        write_scene(path)
     assert names_in(tmp_path) == ["a.png"] and path.read_bytes() == before
 
 

@@ -67,7 +67,7 @@ def test_signs_of_a_glob_are_part_of_a_urls_name() -> None:
         assert file.read() == b"signs"
 
 
-def test_what_is_not_there_is_told_as_of_files(tmp_path: Path) -> None:
+def test_what_is_not_there_is_reported_as_of_files(tmp_path: Path) -> None:
     for source in (Source(tmp_path / "no.jpg"), Source(Path("no"), url="memory://here/no.jpg")):
         with pytest.raises(FileNotFoundError), open_source(source):
             pass

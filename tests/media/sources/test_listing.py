@@ -149,7 +149,7 @@ def test_what_is_no_file_is_passed_over_in_a_folder_and_refused_by_name(photos: 
             find_sources([name])
 
 
-def test_videos_are_listed_and_told_by_their_names(photos: Path) -> None:
+def test_videos_are_listed_and_recognised_by_their_names(photos: Path) -> None:
     for name in ("clip.MP4", "pets/walk.webm"):
         (photos / name).touch()
     videos = [source for source in find_sources([photos]) if is_video(source)]

@@ -324,7 +324,7 @@ def test_a_step_below_one_is_refused_at_once(tmp_path: Path) -> None:
         frames(Source(tmp_path / "a.mp4"), 0)
 
 
-def test_a_span_behind_the_end_is_told(tmp_path: Path) -> None:
+def test_a_span_behind_the_end_is_reported(tmp_path: Path) -> None:
     for path in (
         write_video(tmp_path / "a.mp4"),
         write_animation(tmp_path / "a.gif", [frame(i) for i in range(COUNT)]),
@@ -484,7 +484,7 @@ def test_a_span_in_front_of_the_break_is_no_error(tmp_path: Path) -> None:
     assert indices(frames(Source(path), 1, Span(1, 3))) == [1, 2]
 
 
-def test_damage_inside_is_passed_over_and_told(tmp_path: Path) -> None:
+def test_damage_inside_is_passed_over_and_reported(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi")
     content = path.read_bytes()
     places = [actual.start() + 8 for actual in re.finditer(b"00dc", content)][1:]
@@ -500,7 +500,7 @@ def test_damage_inside_is_passed_over_and_told(tmp_path: Path) -> None:
     assert shown == [n for n in range(COUNT) if n not in (5, 7)]
 
 
-def test_what_is_made_up_of_a_damaged_frame_is_told(tmp_path: Path) -> None:
+def test_what_is_made_up_of_a_damaged_frame_is_reported(tmp_path: Path) -> None:
     shown = [
         np.random.default_rng(n).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8) for n in (1, 2)
     ]

@@ -205,7 +205,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_full_disk_is_told(
+def test_a_full_disk_is_reported(
     tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     resource = pytest.importorskip("resource")

@@ -23,7 +23,7 @@ PLANNED = [m for m in FAITHFUL if m.plan is not None]
 SMALL = {"steps": 8, "samples": 24, "shares": (0.2, 0.5, 0.8), "groups": 8}
 
 
-def _named(metrics: list[Metric]) -> Any:
+def _parametrize(metrics: list[Metric]) -> Any:
     return pytest.mark.parametrize("metric", metrics, ids=lambda m: m.name)
 
 
@@ -86,7 +86,7 @@ def _measure(
     return values
 
 
-@_named([m for m in FAITHFUL if m.name not in ("complexity", "max_sensitivity", "coherency")])
+@_parametrize([m for m in FAITHFUL if m.name not in ("complexity", "max_sensitivity", "coherency")])
 def test_a_perfect_map_beats_a_random_one_and_that_the_worst(metric: Metric) -> None:
     perfect, random, worst = _measure(metric, _maps()).tolist()
     sign = 1 if metric.direction == "higher" else -1
@@ -96,7 +96,7 @@ def test_a_perfect_map_beats_a_random_one_and_that_the_worst(metric: Metric) -> 
         assert sign * random >= sign * worst
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 def test_values_are_in_the_range_one_for_each_map(metric: Metric) -> None:
     draw = torch.Generator().manual_seed(1)
     maps = torch.cat((_maps(), torch.rand(4, SIDE, SIDE, generator=draw) ** 3))
@@ -107,7 +107,7 @@ def test_values_are_in_the_range_one_for_each_map(metric: Metric) -> None:
     assert not values.requires_grad
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 def test_a_maps_value_does_not_depend_on_those_beside_it(metric: Metric) -> None:
     maps = _maps()
     together = _measure(metric, maps)
@@ -116,7 +116,7 @@ def test_a_maps_value_does_not_depend_on_those_beside_it(metric: Metric) -> None
         torch.testing.assert_close(alone[0], value, rtol=1e-5, atol=1e-6)
 
 
-@_named([m for m in FAITHFUL if any(o.name == "batch_size" for o in m.options)])
+@_parametrize([m for m in FAITHFUL if any(o.name == "batch_size" for o in m.options)])
 def test_the_size_of_batches_changes_nothing(metric: Metric) -> None:
     maps = _maps()
     whole = _measure(metric, maps, batch_size=1000)
@@ -128,7 +128,7 @@ def test_the_size_of_batches_changes_nothing(metric: Metric) -> None:
         _measure(metric, maps, batch_size=0)
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_another_precision_of_maps_gives_nearly_the_same(
     metric: Metric, dtype: torch.dtype
@@ -141,7 +141,7 @@ def test_another_precision_of_maps_gives_nearly_the_same(
     )
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 def test_constant_maps_get_a_number(metric: Metric) -> None:
     for value in (0.0, 0.3, 1.0):
         constant = torch.full((1, SIDE, SIDE), value)
@@ -149,7 +149,7 @@ def test_constant_maps_get_a_number(metric: Metric) -> None:
         assert not values.isnan().any()
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 def test_ties_are_broken_in_reading_order_and_always_alike(metric: Metric) -> None:
     coarse = (_maps() * 3).round() / 3
     values = _measure(metric, coarse)
@@ -162,7 +162,7 @@ def test_ties_are_broken_in_reading_order_and_always_alike(metric: Metric) -> No
         torch.testing.assert_close(alike, values, rtol=1e-4, atol=1e-5)
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_maps_that_are_no_numbers_are_refused(metric: Metric, wrong: float) -> None:
     maps = _maps()
@@ -171,7 +171,7 @@ def test_maps_that_are_no_numbers_are_refused(metric: Metric, wrong: float) -> N
         _measure(metric, maps)
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 def test_maps_of_another_shape_are_refused(metric: Metric) -> None:
     with pytest.raises(UsageError, match=r"shape \[b H W\], not \[16, 16\]"):
         _measure(metric, _maps()[0])
@@ -187,7 +187,7 @@ def test_maps_of_another_shape_are_refused(metric: Metric) -> None:
             _measure(metric, _maps() * 2)
 
 
-@_named(SCORED)
+@_parametrize(SCORED)
 def test_scores_that_are_no_numbers_are_refused(metric: Metric) -> None:
     with pytest.raises(UsageError, match="scores an altered picture NaN or infinity"):
         _measure(metric, _maps(), score=lambda x: _score(x) * float("nan"))
@@ -195,7 +195,7 @@ def test_scores_that_are_no_numbers_are_refused(metric: Metric) -> None:
         _measure(metric, _maps(), score=lambda x: _score(x)[:, None])
 
 
-@_named(FAITHFUL)
+@_parametrize(FAITHFUL)
 def test_no_gradient_is_kept_and_nothing_given_is_changed(metric: Metric) -> None:
     maps, image = _maps().requires_grad_(), _image().requires_grad_()
     before = maps.detach().clone(), image.detach().clone()
@@ -211,7 +211,7 @@ def test_no_gradient_is_kept_and_nothing_given_is_changed(metric: Metric) -> Non
     assert torch.equal(maps, before[0]) and torch.equal(image, before[1])
 
 
-@_named(SCORED)
+@_parametrize(SCORED)
 def test_the_passes_are_as_many_as_the_registry_says(metric: Metric) -> None:
     passes = 0
 
@@ -224,7 +224,7 @@ def test_the_passes_are_as_many_as_the_registry_says(metric: Metric) -> None:
     assert passes == metric.count_passes(**_options(metric))
 
 
-@_named([m for m in FAITHFUL if "explain" in m.inputs])
+@_parametrize([m for m in FAITHFUL if "explain" in m.inputs])
 def test_the_explanations_are_as_many_as_the_registry_says(metric: Metric) -> None:
     made = 0
 
@@ -263,7 +263,7 @@ def test_plans_of_all_metrics_share_batches_and_the_whole_picture() -> None:
         torch.testing.assert_close(shared[m.name], _measure(m, maps), rtol=1e-5, atol=1e-6)
 
 
-@_named(PLANNED)
+@_parametrize(PLANNED)
 def test_altered_pictures_are_made_when_they_are_asked_for(metric: Metric) -> None:
     plan = _plan(metric, _maps())
     whole = plan.build(slice(0, plan.count))

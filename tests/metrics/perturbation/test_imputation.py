@@ -11,7 +11,7 @@ from camcli.metrics.perturbation.imputation import impute
 SQUARES = torch.tensor([[0.0, 1, 4], [9, 16, 25], [36, 49, 64]])
 
 
-def _solved(image: Tensor, keep: Tensor) -> Tensor:
+def _solve(image: Tensor, keep: Tensor) -> Tensor:
     """Solves the paper's equations pixel by pixel, as a dense system.  [c H W], [H W]"""
     _, h, w = image.shape
     system = torch.eye(h * w, dtype=torch.float64)
@@ -53,7 +53,7 @@ def test_any_mask_is_solved(size: tuple[int, int], share: float) -> None:
     for keep in (scattered, block):
         keep[0, -1] = True
         filled = impute(image, keep[None], tolerance=1e-10)[0]
-        torch.testing.assert_close(filled, _solved(image, keep), rtol=0, atol=1e-7)
+        torch.testing.assert_close(filled, _solve(image, keep), rtol=0, atol=1e-7)
 
 
 def test_the_default_tolerance_is_far_below_the_noise() -> None:
@@ -61,7 +61,7 @@ def test_the_default_tolerance_is_far_below_the_noise() -> None:
     image = torch.randn(3, 48, 48, generator=draw)
     blob = torch.zeros(48, 48, dtype=torch.bool)
     blob[:, :3] = True
-    assert (impute(image, blob[None])[0] - _solved(image, blob)).abs().max() < 1e-3
+    assert (impute(image, blob[None])[0] - _solve(image, blob)).abs().max() < 1e-3
 
 
 def test_masks_are_solved_alike_alone_and_together() -> None:

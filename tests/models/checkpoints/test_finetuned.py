@@ -229,7 +229,7 @@ def with_dropout_before_the_classifier(trained: Trained, folder: Path) -> Path:
     return write(folder, model.state_dict())
 
 
-def with_a_classifier_beside_the_trunk(trained: Trained, folder: Path) -> Path:
+def with_a_classifier_beside_the_backbone(trained: Trained, folder: Path) -> Path:
     trunk = timm.create_model(ARCH, num_classes=0)
     trunk.load_state_dict(trained.model.state_dict(), strict=False)
     both = nn.ModuleDict({"feature_extractor": trunk, "classifier": trained.model.fc})
@@ -317,7 +317,7 @@ WAYS: dict[str, Way] = {
         with_dropout_before_the_classifier, said="took fc.1 for the model's fc"
     ),
     "a classifier beside the trunk": Way(
-        with_a_classifier_beside_the_trunk, said="took module.classifier for the model's fc"
+        with_a_classifier_beside_the_backbone, said="took module.classifier for the model's fc"
     ),
     "an average beside the model": Way(
         with_both_in_one_state_dict, average=True, said="left aside model.conv1.0.weight"
@@ -791,7 +791,7 @@ def test_windows_are_resized_as_timm_does(tmp_path: Path, size: tuple[int, int])
     assert actual.heatmap.shape == (size[0] // 32, size[1] // 32)
 
 
-def test_what_timm_does_not_resize_is_told(tmp_path: Path) -> None:
+def test_what_timm_does_not_resize_is_reported(tmp_path: Path) -> None:
     name, small = "convit_tiny", {"depth": 2, "local_up_to_layer": 1}
     model = timm.create_model(name, num_classes=3, img_size=64, **small)
     file = write(tmp_path, weights_of(model))

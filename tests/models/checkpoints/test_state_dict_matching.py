@@ -31,7 +31,7 @@ def test_a_line_end_in_a_name_stays_in_the_messages_line(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("outer", ["", "module."])
-def test_an_openmmlab_trunk_and_its_head_are_put_together(tmp_path: Path, outer: str) -> None:
+def test_an_openmmlab_backbone_and_its_head_are_put_together(tmp_path: Path, outer: str) -> None:
     content = {
         outer + ("head." if name.startswith("fc.") else "backbone.") + name: tensor
         for name, tensor in state().items()
@@ -103,7 +103,7 @@ def test_another_architecture_is_called_so(tmp_path: Path, strict: bool) -> None
 
 
 def test_a_converter_is_asked_only_where_it_helps(tmp_path: Path) -> None:
-    def renamed(weights: State, module: nn.Module) -> State:
+    def rename_keys(weights: State, module: nn.Module) -> State:
         assert isinstance(module, Tiny)
         return {name.replace("stem", "conv1"): tensor for name, tensor in weights.items()}
 
@@ -111,7 +111,7 @@ def test_a_converter_is_asked_only_where_it_helps(tmp_path: Path) -> None:
         raise KeyError("head")
 
     other = {name.replace("conv1", "stem"): tensor for name, tensor in state().items()}
-    converted = fit_checkpoint(read_checkpoint(save_state(tmp_path, other)), Tiny(), renamed)
+    converted = fit_checkpoint(read_checkpoint(save_state(tmp_path, other)), Tiny(), rename_keys)
     assert same(converted.weights, state())
     plain = read_checkpoint(save_state(tmp_path, state(), "b.pth"))
     assert same(fit_checkpoint(plain, Tiny(), broken).weights, state())

@@ -209,7 +209,7 @@ def test_gradients_are_those_by_small_changes_of_the_attention(name: str) -> Non
     for block, by in zip(actual.blocks, gradients, strict=True):
         key = actual.tokens - 2
 
-        def changed(_: str, attention: Tensor, sign: float) -> Tensor:
+        def change_attention(_: str, attention: Tensor, sign: float) -> Tensor:
             other = attention.clone()
             other[b, head, 0, -2] += sign * step
             return other
@@ -217,7 +217,7 @@ def test_gradients_are_those_by_small_changes_of_the_attention(name: str) -> Non
         scores = []
         for sign in (1.0, -1.0):
             with (
-                capture_attention(module, block.sites[:1], partial(changed, sign=sign)),
+                capture_attention(module, block.sites[:1], partial(change_attention, sign=sign)),
                 torch.no_grad(),
             ):
                 scores.append(module(inputs)[b, 3])

@@ -392,7 +392,7 @@ ALL, MIDDLE = slice(None), slice(16, -16)
         (MIDDLE, MIDDLE, "top, bottom, left, right"),
     ],
 )
-def test_what_a_model_cuts_off_is_told(
+def test_what_a_model_cuts_off_is_reported(
     rows: slice, columns: slice, unseen: str, layer: str | None
 ) -> None:
     model = Cut(rows, columns).eval()

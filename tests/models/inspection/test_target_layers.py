@@ -200,7 +200,7 @@ class Beheaded(nn.Module):
         return x[:, 0]
 
 
-def test_what_attention_multiplies_is_told_by_what_becomes_of_it() -> None:
+def test_what_attention_multiplies_is_recognised_by_what_becomes_of_it() -> None:
     module = nn.Sequential(Beheaded(), nn.Linear(8, 5))
     target = measure_default_layer(module, (3, 64, 64))
     assert (target.name, target.layout) == ("0.norms.1", Layout("tokens", (4, 4), 1))

@@ -157,7 +157,7 @@ def test_indices_beside_a_list_and_marks_around_names_are_read(
     assert read(tmp_path, text) == names
 
 
-def test_names_of_digits_are_told_from_indices_by_their_type_or_by_what_can_be(
+def test_names_of_digits_are_distinguished_from_indices_by_their_type_or_by_what_can_be(
     tmp_path: Path,
 ) -> None:
     # ImageFolder sorts the folders 0 to 10 as texts: class 2 is called 10

@@ -271,7 +271,7 @@ def test_other_rows_than_pictures_are_refused_in_a_sentence() -> None:
         measure_output(Ended(4, halves), SHAPE)
 
 
-def test_a_picture_that_looks_at_its_neighbours_is_told() -> None:
+def test_a_picture_that_looks_at_its_neighbours_is_reported() -> None:
     assert not measure_output(Ended(4, lambda z: z), SHAPE).mixes
     mixing = measure_output(Ended(4, lambda z: z - z.mean(0)), SHAPE)
     assert "depends on its neighbours in the batch" in mixing.note
