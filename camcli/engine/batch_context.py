@@ -1,4 +1,4 @@
-"""One batch in one model, and its evidence, each piece computed once in its scope."""
+"""Holds one batch in one model, and computes each piece of its evidence once in its scope."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def choose_chunk(device: torch.device) -> int:
 
 
 def choose_picture_chunk(chunk: int, device: torch.device) -> int:
-    """Returns how many altered pictures pass together where so many outputs of a layer may."""
+    """Returns how many altered pictures pass together, given the number of layer outputs."""
     if device.type != "cpu":
         return chunk
     return min(chunk, max(FEWEST_PICTURES, PICTURES_A_CORE * torch.get_num_threads()))
@@ -49,7 +49,7 @@ class TokenOptions:
 
 
 class BatchContext:
-    """Holds one batch of inputs [b 3 H W] and what has been found out about it so far.
+    """Holds one batch of inputs [b 3 H W] and the evidence that was computed of it so far.
 
     Raises ModelError for a model that hooks cannot look into.
     """
@@ -69,7 +69,7 @@ class BatchContext:
         chunk: int = CHUNK,
     ) -> None:
         self.module, self.inputs = check_hookable(module), inputs
-        # measured before anything looks into the model's passes
+        # measured before any hook is attached
         accepts_channels_last(self.module, inputs)
         self.layers, self.choice = tuple(layers), choice
         self.graph, self.heads, self.chunk = graph, graph and heads, chunk
@@ -82,7 +82,7 @@ class BatchContext:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Forgets everything: evidence that asks the context for more would keep a batch alive."""
+        """Forgets all evidence: some of it holds the context, and would keep the batch alive."""
         for values in self._values.values():
             if isinstance(values, BatchContext) and values is not self:
                 values.__exit__()
@@ -91,7 +91,7 @@ class BatchContext:
     def get(self, name: str, layer: str = "", slot: int = 0, asker: str = "") -> Any:
         """Returns a piece of evidence for a layer and a category's slot, computed at most once.
 
-        The asker is the method at its layer, for evidence that each has for itself.
+        `asker` is the method and its layer, for evidence that each method has for itself.
         """
         scope = EVIDENCE[name].scope
         key = (
@@ -118,10 +118,7 @@ class BatchContext:
         return result if isinstance(result, Detailed) else Detailed(result, {})
 
     def with_inputs(self, inputs: Tensor) -> BatchContext:
-        """Returns a context that asks the same of other inputs, about these inputs' categories.
-
-        What a contrast compares with is theirs, too.
-        """
+        """Returns a context of other inputs that keeps these inputs' categories and references."""
         other = copy(self)
         other.inputs, other._values = inputs, {}
         if self.choice:
@@ -145,7 +142,7 @@ class BatchContext:
         return find_batch_axis(tuple(output.shape), len(self.inputs))
 
     def layout(self, layer: str, output: Tensor) -> Layout:
-        """Returns a layer's layout, measured on its output where nobody has said it before."""
+        """Returns a layer's layout, measured on its output if it is not known yet."""
         known = self._layouts.get(layer)
         if known and self.tokens == TokenOptions():
             return known
@@ -161,7 +158,7 @@ class BatchContext:
         )
         if known is None:
             self._layouts[layer] = layout
-        # the order of tokens is as it was seen, whatever else is said of them
+        # the measured order of tokens holds, whatever else the user says of them
         in_order = known is not None and replace(known, order=()) == layout
         return known if known and in_order else layout
 
@@ -172,7 +169,7 @@ _places: ModelCache[Places | None] = ModelCache()
 def find_places(
     module: nn.Module, shape: tuple[int, int, int], layers: Sequence[str]
 ) -> dict[str, Places]:
-    """Returns where the places of layers lie for inputs (channels, H, W), found only once."""
+    """Finds where the places of layers lie for inputs (channels, H, W); measured only once."""
     module = check_hookable(module)
     known = _places.of(module)
     new = [layer for layer in layers if (layer, shape) not in known]

@@ -1,4 +1,4 @@
-"""Which methods fit a model: those that are defined for it, and whose evidence can be had."""
+"""Finds which methods fit a model: those whose evidence the model can give."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_incompatible_methods(
     request: engine.ExplainRequest,
     methods: Iterable[str],
 ) -> dict[str, str]:
-    """Tells of those methods that cannot be asked for so, or of this model, why not.  [1 3 H W]
+    """Finds the methods that do not fit the request or the model, and says why.  [1 3 H W]
 
     Without a choice there is no class to ask for.
     """

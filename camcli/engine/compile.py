@@ -1,9 +1,9 @@
-"""Blocks of a model compiled for a long run; the target layers, and all around them, stay as is.
+"""Compiles blocks of a model for a long run; target layers and all around them stay as they are.
 
-A model compiled as a whole is deaf to hooks that come after its first pass, and each pass of ours
-brings its own.  So its blocks are compiled one by one, and each runs as it was written where a hook
-looks into it, where a gradient is recorded, and on inputs of another size than it was compiled for.
-What a compiled block puts out is held against what it put out before.
+A model compiled as a whole ignores hooks that come after its first pass, and each pass of ours adds
+hooks.  So its blocks are compiled one by one, and each runs as it was written where a hook is
+inside, where a gradient is recorded, and for inputs of another size than it was compiled for.
+The output of a compiled block is compared with its output before.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from camcli.models.state.model_state import check_hookable, preserve_state, set_
 from camcli.registry import METHODS, collect_evidence
 from camcli.utils.shared_setting import SharedSetting
 
-# what lies behind a break in the graph is in code that blocks share, and torch stops at eight of
-# them unless it is told
+# code behind a break in the graph is shared by blocks, and torch compiles only eight shapes of it
+# by default
 MOST_SHAPES = 256
 # how far a compiled block may be off, as a share of its largest value
 TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
-# of blocks that run, inside that of all calls
+# the stance of the compiler while a block runs
 _stance: SharedSetting[str] = SharedSetting(set_stance)
 
 
 class CompiledBlock:
-    """A block of a model, compiled and as it was written, which stands in for its `forward`.
+    """A block's `forward` that runs compiled, or as it was written where that is needed.
 
-    Attention that is to be fused is so in the compiled one alone.
+    Attention is fused in the compiled one alone.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CompiledBlock:
         self.run = self.compile
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the block, compiled where nobody looks inside."""
+        """Runs the block, compiled if no hook is inside and no gradient is recorded."""
         if torch.is_grad_enabled() or any(map(_is_hooked, self.inside)):
             return self.plain(*args, **kwargs)
         return self.run(*args, **kwargs)
@@ -69,7 +69,7 @@ class CompiledBlock:
         try:
             with _stance.hold_at("default"), switch_on_fused_attention(self.to_be_fused):
                 output = self.compiled(*args, **kwargs)
-        except Exception as error:  # its plain form has just run: this is the compiler's own
+        except Exception as error:  # the plain block has just run: it is the compiler's own
             raise ModelError(
                 f"--compile failed at {self.name!r}: {first_line(error)}. It needs a C++ compiler,"
                 " on a GPU Triton, and a model that torch.compile takes: leave --compile out."
@@ -79,17 +79,17 @@ class CompiledBlock:
         return wanted
 
     def run_compiled(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs what was compiled; inputs for which nothing was take the plain way."""
+        """Runs the compiled block; inputs of other shapes run as it was written."""
         with _stance.hold_at("eager_on_recompile"), switch_on_fused_attention(self.to_be_fused):
             return self.compiled(*args, **kwargs)
 
 
 def _copy_code(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns a function that does the same, and that torch tells from those of other blocks.
+    """Returns a copy of a forward with a code object of its own.
 
-    It keeps what it compiled by code, which blocks of one kind share: at each call it would look
-    through those of all others.  To leave out its guards on modules, too, was tried: where a graph
-    breaks, the rest of it is in code that is shared, and ran with another block's weights.
+    torch files compiled code by code object, which blocks of one kind share: each call would
+    search those of all blocks.  Its guards on modules stay: behind a break in the graph code is
+    shared, and without them it ran with another block's weights.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -99,9 +99,9 @@ def _copy_code(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_hooked(layer: nn.Module) -> bool:
-    # those in front of linear layers note the head's input (`hooks.record`), which no block holds
+    # hooks in front of linear layers note the head's input (`hooks.record`); no block holds a head
     before = layer._forward_pre_hooks and not isinstance(layer, nn.Linear)
-    # another forward may stand in for its own, too, as `replay_prefix` does it
+    # its forward may be replaced, too, as by `replay_prefix`
     return bool(before or layer._forward_hooks or "forward" in vars(layer))
 
 
@@ -109,9 +109,9 @@ def _is_hooked(layer: nn.Module) -> bool:
 def compile_model(
     module: nn.Module, request: ExplainRequest, shape: tuple[int, int, int], batch: int
 ) -> Iterator[int]:
-    """Compiles a model's blocks for batches of inputs (channels, H, W), and gives their number.
+    """Compiles a model's blocks for batches of inputs (channels, H, W); yields their number.
 
-    Raises ModelError, before anything is explained, where they cannot be compiled.
+    Raises ModelError, before anything is explained, if a block cannot be compiled.
     """
     module = check_hookable(module)
     device = _find_device(module)

@@ -1,4 +1,4 @@
-"""Passes through a model with hooks at its layers; every hook lives in one `with`.
+"""Runs passes through a model with hooks at its layers; every hook lives in one `with`.
 
 Law 1: gradients begin at the target layer.  Law 3: the model is left as it was found.
 """
@@ -43,7 +43,7 @@ class Recording:
     @cached_property
     def logits(self) -> Tensor:
         """The output as float32 logits [b n]; raises ModelError where it is none."""
-        # on demand: a method that asks no class explains models without any, too
+        # on demand: a method that asks for no class explains models without classes, too
         with torch.enable_grad():
             return check_logits(self.output)
 
@@ -114,7 +114,7 @@ def record(
     def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         tensor = _find_tensor(output, name)
         if tensor.is_quantized:
-            # autograd knows no such numbers, and what lies behind takes no others
+            # autograd knows no quantised numbers, and the layers behind take no others
             recording.outputs[name] = tensor.dequantize()
             recording.calls[name] += 1
             return output
@@ -123,7 +123,7 @@ def record(
             tensor = tensor.detach().requires_grad_()
             torch.set_grad_enabled(True)
         if heads and not recording.calls:
-            # no sooner: a hook on each projection of a network costs more than the backward pass
+            # no sooner: hooks on all projections of a network cost more than the backward pass
             behind.enter_context(_record_head_inputs(module, recording))
         # of several uses in one pass the last one counts
         recording.outputs[name] = tensor

@@ -1,4 +1,4 @@
-"""Which layers of a model are looked at: those that are named, or the default one."""
+"""Selects the layers to explain at: those that are named, or the default one."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def find_doubts(
     given: Layers | None,
     reading: OutputReading | None = None,
 ) -> dict[str, str]:
-    """Says for which of these layers, named or not, it is in doubt where their cells lie."""
+    """Says for which of these layers it is in doubt where their cells lie, and why."""
     size = (shape[0], shape[1], shape[2])
     if not given:
         doubts = {layer: find_default_layer(module, size, reading).doubt for layer in layers}
@@ -82,7 +82,7 @@ def find_doubts(
 
 
 def warn_doubts(doubts: Iterable[str]) -> None:
-    """Warns whoever called the Python interface; Python tells each warning once."""
+    """Warns the caller of the Python interface; Python prints each warning once."""
     for doubt in doubts:
         warnings.warn(doubt, CamvizWarning, stacklevel=3)
 
@@ -96,9 +96,9 @@ def find_default_layer(
     shape: tuple[int, int, int],
     reading: OutputReading | OutputKey | None = None,
 ) -> TargetLayer:
-    """Returns a model's default target layer for inputs (channels, H, W), found only once.
+    """Finds a model's default target layer for inputs (channels, H, W); measured only once.
 
-    Of how its output is read, the key of its logits will do.
+    `reading` says how the output is read; the key of the logits is enough.
     """
     if not isinstance(reading, OutputReading):
         reading = OutputReading(reading)

@@ -1,4 +1,4 @@
-"""What stands in front of a layer, remembered for one picture, so that reruns need not run it.
+"""Keeps the outputs in front of a layer for one picture, so that reruns need not compute them.
 
 Law 2: altered outputs of a layer run only what lies behind it.
 """
@@ -20,21 +20,20 @@ from camcli.models.state.model_lock import in_this_thread
 from camcli.models.state.model_state import list_modules, preserve_state
 from camcli.utils.profiling import stage
 
-# what each layer put out, call by call, that was done when the target layer was
+# the outputs, call by call, of each layer that had finished when the target layer had
 Prefix = Mapping[nn.Module, tuple[Any, ...]]
 EMPTY_PREFIX: Prefix = MappingProxyType({})
 
 
 @stage("forward")
 def record_prefix(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) -> Prefix:
-    """Runs a pass and keeps what was put out before a layer's last call was done, and by it.
+    """Runs a pass and keeps the outputs up to the end of a layer's last call.  [1 3 H W]
 
-    Of a layer inside another one that was done, too, nothing is kept: it is not asked again.
-    [1 3 H W]
+    Nothing is kept of a layer inside another one that had finished: it is not called again.
     """
     target, to_come = module.get_submodule(layer), count(calls - 1, -1)
     inputs = copy_to_model_format(module, inputs)
-    # for the model and each of its parts that are running: what they called, and what it put out
+    # for the model and each of its running parts: the layers that they called, and their outputs
     done: list[list[tuple[nn.Module, Any]]] = [[]]
     prefix: dict[nn.Module, tuple[Any, ...]] = {}
 
@@ -63,10 +62,10 @@ def record_prefix(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) 
 
 @contextmanager
 def replay_prefix(prefix: Prefix) -> Iterator[None]:
-    """Lets layers answer with what they put out before, as often as they did, and then run.
+    """Lets layers return their kept outputs, one for each earlier call, and then run as before.
 
-    They hand on the very tensors: copies would cost more than what lies behind most layers, so that
-    whoever uses this must make sure that they stay as they are.
+    They return the very tensors, because copies would cost more than the tail behind most layers.
+    The caller must make sure that nothing changes them.
     """
     with ExitStack() as stack:
         for part, outputs in prefix.items():

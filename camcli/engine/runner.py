@@ -53,7 +53,7 @@ Details = dict[tuple[str, str, str], Tensor]
 WHOLE = ""
 # evidence of methods that pass a picture many times
 MANY_PASSES = {"score_cache", "gradients_at"}
-# and of those that go by pictures, where a layer puts out several slices of each
+# evidence of whole pictures, which a layer with several slices of each picture does not have
 BY_PICTURE = {"score", "rescore", "recompute_logits", "guided_gradients", "class_weights"}
 
 
@@ -79,7 +79,7 @@ class ExplainRequest:
     inputs: SeveralInputs | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what is not defined, before any pass is run."""
+        """Raises for a request that is not defined, before any pass is run."""
         for name in self.methods:
             check_options(name, self.options.get(name, {}))
         if self.precision not in get_args(Precision):
@@ -162,7 +162,7 @@ class ExplainResult:
     @stage("fetch")
     def to_cpu(self) -> ExplainResult:
         """Returns the same in main memory; waits for a GPU that is not done with it yet."""
-        # all of a batch together: each fetch for itself would wait for the GPU once more
+        # all of a batch together: each further fetch would wait for the GPU once more
         return replace(
             self,
             logits=_to_cpu(self.logits),
@@ -191,8 +191,8 @@ def answer_request(
 ) -> ExplainResult:
     """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
 
-    Without a choice the output is not looked at, which only methods that ask no class allow.  Of
-    several batches in one model, all but the first pass are faster with the same packings.
+    Without a choice the output is not read; only methods that ask for no class allow that.  With
+    the same packings for several batches, all passes but the first are faster.
     """
     inputs, watched = move_to_model(module, inputs), check_hookable(module)
 

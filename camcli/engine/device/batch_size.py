@@ -1,4 +1,4 @@
-"""How many pictures fit in one pass, from what a pass of a few takes."""
+"""Finds how many pictures fit in one pass, from the memory that a pass of a few takes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from camcli.utils.runtime_tuning import give_back_freed_memory
 # more make a pass no faster
 MOST: Mapping[str, int] = {"cuda": 256, "cpu": 32}
 TRIAL_PICTURES = 4
-# of the room that is left: allocators need some to breathe, and other programs grow, too
+# of the free memory: allocators need some of it, and other programs grow
 SHARE = 0.5
 RESET = Path("/proc/self/clear_refs")
-# what is asked once for every channel or mask would take as long as the run itself
+# measuring methods that pass once for each channel or mask would take as long as the run
 MANY_PASSES = frozenset({"score", "rescore", "recompute_logits"})
 
 
@@ -59,13 +59,13 @@ def find_largest_batch(
         if quick:
             answer_request(module, inputs[:count], choice(count), asked)
 
-    run(1)  # what is set up once is not counted
+    run(1)  # a first pass, which sets things up, is not counted
     taken = measure_memory(inputs.device, lambda: run(TRIAL_PICTURES))
     return round_batch_size(room, taken / TRIAL_PICTURES, MOST[inputs.device.type])
 
 
 def round_batch_size(room: float, each: float, most: int) -> int:
-    """Returns the largest power of two, from 1 to `most`, of what takes `each` of the room."""
+    """Returns how many of size `each` fit into the room, as a power of two from 1 to `most`."""
     count = 1
     while 2 * count <= most and 2 * count * each <= SHARE * room:
         count *= 2
@@ -80,7 +80,7 @@ def measure_memory(device: torch.device, run: Callable[[], None]) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    # what was freed, and is held for later, would hide what is asked for now
+    # memory that is kept after being freed would hide what is taken now
     give_back_freed_memory()
     before = _read_status("VmRSS")
     # Linux then counts the peak anew

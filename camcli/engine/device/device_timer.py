@@ -1,4 +1,4 @@
-"""How long work takes on its device: a GPU does it later than it is told to."""
+"""Measures how long work takes on its device; a GPU works later than the calls return."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 
 class DeviceTimer:
-    """Takes the time from when it is made until it is stopped, both by the device's own clock."""
+    """Measures the time from its making until `stop`, by the device's own clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._begin = self._end = self._now()
 
     def stop(self) -> None:
-        """Lets the time end with what the device has been told to do so far."""
+        """Ends the time with the work that was given to the device so far."""
         self._end = self._now()
 
     @property

@@ -1,4 +1,4 @@
-"""Work in chunks that halve when the device runs out of memory (law 6)."""
+"""Runs work in chunks that halve when the device runs out of memory (law 6)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 Result = TypeVar("Result")
 
-# what a device says when it is full: CUDA and MPS have a type of their own; the CPU, and libraries
-# that find no room on a GPU for what they work in, have words
+# words of errors when memory is full: CUDA and MPS have a type of their own, but the CPU, and
+# libraries that need memory of a GPU, have only words
 _WORDS = (
     "can't allocate memory",
     "not enough memory",

@@ -1,4 +1,4 @@
-"""In which precision a pass is run; maps are float32 whatever it is."""
+"""Sets the precision in which a pass runs; maps are float32 in any case."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def choose_precision(precision: Precision, device: torch.device) -> Precision:
     """Returns the precision that `auto` means on a device: bf16 where it is fast, else float32."""
     if precision != "auto":
         return precision
-    # processors that have bf16 differ too much in what they make of it
+    # processors that have bf16 differ too much in its speed
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "float32"
 
 
 def is_emulated(precision: Precision, device: torch.device) -> bool:
-    """Tells whether a processor has no such numbers: it takes six to ten times as long then."""
+    """Tells whether a processor only emulates such numbers, which is slow (camviz help speed)."""
     asked = f"_is_mkldnn_{choose_precision(precision, device)}_supported"
     is_supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, asked, None)
-    # of what torch does not tell about nothing is said either
+    # torch does not know, so nothing is claimed
     return device.type == "cpu" and is_supported is not None and not is_supported()
 
 

@@ -36,7 +36,7 @@ NO_GRADIENT = (
 
 
 def find_attentions(module: nn.Module, shape: tuple[int, int, int]) -> AttentionLayout:
-    """Returns where a model attends for inputs (channels, H, W), found only once."""
+    """Finds where a model attends for inputs (channels, H, W); measured only once."""
     known = _known.of(module)
     if shape not in known:
         attentions_of_model = measure_attentions(module, shape)
@@ -54,9 +54,9 @@ def find_attentions(module: nn.Module, shape: tuple[int, int, int]) -> Attention
 
 @dataclass(frozen=True)
 class AttentionPass:
-    """What a pass left whose attention can be read: where, the attention, blocks and logits.
+    """A pass with readable attention: where it attends, its attention, blocks and logits.
 
-    `maps` are one list a block, of what passed its sites: l x sites x [b heads q m].
+    `maps` has a list for each block, with the attention at its sites: l x sites x [b heads q m].
     """
 
     attentions: AttentionLayout
@@ -102,7 +102,7 @@ def attention(attention_pass: AttentionPass) -> list[Tensor]:
 
 @evidence
 def readout_weights(context: BatchContext, attention_pass: AttentionPass) -> Tensor:
-    """What each token counts where the score is read off: they share 1.  [n]"""
+    """The weight of each token where the score is read off; the weights add up to 1.  [n]"""
     counts = torch.zeros(attention_pass.attentions.tokens, device=context.inputs.device)
     counts[list(attention_pass.attentions.readers)] = 1 / len(attention_pass.attentions.readers)
     return counts
@@ -173,7 +173,7 @@ def block_gradients(
     block_readouts: list[BlockReadout],
     target: ScoreFunction,
 ) -> list[Tensor]:
-    """Each block's own score's gradients by that block's attention.  l x [b heads q n]"""
+    """The gradients of each block's own score by that block's attention.  l x [b heads q n]"""
     behind: dict[str, Tensor] = {}
     for reading in block_readouts:
         with torch.enable_grad():
@@ -195,7 +195,7 @@ def block_gradients(
 def _differentiate(
     context: BatchContext, outputs: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Follows outputs back to inputs; raises MethodError where no gradient comes back at all."""
+    """Differentiates outputs by inputs; raises MethodError if no gradient comes back at all."""
     if not outputs.requires_grad:
         raise MethodError(NO_GRADIENT)
     weights = torch.ones_like(outputs) if weights is None else weights
@@ -216,7 +216,7 @@ def _join_heads(sites: Sequence[Tensor], n: int) -> Tensor:
 
 
 def _expand_to_all_tokens(sites: Sequence[Tensor], n: int, itself: float) -> Tensor:
-    """Lays a block's attention out among n tokens; the others attend `itself` to themselves.
+    """Expands a block's attention to n tokens; the others attend `itself` to themselves.
 
     sites x [b heads q m] -> [b heads n n], where q is 1 for a class token in front, or else m
     """

@@ -64,7 +64,7 @@ def class_head(
 
 @evidence
 def class_weights(class_head: ClassHead) -> Tensor:
-    """What each of a layer's channels counts in the class's map.  [b c]"""
+    """The weight of each of a layer's channels in the class's map.  [b c]"""
     return class_head.weights
 
 
@@ -83,5 +83,5 @@ def _is_pooled_into(logits: Tensor, maps: Tensor) -> bool:
 
 
 def _relative_difference(actual: Tensor, expected: Tensor) -> float:
-    """Returns the length of the difference as a share of the wanted tensor's length."""
+    """Returns the length of the difference as a share of the expected tensor's length."""
     return float((actual - expected).norm() / expected.norm().clamp(min=1e-30))

@@ -103,8 +103,8 @@ def _track_running_layers(module: nn.Module) -> Iterator[list[str]]:
 def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
     """Runs passes of single pictures, recorded from the input on; the latest is kept.
 
-    Alone, for what windows or a sequence in front make of a batch cannot be told apart again, and
-    the gradients of all layers take much memory.
+    Pictures pass alone, because windows, or tokens in front of the batch, mix a batch's rows, and
+    because the gradients of all layers take much memory.
     """
     module = context.module
 
@@ -114,7 +114,7 @@ def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(preserve_state(module))
-            # a fused kernel adds position biases where nobody sees it
+            # a fused kernel adds position biases inside, where they cannot be seen
             stack.enter_context(switch_off(module.modules(), FUSED))
             noting = _BiasRecorder(stack.enter_context(_track_running_layers(module)))
             stack.enter_context(noting)
@@ -150,7 +150,7 @@ def full_gradients(
         if first is None:
             raise MethodError(NO_GRADIENT)
         input_term = _multiply(recorded.inputs, first)
-        # what nothing came back to has no part in the score
+        # a term without a gradient has no part in the score
         terms = [
             (bias.layer, _multiply(bias.constant, gradient))
             for bias, gradient in zip(recorded.biases, gradients, strict=True)

@@ -1,4 +1,4 @@
-"""Evidence that is followed back to the pixels themselves."""
+"""Evidence of guided backpropagation, which goes back to the pixels themselves."""
 
 from __future__ import annotations
 

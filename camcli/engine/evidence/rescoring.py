@@ -38,7 +38,7 @@ def score_cache() -> ScoreCache:
 @evidence
 @stage("forward")
 def conv_bn_folding(context: BatchContext) -> ConvBnFolding:
-    """What of the model is folded while altered pictures pass, and only then."""
+    """The convolutions that are folded while altered pictures pass, and only then."""
     return find_foldable(context.module, context.inputs[:1])
 
 
@@ -50,7 +50,7 @@ def score(context: BatchContext, score_cache: ScoreCache, slot: int) -> Rescore:
     """
 
     def make_rerun(_: int, count: int) -> Rerun:
-        # not among the parameters: few passes do not make up for what it takes
+        # no parameter of this evidence: for few passes it is not computed at all
         folding = context.get("conv_bn_folding") if count >= FEWEST_FOLDED else ConvBnFolding(())
 
         def run(images: Tensor) -> Tensor:
@@ -71,10 +71,10 @@ def _score_once(
     make_rerun: Callable[[int, int], Rerun],
     chunk: int,
 ) -> Rescore:
-    """Returns what scores altered rows for one category, with passes run for the first that asks.
+    """Returns a function that scores altered rows for one category.
 
-    `passes` of a picture, and a number of altered rows, take these, so many together, to logits
-    [n classes].
+    The passes run for the first category that asks, and serve all.  `make_rerun` takes a picture's
+    row and the number of altered ones, and returns what runs them, `chunk` at a time.
     """
     targets = [context.get("target", slot=s) for s in range(context.get("categories").shape[1])]
     calls: Counter[int] = Counter()
@@ -98,9 +98,9 @@ def _score_once(
 def prefix_by_row(
     context: BatchContext, layer: str, recording: Recording
 ) -> Callable[[int], Prefix]:
-    """What stands in front of a layer, remembered for a picture of the batch, by its row.
+    """The outputs in front of a layer for a picture of the batch, by its row.
 
-    Nothing where reruns do not get along with it, which a dry run of unchanged outputs shows.
+    Empty if reruns with them give other logits, which a dry run of unchanged outputs shows.
     """
 
     # one at a time: a prefix may take as much memory as a pass
@@ -108,7 +108,7 @@ def prefix_by_row(
     def for_owner(owner: int) -> Prefix:
         image = context.inputs[owner : owner + 1]
         prefix = record_prefix(context.module, image, layer, calls=recording.calls[layer])
-        # what is done to it in place shows in the second of two
+        # changes in place show in the second of two runs
         stays = all(can_run_tail(context, layer, recording, owner, prefix) for _ in range(2))
         return prefix if stays else EMPTY_PREFIX
 
@@ -132,7 +132,7 @@ def can_run_tail(
 ) -> bool:
     """Tells whether two unchanged outputs of a layer give a picture's own logits twice.
 
-    So they do where what lies behind it neither mixes nor counts pictures.
+    They do so if the tail behind the layer neither mixes nor counts pictures.
     """
     outputs = recording.outputs[layer].detach()
     axis = context.batch_axis(layer, outputs)
@@ -144,7 +144,7 @@ def can_run_tail(
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        # the answer to the dry run's question: a tail that remembers the batch size cannot
+        # a tail that remembers the batch size cannot run alone
         return False
     return logits.shape == wanted.shape and torch.allclose(logits, wanted, rtol=1e-3, atol=1e-3)
 
@@ -152,10 +152,10 @@ def can_run_tail(
 def _make_tail(
     context: BatchContext, layer: str, recording: Recording, owner: int, prefix: Prefix
 ) -> Callable[[Tensor], Tensor]:
-    """Returns what runs one picture with other outputs of the layer.  -> logits [n classes]"""
+    """Returns a function that reruns one picture with other outputs.  -> logits [n classes]"""
     image = context.inputs[owner : owner + 1]
     known = prefix.get(context.module.get_submodule(layer))
-    # a layer that is used twice may be so inside another one, which answers for it
+    # a layer may be called twice inside another one whose output is replayed
     calls = len(known) if known else recording.calls[layer]
 
     def run(output: Tensor) -> Tensor:
@@ -172,16 +172,16 @@ def rerun_by_row(
     recording: Recording,
     prefix_by_row: Callable[[int], Prefix],
 ) -> Callable[[int], Rerun]:
-    """What runs a picture, by its row, with other maps [n c h w] at the layer.
+    """A function that runs a picture, by its row, with other maps [n c h w] at the layer.
 
-    Only what lies behind the layer runs on all of them where its tail runs by itself.
+    If the tail can run by itself, only the tail runs on all of the maps.
     """
 
     def for_owner(owner: int) -> Rerun:
         outputs = recording.outputs[layer].detach()
         layout = context.layout(layer, outputs)
         output = outputs.narrow(context.batch_axis(layer, outputs), owner, 1)
-        # not among the parameters: the dry run looks at the output, which may be no logits
+        # no parameter of this evidence: its dry run reads the output, which may be no logits
         if context.get("is_tail_separable", layer):
             run_tail = _make_tail(context, layer, recording, owner, prefix_by_row(owner))
             return lambda maps: run_tail(convert_from_maps(maps, layout, output))
@@ -213,7 +213,7 @@ def rescore(
 def recompute_logits(context: BatchContext, rerun_by_row: Callable[[int], Rerun]) -> Rescore:
     """Finds logits of one picture when the layer puts out other maps, in chunks.  -> [n classes]
 
-    Where no class was asked for the output is not looked at, and there are none: [n 0].
+    If no class was asked for, the output is not read, and there are no logits: [n 0].
     """
 
     def rerun_alone(altered: Altered, count: int, owner: int) -> Tensor:

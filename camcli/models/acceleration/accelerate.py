@@ -1,4 +1,4 @@
-"""A model whose layers run as oneDNN has them fastest, where no graph is recorded."""
+"""Runs a model's layers in faster forwards wherever no graph is recorded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from camcli.models.state.model_state import list_modules
 
 @contextmanager
 def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[None]:
-    """Hastens what a model does, and puts its layers back.
+    """Gives layers faster forwards for its block, and their own ones back at its end.
 
-    With packings, which are for many passes, weights are laid out from the second pass on.
+    With a cache of prepacked weights, weights are prepacked from the second pass on.
     """
     layers = list_modules(module)
-    # where something stands in for a layer already, compiled code for one, nothing else does
+    # a layer that has another forward already, such as compiled code, keeps it
     forwards = (
         {} if any(map(has_patched_forward, layers)) else dict(_make_forwards(layers, packings))
     )
@@ -61,7 +61,7 @@ def _make_forwards(
 
 
 def is_accelerated(layer: nn.Module) -> bool:
-    """Tells whether what stands in for a layer's `forward` is what hastens it."""
+    """Tells whether a layer's `forward` is one of these faster ones."""
     return isinstance(
         vars(layer).get("forward"),
         PrepackedConv | OneDnnLinear | FusedAttention | FusedWindowAttention,

@@ -1,4 +1,4 @@
-"""Which parts of a model are blocks that repeat, and so worth compiling by themselves."""
+"""Finds the repeating blocks of a model, which are worth compiling by themselves."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from camcli.models.state.model_state import preserve_state
 
 
 def find_blocks(module: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:
-    """Finds the parts to compile: blocks that repeat, or what has none in it, apart from layers.
+    """Finds the parts to compile: blocks that repeat, and parts without such blocks inside.
 
-    What lies around a target layer is left alone, for its hook must be heard; a layer itself may
-    be compiled, for its hook lies outside.
+    A part around a target layer is not compiled, because the hook inside it must be called.  The
+    target layer itself may be compiled: its hook is called outside of its forward.
     """
-    # whole stages were tried: no faster, and compiled anew for each stage rather than each kind of
-    # block
+    # whole stages are no faster, and each stage would be compiled rather than each kind of block
     around = {name.rpartition(".")[0] for name in _list_parents(layers)}
     targets: dict[str, nn.Module] = {}
 
@@ -28,7 +27,7 @@ def find_blocks(module: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module
         for key, child in inside.named_children():
             name = f"{prefix}{key}"
             if not any(True for _ in child.children()):
-                continue  # one operation alone gains nothing
+                continue  # a single operation gains nothing
             if name in around or _has_repeats(child):
                 search(child, f"{name}.")
             else:
@@ -45,7 +44,7 @@ def _list_parents(layers: Iterable[str]) -> Iterator[str]:
 
 
 def _has_repeats(layer: nn.Module) -> bool:
-    """Tells whether a sequence of blocks of one kind is in a layer; they are compiled but once."""
+    """Tells whether a layer holds a sequence of blocks of one kind, compiled only once."""
     for part in layer.modules():
         if isinstance(part, nn.Sequential | nn.ModuleList | nn.ModuleDict):
             kinds = [type(child) for child in part.children() if any(child.children())]
@@ -57,7 +56,7 @@ def _has_repeats(layer: nn.Module) -> bool:
 def find_compile_targets(
     module: nn.Module, inputs: Tensor, layers: Iterable[str]
 ) -> dict[str, nn.Module]:
-    """Finds blocks, without those whose linear layers see pooled features: their hooks count."""
+    """Finds the blocks to compile, without those with a linear layer of pooled features."""
     heads: set[nn.Module] = set()
 
     def note(layer: nn.Module, args: tuple[Any, ...]) -> None:

@@ -1,6 +1,6 @@
-"""Batch norms, and ReLUs behind them, folded into the convolutions in front, for many passes.
+"""Folds batch norms, and ReLUs behind them, into the convolutions in front, for many passes.
 
-What can be is measured: a convolution is folded whose output nothing but a batch norm has seen.
+A pass is watched: a convolution can be folded if only a batch norm reads its output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from camcli.models.state.model_lock import in_this_thread
 from camcli.models.state.model_state import list_modules, preserve_state
 
 Result = TypeVar("Result")
-# a tensor that waits for what is done in it already
+# outputs in which the norm and ReLU are done already, by the layer that would do them
 Waiting = dict[int, tuple[Tensor, tuple[nn.Module, ...]]]
 # as a share of the largest logit; rounding makes 1e-6
 TOLERANCE = 1e-4
@@ -78,7 +78,7 @@ class ConvBnFolding:
 
 
 def find_foldable(module: nn.Module, inputs: Tensor) -> ConvBnFolding:
-    """Finds what of a model can be folded, and shows by a dry run that it can.  [1 3 H W]"""
+    """Finds the convolutions that can be folded, and checks them by a dry run.  [1 3 H W]"""
     layers = list_modules(module)
     if not _may_fold(layers):
         return ConvBnFolding(())
@@ -97,7 +97,7 @@ def _may_fold(layers: Iterable[nn.Module]) -> bool:
     return (
         any(map(is_norm, layers))
         and any(map(can_replace_conv, layers))
-        # compiled blocks run as they were written where something stands in for what is inside
+        # a compiled block runs as it was written while a part of it has another forward
         and all(is_accelerated(layer) or not has_patched_forward(layer) for layer in layers)
         and not torch.is_autocast_enabled("cpu")
         and not any(getattr(torchs_module, name) for name in GLOBAL_HOOKS)
@@ -107,21 +107,21 @@ def _may_fold(layers: Iterable[nn.Module]) -> bool:
 def _is_close(actual: Any, expected: Any) -> bool:
     if not isinstance(expected, Tensor) or actual.shape != expected.shape:
         return False
-    # of what is not finite no difference is small
+    # a difference of infinities is NaN, which is never small
     return bool((actual - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
 class _FoldedConv:
-    """A convolution with a batch norm in its weight and bias, and perhaps a ReLU behind them."""
+    """A convolution with a batch norm folded into its weight and bias, and perhaps a ReLU."""
 
     def __init__(self, chain: ConvChain, waiting: Waiting) -> None:
         self.chain, self.behind, self.waiting = chain, chain.behind, waiting
         self.weight, self.bias = torch.empty(0), torch.empty(0)
-        # of the inputs that it is laid out for, and None where it is for all
+        # the input shape that the weight is prepacked for; None if it serves all shapes
         self.shape: torch.Size | None = torch.Size()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Convolves, norms and rectifies, and lets the output wait for those who would have."""
+        """Convolves, norms and rectifies; the norm and the ReLU then pass the output on."""
         if len(args) != 1 or kwargs:
             return nn.Conv2d.forward(self.chain.conv, *args, **kwargs)
         output = self._convolve(*args)
@@ -131,7 +131,7 @@ class _FoldedConv:
     def _convolve(self, inputs: Tensor) -> Tensor:
         conv, rectified = self.chain.conv, self.chain.relu is not None
         packs = can_prepack(conv) and is_plain(inputs)
-        # of another shape than it is laid out for it is no faster: the dry run's was one
+        # for another shape a prepacked weight is no faster; the dry run had one picture
         if self.shape != (shape := inputs.shape if packs else None):
             weight, self.bias = _fuse_weights(self.chain)
             self.weight = prepack(conv, weight, inputs) if packs else weight
@@ -144,7 +144,7 @@ class _FoldedConv:
 
 def _fuse_weights(chain: ConvChain) -> tuple[Tensor, Tensor]:
     conv, norm = chain.conv, chain.norm
-    # those of the batch's own moments are not taken
+    # a norm that uses the batch's own moments is not folded
     assert norm and norm.running_mean is not None and norm.running_var is not None
     moments = norm.running_mean, norm.running_var, norm.eps
     weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *moments, norm.weight, norm.bias)

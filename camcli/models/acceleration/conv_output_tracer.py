@@ -1,4 +1,4 @@
-"""What becomes of convolutions' outputs, seen by watching a pass, operation by operation."""
+"""Traces in a pass which operations read the outputs of convolutions."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ RELUS = {"aten::relu", IN_PLACE}
 
 
 def is_norm(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
-    """Tells whether a layer is a batch norm with moments of its own, in float32."""
+    """Tells whether a layer is a batch norm with running moments in float32."""
     if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None:
         return False
-    # subclasses make something else of their input
+    # subclasses may compute something else
     known = type(layer) is nn.BatchNorm2d or type(layer).__name__ == NORM_AND_ACTIVATION
     return known and layer.running_mean.dtype == torch.float32
 
 
 def _is_modified(layer: nn.Module) -> bool:
-    """Tells whether somebody hooks a layer, or gave it a `forward` that is not its class's."""
+    """Tells whether a layer has hooks, or a `forward` other than its class's."""
     return is_hooked(layer) or ("forward" in vars(layer) and not is_accelerated(layer))
 
 
 @dataclass
 class ConvChain:
-    """A convolution, what its output goes through, and whether anything else has seen that."""
+    """A convolution, the norm and ReLU behind it, and whether anything else reads their inputs."""
 
     conv: nn.Conv2d
     output: StorageWeakRef
     norm: nn.BatchNorm2d | None = None
     relu: nn.Module | None = None
-    # what the norm put out, as long as nothing but a ReLU has seen it
+    # the output of the norm, while nothing but a ReLU has read it
     normed_output: StorageWeakRef | None = None
     is_read_elsewhere: bool = False
 
     @property
     def behind(self) -> tuple[nn.Module, ...]:
-        """What has nothing left to do when all is folded."""
+        """The layers that have nothing left to do when the convolution is folded."""
         return tuple(layer for layer in (self.norm, self.relu) if layer)
 
 
 @contextmanager
 def trace_conv_outputs(layers: Iterable[nn.Module]) -> Iterator[ConvOutputTracer]:
-    """Watches the passes that are run meanwhile, but for layers that somebody has changed."""
+    """Traces the passes that run in its block; layers that were modified are left out."""
     tracer = ConvOutputTracer()
     with ExitStack() as stack:
         for layer in layers:
@@ -75,20 +75,20 @@ def trace_conv_outputs(layers: Iterable[nn.Module]) -> Iterator[ConvOutputTracer
 
 
 class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches in a pass what becomes of convolutions' outputs.
+    """Traces in a pass what reads the outputs of convolutions.
 
-    Operations are looked at, not layers: what else a model does with an output is in its own code.
+    It watches operations, not layers, because a model's own code may read an output, too.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.chains: dict[nn.Conv2d, ConvChain] = {}
-        # by the storage of what they put out, which cannot be another's: a reference is kept
+        # by the storage of their outputs; a reference is kept, so that no other tensor gets it
         self.owners: dict[int, ConvChain] = {}
         self.running: nn.Module | None = None
 
     def list_chains(self) -> Iterator[ConvChain]:
-        """Yields convolutions whose output is gone, and only a norm has seen it."""
+        """Yields the convolutions whose output is gone, and which only a norm has read."""
         for chain in self.chains.values():
             if chain.normed_output and not _is_gone(chain.normed_output):
                 chain.relu = None
@@ -96,13 +96,13 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 yield chain
 
     def _record_conv(self, conv: nn.Conv2d) -> Callable[..., Any]:
-        """Returns what stands in for a convolution, and notes what it puts out."""
+        """Returns a forward for a convolution that notes its output."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            # without what stands in for it: of what will be folded no other copy is laid out
+            # the class's own forward: a weight that will be folded is not prepacked as well
             output = nn.Conv2d.forward(conv, *args, **kwargs)
             if conv in self.chains:
-                # which of its uses is which, nobody can tell later
+                # a convolution that is used twice is not folded
                 self.chains[conv].is_read_elsewhere = True
             else:
                 chain = self.chains[conv] = ConvChain(conv, _make_weak(output))
@@ -112,7 +112,7 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return run
 
     def _record_layer(self, layer: nn.Module) -> Callable[..., Any]:
-        """Returns what stands in for a layer, and says that it is running."""
+        """Returns a forward for a layer that notes that the layer is running."""
         plain = layer.forward
 
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -127,8 +127,8 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        """Runs an operation, and looks at what it is given and puts out."""
-        # each once: a tensor may be given as both of two
+        """Runs an operation, and notes its inputs and outputs."""
+        # each tensor once: it may be given twice
         given = set(map(_find_storage_id, tree_leaves((args, kwargs))))
         owners = [(key, self.owners[key]) for key in given if key in self.owners]
         norming = [chain for key, chain in owners if self._is_normed_by(chain, key, func.name())]
@@ -139,7 +139,7 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output
 
     def _is_normed_by(self, chain: ConvChain, key: int, operation: str) -> bool:
-        """Notes that an operation is given a chain's tensor; tells whether it norms it."""
+        """Notes that an operation reads a chain's tensor; tells whether it is the chain's norm."""
         if key == chain.output.cdata:
             if chain.norm is None and "batch_norm" in operation and is_norm(self.running):
                 chain.norm = self.running
@@ -149,7 +149,7 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = chain.relu is None and operation in RELUS and type(self.running) is nn.ReLU
         chain.relu = self.running if first else None
         if not first or operation == IN_PLACE:
-            # from here on it is anybody's
+            # from here on anything may read it
             del self.owners[key]
             chain.normed_output = None
         return False

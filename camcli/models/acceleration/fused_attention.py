@@ -1,4 +1,4 @@
-"""Attention in one operation, where a model has that, but leaves it off."""
+"""Switches fused attention on in modules that have it, but leave it off."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FusedAttention:
         self.left_out = [part for part in parts if part is not None]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Attends, as it was written where a graph is recorded or somebody looks at attention."""
+        """Attends in one operation, unless a graph is recorded or a hook looks at the attention."""
         if not is_unrecorded(*args[:1]) or any(map(_is_hooked, self.left_out)):
             return self.plain(*args, **kwargs)
         with switch_on_fused_attention([self.layer]):
@@ -35,7 +35,7 @@ class FusedAttention:
 
 
 def make_fused_attention(layer: nn.Module) -> Callable[..., Any] | None:
-    """Returns what stands in for an attention module's `forward`, if that is known to be faster."""
+    """Returns a fused forward for an attention module, if it is known to be faster."""
     kind = type(layer)
     if kind.__name__ == WINDOWS and kind.__module__.startswith("torchvision."):
         return FusedWindowAttention(layer)
@@ -43,7 +43,7 @@ def make_fused_attention(layer: nn.Module) -> Callable[..., Any] | None:
 
 
 def can_fuse(layer: nn.Module) -> bool:
-    """Tells whether a layer has fused attention, which is off, but known to be faster."""
+    """Tells whether a layer has fused attention that is off, and known to be faster."""
     kind = type(layer)
     left_off = kind.__name__ in FUSABLE and vars(layer).get(SWITCH) is False
     return left_off and _is_allowed(kind)
@@ -51,7 +51,7 @@ def can_fuse(layer: nn.Module) -> bool:
 
 @contextmanager
 def switch_on_fused_attention(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Has fused attention on in layers in which it was off, and off again afterwards."""
+    """Switches fused attention on in layers for its block, and off again at its end."""
     # a module's own way to set attributes is slow
     states = [vars(layer) for layer in layers]
     for state in states:
@@ -64,7 +64,7 @@ def switch_on_fused_attention(layers: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def _is_allowed(kind: type[nn.Module]) -> bool:
-    """Tells whether a class is timm's, and nobody, nor TIMM_FUSED_ATTN=0, has fusing off."""
+    """Tells whether a class is timm's, and TIMM_FUSED_ATTN does not forbid fusing."""
     if not kind.__module__.startswith("timm."):
         return False
     # it is imported already

@@ -1,7 +1,8 @@
-"""In which memory format a model's inputs and weights lie: channels last, where it gives the same.
+"""Chooses the memory format of inputs and weights: channels last where the output stays the same.
 
-Convolutions are fastest so, and hand it on.  A model that views or strides what they put out, or
-asks `is_contiguous()`, does not run then, or reads it in another order: it is tried once before.
+Convolutions are fastest in it, and their outputs have it, too.  A model that calls `view`, reads
+strides or asks `is_contiguous()` may fail then, or read values in another order, so each model is
+tried once.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class _FormatAnswers:
-    """What was found out of a model, by the shape of its inputs.
+    """Whether a model accepts channels last, by the shape of its inputs.
 
-    A single picture has an answer of its own, for what folds the batch by a view works with one.
+    A single picture has an answer of its own: a view that folds the batch works with one picture.
     """
 
     is_trusted: bool = False
@@ -36,7 +37,7 @@ class _FormatAnswers:
     single: dict[Shape, bool] = field(default_factory=dict)
 
     def answer(self, inputs: Tensor) -> bool | None:
-        """Returns what is known of inputs [b c H W]; None where that is nothing."""
+        """Returns the answer for inputs [b c H W]; None if there is none yet."""
         if self.is_trusted:
             return True
         shape = tuple(inputs.shape[1:])
@@ -53,21 +54,21 @@ class _FormatAnswers:
 
 
 _answers: ModelCache[_FormatAnswers] = ModelCache()
-# what is noted of a model stands together, under one name
+# all answers of a model are one attribute of it
 ATTRIBUTE_MARK = ""
 
 
 def copy_to_model_format(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Copies inputs, channels last unless the model gives something else for that.  [b c H W]"""
+    """Copies inputs, channels last if the model accepts that.  [b c H W]"""
     takes = accepts_channels_last(module, inputs)
-    # always a copy, for a model may write into what it is given
+    # always a copy, because a model may write into its input
     return inputs.clone(memory_format=LAST if takes else torch.contiguous_format)
 
 
 def accepts_channels_last(module: nn.Module, inputs: Tensor) -> bool:
-    """Tells whether a model gives the same for inputs [b c H W] that are laid out channels last.
+    """Tells whether a model's output stays the same for inputs [b c H W] in channels last.
 
-    It is measured on the first two of them, once for their shape and the model's parts.
+    It is measured on the first two of them, once for each shape.
     """
     measured = _find_answers(module)
     answer = measured.answer(inputs)
@@ -79,12 +80,12 @@ def accepts_channels_last(module: nn.Module, inputs: Tensor) -> bool:
 
 
 def trust_channels_last(module: nn.Module) -> None:
-    """Notes that a model, as it is, takes channels last, so that nothing is tried."""
+    """Notes that a model accepts channels last, so that it is not measured."""
     _answers.of(module)[ATTRIBUTE_MARK] = _FormatAnswers(is_trusted=True)
 
 
 def convert_weights_format(module: nn.Module, memory_format: torch.memory_format = LAST) -> None:
-    """Lays the weights of convolutions out, channels last if nothing else is said."""
+    """Converts the weights of convolutions, by default to channels last."""
     for part in module.modules():
         # not the whole module: other 4-D parameters may be viewed in their own order; and tensors
         # in formats of their own cannot be laid out
@@ -93,7 +94,7 @@ def convert_weights_format(module: nn.Module, memory_format: torch.memory_format
 
 
 def convert_weights_format_if_safe(module: nn.Module, shape: tuple[int, int, int]) -> None:
-    """Lays the weights of convolutions out channels last, and back where that changes the output.
+    """Converts the weights of convolutions to channels last if that does not change the output.
 
     It is tried on noise (channels, H, W).
     """
@@ -113,7 +114,7 @@ def _find_answers(module: nn.Module) -> _FormatAnswers:
 
 
 def _compare_formats(module: nn.Module, inputs: Tensor) -> bool | None:
-    """Compares both formats; None where the model runs in neither, for a reason of its own."""
+    """Compares the outputs of both formats; None if the model runs in neither."""
     actual, expected = _find_output_path(module, inputs, LAST), _find_output_path(module, inputs)
     if actual is None and expected is None:
         return None
@@ -132,18 +133,18 @@ def _find_output_path(
         preserve_state(module),
         torch.random.fork_rng(devices),
     ):
-        # what is drawn on the way is the same for each
+        # random numbers drawn in the pass are the same for both
         torch.manual_seed(0)
         try:
             return (module(inputs.clone(memory_format=memory_format)),)
         except NestedCall:  # nothing is wrong with the model
             raise
-        except Exception:  # the answer to the question; the pass that is meant raises it again
+        except Exception:  # the model does not take the format; the real pass raises again
             return None
 
 
 def _is_same(actual: Any, expected: Any) -> bool:
-    """Tells whether two outputs are the same but for rounding, whatever holds their tensors."""
+    """Tells whether the tensors in two outputs are the same but for rounding."""
     if type(actual) is not type(expected):
         return False
     if isinstance(expected, Tensor):

@@ -1,4 +1,4 @@
-"""Weights laid out once for many passes, those of convolutions here; torch does so at each."""
+"""Prepacks the weights of convolutions once for many passes; torch does so in each pass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, nn
 
-# where it was tried
+# processors on which it was measured
 PROCESSORS = ("x86_64", "amd64")
 # torch.compile's own, which other versions of torch may not have
 OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise")
 
 
 def can_replace_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Tells whether a layer convolves, with its weight as its class says, in float32 on a CPU."""
-    # subclasses make something else of their weight
+    """Tells whether a layer is a plain convolution in float32 on a CPU."""
+    # subclasses may use their weight in another way
     return (
         type(layer) is nn.Conv2d
         and is_plain_weight(layer.weight)
@@ -33,12 +33,12 @@ def is_plain_weight(weight: Tensor) -> bool:
 
 
 def can_prepack(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Tells whether a layer convolves with a weight that can be laid out here."""
+    """Tells whether a layer is a convolution whose weight can be prepacked here."""
     return can_replace_conv(layer) and layer.groups == 1 and is_prepacking_supported(OPERATORS)
 
 
 def is_prepacking_supported(operators: tuple[str, ...]) -> bool:
-    """Tells whether torch's oneDNN can do these, on a processor on which it was tried."""
+    """Tells whether torch's oneDNN can prepack, on a processor on which that was measured."""
     # a program may have switched it off
     return bool(torch.backends.mkldnn.enabled) and _has_operators(operators)
 
@@ -51,18 +51,18 @@ def _has_operators(operators: tuple[str, ...]) -> bool:
 
 
 def is_plain(inputs: Any = None, *more: Any, **others: Any) -> bool:
-    """Tells whether inputs are what weights are laid out for: channels last, and no graph."""
+    """Tells whether prepacked weights serve these inputs: channels last, and no graph recorded."""
     return (
         is_unrecorded(inputs, *more, **others)
         and inputs.ndim == 4
-        # it answers channels last whatever it is given, and models view what they get
+        # the operation puts out channels last for any input, and models may call `view` on that
         and inputs.is_contiguous(memory_format=torch.channels_last)
         and not inputs.is_contiguous()
     )
 
 
 def is_unrecorded(inputs: Any = None, *more: Any, **others: Any) -> bool:
-    """Tells whether inputs are numbers in float32 on a CPU, of which no graph is recorded."""
+    """Tells whether inputs are float32 tensors on a CPU of which no graph is recorded."""
     return (
         type(inputs) is Tensor
         and not more
@@ -76,7 +76,7 @@ def is_unrecorded(inputs: Any = None, *more: Any, **others: Any) -> bool:
 
 
 def prepack(layer: nn.Conv2d, weight: Tensor, inputs: Tensor) -> Tensor:
-    """Lays a convolution's weight out for inputs of this shape; of others it is put right again."""
+    """Prepacks a convolution's weight for inputs of this shape; other shapes are slower."""
     shapes = layer.padding, layer.stride, layer.dilation, layer.groups, inputs.shape
     prepacked: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *shapes)
     return prepacked
@@ -85,7 +85,7 @@ def prepack(layer: nn.Conv2d, weight: Tensor, inputs: Tensor) -> Tensor:
 def convolve(
     layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none"
 ) -> Tensor:
-    """Convolves with a weight that is laid out; `then` may be "relu".  [b c h w]"""
+    """Convolves with a prepacked weight; `then` may be "relu".  [b c h w]"""
     shapes = layer.padding, layer.stride, layer.dilation, layer.groups
     output: Tensor = torch.ops.mkldnn._convolution_pointwise(
         inputs, weight, bias, *shapes, then, [], ""

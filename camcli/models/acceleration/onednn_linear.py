@@ -1,4 +1,4 @@
-"""Linear layers that oneDNN multiplies, where torch's usual library is slower."""
+"""Runs linear layers in oneDNN where MKL, torch's usual library, is slower."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OneDnnLinear:
         self.layer, self.plain, self.packings = layer, layer.forward, packings
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Multiplies, as it was written where a graph is recorded, among others."""
+        """Multiplies in oneDNN, unless a graph is recorded or the layer is small."""
         if is_unrecorded(*args, **kwargs) and self._is_large(args[0]):
             weight = self._weight_for(args[0])
             if weight is not None:
@@ -44,7 +44,7 @@ class OneDnnLinear:
         return self.plain(*args, **kwargs)
 
     def _is_large(self, inputs: Tensor) -> bool:
-        # what does not fit gets torch's own error
+        # inputs of a wrong width get torch's own error
         fits = inputs.ndim > 0 and inputs.shape[-1] == self.layer.in_features
         return fits and self._size(inputs) >= FEWEST
 
@@ -71,17 +71,17 @@ def _prepack(weight: Tensor, rows: int) -> Tensor:
 
 
 def is_onednn_usable() -> bool:
-    """Tells whether oneDNN can multiply here, on a processor on which it was tried."""
+    """Tells whether oneDNN can multiply here, on a processor on which that was measured."""
     return _limit_products() > 0 and is_prepacking_supported(OPERATORS)
 
 
 def _limit_products() -> float:
-    """Returns the most multiplications here with a weight that is not laid out; 0 for no layer."""
+    """Returns the most multiplications for which a plain weight is fast here; 0 means none."""
     instructions, most = TESTED_PROCESSORS.get(find_processor_maker(), ("", 0))
     return most if torch.backends.cpu.get_cpu_capability().startswith(instructions) else 0
 
 
 def can_accelerate_linear(layer: nn.Module) -> TypeGuard[nn.Linear]:
-    """Tells whether a layer is linear, and does with its weight what its class says, in float32."""
-    # subclasses make something else of their weight
+    """Tells whether a layer is a plain linear layer in float32."""
+    # subclasses may use their weight in another way
     return type(layer) is nn.Linear and is_plain_weight(layer.weight)

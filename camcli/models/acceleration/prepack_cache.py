@@ -1,4 +1,4 @@
-"""Weights that are laid out for their operations, kept for the passes that follow."""
+"""Keeps prepacked weights for the passes that follow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from camcli.models.acceleration.onednn_conv import convolve, is_plain, prepack
 
 @dataclass
 class _CacheEntry:
-    """A weight that a layer had, at which version, and as it is laid out."""
+    """A layer's weight, its version, and the weight as it was prepacked."""
 
     weight: Tensor
     version: int
@@ -34,14 +34,14 @@ class PrepackCache:
     def of(
         self, layer: nn.Conv2d | nn.Linear, lay_out: Callable[[Tensor], Tensor]
     ) -> Tensor | None:
-        """Returns a layer's weight laid out, from the second time on that it is asked for."""
+        """Returns a layer's prepacked weight, from the second time on that it is asked for."""
         weight = layer.weight
         if weight.is_inference():
-            # it has no version, and so nobody could tell when it changes
+            # a tensor of inference mode has no version, so its changes cannot be seen
             return None
         seen, version = self.entries.get(layer), weight._version
         if seen is None or seen.weight is not weight or seen.version != version:
-            # a single pass would only take longer
+            # for a single pass prepacking takes longer
             self.entries[layer] = _CacheEntry(weight, version)
             return None
         if seen.prepacked is None:
@@ -50,13 +50,13 @@ class PrepackCache:
 
 
 class PrepackedConv:
-    """Stands in for a convolution's `forward`, with its weight laid out where that is at hand."""
+    """A convolution's `forward` that uses the prepacked weight once there is one."""
 
     def __init__(self, layer: nn.Conv2d, packings: PrepackCache) -> None:
         self.layer, self.plain, self.packings = layer, layer.forward, packings
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the convolution, as it was written where a graph is recorded, among others."""
+        """Convolves with the prepacked weight, unless a graph is recorded."""
         if is_plain(*args, **kwargs):
             weight = self.packings.of(self.layer, partial(prepack, self.layer, inputs=args[0]))
             if weight is not None:

@@ -1,4 +1,4 @@
-"""Weights out of a file or folder, whatever a training script left around them."""
+"""Reads weights out of a file or folder, whatever a training script left around them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Checkpoint:
     """A file's weights by the names they have there.
 
     `arch` is the architecture that the file names; `note` says where in the file they stood;
-    `read_training_args` are what the architecture was trained with.
+    `settings` are what the architecture was trained with.
     """
 
     path: Path
@@ -285,7 +285,7 @@ def _read_content(path: Path) -> Mapping[Any, Any]:
         raise CheckpointError(f"Checkpoint {str(path)!r} cannot be read: {why}.") from error
     if not start:
         raise CheckpointError(f"Checkpoint {str(path)!r} is empty.")
-    # told by what it holds, since people rename these files; first, since it begins with a length,
+    # known by its content, since people rename these files; first, since it begins with a length,
     # which may look like anything
     if start[8:9] == b"{":
         return _read_safetensors(path)

@@ -1,6 +1,6 @@
-"""One network in two libraries: weights of torchvision's in timm's, and back.
+"""Converts weights of torchvision's networks for timm's, and back.
 
-Whether two networks are one is not believed but seen: both have to say the same of a picture.
+Two networks count as one only if both give the same logits for a picture.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def convert_weights(source: BuiltModel, target: BuiltModel) -> Weights | None:
 
 
 def _match_by_converter(source: BuiltModel, target: BuiltModel) -> dict[str, str] | None:
-    """Sees which weight becomes which, from where their numbers lie."""
+    """Finds which weight becomes which, by tracing where a converter puts numbers."""
     for one, other in ((target, source), (source, target)):
         given, wanted = one.module.state_dict(), other.module.state_dict()
         places = {weight.data_ptr(): name for name, weight in given.items() if weight.numel() > 1}

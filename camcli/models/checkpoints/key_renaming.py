@@ -1,4 +1,4 @@
-"""What other projects call the weights of networks that timm and torchvision have.
+"""Lists what other projects call the weights of networks that timm and torchvision have.
 
 Facts alone, read off the projects' own code: a naming turns a name of the model's into the name
 that the weight has elsewhere.  `{query,key,value}` in a name stands for several weights, one below
@@ -39,7 +39,7 @@ class Naming:
 def make_translator(
     *renames: tuple[str, str | Callable[[re.Match[str]], str]],
 ) -> Callable[..., dict[str, str]]:
-    """Returns what translates names by substitutions, one after the other."""
+    """Returns a function that translates names by substitutions, one after the other."""
 
     def translate(names: Iterable[str]) -> dict[str, str]:
         translated = {}

@@ -1,4 +1,4 @@
-"""What a model's own modules and library do to weights before they load them."""
+"""Applies what a model's own modules and library do to weights before they load them."""
 
 from __future__ import annotations
 

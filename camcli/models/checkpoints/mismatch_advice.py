@@ -1,4 +1,4 @@
-"""What is said of weights that do not fit, and what would make them fit."""
+"""Describes weights that do not fit, and advises what would make them fit."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def advise(
 
 
 def _has_matrix_beside(fitted_weights: FittedWeights) -> bool:
-    """Tells whether a classifier could lie outside of the trunk."""
+    """Tells whether a classifier could lie outside of the backbone."""
     weights = fitted_weights.checkpoint.weights
     return any(
         weights[name].ndim == 2 and not NO_CLASSIFIER.search(name)

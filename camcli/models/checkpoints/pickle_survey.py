@@ -1,4 +1,4 @@
-"""What the pickles in a checkpoint ask for, looked at before any of it is made.
+"""Checks what the pickles in a checkpoint ask for before any of it is made.
 
 torch.load with weights_only runs no code, but a few bytes can still ask it for much memory, and
 before torch 2.10 for memory beyond what the file holds.
@@ -26,7 +26,7 @@ LARGEST_UNPACKED = 10
 MOST_REPEATED = 2**26
 # shorter arguments are shared by many calls, as names of encodings are
 SHORT = 64
-# what makes as much memory as it is told, without any content
+# these calls allocate as much memory as their argument says, without any content
 ALLOCATING = re.compile(r"torch\.([\w.]+\.)?\w*(Tensor|Storage)")
 BYTEARRAY = re.compile(r"(builtins|__builtin__)\.bytearray")
 # a registry of code that others may have filled
@@ -187,7 +187,7 @@ class _Survey(pickle._Unpickler):
 
 
 class _Stub:
-    """Stands for a class, a function, and what they would give."""
+    """Stands for a class, a function, and their results."""
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
         # a pickle asks what stands for a class for an instance, too

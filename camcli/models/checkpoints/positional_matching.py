@@ -1,8 +1,8 @@
-"""Weights whose names nobody knows, taken by their order, where that leaves one way to match.
+"""Matches weights of unknown names by their order, if only one match is possible.
 
 All layers have to follow each other with the same kinds and shapes of weights as the model's.
-Layers that could stand in each other's place are told apart by their names alone: those have to
-count upward, or to begin alike.
+Layers that could be exchanged are told apart by their names alone: these have to count upward, or
+to begin alike.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _fits(weight: Tensor, wanted: Tensor, free: int | None) -> bool:
 
 
 def _is_layer_match(pairs: Sequence[tuple[str, str]]) -> bool:
-    """Tells whether what one layer holds there lies in one layer here."""
+    """Tells whether the weights of one layer of the file lie in one layer of the model."""
     layer_of: dict[str, str] = {}
     return all(
         layer_of.setdefault(theirs.rpartition(".")[0], own.rpartition(".")[0])

@@ -1,4 +1,4 @@
-"""Weights that a file keeps in parts, put together: pruned, weight-normalised, spectral-normalised.
+"""Puts weights together that a file keeps in parts: pruned, weight- or spectral-normalised.
 
 What is computed is what PyTorch computes in evaluation mode: `torch.nn.utils.apply_pruning_mask`,
 `torch.nn.utils.weight_norm` (arXiv:1602.07868 eq. 2) and `spectral_norm` (arXiv:1802.05957 eq. 8),

@@ -1,4 +1,4 @@
-"""A checkpoint's weights under a model's own names, loaded into the model."""
+"""Brings a checkpoint's weights under a model's own names."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ AVERAGE = re.compile(r"(^|[._])(ema|teacher)[._]")
 POSITIONS = re.compile(r"pos(_|ition)|attention_biases")
 # a layer before the classifier that timm's converters drop
 LOST = re.compile(r"(^|\.)pre_logits\.")
-# where MoCo, BYOL, SimSiam and their kind keep the trunk: its classifier is a projection there
+# where MoCo, BYOL, SimSiam and their kind keep the backbone; its classifier is a projection
 SELF_SUPERVISED = re.compile(
     r"(^|\.)(encoder_[qk]|(base|momentum|online|target|query|key)_(encoder|network|net|backbone))\."
 )
-# what stands beside the trunk in their files, and in SimCLR's, Barlow Twins' and SwAV's
+# what stands beside the backbone in their files, and in SimCLR's, Barlow Twins' and SwAV's
 BESIDE_TRUNKS = re.compile(
     r"(^|\.)(queue(_ptr)?$|(predictor|projector|projection_head|contrastive_head|prototypes|"
     r"momentum_encoder|target_encoder|online_encoder|target_network|online_network)\.)"
@@ -92,7 +92,7 @@ def align(weights: Weights, wanted: Iterable[str]) -> AlignedWeights:
     """Strips the prefix that wrappers put before a model's names.
 
     The prefix is the one under which most of the wanted names are found.  A classifier beside the
-    trunk (`backbone.` and `head.`, as in OpenMMLab's files) is fetched too.
+    backbone (`backbone.` and `head.`, as in OpenMMLab's files) is fetched, too.
     """
     wanted = set(wanted)
     prefix = _find_prefix(weights, wanted)
@@ -139,7 +139,7 @@ def fit_checkpoint(
 def _try_readings(
     checkpoint: Checkpoint, module: nn.Module, fit: Callable[..., FittedWeights]
 ) -> Iterator[FittedWeights]:
-    """Gives the weights as other times and hands may have meant them."""
+    """Yields the weights as other versions and libraries may have stored them."""
     weights = merge_stored(checkpoint)
     if weights is not checkpoint.weights:
         yield fit(checkpoint, AlignedWeights(weights, ()))
@@ -267,7 +267,7 @@ def _find_projection(
 def _find_other_head(
     plain: Weights, outside: Weights, wanted: Weights, classifiers: Sequence[str]
 ) -> str:
-    """Finds a classifier that stands elsewhere, as `fc.1` or beside the trunk as `classifier`.
+    """Finds a classifier that stands elsewhere, as `fc.1` or beside the backbone as `classifier`.
 
     It is the only matrix that would be left over, and takes as many features as the model's own.
     """
@@ -414,7 +414,7 @@ def refit(fitted_weights: FittedWeights, built: BuiltModel) -> FittedWeights:
 
 
 def list_faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]:
-    """Returns what keeps weights from fitting."""
+    """Lists the reasons why weights do not fit."""
     # files older than PyTorch 0.4.1 do not count batches, and inference does not either
     counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
     faults = [("missing", name) for name in counted if name not in weights]

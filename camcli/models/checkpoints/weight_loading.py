@@ -1,4 +1,4 @@
-"""Weights out of a checkpoint into a model, where they fit or can be seen to belong."""
+"""Loads weights out of a checkpoint into a model, if they fit or can be shown to belong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kind of network a model is, and at which layers its kind is explained.
+"""Measures what kind of network a model is, and at which layers it is best explained.
 
 All of it is measured by passes of noise; names decide nothing.
 """
@@ -28,10 +28,10 @@ Shape = tuple[int, int, int]
 
 # the stage before the last has a grid twice as fine, less what rounding takes
 FINER = 1.5
-# where strides end at this, as in dilated networks, a stage is told by half the channels, too
+# where strides end at this, as in dilated networks, half the channels mark a stage, too
 FINE_STRIDE = 8
 HALF = 0.5
-# a transformer is explained behind this share of its blocks, too
+# a transformer is also explained behind this share of its blocks
 SHARE_OF_BLOCKS = 1 / 6
 
 
@@ -67,7 +67,7 @@ def measure_anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer
 def _measure_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
     try:
         attending = measure_attentions(module, inputs_shape)
-    except MethodError:  # nothing attends, or not among all tokens
+    except MethodError:  # there is no attention, or none among all tokens
         return Anatomy("mixed tokens", default.name, None)
     is_token = len(attending.readers) < prod(attending.layout.grid)
     # a block's output holds all features of its tokens; a norm in it feeds a branch alone
@@ -90,7 +90,7 @@ def _measure_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer
 def _find_stage_before(
     module: nn.Module, observed: LayerObserver, default: TargetLayer
 ) -> str | None:
-    """Finds the last layer of the stage before the last that holds all features at each place."""
+    """Finds the last layer of the last stage but one that holds all features at each place."""
     last = observed.outputs[default.name]
     assert last.layout
     is_fine = max(observed.input_size) <= FINE_STRIDE * max(last.layout.grid)
@@ -103,7 +103,7 @@ def _find_stage_before(
 
     for name in _iterate_backwards(observed, default.name):
         output = observed.outputs[name]
-        # of weights as they are drawn, zero-initialised branches bring back a part of the gradient
+        # with untrained weights, zero-initialised branches return only a part of the gradient
         is_used = output.share is not None and output.share.item() > 0
         if output.layout and is_used and is_before(output.shape, output.layout):
             is_part = observed.why_no_default(name) or why_never_default(kinds_around(module, name))
@@ -113,7 +113,7 @@ def _find_stage_before(
 
 
 def _iterate_backwards(observed: LayerObserver, layer: str) -> Iterator[str]:
-    """Gives the layers that were done before one, the latest first."""
+    """Yields the layers that finished before a given one, the latest first."""
     yield from reversed(list(takewhile(lambda name: name != layer, observed.outputs)))
 
 

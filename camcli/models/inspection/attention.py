@@ -1,4 +1,4 @@
-"""Where a model's softmaxed attention passes, among which tokens, and which of these are read."""
+"""Finds a model's softmaxed attention, the tokens that attend, and those that the head reads."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
     with capture_attention(module, sites, observer.take):
         run_probing_pass(module, inputs_shape, observer)
     softmaxed_sites = [site for site, _ in observer.softmaxed]
-    # without any gradient only what alters the picture works, whatever the model
+    # without any gradient only methods that alter the picture work
     other = "occlusion" if observer.problem else "gradcam"
     kind, ways_on = type(module).__name__, f"Try --method {other}."
     if not softmaxed_sites:
@@ -175,13 +175,13 @@ def _move_batch_first(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _count_tokens(shape: tuple[int, ...]) -> tuple[int, int]:
-    """How many tokens there are, whether channels stand last or second: [1 n c], [1 c h w]."""
+    """Counts the tokens, whether channels stand last or second: [1 n c], [1 c h w]."""
     return prod(shape[1:-1]), prod(shape[2:])
 
 
 @dataclass
 class _AttentionObserver(LayerObserver):
-    """What the noise showed of attention, besides what it shows of every layer."""
+    """Observes attention in a pass of noise, besides what is observed of every layer."""
 
     around: set[str] = field(default_factory=set)
     softmaxed: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -189,7 +189,7 @@ class _AttentionObserver(LayerObserver):
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
     def take(self, site: str, attention: Tensor) -> None:
-        """Notes what is softmaxed among all that passes the candidates."""
+        """Notes which of the tensors at the candidates are softmaxed."""
         if _is_softmaxed(attention):
             self.softmaxed.append((site, tuple(attention.shape)))
 
@@ -293,7 +293,7 @@ def _attend_again(
     args: tuple[Tensor, Tensor, Tensor],
     output: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor] | None:
-    """Gathers the values anew: no gradient comes back to the weights that the module hands out."""
+    """Multiplies the values once more: the weights that the module returns get no gradient."""
     instead = take(output[1])
     if instead is None:
         return None

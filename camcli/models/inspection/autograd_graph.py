@@ -1,6 +1,6 @@
-"""The steps that autograd recorded of a pass: where values are joined, multiplied and picked.
+"""Reads the steps that autograd recorded: where values are joined, multiplied and picked.
 
-Steps are told by torch's own names for its operations.  Parameters are frozen while a pass is
+Steps are recognised by torch's own names for its operations.  Parameters are frozen while a pass is
 recorded, so that whatever is recorded depends on the picture.
 """
 
@@ -28,7 +28,7 @@ JOINS = _node_names(
 )
 # they mix channels by weights; grouped convolutions do not count
 DENSE = _node_names("Addmm Mm Bmm Baddbmm Linear MkldnnLinear Convolution")
-# they give a part of what they take
+# they put out a part of their input
 PARTS = _node_names("Split SplitWithSizes Unbind Select Slice Narrow")
 # they pick one value of several along dimensions that they save
 PICKS = _node_names("Max Min Amax Amin Aminmax Topk Kthvalue Median Nanmedian Mode Sort")
@@ -69,7 +69,7 @@ class AutogradGraph:
         return dependants
 
     def has_shortcut(self, step: Node, joins: Iterable[Node]) -> bool:
-        """Tells whether one of these joins adds to a step's result what went round it unchanged.
+        """Tells whether one of these joins adds an unchanged shortcut to a step's result.
 
         Unchanged is what no weights have mixed since it parted from what the step was made of.
         """
@@ -95,7 +95,7 @@ class AutogradGraph:
         return False
 
     def is_attention_operand(self, step: Node) -> bool:
-        """Tells whether a step makes queries, keys or values, of which attention makes features.
+        """Tells whether a step makes queries, keys or values of attention.
 
         They are multiplied in parts, with no weights in between; or with something that they are
         not made of, such as values with the attention that queries and keys make.
@@ -223,7 +223,7 @@ def _to_signed(n: int) -> int:
 
 
 def spread_picks(steps: Iterable[Node]) -> None:
-    """Lets the gradient of a maximum go back to all that it was taken of, not to one place."""
+    """Lets the gradient of a maximum go back to all of its inputs, not to one place alone."""
     for step in steps:
         name = operation_name(step)
         if name in PICKS or name in ("MaxPool2DWithIndices", "AdaptiveMaxPool2D"):

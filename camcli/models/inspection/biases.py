@@ -1,6 +1,6 @@
-"""The constants that operations add: their biases, and whatever acts as one.
+"""Finds the constants that operations add: their biases, and whatever acts as one.
 
-Operations are told, not modules: so nothing is missed that a subclass adds before its activation
+Operations are watched, not modules: so nothing is missed that a subclass adds before its activation
 (timm's BatchNormAct2d), that is put together on the way (BEiT's biases of queries and values), or
 that stands in a model as a bare parameter (position embeddings).
 """
@@ -40,7 +40,7 @@ def open_operation(operation: Operation) -> Operation | None:
     """Returns an operation that others are hidden in as one that shows them, or None for one."""
     if operation not in COMPOSED_OPERATIONS or not isinstance(operation, FunctionType):
         return None
-    # what would hand the whole call to whoever watches operations, instead of each of its parts
+    # these would show a watcher of operations the whole call instead of its parts
     shown = {**operation.__globals__, "has_torch_function": lambda _: False}
     return FunctionType(
         operation.__code__, shown, operation.__name__, operation.__defaults__, operation.__closure__

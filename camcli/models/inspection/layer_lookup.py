@@ -1,4 +1,4 @@
-"""A layer's name, found by what a user types or by the layer itself."""
+"""Finds a layer's name by what a user types, or by the layer itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
 
 
 def _is_the_name(module: nn.Module, layer: str) -> bool:
-    """Tells whether a layer has just this name, which takes less than to list all names."""
+    """Tells whether a layer has exactly this name; that is faster than listing all names."""
     part: nn.Module | None = module
     for key in layer.split("."):
         # TorchScript's own dictionary has no get()

@@ -1,4 +1,4 @@
-"""How a layer's output is laid out as maps: a property of each layer, found from its shape."""
+"""Measures from its shape how each layer's output is laid out as maps."""
 
 from __future__ import annotations
 
@@ -265,7 +265,7 @@ def _read_behind_extra(
 
 
 def _explain_arithmetic(layer: str, n: int, extra: int, input_size: Size) -> str:
-    """Says why n tokens less the extra ones are no grid, and which number near it would be."""
+    """Explains why n tokens less the extra ones are no grid, and which number would be."""
     others = sorted(range(MOST_EXTRA_TOKENS + 1), key=lambda other: abs(other - extra))
     near = ((other, _find_grid(n - other, input_size)) for other in others)
     nearest = next(
@@ -310,7 +310,7 @@ def _measure_tokens(shape: tuple[int, ...], input_size: Size) -> Layout | None:
 
 
 def _score_oddity(layout: Layout | None, strides: Sequence[int], input_size: Size) -> float:
-    """Tells a number of channels that happens to be a square from a grid of a usual stride."""
+    """Scores how unusual a grid's stride is; a square number may be one of channels."""
     usual = layout and any(_has_stride(layout.grid, stride, input_size) for stride in strides)
     return 0 if usual else ODD_STRIDE
 

@@ -1,4 +1,4 @@
-"""One pass of noise forward and back, and what it shows of every layer."""
+"""Runs noise forward and back once, and notes what it shows of every layer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _compute_share(gradient: Tensor, layout: Layout) -> Tensor:
 
 @dataclass
 class LayerObserver:
-    """What hooks saw: last outputs in order of completion, the classifier, and what was recorded.
+    """Notes in hooks the last outputs of layers, the classifier, and the recorded graph.
 
     `joins` are steps that join values in a grid on which the score depends everywhere.  Grids are
     those of `slices` rows that the one picture is parted into.
@@ -131,7 +131,7 @@ class LayerObserver:
     def _explain_no_source(
         self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor
     ) -> str:
-        """Says what a layer does to another one's output where it makes nothing of its own."""
+        """Says what a layer does to another one's output if it has no output of its own."""
         given = find_tensor(args)
         if given is None or next(layer.parameters(), None) is not None:
             return ""
@@ -143,14 +143,14 @@ class LayerObserver:
         return "pools it" if before and behind and before.grid != behind.grid else ""
 
     def _is_put_out(self, step: Node | None) -> bool:
-        """Tells whether some layer put a step's result out, or what was made of it alone."""
+        """Tells whether a layer put out a step's result, or something made of it alone."""
         while step is not None and step not in self.steps:
             before = list_sources(step)
             step = before[0] if len(before) == 1 else None
         return step is not None
 
     def follow(self, score: Tensor) -> None:
-        """Looks at what was recorded, and makes ready for the pass back."""
+        """Reads the recorded graph, and prepares the backward pass."""
         self.graph = AutogradGraph(score)
         spread_picks(self.graph.steps)
         for join in self.graph.joins():
@@ -163,7 +163,7 @@ class LayerObserver:
             self.joins.append(join)
 
     def why_no_default(self, name: str) -> str:
-        """Says why a layer's output is not all of the features at its place, or nothing."""
+        """Says why a layer's output is not all of the features at its place; empty if it is."""
         step = self.outputs[name].step
         if self.no_sources[name] or not self.graph or step is None:
             return self.no_sources[name]

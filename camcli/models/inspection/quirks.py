@@ -19,8 +19,8 @@ def why_never_default(kinds: Iterable[type]) -> str | None:
     return next((NEVER_DEFAULT[name] for name in names if name in NEVER_DEFAULT), None)
 
 
-# attributes of modules that are off while a model is watched, and who has them: checkpointed layers
-# run again in the backward pass, when no hook is there any more, or hand no gradient back
+# attributes of modules that are switched off while hooks are attached, and who has them:
+# checkpointed layers run again in the backward pass without hooks, or return no gradient
 SWITCHES: Mapping[str, str] = {
     "grad_checkpointing": "timm, whose ResNet then runs the blocks of its stages, never the stages",
     "gradient_checkpointing": "transformers, where it needs training mode too, and its imitators",

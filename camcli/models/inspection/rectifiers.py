@@ -1,4 +1,4 @@
-"""Activations that rectify, found where a pass has recorded them, however they were called."""
+"""Finds activations that rectify in the recorded graph of a pass, however they were called."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ COMPOSED: Mapping[str, str] = {
 
 @contextmanager
 def record_composed_rectifiers(module: nn.Module) -> Iterator[list[Node]]:
-    """Lists the last recorded step of each rectifier that is made of several, as a pass runs."""
+    """Lists, as a pass runs, the last step of each rectifier that is made of several steps."""
     noted: list[Node] = []
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:

@@ -1,4 +1,4 @@
-"""Where the places of a layer's grid lie in the picture: seen by brightening parts of it.
+"""Measures where the cells of a layer's grid lie in the picture, by brightening parts of it.
 
 A shape does not tell whether a grid stands row by row, or is one at all: Hiera keeps together what
 its next poolings join, and Perceiver's latents have no place.
@@ -44,7 +44,7 @@ DRAWS = 6
 # hundred sound models it was 0.5 to 1 at the default layer, and 0.3 at most where places are mixed
 # up or none
 CLEAR, NONE, NONE_OF_FEW = 0.45, 0.25, 0.7
-# below this an order of tokens is looked for, and taken where it is as good as this
+# below the first an order of tokens is looked for; one as good as the second is taken
 ORDERLY, ORDERED = 0.8, 0.85
 # fewer cells can be in some order by chance
 FEWEST = 9
@@ -80,7 +80,7 @@ class Places:
 
     @property
     def may_be_out_of_order(self) -> bool:
-        """Whether it is worth looking for an order: of tokens sooner than of maps."""
+        """Whether it is worth looking for an order; of tokens that begins sooner than of maps."""
         orderly = ORDERLY if self.layout.kind in TOKENS else CLEAR
         return self.clarity < orderly and prod(self.layout.grid) >= FEWEST
 
@@ -141,7 +141,7 @@ def find_moved_places(
     """
     look = _PlaceFinder(module, inputs_shape, slices)
     places_seen: dict[str, Places] = {}
-    # where a pass of noise fails, the run itself tells it better if it fails, too
+    # where a pass of noise fails, the run itself raises the better error
     with suppress(*FAILING):
         places_seen |= look.look_at_edges(layers, draws=1)
         places_seen |= look.find_token_order(places_seen)
@@ -195,7 +195,7 @@ class _PlaceFinder:
         if not layers:
             return {}
         _, height, width = self.inputs_shape
-        # all of it at last: what is cut off is told from what never changes
+        # all of the picture last: it shows which edges are cut off and which cells never change
         parts = [
             _list_edge_strips(height, width),
             _list_edge_strips(width, height).mT,
@@ -221,7 +221,7 @@ class _PlaceFinder:
     def look_untrained(
         self, layouts: Mapping[str, Layout], places_seen: Mapping[str, Places]
     ) -> dict[str, Places]:
-        """Looks again where BatchNorms have seen nothing, which are left as they are this time.
+        """Looks again at untrained models, whose BatchNorms are left as they are this time.
 
         Normalised, a branch that mixes all places may be stronger than it is in the model's maps.
         """
@@ -237,7 +237,7 @@ class _PlaceFinder:
         }
 
     def find_token_order(self, places_seen: Mapping[str, Places]) -> dict[str, Places]:
-        """Finds the order of tokens where it brings what is changed to the edges."""
+        """Finds the order of tokens that brings changes to the edges that were brightened."""
         out_of_order = {name: p.layout for name, p in places_seen.items() if p.may_be_out_of_order}
         layouts = self.measure_orders(out_of_order, HATS)
         finer = {
@@ -256,7 +256,7 @@ class _PlaceFinder:
         }
 
     def find_order_by_others(self, places_seen: Mapping[str, Places]) -> dict[str, Places]:
-        """Finds the order of tokens by other layers where they themselves see too far for that."""
+        """Finds the order of tokens by earlier layers if the tokens themselves see too far."""
         unclear = {
             name: places
             for name, places in places_seen.items()
@@ -312,7 +312,7 @@ class _PlaceFinder:
         return layouts_by_layer
 
     def measure_changes(self, layers: Sequence[str], parts: Tensor, draw: int) -> dict[str, Tensor]:
-        """How much brightening parts [parts H W] changes each token.  -> {layer: [parts n]}"""
+        """Measures how brightening parts [parts H W] changes each token.  -> {layer: [parts n]}"""
         noise = self._noise(draw)
         layer_changes: dict[str, list[Tensor]] = {}
         for some in torch.split(parts, TOGETHER):
@@ -327,7 +327,7 @@ class _PlaceFinder:
         return torch.randn(1, *self.inputs_shape, generator=generator)
 
     def _like(self) -> dict[str, Any]:
-        """Where the model's parameters are, and in which precision."""
+        """Moves inputs to the model's device and precision."""
         some = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
         return {"device": some.device, "dtype": some.dtype}
 
@@ -365,7 +365,7 @@ class _PlaceFinder:
     def _capture_outputs(
         self, layers: Sequence[str], batch: int, take: Callable[[Tensor, Layout], Captured]
     ) -> Iterator[dict[str, Captured]]:
-        """Keeps what is taken of each layer's last output, where it has a grid."""
+        """Keeps a part of each layer's last output, if it has a grid."""
         taken: dict[str, Captured] = {}
 
         def keep(layer: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> None:
@@ -390,7 +390,7 @@ class _PlaceFinder:
 
 @contextmanager
 def _normalise_by_batch(module: nn.Module) -> Iterator[None]:
-    """Lets BatchNorms that have seen nothing yet normalise by what they see, meanwhile.
+    """Lets untrained BatchNorms normalise by the batch itself, in its block.
 
     With the statistics that they begin with, values grow from layer to layer until attention looks
     at single places, wherever they are.
@@ -425,7 +425,7 @@ def _is_untrained(norm: _BatchNorm) -> bool:
 
 
 def _measure_distance_to_first(slices: int, output: Tensor, layout: Layout) -> Tensor:
-    """How far tokens are from those of the first picture, in all slices of it.  -> [b-1 n]"""
+    """Measures how far tokens are from those of the first picture, slice by slice.  -> [b-1 n]"""
     # at once: the outputs of all layers together take gigabytes
     tokens = convert_to_tokens(output, layout).float()
     first, *others = tokens.view(-1, slices, *tokens.shape[1:])
@@ -438,7 +438,7 @@ def _copy_tokens(output: Tensor, layout: Layout) -> Tensor:
 
 
 def _list_edge_strips(length: int, across: int) -> Tensor:
-    """A strip along the first and one along the last edge of a side.  -> [2 length across]"""
+    """Lists a strip along the first and one along the last edge of a side.  -> [2 length across]"""
     thick = max(1, round(length * STRIP))
     parts = torch.zeros(2, length, across)
     parts[0, :thick], parts[1, -thick:] = 1, 1
@@ -446,13 +446,13 @@ def _list_edge_strips(length: int, across: int) -> Tensor:
 
 
 def _make_hat_functions(length: int, count: int) -> Tensor:
-    """Parts of a side that pass into each other: together they are 1 everywhere.  [count length]"""
+    """Makes overlapping parts of a side, which add up to 1 everywhere.  [count length]"""
     at = torch.linspace(0, count - 1, length)
     return (1 - (at - torch.arange(count)[:, None]).abs()).clamp(min=0)
 
 
 def _find_order(layout: Layout, rows: Tensor, columns: Tensor) -> Layout | None:
-    """Deals tokens out to cells by what changed them, if each cell gets one.  [parts n]"""
+    """Assigns tokens to cells by what changed them, if each cell gets one.  [parts n]"""
     (h, w), extra = layout.grid, rows.shape[1] - prod(layout.grid)
     rows, columns = (_subtract_common(part / part.sum(1, keepdim=True)) for part in (rows, columns))
     # extra tokens answer to all parts alike
@@ -474,26 +474,26 @@ def _find_order(layout: Layout, rows: Tensor, columns: Tensor) -> Layout | None:
 
 
 def _deal_tokens(changes: Tensor, count: int) -> Tensor:
-    """Deals tokens out to rows or columns, equally many to each, by what changed them.  -> [n]"""
+    """Assigns tokens to rows or columns, equally many to each, by what changed them.  -> [n]"""
     # not by the part that changes one most: overlapping patches look at their neighbours as well
     middle = torch.arange(len(changes), dtype=changes.dtype) @ changes / changes.sum(0)
     return middle.argsort(stable=True).argsort() // (changes.shape[1] // count)
 
 
 def _to_grid(shares: Tensor, layout: Layout) -> Tensor:
-    """Lays what each token has out in the grid.  [parts n] -> [parts h w]"""
+    """Lays the values of tokens out in the grid.  [parts n] -> [parts h w]"""
     n = prod(layout.grid)
     order = torch.tensor(layout.order) if layout.order else torch.arange(n)
     return shares[:, layout.prefix + order].view(-1, *layout.grid)
 
 
 def _subtract_common(shares: Tensor) -> Tensor:
-    """What changes more by a part than by the others: attention and pooled gates reach all."""
+    """Subtracts what all parts change alike, as attention and pooled gates do."""
     return (shares - shares.mean(0)).clamp(min=0)
 
 
 def _measure_clarity(shares: Tensor) -> float:
-    """How far towards the brightened edges changes lie, on the axis where it is less.  [4 h w]"""
+    """Measures how far towards the brightened edges changes lie, on the worse axis.  [4 h w]"""
     shares_by_axis = []
     for pair, axis in ((shares[:2], 1), (shares[2:], 2)):
         n = shares.shape[axis]

@@ -1,4 +1,4 @@
-"""Which layers can be targets, and which is the default one: measured in one probing pass."""
+"""Measures in one pass of noise which layers can be targets, and which is the default."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _why_no_slices(
     folded: Sequence[LayerFacts],
     problem: str,
 ) -> str:
-    """Says which layers have a map of each slice, where all put out several rows a picture."""
+    """Says which layers have a map of each slice if all put out several rows a picture."""
     last, size = folded[-1], "x".join(map(str, inputs_shape))
     begin = (
         f"All layers of this {type(unwrap(module)).__name__} that put out grids put out several"
@@ -259,7 +259,7 @@ def _make_target(
 
 @dataclass
 class _PlacesFinder:
-    """The places of layers that may be the default, looked for where they are in question."""
+    """Measures the places of layers that may be the default, only where they are in doubt."""
 
     module: nn.Module
     inputs_shape: tuple[int, int, int]
@@ -269,7 +269,7 @@ class _PlacesFinder:
     found: dict[str, Places] = field(default_factory=dict)
 
     def of(self, name: str) -> Places:
-        """Returns a layer's places; as its shape shows them where nothing can move any."""
+        """Returns a layer's places; its shape shows them if no operation can move any."""
         output = self.observed.outputs[name]
         if output.layout and output.layout.kind == "nchw" and is_in_place(output.step):
             return Places(output.layout, 1.0)
@@ -299,5 +299,5 @@ def kinds_around(module: nn.Module, name: str) -> list[type[nn.Module]]:
 
 
 def describe_last_use(calls: int) -> str:
-    """Says which use of a shared layer is explained."""
+    """Says which use of a shared layer is explained: the last."""
     return f"runs {calls} times in a pass, and the last counts"

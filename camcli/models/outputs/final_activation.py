@@ -1,4 +1,4 @@
-"""The numbers in front of a softmax or sigmoid, followed from there to a model's output."""
+"""Follows the numbers in front of a softmax or sigmoid to a model's output."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class FinalActivation(TorchFunctionMode):
         self._plain: Any = WeakTensorKeyDictionary()
 
     def is_plain(self, tensor: object) -> bool:
-        """Tells whether a tensor is what a layer puts out, or cuts off, and no probabilities."""
+        """Tells whether a tensor is a layer's output, clamped or not, and no probabilities."""
         return isinstance(tensor, Tensor) and tensor in self._plain
 
     def find_source(self, tensor: object) -> PreActivation | None:
@@ -299,7 +299,7 @@ STEPS: Mapping[str, Callable[..., Traced]] = {
 
 
 def apply_end(numbers: Tensor, end: End) -> Tensor:
-    """Does by itself what an end does to rows of numbers.  [b n] -> [b n]"""
+    """Applies an end, a softmax or sigmoid, to rows of numbers.  [b n] -> [b n]"""
     if end == "softmax":
         return numbers.softmax(1)
     if end == "log-softmax":

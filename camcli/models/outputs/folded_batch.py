@@ -1,4 +1,4 @@
-"""Frames, slices and views that a model folds into the batch: [b t h w] to rows [b*t ...]."""
+"""Finds frames, slices and views that a model folds into the batch: [b t h w] to rows [b*t ...]."""
 
 from __future__ import annotations
 

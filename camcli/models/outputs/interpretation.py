@@ -1,4 +1,4 @@
-"""How a model's output is read: what its numbers mean, where its rows are, and what is in front."""
+"""Measures how a model's output is read: what its numbers mean, and where its rows are."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def compute_log_probabilities(logits: Tensor, link: Link = "softmax") -> Tensor:
 
 @contextmanager
 def apply_output_reading(module: nn.Module, reading: OutputReading) -> Iterator[None]:
-    """Lets a model return what is explained of its output, as a reading says, meanwhile."""
+    """Lets a model return, in its block, the part of its output that a reading says."""
     if reading == OutputReading():
         yield
         return

@@ -1,4 +1,4 @@
-"""What a model returns where that is more than logits: a part of it, or all of it in words."""
+"""Selects the logits in an output that holds more, and describes such an output in words."""
 
 from __future__ import annotations
 

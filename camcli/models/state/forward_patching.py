@@ -1,4 +1,4 @@
-"""Other forwards and flags in place of a layer's own, for as long as a block lasts."""
+"""Replaces forwards and flags of layers for the length of a block."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def switch_off(layers: Iterable[nn.Module], names: Iterable[str]) -> Iterator[No
 
 @contextmanager
 def patch_forward(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Lets something else stand in for a layer's `forward`, and takes it away afterwards."""
+    """Replaces a layer's `forward` in its block, and takes the replacement away afterwards."""
     state = vars(layer)
     own = {"forward": state["forward"]} if "forward" in state else {}
     state["forward"] = forward
@@ -37,11 +37,11 @@ def patch_forward(layer: nn.Module, forward: Callable[..., Any]) -> Iterator[Non
 
 
 def has_patched_forward(layer: nn.Module) -> bool:
-    """Tells whether something stands in for a layer's `forward`, and no method of its own."""
+    """Tells whether a layer's `forward` is replaced by something that is no method of it."""
     forward = vars(layer).get("forward")
     return forward is not None and getattr(forward, "__self__", None) is not layer
 
 
 def is_hooked(layer: nn.Module) -> bool:
-    """Tells whether somebody looks at what goes into a layer, or comes out."""
+    """Tells whether a layer has hooks on its input or output."""
     return bool(layer._forward_pre_hooks or layer._forward_hooks)

@@ -1,4 +1,4 @@
-"""What was measured of models, kept as long as they live and consist of the same parts."""
+"""Keeps what was measured of models while they live and consist of the same parts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Entry(Generic[Measured]):
     answers: dict[Hashable, Measured] = field(default_factory=dict)
 
     def is_of(self, layers: list[nn.Module]) -> bool:
-        # not by their addresses, which a part that is swapped in may have from one that is gone
+        # not by addresses: a new part may get the address of one that is gone
         return len(self.parts) == len(layers) and all(
             part() is layer for part, layer in zip(self.parts, layers, strict=True)
         )
@@ -33,7 +33,7 @@ class ModelCache(Generic[Measured]):
         self._entries: WeakKeyDictionary[nn.Module, _Entry[Measured]] = WeakKeyDictionary()
 
     def of(self, module: nn.Module) -> dict[Hashable, Measured]:
-        """Returns what is known of a model as it is now, to be looked up and added to."""
+        """Returns the answers about a model as it is now, to be looked up and added to."""
         layers = list_modules(module)
         entry = self._entries.get(module)
         # people swap a head or a stage between two calls

@@ -1,4 +1,4 @@
-"""One call at a time on a model, from whatever thread: hooks on it would hear every thread's pass.
+"""Lets one thread at a time call a model, because hooks would see every thread's pass.
 
 What a call holds are the model's modules and parameters, all of them at once.  So models that share
 some wait for each other, and all others run side by side.  Nothing is kept in a model or about it:
@@ -46,7 +46,7 @@ class _Claim:
         self.ids = frozenset(map(id, self.objects))
 
     def stands_against(self, other: _Claim) -> bool:
-        """Whether both cannot be held at the same time."""
+        """Tells whether both cannot be held at the same time."""
         return self.thread != other.thread and not self.ids.isdisjoint(other.ids)
 
 
@@ -82,7 +82,7 @@ class _Claims:
                 self.changed.notify_all()
 
     def give_back(self, claim: _Claim) -> None:
-        """Lets go of a claim, if it was taken; Ctrl-C counts afterwards."""
+        """Releases a claim, if it was taken; Ctrl-C is handled afterwards."""
         interrupt: KeyboardInterrupt | None = None
         while claim in self.held:
             try:
@@ -107,7 +107,7 @@ class _Claims:
         return list(filter(claim.stands_against, (*self.held, *ahead)))
 
     def _is_circle(self, claim: _Claim) -> bool:
-        """Tells whether whoever is waited for waits, over others perhaps, for this thread."""
+        """Tells whether the holder waits, directly or over others, for this thread."""
         threads, to_follow = {claim.thread}, [claim]
         for waiting in to_follow:
             for blocking in filter(waiting.stands_against, self.held):
@@ -179,7 +179,7 @@ def call_on_model(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def lock_to_restore(module: nn.Module) -> Iterator[None]:
-    """Locks a model to put it back as it was: Ctrl-C counts when that is done."""
+    """Locks a model to restore its state; Ctrl-C is handled when that is done."""
     interrupt: KeyboardInterrupt | None = None
     claim = _Claim(_list_objects(module))
     try:
@@ -217,9 +217,9 @@ def locks_model(function: Callable[P, R]) -> Callable[P, R]:
 def in_this_thread(
     function: Callable[..., Any], otherwise: Callable[..., Any] | None = None
 ) -> Callable[..., Any]:
-    """Returns what does something in the running thread alone: your own passes are not heard.
+    """Returns a function that acts in the running thread alone, so that other passes are left out.
 
-    In other threads it does nothing, or what is given for them.
+    In other threads it does nothing, or calls `otherwise`.
     """
     thread = threading.get_ident()
 

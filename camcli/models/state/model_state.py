@@ -36,7 +36,7 @@ def _find_inner(module: nn.Module) -> nn.Module | None:
     if isinstance(module, nn.DataParallel | DistributedDataParallel):
         inside: nn.Module = module.module
         return inside
-    # told by the name it gives, because importing torch.compile's class takes seconds
+    # recognised by the name of its class, because importing torch.compile's class is slow
     return dict(module.named_children()).get("_orig_mod")
 
 
@@ -96,7 +96,7 @@ def list_modules(module: nn.Module) -> list[nn.Module]:
     """Lists a module and all that is in it, each once, in no order that means anything."""
     if held := _find_held(module):
         return held.layers
-    # torch's own walk makes up every part's full name, and takes ten times as long
+    # torch's own walk builds every part's full name, which is slow
     modules, waiting = {module}, [module]
     for part in waiting:
         for inner in part._modules.values():
@@ -126,7 +126,7 @@ _random_states: dict[torch.device | None, SharedSetting[torch.device | None]] = 
 
 
 def set_stance(stance: str) -> AbstractContextManager[Any]:
-    """Has the compiler take a stance, and its last one again behind a `with`."""
+    """Sets the compiler's stance in its block, and the last one again afterwards."""
     setter: Any = torch.compiler.set_stance
     taken: AbstractContextManager[Any] = setter(stance)
     return taken
@@ -192,7 +192,7 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 def _disable_compiled_code() -> Iterator[None]:
     """Runs compiled parts as they were written: compiled code ignores hooks that came later."""
     with ExitStack() as stack:
-        # where it was not imported, which takes seconds, nothing has been compiled
+        # where torch's compiler was not imported, nothing is compiled; importing it is slow
         if "torch._dynamo" in sys.modules:
             stack.enter_context(_stance.hold_at("force_eager"))
         yield

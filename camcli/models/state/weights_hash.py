@@ -1,4 +1,4 @@
-"""One short text that tells a model's weights from others."""
+"""Makes one short text that identifies a model's weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def hash_weights(module: nn.Module) -> str:
 
 
 def _iterate_plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Takes what a state dict holds apart into dense tensors of plain numbers, each with a name."""
+    """Splits the values of a state dict into dense tensors of plain numbers, each with a name."""
     parts: Mapping[str, Any] = {}
     if isinstance(value, Mapping):
         parts = value
