@@ -1,4 +1,4 @@
-"""What a person is told of each method before it is asked for; needs no torch."""
+"""Lists what is said of each method without running it; needs no torch."""
 
 from __future__ import annotations
 

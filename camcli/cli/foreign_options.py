@@ -1,4 +1,4 @@
-"""What options of other tools are called here: they are typed by habit."""
+"""Names our options for those of other tools, which are typed by habit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that `--help` shows: typer's plain ones, an option's panel a section, in colour.
+"""Formats the pages of `--help`: typer's plain ones, a section a panel, in colour.
 
 typer's pages in rich take longer to draw than all the rest of `--help`.
 """

@@ -1,4 +1,4 @@
-"""From options to a loaded model."""
+"""Loads the model that the options name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is printed: results to standard output as text, paths or JSON, the rest to stderr."""
+"""Prints results to standard output as text, paths or JSON, and the rest to stderr."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Style = Literal["text", "paths", "json"]
 class Printer:
     """Prints records and notes in one style; above a progress bar, on the bar's console.
 
-    Warnings that were told of the whole run are not told again of each record.
+    Warnings of the whole run are not printed again for each record.
     """
 
     style: Style = "text"

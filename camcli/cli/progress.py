@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a line now and then elsewhere, nothing for one picture."""
+"""Shows how far a run is: a bar on a terminal, lines elsewhere, nothing for one picture."""
 
 from __future__ import annotations
 

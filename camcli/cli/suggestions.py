@@ -1,4 +1,4 @@
-"""Words that are no files: what the person may have meant, as an option takes one value."""
+"""Suggests what a word that is no file may have meant, since an option takes one value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever stops the writing."""
+"""Writes files that are whole or not there, whatever stops the writing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from camcli.records import FileStamp
 
 try:
     import fcntl
-except ImportError:  # Windows, where nobody can take away what is open
+except ImportError:  # Windows, where an open file cannot be removed
     fcntl = None  # type: ignore[assignment]
 
-# what a file system says of a single name: too long, not its letters, or a folder stands there
+# errors about a single name: too long, letters that are not allowed, or a folder of that name
 REFUSED_NAMES = frozenset(
     {
         errno.ENAMETOOLONG,
@@ -41,7 +41,7 @@ OPENED = Path("/proc/self/fd")
 # what is not complete yet, and by its mark of which machine: locks may count on one alone
 PART = ".camviz-"
 HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
-ABANDONED = 86_400.0  # seconds, after which a part of another machine is nobody's any more
+ABANDONED = 86_400.0  # seconds after which a part of another machine is an orphan
 
 
 def write_file(content: bytes | memoryview, path: Path) -> FileStamp:
@@ -79,9 +79,9 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that takes the path's place when it is complete, and leaves no trace before.
+    """Opens a file, for writing and reading, that takes the path's place when it is complete.
 
-    It can be read as well.  Raises OutputError, or ImageError for a name that the file system
+    Raises OutputError, or ImageError for a name that the file system
     refuses.
     """
     temporary = path.with_name(make_temporary_name())
@@ -98,9 +98,9 @@ def write_atomically(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _create_unnamed(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """Opens a new file that has no name until it is complete, and goes with a process until then.
+    """Opens a new file without a name, which vanishes with the process until it is complete.
 
-    Where the system knows no such files, and where one has to be replaced, it has a temporary name.
+    Where the system has no such files, or a file is replaced, it has a temporary name.
     """
     number = _open_unnamed(path.parent)
     if number is None:
@@ -151,7 +151,7 @@ def _lock(file: BinaryIO) -> bool:
 
 @cache
 def remove_orphans(folder: Path) -> None:
-    """Removes what processes left in a folder that were killed while they wrote; looks once."""
+    """Removes unfinished files of killed processes from a folder; looks once."""
     for part in folder.glob(f"{PART}*.part"):
         with suppress(OSError):
             if _is_orphan(part):
@@ -181,7 +181,7 @@ def _open_unnamed(folder: Path) -> int | None:
 
 
 def make_temporary_name() -> str:
-    """Makes up a name for what is not complete yet; folders that are read pass over it."""
+    """Makes a name for an unfinished file; listings of folders skip such names."""
     return f"{PART}{HOST}-{secrets.token_hex(8)}.part"
 
 

@@ -1,4 +1,4 @@
-"""A picture -> what the network sees of it, and where in the picture that is.
+"""Computes what the network sees of a picture, and where in the picture that is.
 
 Sizes are (height, width).  The same pixels as timm's and torchvision's own transforms give.
 """
@@ -40,7 +40,7 @@ class Placement:
 
 
 def compute_placement(picture_size: Size, preprocessing: Preprocessing) -> Placement:
-    """Works out where the network looks in a picture of this size."""
+    """Computes which part of a picture of this size the network sees."""
     resized = SIZE_RULES[preprocessing.fit](picture_size, preprocessing.scale)
     height, width = preprocessing.size
     top, left = (
@@ -83,8 +83,7 @@ def _normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArr
     channels = len(mean)
     if channels != pixels.shape[2]:
         pixels = np.tile(pixels, channels // pixels.shape[2])
-    # looked up, three times as fast as worked out for every pixel, and left channels last, as
-    # networks want them
+    # a lookup is faster than computing each pixel; channels stay last, as networks want them
     values = np.arange(256, dtype=np.float32)[:, None] / 255
     table = ((values - mean) / std).reshape(1, 256, channels)
     return np.asarray(cv2.LUT(pixels, table), np.float32).reshape(pixels.shape)
@@ -130,7 +129,7 @@ def _resize_part(
     resampling: Image.Resampling,
 ) -> Image.Image:
     if resized[0] * resized[1] <= LARGEST_RESIZED:
-        # resizing one axis, cutting, and then the other one was tried: some pixels differ by one
+        # both axes at once: resizing one, cutting, and then the other changes some pixels by one
         whole = image.resize(resized[::-1], resampling)
         return whole.crop((columns.first, rows.first, columns.last, rows.last))
     # 30,000 by 20 pixels would be blown up to 384,000 by 256: resize only what is in view, which is

@@ -1,4 +1,4 @@
-"""What outputs are called: safe names that say picture, method and category."""
+"""Names outputs: safe names that say picture, method and category."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def join_name(source: Source, head: str, parts: Sequence[str], suffix: str) -> P
 
 
 def _stay_inside(folder: Path) -> Path:
-    """Leaves out what would lead out of the save path."""
+    """Leaves out parts that would lead out of the save path."""
     return Path(*(part for part in folder.parts if part not in (folder.anchor, "..")))
 
 
 def _make_part(text: str) -> str:
-    """Makes a part of a name of a text; where that changes it, a hash keeps it different."""
+    """Makes a text part of a file name; if that changes it, a hash keeps it distinct."""
     safe = _make_safe(text)
     return _shorten(safe if safe == text else safe + _hash_text(text), LONGEST_PART)
 

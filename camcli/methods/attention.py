@@ -83,7 +83,7 @@ def legrad(block_gradients: Sequence[Tensor], token_grid: Tensor) -> Tensor:
 
 
 def _average_relevance(attention: Tensor, gradients: Tensor) -> Tensor:
-    """The mean over heads of what attention adds to the score.  [b heads n n] -> [b n n]"""
+    """Averages over heads what attention adds to the score.  [b heads n n] -> [b n n]"""
     return (gradients * attention).relu().mean(1)
 
 

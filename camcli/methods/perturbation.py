@@ -81,7 +81,7 @@ def sscam(
     _check_at_least(1, samples=samples)
     draw = torch.Generator().manual_seed(seed)
     # the same noise for all pictures, for a map must not depend on its neighbours in the batch,
-    # and for all channels, whose scores are then told apart by their masks alone
+    # and for all channels, whose scores then differ by their masks alone
     fields = sigma * torch.randn(samples, *inputs.shape[-2:], generator=draw).to(inputs.device)
 
     def add_noise(masks: Tensor, sample: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ def _draw_masks(
 
 
 def _compute_cell_shares(cells: int, pixels: int) -> Tensor:
-    """How much of each cell is in each pixel of an enlarged side.  -> [pixels*(cells+1) cells]"""
+    """Computes each cell's share in each pixel of an enlarged side.  -> [pixels*(cells+1) cells]"""
     return enlarge(torch.eye(cells), (pixels * (cells + 1), cells))
 
 

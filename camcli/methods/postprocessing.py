@@ -1,4 +1,4 @@
-"""What works with every method: reduction, normalisation, enlargement, fusion of layers."""
+"""Reduces, normalises, enlarges and fuses the maps of every method."""
 
 from __future__ import annotations
 

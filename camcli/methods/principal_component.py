@@ -38,7 +38,7 @@ def find_largest_eigenpair(gram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def raise_to_power(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """Does so by squaring until the largest is left, if it is apart by a millionth of itself.
+    """Finds the same by repeated squaring, if the two largest differ by a millionth.
 
     [b n n], no eigenvalue below zero -> [b 1], [b n]; zeros where there is none above it either.
     """

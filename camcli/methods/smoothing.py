@@ -67,7 +67,7 @@ class Noise:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be drawn."""
+        """Raises for a number of copies or a strength that cannot be drawn."""
         whole = isinstance(self.samples, Integral) and self.samples >= 1
         if not (whole and isfinite(self.sigma) and self.sigma >= 0):
             raise UsageError(

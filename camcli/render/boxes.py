@@ -1,4 +1,4 @@
-"""Boxes and outlines of what is hot in a map, and how they are drawn on the picture."""
+"""Finds boxes and outlines of the hot regions of a map, and draws them on the picture."""
 
 from __future__ import annotations
 

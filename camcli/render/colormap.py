@@ -1,4 +1,4 @@
-"""Heat -> colour, by lookup tables of 256 entries."""
+"""Colours heat by lookup tables of 256 entries."""
 
 from __future__ import annotations
 

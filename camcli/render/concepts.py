@@ -1,4 +1,4 @@
-"""Concepts on the original picture, a colour each, above a legend of what they speak for."""
+"""Draws concepts on the original picture, a colour each, above a legend of their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A heatmap laid on the original picture, exactly inside the part that the network saw."""
+"""Lays a heatmap on the original picture, exactly inside the part that the network saw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each pixel counts, drawn on grey."""
+"""Draws the signed values of pixels on grey."""
 
 from __future__ import annotations
 

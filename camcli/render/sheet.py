@@ -1,4 +1,4 @@
-"""Several pictures with captions on one sheet."""
+"""Draws several pictures with captions on one sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run did: a manifest of its heatmaps in the output folder, and what it needs to go on."""
+"""Keeps in the output folder what a run did, and what it needs to go on."""
 
 from camcli.runs.jsonl import read_manifest
 from camcli.runs.manifest import Manifest, Mode, list_outputs

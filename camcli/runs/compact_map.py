@@ -1,4 +1,4 @@
-"""A table of numbers that is small: 16 bytes an entry, for outputs by the million."""
+"""A table of numbers with 16 bytes an entry, for outputs by the million."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal of an output folder: which runs wrote there, and what of them is noted."""
+"""Keeps the journal of an output folder: which runs are at work or were cut off."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from camcli.runs.run_info import RunInfo
 
 
 class Journal:
-    """What stands in the hidden folder while a run lasts, and is left behind where it is cut off.
+    """A file in the hidden folder while a run lasts; it stays behind if the run is cut off.
 
     Its first line holds configuration and start; the others name the outputs whose records were
     dropped because they are made again.  `since` is the start by the clock of the file system in
@@ -43,7 +43,7 @@ class Journal:
             raise unwritable_error(self.path, error) from error
 
     def end(self) -> None:
-        """Takes it away."""
+        """Removes the journal."""
         with suppress(OSError):
             self.path.unlink()
 

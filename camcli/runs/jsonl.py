@@ -1,4 +1,4 @@
-"""Lines of a manifest: one JSON object each, written whole, read one by one."""
+"""Writes and reads the lines of a manifest, one JSON object each."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _parse_record(text: bytes, place: str) -> dict[str, Any]:
 
 
 def _is_of_a_heatmap(record: Mapping[str, Any]) -> bool:
-    """Tells whether what is asked of a line has the shape that a run writes."""
+    """Tells whether a line has the shape that a run writes."""
     outputs, files = record.get("outputs", []), record.get("files", {})
     if not isinstance(outputs, list) or not isinstance(files, dict):
         return False
@@ -109,7 +109,7 @@ def _is_stamp(value: Any) -> bool:
 
 
 def encode_record(record: Mapping[str, Any]) -> bytes:
-    """Writes a record as a line of ASCII; what is not finite becomes null.
+    """Encodes a record as a line of ASCII; numbers that are not finite become null.
 
     Names that are no UTF-8 come back as they were, and nothing in a line can steer a terminal.
     """

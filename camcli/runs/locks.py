@@ -1,4 +1,4 @@
-"""Which process writes what in an output folder; a lock ends with the process that holds it."""
+"""Locks which process writes what in an output folder; a lock ends with its process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camcli.runs.presence import Presence, Process, list_processes
 
 try:
     import fcntl
-except ImportError:  # Windows, where two runs at once go unprotected
+except ImportError:  # Windows, where two runs at once are not kept apart
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "lock"

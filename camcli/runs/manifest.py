@@ -1,8 +1,8 @@
-"""The manifest of an output folder: what was written, by which run, of which source.
+"""Keeps the manifest of an output folder: what was written, by which run, of which source.
 
 run = RunInfo(configuration, versions, ran_on)          # shard=(rank, world) for a share of a run
 with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
-    todo = manifest.list_remaining(sources)              # once, before anything is placed
+    plan = manifest.list_remaining(sources)         # once, before anything is placed
     manifest.claim(source)                          # False: another process has it; any thread
     path = manifest.place(path, source, ".npy")     # before writing; from any thread
     manifest.append(source, records)                # after writing; one thread, in order
@@ -60,7 +60,7 @@ def list_outputs(folder: Path) -> Iterator[Path]:
 
 
 def source_id(source: Source) -> str:
-    """Returns what tells a source from every other one, 16 hex digits, wherever one stands."""
+    """Returns 16 hex digits that identify a source, wherever a process runs."""
     place = source.url or os.path.normpath(source.path.absolute())
     return f"{hash_texts(place, source.folder.as_posix(), source.category):016x}"
 
@@ -68,8 +68,8 @@ def source_id(source: Source) -> str:
 class Manifest:
     """`manifest.jsonl` of an output folder, opened by one run.
 
-    `skipped` and `replaced` are known after `remaining`: sources that were done already, and this
-    run's own heatmaps that are made again.  `beside` are other processes at work on the same run.
+    `skipped` (sources that were done already) and `replaced` (this run's own heatmaps that are made
+    again) are known after `list_remaining`.  `beside` are other processes at work on the same run.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ class Manifest:
         self._known = end
 
     def _catch_up(self) -> None:
-        """Learns what other processes wrote into the manifest meanwhile."""
+        """Reads what other processes wrote into the manifest since the last look."""
         if _find_file_size(self._path) == self._known + self._own:
             return
         for line in read_lines(self._path, self._known):
@@ -351,7 +351,7 @@ class Manifest:
             self._alone = False
 
     def _claim_name(self, id_: str) -> str:
-        """The name of the lock on a source."""
+        """Returns the name of the lock on a source."""
         return f"source {self._run.name} {id_}"
 
     def _is_elsewhere(self, source: Source) -> bool:
@@ -457,7 +457,7 @@ def _cut_name(name: bytes, size: int) -> bytes:
 
 
 def _fold_name(output: str) -> str:
-    """Returns what two names share that are one file on some file system."""
+    """Folds a name, so that two names of one file on some file system are equal."""
     return "output " + unicodedata.normalize("NFC", output).casefold()
 
 

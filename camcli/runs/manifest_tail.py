@@ -1,4 +1,4 @@
-"""What other processes add to a manifest, read while they do."""
+"""Reads what other processes add to a manifest, while they do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a raw map's values are like."""
+"""Describes the values of a raw map."""
 
 from __future__ import annotations
 

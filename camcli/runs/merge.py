@@ -1,4 +1,4 @@
-"""The manifests of a run's shares -> one."""
+"""Merges the manifests of a run's shards into one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes are at work in an output folder: a hidden file each, with signs of life."""
+"""Shows which processes are at work in an output folder, by a hidden file each."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Process:
 
     @property
     def token(self) -> str:
-        """What tells it from every other process, also of another machine."""
+        """A text that identifies the process among those of all machines."""
         return self.path.stem.removeprefix("process-")
 
     @property

@@ -1,4 +1,4 @@
-"""A run: the options that decide what it writes, what it ran on, and the summary of both."""
+"""Describes a run: the options that decide what it writes, what it ran on, and its summary."""
 
 from __future__ import annotations
 

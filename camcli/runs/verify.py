@@ -1,4 +1,4 @@
-"""Whether what the manifests of a folder name is there, as it was written."""
+"""Checks that the files in the manifests of a folder are there, as they were written."""
 
 from __future__ import annotations
 

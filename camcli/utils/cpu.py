@@ -1,4 +1,4 @@
-"""What is known of the machine: cores and memory at hand, and whose processor it is."""
+"""Reads what is known of the machine: cores, memory, and the maker of its processor."""
 
 from __future__ import annotations
 

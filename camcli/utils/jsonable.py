@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Converts values to what JSON can hold."""
 
 from __future__ import annotations
 

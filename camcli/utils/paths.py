@@ -1,4 +1,4 @@
-"""Paths as people type them: whatever is no name of a file is none that is there."""
+"""Handles paths as people type them; a text that cannot be a file name is no file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run's time goes: seconds by stage, each without those of the stages inside it."""
+"""Measures where a run's time goes: seconds by stage, without those of stages inside."""
 
 from __future__ import annotations
 

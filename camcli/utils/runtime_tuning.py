@@ -1,4 +1,4 @@
-"""This process's own settings, for passes of a model that follow one another."""
+"""Tunes settings of this process for passes of a model that follow one another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the whole process that calls in several threads need at the same time."""
+"""Holds settings of the whole process that calls in several threads need at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SharedSetting(Generic[Value]):
 
     @contextmanager
     def hold_at(self, value: Value) -> Iterator[None]:
-        """Has the setting at a value in its block."""
+        """Holds the setting at a value in its block."""
         thread, change = threading.get_ident(), None
         try:
             with self._left:

@@ -1,4 +1,4 @@
-"""Text that people pass on: small files, read with a bound, and words that stay on their line."""
+"""Reads small text files with a bound, and escapes words so that they stay on their line."""
 
 from __future__ import annotations
 

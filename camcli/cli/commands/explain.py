@@ -159,7 +159,7 @@ def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer
             )
     if results.unprinted:
         return False
-    # a launcher would end the other ranks: theirs are told by `camviz merge`
+    # a launcher would end the other ranks; `camviz merge` reports their failures
     return not tally.failed or (shard is not None and options.engine == "local")
 
 

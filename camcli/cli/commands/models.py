@@ -59,7 +59,7 @@ def _show_table(entries: Sequence[CatalogueEntry]) -> None:
         table.add_column(title, justify="right")
     table.add_column("weights")
     weights = (Text(e.weights, "green" if e.weights == "here" else "") for e in entries)
-    # one row of long cells: rich takes six times as long for two thousand rows of short ones
+    # one row of long cells: rich is slow for thousands of rows
     table.add_row(
         "\n".join(entry.name for entry in entries),
         "\n".join(entry.library for entry in entries),

@@ -1,4 +1,4 @@
-"""Samples deeper than 8 bits -> 8 bits, between a black and a white that can be told."""
+"""Scales samples deeper than 8 bits to 8 bits, between a black and a white that are reported."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Range:
         return self.black <= low and high <= self.white
 
     def is_filled(self, low: float, high: float) -> bool:
-        """Tells whether values reach over enough of it."""
+        """Tells whether values fill enough of the range."""
         return high - low >= LEAST_SHARE * self.width
 
 
@@ -63,7 +63,7 @@ SHARES = Range(0, 1, "shares of 1")
 def scale_to_eight_bits(
     values: NDArray[Any], stated: Range | None = None, own: Range | None = None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """Scales values of any shape to 0..255, and says where black and white were put.
+    """Scales values of any shape to 0..255, and reports where black and white lie.
 
     They lie where the file has `stated` them, else at the ends of the smallest usual range that
     holds all values and is filled by a quarter, else at the least and the greatest value.  Nothing

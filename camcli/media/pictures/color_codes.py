@@ -1,4 +1,4 @@
-"""Colours that a file tells by codes or numbers (cICP, nclx, gAMA, cHRM, EXIF), as an ICC profile.
+"""Makes ICC profiles of colours given by codes or numbers (cICP, nclx, gAMA, cHRM, EXIF).
 
 The codes are those of ITU-T H.273; the chunks those of PNG, third edition, 11.3.2; EXIF tells Adobe
 RGB as DCF 2.0 has it, by the interoperability index R03.
@@ -46,7 +46,7 @@ EXIF_ADOBE, UNCALIBRATED = 2, 65535
 HIGH_DYNAMIC_RANGE: Mapping[int, str] = {16: "PQ", 18: "HLG"}
 UNSPECIFIED = 2
 
-# so little from sRGB nobody sees, and many a program writes: libpng's own threshold
+# differences from sRGB below this are invisible, and common: libpng's own threshold
 GAMMA, GAMMA_TOLERANCE, PLACE_TOLERANCE = 1 / 2.2, 0.05, 0.005
 
 # what comes in front of a PNG's pixels: its signature, then chunks of a length, a name and a sum
@@ -70,7 +70,7 @@ class Colours:
 
 
 def find_colours(image: Image.Image, content: bytes) -> Colours:
-    """Finds out what a file says of its colours: codes, then its own profile, then numbers or EXIF.
+    """Finds the colours of a file: by codes, then its own profile, then numbers or EXIF.
 
     `content` is the whole file, or empty; Pillow tells no codes.
     """

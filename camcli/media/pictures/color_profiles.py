@@ -1,4 +1,4 @@
-"""Colour profiles (ICC): kept for what is drawn on a picture, or converted to sRGB."""
+"""Keeps colour profiles (ICC) for overlays, or converts pixels to sRGB."""
 
 from __future__ import annotations
 

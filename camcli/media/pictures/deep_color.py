@@ -1,4 +1,4 @@
-"""Colours of 16 bits, of which Pillow reads the upper 8, and what files say of their samples."""
+"""Reads colours of 16 bits, of which Pillow reads the upper 8, and the range of their samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def decode_with_opencv(content: bytes) -> NDArray[Any] | None:
     try:
         with silence_opencv():
             read: Any = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:  # it raises for some files, and says nothing for others
+    except cv2.error:  # it raises for some files, and returns None for others
         return None
     if read is None:
         return None

@@ -1,4 +1,4 @@
-"""A cover over OpenCV's messages, where an exception tells the same."""
+"""Silences OpenCV's messages where an exception says the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _QUIET = threading.Lock()
 
 @contextmanager
 def silence_opencv() -> Iterator[None]:
-    """Keeps OpenCV from printing what it cannot open or read."""
+    """Keeps OpenCV from printing messages in its block."""
     logging = cv2.utils.logging
     with _QUIET:  # the level is the whole process's
         level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)

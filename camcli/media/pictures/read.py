@@ -1,4 +1,4 @@
-"""Image files and pictures from Python -> upright RGB pixels."""
+"""Reads image files and pictures from Python as upright RGB pixels."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def open_picture(source: Source, max_pixels: int = MAX_PIXELS) -> OpenPicture:
 
 
 def _why_not_all(content: bytes) -> Iterator[str]:
-    """Says of how many pages or frames the first one is shown, where there are several."""
+    """Says that only the first of several pages or frames is shown."""
     count, kind = count_pages(content), "pages"
     if content.startswith(MOVING) or content[4:12] == MOVING_AVIF:
         # counted by itself, since Pillow begins to read anew
@@ -227,7 +227,7 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def _silence_libtiff() -> None:
-    """Keeps libtiff from printing each error that it returns; where it is to be reached."""
+    """Keeps libtiff, where it can be reached, from printing the errors that it returns."""
     with suppress(ImportError, AttributeError, OSError):
         from PIL import _imaging
 
@@ -411,7 +411,7 @@ def _read_orientation(image: Image.Image) -> int:
 def _convert_to_rgb(
     image: Image.Image, page: TiffPage | None, content: bytes
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Makes RGB of a picture's values, and says where they had to be stretched."""
+    """Converts a picture's values to RGB, and reports values that had to be stretched."""
     if image.mode in DEEP:
         return _convert_deep_grey(image, page, content)
     if image.mode == "LAB":
@@ -482,7 +482,7 @@ def _convert_colours(
     is_inverted: bool = False,
 ) -> tuple[Image.Image, tuple[str, ...]]:
     if alpha is not None:
-        # what nobody sees says nothing of the range
+        # transparent values are no part of the range
         colours = np.where(alpha.reshape(*alpha.shape, *[1] * (colours.ndim - 2)) > 0, colours, 0)
     grey = colours[..., 0] if colours.ndim == 3 and colours.shape[2] == 1 else colours
     rgb, notes = _make_eight_bit_image(grey, stated, own, is_inverted)

@@ -1,8 +1,8 @@
-"""TIFF files: what their first page says of its samples, and who reads them rightly.
+"""Describes the first page of TIFF files, and chooses a reader that reads it rightly.
 
-Pillow 13.0 and OpenCV 5.0 give other values than the file's for some layouts, without an error
-(found 2026-11-28 by comparing layouts, types, byte orders and compressions with tifffile): so each
-reader is given what it was seen to read rightly, and tifffile, an extra, all the rest.
+Pillow 13.0 and OpenCV 5.0 give other values than the file's for some layouts, without an error.
+So each reader gets the layouts that it was seen to read as tifffile does; tifffile, an extra, reads
+all others.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PROFILE = 34675
 SUBFILE, NO_PAGE = 254, 0b101  # NewSubfileType: a smaller copy, a mask
 NODATA = 42113  # GDAL's
 
-# what tifffile has to say it raises as well
+# tifffile raises what it prints, too
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
@@ -86,7 +86,7 @@ class TiffPage:
 
     @property
     def reader(self) -> Reader:
-        """Who reads it rightly; Pillow the upper 8 bits of colours of 16."""
+        """The reader that reads it rightly; Pillow reads the upper 8 of 16 bits."""
         if self._is_pillows:
             return "pillow"
         return "opencv" if self.is_read_by_opencv else "tifffile"
@@ -219,7 +219,7 @@ def read_samples(content: bytes, page: TiffPage, max_bytes: int) -> NDArray[Any]
 def split_bands(
     values: NDArray[Any], page: TiffPage
 ) -> tuple[NDArray[Any], NDArray[Any] | None, tuple[str, ...]]:
-    """Parts samples in grey [h w] or colours [h w 3], alpha [h w], and what is to be said of them.
+    """Splits samples into grey [h w] or colours [h w 3], alpha [h w], and a note on them.
 
     Of many bands the first three are shown.
     """

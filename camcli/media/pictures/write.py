@@ -1,4 +1,4 @@
-"""Pictures and maps -> files that are whole or not there; and what they are called."""
+"""Writes pictures and maps as files that are whole or not there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source -> its bytes, whether it is a file or lies behind a URL."""
+"""Opens the bytes of a source, a file or a URL."""
 
 from __future__ import annotations
 

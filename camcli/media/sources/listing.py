@@ -1,4 +1,4 @@
-"""What the user named -> the pictures behind it; a listing that opens no picture."""
+"""Lists the pictures behind what the user named, without opening any."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ STDIN, LIST = "-", "@"
 
 @dataclass(frozen=True)
 class Requirement:
-    """What files of some suffixes are not read without."""
+    """What is needed to read files of some suffixes."""
 
     suffixes: frozenset[str]
     is_met: Callable[[], bool]
@@ -112,7 +112,7 @@ def find_sources(
 
 
 def camera_source(index: int) -> Source:
-    """Returns what a camera's pictures have for a source."""
+    """Returns the source of a camera's pictures."""
     return Source(Path(f"camera{index}"))
 
 
@@ -275,7 +275,7 @@ def _read_path_list(path: Path) -> Iterable[Source]:
 
 
 def _list_entries(entries: Iterable[path_lists.Entry], what: str, folder: Path) -> Iterable[Source]:
-    """Takes every entry for a file, without a look at it."""
+    """Takes every entry for a file, unchecked."""
     sources = [_make_entry_source(name, category, folder) for name, category in entries]
     if not sources:
         raise SourceError(f"{what} names no pictures.")
@@ -297,7 +297,7 @@ def _make_entry_source(name: str, category: str, folder: Path) -> Source:
 
 
 def _choose_output_folder(folders: Iterable[str]) -> Path:
-    """Where outputs stand: below the save path, whatever the folders are called."""
+    """Chooses the folder of outputs: below the save path, whatever the folders are called."""
     return Path(*(name for name in folders if name != ".." and not {"/", os.sep} & set(name)))
 
 

@@ -1,4 +1,4 @@
-"""Lists of paths, as bytes -> the paths in them, and the category that each is to be explained for.
+"""Reads lists of paths, with the category to explain for each.
 
 Names are bytes and need not be UTF-8.
 """

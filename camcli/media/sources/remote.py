@@ -1,4 +1,4 @@
-"""A URL -> the files behind it, as fsspec's file systems list them."""
+"""Lists the files behind a URL with fsspec's file systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder and a pattern -> the files below it that match, in order.
+"""Walks the files below a folder that match a pattern, in order.
 
 A pattern is a name with `*`, `?` and `[...]` for each step down; `**` stands for any number of
 folders, also none.  Hidden names have to be asked for by a dot.
@@ -18,7 +18,7 @@ from typing import TypeAlias
 from camcli.errors import SourceError
 
 Pattern: TypeAlias = tuple[str, ...]
-# how far in a pattern a path has come: all places where it may stand
+# all positions in a pattern that a path may have reached
 State: TypeAlias = frozenset[int]
 Identity: TypeAlias = tuple[int, int]
 
@@ -63,7 +63,7 @@ def matches(pattern: Pattern, names: Collection[str]) -> bool:
 
 @dataclass
 class _Listing:
-    """What of a folder matches, and where to go on."""
+    """The matching files of a folder, and the folders to go on with."""
 
     files: list[str] = field(default_factory=list)
     folders: list[tuple[str, State]] = field(default_factory=list)
@@ -86,7 +86,7 @@ def _first_state(pattern: Pattern) -> State:
 
 
 def _step(pattern: Pattern, state: State, name: str) -> State:
-    """One step down."""
+    """Goes one step down in the pattern."""
     stands = set()
     for place in state - {len(pattern)}:
         step = pattern[place]

@@ -1,4 +1,4 @@
-"""Animated pictures, and files of several pages -> their frames, each for as long as it says."""
+"""Reads the frames of animated pictures and of files with several pages."""
 
 from __future__ import annotations
 

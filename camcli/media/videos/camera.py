@@ -1,4 +1,4 @@
-"""Cameras -> their pictures, each with the time at which it came, through OpenCV."""
+"""Reads the pictures of a camera, each with its time, through OpenCV."""
 
 from __future__ import annotations
 

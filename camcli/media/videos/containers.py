@@ -1,4 +1,4 @@
-"""Video files, known by their bytes: whether a file is one, and whether all of it is there.
+"""Recognises video files by their bytes, and tells whether all of a file is there.
 
 FFmpeg itself takes more for a video than anybody means by the word: pictures, texts, and playlists
 that name other files.

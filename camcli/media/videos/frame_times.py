@@ -1,4 +1,4 @@
-"""When the frames of a video are shown: from their times in a file to those of what is chosen."""
+"""Computes when the frames of a video are shown, from their times in the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGEST_SLIP = 2
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """In what unit a video's times are whole, in seconds, and its frames a second on average.
+    """The unit of a video's times, in seconds, and its frames a second on average.
 
     The `rate` is None where nothing says it.
     """
@@ -48,7 +48,7 @@ class ShownFrame:
 
 @dataclass
 class Timeline:
-    """Makes of the times in a file those at which frames are shown: from 0 on, and never back.
+    """Turns the times in a file into those at which frames are shown: from 0 on, never back.
 
     In seconds: `tick` is the unit of the times, `step` how long a frame is shown that does not
     tell, None for as long as the one before it; what stands longer than `longest` begins anew.

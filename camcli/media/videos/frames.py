@@ -1,4 +1,4 @@
-"""Videos and animated pictures -> the frames of them that are asked for, one after the other."""
+"""Reads the chosen frames of videos and animated pictures, one after the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file as FFmpeg uses it by way of PyAV, which prints what such a file raises."""
+"""Wraps files for PyAV, which prints the exceptions of a file."""
 
 from __future__ import annotations
 

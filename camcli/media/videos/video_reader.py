@@ -1,4 +1,4 @@
-"""Video files -> their frames as a player shows them: upright, of square pixels, each at its time.
+"""Reads the frames of video files as a player shows them: upright, of square pixels, in time.
 
 FFmpeg decodes, by way of PyAV, which is imported where a video is met and not before.
 """
@@ -50,7 +50,7 @@ LARGEST_SD_WIDTH, LARGEST_SD_HEIGHT = 1279, 576
 
 @dataclass
 class Damage:
-    """What of a video is damaged: which frame first, in what way, and how many more."""
+    """Which frame of a video is damaged first, in what way, and how many more are."""
 
     frame: int = 0
     why: str = ""

@@ -1,4 +1,4 @@
-"""Frames, each at its time -> a video file that is whole or not there, and that browsers play."""
+"""Writes frames, each at its time, into a video file that is whole or not there."""
 
 from __future__ import annotations
 
