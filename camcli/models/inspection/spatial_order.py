@@ -40,9 +40,8 @@ EDGES = ("top", "bottom", "left", "right")
 # random weights, little in others
 BRIGHTER = (0.3, 0.03)
 DRAWS = 6
-# how far towards the edge that was brightened the change lies, 1 being as far as it can: in some
-# hundred sound models it was 0.5 to 1 at the default layer, and 0.3 at most where places are mixed
-# up or none
+# how far towards the brightened edge the change lies, 1 being as far as it can: in some hundred
+# models 0.5 to 1 at the default layer, and at most 0.3 where places are mixed up or none
 CLEAR, NONE, NONE_OF_FEW = 0.45, 0.25, 0.7
 # below the first an order of tokens is looked for; one as good as the second is taken
 ORDERLY, ORDERED = 0.8, 0.85
@@ -298,10 +297,7 @@ class _PlaceFinder:
             return {}
         _, height, width = self.inputs_shape
         h, w = (max(layout.grid[axis] for layout in layouts.values()) for axis in (0, 1))
-        down, right = (
-            _make_hat_functions(height, min(h, most)),
-            _make_hat_functions(width, min(w, most)),
-        )
+        down, right = _make_hats(height, min(h, most)), _make_hats(width, min(w, most))
         parts = torch.cat(
             [down[:, :, None].expand(-1, -1, width), right[:, None].expand(-1, height, -1)]
         )
@@ -327,12 +323,12 @@ class _PlaceFinder:
         return torch.randn(1, *self.inputs_shape, generator=generator)
 
     def _like(self) -> dict[str, Any]:
-        """Moves inputs to the model's device and precision."""
+        """Returns the model's device and precision, for `to`."""
         some = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
         return {"device": some.device, "dtype": some.dtype}
 
     def _measure_changes(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-        """How far layers with a grid are from the first picture at the others.  {layer: [b-1 n]}"""
+        """Measures how far the others are from the first picture, by layer.  {layer: [b-1 n]}"""
         images = images.to(**self._like())
         with (
             torch.inference_mode(False),
@@ -349,7 +345,7 @@ class _PlaceFinder:
                 return self._measure_one_by_one(layers, images)
 
     def _measure_one_by_one(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-        """How far layers are from the first picture at the others, a pass for each.  [b-1 n]"""
+        """Measures the same in a pass for each picture.  [b-1 n]"""
         first: dict[str, Tensor] = {}
         changes: dict[str, list[Tensor]] = {}
         for image in torch.split(images, 1):
@@ -445,7 +441,7 @@ def _list_edge_strips(length: int, across: int) -> Tensor:
     return parts
 
 
-def _make_hat_functions(length: int, count: int) -> Tensor:
+def _make_hats(length: int, count: int) -> Tensor:
     """Makes overlapping parts of a side, which add up to 1 everywhere.  [count length]"""
     at = torch.linspace(0, count - 1, length)
     return (1 - (at - torch.arange(count)[:, None]).abs()).clamp(min=0)
@@ -465,12 +461,8 @@ def _find_order(layout: Layout, rows: Tensor, columns: Tensor) -> Layout | None:
     prefix = min(extra, int(order.min()))
     order = order - prefix
     in_order = torch.equal(order, torch.arange(h * w))
-    return replace(
-        layout,
-        prefix=prefix,
-        suffix=extra - prefix,
-        order=() if in_order else tuple(order.tolist()),
-    )
+    indices = () if in_order else tuple(order.tolist())
+    return replace(layout, prefix=prefix, suffix=extra - prefix, order=indices)
 
 
 def _deal_tokens(changes: Tensor, count: int) -> Tensor:
