@@ -17,12 +17,12 @@ from camcli.media.pictures.read import OpenPicture
 from camcli.pipeline import stages
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.frame_smoothing import FrameSmoothing
-from camcli.pipeline.memory_budget import FOR_FILES, MemoryBudget, Need, resolve_memory
-from camcli.pipeline.output_writer import describe_failure
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.work_items import WorkItem
-from camcli.pipeline.worker_pool import WorkerPool, WorkLine, start_workers, wait_for_any
+from camcli.pipeline.workers.memory_budget import FOR_FILES, MemoryBudget, Need, resolve_memory
+from camcli.pipeline.workers.worker_pool import WorkerPool, WorkLine, start_workers, wait_for_any
+from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Outcome, Picture
 
 if TYPE_CHECKING:

@@ -12,20 +12,20 @@ from camcli.config import Options
 from camcli.errors import OutputError, TooManyFailures
 from camcli.models.load import Classifier
 from camcli.pipeline import stages
-from camcli.pipeline.box_export import export_boxes
-from camcli.pipeline.color_scale import ColorScales
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.flow import Ending, Flow, Work
-from camcli.pipeline.output_checks import check_outputs
-from camcli.pipeline.output_writer import OutputWriter
 from camcli.pipeline.plan import Plan, compile_model, make_plan
 from camcli.pipeline.run_state import RunState, Shard, open_run
 from camcli.pipeline.shutdown import StopRequest
-from camcli.pipeline.spool import Spool, read_again, restore_pixels
 from camcli.pipeline.stages import PreparedPicture
-from camcli.pipeline.video_outputs import DrawnFrame, VideoOutputs
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
-from camcli.pipeline.worker_pool import WorkerPool, default_workers, start_workers
+from camcli.pipeline.workers.worker_pool import WorkerPool, default_workers, start_workers
+from camcli.pipeline.writing.box_export import export_boxes
+from camcli.pipeline.writing.color_scale import ColorScales
+from camcli.pipeline.writing.output_checks import check_outputs
+from camcli.pipeline.writing.output_writer import OutputWriter
+from camcli.pipeline.writing.spool import Spool, read_again, restore_pixels
+from camcli.pipeline.writing.video_outputs import DrawnFrame, VideoOutputs
 from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.colormap import find_colormap
 

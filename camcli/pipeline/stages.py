@@ -27,11 +27,11 @@ from camcli.media.pictures.read import OpenPicture, open_picture
 from camcli.models.state.model_lock import call_on_model
 from camcli.pipeline.batch_results import BatchResults
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.output_writer import OutputWriter, find_source
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState
-from camcli.pipeline.video_outputs import DrawnFrame, FrameWriter, VideoOutputs
 from camcli.pipeline.work_items import Film
+from camcli.pipeline.writing.output_writer import OutputWriter, find_source
+from camcli.pipeline.writing.video_outputs import DrawnFrame, FrameWriter, VideoOutputs
 from camcli.records import Outcome, Picture, Source, View
 from camcli.utils.profiling import stage
 

@@ -19,12 +19,12 @@ from camcli.media.pictures.read import read_picture
 from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
 from camcli.pipeline import run_sources
-from camcli.pipeline.color_scale import ColorScales
-from camcli.pipeline.output_writer import OutputWriter
 from camcli.pipeline.plan import Plan, make_plan
 from camcli.pipeline.run_state import open_run
 from camcli.pipeline.stages import PreparedPicture, explain_batch, prepare
-from camcli.pipeline.worker_pool import WorkerPool, default_workers, start_workers
+from camcli.pipeline.workers.worker_pool import WorkerPool, default_workers, start_workers
+from camcli.pipeline.writing.color_scale import ColorScales
+from camcli.pipeline.writing.output_writer import OutputWriter
 from camcli.records import Source
 from tests.benchmarks.commands import pictures
 from tests.benchmarks.contenders import Scene

@@ -16,7 +16,8 @@ from camcli.cli.app import main
 from camcli.config import Options
 from camcli.errors import ModelError, UnknownName
 from camcli.models.outputs.interpretation import OutputReading
-from camcli.pipeline import RunCallbacks, StopRequest, handle_interrupts, sharding
+from camcli.pipeline import RunCallbacks, StopRequest, handle_interrupts
+from camcli.pipeline.distributed import sharding
 from camcli.records import Outcome, Preprocessing, Record, Source
 
 

@@ -19,7 +19,7 @@ from camcli.errors import ImageError, OutputError
 from camcli.pipeline.flow import PATIENCE, Flow, Work
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.work_items import WorkItem
-from camcli.pipeline.worker_pool import start_workers
+from camcli.pipeline.workers.worker_pool import start_workers
 from camcli.records import Outcome, Picture, Source
 
 PIXELS = np.zeros((2, 3, 3), np.uint8)

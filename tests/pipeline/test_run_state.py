@@ -185,7 +185,7 @@ def test_what_stands_there_of_a_picture_that_failed_is_known(
     def refuse(*_: object) -> None:
         raise ImageError("Cannot write it: File name too long.")
 
-    monkeypatch.setattr("camcli.pipeline.output_writer.write_map", refuse)
+    monkeypatch.setattr("camcli.pipeline.writing.output_writer.write_map", refuse)
     run(named=str(run.pictures / NAMES[0]), save_map="npy")
     (line,) = run.manifest
     assert line["error"] and {p.name for p in outputs(run.out)} == set(line["outputs"])

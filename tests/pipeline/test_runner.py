@@ -27,12 +27,12 @@ from camcli.pipeline import (
     StopRequest,
     carry_out_plan,
     make_plan,
-    output_writer,
     runner,
     stages,
 )
 from camcli.pipeline.runner import NO_CALLBACKS
 from camcli.pipeline.stages import PreparedPicture
+from camcli.pipeline.writing import output_writer
 from camcli.records import Outcome, Preprocessing, Record
 from tests.networks import Staged
 from tests.outputs import outputs as written_outputs

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from camcli.errors import CamvizError
-from camcli.pipeline.color_scale import read_scales
+from camcli.pipeline.writing.color_scale import read_scales
 from camcli.records import Box, FileStamp, Record, Source
 from camcli.runs import (
     Counts,

@@ -132,7 +132,7 @@ def _is_folder(word: str) -> bool:
 def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
     """Writes and prints everything; False where a picture failed."""
     with stage("import"):
-        from camcli.pipeline import sharding
+        from camcli.pipeline.distributed import sharding
 
     shard = sharding.find_shard(os.environ)
     tally = Tally(len(sources))
@@ -201,7 +201,7 @@ def _take_share(
     sources: tuple[Source, ...], options: Options, shard: Shard, printer: Printer
 ) -> tuple[Sequence[Source], Options]:
     """Returns what is a rank's of the sources, and its GPU among the options."""
-    from camcli.pipeline import sharding
+    from camcli.pipeline.distributed import sharding
 
     rank, world = shard
     sharding.check_can_shard(options)
@@ -220,7 +220,7 @@ def _prepare_ray_run(
 ) -> Callable[[StopRequest], Iterator[Outcome]]:
     """Prepares a run that workers of Ray share."""
     with stage("import"):
-        from camcli.pipeline.ray_backend import WorkerStart, run_on_ray
+        from camcli.pipeline.distributed.ray_backend import WorkerStart, run_on_ray
 
     def report_start(run: WorkerStart) -> None:
         results.printer.warn(run.warnings)

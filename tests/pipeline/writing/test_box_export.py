@@ -20,7 +20,8 @@ from camcli.errors import ConfigError, UsageError
 from camcli.media.annotations import read_annotations
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import run_sources, sharding
+from camcli.pipeline import run_sources
+from camcli.pipeline.distributed import sharding
 from camcli.records import Box, HotBox, Preprocessing, Record
 from camcli.runs import read_manifest
 from camcli.runs.manifest_tail import parse_record

@@ -19,12 +19,12 @@ from typing import Any
 from camcli.config import Options
 from camcli.errors import EXIT_USAGE, CamvizError, DeviceError, TooManyFailures, UsageError
 from camcli.models.load import Classifier
-from camcli.pipeline import sharding
+from camcli.pipeline.distributed import sharding
 from camcli.pipeline.plan import make_plan
 from camcli.pipeline.run_state import RunState, Shard
 from camcli.pipeline.runner import RunCallbacks, carry_out_plan, check_failures
 from camcli.pipeline.shutdown import StopRequest
-from camcli.pipeline.worker_pool import default_workers
+from camcli.pipeline.workers.worker_pool import default_workers
 from camcli.records import Outcome, Source
 from camcli.runs import Counts, RunInfo, merge_shards, read_manifest
 from camcli.runs.manifest import source_id

@@ -15,9 +15,9 @@ import numpy as np
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError
-from camcli.pipeline.color_scale import Key, scale_key
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.work_items import Film, WorkItem, is_film, read_frames
+from camcli.pipeline.writing.color_scale import Key, scale_key
 from camcli.records import Outcome, Picture, Record
 from camcli.render.overlay import Scale
 

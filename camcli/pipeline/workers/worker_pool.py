@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from camcli.errors import UsageError
-from camcli.pipeline.sharding import count_local_processes
+from camcli.pipeline.distributed.sharding import count_local_processes
 from camcli.utils import cpu
 from camcli.utils.profiling import stage
 

@@ -11,10 +11,10 @@ from camcli.config import Options
 from camcli.errors import CamvizError, ImageError
 from camcli.media.output_names import name_output
 from camcli.media.pictures.write import write_map, write_picture
-from camcli.pipeline.color_scale import ColorScales
 from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState, is_file
+from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions

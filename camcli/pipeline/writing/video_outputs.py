@@ -15,11 +15,11 @@ from camcli.errors import ImageError, OutputError
 from camcli.media.atomic_files import unwritable_error
 from camcli.media.pictures.write import write_picture
 from camcli.media.videos.video_writer import VideoFile, name_video
-from camcli.pipeline.color_scale import Key, scale_key
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.output_writer import OutputWriter, describe_failure, find_source
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import Film
+from camcli.pipeline.writing.color_scale import Key, scale_key
+from camcli.pipeline.writing.output_writer import OutputWriter, describe_failure, find_source
 from camcli.records import FileStamp, Outcome, Record, Source
 from camcli.runs import read_stamp
 

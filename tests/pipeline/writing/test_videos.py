@@ -31,10 +31,10 @@ from camcli.pipeline import (
     carry_out_plan,
     make_plan,
     runner,
-    spool,
     stages,
 )
 from camcli.pipeline.stages import PreparedPicture
+from camcli.pipeline.writing import spool
 from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
 from camcli.runs import read_manifest, verify_folder
@@ -132,7 +132,7 @@ def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
         write_video(there / name)
     sources = [replace(source, folder=folder) for source in find_sources([there])[:1]]
     sources += find_sources([there])[1:]
-    monkeypatch.setattr("tests.pipeline.test_videos.find_sources", lambda _: sources)
+    monkeypatch.setattr("tests.pipeline.writing.test_videos.find_sources", lambda _: sources)
     outcomes = list(carry())
     failed = {outcome.source.path.name for outcome in outcomes if outcome.failed}
     assert failed == {"a.mp4"}

@@ -12,11 +12,11 @@ from camcli.media.atomic_files import check_writable
 from camcli.media.pictures.formats import PICTURE_SUFFIXES, find_format
 from camcli.media.sources.listing import is_video
 from camcli.media.videos.video_writer import FORMATS, name_video
-from camcli.pipeline.box_export import check_export
-from camcli.pipeline.output_writer import output_path
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import is_film, may_have_films
+from camcli.pipeline.writing.box_export import check_export
+from camcli.pipeline.writing.output_writer import output_path
 from camcli.records import Record, Source
 from camcli.registry import ALL
 

@@ -16,8 +16,8 @@ from PIL import Image
 from camcli.cli.app import main
 from camcli.config import Options, from_keywords
 from camcli.errors import ConfigError, DeviceError, UsageError
-from camcli.pipeline import sharding
-from camcli.pipeline.ray_backend import _Workers, run_on_ray
+from camcli.pipeline.distributed import sharding
+from camcli.pipeline.distributed.ray_backend import _Workers, run_on_ray
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Source
 from camcli.runs import Manifest, RunInfo

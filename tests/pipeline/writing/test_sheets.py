@@ -18,7 +18,8 @@ from camcli.errors import ImageError, UsageError
 from camcli.media.sources.listing import find_sources
 from camcli.method_info import METHOD_INFO
 from camcli.models.load import Classifier
-from camcli.pipeline import carry_out_plan, make_plan, output_writer, run_sources
+from camcli.pipeline import carry_out_plan, make_plan, run_sources
+from camcli.pipeline.writing import output_writer
 from camcli.records import FileStamp, Record
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from camcli.runs import verify_folder

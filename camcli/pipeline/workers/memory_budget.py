@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from heapq import nlargest
 
-from camcli.pipeline.sharding import count_local_processes
+from camcli.pipeline.distributed.sharding import count_local_processes
 from camcli.utils import cpu
 
 # bytes a pixel: its decoded values, and each overlay that is held at once with others

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from camcli.errors import UsageError
-from camcli.pipeline.worker_pool import (
+from camcli.pipeline.workers.worker_pool import (
     WorkerPool,
     WorkLine,
     default_workers,

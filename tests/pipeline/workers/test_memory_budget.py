@@ -17,8 +17,9 @@ from camcli.errors import ConfigError
 from camcli.media.pictures.read import OpenPicture
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import carry_out_plan, make_plan, memory_budget, stages
-from camcli.pipeline.memory_budget import (
+from camcli.pipeline import carry_out_plan, make_plan, stages
+from camcli.pipeline.workers import memory_budget
+from camcli.pipeline.workers.memory_budget import (
     AT_WORK,
     HELD,
     OVERLAY,

@@ -1,0 +1,1 @@
+"""Where a run writes: whether its outputs fit, their files and videos, their common scale."""
