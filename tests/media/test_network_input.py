@@ -13,7 +13,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from camcli.errors import ModelError
-from camcli.media import network_input as geometry
+from camcli.media import network_input
 from camcli.media.network_input import compute_placement, make_view
 from camcli.media.pictures.read import read_picture
 from camcli.records import Box, Fit, Picture, Preprocessing, Source
@@ -157,7 +157,7 @@ def test_extreme_shapes_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
     usual = Preprocessing((224, 224), (256, 256))
     given = picture(300, 400)
     expected = make_view(given, usual).inputs
-    monkeypatch.setattr(geometry, "LARGEST_RESIZED", 0)
+    monkeypatch.setattr(network_input, "LARGEST_RESIZED", 0)
     steps = (make_view(given, usual).inputs - expected) * 0.225 * 255
     assert steps.abs().max() < 2.5 and steps.abs().mean() < 0.1
     monkeypatch.undo()

@@ -45,7 +45,7 @@ from tests.media.clips import (
     write_animation,
     write_video,
 )
-from tests.profiles import display_p3
+from tests.media.pictures.profiles import display_p3
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 WHOLE_TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
