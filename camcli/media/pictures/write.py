@@ -1,4 +1,4 @@
-"""Writes pictures and maps as files that are whole or not there."""
+"""Pictures and raw maps -> files that are whole or not there."""
 
 from __future__ import annotations
 
