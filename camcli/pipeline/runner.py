@@ -91,7 +91,7 @@ def carry_out_plan(
         with compile_model(plan) as blocks, start_workers(threads) as pool:
             if blocks is not None:
                 callbacks.compiled(blocks)
-            for outcome in _RunDescription(plan, state, options, stop, callbacks, pool).outcomes():
+            for outcome in _LocalRun(plan, state, options, stop, callbacks, pool).outcomes():
                 try:
                     recorded = stages.record(outcome, state)
                 except OutputError as error:
@@ -134,7 +134,7 @@ def _count_threads(plan: Plan, sources: Sequence[Source], options: Options) -> i
 
 
 @dataclass(frozen=True)
-class _RunDescription:
+class _LocalRun:
     """A run's flows: one from files to overlays, or two where its pictures have one scale."""
 
     plan: Plan

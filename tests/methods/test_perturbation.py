@@ -116,14 +116,14 @@ def test_sscam_is_its_replica_with_the_same_draws(owner: int) -> None:
 def test_iscam_is_its_replica(owner: int) -> None:
     actual = iscam(ACTIVATIONS, INPUTS, _count_calls(_curve), samples=4).sum(1)
 
-    def grown(mask: np.ndarray) -> list[np.ndarray]:
+    def grow_mask(mask: np.ndarray) -> list[np.ndarray]:
         steps, total = [], np.zeros_like(mask)
         for i in range(1, 5):
             total = total + i / 4 * mask
             steps.append(total)
         return steps
 
-    expected = _mask_replica(owner, grown)
+    expected = _mask_replica(owner, grow_mask)
     np.testing.assert_allclose(actual[owner], expected, rtol=1e-4, atol=1e-5)
 
 

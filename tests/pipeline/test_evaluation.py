@@ -318,12 +318,12 @@ def test_the_command_writes_rows_and_prints_what_they_say(
     assert summary["failed"][0]["picture"].endswith("torn.png")
     mean = np.mean([float(r["value"]) for r in rows if r["method"] == "gradcam" == "gradcam"
                     and r["metric"] == "complexity"])  # fmt: skip
-    (told,) = [m for m in summary["metrics"] if m["metric"] == "complexity"]
-    assert told["contenders"][0]["mean"] == pytest.approx(mean)
+    (complexity,) = [m for m in summary["metrics"] if m["metric"] == "complexity"]
+    assert complexity["contenders"][0]["mean"] == pytest.approx(mean)
     # an earlier evaluation stays
     assert main([*typed, "--json", "--layers", "auto"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert Path(told["files"][0]).name == "evaluation-2.csv"
+    printed = json.loads(capsys.readouterr().out)
+    assert Path(printed["files"][0]).name == "evaluation-2.csv"
     assert main(["evaluate"]) == 2
     assert main([*typed, "--layers", "features", "--target-layers", "features"]) == 2
     assert "give one of them" in capsys.readouterr().err

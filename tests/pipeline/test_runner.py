@@ -193,12 +193,12 @@ def _fail(
     """Lets a function fail for what is called like the bad picture."""
     function = getattr(where, name)
 
-    def failing(*given: Any, **named: Any) -> Any:
+    def raise_error(*given: Any, **named: Any) -> Any:
         if any(_name(value).startswith(bad) for value in given):
             raise error
         return function(*given, **named)
 
-    monkeypatch.setattr(where, name, failing)
+    monkeypatch.setattr(where, name, raise_error)
 
 
 @pytest.mark.parametrize("threads", [0, 3])
@@ -271,12 +271,12 @@ def test_whoever_watches_is_told_of_blocks_and_of_all_pictures_before_the_first_
 def test_a_model_that_fails_is_not_hidden(carry: Carry, monkeypatch: pytest.MonkeyPatch) -> None:
     explain, batches = stages.explain_batch, iter(range(9))
 
-    def failing(*given: Any) -> Any:
+    def raise_error(*given: Any) -> Any:
         if next(batches) == 2:
             raise RuntimeError("an odd batch")
         return explain(*given)
 
-    monkeypatch.setattr(stages, "explain_batch", failing)
+    monkeypatch.setattr(stages, "explain_batch", raise_error)
     seen = []
     with pytest.raises(RuntimeError, match="an odd batch"):
         for outcome in carry():

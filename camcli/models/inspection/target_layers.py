@@ -266,7 +266,7 @@ class _PlacesFinder:
     observed: LayerObserver
     layers: Sequence[str]
     asked: list[str] = field(default_factory=list)
-    found: dict[str, Places] = field(default_factory=dict)
+    places_by_layer: dict[str, Places] = field(default_factory=dict)
 
     def of(self, name: str) -> Places:
         """Returns a layer's places; its shape shows them if no operation can move any."""
@@ -279,15 +279,15 @@ class _PlacesFinder:
             new = new if self.asked else [name]
             self.asked += new
             slices = self.observed.slices
-            self.found |= find_moved_places(self.module, self.inputs_shape, new, slices)
+            self.places_by_layer |= find_moved_places(self.module, self.inputs_shape, new, slices)
         # a model that takes no batch of noise is believed
         assert output.layout
-        return self.found.get(name) or Places(output.layout, nan)
+        return self.places_by_layer.get(name) or Places(output.layout, nan)
 
     def are_none(self, name: str) -> bool:
         """Tells whether a layer's cells are no places of the picture."""
         places = self.of(name)
-        folded = places.layout.kind == "sequence first" and name not in self.found
+        folded = places.layout.kind == "sequence first" and name not in self.places_by_layer
         return folded or places.has_none
 
 

@@ -77,21 +77,24 @@ def _write(pictures: Sequence[PictureAnnotations], target: Path, format: str) ->
 def _collect(
     folder: Path, run: str, sources: Sequence[Source], per_layer: bool
 ) -> Mapping[str, Mapping[str, PictureAnnotations]]:
-    """Returns by method and layer, and by picture, what was found."""
+    """Returns by method and layer, and by picture, the hot regions."""
     names = {source_id(source): (source.folder / source.path.name) for source in sources}
-    found: dict[str, dict[str, PictureAnnotations]] = defaultdict(dict)
+    annotations_by_kind: dict[str, dict[str, PictureAnnotations]] = defaultdict(dict)
     for record in read_manifest(folder / WHOLE):
         is_picture = not record.get("error") and record.get("frame") is None
         if record["run"] != run or record["id"] not in names or not is_picture:
             continue
         if record.get("box_threshold") is None:
             continue
-        pictures, name = found[_name_kind(record, per_layer)], names[record["id"]].as_posix()
+        pictures, name = (
+            annotations_by_kind[_name_kind(record, per_layer)],
+            names[record["id"]].as_posix(),
+        )
         known = pictures[name].instances if name in pictures else ()
         height, width = record["picture_size"]
         instances = (*known, *_instances(record))
         pictures[name] = PictureAnnotations(name, instances, (height, width))
-    return found
+    return annotations_by_kind
 
 
 def _name_kind(record: Mapping[str, Any], per_layer: bool) -> str:

@@ -230,9 +230,9 @@ def with_dropout_before_the_classifier(trained: Trained, folder: Path) -> Path:
 
 
 def with_a_classifier_beside_the_backbone(trained: Trained, folder: Path) -> Path:
-    trunk = timm.create_model(ARCH, num_classes=0)
-    trunk.load_state_dict(trained.model.state_dict(), strict=False)
-    both = nn.ModuleDict({"feature_extractor": trunk, "classifier": trained.model.fc})
+    backbone = timm.create_model(ARCH, num_classes=0)
+    backbone.load_state_dict(trained.model.state_dict(), strict=False)
+    both = nn.ModuleDict({"feature_extractor": backbone, "classifier": trained.model.fc})
     return write(folder, {"state_dict": add_prefix("module.", both.state_dict())})
 
 
@@ -316,7 +316,7 @@ WAYS: dict[str, Way] = {
     "a dropout before the classifier": Way(
         with_dropout_before_the_classifier, said="took fc.1 for the model's fc"
     ),
-    "a classifier beside the trunk": Way(
+    "a classifier beside the backbone": Way(
         with_a_classifier_beside_the_backbone, said="took module.classifier for the model's fc"
     ),
     "an average beside the model": Way(
@@ -579,7 +579,7 @@ def test_a_fine_tuned_checkpoint_on_the_command_line(
 # channels
 
 
-def grown(model: nn.Module, name: str, channels: int) -> State:
+def grow(model: nn.Module, name: str, channels: int) -> State:
     """Weights as after training with other channels."""
     weights = weights_of(model)
     draw = torch.Generator().manual_seed(channels)
@@ -595,7 +595,7 @@ def grown(model: nn.Module, name: str, channels: int) -> State:
 def test_the_number_of_channels_is_read_off_the_first_layer(
     tmp_path: Path, name: str, stem: str, channels: int
 ) -> None:
-    content = grown(timm.create_model(name, num_classes=3), stem, channels)
+    content = grow(timm.create_model(name, num_classes=3), stem, channels)
     classifier = load(write(tmp_path, add_prefix("module.", content)), name)
     reference = timm.create_model(name, num_classes=3, in_chans=channels)
     reference.load_state_dict(content)
@@ -664,7 +664,7 @@ def test_channels_that_are_none(name: str, channels: Any) -> None:
 
 
 def test_channels_that_were_asked_for_are_kept(tmp_path: Path) -> None:
-    file = write(tmp_path, grown(timm.create_model(ARCH), "conv1.0.weight", 6))
+    file = write(tmp_path, grow(timm.create_model(ARCH), "conv1.0.weight", 6))
     with pytest.raises(CheckpointError, match=r"It takes 6 channels: leave out in_chans\."):
         load(file, model_kwargs={"in_chans": 1})
 
@@ -675,7 +675,7 @@ def explain(classifier: Classifier, picture: Any) -> Explanation:
 
 
 def test_a_grey_model_explains_pictures(tmp_path: Path) -> None:
-    file = write(tmp_path, grown(timm.create_model(ARCH, num_classes=3), "conv1.0.weight", 1))
+    file = write(tmp_path, grow(timm.create_model(ARCH, num_classes=3), "conv1.0.weight", 1))
     actual = explain(load(file, img_size=96), np.full((40, 60, 3), 200, np.uint8))
     assert actual.heatmap.shape == (3, 3)
     assert load(file).warnings == ()
@@ -684,7 +684,7 @@ def test_a_grey_model_explains_pictures(tmp_path: Path) -> None:
 def test_a_model_of_six_channels_sees_the_picture_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write(tmp_path, grown(timm.create_model(ARCH, num_classes=3), "conv1.0.weight", 6))
+    file = write(tmp_path, grow(timm.create_model(ARCH, num_classes=3), "conv1.0.weight", 6))
     Image.new("RGB", (60, 40), (200, 100, 50)).save(tmp_path / "a.png")
     arguments = [str(tmp_path / "a.png"), "-m", ARCH, "--checkpoint", str(file), "--device", "cpu"]
     arguments += ["--model-kwargs", "in_chans=6", "--img-size", "64", "--save-map", "npy", "--json"]

@@ -494,17 +494,17 @@ def test_a_network_that_only_looks_the_same_is_refused(tmp_path: Path) -> None:
 
 
 def as_moco(model: nn.Module, fc: nn.Module) -> State:
-    trunk = {k: w for k, w in model.state_dict().items() if not k.startswith("fc.")}
-    trunk |= {f"fc.{k}": w for k, w in fc.state_dict().items()}
-    actual = {f"module.encoder_q.{k}": w for k, w in trunk.items()}
-    actual |= {f"module.encoder_k.{k}": 0.9 * w for k, w in trunk.items()}
+    backbone = {k: w for k, w in model.state_dict().items() if not k.startswith("fc.")}
+    backbone |= {f"fc.{k}": w for k, w in fc.state_dict().items()}
+    actual = {f"module.encoder_q.{k}": w for k, w in backbone.items()}
+    actual |= {f"module.encoder_k.{k}": 0.9 * w for k, w in backbone.items()}
     return actual | {"module.queue": torch.randn(8, 16), "module.queue_ptr": torch.zeros(1)}
 
 
 def as_simclr(model: nn.Module, fc: nn.Module) -> State:
-    trunk = {k: w for k, w in model.state_dict().items() if not k.startswith("fc.")}
-    trunk |= {f"fc.{k}": w for k, w in fc.state_dict().items()}
-    return {f"backbone.{k}": w for k, w in trunk.items()}
+    backbone = {k: w for k, w in model.state_dict().items() if not k.startswith("fc.")}
+    backbone |= {f"fc.{k}": w for k, w in fc.state_dict().items()}
+    return {f"backbone.{k}": w for k, w in backbone.items()}
 
 
 def as_byol(model: nn.Module, fc: nn.Module) -> State:

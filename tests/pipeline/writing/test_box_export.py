@@ -157,8 +157,8 @@ def test_what_is_exported_reads_back(classifier: Classifier, folder: Path, form:
     pictures = {Path(p.name).stem: p for p in read_annotations(place / f"gradcam{suffix}", form)}
     assert sorted(pictures) == ["both", "one"]
     known, _ = pictures["both"].in_pixels((HEIGHT, WIDTH))
-    found = {(i.label, *(round(e, 6) for e in vars(i.box).values())) for i in known.instances}
-    assert found == {
+    labelled = {(i.label, *(round(e, 6) for e in vars(i.box).values())) for i in known.instances}
+    assert labelled == {
         ("red", 0, 10, 10, 30),
         ("red", 40, 10, 50, 20),
         ("green", 50, 30, 60, 40),

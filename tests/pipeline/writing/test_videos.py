@@ -54,7 +54,7 @@ def small() -> Classifier:
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Path:
+def input_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "in"
     folder.mkdir()
     return folder
@@ -64,14 +64,14 @@ Carry = Callable[..., Iterator[Outcome]]
 
 
 @pytest.fixture
-def carry(small: Classifier, there: Path, tmp_path: Path) -> Carry:
+def carry(small: Classifier, input_folder: Path, tmp_path: Path) -> Carry:
     """Explains what is there into a folder `out`."""
 
     def carry_out(stop: StopRequest | None = None, **given: Any) -> Iterator[Outcome]:
         defaults = {"target_layers": "last", "batch_size": 4, "save_path": tmp_path / "out"}
         options = from_keywords(**{**defaults, **given})
         camera = options.camera
-        sources = find_sources([there]) if camera is None else (camera_source(camera),)
+        sources = find_sources([input_folder]) if camera is None else (camera_source(camera),)
         return carry_out_plan(make_plan(small, options), sources, options, stop)
 
     return carry_out
@@ -107,11 +107,13 @@ def lines(out: Path) -> list[tuple[str, int | None, bool]]:
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
-def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, threads: int) -> None:
-    write_video(there / "clip.mp4")
+def test_a_video_becomes_a_video(
+    carry: Carry, input_folder: Path, tmp_path: Path, threads: int
+) -> None:
+    write_video(input_folder / "clip.mp4")
     outcomes = list(carry(workers=threads))
     assert [outcome.last for outcome in outcomes] == [False] * COUNT + [True]
-    assert {str(outcome.source) for outcome in outcomes} == {str(there / "clip.mp4")}
+    assert {str(outcome.source) for outcome in outcomes} == {str(input_folder / "clip.mp4")}
     records = records_of(iter(outcomes))
     assert [record.frame for record in records] == list(range(COUNT))
     assert {record.outputs for record in records} == {(str(tmp_path / "out/clip_gradcam.mp4"),)}
@@ -126,12 +128,12 @@ def test_a_video_becomes_a_video(carry: Carry, there: Path, tmp_path: Path, thre
 
 @pytest.mark.parametrize("folder", [Path("x" * 300), Path(*["x" * 200] * 30)])
 def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
-    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+    carry: Carry, input_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     for name in ("a.mp4", "b.mp4"):
-        write_video(there / name)
-    sources = [replace(source, folder=folder) for source in find_sources([there])[:1]]
-    sources += find_sources([there])[1:]
+        write_video(input_folder / name)
+    sources = [replace(source, folder=folder) for source in find_sources([input_folder])[:1]]
+    sources += find_sources([input_folder])[1:]
     monkeypatch.setattr("tests.pipeline.writing.test_videos.find_sources", lambda _: sources)
     outcomes = list(carry())
     failed = {outcome.source.path.name for outcome in outcomes if outcome.failed}
@@ -142,16 +144,16 @@ def test_a_video_whose_name_is_too_long_fails_and_the_others_are_written(
 
 
 def test_a_frame_is_drawn_as_if_it_were_a_picture(
-    carry: Carry, there: Path, tmp_path: Path
+    carry: Carry, input_folder: Path, tmp_path: Path
 ) -> None:
-    original = show(write_video(there / "clip.avi"))
+    original = show(write_video(input_folder / "clip.avi"))
     asked = {"batch_size": 1, "format": "png", "save_frames": True, "save_map": "npy"}
     records = records_of(carry(**asked))
     video = show(Path(records[0].outputs[0]))
-    shutil.rmtree(there)
-    there.mkdir()
+    shutil.rmtree(input_folder)
+    input_folder.mkdir()
     for index, pixels in enumerate(original):
-        Image.fromarray(pixels).save(there / f"{index:02}.png")
+        Image.fromarray(pixels).save(input_folder / f"{index:02}.png")
     alone = records_of(carry(**asked, save_path=tmp_path / "pictures"))
     assert len(records) == len(alone) == len(video) == COUNT
     for of_frame, of_picture, in_video in zip(records, alone, video, strict=True):
@@ -169,8 +171,8 @@ def test_a_frame_is_drawn_as_if_it_were_a_picture(
     assert difference(video[0], read(records[-1].outputs[1])) > 6
 
 
-def test_every_nth_frame_of_a_span(carry: Carry, there: Path, tmp_path: Path) -> None:
-    write_video(there / "clip.mp4")
+def test_every_nth_frame_of_a_span(carry: Carry, input_folder: Path, tmp_path: Path) -> None:
+    write_video(input_folder / "clip.mp4")
     records = records_of(carry(every=3, frames="2:11"))
     assert [record.frame for record in records] == [2, 5, 8]
     # the last one until the span ends
@@ -194,9 +196,9 @@ UNEVEN = [0, 40, 240, 250, 300, 900, 1000, 1700]  # milliseconds, with the end
     ],
 )
 def test_frames_keep_their_times(
-    carry: Carry, there: Path, tmp_path: Path, asked: dict[str, Any], expected: list[int]
+    carry: Carry, input_folder: Path, tmp_path: Path, asked: dict[str, Any], expected: list[int]
 ) -> None:
-    write_video(there / "clip.mp4", times=UNEVEN)
+    write_video(input_folder / "clip.mp4", times=UNEVEN)
     list(carry(method=["gradcam", "eigencam"], **asked))
     for method in ("gradcam", "eigencam"):
         actual = times_of(tmp_path / f"out/clip_{method}.mp4")
@@ -204,9 +206,9 @@ def test_frames_keep_their_times(
 
 
 def test_a_video_of_long_pixels_is_explained_and_drawn_as_it_is_shown(
-    carry: Carry, there: Path, tmp_path: Path
+    carry: Carry, input_folder: Path, tmp_path: Path
 ) -> None:
-    write_video(there / "clip.mp4", 3, codec="libx264", aspect=Fraction(2))
+    write_video(input_folder / "clip.mp4", 3, codec="libx264", aspect=Fraction(2))
     (record, *_) = records_of(carry())
     assert record.picture_size == (HEIGHT, 2 * WIDTH)
     (drawn, *_) = show(tmp_path / "out/clip_gradcam.mp4")
@@ -214,9 +216,9 @@ def test_a_video_of_long_pixels_is_explained_and_drawn_as_it_is_shown(
 
 
 def test_a_frame_that_cannot_be_drawn_leaves_the_one_before_it_longer(
-    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    carry: Carry, input_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_video(there / "clip.mp4", 5)
+    write_video(input_folder / "clip.mp4", 5)
     draw = Explanation.overlay
 
     def fail(self: Explanation, *how: Any) -> NDArray[np.uint8]:
@@ -233,13 +235,13 @@ def test_a_frame_that_cannot_be_drawn_leaves_the_one_before_it_longer(
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_clips_and_pictures_share_batches_and_keep_their_order(
-    carry: Carry, there: Path, tmp_path: Path, batches: list[int], threads: int
+    carry: Carry, input_folder: Path, tmp_path: Path, batches: list[int], threads: int
 ) -> None:
-    write_video(there / "b.mp4", 5)
-    write_video(there / "d.avi", 3)
-    (there / "c.png").write_bytes(b"no picture")
+    write_video(input_folder / "b.mp4", 5)
+    write_video(input_folder / "d.avi", 3)
+    (input_folder / "c.png").write_bytes(b"no picture")
     for name in ("a", "e"):
-        Image.fromarray(frame(3)).save(there / f"{name}.png")
+        Image.fromarray(frame(3)).save(input_folder / f"{name}.png")
     outcomes = list(carry(workers=threads))
     actual = [(r.source[-5], r.frame, bool(r.error)) for r in records_of(iter(outcomes))]
     clips = [("b", n, False) for n in range(5)], [("d", n, False) for n in range(3)]
@@ -252,12 +254,12 @@ def test_clips_and_pictures_share_batches_and_keep_their_order(
 
 
 def test_an_animated_picture_moves_when_it_is_asked_to(
-    carry: Carry, there: Path, tmp_path: Path
+    carry: Carry, input_folder: Path, tmp_path: Path
 ) -> None:
     write_animation(
-        there / "pets.gif", [frame(index) for index in range(4)], duration=[50, 100, 20, 500]
+        input_folder / "pets.gif", [frame(index) for index in range(4)], duration=[50, 100, 20, 500]
     )
-    Image.fromarray(frame(1)).save(there / "still.gif")
+    Image.fromarray(frame(1)).save(input_folder / "still.gif")
     assert [record.frame for record in records_of(carry())] == [None, None]
     records = records_of(carry(frames="1:"))
     assert [(Path(r.source).name, r.frame) for r in records] == [
@@ -268,8 +270,10 @@ def test_an_animated_picture_moves_when_it_is_asked_to(
     assert times_of(tmp_path / "out/pets.gif_gradcam.mp4") == expected
 
 
-def test_an_animated_picture_that_breaks_off(carry: Carry, there: Path, tmp_path: Path) -> None:
-    path = write_animation(there / "a.png", [frame(i) for i in range(6)], duration=100)
+def test_an_animated_picture_that_breaks_off(
+    carry: Carry, input_folder: Path, tmp_path: Path
+) -> None:
+    path = write_animation(input_folder / "a.png", [frame(i) for i in range(6)], duration=100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     records = records_of(carry(every=1))
     assert [r.frame for r in records[:-1]] == list(range(len(records) - 1))
@@ -279,8 +283,10 @@ def test_an_animated_picture_that_breaks_off(carry: Carry, there: Path, tmp_path
     assert times_of(tmp_path / "out/a.png_gradcam.mp4") == expected
 
 
-def test_each_heatmap_of_a_frame_has_a_video(carry: Carry, there: Path, tmp_path: Path) -> None:
-    write_video(there / "clip.mp4", 3)
+def test_each_heatmap_of_a_frame_has_a_video(
+    carry: Carry, input_folder: Path, tmp_path: Path
+) -> None:
+    write_video(input_folder / "clip.mp4", 3)
 
     def videos(**asked: Any) -> list[str]:
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
@@ -310,8 +316,8 @@ def test_what_a_video_is_called() -> None:
     assert name("camera0", layer="a/b").startswith("sub/camera0_gradcam_a_b~")
 
 
-def test_one_video_into_one_file(carry: Carry, there: Path, tmp_path: Path) -> None:
-    write_video(there / "clip.mp4", 3)
+def test_one_video_into_one_file(carry: Carry, input_folder: Path, tmp_path: Path) -> None:
+    write_video(input_folder / "clip.mp4", 3)
     place = tmp_path / "one" / "result.webm"
     asked = {"save_path": place, "format": "png", "save_map": "npy", "target_category": "1"}
     records = records_of(carry(**asked))
@@ -334,12 +340,12 @@ def test_one_video_into_one_file(carry: Carry, there: Path, tmp_path: Path) -> N
     ],
 )
 def test_what_does_not_go_together(
-    carry: Carry, there: Path, name: str, asked: dict[str, Any], message: str
+    carry: Carry, input_folder: Path, name: str, asked: dict[str, Any], message: str
 ) -> None:
     if name == "a.png":
-        Image.fromarray(frame(0)).save(there / name)
+        Image.fromarray(frame(0)).save(input_folder / name)
     else:
-        write_video(there / name, 2)
+        write_video(input_folder / name, 2)
     with pytest.raises(UsageError, match=message):
         list(carry(**asked))
 
@@ -357,12 +363,12 @@ def test_videos_that_would_have_one_name(small: Classifier, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_video_that_breaks_off_is_finished_there(
-    carry: Carry, there: Path, tmp_path: Path, threads: int
+    carry: Carry, input_folder: Path, tmp_path: Path, threads: int
 ) -> None:
-    whole = write_video(there / "b.avi").read_bytes()
-    (there / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
-    (there / "a.mp4").write_bytes(b"no video")
-    write_video(there / "c.mp4", 2)
+    whole = write_video(input_folder / "b.avi").read_bytes()
+    (input_folder / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
+    (input_folder / "a.mp4").write_bytes(b"no video")
+    write_video(input_folder / "c.mp4", 2)
     outcomes = list(carry(workers=threads))
     failed = [outcome for outcome in outcomes if outcome.failed]
     assert [outcome.source.path.name for outcome in failed] == ["a.mp4", "b.avi"]
@@ -375,17 +381,17 @@ def test_a_video_that_breaks_off_is_finished_there(
 
 
 def test_a_video_that_breaks_off_ends_a_run_that_fails_fast(
-    carry: Carry, there: Path, tmp_path: Path
+    carry: Carry, input_folder: Path, tmp_path: Path
 ) -> None:
-    whole = write_video(there / "b.avi").read_bytes()
-    (there / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
-    write_video(there / "c.mp4", 40)
+    whole = write_video(input_folder / "b.avi").read_bytes()
+    (input_folder / "b.avi").write_bytes(whole[: len(whole) * 9 // 10])
+    write_video(input_folder / "c.mp4", 40)
     with pytest.raises(TooManyFailures):
         list(carry(fail_fast=True))
     assert [path.name for path in outputs(tmp_path / "out")] == ["b.avi_gradcam.mp4"]
     # what failed is done for --resume, and tried again by --skip-existing
     assert {Path(r.source).name for r in records_of(carry(resume=True))} == {"c.mp4"}
-    write_video(there / "b.avi")
+    write_video(input_folder / "b.avi")
     again = records_of(carry(skip_existing=True))
     assert [(Path(r.source).name, r.frame) for r in again] == [("b.avi", n) for n in range(COUNT)]
 
@@ -393,11 +399,11 @@ def test_a_video_that_breaks_off_ends_a_run_that_fails_fast(
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("how", [{}, {"scale": "run"}])
 def test_a_run_that_was_stopped_in_a_video_does_the_video_again(
-    carry: Carry, there: Path, tmp_path: Path, threads: int, how: dict[str, Any]
+    carry: Carry, input_folder: Path, tmp_path: Path, threads: int, how: dict[str, Any]
 ) -> None:
-    Image.fromarray(frame(2)).save(there / "a.png")
-    write_video(there / "b.mp4", 40)
-    write_video(there / "c.mp4", 3)
+    Image.fromarray(frame(2)).save(input_folder / "a.png")
+    write_video(input_folder / "b.mp4", 40)
+    write_video(input_folder / "c.mp4", 3)
     stop = StopRequest()
     seen = []
     with pytest.raises(KeyboardInterrupt):
@@ -418,10 +424,10 @@ def test_a_run_that_was_stopped_in_a_video_does_the_video_again(
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_disk_that_is_full_in_a_video(
-    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    carry: Carry, input_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     for name in "ab":
-        write_video(there / f"{name}.mp4", 6)
+        write_video(input_folder / f"{name}.mp4", 6)
     write = VideoFile.write
 
     def fail(self: VideoFile, *frame: Any) -> None:
@@ -442,9 +448,9 @@ def test_a_disk_that_is_full_in_a_video(
 
 
 def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
-    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    carry: Carry, input_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_video(there / "a.mp4", 6)
+    write_video(input_folder / "a.mp4", 6)
     from camcli.runs import Manifest
 
     append, calls = Manifest.append, iter(range(100))
@@ -462,9 +468,9 @@ def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
     assert lines(tmp_path / "out") == [("a.mp4", n, n == 5) for n in range(6)]
 
 
-def test_frames_of_several_sizes_are_no_video(carry: Carry, there: Path) -> None:
+def test_frames_of_several_sizes_are_no_video(carry: Carry, input_folder: Path) -> None:
     pages = [frame(0), frame(1), frame(0, (30, 64))]
-    write_animation(there / "pages.tif", pages)
+    write_animation(input_folder / "pages.tif", pages)
     records = records_of(carry(every=1))
     assert [bool(record.error) for record in records] == [False, False, True]
     assert "--save-frames" in records[2].error
@@ -514,7 +520,7 @@ def _half_as_hot(present: Path) -> None:
     Image.fromarray(frame(5)).save(present / "c.png")
 
 
-def _drawn(record: Record, present: Path, scale: tuple[float, float] | None) -> NDArray[np.uint8]:
+def _draw(record: Record, present: Path, scale: tuple[float, float] | None) -> NDArray[np.uint8]:
     assert isinstance(record.view, Box)
     picture = Picture(read(present / Path(record.source).name))
     return overlay(picture, np.load(record.outputs[1]), box=record.view, scale=scale)
@@ -522,9 +528,9 @@ def _drawn(record: Record, present: Path, scale: tuple[float, float] | None) -> 
 
 @pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("scale", ["image", "run", "0.001,0.004"])
-def test_pictures_on_one_scale(carry: Carry, there: Path, scale: str, threads: int) -> None:
-    _half_as_hot(there)
-    (there / "bad.png").write_bytes(b"no picture")
+def test_pictures_on_one_scale(carry: Carry, input_folder: Path, scale: str, threads: int) -> None:
+    _half_as_hot(input_folder)
+    (input_folder / "bad.png").write_bytes(b"no picture")
     methods = ["gradcam", "gradcam++"]
     asked = {"scale": scale, "save_map": "npy", "method": methods, "target_category": "1"}
     records = [r for r in records_of(carry(workers=threads, **asked)) if not r.error]
@@ -536,15 +542,15 @@ def test_pictures_on_one_scale(carry: Carry, there: Path, scale: str, threads: i
         assert most > 0
         for record in of_method:
             assert record.scale == expected
-            drawn = _drawn(record, there, expected)
+            drawn = _draw(record, input_folder, expected)
             np.testing.assert_array_equal(read(record.outputs[0]), drawn)
 
 
 def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
-    carry: Carry, there: Path, monkeypatch: pytest.MonkeyPatch
+    carry: Carry, input_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, grey in (("a", 0), ("b", 0), ("c", 0)):
-        Image.fromarray(np.full((40, 60, 3), grey, np.uint8)).save(there / f"{name}.png")
+        Image.fromarray(np.full((40, 60, 3), grey, np.uint8)).save(input_folder / f"{name}.png")
     maps = {"a": [1.0, 2.0], "b": [1.0, 4.0], "c": [0.0, 1.0]}
     explain = stages.explain_batch
 
@@ -563,18 +569,20 @@ def test_equal_raw_values_have_one_colour_on_a_scale_of_the_run(
     assert (a[-1] != b[-1]).any() and (a[0] != c[0]).any()
 
 
-def test_what_is_added_to_a_run_takes_its_scale(carry: Carry, there: Path, tmp_path: Path) -> None:
-    _half_as_hot(there)
+def test_what_is_added_to_a_run_takes_its_scale(
+    carry: Carry, input_folder: Path, tmp_path: Path
+) -> None:
+    _half_as_hot(input_folder)
     heat = {r.maximum: Path(r.source).name for r in records_of(carry(save_path=tmp_path / "x"))}
     coldest, *others = [heat[most] for most in sorted(heat)]
     for name in others:
-        (there / name).rename(tmp_path / name)
+        (input_folder / name).rename(tmp_path / name)
     (cold,) = records_of(carry(scale="run"))
     # another batch has other roundings
     assert Path(cold.source).name == coldest
     assert cold.scale == pytest.approx((0.0, min(heat)), rel=1e-5)
     for name in others:
-        (tmp_path / name).rename(there / name)
+        (tmp_path / name).rename(input_folder / name)
     added = records_of(carry(scale="run", skip_existing=True))
     assert sorted(Path(r.source).name for r in added) == sorted(others)
     assert {r.scale for r in added} == {cold.scale}
@@ -583,15 +591,15 @@ def test_what_is_added_to_a_run_takes_its_scale(carry: Carry, there: Path, tmp_p
 
 
 def test_a_picture_that_changes_between_the_two_looks(
-    carry: Carry, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    carry: Carry, input_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _half_as_hot(there)
-    write_video(there / "d.mp4", 6)
+    _half_as_hot(input_folder)
+    write_video(input_folder / "d.mp4", 6)
     again = spool.read_again
 
     def change(entries: Any, options: Any) -> Any:
-        Image.fromarray(frame(0)[:-4]).save(there / "b.png")
-        write_video(there / "d.mp4", 4)
+        Image.fromarray(frame(0)[:-4]).save(input_folder / "b.png")
+        write_video(input_folder / "d.mp4", 4)
         return again(entries, options)
 
     monkeypatch.setattr(runner, "read_again", change)
@@ -604,9 +612,9 @@ def test_a_picture_that_changes_between_the_two_looks(
 
 
 def test_what_is_laid_aside_has_no_pixels(
-    carry: Carry, there: Path, monkeypatch: pytest.MonkeyPatch
+    carry: Carry, input_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_video(there / "clip.mp4")
+    write_video(input_folder / "clip.mp4")
     sizes = []
     close = spool.Spool.__exit__
 
@@ -621,10 +629,10 @@ def test_what_is_laid_aside_has_no_pixels(
 
 @pytest.mark.parametrize("asked", [{"fail_fast": True}, {"max_failures": 0}])
 def test_a_failure_ends_a_run_on_one_scale_before_it_is_drawn(
-    carry: Carry, there: Path, tmp_path: Path, asked: dict[str, Any]
+    carry: Carry, input_folder: Path, tmp_path: Path, asked: dict[str, Any]
 ) -> None:
-    _half_as_hot(there)
-    (there / "bad.png").write_bytes(b"no picture")
+    _half_as_hot(input_folder)
+    (input_folder / "bad.png").write_bytes(b"no picture")
     seen = []
     with pytest.raises(TooManyFailures):
         for outcome in carry(scale="run", **asked):
@@ -633,18 +641,18 @@ def test_a_failure_ends_a_run_on_one_scale_before_it_is_drawn(
     assert outputs(tmp_path / "out") == []
 
 
-def test_concepts_have_no_scale(carry: Carry, there: Path) -> None:
-    _half_as_hot(there)
+def test_concepts_have_no_scale(carry: Carry, input_folder: Path) -> None:
+    _half_as_hot(input_folder)
     records = records_of(carry(method=["dff", "gradcam"], scale="run"))
     assert {(r.method, r.scale is None) for r in records} == {("dff", True), ("gradcam", False)}
 
 
 def test_maps_follow_each_other_from_frame_to_frame(
-    carry: Carry, there: Path, tmp_path: Path
+    carry: Carry, input_folder: Path, tmp_path: Path
 ) -> None:
-    write_video(there / "clip.mp4")
-    write_video(there / "other.mp4", 3)
-    Image.fromarray(frame(4)).save(there / "still.png")
+    write_video(input_folder / "clip.mp4")
+    write_video(input_folder / "other.mp4", 3)
+    Image.fromarray(frame(4)).save(input_folder / "still.png")
     asked = {"save_map": "npy", "target_category": "1"}
     plain = records_of(carry(**asked))
     smooth = records_of(carry(**asked, smooth_frames=4, save_path=tmp_path / "smooth"))
@@ -672,11 +680,11 @@ def test_maps_follow_each_other_from_frame_to_frame(
 
 
 def test_a_clip_from_the_command_line(
-    there: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    input_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_video(there / "clip.mp4", 4)
+    write_video(input_folder / "clip.mp4", 4)
     out = tmp_path / "out"
-    typed = [str(there), "--save-path", str(out), "--scale", "run", "--smooth-frames", "2"]
+    typed = [str(input_folder), "--save-path", str(out), "--scale", "run", "--smooth-frames", "2"]
     assert main([*typed, "--frames", ":3", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert {line.split("  ")[0] for line in printed} == {f"{out}/clip_gradcam.mp4"}
@@ -687,5 +695,5 @@ def test_a_clip_from_the_command_line(
     names = [Path(line).name for line in capsys.readouterr().out.splitlines()]
     assert [name[:19] for name in names[:2]] == ["clip_000000_gradcam", "clip_000002_gradcam"]
     assert names[2].startswith("clip_gradcam~") and len(names) == 3
-    assert main(["--camera", "0", str(there)]) == 2
+    assert main(["--camera", "0", str(input_folder)]) == 2
     assert "--camera 0 takes the place of pictures" in capsys.readouterr().err
