@@ -29,10 +29,10 @@ from camcli.models.load import Classifier
 from camcli.models.state.model_lock import call_on_model
 from camcli.pipeline import stages
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.output_writer import describe_failure
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan, make_plan
 from camcli.pipeline.stages import PreparedPicture
+from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Box, Source
 from camcli.registry import ALL, METRICS
 
