@@ -22,6 +22,7 @@ from camcli.cli.commands import (
     merge,
     methods,
     models,
+    sanity,
     verify,
 )
 from camcli.cli.foreign_options import find_own_option
@@ -93,6 +94,7 @@ app = typer.Typer(
 )
 app.command("explain", cls=Command)(explain.command)
 app.command("evaluate", cls=Command)(evaluate.command)
+app.command("sanity", cls=Command)(sanity.command)
 app.command("methods", cls=Command)(methods.command)
 app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)

@@ -21,6 +21,8 @@ from camcli.registry import depends_on_category, find_method_name
 
 Order = Literal["cascading", "independent"]
 Targets = Tensor | Sequence[int]
+SHIFT = 16  # pixels of the network's input
+
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
 # of maps between 0 and 1, at the input's size
@@ -107,6 +109,43 @@ def compare_classes(
     names = [find_method_name(method) for method in methods]
     plain, altered = (_normalise_all(module, inputs, names, t, options) for t in (one, other))
     return {name: compare_maps(plain[name], altered[name]) for name in names}
+
+
+def compare_views(
+    module: nn.Module,
+    inputs: Tensor,
+    methods: Sequence[str],
+    targets: Targets | None = None,
+    **options: Any,
+) -> Mapping[str, Mapping[str, Tensor]]:
+    """Compares maps with those of the mirrored and of the moved picture, put back.
+
+    inputs [b 3 H W], targets [b] -> {method: {`flip`, `shift`: rank correlation [b]}}, after
+    arXiv:2304.06715.  The picture is moved by `SHIFT` pixels, or a quarter of an edge where that is
+    less, and what leaves it comes in on the other side; only what stayed inside is compared.  NaN
+    for a constant map.
+    """
+    names = [find_method_name(method) for method in methods]
+    down, right = (min(SHIFT, edge // 4) for edge in inputs.shape[-2:])
+    views = (inputs, inputs.flip(-1), inputs.roll((down, right), (-2, -1)))
+    plain, flipped, moved = (_unit_maps(module, v, names, targets, options) for v in views)
+    return {
+        name: {
+            "flip": _correlate(plain[name], flipped[name].flip(-1)),
+            "shift": _correlate(
+                plain[name][:, : -down or None, : -right or None], moved[name][:, down:, right:]
+            ),
+        }
+        for name in names
+    }
+
+
+def _correlate(maps: Tensor, others: Tensor) -> Tensor:
+    finite = (maps.isfinite() & others.isfinite()).flatten(1).all(1)
+    values = maps.new_full((len(maps),), torch.nan)
+    if finite.any():
+        values[finite] = rank_correlation(maps[finite], others[finite]).to(maps)
+    return values
 
 
 def compare_maps(maps: Tensor, others: Tensor) -> dict[str, Tensor]:

@@ -155,6 +155,13 @@ def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
     return plan
 
 
+def read_picture(source: Source, plan: Plan, options: Options) -> PreparedPicture:
+    """Reads a picture; raises ImageError, for a video too, or UnknownName for its category."""
+    if is_video(source):
+        raise ImageError(f"{str(source)!r} is a video, and pictures are measured.")
+    return stages.prepare(stages.decode(stages.open_file(source, options.max_pixels)), plan)
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What is measured of each picture, and what is known of it."""
@@ -171,7 +178,7 @@ class Evaluation:
             failed: dict[int, PictureScores] = {}
             for place, source in enumerate(group):
                 try:
-                    prepared[place] = self._read(source)
+                    prepared[place] = read_picture(source, self.plan, self.options)
                 except (ImageError, MemoryError, UnknownName) as error:
                     failed[place] = PictureScores(
                         source, error=describe_failure(error, source.path)
@@ -179,12 +186,6 @@ class Evaluation:
             explained = iter(self._explain(list(prepared.values())))
             for place, source in enumerate(group):
                 yield failed.get(place) or self._measure_safely(source, *next(explained))
-
-    def _read(self, source: Source) -> PreparedPicture:
-        if is_video(source):
-            raise ImageError(f"{str(source)!r} is a video: pictures are evaluated.")
-        opened = stages.open_file(source, self.options.max_pixels)
-        return stages.prepare(stages.decode(opened), self.plan)
 
     def _explain(
         self, batch: Sequence[PreparedPicture]
@@ -200,7 +201,7 @@ class Evaluation:
         if not any(wanted) or not isinstance(self.plan.categories, int):
             return list(batch)
         views = torch.stack([p.view.inputs for p in batch])
-        probabilities = _score_all(self.plan, views)
+        probabilities = score_classes(self.plan, views)
         return [
             replace(p, category=max(own, key=lambda c: float(probabilities[row, c]))) if own else p
             for row, (p, own) in enumerate(zip(batch, wanted, strict=True))
@@ -317,7 +318,7 @@ class _PictureMaps:
         """Returns what metrics ask for, `registry.METRIC_INPUTS`."""
 
         def score(images: Tensor) -> Tensor:
-            return _score_all(plan, images)[:, category].to(images.device)
+            return score_classes(plan, images)[:, category].to(images.device)
 
         def explain(images: Tensor, row: int) -> Tensor:
             if row >= len(self.rows):
@@ -344,7 +345,7 @@ def _answer(plan: Plan, images: Tensor, category: int, methods: tuple[str, ...])
     return _answer_methods(plan, images, choice, methods)
 
 
-def _score_all(plan: Plan, images: Tensor) -> Tensor:
+def score_classes(plan: Plan, images: Tensor) -> Tensor:
     """Returns all classes' probabilities.  [n c H W] -> [n classes]"""
     choice = FixedCategories(torch.zeros(len(images), 1, dtype=torch.int64))
     probabilities = _answer_methods(plan, images, choice, ()).probabilities

@@ -132,13 +132,13 @@ def test_metrics_of_altered_pictures_share_their_batches(
     classifier: Classifier, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    score = evaluation._score_all
+    score = evaluation.score_classes
 
     def note_batch(plan: Any, images: Tensor) -> Tensor:
         batches.append(len(images))
         return score(plan, images)
 
-    monkeypatch.setattr(evaluation, "_score_all", note_batch)
+    monkeypatch.setattr(evaluation, "score_classes", note_batch)
     metrics = ("deletion", "insertion", "increase_in_confidence", "average_drop")
     alone = measure(classifier, folder / "1.png", metrics[:1])
     passed = sum(batches)

@@ -155,9 +155,9 @@ def _evaluate_all(evaluation: Evaluation, sources: Sequence[Source], printer: Pr
         results = collected.summarise(evaluation.metrics)
         summary = _summarise(evaluation, results, len(sources), failures)
         files.finish(summary)
-    _print_results(results, summary, files, printer)
     if not results:
         raise UsageError("No metric could be measured on any picture; the lines above say why.")
+    _print_results(results, summary, files, printer)
     return not failures
 
 
