@@ -128,7 +128,7 @@ def compare_views(
     names = [find_method_name(method) for method in methods]
     down, right = (min(SHIFT, edge // 4) for edge in inputs.shape[-2:])
     views = (inputs, inputs.flip(-1), inputs.roll((down, right), (-2, -1)))
-    plain, flipped, moved = (_unit_maps(module, v, names, targets, options) for v in views)
+    plain, flipped, moved = (_normalise_all(module, v, names, targets, options) for v in views)
     return {
         name: {
             "flip": _correlate(plain[name], flipped[name].flip(-1)),

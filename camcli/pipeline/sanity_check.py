@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite, nan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +20,9 @@ from camcli.engine.sanity import (
 )
 from camcli.errors import ImageError, UnknownName, UsageError
 from camcli.pipeline.evaluation import read_picture, score_classes
-from camcli.pipeline.output_writer import describe_failure
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan
+from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Source
 from camcli.registry import ALL, depends_on_category
 
@@ -140,7 +141,7 @@ def _choose_classes(
     return targets_, rest.argmax(1)
 
 
-def _heatmap_options(options: Options, plan: Plan) -> dict[str, object]:
+def _heatmap_options(options: Options, plan: Plan) -> dict[str, Any]:
     """Returns the options of `camcli.heatmaps` by which a run makes its maps."""
     reading = plan.classifier.reading
     return {

@@ -78,7 +78,7 @@ def test_batches_make_no_difference(classifier: Classifier, folder: Path) -> Non
     # a gradient on the border of two of the bins of HOG falls into either
     for first, second in zip(one.methods[0].steps, other.methods[0].steps, strict=True):
         assert first.similarities == pytest.approx(second.similarities, abs=0.01, nan_ok=True)
-    assert one.methods[0].views == pytest.approx(other.methods[0].views, abs=1e-4, nan_ok=True)
+    assert one.methods[0].views == pytest.approx(other.methods[0].views, abs=0.01, nan_ok=True)
 
 
 def test_each_layer_by_itself_and_a_bad_picture(classifier: Classifier, folder: Path) -> None:
