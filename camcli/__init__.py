@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from camcli.engine.api import activations, heatmaps, packed
     from camcli.errors import CamvizError, CamvizWarning
     from camcli.models.load import Classifier, load_model
-    from camcli.models.state.model_lock import lock_model
+    from camcli.models.state import lock_model
     from camcli.pipeline import Explanation, explain, overlay
     from camcli.records import Box
 
@@ -42,7 +42,7 @@ _HOMES = {
     "explain": "camcli.pipeline",
     "heatmaps": "camcli.engine.api",
     "load_model": "camcli.models.load",
-    "lock_model": "camcli.models.state.model_lock",
+    "lock_model": "camcli.models.state",
     "overlay": "camcli.pipeline",
     "packed": "camcli.engine.api",
 }

@@ -52,12 +52,13 @@ from camcli.models.outputs.interpretation import (
     takes_one_alone,
 )
 from camcli.models.outputs.logits import OutputKey
-from camcli.models.state.model_lock import (
+from camcli.models.state import (
     call_on_model,
+    check_hookable,
+    has_classifier,
     lock_model,
     lock_to_restore,
 )
-from camcli.models.state.model_state import check_hookable, has_classifier
 from camcli.records import Fusion, Outputs, Precision, TargetName
 from camcli.registry import (
     assign_options,

@@ -15,8 +15,7 @@ from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.inspection.layout import Layout, find_batch_axis, force_layout
 from camcli.models.inspection.spatial_order import Places, measure_places
 from camcli.models.outputs.folded_batch import count_slices
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_state import check_hookable
+from camcli.models.state import ModelCache, check_hookable
 from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 

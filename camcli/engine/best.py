@@ -17,7 +17,7 @@ from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import UsageError
 from camcli.methods.combine import Combination, combine
 from camcli.models.inspection.anatomy import Anatomy, Kind, measure_anatomy
-from camcli.models.state.model_lock import locks_model
+from camcli.models.state import locks_model
 
 # where the score comes from, what the object covers, or something of both
 BestFor = Literal["balanced", "evidence", "extent"]

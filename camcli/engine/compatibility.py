@@ -12,7 +12,7 @@ import camcli.engine.runner as engine
 from camcli.engine.targets import CategoryChoice
 from camcli.errors import CamvizError
 from camcli.models.outputs.interpretation import apply_output_reading
-from camcli.models.state.model_lock import locks_model
+from camcli.models.state import locks_model
 from camcli.registry import METHODS, depends_on_category
 
 

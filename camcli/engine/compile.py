@@ -23,9 +23,15 @@ from camcli.errors import ModelError, first_line
 from camcli.models.acceleration.compile_targets import find_compile_targets
 from camcli.models.acceleration.fused_attention import can_fuse, switch_on_fused_attention
 from camcli.models.acceleration.memory_format import copy_to_model_format
-from camcli.models.state.forward_patching import patch_forward
-from camcli.models.state.model_lock import lock_loading, lock_model, lock_to_restore
-from camcli.models.state.model_state import check_hookable, preserve_state, set_stance
+from camcli.models.state import (
+    check_hookable,
+    lock_loading,
+    lock_model,
+    lock_to_restore,
+    patch_forward,
+    preserve_state,
+    set_stance,
+)
 from camcli.registry import METHODS, collect_evidence
 from camcli.utils.shared_setting import SharedSetting
 

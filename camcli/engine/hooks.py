@@ -20,8 +20,7 @@ from camcli.errors import LayerError, ModelError
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.layout import find_tensor, replace_tensor
 from camcli.models.outputs.logits import describe_output, select_output
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import list_modules, make_recordable, preserve_state
+from camcli.models.state import in_this_thread, list_modules, make_recordable, preserve_state
 from camcli.utils.profiling import stage
 
 Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]

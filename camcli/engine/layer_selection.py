@@ -23,10 +23,7 @@ from camcli.models.outputs.interpretation import (
     apply_output_reading,
 )
 from camcli.models.outputs.logits import OutputKey
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_lock import (
-    locks_model,
-)
+from camcli.models.state import ModelCache, locks_model
 from camcli.registry import (
     depends_on_layer,
 )

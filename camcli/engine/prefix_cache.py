@@ -15,9 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.acceleration.memory_format import copy_to_model_format
-from camcli.models.state.forward_patching import patch_forward
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import list_modules, preserve_state
+from camcli.models.state import in_this_thread, list_modules, patch_forward, preserve_state
 from camcli.utils.profiling import stage
 
 # the outputs, call by call, of each layer that had finished when the target layer had

@@ -31,10 +31,7 @@ from camcli.models.outputs.interpretation import (
     OutputReading,
     apply_output_reading,
 )
-from camcli.models.state.model_lock import (
-    locks_model,
-)
-from camcli.models.state.model_state import check_hookable, preserve_state
+from camcli.models.state import check_hookable, locks_model, preserve_state
 from camcli.records import Fusion, Precision
 from camcli.registry import (
     EVIDENCE,

@@ -15,8 +15,7 @@ from torchvision.models import get_model_weights
 
 from camcli.errors import UnknownName
 from camcli.models import embedded, from_timm, from_torchvision
-from camcli.models.embedded.network import EfficientNetLite0
-from camcli.models.embedded.weights import is_installed
+from camcli.models.embedded import EfficientNetLite0, is_installed
 from camcli.models.inspection.quirks import can_classify
 from camcli.models.load import PARAMETERS
 from camcli.models.weight_download import find_cached_url_file

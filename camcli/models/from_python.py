@@ -19,8 +19,7 @@ from camcli.models.multiple_inputs import check_takes_a_picture_alone
 from camcli.models.outputs.interpretation import measure_output
 from camcli.models.outputs.logits import describe_output, select_output
 from camcli.models.preprocessing import compute_scale, fit_channels
-from camcli.models.state.model_lock import in_this_thread, lock_model
-from camcli.models.state.model_state import check_hookable, preserve_state
+from camcli.models.state import check_hookable, in_this_thread, lock_model, preserve_state
 from camcli.models.user_code import describe_error, import_builder, run_user_code
 from camcli.records import Preprocessing
 

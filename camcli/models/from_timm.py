@@ -17,7 +17,7 @@ from torch import nn
 
 from camcli.errors import ModelError, UnknownName, WeightsError
 from camcli.models.checkpoints.pickle_survey import check_published
-from camcli.models.labels.labels import find_timm_labels
+from camcli.models.labels import find_timm_labels
 from camcli.models.model_spec import BuiltModel, ModelSpec, Weights, build_error, warn_of_new_head
 from camcli.models.preprocessing import compute_scale, fit_channels
 from camcli.models.weight_download import (

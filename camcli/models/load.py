@@ -36,8 +36,8 @@ from camcli.models.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
-from camcli.models.embedded.network import EfficientNetLite0
-from camcli.models.labels.labels import Labels, choose_labels
+from camcli.models.embedded import EfficientNetLite0
+from camcli.models.labels import Labels, choose_labels
 from camcli.models.memory_bound import check_numbers, limit_memory
 from camcli.models.model_spec import (
     BuiltModel,
@@ -55,8 +55,7 @@ from camcli.models.outputs.interpretation import (
 )
 from camcli.models.outputs.logits import OutputKey
 from camcli.models.preprocessing import change_preprocessing
-from camcli.models.state.model_lock import lock_loading, lock_model
-from camcli.models.state.model_state import keep_random_state
+from camcli.models.state import keep_random_state, lock_loading, lock_model
 from camcli.models.user_code import is_code
 from camcli.records import Fit, Outputs, Preprocessing
 from camcli.utils.paths import expand_home, is_file, is_folder

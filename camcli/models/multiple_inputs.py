@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from camcli.errors import ModelError, UsageError
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import unwrap
+from camcli.models.state import in_this_thread, unwrap
 
 InputKey = str | int
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camcli.errors import ModelError
-from camcli.models.state.model_state import check_hookable, preserve_state
+from camcli.models.state import check_hookable, preserve_state
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from camcli.engine.device.precision import choose_precision
 from camcli.engine.runner import ExplainRequest, ExplainResult
 from camcli.engine.targets import ContrastTarget
 from camcli.models.inspection.target_layers import describe_last_use
-from camcli.models.labels.labels import label_name
+from camcli.models.labels import label_name
 from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
 from camcli.records import Concept, Heatmap, Picture, Record, View

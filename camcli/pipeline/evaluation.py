@@ -22,11 +22,10 @@ from camcli.media.annotations import Annotations, PictureAnnotations, match_pict
 from camcli.media.sources.listing import is_video
 from camcli.methods.postprocessing import enlarge, normalise
 from camcli.metrics.baseline_maps import BASELINE_MAPS
-from camcli.metrics.perturbation.plan import carry_out
-from camcli.models.labels.label_matching import LabelMatches, match_labels
-from camcli.models.labels.labels import label_name
+from camcli.metrics.perturbation import carry_out
+from camcli.models.labels import LabelMatches, label_name, match_labels
 from camcli.models.load import Classifier
-from camcli.models.state.model_lock import call_on_model
+from camcli.models.state import call_on_model
 from camcli.pipeline import stages
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.picture_api import group_items

@@ -12,7 +12,7 @@ from typing import IO, Any, Self
 
 from camcli.pipeline.evaluation import PictureScores
 from camcli.registry import METRICS
-from camcli.runs.jsonl import unwritable_error
+from camcli.runs import unwritable_error
 from camcli.utils.jsonable import to_jsonable
 
 NAME = "evaluation"

@@ -31,10 +31,10 @@ from camcli.errors import ModelError, UsageError
 from camcli.methods.smoothing import Noise
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.inspection.layout import Layout
-from camcli.models.labels.labels import NO_YES, find_category, label_name
+from camcli.models.labels import NO_YES, find_category, label_name
 from camcli.models.load import Classifier
 from camcli.models.outputs.interpretation import read_as_logit
-from camcli.models.state.model_lock import call_on_model
+from camcli.models.state import call_on_model
 from camcli.records import Source
 from camcli.registry import (
     ALL,

@@ -16,7 +16,7 @@ from camcli.config import Options
 from camcli.engine.device.precision import choose_precision
 from camcli.errors import OutputError
 from camcli.media.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from camcli.models.state.weights_hash import hash_weights
+from camcli.models.state import hash_weights
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.writing.color_scale import Key, read_scales
 from camcli.records import Outcome, Source

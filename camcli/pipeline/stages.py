@@ -24,7 +24,7 @@ from camcli.engine.device.device_timer import DeviceTimer
 from camcli.engine.runner import ExplainResult, answer_request
 from camcli.media.network_input import make_view as view_of
 from camcli.media.pictures.read import OpenPicture, open_picture
-from camcli.models.state.model_lock import call_on_model
+from camcli.models.state import call_on_model
 from camcli.pipeline.batch_results import BatchResults
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan

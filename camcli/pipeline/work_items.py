@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 from camcli.config import Options
 from camcli.errors import ImageError
 from camcli.media.sources.listing import is_video
-from camcli.media.videos.camera import CAMERA_TIMES, read_camera
-from camcli.media.videos.frame_times import FrameTimes
-from camcli.media.videos.frames import EVERYTHING, frames, is_moving, open_frames
+from camcli.media.videos import (
+    CAMERA_TIMES,
+    EVERYTHING,
+    FrameTimes,
+    frames,
+    is_moving,
+    open_frames,
+    read_camera,
+)
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Outcome, Picture, Source
 

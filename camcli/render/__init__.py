@@ -1,1 +1,15 @@
 """Heat in colour, and laid on the picture."""
+
+# what other rooms may import; all else may change with this one
+PUBLIC = (
+    "boxes.HotRegions",
+    "boxes.NO_REGIONS",
+    "boxes.find_regions",
+    "colormap.find_colormap",
+    "concepts.make_palette",
+    "concepts.overlay_concepts",
+    "overlay",
+    "overlay.Scale",
+    "pixels.draw_on_grey",
+    "sheet.draw_sheet",
+)

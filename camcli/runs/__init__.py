@@ -1,23 +1,30 @@
 """Keeps in the output folder what a run did, and what it needs to go on."""
 
-from camcli.runs.jsonl import read_manifest
-from camcli.runs.manifest import Manifest, Mode, list_outputs
+from camcli.runs.jsonl import read_manifest, unwritable_error
+from camcli.runs.manifest import WHOLE, Manifest, Mode, list_outputs, source_id
+from camcli.runs.manifest_tail import ManifestTail, parse_record
 from camcli.runs.map_statistics import describe_map
-from camcli.runs.merge import merge_shards
+from camcli.runs.merge import list_world_sizes, merge_shards
 from camcli.runs.run_info import Counts, RunInfo
 from camcli.runs.verify import CheckedFile, is_unfinished, read_stamp, verify_folder
 
 __all__ = [
+    "WHOLE",
     "CheckedFile",
     "Counts",
     "Manifest",
+    "ManifestTail",
     "Mode",
     "RunInfo",
     "describe_map",
     "is_unfinished",
     "list_outputs",
+    "list_world_sizes",
     "merge_shards",
+    "parse_record",
     "read_manifest",
     "read_stamp",
+    "source_id",
+    "unwritable_error",
     "verify_folder",
 ]

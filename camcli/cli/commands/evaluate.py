@@ -130,7 +130,7 @@ def _read_truth(
     printer: Printer,
 ) -> Truth:
     from camcli.media.annotations import read_annotations
-    from camcli.models.labels.label_matching import read_meanings
+    from camcli.models.labels import read_meanings
     from camcli.pipeline.evaluation import Truth, know_truth
 
     if boxes is None:

@@ -20,7 +20,7 @@ def show_model(options: Options, *, as_json: bool) -> None:
     """Prints a model's layers as a tree, or as one JSON object; no weights are needed."""
     from camcli.models.inspection.target_layers import survey_layers
     from camcli.models.outputs.interpretation import apply_output_reading
-    from camcli.models.state.model_lock import lock_model
+    from camcli.models.state import lock_model
 
     classifier = load_structure(options)
     module = classifier.module

@@ -17,7 +17,7 @@ from camcli.engine.device.precision import use_precision
 from camcli.engine.hooks import record
 from camcli.engine.runner import ExplainRequest, answer_request, move_to_model
 from camcli.engine.targets import CategoryChoice
-from camcli.models.state.model_lock import locks_model
+from camcli.models.state import locks_model
 from camcli.registry import METHODS, collect_evidence
 from camcli.utils.cpu import memory_left
 from camcli.utils.runtime_tuning import give_back_freed_memory

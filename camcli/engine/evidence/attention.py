@@ -22,8 +22,7 @@ from camcli.models.inspection.attention import (
     measure_attentions,
 )
 from camcli.models.inspection.layout import TOKENS
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_state import preserve_state
+from camcli.models.state import ModelCache, preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 

@@ -15,7 +15,7 @@ from camcli.engine.hooks import Recording
 from camcli.errors import MethodError
 from camcli.models.inspection.autograd_graph import iterate_steps_to
 from camcli.models.inspection.layout import convert_to_maps
-from camcli.models.state.model_state import preserve_state
+from camcli.models.state import preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 

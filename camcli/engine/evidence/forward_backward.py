@@ -15,7 +15,7 @@ from camcli.errors import MethodError, ModelError
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.layout import convert_to_maps
 from camcli.models.inspection.probing_pass import GRADIENT_FREE_METHODS
-from camcli.models.state.model_state import make_recordable, preserve_state
+from camcli.models.state import make_recordable, preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 

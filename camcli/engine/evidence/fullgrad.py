@@ -22,9 +22,7 @@ from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.attention import FUSED
 from camcli.models.inspection.biases import find_bias, open_operation
 from camcli.models.inspection.layout import TOKENS, convert_to_maps, measure_layout
-from camcli.models.state.forward_patching import switch_off
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import make_recordable, preserve_state
+from camcli.models.state import in_this_thread, make_recordable, preserve_state, switch_off
 from camcli.records import FullGradients
 from camcli.registry import evidence
 from camcli.utils.profiling import stage

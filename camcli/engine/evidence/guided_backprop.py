@@ -14,7 +14,7 @@ from camcli.errors import MethodError
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.autograd_graph import iterate_steps_to
 from camcli.models.inspection.rectifiers import find_rectifiers, record_composed_rectifiers
-from camcli.models.state.model_state import make_recordable, preserve_state
+from camcli.models.state import make_recordable, preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 

@@ -1,1 +1,26 @@
 """Picture files and maps, read and written."""
+
+# what other rooms may import; all else may change with this one
+PUBLIC = (
+    "color_profiles.convert_to_srgb",
+    "formats.DEFAULT_SUFFIX",
+    "formats.PICTURE_SUFFIXES",
+    "formats.find_format",
+    "formats.find_suffix",
+    "formats.list_suffixes_like",
+    "heif",
+    "opencv_messages.silence_opencv",
+    "read.OpenPicture",
+    "read.PILLOW",
+    "read.PictureLike",
+    "read.check_size",
+    "read.find_file_size",
+    "read.load_upright_frame",
+    "read.make_picture",
+    "read.open_picture",
+    "read.read_content",
+    "read.too_large_error",
+    "read.unreadable_error",
+    "write.write_map",
+    "write.write_picture",
+)

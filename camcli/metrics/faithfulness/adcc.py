@@ -8,7 +8,7 @@ from torch import Tensor
 from camcli.metrics.faithfulness.coherency import Explain, coherency
 from camcli.metrics.faithfulness.complexity import complexity
 from camcli.metrics.faithfulness.confidence import average_drop
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Score
+from camcli.metrics.perturbation import BATCH_SIZE, Score
 from camcli.registry import metric
 
 

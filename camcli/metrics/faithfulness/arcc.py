@@ -10,7 +10,7 @@ from camcli.metrics.faithfulness.adcc import harmonic_mean
 from camcli.metrics.faithfulness.coherency import Explain, coherency
 from camcli.metrics.faithfulness.complexity import complexity
 from camcli.metrics.faithfulness.road import NOISE, road
-from camcli.metrics.perturbation.plan import BATCH_SIZE, Score
+from camcli.metrics.perturbation import BATCH_SIZE, Score
 from camcli.registry import metric
 
 SHARES = (0.2, 0.4, 0.6, 0.8)

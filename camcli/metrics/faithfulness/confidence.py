@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
+from camcli.metrics.perturbation import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_image, check_unit_maps, image_size
 from camcli.registry import metric
 

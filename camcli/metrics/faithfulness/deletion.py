@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from camcli.metrics.perturbation.baseline import make_baseline
-from camcli.metrics.perturbation.curve import plan_curve
-from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
+from camcli.metrics.perturbation import BATCH_SIZE, PassPlan, Score, make_baseline, plan_curve
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 

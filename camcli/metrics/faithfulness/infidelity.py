@@ -7,7 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
+from camcli.metrics.perturbation import BATCH_SIZE, PassPlan, Score
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 

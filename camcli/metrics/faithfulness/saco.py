@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.metrics.perturbation.baseline import make_baseline
-from camcli.metrics.perturbation.curve import rank_pixels
-from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score
+from camcli.metrics.perturbation import BATCH_SIZE, PassPlan, Score, make_baseline, rank_pixels
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 

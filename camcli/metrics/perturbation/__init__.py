@@ -1,1 +1,17 @@
 """The altered pictures whose scores metrics ask for: what is taken away, what stands there."""
+
+from camcli.metrics.perturbation.baseline import make_baseline
+from camcli.metrics.perturbation.curve import plan_curve, rank_pixels
+from camcli.metrics.perturbation.imputation import impute
+from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score, carry_out
+
+__all__ = [
+    "BATCH_SIZE",
+    "PassPlan",
+    "Score",
+    "carry_out",
+    "impute",
+    "make_baseline",
+    "plan_curve",
+    "rank_pixels",
+]

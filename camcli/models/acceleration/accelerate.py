@@ -17,8 +17,7 @@ from camcli.models.acceleration.onednn_linear import (
     is_onednn_usable,
 )
 from camcli.models.acceleration.prepack_cache import PrepackCache, PrepackedConv
-from camcli.models.state.forward_patching import has_patched_forward
-from camcli.models.state.model_state import list_modules
+from camcli.models.state import has_patched_forward, list_modules
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import preserve_state
+from camcli.models.state import in_this_thread, preserve_state
 
 
 def find_blocks(module: nn.Module, layers: Iterable[str]) -> dict[str, nn.Module]:

@@ -29,9 +29,13 @@ from camcli.models.acceleration.onednn_conv import (
     is_plain,
     prepack,
 )
-from camcli.models.state.forward_patching import has_patched_forward, patch_forward
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import list_modules, preserve_state
+from camcli.models.state import (
+    has_patched_forward,
+    in_this_thread,
+    list_modules,
+    patch_forward,
+    preserve_state,
+)
 
 Result = TypeVar("Result")
 # outputs in which the norm and ReLU are done already, by the layer that would do them

@@ -15,8 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from camcli.models.acceleration.accelerate import is_accelerated
 from camcli.models.acceleration.onednn_conv import can_replace_conv
-from camcli.models.state.forward_patching import is_hooked, patch_forward
-from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state import in_this_thread, is_hooked, patch_forward
 
 # timm's, by its name: importing timm is slow, and torchvision's models do not need it
 NORM_AND_ACTIVATION = "BatchNormAct2d"

@@ -12,7 +12,7 @@ from camcli.models.acceleration.fused_window_attention import WINDOWS, FusedWind
 from camcli.models.acceleration.onednn_conv import is_unrecorded
 from camcli.models.inspection.attention import FUSED
 from camcli.models.inspection.quirks import FUSABLE
-from camcli.models.state.forward_patching import is_hooked
+from camcli.models.state import is_hooked
 
 (SWITCH,) = FUSED
 

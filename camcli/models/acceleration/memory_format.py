@@ -14,9 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_lock import NestedCall
-from camcli.models.state.model_state import preserve_state
+from camcli.models.state import ModelCache, NestedCall, preserve_state
 
 LAST = torch.channels_last
 # of the largest number: rounding makes 1e-6 in float32, 1e-3 in a GPU's TF32, and a percent in half

@@ -7,9 +7,20 @@ from pathlib import Path
 import torch
 
 from camcli.models.embedded.network import EfficientNetLite0
-from camcli.models.embedded.weights import read_weights
+from camcli.models.embedded.weights import is_installed, read_weights
 from camcli.models.preprocessing import compute_scale
 from camcli.records import Preprocessing
+
+__all__ = [
+    "NAME",
+    "SIZE",
+    "EfficientNetLite0",
+    "is_installed",
+    "load_embedded",
+    "load_labels",
+    "make_preprocessing",
+]
+
 
 NAME = "embedded"
 SIZE = 224

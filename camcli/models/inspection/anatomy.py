@@ -20,8 +20,7 @@ from camcli.models.inspection.layout import TOKENS, Layout
 from camcli.models.inspection.probing_pass import LayerObserver, run_probing_pass
 from camcli.models.inspection.quirks import why_never_default
 from camcli.models.inspection.target_layers import TargetLayer, kinds_around
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_state import check_hookable
+from camcli.models.state import ModelCache, check_hookable
 
 Kind = Literal["convolutional", "hierarchical", "class token", "pooled tokens", "mixed tokens"]
 Shape = tuple[int, int, int]

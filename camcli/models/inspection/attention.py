@@ -17,9 +17,7 @@ from torch.nn import functional as F
 from camcli.errors import MethodError
 from camcli.models.inspection.layout import Layout, find_tensor, read_tokens
 from camcli.models.inspection.probing_pass import LayerObserver, run_probing_pass
-from camcli.models.state.forward_patching import switch_off
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import check_hookable
+from camcli.models.state import check_hookable, in_this_thread, switch_off
 from camcli.utils.shared_setting import SharedSetting
 
 # the softmaxed attention [b heads q n] that passes a site -> what goes on instead, or None

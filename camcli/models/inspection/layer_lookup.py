@@ -7,7 +7,7 @@ import re
 from torch import nn
 
 from camcli.errors import LayerError, UnknownName
-from camcli.models.state.model_state import list_modules, unwrap
+from camcli.models.state import list_modules, unwrap
 
 ALL_LAYERS = "All: camviz --preview-model"
 # what wrappers call the module inside; people copy names with and without it

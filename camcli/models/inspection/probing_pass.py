@@ -24,8 +24,7 @@ from camcli.models.inspection.layout import (
     replace_tensor,
 )
 from camcli.models.outputs.logits import describe_output, select_output
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import make_recordable, preserve_state
+from camcli.models.state import in_this_thread, make_recordable, preserve_state
 
 SEED = 0
 # strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from camcli.models.state.model_lock import in_this_thread
+from camcli.models.state import in_this_thread
 
 # what autograd calls activations that hold negative values back: modules, functions and methods of
 # tensors all end in the same

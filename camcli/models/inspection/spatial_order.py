@@ -26,8 +26,7 @@ from camcli.models.inspection.layout import (
     measure_layout,
 )
 from camcli.models.outputs.folded_batch import count_slices
-from camcli.models.state.model_lock import in_this_thread
-from camcli.models.state.model_state import list_modules, make_recordable, preserve_state
+from camcli.models.state import in_this_thread, list_modules, make_recordable, preserve_state
 
 Captured = TypeVar("Captured")
 

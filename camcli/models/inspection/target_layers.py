@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from camcli.errors import LayerError
-from camcli.models.embedded.network import EfficientNetLite0
+from camcli.models.embedded import EfficientNetLite0
 from camcli.models.inspection.autograd_graph import is_in_place
 from camcli.models.inspection.layer_lookup import ALL_LAYERS
 from camcli.models.inspection.layout import Layout, measure_layout
@@ -25,8 +25,7 @@ from camcli.models.inspection.probing_pass import (
 from camcli.models.inspection.quirks import why_never_default
 from camcli.models.inspection.spatial_order import NO_PLACES, Places, find_moved_places
 from camcli.models.outputs.folded_batch import count_slices
-from camcli.models.state.model_lock import locks_model
-from camcli.models.state.model_state import check_hookable, unwrap
+from camcli.models.state import check_hookable, locks_model, unwrap
 
 FEW_NAMES = 3
 

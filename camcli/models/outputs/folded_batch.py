@@ -8,9 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.inspection.layout import find_tensor
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_lock import NestedCall, in_this_thread
-from camcli.models.state.model_state import preserve_state
+from camcli.models.state import ModelCache, NestedCall, in_this_thread, preserve_state
 
 SEED = 0
 UNCHANGED = 1e-4  # as a share of the largest change

@@ -20,9 +20,14 @@ from camcli.models.outputs.final_activation import (
     apply_end,
 )
 from camcli.models.outputs.logits import OutputKey, describe_output, select_output
-from camcli.models.state.model_cache import ModelCache
-from camcli.models.state.model_lock import NestedCall, in_this_thread, locks_model
-from camcli.models.state.model_state import preserve_state, unwrap
+from camcli.models.state import (
+    ModelCache,
+    NestedCall,
+    in_this_thread,
+    locks_model,
+    preserve_state,
+    unwrap,
+)
 from camcli.records import Outputs
 
 # what makes probabilities of logits: over all classes, or of each by itself

@@ -1,1 +1,53 @@
 """A model in use: left as it was found, one call at a time, known again by its weights."""
+
+from camcli.models.state.forward_patching import (
+    has_patched_forward,
+    is_hooked,
+    patch_forward,
+    switch_off,
+)
+from camcli.models.state.model_cache import ModelCache
+from camcli.models.state.model_lock import (
+    NestedCall,
+    call_on_model,
+    in_this_thread,
+    lock_loading,
+    lock_model,
+    lock_to_restore,
+    locks_model,
+)
+from camcli.models.state.model_state import (
+    check_hookable,
+    has_classifier,
+    keep_random_state,
+    list_modules,
+    make_recordable,
+    preserve_state,
+    set_stance,
+    unwrap,
+)
+from camcli.models.state.weights_hash import hash_weights
+
+__all__ = [
+    "ModelCache",
+    "NestedCall",
+    "call_on_model",
+    "check_hookable",
+    "has_classifier",
+    "has_patched_forward",
+    "hash_weights",
+    "in_this_thread",
+    "is_hooked",
+    "keep_random_state",
+    "list_modules",
+    "lock_loading",
+    "lock_model",
+    "lock_to_restore",
+    "locks_model",
+    "make_recordable",
+    "patch_forward",
+    "preserve_state",
+    "set_stance",
+    "switch_off",
+    "unwrap",
+]

@@ -26,10 +26,16 @@ from camcli.pipeline.runner import RunCallbacks, carry_out_plan, check_failures
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.workers.worker_pool import default_workers
 from camcli.records import Outcome, Source
-from camcli.runs import Counts, RunInfo, merge_shards, read_manifest
-from camcli.runs.manifest import source_id
-from camcli.runs.manifest_tail import ManifestTail, parse_record
-from camcli.runs.merge import list_world_sizes
+from camcli.runs import (
+    Counts,
+    ManifestTail,
+    RunInfo,
+    list_world_sizes,
+    merge_shards,
+    parse_record,
+    read_manifest,
+    source_id,
+)
 from camcli.utils.runtime_tuning import keep_freed_memory
 
 Load = Callable[[Options], Classifier]

@@ -8,7 +8,7 @@ from camcli.config import Options
 from camcli.errors import UsageError
 from camcli.pipeline.run_state import Shard, is_file
 from camcli.records import Source
-from camcli.runs.merge import list_world_sizes
+from camcli.runs import list_world_sizes
 
 # who starts the processes, and where it says which one this is, of how many, and on its machine
 LAUNCHERS = (

@@ -1,1 +1,19 @@
 """Where a run writes: whether its outputs fit, their files and videos, their common scale."""
+
+# what other rooms may import; all else may change with this one
+PUBLIC = (
+    "box_export.export_boxes",
+    "color_scale.ColorScales",
+    "color_scale.Key",
+    "color_scale.read_scales",
+    "output_checks.check_outputs",
+    "output_writer.OutputWriter",
+    "output_writer.describe_failure",
+    "output_writer.find_source",
+    "spool.Spool",
+    "spool.read_again",
+    "spool.restore_pixels",
+    "video_outputs.DrawnFrame",
+    "video_outputs.FrameWriter",
+    "video_outputs.VideoOutputs",
+)

@@ -10,9 +10,7 @@ from typing import Any
 from camcli.errors import UsageError
 from camcli.media.annotations import FORMATS, Instance, PictureAnnotations
 from camcli.records import Box, Source
-from camcli.runs import read_manifest
-from camcli.runs.jsonl import unwritable_error
-from camcli.runs.manifest import WHOLE, source_id
+from camcli.runs import WHOLE, read_manifest, source_id, unwritable_error
 
 # formats of a file a picture, with its suffix: two of a stem would be one
 SUFFIXES = {"voc": ".xml", "yolo": ".txt"}

@@ -11,7 +11,7 @@ from camcli.errors import OutputError, UsageError
 from camcli.media.atomic_files import check_writable
 from camcli.media.pictures.formats import PICTURE_SUFFIXES, find_format
 from camcli.media.sources.listing import is_video
-from camcli.media.videos.video_writer import FORMATS, name_video
+from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import is_film, may_have_films

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from camcli.errors import ImageError, OutputError
 from camcli.media.atomic_files import unwritable_error
 from camcli.media.pictures.write import write_picture
-from camcli.media.videos.video_writer import VideoFile, name_video
+from camcli.media.videos import VideoFile, name_video
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import Film
