@@ -30,6 +30,8 @@ from camcli.records import Fit, Preprocessing
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
+# what it looks for in a folder that has neither
+IN_FOLDERS = (".safetensors", ".bin", ".pth", ".tar")
 FITS: Mapping[str, Fit] = {"center": "crop", "squash": "squash", "border": "pad"}
 # arguments with which a model takes pictures of any size, fixed though its configuration says
 ANY_SIZE = {"dynamic_img_size": True, "strict_img_size": False, "use_naflex": True}
@@ -138,9 +140,10 @@ def _fetch_weights(
 
 def _list_files(request: ModelSpec, overlay: Mapping[str, Any]) -> list[Path]:
     """Lists the files that timm may read weights from."""
-    if request.name.startswith(FOLDER):
-        return sorted(Path(request.name.removeprefix(FOLDER)).iterdir())
-    return [Path(overlay["file"])]
+    if not request.name.startswith(FOLDER):
+        return [Path(overlay["file"])]
+    files = sorted(Path(request.name.removeprefix(FOLDER)).iterdir())
+    return [file for file in files if file.suffix.lower() in IN_FOLDERS]
 
 
 def find_cached_weights(config: Mapping[str, Any]) -> Path | None:

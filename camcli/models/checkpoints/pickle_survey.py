@@ -33,7 +33,9 @@ BYTEARRAY = re.compile(r"(builtins|__builtin__)\.bytearray")
 EXTENSIONS = frozenset(pickle.EXT1 + pickle.EXT2 + pickle.EXT4)
 # the pickle of an archive
 CONTENT = "data.pkl"
-TORCHS = frozenset((".bin", ".pth", ".pt", ".tar", ".ckpt"))
+SAFETENSORS = ".safetensors"
+# what NumPy reads, which refuses pickles by itself
+NUMPYS = (".npy", ".npz")
 # before the weights, files of old stand a magic number, a version and facts of the machine
 PICKLES_IN_OLD_FILES = 4
 
@@ -61,11 +63,17 @@ def check_memory(path: Path) -> None:
 
 
 def check_published(path: Path) -> None:
-    """Raises for a file of torch's with code in it, or as above, before a library reads it.
+    """Raises for a file of weights with code in it, or as above, before a library reads it.
 
-    torchvision and older releases of timm run the code.
+    torchvision runs the code, and so did timm before 1.0.26, whatever the file's name.
     """
-    if path.suffix in TORCHS:
+    suffix = path.suffix.lower()
+    if suffix == SAFETENSORS:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt"):
+            return
+    if suffix not in NUMPYS:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             check_memory(path)

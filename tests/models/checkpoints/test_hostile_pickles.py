@@ -21,11 +21,14 @@ import timm
 import torch
 import torchvision
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import nn
 
 import camcli
 from camcli.cli.app import main
 from camcli.errors import CamvizError
+from camcli.models.checkpoints.pickle_survey import check_published
 
 
 class Marks:
@@ -129,6 +132,42 @@ def test_nor_does_a_folder_or_a_class_map(tmp_path: Path, marks: Marks, form: st
             camcli.load_model("embedded", class_map=tmp_path / name, device="cpu")
         (tmp_path / name).unlink()
     assert not marks.marker.exists()
+
+
+@pytest.mark.parametrize(
+    "file", ["model.safetensors", "A.SAFETENSORS", "pytorch_model.bin", "a.pth", "a.pth.tar"]
+)
+def test_timm_is_given_no_folder_with_code_in_it(
+    tmp_path: Path, marks: Marks, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet"}))
+    in_archive(PLACES["beside"](marks), tmp_path / file)
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    with pytest.raises(CamvizError, match="cannot build"):
+        camcli.load_model(f"local-dir:{tmp_path}", device="cpu")
+    assert not marks.marker.exists()
+
+
+@pytest.mark.parametrize("suffix", ["", ".pth", ".pyth", ".torch", ".PT", ".safetensors"])
+@pytest.mark.parametrize("form", ["archive", "old"])
+def test_a_published_file_is_looked_at_whatever_its_name(
+    tmp_path: Path, marks: Marks, form: str, suffix: str
+) -> None:
+    file = tmp_path / f"weights{suffix}"
+    FORMATS[form](PLACES["beside"](marks), file)
+    with pytest.raises((pickle.UnpicklingError, SafetensorError)):
+        check_published(file)
+    assert not marks.marker.exists()
+
+
+@pytest.mark.parametrize("name", ["a.pyth", "a.safetensors", "a.npz"])
+def test_a_published_file_without_code_passes(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    if name == "a.npz":
+        np.savez(file, weights=np.ones(3))
+    else:
+        (torch.save if name == "a.pyth" else save_file)({"weights": torch.ones(3)}, file)
+    check_published(file)
 
 
 @pytest.mark.usefixtures("caches")
