@@ -57,7 +57,7 @@ OPTION_INFO: Mapping[str, str] = {
     "max_pixels": "Refuse pictures of more pixels before they are decoded (50M, 1G); default "
     "178956970.",
     "max_memory": "Memory for pictures that are read, drawn and written at once (2G, 30%); one "
-    "that needs more goes alone; default 50% of the machine's or container's.",
+    "that needs more goes alone; default 50% of what is free.",
     "workers": "Threads that read, draw and write beside the model, 0 for none; default one a "
     "core, at most 8; beside a model on the CPU they work between its passes.",
     "engine": "local, or ray: workers on a Ray cluster, or on this machine's GPUs or cores; see "

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from camcli.errors import ModelError
-from camcli.utils.cpu import memory_left
+from camcli.utils.cpu import measure_free_memory
 
 # bytes: more than any classifier takes that timm and torchvision have
 LARGEST = 2**36
@@ -32,7 +32,7 @@ def limit_memory(what: str, way_on: str) -> Iterator[None]:
 
     `what` says in the message who asks for it, and `way_on` what to do.
     """
-    left = memory_left()
+    left = measure_free_memory()
     most = LARGEST if left is None else min(LARGEST, left)
     watch = _Watch(most)
     try:

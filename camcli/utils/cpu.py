@@ -9,21 +9,38 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 # what Linux tells of the processor
 CPUINFO = Path("/proc/cpuinfo")
 # and of memory
 MEMINFO = Path("/proc/meminfo")
-# a container's limit and what it uses, in both versions of control groups
-CONTAINER = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
+# the control groups of this process
+OWN_GROUPS = Path("/proc/self/cgroup")
 
-# the control groups of this process, and the folders of their limits: of version 2, and of 1
-OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-LIMITS = (("", GROUPS, "memory.max"), ("memory", GROUPS / "memory", "memory.limit_in_bytes"))
-UNKNOWN_MEMORY = 2**32  # bytes, where a system does not say how many it has
+
+class _Hierarchy(NamedTuple):
+    """Where control groups stand, and the files that tell a group's limit and what it uses."""
+
+    controller: str
+    folder: Path
+    limit: str
+    usage: str
+    # in memory.stat: pages of files that nothing holds, and that the kernel takes back
+    reclaimable: str
+
+
+GROUPS = Path("/sys/fs/cgroup")
+HIERARCHIES = (  # of version 2, and of 1
+    _Hierarchy("", GROUPS, "memory.max", "memory.current", "inactive_file"),
+    _Hierarchy(
+        "memory",
+        GROUPS / "memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
 
 
 def count_cores() -> int:
@@ -31,37 +48,56 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def memory() -> int:
-    """Returns how many bytes of memory this process may use, a container's limit counted."""
-    try:
+def measure_free_memory() -> int | None:
+    """Returns the bytes that this process may still take, a container's limit counted.
+
+    None where the system does not tell; what is installed where it tells no more.
+    """
+    return min((*_measure_machine(), *_measure_groups()), default=None)
+
+
+def _measure_machine() -> Iterator[int]:
+    available = _read_number(MEMINFO, r"^MemAvailable:\s+(\d+) kB$")
+    if available is not None:
+        yield available * 1024
+        return
+    with suppress(AttributeError, OSError, ValueError):  # Windows
         installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # Windows
-        installed = UNKNOWN_MEMORY
-    return min(installed if installed > 0 else UNKNOWN_MEMORY, *_read_group_limits(), sys.maxsize)
+        if installed > 0:
+            yield installed
 
 
-def _read_group_limits() -> Iterator[int]:
-    """Yields the limits of the process's control groups, and of those that these stand in."""
+def _measure_groups() -> Iterator[int]:
+    """Yields what the limits of the process's groups leave, and of those that these stand in."""
     try:
         lines = OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        for controller, folder, name in LIMITS:
-            if controller in controllers.split(","):
+        for hierarchy in HIERARCHIES:
+            if hierarchy.controller in controllers.split(","):
                 # inside a container the path may be the host's, and its own group stands on top
-                own = folder / path.lstrip("/")
+                own = hierarchy.folder / path.lstrip("/")
                 for group in (own, *own.parents):
-                    if group.is_relative_to(folder):
-                        yield from _read_limit(group / name)
+                    if group.is_relative_to(hierarchy.folder):
+                        yield from _measure_group(group, hierarchy)
 
 
-def _read_limit(file: Path) -> Iterator[int]:
-    with suppress(OSError, ValueError):  # "max" is none
-        limit = int(file.read_text(encoding="ascii"))
-        if limit > 0:
-            yield limit
+def _measure_group(group: Path, hierarchy: _Hierarchy) -> Iterator[int]:
+    limit = _read_number(group / hierarchy.limit, r"^(\d+)$")  # "max" is none
+    if limit:
+        used = _read_number(group / hierarchy.usage, r"^(\d+)$") or 0
+        given_back = _read_number(group / "memory.stat", rf"^{hierarchy.reclaimable} (\d+)$") or 0
+        yield max(limit - max(used - given_back, 0), 0)
+
+
+def _read_number(file: Path, pattern: str) -> int | None:
+    with suppress(OSError):
+        text = file.read_text(encoding="ascii", errors="replace")
+        match = re.search(pattern, text, re.MULTILINE)
+        return int(match[1]) if match else None
+    return None
 
 
 @cache
@@ -82,21 +118,3 @@ def read_cpuinfo(name: str) -> str:
             if key.strip() == name:
                 return value.strip()
     return ""
-
-
-def memory_left() -> int | None:
-    """Returns the bytes that this process may still take, a container's limit counted.
-
-    None where the system does not tell.
-    """
-    if sys.platform != "linux":
-        return None
-    left = []
-    with suppress(OSError, ValueError):
-        key = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
-        left += [int(key[1]) * 1024] if key else []
-    for names in CONTAINER:
-        with suppress(OSError, ValueError):  # "max" is no limit
-            limit, used = (int((GROUPS / name).read_text()) for name in names)
-            left.append(max(limit - used, 0))
-    return min(left, default=None)

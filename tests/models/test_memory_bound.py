@@ -22,7 +22,6 @@ from camcli.errors import CamvizError, CheckpointError, ModelError
 from camcli.models import memory_bound
 from camcli.models.checkpoints import pickle_survey
 from camcli.models.checkpoints.checkpoint import read_checkpoint
-from camcli.utils import cpu
 
 MEGA = 2**20
 MANY = 10_000_000
@@ -207,7 +206,7 @@ def test_a_safetensors_file_holds_what_its_header_says(tmp_path: Path) -> None:
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Leaves so many bytes to models."""
-    return lambda size: monkeypatch.setattr(memory_bound, "memory_left", lambda: size)
+    return lambda size: monkeypatch.setattr(memory_bound, "measure_free_memory", lambda: size)
 
 
 def load(name: str, **options: Any) -> camcli.Classifier:
@@ -277,7 +276,7 @@ def test_sizes_are_reported_before_anything_is_made(
 def test_without_a_word_of_the_system_there_is_a_plain_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(memory_bound, "memory_left", lambda: None)
+    monkeypatch.setattr(memory_bound, "measure_free_memory", lambda: None)
     with pytest.raises(ModelError, match=r"and 68\.7 GB can be given"):
         load("timm/test_resnet", num_classes=10**9)
 
@@ -366,22 +365,3 @@ def test_rows_without_numbers_are_no_classes(
     little(1000 * MEGA)
     with pytest.raises(CamvizError, match=re.escape(f"fc.weight [{rows}, {features}]")):
         load("timm/test_resnet", checkpoint=tmp_path / "a.safetensors")
-
-
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if cpu.memory_left() is None:
-        pytest.skip("this system does not tell")
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
-    monkeypatch.setattr(cpu, "MEMINFO", meminfo)
-    monkeypatch.setattr(cpu, "GROUPS", tmp_path)
-    assert cpu.memory_left() == 4_096_000
-    (tmp_path / "memory.current").write_text("3000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert cpu.memory_left() == 4_096_000
-    (tmp_path / "memory.max").write_text("5000\n")
-    assert cpu.memory_left() == 2_000
-    (tmp_path / "memory").mkdir()
-    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("1500")
-    (tmp_path / "memory" / "memory.usage_in_bytes").write_text("2500")
-    assert cpu.memory_left() == 0

@@ -19,7 +19,7 @@ from camcli.engine.runner import ExplainRequest, answer_request, move_to_model
 from camcli.engine.targets import CategoryChoice
 from camcli.models.state import locks_model
 from camcli.registry import METHODS, collect_evidence
-from camcli.utils.cpu import memory_left
+from camcli.utils.cpu import measure_free_memory
 from camcli.utils.runtime_tuning import give_back_freed_memory
 
 # more make a pass no faster
@@ -97,7 +97,7 @@ def _measure_free_memory(device: torch.device) -> int | None:
         return int(free + idle)
     # the peak must be there to be reset, too
     if device.type == "cpu" and sys.platform == "linux" and os.access(RESET, os.W_OK):
-        return memory_left()
+        return measure_free_memory()
     return None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 
 from camcli.pipeline.distributed.sharding import count_local_processes
-from camcli.utils import cpu
+from camcli.utils.cpu import measure_free_memory
 
 # bytes a pixel: its decoded values, and each overlay that is held at once with others
 HELD, OVERLAY = 3, 3
@@ -17,13 +17,17 @@ HELD, OVERLAY = 3, 3
 AT_WORK = 18
 # what of the memory is for files that are read and not decoded yet: one in so many parts
 FOR_FILES = 4
+# bytes, where a system does not say how many are free
+UNKNOWN_MEMORY = 2**32
 
 
 def resolve_memory(asked: float) -> int:
-    """Returns bytes for a number of them, or for a share of what this process may use (float)."""
+    """Returns bytes for a number of them, or for a share of what is free now (float)."""
     if isinstance(asked, int):
         return asked
-    return max(1, int(asked * cpu.memory() / count_local_processes(os.environ)))
+    free = measure_free_memory()
+    share = asked / count_local_processes(os.environ)
+    return max(1, int(share * (UNKNOWN_MEMORY if free is None else free)))
 
 
 @dataclass(frozen=True)

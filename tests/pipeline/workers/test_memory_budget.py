@@ -247,10 +247,18 @@ def test_what_is_no_memory(typed: object) -> None:
         from_keywords(max_memory=typed)
 
 
-def test_a_share_is_one_of_what_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_budget.cpu, "memory", lambda: 1000)
+def test_a_share_is_one_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_budget, "measure_free_memory", lambda: 1000)
     assert (resolve_memory(0.3), resolve_memory(2000)) == (300, 2000)
     assert resolve_memory(Options().max_memory) == 500
     # torchrun's processes share the machine
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert (resolve_memory(0.5), resolve_memory(2000)) == (125, 2000)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(None, 2**31), (0, 1)])
+def test_a_share_of_what_nobody_tells_or_of_nothing(
+    free: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_budget, "measure_free_memory", lambda: free)
+    assert resolve_memory(0.5) == expected
