@@ -19,11 +19,13 @@ from camcli.utils.cpu import measure_free_memory
 # bytes: more than any classifier takes that timm and torchvision have
 LARGEST = 2**36
 # tensors made while a model is built: their number, too, takes memory and time
-MOST_TENSORS = 50_000
+MOST_TENSORS = 20_000
 # in arguments: lengths that are this large make lists of Python's own, which nothing here sees
 LARGEST_NUMBER = 2**20
 # smaller tensors are not looked up
 SMALL = 2**16
+# what nearly all weights are made by
+EMPTY = torch.ops.aten.empty.memory_format
 
 
 @contextmanager
@@ -108,6 +110,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _measure_size(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
     """Returns how many bytes an operation would make, 0 where that cannot be told before."""
+    if func is EMPTY:
+        return prod(args[0]) * (kwargs.get("dtype") or torch.get_default_dtype()).itemsize
     to_meta = {**kwargs, "device": torch.device("meta")} if _takes_device(func) else kwargs
     try:
         shapes = func(

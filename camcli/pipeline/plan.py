@@ -46,6 +46,7 @@ from camcli.registry import (
 from camcli.utils.profiling import stage
 
 BATCH = 8  # pictures in a pass where nobody says more
+LARGE_BATCH = 256  # larger ones are held against the memory there is
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,9 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
     left_out = _find_left_out(plan, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
     plan = replace(plan, request=replace(request, methods=fitting), left_out=left_out)
-    return _fit_batch_size(plan) if options.batch_size == "auto" else plan
+    if options.batch_size == "auto":
+        return _fit_batch_size(plan)
+    return _limit_batch_size(plan) if options.batch_size > LARGE_BATCH else plan
 
 
 def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
@@ -203,6 +206,24 @@ def _fit_batch_size(plan: Plan) -> Plan:
     if size is None:
         return plan
     return replace(plan, batch_size=size, request=replace(plan.request, chunk=size))
+
+
+def _limit_batch_size(plan: Plan) -> Plan:
+    """Takes no more pictures together than fit into memory, and says so where they are fewer."""
+    module, shape, asked = plan.classifier.module, _input_shape(plan.classifier), plan.batch_size
+    size = find_largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n), asked)
+    if size is None or size >= asked:
+        return plan
+    doubt = (
+        f"a batch of {asked:,} pictures asks for more memory than there is: {size:,} are taken "
+        "together (--batch-size)"
+    )
+    return replace(
+        plan,
+        batch_size=size,
+        request=replace(plan.request, chunk=size),
+        doubts={**plan.doubts, "batch size": doubt},
+    )
 
 
 @contextmanager

@@ -38,10 +38,11 @@ def find_largest_batch(
     request: ExplainRequest,
     shape: tuple[int, int, int],
     choice: Callable[[int], CategoryChoice | None],
+    most: int | None = None,
 ) -> int | None:
-    """Returns how many inputs (channels, H, W) fit in a pass, a power of two up to MOST.
+    """Returns how many inputs (channels, H, W) fit in a pass, a power of two or `most`.
 
-    None where a device does not tell what it has, as on MPS, or on the CPU without Linux.
+    `most` is by default what makes a pass no faster.  None where a device does not tell what it has, as on MPS, or on the CPU without Linux.
     """
     draw = torch.Generator().manual_seed(0)
     inputs = move_to_model(module, torch.rand(TRIAL_PICTURES, *shape, generator=draw))
@@ -61,11 +62,13 @@ def find_largest_batch(
 
     run(1)  # a first pass, which sets things up, is not counted
     taken = measure_memory(inputs.device, lambda: run(TRIAL_PICTURES))
-    return round_batch_size(room, taken / TRIAL_PICTURES, MOST[inputs.device.type])
+    return round_batch_size(room, taken / TRIAL_PICTURES, most or MOST[inputs.device.type])
 
 
 def round_batch_size(room: float, each: float, most: int) -> int:
-    """Returns how many of size `each` fit into the room, as a power of two from 1 to `most`."""
+    """Returns how many of size `each` fit into the room: `most`, or a power of two below."""
+    if most * each <= SHARE * room:
+        return most
     count = 1
     while 2 * count <= most and 2 * count * each <= SHARE * room:
         count *= 2

@@ -75,6 +75,31 @@ def test_auto_is_the_default_where_memory_cannot_be_measured(
     assert (plain.batch_size, plain.request.chunk) == (8, 32)
 
 
+@pytest.mark.parametrize(
+    ("asked", "room", "expected"),
+    [
+        (10**9, 33 * MEGA, 16),
+        (1000, 33 * MEGA, 16),
+        (1000, 2000 * MEGA, 1000),
+        (1000, 1999 * MEGA, 512),
+        (1000, None, 1000),
+        (256, 1, 256),
+    ],
+)
+def test_a_large_batch_is_held_against_the_memory_there_is(
+    asked: int,
+    room: int | None,
+    expected: int,
+    classifier: Classifier,
+    make_taking: Callable[[int, int | None], None],
+) -> None:
+    make_taking(4 * MEGA, room)
+    plan = make_plan(classifier, from_keywords(batch_size=asked))
+    assert (plan.batch_size, plan.request.chunk) == (expected, expected)
+    words = f"a batch of {asked:,} pictures asks for more memory than there is: {expected:,} are"
+    assert any(words in warning for warning in plan.warnings) == (expected < asked)
+
+
 def test_measuring_leaves_the_model_as_it_was(classifier: Classifier) -> None:
     plan = make_plan(classifier, from_keywords())
     module = classifier.module.train()
