@@ -30,6 +30,11 @@ WORDS = (
 )
 # other signs that end lines, such as U+2028, are part of a name
 LINE_END = re.compile(r"\r\n|\n|\r")
+# a field in double quotes that goes on in another line
+BROKEN_FIELD = re.compile(
+    r'(?:^|(?<=[,;|\t]))"(?:[^"\r\n]|"")*[\r\n](?:[^"]|"")*"(?=[ ]*(?:[,;|\t]|[\r\n]|\Z))',
+    re.MULTILINE,
+)
 # WordNet's numbers, which ImageNet's lists have in front of the names; before an index, one is the
 # name
 SYNSET = re.compile(r"n\d{8}[\s,;:]+(?!\d+$)(?=\S)")
@@ -44,6 +49,13 @@ NO_NAME = re.compile(r"---|# .*|[\w.-]+:|(?:names|classes|class_names|labels|nc)
 
 def read_lines(text: str, known: ClassMap) -> tuple[Names, tuple[str, ...]]:
     """Takes names out of lines; raises ConfigError where they can be read in several ways."""
+    broken = BROKEN_FIELD.search(text)
+    if broken:
+        number = len(LINE_END.findall(text, 0, broken.start())) + 1
+        raise known.fault(
+            f", line {number} begins a name in double quotes that goes on in the next line: write "
+            "it in one"
+        )
     lines = LINE_END.split(text)
     while not lines[-1].strip():
         lines.pop()

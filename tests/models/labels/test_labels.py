@@ -94,6 +94,25 @@ def test_line_ends_in_a_name_are_spaces(tmp_path: Path) -> None:
     assert choose_labels(("a\nb", "c"), 2, None)[0] == ("a b", "c")
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('0,"tabby\ncat"\n1,dog\n2,fox\n', 1),
+        ('index,name\r\n0,"tabby"\r\n1,"a ""dog""\r\nor two"\r\n2,fox\r\n', 3),
+        ('"tabby\ncat";0\ndog;1\nfox;2\n', 1),
+        ('dog\n"tabby\ncat"\n', 2),
+    ],
+)
+def test_a_quoted_name_that_goes_on_in_the_next_line(tmp_path: Path, text: str, line: int) -> None:
+    with pytest.raises(ConfigError, match=f", line {line} begins a name in double quotes"):
+        read_class_map(class_map(tmp_path, text), 3)
+
+
+def test_a_quote_that_is_no_fields_ends_no_line(tmp_path: Path) -> None:
+    file = class_map(tmp_path, '3" disk\n5" disk\nthe "old" one\n"new" ones\n')
+    assert read_class_map(file, 4)[0] == ('3" disk', '5" disk', 'the "old" one', '"new" ones')
+
+
 def test_a_class_map_with_indices_may_have_gaps(tmp_path: Path) -> None:
     file = class_map(tmp_path, '2,"cat, tabby"\n\n0, dog,hound\n')
     assert read_class_map(file, 4)[0] == ("dog, hound", "", "cat, tabby", "")
