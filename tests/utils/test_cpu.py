@@ -55,9 +55,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "meminfo").write_text("MemTotal:  9000 kB\nMemAvailable:    4096 kB\nX: 1 kB\n")
     monkeypatch.setattr(cpu, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(cpu, "OWN_GROUPS", tmp_path / "own")
-    groups = [
-        old._replace(folder=tmp_path / "groups" / old.controller) for old in cpu.HIERARCHIES
-    ]
+    groups = [old._replace(folder=tmp_path / "groups" / old.controller) for old in cpu.HIERARCHIES]
     monkeypatch.setattr(cpu, "HIERARCHIES", groups)
     return tmp_path
 

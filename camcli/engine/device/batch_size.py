@@ -42,7 +42,8 @@ def find_largest_batch(
 ) -> int | None:
     """Returns how many inputs (channels, H, W) fit in a pass, a power of two or `most`.
 
-    `most` is by default what makes a pass no faster.  None where a device does not tell what it has, as on MPS, or on the CPU without Linux.
+    `most` is by default what makes a pass no faster.  None where a device does not tell what it
+    has, as on MPS, or on the CPU without Linux.
     """
     draw = torch.Generator().manual_seed(0)
     inputs = move_to_model(module, torch.rand(TRIAL_PICTURES, *shape, generator=draw))

@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from camcli.media.pictures.tiff import (
 )
 from camcli.media.sources.byte_stream import open_source
 from camcli.records import MAX_PIXELS, Picture, Source
+from camcli.utils.warning_filters import ignore_warnings
 
 PictureLike: TypeAlias = (
     "Picture | Source | str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
@@ -200,8 +200,7 @@ class _Pillow:
     def allow_pixels(self, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         with self._lock:
             if self._readers == 0:
-                self._found.enter_context(warnings.catch_warnings())
-                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._found.enter_context(ignore_warnings(r"PIL\."))
             self._readers += 1
             self._allow(max_pixels)
         try:

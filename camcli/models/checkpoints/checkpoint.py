@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from camcli.models.checkpoints.training_args import (
 )
 from camcli.models.model_spec import Weights
 from camcli.utils.text_files import read_text
+from camcli.utils.warning_filters import ignore_warnings
 
 # where training scripts put the weights; an average of them is what they evaluate, so it comes
 # first, but mmengine's ema_state_dict comes after, since it swaps the two when it saves
@@ -315,9 +315,8 @@ def _read_pickle(path: Path) -> Mapping[Any, Any]:
         with (
             path.open("rb") as file,
             torch.serialization.safe_globals(stand_ins),  # type: ignore[arg-type]
-            warnings.catch_warnings(),
+            ignore_warnings(),
         ):
-            warnings.simplefilter("ignore")
             check_memory(path)
             content = torch.load(file, map_location="cpu", weights_only=True)
     except CheckpointError:

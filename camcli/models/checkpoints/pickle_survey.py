@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
@@ -19,6 +18,7 @@ from typing import IO, Any
 import torch
 
 from camcli.errors import CheckpointError
+from camcli.utils.warning_filters import ignore_warnings
 
 # how many times an archive's own size its contents may take: torch.save does not compress
 LARGEST_UNPACKED = 10
@@ -74,8 +74,7 @@ def check_published(path: Path) -> None:
         with safe_open(path, "pt"):
             return
     if suffix not in NUMPYS:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with ignore_warnings():
             check_memory(path)
             torch.load(path, map_location="cpu", weights_only=True)
 

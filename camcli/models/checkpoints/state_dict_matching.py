@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from camcli.models.checkpoints.key_renaming import (
 from camcli.models.checkpoints.load_hooks import rename_by_transformers, run_load_hooks
 from camcli.models.checkpoints.reparametrization import merge_parts
 from camcli.models.model_spec import BuiltModel, ModelSpec, Weights
+from camcli.utils.warning_filters import ignore_warnings
 
 # the least share of a model's weights that a checkpoint of the same architecture has
 SAME_ARCHITECTURE = 0.5
@@ -148,8 +148,7 @@ def _try_readings(
     for load in loaders:
         aligned = align(weights, wanted)
         # loaders may fail on what was made for other modules
-        with contextlib.suppress(Exception), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with contextlib.suppress(Exception), ignore_warnings():
             given = aligned.weights if load is run_load_hooks else weights
             loaded = load(given, module)
             if loaded.keys() != given.keys():
@@ -286,8 +285,7 @@ def _find_other_head(
 def _convert(fitted_weights: FittedWeights, module: nn.Module, convert: Convert) -> FittedWeights:
     wanted, plain = module.state_dict(), fitted_weights.weights
     # a converter that was written for other files may fail: the names that stay then speak
-    with contextlib.suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with contextlib.suppress(Exception), ignore_warnings():
         aligned = align(convert(dict(plain), module), wanted)
         weights = aligned.weights
         # timm leaves out a layer before the classifier that its networks no longer have
