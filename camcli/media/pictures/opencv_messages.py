@@ -9,15 +9,17 @@ from contextlib import contextmanager
 import cv2
 
 _QUIET = threading.Lock()
+SILENT = 0
+# OpenCV 5 has moved it
+_set_log_level = cv2.utils.logging.setLogLevel if hasattr(cv2.utils, "logging") else cv2.setLogLevel
 
 
 @contextmanager
 def silence_opencv() -> Iterator[None]:
     """Keeps OpenCV from printing messages in its block."""
-    logging = cv2.utils.logging
     with _QUIET:  # the level is the whole process's
-        level = logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+        level = _set_log_level(SILENT)
         try:
             yield
         finally:
-            logging.setLogLevel(level)
+            _set_log_level(level)
