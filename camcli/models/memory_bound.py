@@ -112,7 +112,7 @@ def _measure_size(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
     """Returns how many bytes an operation would make, 0 where that cannot be told before."""
     if func is EMPTY:
         dtype: torch.dtype = kwargs.get("dtype") or torch.get_default_dtype()
-        return prod(args[0]) * dtype.itemsize
+        return int(prod(args[0])) * dtype.itemsize
     to_meta = {**kwargs, "device": torch.device("meta")} if _takes_device(func) else kwargs
     try:
         shapes = func(

@@ -5,21 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 
 _QUIET = threading.Lock()
 SILENT = 0
-# OpenCV 5 has moved it
-_set_log_level = cv2.utils.logging.setLogLevel if hasattr(cv2.utils, "logging") else cv2.setLogLevel
+# OpenCV 5 has moved its settings there
+_LOGGING: Any = getattr(cv2.utils, "logging", cv2)
 
 
 @contextmanager
 def silence_opencv() -> Iterator[None]:
     """Keeps OpenCV from printing messages in its block."""
     with _QUIET:  # the level is the whole process's
-        level = _set_log_level(SILENT)
+        level = _LOGGING.setLogLevel(SILENT)
         try:
             yield
         finally:
-            _set_log_level(level)
+            _LOGGING.setLogLevel(level)
