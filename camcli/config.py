@@ -16,10 +16,13 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError, first_line
 from camcli.method_info import METHOD_INFO
+from camcli.method_terms import BEST, expand_methods, find_method_names
 from camcli.models.user_code import is_code
 from camcli.records import (
     CAMERAS,
     MAX_PIXELS,
+    BestFor,
+    Combination,
     Fit,
     Fusion,
     Interpolation,
@@ -28,7 +31,7 @@ from camcli.records import (
     Span,
     TargetName,
 )
-from camcli.registry import assign_options, expand_methods, find_method_names
+from camcli.registry import ALL, assign_options
 from camcli.utils.paths import expand_home, is_file
 from camcli.utils.profiling import stage
 from camcli.utils.text_files import read_text
@@ -203,11 +206,17 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     layer_fusion: Annotated[Fusion, Choice] = Field(
         default="mean", description="mean, max, product, refine or none"
     )
+    combine: Annotated[Combination, Choice] | None = Field(
+        default=None, description="mean or product"
+    )
     vit_like: bool | None = Field(default=None, description=SWITCH)
     num_extra_tokens: int | None = Field(default=None, ge=0, description=NATURAL)
 
     method: Annotated[tuple[str, ...], BeforeValidator(_parse_methods)] = Field(
         default=("gradcam",), min_length=1, description="names of methods"
+    )
+    best_for: Annotated[BestFor, Choice] | None = Field(
+        default=None, description="balanced, evidence or extent"
     )
     target_category: Annotated[tuple[Category, ...], BeforeValidator(_parse_categories)] = Field(
         default=(), description="class indices or names"
@@ -640,7 +649,8 @@ def _make_error(item: _Setting, cause: object) -> CamvizError:
     unknown = cause.args[0] if isinstance(cause, ValueError) and cause.args else None
     if isinstance(unknown, UnknownName):
         kind = "method" if item.where == "flags" else f"method in {item.shown}:"
-        return UnknownName(kind, unknown.given, METHOD_INFO, "All: camviz methods")
+        known = [*METHOD_INFO, ALL, BEST]
+        return UnknownName(kind, unknown.given, known, "All: camviz methods")
     name = "" if item.where == "flags" else f"{'.'.join(item.key)} "
     return ConfigError(f"{item.shown}: {name}takes {_find_field(item.key).description}.")
 

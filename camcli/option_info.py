@@ -29,6 +29,10 @@ OPTION_INFO: Mapping[str, str] = {
     "num_extra_tokens": "Tokens that are no part of the grid, such as the class token; default "
     "measured.",
     "method": "Names of methods, see camviz methods; default gradcam.",
+    "best_for": "What the method best is best for: evidence (where the score comes from), extent "
+    "(what the object covers) or balanced; default balanced.",
+    "combine": "Make one map of several methods, each at the target layers or, as METHOD@LAYER, at "
+    "one of its own: product or mean.",
     "target_category": "Classes to explain, by index or name; default the predicted one.",
     "top_k": "Explain the K best classes.",
     "threshold": "Explain all classes of at least this probability, or else the likeliest.",

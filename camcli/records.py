@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "squash", "pad"]
 Fusion = Literal["mean", "max", "product", "refine", "none"]
+# how the maps of several methods become one
+Combination = Literal["mean", "product"]
+# what a map is to be best for: what the score comes from, what the object covers, or some of both
+BestFor = Literal["balanced", "evidence", "extent"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 TargetName = Literal[
     "logit", "probability", "log-probability", "rest", "counterfactual", "contrast"
@@ -260,9 +264,10 @@ class Record:
     of values puts out, which has no probability, and no category where it is the only one.
     `target` says which number of the class is explained, empty where the method asks no class;
     `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
-    map; `options` the method's own, and `smoothing` those of smoothing, where they are not the
-    defaults; `residual` what a map that should be complete leaves of the score; `concepts` those
-    that a method tells apart; `boxes` those around its hot regions, above the share
+    map; `parts` METHOD@LAYER for each map of which `combination` made this one, as the methods best
+    and combined do; `options` the method's own, and `smoothing` those of smoothing, where they are
+    not the defaults; `residual` what a map that should be complete leaves of the score; `concepts`
+    those that a method tells apart; `boxes` those around its hot regions, above the share
     `box_threshold` of the map's maximum, None where nobody asked;
     `sheet` the file in which the heatmap stands among others;
     `files` the stamps of outputs and sheet, of a video in the last record of its source.
@@ -282,6 +287,8 @@ class Record:
     layers: tuple[str, ...] = ()
     layer_reason: str = ""
     layer_fusion: str = ""
+    parts: tuple[str, ...] = ()
+    combination: str = ""
     category: int | None = None
     label: str = ""
     probability: float | None = None

@@ -399,17 +399,6 @@ def find_method_name(given: str) -> str:
     raise UnknownName("method", given, METHOD_INFO, "All: camviz methods")
 
 
-def find_method_names(given: Iterable[str]) -> tuple[str, ...]:
-    """Finds methods' registered names, or only `ALL` where that is among them."""
-    names = [ALL if normalise_name(name) == ALL else find_method_name(name) for name in given]
-    return (ALL,) if ALL in names else tuple(dict.fromkeys(names))
-
-
-def expand_methods(methods: Sequence[str]) -> tuple[str, ...]:
-    """Returns what the methods' names stand for: `ALL` for every one, in the order of the cards."""
-    return tuple(METHOD_INFO) if ALL in methods else tuple(methods)
-
-
 def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Reads options by a method's signature; raises UnknownName or UsageError."""
     known = {option.name: option for option in METHODS[name].options}
@@ -472,6 +461,8 @@ def _find_owner(owner: str, key: str, methods: Sequence[str]) -> str:
 
 
 def _unknown_option_error(methods: Sequence[str], name: str) -> UnknownName:
+    if not methods:
+        raise UsageError(f"Method best has no option {name!r}, nor any other: leave it out.")
     options = {m: METHODS[m].options for m in methods}
     having = (f"{m} has {', '.join(map(str, o)) or 'no options'}" for m, o in options.items())
     elsewhere = [m for m, other in METHODS.items() if name in (o.name for o in other.options)]

@@ -110,10 +110,12 @@ class Flags:
             WHAT,
             "NAMES",
             "--method",
-            also=f"One or more of {', '.join(METHOD_INFO)}, or all on one sheet; by commas or "
-            "repeated.",
+            also=f"One or more of {', '.join(METHOD_INFO)}, or all on one sheet, or best; by "
+            "commas or repeated; METHOD@LAYER with --combine.",
         ),
     ] = None
+    best_for: Annotated[Text, _option(WHAT, "AIM", "--best-for")] = None
+    combine: Annotated[Text, _option(WHAT, "HOW", "--combine")] = None
     target_category: Annotated[
         Texts, _option(WHAT, "CLASSES", "--target-category", also="By commas or repeated.")
     ] = None

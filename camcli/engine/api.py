@@ -23,10 +23,10 @@ from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.layer_selection import (
     Layers,
     find_doubts,
-    find_layers_for,
     find_target_layers,
     warn_doubts,
 )
+from camcli.engine.method_selection import check_methods, find_selected_layers, select_methods
 from camcli.engine.runner import WHOLE, ExplainRequest, answer_request, move_to_model
 from camcli.engine.targets import (
     CategoryChoice,
@@ -36,6 +36,7 @@ from camcli.engine.targets import (
     parse_targets,
 )
 from camcli.errors import MethodError, UsageError
+from camcli.method_terms import BEST, COMBINED, find_method_names, split_term
 from camcli.methods import smoothing
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
@@ -59,12 +60,8 @@ from camcli.models.state import (
     lock_model,
     lock_to_restore,
 )
-from camcli.records import Fusion, Outputs, Precision, TargetName
-from camcli.registry import (
-    assign_options,
-    depends_on_category,
-    find_method_name,
-)
+from camcli.records import BestFor, Combination, Fusion, Outputs, Precision, TargetName
+from camcli.registry import ALL, assign_options, depends_on_category
 
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -80,6 +77,8 @@ def heatmaps(
     contrast: int | Sequence[int] = (),
     contrast_strength: float = 0.6,
     layer_fusion: Fusion = "mean",
+    combine: Combination | None = None,
+    best_for: BestFor | None = None,
     aug_smooth: bool = False,
     eigen_smooth: bool = False,
     noise_smooth: int | None = None,
@@ -117,6 +116,11 @@ def heatmaps(
         contrast_strength: How much of the other classes' mean logit is taken away; default 0.6.
         layer_fusion: Several layers: mean, max, product, refine (RefineCAM), or none for a map
             each; default mean. A map each gives {layer: maps}.
+        combine: Make one map of several methods, each at the target layers or, as METHOD@LAYER, at
+            one of its own: product or mean. One map 0 to 1 at the input's size, of a list, too.
+        best_for: What the method best is best for: evidence (where the score comes from), extent
+            (what the object covers) or balanced; default balanced. Its map is 0 to 1 at the input's
+            size.
         aug_smooth: Average over flips and brightness changes. Six passes in place of one.
         eigen_smooth: First principal component of the weighted channels in place of their sum. For
             methods that weight channels.
@@ -165,11 +169,13 @@ def heatmaps(
     """
     with call_on_model(module):
         others, pictures = _split_inputs(inputs, image_input)
-        several = not isinstance(method, str)
-        given = list(method) if several else [str(method)]
-        names = {g: find_method_name(g) for g in given}
+        several = not isinstance(method, str) and combine is None
+        given = [method] if isinstance(method, str) else list(method)
+        names = {g: find_method_names([g])[0] for g in given}
+        terms = tuple(dict.fromkeys(names.values()))
+        _check_terms(terms, combine, best_for)
         against = [contrast] if isinstance(contrast, int) else contrast
-        asking = [name for name in names.values() if depends_on_category(name)]
+        asking = [m for m in terms if m == BEST or depends_on_category(split_term(m)[0])]
         if asking and not has_classifier(module):
             raise MethodError(
                 f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
@@ -188,16 +194,19 @@ def heatmaps(
         elif others is None and _must_run_alone(module, pictures):
             reading = replace(reading, is_alone=True)
         explained = make_target(target, against, contrast_strength, reading)
-        options = assign_options(list(names.values()), set or {}, seed)
+        shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
         with add_other_inputs(module, others):
-            layers, layouts = find_layers_for(
-                names.values(), module, pictures, target_layers, reading
+            selected = select_methods(
+                module, shape, terms, target_layers, combine, best_for, reading
             )
-            doubts = find_doubts(module, pictures.shape[1:], layers, target_layers, reading)
+            layers, layouts, doubts = find_selected_layers(
+                module, pictures, selected, target_layers, reading
+            )
+        options = assign_options(selected.all_methods, set or {}, seed)
         warn_doubts(doubts.values())
         tokens = TokenOptions(vit_like, num_extra_tokens)
         request = ExplainRequest(
-            tuple(dict.fromkeys(names.values())),
+            selected.methods,
             layers,
             layouts,
             tokens,
@@ -211,6 +220,7 @@ def heatmaps(
             choose_chunk(move_to_model(module, pictures[:0]).device),
             precision,
             others,
+            combined=selected.combined,
         )
         choice: CategoryChoice | None = (
             parse_targets(targets, len(pictures)) if targets is not None else None
@@ -218,21 +228,33 @@ def heatmaps(
         if choice is None and asking:
             choice = parse_targets(0, len(pictures)) if reading.is_value else TopKCategories()
         answered = answer_request(module, pictures, choice, request)
-        maps_by_method = answered.maps
         if is_unsure and targets is None and answered.logits is not None:
             _warn_of_negative_logit(module, answered.logits)
         k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
 
-        def shape_maps(maps: Mapping[str, Tensor]) -> Any:
+        def shape_maps(name: str) -> Any:
+            maps = answered.maps[name]
+            is_combined = request.find_combined(name) is not None
             plain = {layer: m if k_wanted else m[:, 0] for layer, m in maps.items()}
-            if layer_fusion == "none" and WHOLE in plain:
+            if layer_fusion == "none" and WHOLE in plain and not is_combined:
                 return dict.fromkeys(layers or (WHOLE,), plain[WHOLE])
-            return plain if layer_fusion == "none" else next(iter(plain.values()))
+            as_layers = layer_fusion == "none" and not is_combined
+            return plain if as_layers else next(iter(plain.values()))
 
         return (
-            {g: shape_maps(maps_by_method[n]) for g, n in names.items()}
+            {g: shape_maps(n) for g, n in names.items()}
             if several
-            else shape_maps(maps_by_method[names[given[0]]])
+            else shape_maps(COMBINED if combine else names[given[0]])
+        )
+
+
+def _check_terms(
+    terms: Sequence[str], combine: Combination | None, best_for: BestFor | None
+) -> None:
+    check_methods(terms, combine, best_for)
+    if ALL in terms:
+        raise UsageError(
+            "Method all draws a sheet, which the command does: name methods, such as gradcam."
         )
 
 

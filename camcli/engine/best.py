@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from torch import Tensor, nn
+from torch import nn
 
-from camcli.engine.api import heatmaps
 from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import UsageError
-from camcli.methods.combine import Combination, combine
+from camcli.method_terms import BEST
+from camcli.methods.combine import CombinedMethod
 from camcli.models.inspection.anatomy import Anatomy, Kind, measure_anatomy
+from camcli.models.outputs.interpretation import OutputReading, apply_output_reading
 from camcli.models.state import locks_model
+from camcli.records import BestFor, Combination
 
-# where the score comes from, what the object covers, or something of both
-BestFor = Literal["balanced", "evidence", "extent"]
 Place = Literal["last", "earlier", "none"]
 Interval = tuple[float, float, float]
 
@@ -54,13 +54,13 @@ class Row:
     measured: tuple[Measured, ...]
 
 
-LITE0_COCO = "EfficientNet-Lite0 (ImageNet), 90 classes in coco128's photos"
-LITE0_TINY = "EfficientNet-Lite0, small objects of Tiny-ImageNet, enlarged"
-LITE1_COCO = "EfficientNet-Lite1 (ImageNet), 94 classes in coco128's photos"
-LITE2_COCO = "EfficientNet-Lite2 (ImageNet), 89 classes in coco128's photos"
-RESNET_TINY = "ResNet-18 of stride 8 (Tiny-ImageNet), small objects"
-VIT_TINY = "ViT-Tiny of 6 blocks (Tiny-ImageNet), small objects"
-POOLED_TINY = "its first 5 blocks, whose pooled tokens a linear head reads, small objects"
+LITE0_COCO = "EfficientNet-Lite0 on coco128's photos"
+LITE0_TINY = "EfficientNet-Lite0 on small objects of Tiny-ImageNet, enlarged"
+LITE1_COCO = "EfficientNet-Lite1 on coco128's photos"
+LITE2_COCO = "EfficientNet-Lite2 on coco128's photos"
+RESNET_TINY = "a ResNet-18 of stride 8 on small objects of Tiny-ImageNet"
+VIT_TINY = "a ViT of 6 blocks on small objects of Tiny-ImageNet"
+POOLED_TINY = "that ViT's first 5 blocks under a linear head on small objects of Tiny-ImageNet"
 
 LITE0_COCO_GRADCAM = (50.0, 28.9, 46.1, 15.6)
 LITE0_TINY_GRADCAM = (53.3, 29.5, 53.5, 3.8)
@@ -247,6 +247,14 @@ TABLE: tuple[Row, ...] = (
     ),
 )
 
+DESCRIBED: Mapping[Kind, str] = {
+    "convolutional": "a convolutional network",
+    "hierarchical": "a network of stages with attention",
+    "class token": "a transformer with a class token",
+    "pooled tokens": "a transformer whose tokens are pooled",
+    "mixed tokens": "a network of tokens without readable attention",
+}
+
 # no trained network of these kinds was in reach: they take the rows of what they resemble most
 RESEMBLES: Mapping[Kind, Kind] = {
     "hierarchical": "convolutional",  # stages whose grids halve, and a last grid that is pooled
@@ -269,24 +277,33 @@ class Recipe:
     note: str = ""
 
     @property
-    def methods(self) -> tuple[str, ...]:
-        """The methods, each once."""
-        return tuple(dict.fromkeys(method for method, _ in self.parts))
+    def combined(self) -> CombinedMethod:
+        """What is computed."""
+        return CombinedMethod(BEST, self.parts, self.combination)
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """The target layers, each once; none where no method looks at one."""
-        return tuple(dict.fromkeys(layer for _, layer in self.parts if layer))
+    def reason(self) -> str:
+        """Why this is chosen, and what it was measured on."""
+        return f"{self.best_for}, for {DESCRIBED[self.kind]}; {self._evidence}"
+
+    @property
+    def _evidence(self) -> str:
+        if not self.measured:
+            return f"not measured here ({self.note})"
+        more = len(self.measured) - 1
+        return f"measured with {self.measured[0].on}" + (f" and {more} others" if more else "")
 
     def __str__(self) -> str:
         """The choice in a line: `gradcamelementwise@layer3 x hirescam@layer4`."""
-        between = " x " if self.combination == "product" else " + "
-        return between.join(f"{m}@{layer}" if layer else m for m, layer in self.parts)
+        return str(self.combined)
 
 
 @locks_model
 def choose_best(
-    module: nn.Module, inputs_shape: tuple[int, int, int], best_for: BestFor = "balanced"
+    module: nn.Module,
+    inputs_shape: tuple[int, int, int],
+    best_for: BestFor = "balanced",
+    reading: OutputReading | None = None,
 ) -> Recipe:
     """Chooses methods, layers and their combination for a model and inputs (channels, H, W).
 
@@ -301,7 +318,9 @@ def choose_best(
     if best_for not in get_args(BestFor):
         allowed = ", ".join(get_args(BestFor))
         raise UsageError(f"A map is best for one of {allowed}, not {best_for!r}.")
-    result = measure_anatomy(module, inputs_shape, find_default_layer(module, inputs_shape))
+    default = find_default_layer(module, inputs_shape, reading)
+    with apply_output_reading(module, reading or OutputReading()):
+        result = measure_anatomy(module, inputs_shape, default)
     kind = RESEMBLES.get(result.kind, result.kind)
     (row,) = (row for row in TABLE if row.kind == kind and best_for in row.aims)
     parts = tuple(
@@ -327,30 +346,3 @@ def _explain_choice(result: Anatomy, kind: Kind) -> str:
     if not result.earlier:
         notes.append("no earlier layer was found")
     return "; ".join(notes)
-
-
-def best_heatmaps(
-    module: nn.Module, inputs: Tensor, best_for: BestFor = "balanced", **options: Any
-) -> Tensor:
-    """Computes the maps that are best by measurement.  inputs [b 3 H W] -> 0 to 1 [b H W]
-
-    Options are those of `camcli.heatmaps`, less methods, layers and fusion; k targets a picture
-    give [b k H W].  Raises CamvizError for what is not defined.
-    """
-    recipe = choose_best(module, (inputs.shape[1], inputs.shape[2], inputs.shape[3]), best_for)
-    layers = list(recipe.layers) or None
-    maps = heatmaps(
-        module,
-        inputs,
-        list(recipe.methods),
-        target_layers=layers,
-        layer_fusion="none",
-        **options,
-    )
-    chosen = [_pick_layer(maps[method], layer) for method, layer in recipe.parts]
-    return combine(chosen, (inputs.shape[-2], inputs.shape[-1]), recipe.combination)
-
-
-def _pick_layer(maps: Mapping[str, Tensor], layer: str) -> Tensor:
-    """Returns a layer's map; of a method that looks at none, its only one."""
-    return maps[layer] if layer else next(iter(maps.values()))

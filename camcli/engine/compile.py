@@ -125,7 +125,7 @@ def compile_model(
         use_precision(request.precision, device),
         choose_precision(request.precision, device),
     )
-    altering = "score" in collect_evidence(METHODS[name] for name in request.methods)
+    altering = "score" in collect_evidence(METHODS[name] for name in request.all_methods)
     sizes = {batch, choose_picture_chunk(request.chunk, device)} if altering else {batch}
     passes = [
         copy_to_model_format(module, move_to_model(module, _make_noise((size, *shape))))
@@ -138,7 +138,9 @@ def compile_model(
                 CompiledBlock(
                     name, layer, TOLERANCE[precision], _list_fusable_attention(layer, precision)
                 )
-                for name, layer in find_compile_targets(module, passes[0], request.layers).items()
+                for name, layer in find_compile_targets(
+                    module, passes[0], request.all_layers
+                ).items()
             ]
             for block in blocks:
                 stack.enter_context(patch_forward(block.layer, block))

@@ -52,12 +52,17 @@ def find_target_layers(
     """Finds the named layers, or the default one, and the layouts of those that have one."""
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
     if given:
-        named = [given] if isinstance(given, str | nn.Module) else given
-        names = tuple(dict.fromkeys(find_layer(module, name) for name in named))
+        names = name_layers(module, given)
         places = find_places(module, shape, names)
         return names, {name: places[name].layout for name in places}
     default = find_default_layer(module, shape, reading)
     return (default.name,), {default.name: default.layout}
+
+
+def name_layers(module: nn.Module, given: Layers) -> tuple[str, ...]:
+    """Returns the names of layers, each once; raises LayerError for one that is unknown."""
+    named = [given] if isinstance(given, str | nn.Module) else given
+    return tuple(dict.fromkeys(find_layer(module, name) for name in named))
 
 
 @locks_model

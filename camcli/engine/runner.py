@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any, get_args, overload
@@ -22,7 +22,9 @@ from camcli.engine.targets import (
     Target,
 )
 from camcli.errors import MethodError, UsageError
+from camcli.method_terms import BEST
 from camcli.methods import postprocessing, principal_component, smoothing
+from camcli.methods.combine import CombinedMethod, combine
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.inspection.layout import Layout
@@ -56,10 +58,14 @@ BY_PICTURE = {"score", "rescore", "recompute_logits", "guided_gradients", "class
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """What is asked of a batch; layouts that are not given are measured on the pass itself."""
+    """What is asked of a batch; layouts that are not given are measured on the pass itself.
+
+    Methods are run at all of the layers, and what is combined at the layers of its own parts.
+    """
 
     methods: tuple[str, ...]
     layers: tuple[str, ...]
+    combined: tuple[CombinedMethod, ...] = field(default=(), kw_only=True)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     tokens: TokenOptions = field(default_factory=TokenOptions)
     layer_fusion: Fusion = "mean"
@@ -77,7 +83,7 @@ class ExplainRequest:
 
     def __post_init__(self) -> None:
         """Raises for a request that is not defined, before any pass is run."""
-        for name in self.methods:
+        for name in self.all_methods:
             check_options(name, self.options.get(name, {}))
         if self.precision not in get_args(Precision):
             allowed = ", ".join(get_args(Precision))
@@ -85,9 +91,10 @@ class ExplainRequest:
         if self.layer_fusion not in get_args(Fusion):
             allowed = ", ".join(get_args(Fusion))
             raise UsageError(f"Layer fusion is one of {allowed}, not {self.layer_fusion!r}.")
+        self._check_combined()
         if self.layer_fusion == "refine":
             self._check_refinable()
-        maps = [name for name in self.methods if METHODS[name].gives == "map"]
+        maps = [name for name in self.all_methods if METHODS[name].gives == "map"]
         if self.eigen_smooth and maps:
             raise MethodError(
                 f"eigen-smooth takes the first component of weighted channels; "
@@ -100,6 +107,7 @@ class ExplainRequest:
                 "--layer-fusion none."
             )
         classless = [name for name in self.methods if not depends_on_category(name)]
+        classless += [str(combined) for combined in self.combined if not combined.asks_class]
         if self.target.name in ABOUT_A_CLASS and classless:
             raise MethodError(
                 f"Target {self.target.name} asks about a class, and {', '.join(classless)} shows "
@@ -119,15 +127,67 @@ class ExplainRequest:
                 " or more with --target-layers; --preview-model shows them."
             )
 
+    def _check_combined(self) -> None:
+        is_best = any(combined.name == BEST for combined in self.combined)
+        if is_best and self.eigen_smooth:
+            raise UsageError(
+                "Method best was measured on sums over the channels: leave --eigen-smooth out, or "
+                "name the methods yourself, with --combine."
+            )
+        if self.combined and not self.methods and self.layer_fusion != "mean":
+            raise UsageError(
+                f"Layer fusion {self.layer_fusion} makes one map of a method's layers, and methods "
+                "at layers of their own are combined: leave --layer-fusion out."
+            )
+        of_value = [one for one in self.combined if self.reading.is_value and one.asks_class]
+        if of_value and (is_best or any(one.combination != "mean" for one in of_value)):
+            raise UsageError(
+                f"The maps of a value have two signs, and {'method best' if is_best else 'product'}"
+                " is of maps from 0 to 1: name one method, or give --combine mean."
+            )
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """The methods that are run, for themselves or to be combined, each once."""
+        parts = (method for combined in self.combined for method in combined.methods)
+        return tuple(dict.fromkeys([*self.methods, *parts]))
+
+    @property
+    def all_layers(self) -> tuple[str, ...]:
+        """The layers that any of them looks at, each once."""
+        of_parts = (layer for combined in self.combined for layer in combined.layers)
+        return tuple(dict.fromkeys([*self.layers, *of_parts]))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What maps are asked for: methods, and behind them combinations."""
+        return (*self.methods, *(combined.name for combined in self.combined))
+
+    def select(self, names: Collection[str]) -> ExplainRequest:
+        """Returns the same request for some of its methods and combinations, by their names."""
+        combined = tuple(one for one in self.combined if one.name in names)
+        methods = tuple(name for name in names if self.find_combined(name) is None)
+        return replace(self, methods=methods, combined=combined)
+
+    def find_combined(self, name: str) -> CombinedMethod | None:
+        """Returns the combination of this name; None for a method."""
+        return next((combined for combined in self.combined if combined.name == name), None)
+
+    def asks_class(self, name: str) -> bool:
+        """Tells whether the map of a method, or a combination, is another for another class."""
+        combined = self.find_combined(name)
+        return combined.asks_class if combined else depends_on_category(name)
+
     @property
     def graph(self) -> bool:
         """Whether any method needs a backward pass."""
-        return any(EVIDENCE[e].backward for e in collect_evidence(METHODS[m] for m in self.methods))
+        asked = collect_evidence(METHODS[m] for m in self.all_methods)
+        return any(EVIDENCE[e].backward for e in asked)
 
     @property
     def many_passes(self) -> bool:
         """Whether a picture passes more than once: altered, from other sides, or with noise."""
-        asked = collect_evidence(METHODS[m] for m in self.methods)
+        asked = collect_evidence(METHODS[m] for m in self.all_methods)
         return bool(asked & MANY_PASSES) or self.aug_smooth or self.noise is not None
 
 
@@ -254,10 +314,8 @@ def _answer_batch(
         categories = context.get("categories") if choice else None
         maps, details = _smooth_explanation(context, request)
         calls = context.get("recording").calls
-        fused = _fuse(maps, inputs, request)
-        return ExplainResult(
-            logits, categories, _collect_references(context), fused, details, calls
-        )
+        made = {**_fuse(maps, inputs, request), **_combine(maps, inputs, request)}
+        return ExplainResult(logits, categories, _collect_references(context), made, details, calls)
 
 
 def make_context(
@@ -269,11 +327,11 @@ def make_context(
     graph: bool,
 ) -> BatchContext:
     """Returns the context of a batch [b 3 H W] for what is asked, or else for all methods."""
-    asked = collect_evidence(METHODS[name] for name in request.methods or METHODS)
+    asked = collect_evidence(METHODS[name] for name in request.all_methods or METHODS)
     return BatchContext(
         module,
         inputs,
-        request.layers,
+        request.all_layers,
         choice,
         graph=graph,
         heads="class_head" in asked,
@@ -335,12 +393,19 @@ def _compute_raw_maps(
         maps = [reduce(f.map) if weighted else f.map for f in results]
         return stack_categories(maps if t == 1 else [m.reshape(-1, t, *m.shape[1:]) for m in maps])
 
-    def compute_at_layers(method: Method) -> Mapping[str, Tensor]:
-        if depends_on_layer(method.name):
-            return {layer: compute_all_slots(method, layer) for layer in request.layers}
-        return {WHOLE: compute_all_slots(method, WHOLE)}
+    maps: dict[str, dict[str, Tensor]] = {}
+    for name, layer in _list_places(request):
+        maps.setdefault(name, {})[layer] = compute_all_slots(METHODS[name], layer)
+    return maps, details
 
-    return {name: compute_at_layers(METHODS[name]) for name in request.methods}, details
+
+def _list_places(request: ExplainRequest) -> tuple[tuple[str, str], ...]:
+    """Lists at which layers which methods are run, each once; those that look at none at WHOLE."""
+    plain = [
+        (name, layer) for name in request.methods for layer in _list_plain_layers(name, request)
+    ]
+    parts = (part for combined in request.combined for part in combined.parts)
+    return tuple(dict.fromkeys([*plain, *parts]))
 
 
 def _count_slices(context: BatchContext, method: Method, layer: str) -> int:
@@ -361,15 +426,20 @@ def _count_slices(context: BatchContext, method: Method, layer: str) -> int:
 def _fuse(
     maps: postprocessing.Maps, inputs: Tensor, request: ExplainRequest
 ) -> postprocessing.Maps:
+    """Fuses the layers of what is no part of a combination."""
+    plain = {
+        name: {layer: maps[name][layer] for layer in _list_plain_layers(name, request)}
+        for name in request.methods
+    }
     if len(request.layers) == 1 or request.layer_fusion == "none":
-        return maps
+        return plain
     size = (inputs.shape[-2], inputs.shape[-1])
 
     def fuse_method(method: str) -> Mapping[str, Tensor]:
         if not depends_on_layer(method):
-            return maps[method]
+            return plain[method]
         of_value = request.reading.is_value and depends_on_category(method)
-        every = list(maps[method].values())
+        every = list(plain[method].values())
         if len({m.ndim for m in every}) > 1:
             raise MethodError(
                 "Maps of slices and of whole pictures are not fused: name layers of one kind, or "
@@ -377,7 +447,29 @@ def _fuse(
             )
         return {WHOLE: postprocessing.fuse(every, size, request.layer_fusion, keep_sign=of_value)}
 
-    return {method: fuse_method(method) for method in maps}
+    return {method: fuse_method(method) for method in plain}
+
+
+def _list_plain_layers(method: str, request: ExplainRequest) -> tuple[str, ...]:
+    return request.layers if depends_on_layer(method) else (WHOLE,)
+
+
+def _combine(
+    maps: postprocessing.Maps, inputs: Tensor, request: ExplainRequest
+) -> postprocessing.Maps:
+    """Makes one map of each combination's parts, at the input's size."""
+    size = (inputs.shape[-2], inputs.shape[-1])
+
+    def combine_parts(combined: CombinedMethod) -> Tensor:
+        parts = [maps[method][layer] for method, layer in combined.parts]
+        if len({part.ndim for part in parts}) > 1:
+            raise MethodError(
+                "Maps of slices and of whole pictures are not combined: name layers of one kind."
+            )
+        of_value = request.reading.is_value and combined.asks_class
+        return combine(parts, size, combined.combination, keep_sign=of_value)
+
+    return {combined.name: {WHOLE: combine_parts(combined)} for combined in request.combined}
 
 
 def move_to_model(module: nn.Module, inputs: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from camcli.models.labels import label_name
 from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
 from camcli.records import Concept, Heatmap, Picture, Record, View
-from camcli.registry import METHODS, depends_on_category, depends_on_layer, list_changed_options
+from camcli.registry import METHODS, depends_on_layer, list_changed_options
 from camcli.render.concepts import make_palette
 from camcli.runs import describe_map
 
@@ -47,7 +47,7 @@ class BatchResults:
             if slot and self._is_unlikely(row, slot):
                 continue
             for method, layers in self.result.maps.items():
-                if slot and not depends_on_category(method):
+                if slot and not self.plan.request.asks_class(method):
                     continue  # one map for all classes, which stands under the predicted one
                 facts, warnings = self._describe_class(method, row, slot, category)
                 facts |= _describe_picture(picture, view, self.plan)
@@ -64,13 +64,19 @@ class BatchResults:
                     values = values.contiguous()
                     details = {
                         detail: self.result.details[method, name, detail][row, slot].numpy()
-                        for detail in METHODS[method].details
+                        for detail in self._details(method)
                     }
                     yield self._make_explanation(
                         picture, view, values.numpy(), details, (facts, notes)
                     )
 
+    def _details(self, method: str) -> tuple[str, ...]:
+        """Names what a method finds besides its map; of several that are combined, nothing."""
+        return () if self.plan.request.find_combined(method) else METHODS[method].details
+
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
+        if combined := self.plan.request.find_combined(method):
+            return combined.layers
         fused = self.plan.request.layers if depends_on_layer(method) else ()
         return (name,) if name else fused
 
@@ -87,9 +93,7 @@ class BatchResults:
         # one record made at once: a copy for each field takes as long as the drawing
         record = Record(
             **facts,
-            layer_reason=plan.layer_reason if used else "",
-            layer_fusion=plan.request.layer_fusion if len(used) > 1 else "",
-            options=list_changed_options(method, plan.request.options.get(method, {})),
+            **_describe_method(method, used, plan),
             smoothing=_describe_smoothing(plan.request),
             concepts=_name_concepts(details, plan),
             statistics=describe_map(values, view.box, picture.size),
@@ -119,7 +123,7 @@ class BatchResults:
         self, method: str, row: int, slot: int, category: int | None
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Says which class is explained, what the model makes of it, and warns."""
-        asks_class = depends_on_category(method)
+        asks_class = self.plan.request.asks_class(method)
         if self.result.reading.is_value and category is not None:
             return self._describe_value(row, category, asks=asks_class), ()
         facts: dict[str, Any] = {"category": category}
@@ -169,7 +173,7 @@ class BatchResults:
         """The seconds of one heatmap."""
         classes = len(self._categories[0])
         heatmaps = sum(
-            len(layers) * (classes if depends_on_category(method) else 1)
+            len(layers) * (classes if self.plan.request.asks_class(method) else 1)
             for method, layers in self.result.maps.items()
         )
         return round(self.seconds / heatmaps, 6)
@@ -210,6 +214,28 @@ def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tu
         else Concept(colour, (), (), ())
         for colour, is_there, c, p in rows
     )
+
+
+def _describe_method(method: str, layers: Sequence[str], plan: Plan) -> dict[str, Any]:
+    """Says at which layers a method looks and why, or what is combined, and how."""
+    options = plan.request.options
+    if combined := plan.request.find_combined(method):
+        changed = {
+            f"{part}.{name}": value
+            for part in combined.methods
+            for name, value in list_changed_options(part, options.get(part, {})).items()
+        }
+        return {
+            "layer_reason": plan.combined_reasons.get(method, ""),
+            "parts": combined.terms,
+            "combination": combined.combination,
+            "options": changed,
+        }
+    return {
+        "layer_reason": plan.layer_reason if layers else "",
+        "layer_fusion": plan.request.layer_fusion if len(layers) > 1 else "",
+        "options": list_changed_options(method, options.get(method, {})),
+    }
 
 
 def _describe_smoothing(request: ExplainRequest) -> dict[str, Any]:

@@ -289,7 +289,8 @@ class _PictureMaps:
         contenders, raw, rows, notes = [], [], [], []
         for e in explanations:
             values = torch.from_numpy(e.heatmap).to(image.device)
-            layer = f" {e.map.layers[0]}" if apart and e.map.layers else ""
+            is_apart = apart and e.map.layers and not e.record.parts
+            layer = f" {e.map.layers[0]}" if is_apart else ""
             if not values.isfinite().all():
                 raise UsageError(f"the map of {e.method}{layer} is not finite")
             if e.warnings and float(values.max()) <= 0:
@@ -355,7 +356,7 @@ def score_classes(plan: Plan, images: Tensor) -> Tensor:
 def _answer_methods(
     plan: Plan, images: Tensor, choice: FixedCategories, methods: tuple[str, ...]
 ) -> ExplainResult:
-    request = replace(plan.request, methods=methods)
+    request = plan.request.select(methods)
     if not methods:
         request = replace(request, layers=(), layouts={}, layer_fusion="mean", aug_smooth=False)
         request = replace(request, noise=None, eigen_smooth=False)

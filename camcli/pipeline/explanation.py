@@ -13,6 +13,7 @@ from camcli.errors import MethodError, OutputError, UsageError
 from camcli.media.pictures.formats import PICTURE_SUFFIXES
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.pictures.write import write_map, write_picture
+from camcli.method_terms import BEST, COMBINED
 from camcli.methods import postprocessing
 from camcli.records import Box, Concept, Heatmap, Picture, Record
 from camcli.registry import depends_on_category
@@ -258,7 +259,8 @@ def explain_empty(
     A map of several layers is empty where one of them is, or where they do not meet; a map of none
     is one of the whole network.  A signed map shows what is below zero, too.
     """
-    raw, asks_class = torch.from_numpy(values), depends_on_category(method)
+    raw, is_combined = torch.from_numpy(values), method in (BEST, COMBINED)
+    asks_class = is_combined or depends_on_category(method)
     seen = "this layer" if layers else "the picture"
     # more than constant above zero, which a drawn map stretches
     if postprocessing.has_contrast(raw.relu()) or (
@@ -267,6 +269,11 @@ def explain_empty(
         return
     if not raw.isfinite().all():
         yield "the map is not finite: activations or gradients overflowed (half precision?)"
+    elif not raw.any() and is_combined:
+        yield (
+            "the combined maps together are zero everywhere: one or all of them are empty, or no "
+            "place is hot in each; named with --target-layers, their methods show them one by one"
+        )
     elif not raw.any() and layers > 1:
         yield (
             "the layers' maps together are zero everywhere: one or all of them are empty, or no "

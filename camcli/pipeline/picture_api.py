@@ -21,8 +21,9 @@ Item = TypeVar("Item")
 
 # the others would be passed over in silence
 EXPLAINING = (
-    "target_layers", "layer_fusion", "vit_like", "num_extra_tokens", "target_category", "top_k",
-    "threshold", "target", "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
+    "target_layers", "layer_fusion", "combine", "best_for", "vit_like",
+    "num_extra_tokens", "target_category", "top_k", "threshold", "target",
+    "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
     "noise_smooth", "noise_sigma", "seed", "batch_size", "precision",
 )  # fmt: skip
 NOT_EXPLAINING = (
@@ -51,6 +52,10 @@ def explain(
         target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
         layer_fusion: Several layers: mean, max, product, refine (RefineCAM), or none for a map
             each; default mean.
+        combine: Make one map of several methods, each at the target layers or, as METHOD@LAYER, at
+            one of its own: product or mean.
+        best_for: What the method best is best for: evidence (where the score comes from), extent
+            (what the object covers) or balanced; default balanced.
         vit_like: The layer puts out tokens, or does not; default measured.
         num_extra_tokens: Tokens that are no part of the grid, such as the class token; default
             measured.

@@ -14,7 +14,13 @@ from camcli.engine.compatibility import find_incompatible_methods
 from camcli.engine.compile import compile_model as blocks_compiled
 from camcli.engine.device.batch_size import find_largest_batch
 from camcli.engine.device.precision import is_emulated
-from camcli.engine.layer_selection import find_default_layer, find_doubts, find_layers_for
+from camcli.engine.layer_selection import find_default_layer
+from camcli.engine.method_selection import (
+    MethodSelection,
+    check_methods,
+    find_selected_layers,
+    select_methods,
+)
 from camcli.engine.runner import ExplainRequest
 from camcli.engine.targets import (
     OF_PROBABILITY,
@@ -28,6 +34,7 @@ from camcli.engine.targets import (
     make_target,
 )
 from camcli.errors import ModelError, UsageError
+from camcli.method_terms import AT, BEST, COMBINED, split_term
 from camcli.methods.smoothing import Noise
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.inspection.layout import Layout
@@ -36,13 +43,7 @@ from camcli.models.load import Classifier
 from camcli.models.outputs.interpretation import read_as_logit
 from camcli.models.state import call_on_model
 from camcli.records import Source
-from camcli.registry import (
-    ALL,
-    assign_options,
-    depends_on_category,
-    depends_on_layer,
-    expand_methods,
-)
+from camcli.registry import ALL, assign_options, depends_on_category, depends_on_layer
 from camcli.utils.profiling import stage
 
 BATCH = 8  # pictures in a pass where nobody says more
@@ -70,6 +71,8 @@ class Plan:
     packings: PrepackCache = field(default_factory=PrepackCache)
     # the least probability of the classes that are explained
     threshold: float | None = None
+    # by combination, why these methods and layers
+    combined_reasons: Mapping[str, str] = field(default_factory=dict)
 
     def choice(self, named: Sequence[int | None]) -> CategoryChoice | None:
         """Returns the choice of categories for a batch, if there are any.
@@ -134,7 +137,8 @@ class Plan:
             several = layers if depends_on_layer(method) else 1
             return several * (k if depends_on_category(method) else 1)
 
-        return sum(map(maps, self.request.methods))
+        combined = sum(k if one.asks_class else 1 for one in self.request.combined)
+        return sum(map(maps, self.request.methods)) + combined
 
 
 @stage("load")
@@ -149,14 +153,25 @@ def make_plan(classifier: Classifier, options: Options) -> Plan:
 
 def _make_plan(classifier: Classifier, options: Options) -> Plan:
     classifier = _apply_class_choice(classifier, options)
-    methods, on_sheets = expand_methods(options.method), ALL in options.method
+    check_methods(options.method, options.combine, options.best_for)
+    on_sheets = ALL in options.method
     if not on_sheets:
-        _check_has_classes(classifier, methods)
+        _check_has_classes(classifier, options.method)
     categories = _find_categories(classifier, options)
     target = _make_target(classifier, options, categories)
-    chosen = assign_options(methods, options.set, options.seed)
     tokens = TokenOptions(options.vit_like, options.num_extra_tokens)
-    layers, layouts, reason, doubts = _find_layers(classifier, methods, options.target_layers)
+    selected = select_methods(
+        classifier.module,
+        _input_shape(classifier),
+        options.method,
+        options.target_layers,
+        options.combine,
+        options.best_for,
+        classifier.reading,
+    )
+    methods = selected.methods
+    chosen = assign_options(selected.all_methods, options.set, options.seed)
+    layers, layouts, reason, doubts = _find_layers(classifier, selected, options.target_layers)
     request = ExplainRequest(
         (),
         layers,
@@ -171,12 +186,14 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
         _make_noise(options),
         _find_chunk(options, classifier.device),
         options.precision,
+        combined=selected.combined,
     )
     batch = BATCH if options.batch_size == "auto" else options.batch_size
     plan = Plan(
         classifier, request, categories, reason, doubts, on_sheets, {}, batch, options.compile
     )
-    plan = replace(plan, threshold=options.threshold)
+    reasons = _explain_combined(classifier, selected, options)
+    plan = replace(plan, threshold=options.threshold, combined_reasons=reasons)
     left_out = _find_left_out(plan, methods) if on_sheets else {}
     fitting = tuple(name for name in methods if name not in left_out)
     plan = replace(plan, request=replace(request, methods=fitting), left_out=left_out)
@@ -259,20 +276,36 @@ def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
 
 
 def _find_layers(
-    classifier: Classifier, methods: Sequence[str], given: Sequence[str]
+    classifier: Classifier, selected: MethodSelection, given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str, Mapping[str, str]]:
     shape = _input_shape(classifier)
     inputs = torch.empty(1, *shape)
     module, reading = classifier.module, classifier.reading
-    layers, layouts = find_layers_for(methods, module, inputs, given, reading)
-    doubts = find_doubts(module, shape, layers, given, reading)
+    layers, layouts, doubts = find_selected_layers(module, inputs, selected, given, reading)
     if given or not layers:
         return layers, layouts, "named by --target-layers" if given else "", doubts
     return layers, layouts, find_default_layer(module, shape, reading).reason, doubts
 
 
-def _check_has_classes(classifier: Classifier, methods: Sequence[str]) -> None:
-    asking = [name for name in methods if depends_on_category(name)]
+def _explain_combined(
+    classifier: Classifier, selected: MethodSelection, options: Options
+) -> Mapping[str, str]:
+    """Says of each combination why these methods and layers."""
+    if selected.recipe:
+        return {BEST: selected.recipe.reason}
+    if not selected.combined:
+        return {}
+    open_terms = [m for m in options.method if AT not in m and depends_on_layer(m)]
+    if not open_terms:
+        return {COMBINED: "named by --method"}
+    if options.target_layers:
+        return {COMBINED: "named by --target-layers"}
+    shape, reading = _input_shape(classifier), classifier.reading
+    return {COMBINED: find_default_layer(classifier.module, shape, reading).reason}
+
+
+def _check_has_classes(classifier: Classifier, terms: Sequence[str]) -> None:
+    asking = [m for m in terms if m == BEST or depends_on_category(split_term(m)[0])]
     if asking and not classifier.num_classes:
         way_on = "give --num-classes with your own --checkpoint"
         if classifier.origin == "python":

@@ -183,7 +183,8 @@ class _RunDescription:
             "weights": self.weights,
             "labels": sha256("\n".join(names).encode()).hexdigest()[:12] if names else "",
             "preprocessing": asdict(classifier.preprocessing),
-            "layers": request.layers,
+            "layers": request.all_layers,
+            "combined": [str(combined) for combined in request.combined],
             "target": request.target.name,
             "precision": choose_precision(request.precision, classifier.device),
         }

@@ -78,6 +78,12 @@ def check_sanity(
     The explained class is the predicted one or that of the options, and the other one the likeliest
     besides.  Raises UsageError where no picture can be read.
     """
+    if plan.request.combined:
+        parts = ",".join(plan.request.all_methods)
+        raise UsageError(
+            f"Sanity checks single methods, and {plan.request.combined[0].name!r} is made of "
+            f"several: give --method {parts}."
+        )
     report = SanityReport(order)
     asked = (*options.method, *(plan.request.methods if ALL in options.method else ()))
     methods = [method for method in plan.request.methods if method in asked]

@@ -63,9 +63,75 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
         "out/cat_gradcam.jpg, out/cat_gradcam.jpg.npy  tabby 93.1%  gradcam at layer4\n"
     )
     assert result.err == (
-        "camviz: the weights are fake\ncamviz: target layer layer4: the last 7x7 grid\n"
+        "camviz: the weights are fake\n"
+        "camviz: target layer layer4: the last 7x7 grid; --method best was measured "
+        "to lie on the object more often\n"
     )
     assert "target layer" not in run(image, "--target-layers", "layer4").err
+
+
+BEST_PARTS = ("gradcamelementwise@layer3", "hirescam@layer4")
+
+
+def test_what_best_stands_for_is_told_once_with_the_way_to_say_it_oneself(
+    asked: Asked, run: Run, image: str
+) -> None:
+    best = replace(
+        RECORD,
+        method="best",
+        layers=("layer3", "layer4"),
+        layer_reason="balanced, for a convolutional network; measured on two networks",
+        parts=BEST_PARTS,
+        combination="product",
+    )
+    asked.records = [best, replace(best, category=282)]
+    result = run(image, "-m", "resnet50", "--method", "best")
+    assert result.err == (
+        "camviz: the weights are fake\n"
+        "camviz: best: product of gradcamelementwise@layer3, hirescam@layer4: balanced, for a "
+        "convolutional network; measured on two networks; to say it yourself: --method "
+        "gradcamelementwise@layer3,hirescam@layer4 --combine product\n"
+    )
+    assert result.out.endswith("  best at layer3, layer4\n")
+    record = json.loads(run(image, "--method", "best", "--json").out.splitlines()[0])
+    assert (record["parts"], record["combination"]) == (list(BEST_PARTS), "product")
+
+
+def test_beside_best_or_at_another_method_nothing_is_recommended(
+    asked: Asked, run: Run, image: str
+) -> None:
+    best = replace(RECORD, method="best", parts=BEST_PARTS, combination="product")
+    asked.records = [best, RECORD]
+    assert "more often" not in run(image, "--method", "best,gradcam").err
+    asked.records = [replace(RECORD, method="layercam")]
+    assert "more often" not in run(image, "--method", "layercam").err
+
+
+def test_methods_at_layers_of_their_own_are_read(asked: Asked, run: Run, image: str) -> None:
+    run(image, "--method", "HiResCAM@blocks.-1.norm1,grad_cam", "--combine", "Product")
+    assert asked.options
+    assert asked.options.method == ("hirescam@blocks.-1.norm1", "gradcam")
+    assert (asked.options.combine, asked.options.best_for) == ("product", None)
+    run(image, "--method", "Best", "--best-for", "evidence")
+    assert (asked.options.method, asked.options.best_for) == (("best",), "evidence")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--method", "bset"), "Closest: 'best'"),
+        (("--method", "hirescm@layer4"), "hirescm"),
+        (("--best-for", "all"), "--best-for all: takes balanced, evidence or extent."),
+        (("--combine", "max"), "--combine max: takes mean or product."),
+        (("--method", "best", "--set", "k=3"), "Method best has no option 'k'"),
+    ],
+)
+def test_wrong_words_about_best_are_told(
+    run: Run, image: str, typed: tuple[str, ...], message: str
+) -> None:
+    result = run(image, *typed)
+    assert result.code == 2
+    assert message in result.err
 
 
 @pytest.mark.parametrize(

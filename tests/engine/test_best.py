@@ -1,5 +1,6 @@
 """What is best by measurement: the table, what it chooses, and the maps that come of it."""
 
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -9,13 +10,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.best import RESEMBLES, TABLE, BestFor, best_heatmaps, choose_best
+from camcli.engine.best import RESEMBLES, TABLE, choose_best
 from camcli.errors import UsageError
 from camcli.methods.postprocessing import enlarge, normalise
 from camcli.models.inspection.anatomy import Kind, measure_anatomy
 from camcli.models.inspection.target_layers import measure_default_layer
+from camcli.records import BestFor
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Attending, Pooled, Staged, noise
+from tests.tools.best_table import format_table
 
 SHAPE = (3, 48, 64)
 
@@ -118,7 +121,7 @@ def test_no_row_is_worse_than_gradcam_on_what_it_was_measured() -> None:
 def test_the_map_is_the_recipe_followed_by_hand(network: nn.Module, best_for: BestFor) -> None:
     network, inputs = network.eval(), noise()
     recipe = choose_best(network, SHAPE, best_for)
-    actual = best_heatmaps(network, inputs, best_for, targets=[1, 3])
+    actual = camcli.heatmaps(network, inputs, "best", best_for=best_for, targets=[1, 3])
     maps = [
         camcli.heatmaps(network, inputs, method, target_layers=layer or None, targets=[1, 3])
         for method, layer in recipe.parts
@@ -130,8 +133,8 @@ def test_the_map_is_the_recipe_followed_by_hand(network: nn.Module, best_for: Be
 
 def test_a_picture_does_not_depend_on_its_neighbours_and_classes_do_matter() -> None:
     network, inputs = Staged().eval(), noise(2)
-    both = best_heatmaps(network, inputs, targets=[[0, 1], [2, 3]])
-    alone = best_heatmaps(network, inputs[1:], targets=[3])
+    both = camcli.heatmaps(network, inputs, "best", targets=[[0, 1], [2, 3]])
+    alone = camcli.heatmaps(network, inputs[1:], "best", targets=[3])
     assert both.shape == (2, 2, 48, 64)
     torch.testing.assert_close(both[1, 1:], alone, rtol=1e-4, atol=1e-5)
     assert not torch.equal(both[1, 0], both[1, 1])
@@ -147,7 +150,7 @@ def test_without_an_earlier_layer_the_last_one_is_explained_and_that_is_said() -
 def test_a_choice_says_what_it_is_and_what_it_rests_on() -> None:
     recipe = choose_best(Staged().eval(), SHAPE)
     assert str(recipe) == "gradcamelementwise@middle x hirescam@last"
-    assert (recipe.methods, recipe.layers) == (
+    assert (recipe.combined.methods, recipe.combined.layers) == (
         ("gradcamelementwise", "hirescam"),
         ("middle", "last"),
     )
@@ -159,6 +162,23 @@ def test_a_choice_says_what_it_is_and_what_it_rests_on() -> None:
     windowed = choose_best(Windowed().eval(), SHAPE)
     assert windowed.note == "measured for convolutional networks, not for hierarchical"
     assert not windowed.measured
+
+
+def test_the_handbook_shows_all_that_the_table_holds() -> None:
+    page = (Path(camcli.__file__).parent / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert format_table() in page, "python -m tests.tools.best_table prints what is to stand there"
+
+
+def test_a_choice_gives_its_reasons() -> None:
+    reason = choose_best(Staged().eval(), SHAPE, "evidence").reason
+    assert reason == (
+        "evidence, for a convolutional network; measured with EfficientNet-Lite0 on coco128's"
+        " photos and 4 others"
+    )
+    assert choose_best(Windowed().eval(), SHAPE).reason == (
+        "balanced, for a network of stages with attention; not measured here (measured for"
+        " convolutional networks, not for hierarchical)"
+    )
 
 
 def test_another_aim_is_refused() -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 from camcli.media.network_input import compute_placement, make_view
 from camcli.media.output_names import UNSAFE_CATEGORIES, UNSAFE_CHARACTERS, name_output
 from camcli.media.pictures.read import make_picture
+from camcli.method_terms import find_method_names
 from camcli.records import Fit, Picture, Preprocessing, Source
-from camcli.registry import find_method_names
 from camcli.utils.text_files import escape_text
 
 # the same examples each time, and no file of them

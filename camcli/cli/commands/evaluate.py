@@ -204,7 +204,7 @@ def _summarise(
     plan, options = evaluation.plan, evaluation.options
     return {
         "model": plan.classifier.name,
-        "methods": list(plan.request.methods),
+        "methods": list(plan.request.names),
         "layers": list(plan.request.layers),
         "layer_reason": plan.layer_reason,
         "layer_fusion": plan.request.layer_fusion,

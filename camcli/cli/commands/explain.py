@@ -32,6 +32,7 @@ from camcli.errors import (
     SourceError,
     UsageError,
 )
+from camcli.method_terms import BEST
 from camcli.utils.profiling import STOPWATCH, stage
 from camcli.utils.runtime_tuning import keep_freed_memory, leave_cores_free, resume_collecting
 
@@ -47,6 +48,8 @@ EMBEDDED_NOTE = (
     "using the embedded model, EfficientNet-Lite0 with ImageNet's 1,000 classes; choose another "
     "with --model NAME (such as --model resnet50) or --config PRESET"
 )
+
+BEST_HINT = "; --method best was measured to lie on the object more often"
 
 
 @with_flags
@@ -281,6 +284,8 @@ class _Results:
     show: Callable[[], None] = lambda: None
     # of the one whose frames come
     videos: set[str] = field(default_factory=set)
+    # parts of the combinations that were told
+    choices: set[tuple[str, ...]] = field(default_factory=set)
     unprinted: bool = False
 
     def report_plan(self, left_out: Mapping[str, str], methods: int) -> None:
@@ -329,14 +334,29 @@ class _Results:
             drop_output()
 
     def print(self, record: Record) -> None:
-        if not self.is_layer_printed and record.layers:
-            self.printer.note(f"target layer {', '.join(record.layers)}: {record.layer_reason}")
+        if record.parts:
+            self._print_choice(record)
+        elif not self.is_layer_printed and record.layers:
+            hint = BEST_HINT if record.method == "gradcam" and not self.choices else ""
+            layers = ", ".join(record.layers)
+            self.printer.note(f"target layer {layers}: {record.layer_reason}{hint}")
             self.is_layer_printed = True
         if record.sheet and record.sheet != self.sheet:
             self.sheet = record.sheet
             self.printer.sheet(record, self.methods)
         self.videos.update(list_videos(record))
         self.printer.record(record)
+
+    def _print_choice(self, record: Record) -> None:
+        """Says once what is combined, why, and how to say it oneself."""
+        if record.parts in self.choices:
+            return
+        self.choices.add(record.parts)
+        what = f"{record.combination} of {', '.join(record.parts)}: {record.layer_reason}"
+        if record.method == BEST:
+            by_hand = f"--method {','.join(record.parts)} --combine {record.combination}"
+            what = f"{what}; to say it yourself: {by_hand}"
+        self.printer.note(f"{record.method}: {what}")
 
     def print_videos(self) -> None:
         """Prints the paths of a video's videos, which are there only when it has ended."""

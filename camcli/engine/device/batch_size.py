@@ -53,12 +53,17 @@ def find_largest_batch(
     quick = tuple(
         m for m in request.methods if MANY_PASSES.isdisjoint(collect_evidence([METHODS[m]]))
     )
-    asked = replace(request, methods=quick, noise=None, aug_smooth=False)
+    combined = tuple(
+        c
+        for c in request.combined
+        if MANY_PASSES.isdisjoint(collect_evidence(METHODS[m] for m in c.methods))
+    )
+    asked = replace(request, methods=quick, combined=combined, noise=None, aug_smooth=False)
 
     def run(count: int) -> None:
         with use_precision(request.precision, inputs.device):
-            record(module, inputs[:count], request.layers, graph=False)
-        if quick:
+            record(module, inputs[:count], request.all_layers, graph=False)
+        if asked.all_methods:
             answer_request(module, inputs[:count], choice(count), asked)
 
     run(1)  # a first pass, which sets things up, is not counted

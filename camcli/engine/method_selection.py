@@ -1,0 +1,153 @@
+"""Which methods are run, and which of them become one map: as they are named, or the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from camcli.engine.best import Recipe, choose_best
+from camcli.engine.layer_selection import (
+    Layers,
+    find_default_layer,
+    find_doubts,
+    find_layers_for,
+    find_target_layers,
+    name_layers,
+)
+from camcli.errors import UsageError
+from camcli.method_terms import AT, BEST, COMBINED, expand_methods, split_term
+from camcli.methods.combine import CombinedMethod
+from camcli.models.inspection.layer_lookup import find_layer
+from camcli.models.inspection.layout import Layout
+from camcli.models.outputs.interpretation import OutputReading
+from camcli.models.state import locks_model
+from camcli.records import BestFor, Combination
+from camcli.registry import ALL, depends_on_layer
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class MethodSelection:
+    """Methods that are run by themselves, and those of which several maps become one.
+
+    `recipe` is what was chosen as the best, where that was asked for.
+    """
+
+    methods: tuple[str, ...]
+    combined: tuple[CombinedMethod, ...] = ()
+    recipe: Recipe | None = None
+
+    @property
+    def all_methods(self) -> tuple[str, ...]:
+        """All methods that are run, each once."""
+        parts = (method for combined in self.combined for method in combined.methods)
+        return tuple(dict.fromkeys([*self.methods, *parts]))
+
+    @property
+    def combined_layers(self) -> tuple[str, ...]:
+        """The layers of what is combined, each once."""
+        return tuple(dict.fromkeys(layer for one in self.combined for layer in one.layers))
+
+
+def check_methods(
+    terms: Sequence[str], combination: Combination | None, best_for: BestFor | None
+) -> None:
+    """Raises UsageError for what does not go together, before a model is looked at."""
+    if best_for is not None and BEST not in terms:
+        raise UsageError(f"--best-for {best_for} is for --method best: give both, or none.")
+    placed = [term for term in terms if AT in term]
+    if combination is None and placed:
+        method, layer = split_term(placed[0])
+        raise UsageError(
+            f"{placed[0]!r} names the layer of one method among several that become one map: give "
+            f"--combine product, or --method {method} --target-layers {layer}."
+        )
+    if combination is not None and (special := {ALL, BEST} & set(terms)):
+        raise UsageError(
+            f"--combine {combination} makes one map of the methods that are named, and "
+            f"{special.pop()!r} stands for others: leave one of the two out."
+        )
+    for term in placed:
+        method, layer = split_term(term)
+        if not layer:
+            raise UsageError(f"{term!r} names no layer: write METHOD{AT}LAYER, or {method}.")
+
+
+@locks_model
+def select_methods(
+    module: nn.Module,
+    inputs_shape: Shape,
+    terms: Sequence[str],
+    target_layers: Layers | None = None,
+    combination: Combination | None = None,
+    best_for: BestFor | None = None,
+    reading: OutputReading | None = None,
+) -> MethodSelection:
+    """Finds what is run for inputs (channels, H, W), of methods as `find_method_names` gives them.
+
+    With a combination all of them become one map; a method without a layer of its own looks at each
+    of the target layers, or at the default one.  Raises UsageError for what does not go together,
+    and LayerError for an unknown layer.
+    """
+    check_methods(terms, combination, best_for)
+    if combination is not None:
+        parts = _list_parts(module, inputs_shape, terms, target_layers, reading)
+        return MethodSelection((), (CombinedMethod(COMBINED, parts, combination),))
+    if BEST not in terms:
+        return MethodSelection(expand_methods(terms))
+    if target_layers and set(terms) == {BEST}:
+        raise UsageError(
+            "Method best chooses the layers: leave --target-layers out, or say METHOD@LAYER for "
+            "each of several methods, with --combine product."
+        )
+    recipe = choose_best(module, inputs_shape, best_for or "balanced", reading)
+    return MethodSelection(expand_methods(terms), (recipe.combined,), recipe)
+
+
+def find_selected_layers(
+    module: nn.Module,
+    inputs: Tensor,
+    selected: MethodSelection,
+    given: Layers | None,
+    reading: OutputReading | None = None,
+) -> tuple[tuple[str, ...], dict[str, Layout], dict[str, str]]:
+    """Finds the layers of methods that are no parts, and layouts and doubts of all layers.
+
+    Inputs are [b 3 H W], of which the shape alone counts.
+    """
+    layers: tuple[str, ...] = ()
+    layouts: dict[str, Layout] = {}
+    doubts: dict[str, str] = {}
+    if selected.methods or not selected.combined:
+        layers, layouts = find_layers_for(selected.methods, module, inputs, given, reading)
+        doubts = find_doubts(module, inputs.shape[1:], layers, given, reading)
+    if others := selected.combined_layers:
+        layouts = find_target_layers(module, inputs, others, reading)[1] | layouts
+        doubts = find_doubts(module, inputs.shape[1:], others, others, reading) | doubts
+    return layers, layouts, doubts
+
+
+def _list_parts(
+    module: nn.Module,
+    inputs_shape: Shape,
+    terms: Sequence[str],
+    target_layers: Layers | None,
+    reading: OutputReading | None,
+) -> tuple[tuple[str, str], ...]:
+    parts: list[tuple[str, str]] = []
+    for method, layer in map(split_term, terms):
+        if not depends_on_layer(method):
+            if layer:
+                raise UsageError(f"{method} looks at no layer: write {method} without {AT}{layer}.")
+            parts.append((method, ""))
+        elif layer:
+            parts.append((method, find_layer(module, layer)))
+        elif target_layers:
+            parts += [(method, name) for name in name_layers(module, target_layers)]
+        else:
+            default = find_default_layer(module, inputs_shape, reading)
+            parts.append((method, default.name))
+    return tuple(dict.fromkeys(parts))
