@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isfinite, nan
 from typing import Any
 
@@ -79,7 +79,8 @@ def check_sanity(
     besides.  Raises UsageError where no picture can be read.
     """
     if plan.request.combined:
-        parts = ",".join(plan.request.all_methods)
+        # without randomcam, which runs beside the others
+        parts = ",".join(replace(plan.request, methods=()).all_methods)
         raise UsageError(
             f"Sanity checks single methods, and {plan.request.combined[0].name!r} is made of "
             f"several: give --method {parts}."

@@ -189,6 +189,29 @@ def test_a_video_is_one_of_the_best(small: Classifier, tmp_path: Path) -> None:
     assert {record.parts for record in records} == {PARTS}
 
 
+def test_evaluate_measures_the_best_beside_others(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    (pictures.parent / "net.py").write_text(
+        "from tests.networks import Staged\n\ndef make():\n    return Staged(4)\n"
+    )
+    typed = ["-m", "net.py:make", "--method", "gradcam,best", "--img-size", "32x48"]
+    asked = ["--metrics", "increase_in_confidence", "--save-path", "out"]
+    assert main(["evaluate", "in/a.png", "in/b.png", *typed, *asked]) == 0
+    summary = json.loads((pictures.parent / "out/evaluation.json").read_text())
+    assert summary["methods"][-1] == "best"
+    assert summary["combined"] == {"best": "gradcamelementwise@middle x hirescam@last"}
+    assert "best" in capsys.readouterr().out
+
+
+def test_sanity_names_what_the_best_is_made_of(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sanity", str(pictures / "a.png"), "--method", "best"]) == 2
+    assert "give --method gradcamelementwise,hirescam." in capsys.readouterr().err
+
+
 def read(typed: dict[str, Any] | None = None, **environ: str) -> Options:
     return resolve(typed or {}, config=None, cfg_options=(), environ=environ)
 

@@ -205,6 +205,7 @@ def _summarise(
     return {
         "model": plan.classifier.name,
         "methods": list(plan.request.names),
+        "combined": {combined.name: str(combined) for combined in plan.request.combined},
         "layers": list(plan.request.layers),
         "layer_reason": plan.layer_reason,
         "layer_fusion": plan.request.layer_fusion,
