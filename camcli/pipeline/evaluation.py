@@ -88,7 +88,8 @@ def know_truth(
 ) -> Truth:
     """Finds what annotations say of the pictures; raises AnnotationError where they are of others.
 
-    `meanings` says which of the model's classes a name means.
+    `meanings` says which of the model's classes a name means; raises UsageError where it knows none
+    of the names.
     """
     matches = match_pictures([source.path for source in sources], annotations)
     names = dict.fromkeys(
@@ -98,6 +99,12 @@ def know_truth(
     notes = [*annotations.notes, *matches.notes]
     if classes.categories:
         notes += classes.notes
+    elif names and meanings is not None:
+        raise UsageError(
+            f"None of the annotated classes ({_name_some(list(names))}) is in the label map or one "
+            f"of the model's; the map knows {_name_some(list(meanings))}. Numbers stand for classes"
+            " without names: --box-names gives them."
+        )
     elif names:
         notes.append(
             f"none of the annotated classes ({_name_some(list(names))}) is one of the model's: all "

@@ -181,6 +181,10 @@ def test_the_annotated_class_is_explained_and_not_the_predicted_one(
     # meanings say it
     known = know_truth(annotate(*NAMES, label="thing"), sources, classifier, {"thing": [1]})
     assert known.classes.categories == {"thing": (1,)}
+    with pytest.raises(
+        UsageError, match=r"None of the annotated classes \('thing'\) is in the label"
+    ):
+        know_truth(annotate(*NAMES, label="thing"), sources, classifier, {"other": [1]})
     with pytest.raises(AnnotationError, match="None of the 4 pictures is annotated"):
         know_truth(annotate("x.png"), sources, classifier)
 
@@ -325,5 +329,7 @@ def test_the_command_writes_rows_and_prints_what_they_say(
     printed = json.loads(capsys.readouterr().out)
     assert Path(printed["files"][0]).name == "evaluation-2.csv"
     assert main(["evaluate"]) == 2
+    assert main(["evaluate", str(place), "--box-names", "names.txt"]) == 2
+    assert "--box-names is about the objects of --boxes" in capsys.readouterr().err
     assert main([*typed, "--layers", "features", "--target-layers", "features"]) == 2
     assert "give one of them" in capsys.readouterr().err

@@ -60,6 +60,16 @@ LabelMap = Annotated[
         show_default=False,
     ),
 ]
+BoxNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--box-names",
+        metavar="FILE",
+        help="Class names of YOLO's labels, masks or Open Images, where none stand beside them.",
+        rich_help_panel=EVALUATION,
+        show_default=False,
+    ),
+]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -79,6 +89,7 @@ def command(
     metrics: Metrics = None,
     boxes: Boxes = None,
     label_map: LabelMap = None,
+    box_names: BoxNames = None,
     layers: Layers = None,
 ) -> None:
     """Measure which method's maps are true, beside maps that know nothing of the network."""
@@ -105,7 +116,7 @@ def command(
     printer.warn(plan.warnings)
     for method, why in plan.left_out.items():
         printer.note(f"left out: {method}: {why}")
-    truth = _read_truth(boxes, label_map, sources, classifier, printer)
+    truth = _read_truth(boxes, label_map, box_names, sources, classifier, printer)
     evaluation = Evaluation(plan, options, chosen, truth)
     if not _evaluate_all(evaluation, sources, printer):
         raise typer.Exit(EXIT_FAILED_IMAGES)
@@ -125,6 +136,7 @@ def _with_layers(flags: Flags, layers: str | None) -> Flags:
 def _read_truth(
     boxes: Path | None,
     label_map: Path | None,
+    box_names: Path | None,
     sources: Sequence[Source],
     classifier: Classifier,
     printer: Printer,
@@ -134,11 +146,12 @@ def _read_truth(
     from camcli.pipeline.evaluation import Truth, know_truth
 
     if boxes is None:
-        if label_map is not None:
-            raise UsageError("--label-map says what the names of --boxes mean: give that, too.")
+        if label_map or box_names:
+            option = "--label-map" if label_map else "--box-names"
+            raise UsageError(f"{option} is about the objects of --boxes: give that, too.")
         return Truth()
     meanings = read_meanings(label_map, classifier.num_categories) if label_map else None
-    truth = know_truth(read_annotations(boxes), sources, classifier, meanings)
+    truth = know_truth(read_annotations(boxes, names=box_names), sources, classifier, meanings)
     for note in truth.notes:
         printer.note(note)
     return truth
