@@ -139,7 +139,9 @@ def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer
 
     shard = sharding.find_shard(os.environ)
     tally = Tally(len(sources))
-    results = _Results(printer, tally, bool(options.target_layers))
+    results = _Results(
+        printer, tally, bool(options.target_layers), recommends_best=BEST not in options.method
+    )
     if options.engine == "ray":
         if shard and shard[0]:
             raise UsageError(
@@ -279,6 +281,7 @@ class _Results:
     printer: Printer
     tally: Tally
     is_layer_printed: bool
+    recommends_best: bool = True
     methods: int = 1
     sheet: str = ""
     show: Callable[[], None] = lambda: None
@@ -337,7 +340,7 @@ class _Results:
         if record.parts:
             self._print_choice(record)
         elif not self.is_layer_printed and record.layers:
-            hint = BEST_HINT if record.method == "gradcam" and not self.choices else ""
+            hint = BEST_HINT if record.method == "gradcam" and self.recommends_best else ""
             layers = ", ".join(record.layers)
             self.printer.note(f"target layer {layers}: {record.layer_reason}{hint}")
             self.is_layer_printed = True
