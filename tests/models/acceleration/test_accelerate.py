@@ -101,7 +101,7 @@ def test_a_single_call_lays_nothing_out_and_a_block_does() -> None:
                 camcli.heatmaps(model, inputs)
     packings = kept[0]
     assert packings is not None and all(other is packings for other in kept)
-    layers = [layer for layer, seen in packings.entries.items() if seen.laid_out is not None]
+    layers = [layer for layer, seen in packings.entries.items() if seen.prepacked is not None]
     assert model.blocks[0].mlp.fc1 in layers and model.patch_embed.proj in layers
 
 

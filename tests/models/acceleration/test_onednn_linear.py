@@ -98,7 +98,7 @@ def test_weights_are_laid_out_at_the_second_pass_and_anew_where_they_change() ->
                 expected = layer(inputs)
                 with accelerate(layer, packings):
                     torch.testing.assert_close(layer(inputs), expected)
-                assert (packings.entries[layer].laid_out is not None) == laid_out
+                assert (packings.entries[layer].prepacked is not None) == laid_out
 
 
 @supported
