@@ -106,7 +106,7 @@ def test_an_installed_wheel_runs_outside_the_checkout(
     run(*install, "--target", site, wheel, cwd=tmp_path)
     path = {"PYTHONPATH": str(site)}
     question = (
-        "from camcli import config; print(config.__file__, *sorted(config.presets()), sep=chr(10))"
+        "from camcli import config; print(config.__file__, *sorted(config.list_presets()), sep=chr(10))"
     )
     where, *presets = run(python, "-c", question, cwd=outside, **path).splitlines()
     assert Path(where).is_relative_to(site)
