@@ -61,7 +61,13 @@ def _bfloat16() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", METHODS)
+# passes by the dozen, in two precisions
+SLOW = ("iscam", "occlusion", "scorecam", "smoothgradcam++", "sscam")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in METHODS]
+)
 def test_maps_in_autocast_are_those_in_float32(name: str) -> None:
     model, photos = _model_for(name)
     options = {"targets": [281, 967], "set": FEW.get(name)}

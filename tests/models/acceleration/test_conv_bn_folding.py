@@ -386,7 +386,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# building its linear layers takes longer than all of the others together
+LARGE = {"vgg11_bn"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in NETWORKS]
+)
 def test_timms_networks(name: str) -> None:
     torch.manual_seed(0)
     _check(timm.create_model(name, pretrained=False).eval(), NETWORKS[name])
