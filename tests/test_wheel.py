@@ -105,7 +105,8 @@ def test_an_installed_wheel_runs_outside_the_checkout(
     install = [python, "-m", "pip", "install", "--no-deps", "--no-index", "--no-compile"]
     run(*install, "--target", site, wheel, cwd=tmp_path)
     path = {"PYTHONPATH": str(site)}
-    question = "from camcli import config; print(config.__file__, *sorted(config.list_presets()), sep=chr(10))"
+    asked = "print(c.__file__, *sorted(c.list_presets()), sep=chr(10))"
+    question = f"from camcli import config as c; {asked}"
     where, *presets = run(python, "-c", question, cwd=outside, **path).splitlines()
     assert Path(where).is_relative_to(site)
     assert presets == sorted(p.stem for p in (ROOT / "configs").glob("*.toml"))
