@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from camcli.media.pictures.formats import (
+from camcli.media.pictures.output_formats import (
     DEFAULT_SUFFIX,
     PICTURE_SUFFIXES,
     find_suffix,

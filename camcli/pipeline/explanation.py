@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from camcli.errors import MethodError, OutputError, UsageError
-from camcli.media.pictures.formats import PICTURE_SUFFIXES
+from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.pictures.write import write_map, write_picture
 from camcli.method_terms import BEST, COMBINED

@@ -3,11 +3,11 @@
 # what other rooms may import; all else may change with this one
 PUBLIC = (
     "color_profiles.convert_to_srgb",
-    "formats.DEFAULT_SUFFIX",
-    "formats.PICTURE_SUFFIXES",
-    "formats.find_format",
-    "formats.find_suffix",
-    "formats.list_suffixes_like",
+    "output_formats.DEFAULT_SUFFIX",
+    "output_formats.PICTURE_SUFFIXES",
+    "output_formats.find_format",
+    "output_formats.find_suffix",
+    "output_formats.list_suffixes_like",
     "heif",
     "opencv_messages.silence_opencv",
     "read.OpenPicture",

@@ -14,7 +14,7 @@ from PIL import Image
 from camcli.errors import ImageError
 from camcli.media.atomic_files import write_file
 from camcli.media.pictures.color_profiles import convert_to_srgb
-from camcli.media.pictures.formats import find_format
+from camcli.media.pictures.output_formats import find_format
 from camcli.records import FileStamp
 from camcli.utils.profiling import stage
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from camcli.config import Options
 from camcli.errors import OutputError, UsageError
 from camcli.media.atomic_files import check_writable
-from camcli.media.pictures.formats import PICTURE_SUFFIXES, find_format
+from camcli.media.pictures.output_formats import PICTURE_SUFFIXES, find_format
 from camcli.media.sources.listing import is_video
 from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan

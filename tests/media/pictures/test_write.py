@@ -20,7 +20,7 @@ from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.media import atomic_files
 from camcli.media.atomic_files import check_writable, remove_orphans, write_atomically
 from camcli.media.output_names import name_output
-from camcli.media.pictures.formats import PICTURE_SUFFIXES
+from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
 from camcli.media.pictures.write import write_map, write_picture
 from camcli.records import FileStamp, Source
 from tests.checkout import ROOT
