@@ -40,13 +40,14 @@ def make_translator(
     *renames: tuple[str, str | Callable[[re.Match[str]], str]],
 ) -> Callable[..., dict[str, str]]:
     """Returns a function that translates names by substitutions, one after the other."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in renames]
 
     def translate(names: Iterable[str]) -> dict[str, str]:
         translated = {}
         for name in names:
             theirs = name
-            for pattern, replacement in renames:
-                theirs = re.sub(pattern, replacement, theirs)
+            for pattern, replacement in compiled:
+                theirs = pattern.sub(replacement, theirs)
             translated[name] = theirs
         return translated
 
@@ -261,11 +262,11 @@ def _translate_efficientnet(names: Iterable[str]) -> dict[str, str]:
     names = tuple(names)
     matches = [re.match(r"blocks\.\d+\.\d+\.", name) for name in names]
     blocks = list(dict.fromkeys(match[0] for match in matches if match))
+    expanding = {name.partition("conv_pwl.")[0] for name in names if "conv_pwl." in name}
     translated = {}
     for name, match in zip(names, matches, strict=True):
         block = match[0] if match else ""
-        expands = any(other.startswith(f"{block}conv_pwl.") for other in names)
-        parts = _EFFICIENTNET_BLOCK if expands else _EFFICIENTNET_FIRST
+        parts = _EFFICIENTNET_BLOCK if block in expanding else _EFFICIENTNET_FIRST
         layer, _, kind = name.removeprefix(block).rpartition(".")
         theirs = (parts if block else _EFFICIENTNET_REST).get(layer, layer)
         place = f"_blocks.{blocks.index(block)}." if block else ""

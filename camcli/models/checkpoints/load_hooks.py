@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from camcli.models.model_spec import Weights
 
@@ -19,12 +20,20 @@ def run_load_hooks(weights: Weights, module: nn.Module) -> Weights:
 
     torchvision's vision transformers rename what older versions saved in this way.
     """
+    if not any(map(_has_load_hook, module.modules())):
+        return weights
     shadow = _copy_structure(module)
     changed: dict[str, Any] = dict(weights)
     for path, part in list(shadow.named_modules()):
         prefix = f"{path}." if path else ""
         part._load_from_state_dict(changed, prefix, {}, False, [], [], [])
     return {name: weight for name, weight in changed.items() if isinstance(weight, Tensor)}
+
+
+def _has_load_hook(part: nn.Module) -> bool:
+    """Tells whether a module may rename weights; norms do no more than count their batches."""
+    plain = (nn.Module._load_from_state_dict, _NormBase._load_from_state_dict)
+    return bool(part._load_state_dict_pre_hooks) or type(part)._load_from_state_dict not in plain
 
 
 def _copy_structure(module: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 
 from torch import Tensor, nn
@@ -107,14 +107,24 @@ def align(weights: Weights, wanted: Iterable[str]) -> AlignedWeights:
 
 
 def _find_prefix(names: Collection[str], wanted: set[str]) -> str:
-    hits: Counter[str] = Counter()
-    for name in names:
-        cuts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
-        hits.update(name[:cut] for cut in cuts if name[cut:] in wanted)
+    prefixes, by_suffix = _list_cuts(tuple(names))
+    hits = Counter(prefix for name in wanted for prefix in by_suffix.get(name, ()))
     # a handful of weights may stand under the same names by chance, in another place
-    fewest = SAME_ARCHITECTURE * min(len(names), len(wanted))
-    likely = [prefix for prefix, count in hits.items() if count >= fewest]
+    fewest = max(1, SAME_ARCHITECTURE * min(len(names), len(wanted)))
+    likely = [prefix for prefix in prefixes if hits[prefix] >= fewest]
     return max(likely, key=lambda p: (hits[p], bool(AVERAGE.search(p)), -len(p)), default="")
+
+
+@lru_cache(maxsize=4)
+def _list_cuts(names: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str, Sequence[str]]]:
+    """Cuts names at each dot: all prefixes in order, and those in front of each suffix."""
+    by_suffix: dict[str, list[str]] = {}
+    prefixes: dict[str, None] = {}
+    for name in names:
+        for cut in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
+            prefixes[name[:cut]] = None
+            by_suffix.setdefault(name[cut:], []).append(name[:cut])
+    return tuple(prefixes), by_suffix
 
 
 Convert = Callable[[Weights, nn.Module], Weights]
