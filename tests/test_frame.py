@@ -163,6 +163,12 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments: tuple[str, ...]) -
     assert imported & HEAVY == set()
 
 
+def test_a_run_that_exports_no_boxes_imports_no_reader_of_annotations() -> None:
+    imported = list_imports_of("-c", "import camcli.pipeline.runner")
+    assert "torch" in imported
+    assert imported & {"yaml", "xml", "pyexpat"} == set()
+
+
 def test_ffmpeg_is_imported_where_a_video_is_met_and_not_before() -> None:
     for module, tree in TREES.items():
         at_once = ast.Module([node for node in tree.body if not isinstance(node, ast.If)], [])

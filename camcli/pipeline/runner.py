@@ -20,7 +20,6 @@ from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
 from camcli.pipeline.workers.worker_pool import WorkerPool, default_workers, start_workers
-from camcli.pipeline.writing.box_export import export_boxes
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_checks import check_outputs
 from camcli.pipeline.writing.output_writer import OutputWriter
@@ -105,6 +104,9 @@ def carry_out_plan(
         if stop.reason and not by_hand:
             raise stop.reason
         if options.export:
+            # brings readers of YAML and XML, which no other run needs
+            from camcli.pipeline.writing.box_export import export_boxes
+
             written = export_boxes(
                 options.save_path,
                 state.run,

@@ -15,7 +15,6 @@ from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import is_film, may_have_films
-from camcli.pipeline.writing.box_export import check_export
 from camcli.pipeline.writing.output_writer import output_path
 from camcli.records import Record, Source
 from camcli.registry import ALL
@@ -25,6 +24,9 @@ def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> No
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
     _check_films(sources, plan, options)
     if options.export:
+        # brings readers of YAML and XML, which no other run needs
+        from camcli.pipeline.writing.box_export import check_export
+
         check_export(sources, options.export)
     if is_file(options.save_path) and options.export:
         raise UsageError(
