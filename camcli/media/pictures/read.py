@@ -5,10 +5,9 @@ from __future__ import annotations
 import ctypes
 import io
 import logging
-import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,28 +15,26 @@ from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from camcli.errors import ImageError, UsageError, first_line
 from camcli.media.pictures import color_profiles
-from camcli.media.pictures.bit_depth import Range, scale_alpha, scale_to_eight_bits
 from camcli.media.pictures.color_codes import find_colours
-from camcli.media.pictures.deep_color import (
-    DARK,
-    SIXTEEN,
-    decode_with_opencv,
-    find_stated_range,
-    has_deep_colours,
-    is_misread_by_pillow,
-)
+from camcli.media.pictures.exif_orientation import read_orientation, turn_upright
 from camcli.media.pictures.heif import is_heif, open_heif
+from camcli.media.pictures.rgb_conversion import (
+    DEEP_MODES,
+    convert_bands,
+    convert_to_rgb,
+    lay_over_white,
+)
 from camcli.media.pictures.tiff import (
     TiffPage,
     count_pages,
     describe_first_page,
+    limit_bytes,
     read_samples,
-    split_bands,
 )
 from camcli.media.sources.byte_stream import open_source
 from camcli.records import MAX_PIXELS, Picture, Source
@@ -47,28 +44,10 @@ PictureLike: TypeAlias = (
     "Picture | Source | str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
 )
 
-UPRIGHT: Mapping[int, Image.Transpose] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 # as GIF, PNG and WebP begin, of which some move, and what an AVIF that moves has at its fifth byte
 MOVING, MOVING_AVIF = (b"GIF8", b"\x89PNG", b"RIFF"), b"ftypavis"
 
-# modes deeper than 8 bits
-DEEP = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
-
-# premultiplied modes, which convert to nothing else
-PLAIN: Mapping[str, str] = {"La": "LA", "RGBa": "RGBA"}
-
-# a file may have so many bytes for each pixel that a picture may have, and so many besides: pixels
-# take at most 4, and a file of other frames or none at all must not fill the memory
-BYTES_A_PIXEL, BYTES_BESIDE = 8, 2**26
 
 REASONS: tuple[tuple[type[Exception], str], ...] = (
     (FileNotFoundError, "there is no such file"),
@@ -250,7 +229,7 @@ def read_content(source: Source, max_pixels: int) -> bytes:
     Pillow by itself would map some files into memory, and the process would die with a file that
     is cut off meanwhile.
     """
-    most = _limit_bytes(max_pixels)
+    most = limit_bytes(max_pixels)
     if source.url:
         with open_source(source) as file:
             content = file.read(most + 1)
@@ -269,10 +248,6 @@ def read_content(source: Source, max_pixels: int) -> bytes:
     if len(content) > most:
         raise too_large_error(f"more than {most:,} bytes", max_pixels)
     return content
-
-
-def _limit_bytes(pixels: int) -> int:
-    return BYTES_A_PIXEL * pixels + BYTES_BESIDE
 
 
 def find_file_size(path: Path) -> int:
@@ -324,7 +299,7 @@ def _find_reason(error: Exception, otherwise: str) -> str:
 def _load_image(image: Image.Image) -> None:
     if image.format == "EPS":
         raise ImageError("EPS is a program, which Pillow would hand to Ghostscript to run")
-    if image.format == "FITS" and image.mode in DEEP - {"F"}:
+    if image.format == "FITS" and image.mode in DEEP_MODES - {"F"}:
         raise ImageError("Pillow misreads FITS of whole numbers (signs, BZERO): save it as TIFF")
     if 0 in image.size:
         raise ImageError("it has no pixels")
@@ -351,8 +326,8 @@ def _make_from_image(image: Image.Image, page: TiffPage | None, content: bytes =
     """Makes a picture of what Pillow has opened, `content` where it is a whole file."""
     _load_image(image)
     # asked after loading, since Pillow turns TIFF pictures itself
-    turn = _read_orientation(image)
-    rgb, notes = _convert_to_rgb(image, page, content)
+    turn = read_orientation(image)
+    rgb, notes = convert_to_rgb(image, page, content)
     colours = find_colours(image, content)
     profile = colours.profile
     shown = None
@@ -367,8 +342,8 @@ def _make_from_image(image: Image.Image, page: TiffPage | None, content: bytes =
 
 def _make_from_samples(content: bytes, page: TiffPage, max_pixels: int) -> Picture:
     """Makes a picture of a TIFF that Pillow does not read, or not rightly."""
-    values = read_samples(content, page, _limit_bytes(max_pixels))
-    rgb, notes = _convert_bands(values, page)
+    values = read_samples(content, page, limit_bytes(max_pixels))
+    rgb, notes = convert_bands(values, page)
     return _make_upright(rgb, page.orientation, notes, page.profile)
 
 
@@ -383,136 +358,16 @@ def _make_upright(
 
     `shown` is the picture in sRGB where its profile is of other colours.
     """
-    pixels = _turn(rgb, orientation)
+    pixels = turn_upright(rgb, orientation)
     space = color_profiles.find_colour_space(profile) if profile else b""
     if space == color_profiles.GREY and (pixels[..., :1] == pixels).all():
         shown = color_profiles.convert_image_to_srgb(rgb.getchannel(0), profile or b"")
     return Picture(
         pixels,
         profile=profile if space == color_profiles.RGB else None,
-        shown=None if shown is None else _turn(shown, orientation),
+        shown=None if shown is None else turn_upright(shown, orientation),
         notes=notes,
     )
-
-
-def _turn(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
-    turn = UPRIGHT.get(orientation)
-    return np.asarray(image if turn is None else image.transpose(turn))
-
-
-def _read_orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF is no reason to refuse sound pixels
-        return 1
-
-
-def _convert_to_rgb(
-    image: Image.Image, page: TiffPage | None, content: bytes
-) -> tuple[Image.Image, tuple[str, ...]]:
-    """Converts a picture's values to RGB, and reports values that had to be stretched."""
-    if image.mode in DEEP:
-        return _convert_deep_grey(image, page, content)
-    if image.mode == "LAB":
-        return _convert_lab(image), ()
-    if _needs_deep_reading(image, page, content):
-        return _convert_deep_colours(image, page, content)
-    return _lay_over_white(image), page.left_out if page else ()
-
-
-def _needs_deep_reading(image: Image.Image, page: TiffPage | None, content: bytes) -> bool:
-    """Tells whether the upper 8 bits of deep colours leave open what they mean."""
-    if page:
-        return page.has_deep_colours and (bool(page.stated) or _is_dark(image))
-    if not has_deep_colours(image, content):
-        return False
-    return is_misread_by_pillow(image) or _is_dark(image)
-
-
-def _is_dark(image: Image.Image) -> bool:
-    colours = np.asarray(image.convert("RGB"))
-    if image.has_transparency_data:
-        colours = colours[np.asarray(image.convert("RGBA"))[..., 3] > 0]
-    return not colours.size or int(colours.max()) <= DARK
-
-
-def _convert_deep_grey(
-    image: Image.Image, page: TiffPage | None, content: bytes
-) -> tuple[Image.Image, tuple[str, ...]]:
-    values = np.asarray(image)
-    if page:
-        values = page.with_nodata(values.view(np.uint32) if page.is_wrapped_by_pillow else values)
-        return _make_eight_bit_image(values, page.stated, page.own, page.is_inverted)
-    own = SIXTEEN if image.format in ("PNG", "PPM") and image.mode != "F" else None
-    return _make_eight_bit_image(values, find_stated_range(image, content, values), own)
-
-
-def _convert_deep_colours(
-    image: Image.Image, page: TiffPage | None, content: bytes
-) -> tuple[Image.Image, tuple[str, ...]]:
-    """Reads colours of more than 8 bits anew; raises ImageError where that cannot be done."""
-    if page and content:
-        return _convert_bands(read_samples(content, page, _limit_bytes(math.prod(page.size))), page)
-    values = decode_with_opencv(content) if content else None
-    if values is None and is_misread_by_pillow(image):
-        raise ImageError("Pillow turns white to black in such JPEG 2000: save it as PNG or TIFF")
-    if values is None:
-        return _lay_over_white(image), (
-            "of its 16 bits a colour the lower 8 are lost, and it is dark",
-        )
-    channels = values[..., None] if values.ndim == 2 else values
-    alpha = channels[..., 3] if channels.shape[2] == 4 else None
-    stated = find_stated_range(image, content, channels[..., :3])
-    own = None if image.format == "PNG" else stated
-    return _convert_colours(channels[..., :3], alpha, stated, own)
-
-
-def _convert_bands(values: NDArray[Any], page: TiffPage) -> tuple[Image.Image, tuple[str, ...]]:
-    colours, alpha, notes = split_bands(page.with_nodata(values), page)
-    rgb, stretched = _convert_colours(colours, alpha, page.stated, page.own, page.is_inverted)
-    return rgb, (*notes, *stretched)
-
-
-def _convert_colours(
-    colours: NDArray[Any],
-    alpha: NDArray[Any] | None,
-    stated: Range | None,
-    own: Range | None = None,
-    is_inverted: bool = False,
-) -> tuple[Image.Image, tuple[str, ...]]:
-    if alpha is not None:
-        # transparent values are no part of the range
-        colours = np.where(alpha.reshape(*alpha.shape, *[1] * (colours.ndim - 2)) > 0, colours, 0)
-    grey = colours[..., 0] if colours.ndim == 3 and colours.shape[2] == 1 else colours
-    rgb, notes = _make_eight_bit_image(grey, stated, own, is_inverted)
-    if alpha is not None:
-        rgb.putalpha(Image.fromarray(scale_alpha(alpha)))
-    return _lay_over_white(rgb), notes
-
-
-def _make_eight_bit_image(
-    values: NDArray[Any], stated: Range | None, own: Range | None, is_inverted: bool = False
-) -> tuple[Image.Image, tuple[str, ...]]:
-    eight, notes = scale_to_eight_bits(values, stated, own)
-    return Image.fromarray(255 - eight if is_inverted else eight).convert("RGB"), notes
-
-
-def _lay_over_white(image: Image.Image) -> Image.Image:
-    """Makes RGB of 8 bits, transparent parts laid over white."""
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    over_white = Image.new("RGBA", image.size, "white")
-    over_white.alpha_composite(image.convert(PLAIN.get(image.mode, image.mode)).convert("RGBA"))
-    return over_white.convert("RGB")
-
-
-def _convert_lab(image: Image.Image) -> Image.Image:
-    from PIL import ImageCms
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    assert converted is not None  # only where it is converted in place
-    return converted
 
 
 def _channels_last(tensor: Tensor) -> NDArray[Any]:
@@ -531,7 +386,7 @@ def _read_array(values: NDArray[Any]) -> NDArray[np.uint8]:
         )
     grey = values.ndim == 3 and values.shape[2] == 1
     return np.asarray(
-        _lay_over_white(Image.fromarray(_scale_to_bytes(values[..., 0] if grey else values)))
+        lay_over_white(Image.fromarray(_scale_to_bytes(values[..., 0] if grey else values)))
     )
 
 

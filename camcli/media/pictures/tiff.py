@@ -24,6 +24,10 @@ from camcli.media.pictures.deep_color import decode_with_opencv
 
 Reader = Literal["pillow", "opencv", "tifffile"]
 
+# a file may have so many bytes for each pixel that a picture may have, and so many besides: pixels
+# take at most 4, and a file of other frames or none at all must not fill the memory
+BYTES_A_PIXEL, BYTES_BESIDE = 8, 2**26
+
 HEADERS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BIG = (b"II+\0", b"MM\0+")  # BigTIFF, whose header has eight bytes more
 
@@ -201,6 +205,11 @@ def count_pages(content: bytes) -> int:
     except Exception:  # as above: what is damaged ends here
         return count
     return count
+
+
+def limit_bytes(pixels: int) -> int:
+    """Returns how many bytes a file of so many pixels may have, and what is read of it."""
+    return BYTES_A_PIXEL * pixels + BYTES_BESIDE
 
 
 def read_samples(content: bytes, page: TiffPage, max_bytes: int) -> NDArray[Any]:
