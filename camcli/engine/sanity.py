@@ -16,7 +16,7 @@ from camcli.methods.postprocessing import normalise
 from camcli.metrics.sanity.hog_similarity import hog_similarity
 from camcli.metrics.sanity.rank_correlation import rank_correlation
 from camcli.metrics.sanity.structural_similarity import structural_similarity
-from camcli.models.randomization import find_weighted_layers, randomize_layers
+from camcli.models.state import find_weighted_layers, randomize_layers
 from camcli.registry import depends_on_category, find_method_name
 
 Order = Literal["cascading", "independent"]

@@ -11,7 +11,7 @@ from torch import nn
 import camcli
 from camcli.engine.sanity import compare_classes, compare_maps, randomize_step_by_step
 from camcli.errors import UsageError
-from camcli.models.randomization import find_weighted_layers, randomize_layers
+from camcli.models.state import find_weighted_layers, randomize_layers
 from tests.networks import Staged, noise
 
 

@@ -26,6 +26,7 @@ from camcli.models.state.model_state import (
     set_stance,
     unwrap,
 )
+from camcli.models.state.randomization import find_weighted_layers, randomize_layers
 from camcli.models.state.weights_hash import hash_weights
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "NestedCall",
     "call_on_model",
     "check_hookable",
+    "find_weighted_layers",
     "has_classifier",
     "has_patched_forward",
     "hash_weights",
@@ -47,6 +49,7 @@ __all__ = [
     "make_recordable",
     "patch_forward",
     "preserve_state",
+    "randomize_layers",
     "set_stance",
     "switch_off",
     "unwrap",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.errors import ModelError
-from camcli.models.randomization import find_weighted_layers, randomize_layers
+from camcli.models.state import find_weighted_layers, randomize_layers
 from tests.networks import Attending, Staged, noise
 
 

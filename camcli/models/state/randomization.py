@@ -1,4 +1,4 @@
-"""A model with fresh weights in some of its layers, and left as it was found afterwards."""
+"""Draws the weights of some layers of a model anew, for the length of a block."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camcli.errors import ModelError
-from camcli.models.state import check_hookable, preserve_state
+from camcli.models.state.model_state import check_hookable, preserve_state
 
 
 @dataclass(frozen=True)
