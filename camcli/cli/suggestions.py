@@ -46,7 +46,7 @@ def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
 
 def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:
     from camcli.models.inspection.layer_lookup import find_layer
-    from camcli.models.load import find_model
+    from camcli.models.model_lookup import find_model
 
     try:
         classifier = load_structure(options)

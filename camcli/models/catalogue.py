@@ -17,7 +17,7 @@ from camcli.errors import UnknownName
 from camcli.models import embedded, from_timm, from_torchvision
 from camcli.models.embedded import EfficientNetLite0, is_installed
 from camcli.models.inspection.quirks import can_classify
-from camcli.models.load import PARAMETERS
+from camcli.models.model_lookup import PARAMETERS
 from camcli.models.weight_download import find_cached_url_file
 
 Library = Literal["embedded", "timm", "torchvision"]

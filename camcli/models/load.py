@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from math import prod
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -36,15 +33,14 @@ from camcli.models.checkpoints.checkpoint import (
     read_checkpoint,
 )
 from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
-from camcli.models.embedded import EfficientNetLite0
 from camcli.models.labels import Labels, choose_labels
 from camcli.models.memory_bound import check_numbers, limit_memory
+from camcli.models.model_lookup import FOLDER, TIMM_SCHEMES, Origin, find_model, import_builder
 from camcli.models.model_spec import (
     BuiltModel,
     ModelSpec,
     describe,
     warn_of_channels,
-    warn_of_new_head,
 )
 from camcli.models.outputs.interpretation import (
     OutputReading,
@@ -58,20 +54,8 @@ from camcli.models.preprocessing import change_preprocessing
 from camcli.models.state import keep_random_state, lock_loading, lock_model
 from camcli.models.user_code import is_code
 from camcli.records import Fit, Outputs, Preprocessing
-from camcli.utils.paths import expand_home, is_file, is_folder
-from camcli.utils.profiling import stage
+from camcli.utils.paths import expand_home, is_folder
 
-Origin = Literal["embedded", "python", "timm", "torchvision"]
-
-# imported when asked, for seconds are at stake
-BUILDERS: Mapping[Origin, str] = {
-    "python": "camcli.models.from_python",
-    "timm": "camcli.models.from_timm",
-    "torchvision": "camcli.models.from_torchvision",
-}
-LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
-# timm's names, and how many parameters their models have
-PARAMETERS = Path(__file__).with_name("parameters.csv")
 # what is said where a model asks for more memory than there is
 LESS_OF_A_MODEL = (
     "Take fewer classes (--num-classes) or channels, a smaller --img-size or other --model-kwargs; "
@@ -83,8 +67,6 @@ MANY_CLASSES = 2**16
 LARGE_INPUT = 2**24
 # longer edges than any model was built for would only fill the memory
 LONGEST_EDGE = 2**15
-FOLDER = "local-dir:"
-TIMM_SCHEMES = ("hf-hub:", FOLDER)
 
 
 @dataclass(frozen=True)
@@ -299,47 +281,6 @@ def _choose_name(name: str, saved: Checkpoint | None) -> str:
     return saved.arch
 
 
-def find_model(name: str) -> tuple[Origin, str]:
-    """Returns where a model comes from and its name there; raises UnknownName."""
-    if name == embedded.NAME:
-        return "embedded", name
-    if name.startswith(TIMM_SCHEMES):
-        return "timm", name
-    if is_code(name):
-        return "python", name
-    prefix, _, rest = name.partition("/")
-    chosen = [origin for origin in LIBRARIES if origin == prefix]
-    plain_name = rest if chosen else name
-    known: list[str] = [] if chosen else [embedded.NAME]
-    for origin in chosen or _list_libraries(name):
-        library = _import_builder(origin)
-        if library.knows(plain_name):
-            return origin, plain_name
-        known += library.list_names()
-    where = f"in {prefix}" if chosen else "in timm or torchvision"
-    hint = f"It is not {where}. Without --model the embedded classifier is used."
-    if is_file(name):
-        hint = "A file of weights goes to --checkpoint."
-    elif ":" in name:
-        hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."
-    raise UnknownName("model", plain_name, known, hint)
-
-
-def _list_libraries(name: str) -> tuple[Origin, ...]:
-    """Returns the libraries in the order in which they are asked for a name without a prefix.
-
-    timm's comes first where both have it; but only to hear that it has not, nobody waits for it.
-    """
-    return LIBRARIES if name.partition(".")[0] in _list_architectures() else LIBRARIES[::-1]
-
-
-@cache
-def _list_architectures() -> frozenset[str]:
-    """Lists what timm's parameters are known of."""
-    with PARAMETERS.open(encoding="utf-8", newline="") as file:
-        return frozenset(row["name"].partition(".")[0] for row in csv.DictReader(file))
-
-
 def resolve_device(name: str | torch.device) -> torch.device:
     """Returns a device of this machine: `auto` is CUDA, else MPS, else the CPU.
 
@@ -398,11 +339,6 @@ def _parse_size(given: Any) -> tuple[int, int] | None:
     return pair
 
 
-@stage("import")
-def _import_builder(origin: Origin) -> ModuleType:
-    return importlib.import_module(BUILDERS[origin])
-
-
 def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
     """Builds a model; where arguments choose its size, they are bounded by the memory there is."""
     kwargs, classes = request.model_kwargs, request.num_classes
@@ -421,9 +357,7 @@ def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
 
 
 def _build_unbounded(origin: Origin, request: ModelSpec) -> BuiltModel:
-    if origin == "embedded":
-        return _build_embedded(request)
-    built: BuiltModel = _import_builder(origin).build(request)
+    built: BuiltModel = import_builder(origin).build(request)
     return built
 
 
@@ -434,29 +368,6 @@ def _apply_class_choice(origin: Origin, request: ModelSpec) -> BuiltModel:
         return built
     warning = f"{request.name!r} has random weights: its maps mean nothing."
     return replace(built, warnings=(warning,))
-
-
-def _build_embedded(request: ModelSpec) -> BuiltModel:
-    if request.model_kwargs:
-        raise ModelError(f"The embedded model takes no model_kwargs: {dict(request.model_kwargs)}.")
-    labels = embedded.load_labels()
-    classes = len(labels) if request.num_classes is None else request.num_classes
-    if classes < 1:
-        raise ModelError("The embedded model needs at least one class.")
-    module = embedded.load_embedded()[0] if request.pretrained else EfficientNetLite0(classes)
-    new_head = request.pretrained and classes != len(labels)
-    if new_head:
-        module._fc = nn.Linear(module._fc.in_features, classes)
-    size = request.img_size or (embedded.SIZE, embedded.SIZE)
-    return BuiltModel(
-        module=module,
-        preprocessing=embedded.make_preprocessing(size),
-        num_classes=classes,
-        weights="embedded" if request.pretrained else "random",
-        classifiers=("_fc",),
-        labels=labels,
-        warnings=(warn_of_new_head(classes),) if new_head else (),
-    )
 
 
 def _build_with_checkpoint(
@@ -495,7 +406,7 @@ def _build_from_counterpart(
     Raises CheckpointError if they fit the other library's network, and that is another one.
     """
     pair = cross_library_keys.find_counterpart(origin, request.name)
-    if pair is None or not _import_builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
+    if pair is None or not import_builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
         return None
     library, name = pair
     kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
@@ -524,7 +435,7 @@ def _list_origins(origin: Origin, name: str, request: ModelSpec) -> Iterator[Ori
     yield origin
     # with a library before the name, a tag behind it or arguments, timm's is meant
     plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
-    torchvision = _import_builder("torchvision")
+    torchvision = import_builder("torchvision")
     if origin == "timm" and plain and torchvision.knows(name):
         yield "torchvision"
 

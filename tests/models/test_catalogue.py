@@ -10,7 +10,8 @@ from camcli.errors import ModelError, UnknownName
 from camcli.models import catalogue, embedded, from_torchvision
 from camcli.models.catalogue import CatalogueEntry, count_parameters, find_models
 from camcli.models.inspection import quirks
-from camcli.models.load import find_model, load_model
+from camcli.models.load import load_model
+from camcli.models.model_lookup import find_model
 from tests.tools.parameters import can_classify
 
 RESNET = "test_resnet.r160_in1k"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 import camcli
 from camcli.errors import ConfigError, ModelError, UnknownName
-from camcli.models.load import Classifier, find_model, load_model
+from camcli.models.load import Classifier, load_model
+from camcli.models.model_lookup import find_model
 from camcli.models.user_code import find_own_line, is_code
 from tests.networks import noise
 

@@ -1,0 +1,78 @@
+"""Finds the library that a model's name is from."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+from camcli.errors import UnknownName
+from camcli.models import embedded
+from camcli.models.user_code import is_code
+from camcli.utils.paths import is_file
+from camcli.utils.profiling import stage
+
+Origin = Literal["embedded", "python", "timm", "torchvision"]
+# imported when asked, for seconds are at stake
+BUILDERS: Mapping[Origin, str] = {
+    "embedded": "camcli.models.embedded.build",
+    "python": "camcli.models.from_python",
+    "timm": "camcli.models.from_timm",
+    "torchvision": "camcli.models.from_torchvision",
+}
+LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
+# timm's names, and how many parameters their models have
+PARAMETERS = Path(__file__).with_name("parameters.csv")
+FOLDER = "local-dir:"
+TIMM_SCHEMES = ("hf-hub:", FOLDER)
+
+
+def find_model(name: str) -> tuple[Origin, str]:
+    """Returns where a model comes from and its name there; raises UnknownName."""
+    if name == embedded.NAME:
+        return "embedded", name
+    if name.startswith(TIMM_SCHEMES):
+        return "timm", name
+    if is_code(name):
+        return "python", name
+    prefix, _, rest = name.partition("/")
+    chosen = [origin for origin in LIBRARIES if origin == prefix]
+    plain_name = rest if chosen else name
+    known: list[str] = [] if chosen else [embedded.NAME]
+    for origin in chosen or _list_libraries(name):
+        library = import_builder(origin)
+        if library.knows(plain_name):
+            return origin, plain_name
+        known += library.list_names()
+    where = f"in {prefix}" if chosen else "in timm or torchvision"
+    hint = f"It is not {where}. Without --model the embedded classifier is used."
+    if is_file(name):
+        hint = "A file of weights goes to --checkpoint."
+    elif ":" in name:
+        hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."
+    raise UnknownName("model", plain_name, known, hint)
+
+
+def _list_libraries(name: str) -> tuple[Origin, ...]:
+    """Returns the libraries in the order in which they are asked for a name without a prefix.
+
+    timm's comes first where both have it; but only to hear that it has not, nobody waits for it.
+    """
+    return LIBRARIES if name.partition(".")[0] in _list_architectures() else LIBRARIES[::-1]
+
+
+@cache
+def _list_architectures() -> frozenset[str]:
+    """Lists what timm's parameters are known of."""
+    with PARAMETERS.open(encoding="utf-8", newline="") as file:
+        return frozenset(row["name"].partition(".")[0] for row in csv.DictReader(file))
+
+
+@stage("import")
+def import_builder(origin: Origin) -> ModuleType:
+    """Imports the module whose `build` makes models of this origin."""
+    return importlib.import_module(BUILDERS[origin])
