@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from math import prod
 
 from torch import Tensor, nn
 
 from camcli.models.checkpoints.checkpoint import Checkpoint
+from camcli.models.checkpoints.key_prefix import (
+    SAME_ARCHITECTURE,
+    UnprefixedWeights,
+    strip_prefix,
+)
 from camcli.models.checkpoints.key_renaming import (
     NAMINGS,
     Naming,
@@ -26,10 +30,6 @@ from camcli.models.checkpoints.reparametrization import merge_parts
 from camcli.models.model_spec import BuiltModel, ModelSpec, Weights
 from camcli.utils.warning_filters import ignore_warnings
 
-# the least share of a model's weights that a checkpoint of the same architecture has
-SAME_ARCHITECTURE = 0.5
-# an average of the weights, kept beside them in the same state dict, is what scripts evaluate
-AVERAGE = re.compile(r"(^|[._])(ema|teacher)[._]")
 # the names of weights whose shapes follow the input's size
 POSITIONS = re.compile(r"pos(_|ition)|attention_biases")
 # a layer before the classifier that timm's converters drop
@@ -79,54 +79,6 @@ class FittedWeights:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class AlignedWeights:
-    """Weights without the prefix of their names, and the names of those that lie outside of it."""
-
-    weights: Weights
-    outside: tuple[str, ...]
-    prefix: str = ""
-
-
-def align(weights: Weights, wanted: Iterable[str]) -> AlignedWeights:
-    """Strips the prefix that wrappers put before a model's names.
-
-    The prefix is the one under which most of the wanted names are found.  A classifier beside the
-    backbone (`backbone.` and `head.`, as in OpenMMLab's files) is fetched, too.
-    """
-    wanted = set(wanted)
-    prefix = _find_prefix(weights, wanted)
-    origin = {k.removeprefix(prefix): k for k in weights if k.startswith(prefix)}
-    parent = prefix[: prefix.rstrip(".").rfind(".") + 1]
-    for root in (parent, f"{parent}head.") if prefix else ():
-        matched = {name: root + name for name in wanted if root + name in weights}
-        origin = {**matched, **origin}
-    outside = weights.keys() - origin.values()
-    stripped = {name: weights[key] for name, key in origin.items()}
-    return AlignedWeights(stripped, tuple(key for key in weights if key in outside), prefix)
-
-
-def _find_prefix(names: Collection[str], wanted: set[str]) -> str:
-    prefixes, by_suffix = _list_cuts(tuple(names))
-    hits = Counter(prefix for name in wanted for prefix in by_suffix.get(name, ()))
-    # a handful of weights may stand under the same names by chance, in another place
-    fewest = max(1, SAME_ARCHITECTURE * min(len(names), len(wanted)))
-    likely = [prefix for prefix in prefixes if hits[prefix] >= fewest]
-    return max(likely, key=lambda p: (hits[p], bool(AVERAGE.search(p)), -len(p)), default="")
-
-
-@lru_cache(maxsize=4)
-def _list_cuts(names: tuple[str, ...]) -> tuple[tuple[str, ...], Mapping[str, Sequence[str]]]:
-    """Cuts names at each dot: all prefixes in order, and those in front of each suffix."""
-    by_suffix: dict[str, list[str]] = {}
-    prefixes: dict[str, None] = {}
-    for name in names:
-        for cut in (0, *(dot.end() for dot in re.finditer(r"\.", name))):
-            prefixes[name[:cut]] = None
-            by_suffix.setdefault(name[cut:], []).append(name[:cut])
-    return tuple(prefixes), by_suffix
-
-
 Convert = Callable[[Weights, nn.Module], Weights]
 
 
@@ -152,20 +104,20 @@ def _try_readings(
     """Yields the weights as other versions and libraries may have stored them."""
     weights = merge_stored(checkpoint)
     if weights is not checkpoint.weights:
-        yield fit(checkpoint, AlignedWeights(weights, ()))
-    wanted = module.state_dict()
+        yield fit(checkpoint, UnprefixedWeights(weights, ()))
+    model_state = module.state_dict()
     loaders: tuple[Convert, ...] = (run_load_hooks, rename_by_transformers)
     for load in loaders:
-        aligned = align(weights, wanted)
+        unprefixed = strip_prefix(weights, model_state)
         # loaders may fail on what was made for other modules
         with contextlib.suppress(Exception), ignore_warnings():
-            given = aligned.weights if load is run_load_hooks else weights
+            given = unprefixed.weights if load is run_load_hooks else weights
             loaded = load(given, module)
             if loaded.keys() != given.keys():
-                yield fit(checkpoint, replace(aligned, weights=loaded))
+                yield fit(checkpoint, replace(unprefixed, weights=loaded))
     for naming in (*NAMINGS, *list_child_namings(module)):
         with contextlib.suppress(RuntimeError):
-            translated = _translate(weights, wanted, naming)
+            translated = _translate(weights, model_state, naming)
             if translated:
                 fitted_weights = fit(checkpoint, translated)
                 yield _rename_weights(fitted_weights, naming, module)
@@ -195,14 +147,16 @@ def _rename_weights(
 
 
 def _translate(
-    weights: Weights, wanted: Mapping[str, Tensor], naming: Naming
-) -> AlignedWeights | None:
+    weights: Weights, model_state: Mapping[str, Tensor], naming: Naming
+) -> UnprefixedWeights | None:
     """Returns the weights under the model's names, None where the naming says nothing of them."""
-    theirs = {own: expand_name(name) for own, name in naming.translate(wanted).items()}
+    theirs = {own: expand_name(name) for own, name in naming.translate(model_state).items()}
     if all(names == (own,) for own, names in theirs.items()):
         return None
-    aligned = align(weights, {name for names in theirs.values() for name in names if name})
-    given = aligned.weights
+    unprefixed = strip_prefix(
+        weights, {name for names in theirs.values() for name in names if name}
+    )
+    given = unprefixed.weights
     taken: set[str] = set()
     translated: Weights = {}
     for own, names in theirs.items():
@@ -211,30 +165,30 @@ def _translate(
             joined = concatenate([given.get(name) for name in names])
             for pattern, change in naming.reorder.items():
                 joined = change(joined) if re.search(pattern, own) else joined
-            translated[own] = reshape_like(joined, wanted[own])
+            translated[own] = reshape_like(joined, model_state[own])
     left = {name: weight for name, weight in given.items() if name not in taken}
-    if left.keys() & wanted.keys():  # the file has the model's own names as well
+    if left.keys() & model_state.keys():  # the file has the model's own names as well
         return None
-    return replace(aligned, weights={**left, **translated})
+    return replace(unprefixed, weights={**left, **translated})
 
 
 def _fit(
     checkpoint: Checkpoint,
-    aligned: AlignedWeights | None = None,
+    unprefixed: UnprefixedWeights | None = None,
     *,
     module: nn.Module,
     convert: Convert | None,
     classifiers: Sequence[str],
 ) -> FittedWeights:
     """Fits one reading of the names; without one, the file's own."""
-    wanted = module.state_dict()
-    given = aligned.weights if aligned else checkpoint.weights
-    again = align(given, wanted)
-    plain, outside = again.weights, (*(aligned.outside if aligned else ()), *again.outside)
-    prefix = (aligned.prefix if aligned else "") + again.prefix
+    model_state = module.state_dict()
+    given = unprefixed.weights if unprefixed else checkpoint.weights
+    again = strip_prefix(given, model_state)
+    plain, outside = again.weights, (*(unprefixed.outside if unprefixed else ()), *again.outside)
+    prefix = (unprefixed.prefix if unprefixed else "") + again.prefix
     everything = {**checkpoint.weights, **given}
     projection = _find_projection(prefix, checkpoint.weights, plain, classifiers)
-    headless = not any(name.startswith(f"{head}.") for head in classifiers for name in wanted)
+    headless = not any(name.startswith(f"{head}.") for head in classifiers for name in model_state)
     if projection or headless:
         aside = [n for n in plain if n.startswith(tuple(f"{head}." for head in classifiers))]
         plain = {name: weight for name, weight in plain.items() if name not in aside}
@@ -245,7 +199,7 @@ def _fit(
         else _find_other_head(
             plain,
             {key: everything[key] for key in outside if key in everything},
-            wanted,
+            model_state,
             classifiers,
         )
     )
@@ -255,7 +209,7 @@ def _fit(
         plain |= {taken[k]: everything[k] for k in outside if k in taken}
         outside = tuple(key for key in outside if key not in taken)
     fitted_weights = FittedWeights(
-        checkpoint, plain, list_faults(plain, wanted), outside, head, projection=projection
+        checkpoint, plain, list_faults(plain, model_state), outside, head, projection=projection
     )
     return (
         _convert(fitted_weights, module, convert)
@@ -274,16 +228,16 @@ def _find_projection(
 
 
 def _find_other_head(
-    plain: Weights, outside: Weights, wanted: Weights, classifiers: Sequence[str]
+    plain: Weights, outside: Weights, model_state: Weights, classifiers: Sequence[str]
 ) -> str:
     """Finds a classifier that stands elsewhere, as `fc.1` or beside the backbone as `classifier`.
 
     It is the only matrix that would be left over, and takes as many features as the model's own.
     """
-    own = wanted.get(f"{classifiers[0]}.weight") if len(classifiers) == 1 else None
+    own = model_state.get(f"{classifiers[0]}.weight") if len(classifiers) == 1 else None
     if own is None or f"{classifiers[0]}.weight" in plain:
         return ""
-    left = {k: w for k, w in plain.items() if k not in wanted} | outside
+    left = {k: w for k, w in plain.items() if k not in model_state} | outside
     matrices = [(name, weight) for name, weight in left.items() if weight.ndim == 2]
     if len(matrices) != 1 or matrices[0][1].shape[1:] != own.shape[1:]:
         return ""
@@ -293,21 +247,21 @@ def _find_other_head(
 
 
 def _convert(fitted_weights: FittedWeights, module: nn.Module, convert: Convert) -> FittedWeights:
-    wanted, plain = module.state_dict(), fitted_weights.weights
+    model_state, plain = module.state_dict(), fitted_weights.weights
     # a converter that was written for other files may fail: the names that stay then speak
     with contextlib.suppress(Exception), ignore_warnings():
-        aligned = align(convert(dict(plain), module), wanted)
-        weights = aligned.weights
+        unprefixed = strip_prefix(convert(dict(plain), module), model_state)
+        weights = unprefixed.weights
         # timm leaves out a layer before the classifier that its networks no longer have
         lost = {k: w for k, w in plain.items() if LOST.search(k) and k not in weights}
-        faults = (*list_faults(weights | lost, wanted), *_find_other_patches(plain, weights))
+        faults = (*list_faults(weights | lost, model_state), *_find_other_patches(plain, weights))
         if len(faults) < len(fitted_weights.faults):
             resized = tuple(
                 f"{name} {list(old.shape)} to {list(weights[name].shape)}"
                 for name, old in plain.items()
                 if name in weights and old.shape != weights[name].shape and POSITIONS.search(name)
             )
-            outside = fitted_weights.outside + aligned.outside
+            outside = fitted_weights.outside + unprefixed.outside
             return replace(
                 fitted_weights, weights=weights, faults=faults, outside=outside, resized=resized
             )
@@ -345,9 +299,9 @@ def read_in_chans(weights: Weights, built: BuiltModel) -> int | None:
 
     The layer may take several pixels of each channel at once (space to depth, linear patches).
     """
-    wanted = built.module.state_dict()
+    model_state = built.module.state_dict()
     for name in (f"{stem}.weight" for stem in built.stems):
-        weight, own = weights.get(name), wanted.get(name)
+        weight, own = weights.get(name), model_state.get(name)
         if weight is None or own is None or weight.ndim != own.ndim:
             continue
         channels, rest = divmod(int(weight.shape[1]) * built.in_chans, int(own.shape[1]))
@@ -390,11 +344,11 @@ def find_other_numbers(built: BuiltModel, fitted_weights: FittedWeights) -> dict
 
 def select_fitting_weights(fitted_weights: FittedWeights, module: nn.Module) -> Weights:
     """Returns those weights that the model has in the same shape."""
-    wanted = module.state_dict()
+    model_state = module.state_dict()
     return {
         n: w
         for n, w in fitted_weights.weights.items()
-        if n in wanted and w.shape == wanted[n].shape
+        if n in model_state and w.shape == model_state[n].shape
     }
 
 
@@ -409,27 +363,28 @@ def is_other_architecture(fitted_weights: FittedWeights, built: BuiltModel) -> b
 def refit(fitted_weights: FittedWeights, built: BuiltModel) -> FittedWeights:
     """Fits the weights, in the reading that was found, to the same model built in another way."""
     weights = merge_stored(fitted_weights.checkpoint)
-    wanted = built.module.state_dict()
+    model_state = built.module.state_dict()
     naming = fitted_weights.naming
-    aligned = (naming and _translate(weights, wanted, naming)) or AlignedWeights(weights, ())
+    translated = naming and _translate(weights, model_state, naming)
+    unprefixed = translated or UnprefixedWeights(weights, ())
     return _fit(
         fitted_weights.checkpoint,
-        aligned,
+        unprefixed,
         module=built.module,
         convert=built.convert,
         classifiers=built.classifiers,
     )
 
 
-def list_faults(weights: Weights, wanted: Mapping[str, Tensor]) -> tuple[Fault, ...]:
+def list_faults(weights: Weights, model_state: Mapping[str, Tensor]) -> tuple[Fault, ...]:
     """Lists the reasons why weights do not fit."""
     # files older than PyTorch 0.4.1 do not count batches, and inference does not either
-    counted = [name for name in wanted if not name.endswith("num_batches_tracked")]
+    counted = [name for name in model_state if not name.endswith("num_batches_tracked")]
     faults = [("missing", name) for name in counted if name not in weights]
     for name, weight in weights.items():
-        if name not in wanted:
+        if name not in model_state:
             faults.append(("unexpected", name))
-        elif weight.shape != wanted[name].shape:
-            has, needs = list(weight.shape), list(wanted[name].shape)
+        elif weight.shape != model_state[name].shape:
+            has, needs = list(weight.shape), list(model_state[name].shape)
             faults.append(("other shape", f"{name} {has} where the model has {needs}"))
     return tuple(faults)
