@@ -20,7 +20,7 @@ ROOMS = sorted(
     for name, path in SOURCES.items()
     if path.stem == "__init__"
     if name.split(".")[1:2] != ["cli"]
-    if name.count(".") == 2 or name in ("camcli.render", "camcli.runs")
+    if name.count(".") == 2 or name in ("camcli.config", "camcli.render", "camcli.runs")
 )
 
 

@@ -376,7 +376,7 @@ def test_options_are_frozen() -> None:
 
 @pytest.mark.parametrize("model", [Options, PreprocessingOptions])
 def test_every_key_says_what_it_takes_and_is_documented(model: type) -> None:
-    page = (Path(config.__file__).parent / "docs" / "presets.md").read_text(encoding="utf-8")
+    page = (Path(config.__file__).parents[1] / "docs" / "presets.md").read_text(encoding="utf-8")
     prefix = "preprocessing." if model is PreprocessingOptions else ""
     for name, field in model.model_fields.items():
         assert field.description

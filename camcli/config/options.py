@@ -366,7 +366,7 @@ def find_config(given: str) -> Path:
 
 def list_presets() -> dict[str, Path]:
     """Returns the shipped presets, name -> file: from the wheel, else from the checkout."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if f.is_dir()), folders[0])
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
