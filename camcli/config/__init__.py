@@ -1,15 +1,10 @@
 """Presets, the environment, --cfg-options and flags -> one frozen object of options."""
 
-from camcli.config.options import (
-    ALIASES,
-    Options,
-    PreprocessingOptions,
-    find_config,
-    from_keywords,
-    list_presets,
-    parse_literal,
-    resolve,
-)
+from camcli.config.options import Options, PreprocessingOptions
+from camcli.config.presets import find_config, list_presets
+from camcli.config.resolution import from_keywords, resolve
+from camcli.config.settings import ALIASES
+from camcli.config.value_parsers import parse_literal
 
 __all__ = [
     "ALIASES",

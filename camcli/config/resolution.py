@@ -1,0 +1,210 @@
+"""Resolves settings of several places into options: the last on top, and all of them checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from camcli.config.options import Options, PreprocessingOptions
+from camcli.config.presets import find_config
+from camcli.config.settings import (
+    ENVIRONMENT,
+    PARSERS,
+    Setting,
+    iterate_leaves,
+    read_cfg_options,
+    read_environment,
+    read_flags,
+    read_preset_file,
+)
+from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
+from camcli.method_info import METHOD_INFO
+from camcli.method_terms import BEST, expand_methods
+from camcli.models.user_code import is_code
+from camcli.registry import ALL, assign_options
+from camcli.utils.profiling import stage
+
+# a file may come from elsewhere; all else is said by who runs the command
+PLACES = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
+
+
+def resolve(
+    flags: Mapping[str, object],
+    *,
+    config: str | None,
+    cfg_options: Sequence[str],
+    environ: Mapping[str, str],
+) -> Options:
+    """Flags beat --cfg-options beat `CAMVIZ_*` beat the preset; raises ConfigError, UnknownName."""
+    chosen = environ.get(f"{ENVIRONMENT}CONFIG") if config is None else config
+    return _validate(
+        [
+            *(() if chosen is None else read_preset_file(find_config(chosen))),
+            *read_environment(environ),
+            *read_cfg_options(cfg_options),
+            *read_flags(flags),
+        ]
+    )
+
+
+def from_keywords(**values: object) -> Options:
+    """Makes Options of Python keywords, None for a default; raises ConfigError or UnknownName."""
+    return _validate(
+        Setting(key, part, f"{name}={value!r}", "the arguments")
+        for name, value in values.items()
+        if value is not None
+        for key, part in iterate_leaves((name,), value)
+    )
+
+
+def _validate(given: Iterable[Setting]) -> Options:
+    """Lays the values over each other, the last on top, and checks them all."""
+    on_top: dict[tuple[str, ...], Setting] = {}
+    problems: list[CamvizError] = []
+    for item in given:
+        unknown = _unknown_key(item)
+        if unknown:
+            problems.append(unknown)
+        else:
+            on_top.pop(item.key, None)
+            on_top[item.key] = item
+    problems += _refuse_code_in_file(on_top)
+    try:
+        options = Options.model_validate(_nest(on_top.values()))
+        problems += _check_method_options(options.method, on_top.values())
+        problems += _refuse_two_resumes(options)
+        problems += _refuse_workers_without_ray(options)
+        problems += _refuse_options_without_boxes(options)
+    except ValidationError as error:
+        problems += _collect_errors(error, on_top)
+    if len(problems) > 1:
+        raise ConfigError("\n".join(["Several options are wrong:", *map(str, problems)]))
+    if problems:
+        raise problems[0]
+    return options
+
+
+def _refuse_code_in_file(on_top: Mapping[tuple[str, ...], Setting]) -> Iterator[ConfigError]:
+    """Refuses a file that names code to run: presets are data, which people pass on."""
+    model = on_top.get(("model",))
+    if model and model.where not in PLACES and is_code(str(model.value)):
+        yield ConfigError(
+            f"{model.shown}: a preset runs no code; name it yourself: --model {model.value}"
+        )
+
+
+def _refuse_two_resumes(options: Options) -> Iterator[UsageError]:
+    if options.resume and options.skip_existing:
+        yield UsageError(
+            "--resume goes on with one run, --skip-existing passes over what any run of these "
+            "options did: give one of them."
+        )
+
+
+def _refuse_workers_without_ray(options: Options) -> Iterator[UsageError]:
+    if options.ray_workers and options.engine != "ray":
+        yield UsageError(
+            f"--ray-workers {options.ray_workers} is for --engine ray: give both, or none."
+        )
+
+
+def _refuse_options_without_boxes(options: Options) -> Iterator[UsageError]:
+    if options.export and options.boxes is None:
+        yield UsageError(
+            f"--export {options.export} writes the boxes of what is hot: give --boxes (or --boxes "
+            "all), too."
+        )
+    is_given = "box_threshold" in options.model_fields_set
+    if is_given and options.boxes is None and not options.contour:
+        yield UsageError(
+            f"--box-threshold {options.box_threshold} is for --boxes and --contour: give one of "
+            "them, too."
+        )
+
+
+def _check_method_options(
+    methods: Sequence[str], given: Iterable[Setting]
+) -> Iterator[ConfigError]:
+    """Holds what is set against the signatures of the methods that are asked for."""
+    items = [item for item in given if item.key[0] == "set"]
+    if items:
+        # torch is imported only where somebody asks for it
+        with stage("import"):
+            import camcli.methods  # noqa: F401  (fills the registry)
+    for item in items:
+        try:
+            assign_options(expand_methods(methods), {".".join(item.key[1:]): item.value})
+        except UsageError as error:
+            yield ConfigError(f"{item.shown}: {error}")
+
+
+def _unknown_key(item: Setting) -> UnknownName | None:
+    fields = _list_fields_below(item.key[:-1])
+    if fields is None or item.key[-1] in fields:
+        return None
+    if item.where == "the environment":
+        known = [f"{ENVIRONMENT}{name.upper()}" for name in Options.model_fields]
+        return UnknownName("environment variable", item.shown.partition("=")[0], known)
+    hint = "All: camviz help presets"
+    return UnknownName(f"key in {item.where}:", ".".join(item.key), _list_keys(), hint)
+
+
+def _list_fields_below(parents: tuple[str, ...]) -> Iterable[str] | None:
+    """Returns the names that may follow, or None where any may."""
+    if not parents:
+        return Options.model_fields
+    if parents[0] in PARSERS:
+        return None
+    return PreprocessingOptions.model_fields if parents == ("preprocessing",) else ()
+
+
+def _list_keys() -> list[str]:
+    below = (f"preprocessing.{name}" for name in PreprocessingOptions.model_fields)
+    return [*Options.model_fields, *below]
+
+
+def _nest(given: Iterable[Setting]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for item in given:
+        node = tree
+        for part in item.key[:-1]:
+            inner = node.get(part)
+            node[part] = dict(inner) if isinstance(inner, dict) else {}
+            node = node[part]
+        node[item.key[-1]] = None if _is_none(item) else item.value
+    return tree
+
+
+def _is_none(item: Setting) -> bool:
+    if not isinstance(item.value, str) or item.value.strip().lower() not in ("none", "null"):
+        return False
+    field = _find_field(item.key)
+    return field is not None and field.default is None
+
+
+def _find_field(key: tuple[str, ...]) -> Any:
+    model = PreprocessingOptions if key[0] == "preprocessing" and len(key) > 1 else Options
+    return model.model_fields.get(key[-1])
+
+
+def _collect_errors(
+    error: ValidationError, given: Mapping[tuple[str, ...], Setting]
+) -> list[CamvizError]:
+    errors: dict[tuple[str, ...], CamvizError] = {}
+    for detail in error.errors():
+        place = tuple(map(str, detail["loc"]))
+        key = next(place[:n] for n in range(len(place), -1, -1) if place[:n] in given or n == 0)
+        errors.setdefault(key, _make_error(given[key], detail.get("ctx", {}).get("error")))
+    return list(errors.values())
+
+
+def _make_error(item: Setting, cause: object) -> CamvizError:
+    unknown = cause.args[0] if isinstance(cause, ValueError) and cause.args else None
+    if isinstance(unknown, UnknownName):
+        kind = "method" if item.where == "flags" else f"method in {item.shown}:"
+        known = [*METHOD_INFO, ALL, BEST]
+        return UnknownName(kind, unknown.given, known, "All: camviz methods")
+    name = "" if item.where == "flags" else f"{'.'.join(item.key)} "
+    return ConfigError(f"{item.shown}: {name}takes {_find_field(item.key).description}.")
