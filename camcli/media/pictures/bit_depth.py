@@ -80,12 +80,26 @@ def scale_to_eight_bits(
 
 
 def scale_alpha(alpha: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scales alpha to 0..255: opaque is the white of the smallest usual range that holds all."""
+    """Scales alpha to 0..255."""
+    return _scale_values(alpha, Range(0, _find_opaque(alpha)))
+
+
+def divide_by_alpha(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Undoes what multiplied colours [h w ...] by their alpha [h w]."""
+    share = np.where(alpha > 0, alpha / _find_opaque(alpha), 1)
+    straight = colours / share.reshape(*share.shape, *[1] * (colours.ndim - 2))
+    if colours.dtype.kind == "f":
+        return straight.astype(colours.dtype)
+    limits = find_type_range(colours.dtype)
+    return np.rint(straight).clip(limits.black, limits.white).astype(colours.dtype)
+
+
+def _find_opaque(alpha: NDArray[Any]) -> float:
+    """Returns what stands for opaque: the white of the smallest usual range that holds all."""
     kind = alpha.dtype
     whites = [usual.white for usual in ((SHARES,) if kind.kind == "f" else ()) + UNSIGNED]
     most = math.inf if kind.kind == "f" else find_type_range(kind).white
-    opaque = next(white for white in (*whites, math.inf) if white >= alpha.max())
-    return _scale_values(alpha, Range(0, min(opaque, most)))
+    return min(next(white for white in (*whites, math.inf) if white >= alpha.max()), most)
 
 
 def find_type_range(kind: np.dtype[Any]) -> Range:

@@ -134,8 +134,10 @@ def _convert_exif(image: Image.Image) -> Colours:
         return Colours()
     try:
         exif = image.getexif()
-        space = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace)
-        index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex, "")
+        tags = exif.get_ifd(ExifTags.IFD.Exif)
+        space, index = tags.get(ExifTags.Base.ColorSpace), ""
+        if ExifTags.IFD.Interop in tags:  # Pillow 11 raises where it is asked for one that is none
+            index = exif.get_ifd(ExifTags.IFD.Interop).get(ExifTags.Interop.InteropIndex, "")
     except Exception:  # damaged EXIF is no reason to refuse sound pixels
         return Colours()
     if space == EXIF_ADOBE or (space == UNCALIBRATED and str(index).startswith("R03")):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, TiffImagePlugin
 
 from camcli.errors import ImageError
-from camcli.media.pictures.bit_depth import Range
+from camcli.media.pictures.bit_depth import Range, divide_by_alpha
 from camcli.media.pictures.color_profiles import find_profile
 from camcli.media.pictures.deep_color import decode_with_opencv
 
@@ -38,7 +38,8 @@ WHITE_IS_ZERO, RGB = 0, 2
 COLOURS = (2, 3, 5, 6, 8)
 INTERLEAVED, SEPARATE = 1, 2
 UNCOMPRESSED = 1
-ALPHA = (1, 2)  # ExtraSamples
+PREMULTIPLIED = 1  # ExtraSamples
+ALPHA = (PREMULTIPLIED, 2)
 SMIN, SMAX = 340, 341  # SMinSampleValue, SMaxSampleValue
 PROFILE = 34675
 SUBFILE, NO_PAGE = 254, 0b101  # NewSubfileType: a smaller copy, a mask
@@ -112,6 +113,11 @@ class TiffPage:
         return bool(self.extra) and self.extra[-1] in ALPHA
 
     @property
+    def has_premultiplied_alpha(self) -> bool:
+        """Whether the colours were multiplied by that share."""
+        return bool(self.extra) and self.extra[-1] == PREMULTIPLIED
+
+    @property
     def _is_pillows(self) -> bool:
         if self.photometric not in (*GREY, *COLOURS):
             return True  # nobody's; it says so
@@ -120,9 +126,12 @@ class TiffPage:
             return False
         if self.photometric in COLOURS:
             is_read = not is_separate or self.compression != UNCOMPRESSED
-            return deep <= 8 or (deep == 16 and self.samples <= 4 and is_read)
+            is_plain = deep <= 8 and (is_read or not self.has_premultiplied_alpha)
+            return is_plain or (deep == 16 and self.samples <= 4 and is_read)
         if self.samples > 1:
-            return deep <= 8 and self.samples == 2 and not self.is_inverted
+            # which kinds of a second band it opens depends on its version
+            layout = (b"II", self.photometric, (self.kind,), 1, self.bits, self.extra)
+            return not self.is_inverted and layout in TiffImagePlugin.OPEN_INFO
         is_known = deep == 16 or (deep == 12 and not self.is_big_endian)
         return deep <= 8 or (is_known and not self.is_inverted)
 
@@ -235,6 +244,8 @@ def split_bands(
     bands = values[..., None] if values.ndim == 2 else values
     alpha = bands[..., -1] if page.has_alpha and bands.shape[2] > 1 else None
     colours = bands if alpha is None else bands[..., :-1]
+    if alpha is not None and page.has_premultiplied_alpha:
+        colours = divide_by_alpha(colours, alpha)
     count = colours.shape[2]
     if count < 3:
         notes = () if count == 1 else ("it has 2 bands: the first one is shown",)

@@ -99,6 +99,37 @@ def test_colours_are_read_in_every_layout(
         assert np.abs(picture.pixels / 255 - expected).max() < 0.01, layout
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "float32"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("premultiplied", [False, True])
+def test_half_transparent_colours_lie_over_white(
+    tmp_path: Path,
+    shares: NDArray[np.float64],
+    kind: str,
+    planes: str,
+    bands: int,
+    premultiplied: bool,
+) -> None:
+    alpha, colours = shares[..., 3:4].copy(), shares[..., :bands]
+    alpha[0, :2], alpha[1, 0] = 1, 0
+    weighted = colours * alpha
+    values = samples(np.concatenate([weighted if premultiplied else colours, alpha], 2), kind)
+    for layout in LAYOUTS:
+        stored = values.transpose(2, 0, 1) if planes == "separate" else values
+        tifffile.imwrite(
+            tmp_path / "a.tif",
+            stored.astype(np.dtype(kind).newbyteorder(layout.get("byteorder", "<"))),
+            photometric="rgb" if bands == 3 else "minisblack",
+            planarconfig=planes,
+            extrasamples=["assocalpha" if premultiplied else "unassalpha"],
+            **layout,
+        )
+        picture = read(tmp_path / "a.tif")
+        assert picture.notes == ()
+        assert np.abs(picture.pixels / 255 - (weighted + 1 - alpha)).max() < 0.02, layout
+
+
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
 def test_where_zero_is_white_it_is(tmp_path: Path, kind: str) -> None:
     values = samples(np.array([[0, 0.2, 1]]), kind)
