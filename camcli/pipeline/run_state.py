@@ -142,7 +142,7 @@ def open_run(
             manifest=manifest,
             run=run.name,
             weights=weights,
-            other_processes=[str(process) for process in manifest.beside],
+            other_processes=manifest.describe_others(),
             scales=_read_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
         )
 

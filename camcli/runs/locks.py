@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -85,12 +86,20 @@ class FolderLocks:
         folder, others = str(self._path.parents[1]), self.others(task)
         names = f" ({'; '.join(map(str, others))})" if others else ""
         why = "the same run cannot be shared" if task else "its manifest cannot be rewritten now"
-        of_dead = " and ".join(repr(str(path)) for path in (self._path, *(o.path for o in others)))
         return UsageError(
             f"Another run is writing into {folder!r}{names}, and {why}: wait for it, or choose "
-            f"another --save-path. If its process is dead, remove {of_dead} and go on with "
-            "--resume."
+            f"another --save-path. If its process is dead, {self._say_how_to_go_on(others)}."
         )
+
+    def describe(self, process: Process) -> str:
+        """Names a process; of one that was silent for long, it says how to go on without it."""
+        if not process.is_silent:
+            return str(process)
+        return f"{process}; if it is dead, {self._say_how_to_go_on([process])}"
+
+    def _say_how_to_go_on(self, dead: Sequence[Process]) -> str:
+        files = " and ".join(repr(str(path)) for path in (self._path, *(p.path for p in dead)))
+        return f"remove {files} and go on with --resume"
 
     def leave_last(self, name: str) -> bool:
         """Gives a lock back; True, and taken alone, where nobody else has it."""

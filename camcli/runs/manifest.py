@@ -140,6 +140,10 @@ class Manifest:
         self._share()
         return open_sources
 
+    def describe_others(self) -> list[str]:
+        """Names the processes beside; of one that was silent for long, says how to go on."""
+        return [self._locks.describe(process) for process in self.beside]
+
     def claim(self, source: Source) -> bool:
         """Takes a source for this process until its last record; False where another one has it.
 

@@ -58,7 +58,12 @@ class Process:
             except PermissionError:
                 pass
             return True
-        return time.time() - self.seen < SILENCE
+        return not self.is_silent
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether its last sign of life is so old that it may be dead."""
+        return time.time() - self.seen >= SILENCE
 
     def forget(self) -> None:
         """Takes the file of a dead process away."""

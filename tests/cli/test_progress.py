@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,6 +18,7 @@ from PIL import Image
 from camcli.cli import printer
 from camcli.cli.printer import Printer
 from camcli.cli.progress import LINE_EVERY, Tally, show_progress
+from camcli.pipeline.run_state import RunState
 from camcli.records import Outcome, Record, Source
 from tests.checkout import ROOT
 from tests.cli.conftest import Asked, Run
@@ -24,6 +27,23 @@ from tests.cli.test_app import RECORD
 
 def outcome(*errors: str) -> Outcome:
     return Outcome(Source(Path("a.jpg")), tuple(Record("a.jpg", error=e) for e in errors))
+
+
+@pytest.mark.usefixtures("asked")
+def test_who_shares_a_run_is_named_and_what_is_left_to_it_counted(
+    run: Run, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out_plan(*given: Any) -> Iterator[Outcome]:
+        _, sources, _, _, watch, _ = given
+        watch.begins(RunState(sources, other_processes=["process 7 on 'there', begun today"]))
+        yield outcome("")
+        for more in (2, -1):
+            watch.left_out(more)
+
+    monkeypatch.setattr(sys.modules["camcli.pipeline"], "carry_out_plan", carry_out_plan)
+    err = run(image).err
+    assert "shared with another run of the same options: process 7 on 'there', begun today" in err
+    assert "left to another run of the same options: 1; should it die, --resume does them" in err
 
 
 @pytest.fixture

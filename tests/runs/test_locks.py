@@ -197,6 +197,31 @@ def test_whoever_is_at_work_is_named(tmp_path: Path) -> None:
     assert f"remove {str(tmp_path / STATE / LOCK_FILE)!r} and" in str(raised.value)
 
 
+def test_a_lock_that_a_file_server_keeps_for_a_dead_machine_is_recognised(tmp_path: Path) -> None:
+    with claim(tmp_path):  # whose locks are held, and which gives no sign of life any more
+        (file,) = (tmp_path / STATE).glob("process-*.json")
+        with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
+            assert manifest.describe_others() == list(map(str, manifest.beside))
+        then = time.time() - 7200
+        os.utime(file, (then, then))
+        advice = f"remove {str(tmp_path / STATE / LOCK_FILE)!r} and {str(file)!r} and go on with"
+        with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
+            (described,) = manifest.describe_others()
+            assert (
+                described.startswith(str(manifest.beside[0]))
+                and f"if it is dead, {advice}" in described
+            )
+            assert not manifest.claim(B)
+        with pytest.raises(UsageError) as raised:
+            run_to_end(tmp_path, [A])
+        assert f"If its process is dead, {advice}" in str(raised.value)
+        # as it is advised
+        for path in (tmp_path / STATE / LOCK_FILE, file):
+            path.unlink()
+        assert run_to_end(tmp_path, [A, B], "resume") == [B]
+    assert table(tmp_path) == expect([A, B])
+
+
 @pytest.fixture
 def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
@@ -213,6 +238,8 @@ def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
         ("here", 2**22 + 1, 0, False),  # beyond Linux's largest
         ("here", 2**80, 0, False),
         ("elsewhere", 1, 0, True),
+        ("elsewhere", None, 0, True),  # this process's number, on another machine
+        ("elsewhere", 2**22 + 1, 0, True),  # which may count further
         ("elsewhere", None, 2, False),
     ],
 )

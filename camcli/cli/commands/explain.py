@@ -157,7 +157,10 @@ def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer
         if tally.done and tally.total > 1:
             printer.note(tally.summary)
         if tally.left_out:
-            printer.note(f"left to another run of the same options: {tally.left_out}")
+            printer.note(
+                f"left to another run of the same options: {tally.left_out}; should it die, "
+                "--resume does them"
+            )
         if tally.beyond:
             printer.note(
                 f"{tally.beyond} of the heatmaps reach beyond the scale, and are cut off there"
