@@ -71,8 +71,10 @@ from tests.runs.runs import PLAIN, explain, make_sources
 folder, mode = Path(sys.argv[1]), sys.argv[2]
 try:
     with Manifest.open(folder, RunInfo(PLAIN), mode) as manifest:
-        done = 0
-        for source in manifest.list_remaining(make_sources(*(f"{n}.jpg" for n in range(60)))):
+        done, sources = 0, manifest.list_remaining(make_sources(*(f"{n}.jpg" for n in range(60))))
+        print("there", flush=True)
+        sys.stdin.readline()
+        for source in sources:
             if manifest.claim(source):
                 time.sleep(random.random() / 100)
                 explain(manifest, source, folder, 2)
@@ -141,13 +143,22 @@ def test_runs_of_the_same_options_do_nothing_twice(
     if finished:
         run_to_end(tmp_path, sources, maps=2)
     command = [sys.executable, "-c", SHARING, str(tmp_path), mode]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     processes = [
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)
+        subprocess.Popen(command, cwd=ROOT, text=True, **pipes)  # type: ignore[call-overload]
+        for _ in range(3)
     ]
-    said = [process.communicate()[0].strip() for process in processes]
-    done = [int(count) for count in said if count != "busy"]
+    # each knows what is left to do before the first one begins
+    answers = [process.stdout.readline() for process in processes]
+    begun = [p for p, answer in zip(processes, answers, strict=True) if answer == "there\n"]
+    assert begun and set(answers) <= {"there\n", "busy\n"}
+    for process in begun:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    counts = {process: process.communicate()[0] for process in processes}
+    done = [int(counts[process]) for process in begun]
     # what is there already is replaced by the first one alone
-    assert sum(done) == (0 if finished and mode != "new" else 60), said
+    assert sum(done) == (0 if finished and mode != "new" else 60), done
     assert Counter(table(tmp_path)) == Counter(expect(sources, 2))
     assert files(tmp_path) == sorted(
         ["manifest.jsonl", "run.json", *(f"{n}_{m}.jpg" for n in range(60) for m in range(2))]
