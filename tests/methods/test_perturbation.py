@@ -18,6 +18,7 @@ from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import UsageError
 from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, scorecam, sscam
 from camcli.models.acceleration.memory_format import trust_channels_last
+from camcli.records import Detailed
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from tests.networks import Counting, Staged, Straight, noise
 
@@ -377,7 +378,7 @@ def test_no_more_than_a_chunk_is_altered_at_once(name: str) -> None:
     expected = BatchContext(model, noise(1), ["last"], TopKCategories(), graph=False).apply(
         METHODS[name], "last", 0
     )
-    results: list[Tensor] = []
+    results: list[Detailed] = []
     sizes = _sizes(model, lambda: results.append(context.apply(METHODS[name], "last", 0)))
     assert max(sizes) == 5
     rows = {"ablationcam": 17, "scorecam": 16, "sscam": 160, "iscam": 160, "rise": 200}
@@ -385,7 +386,7 @@ def test_no_more_than_a_chunk_is_altered_at_once(name: str) -> None:
     # 128 altered pictures and more one to see what can be folded, and a dry run
     extra = {"ablationcam": 4, "scorecam": 1, "occlusion": 1}.get(name, 3)
     assert sum(sizes) == rows.get(name, 1 + 3 * 4) + extra
-    torch.testing.assert_close(results[0], expected)
+    torch.testing.assert_close(vars(results[0]), vars(expected))
 
 
 def test_ablations_are_the_same_whether_the_tail_runs_alone_or_the_whole_model() -> None:
@@ -403,7 +404,7 @@ def test_ablations_are_the_same_whether_the_tail_runs_alone_or_the_whole_model()
             model.eval(), noise(), ["last"], FixedCategories(torch.tensor([[1], [2]])), graph=False
         )
         assert context.get("is_tail_separable", "last") is alone
-        results.append(context.apply(METHODS["ablationcam"], "last", 0))
+        results.append(vars(context.apply(METHODS["ablationcam"], "last", 0)))
     torch.testing.assert_close(*results)
 
 
