@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from camcli.errors import ImageError, OutputError
+from camcli.media import atomic_files
 from camcli.media.videos import video_writer
 from camcli.media.videos.frame_times import FrameTimes
 from camcli.media.videos.frames import frames
@@ -240,25 +241,50 @@ import os, signal, sys
 from fractions import Fraction
 from pathlib import Path
 import numpy as np
+from camcli.media import atomic_files
 from camcli.media.videos.frame_times import FrameTimes
 from camcli.media.videos.video_writer import VideoFile
 
+if sys.argv[2:]:
+    atomic_files.OPENED = Path(sys.argv[2])
 noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 with VideoFile(Path(sys.argv[1]), FrameTimes(Fraction(1, 25))) as film:
-    for index in range(10):
+    index = 0
+    # what is to vanish has to be on the disk
+    while film._file is None or os.fstat(film._file.fileno()).st_size < 100_000:
         film.write(noise, Fraction(index, 25))
+        index += 1
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no files without a name")
-def test_a_killed_process_leaves_no_half_written_video(tmp_path: Path) -> None:
-    (tmp_path / "temporary").mkdir()
+def kill_while_writing(path: Path, *opened: str) -> list[Path]:
+    """Has a process die in the middle of a video; returns what it leaves, temporary files too."""
+    temporary = path.parent / "temporary"
+    temporary.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path / "a.mp4")],
+        [sys.executable, "-c", KILLED, str(path), *opened],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+        env={**os.environ, "TMPDIR": str(temporary)},
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in tmp_path.rglob("*")] == ["temporary"]
+    left = list(temporary.iterdir())
+    temporary.rmdir()
+    return [*left, *path.parent.iterdir()]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no files without a name")
+def test_a_killed_process_leaves_no_half_written_video(tmp_path: Path) -> None:
+    assert kill_while_writing(tmp_path / "a.mp4") == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_where_files_need_names_the_next_video_takes_away_what_a_killed_process_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (part,) = kill_while_writing(tmp_path / "a.mp4", "nowhere")
+    assert part.stat().st_size >= 100_000
+    monkeypatch.setattr(atomic_files, "OPENED", Path("nowhere"))
+    write(tmp_path / "b.mp4", 3)
+    assert names_in(tmp_path) == ["b.mp4"]

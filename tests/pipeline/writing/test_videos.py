@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -21,6 +25,7 @@ from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import OutputError, SourceError, TooManyFailures, UsageError
 from camcli.media.sources.listing import camera_source, find_sources
+from camcli.media.videos.frame_times import FrameTimes
 from camcli.media.videos.frames import frames
 from camcli.media.videos.video_writer import VideoFile, name_video
 from camcli.methods.smoothing import FrameSmoother
@@ -38,6 +43,7 @@ from camcli.pipeline.writing import spool
 from camcli.records import Box, FileStamp, Outcome, Picture, Preprocessing, Record, Source
 from camcli.render.overlay import overlay
 from camcli.runs import read_manifest, verify_folder
+from tests.checkout import ROOT
 from tests.media.clips import COUNT, HEIGHT, WIDTH, frame, times_of, write_animation, write_video
 from tests.media.videos.test_frames import FakeCamera
 from tests.networks import Staged
@@ -445,6 +451,52 @@ def test_a_disk_that_is_full_in_a_video(
     monkeypatch.undo()
     assert [r.frame for r in records_of(carry(resume=True))] == list(range(6))
     assert len(lines(tmp_path / "out")) == 12
+
+
+KILLED = """
+import os, signal, sys
+from camcli.cli.app import main
+from camcli.media.videos.video_writer import VideoFile
+
+write = VideoFile.write
+
+def write_and_die(film, *frame):
+    write(film, *frame)
+    # what is to vanish has to be on the disk
+    if os.fstat(film._file.fileno()).st_size > 30_000:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+VideoFile.write = write_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no files without a name")
+@pytest.mark.parametrize("scale", ["image", "run"])
+def test_a_run_that_is_killed_in_a_video_leaves_nothing_of_it_and_goes_on(
+    input_folder: Path, tmp_path: Path, scale: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    with VideoFile(input_folder / "a.mp4", FrameTimes(Fraction(1, 25))) as film:
+        for index in range(20):
+            film.write(noise, Fraction(index, 25))
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    typed = [str(input_folder), "--save-path", str(out), "--scale", scale, "-b", "8", "-q"]
+    typed += ["--img-size", "64", "--device", "cpu"]
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *typed], cwd=ROOT, env=environ, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert {path.name for path in out.iterdir()} <= {".camviz", "manifest.jsonl"}
+    assert not list(out.rglob("*.part")) and list(temporary.iterdir()) == []
+    assert main([*typed, "--resume"]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "a_gradcam.mp4", "manifest.jsonl", "run.json"
+    }  # fmt: skip
+    assert len(show(out / "a_gradcam.mp4")) == 20
+    assert [(file.path, file.state) for file in verify_folder(out)] == [("a_gradcam.mp4", "whole")]
 
 
 def test_a_manifest_that_loses_a_frame_does_not_end_the_video(
