@@ -104,3 +104,12 @@ def test_many_random_values_of_runs(run: Run, picture: str) -> None:
 @pytest.mark.parametrize("key", ["mean", "std", "crop_pct"])
 def test_numbers_at_the_ends_of_arithmetic(run: Run, picture: str, key: str, number: str) -> None:
     check(run, [picture, "--cfg-options", f"preprocessing.{key}={number}"])
+
+
+@pytest.mark.parametrize("prefix", ["", "timm/", "torchvision/", "hf-hub:", "local-dir:"])
+def test_a_models_name_that_is_longer_than_a_files_can_be_is_reported(
+    run: Run, picture: str, prefix: str
+) -> None:
+    result = run(picture, "--model", prefix + "a" * 300)
+    assert result.code == 2 and result.err.startswith("camviz: ")
+    assert "bug in camviz" not in result.err and "a" * 20 in result.err
