@@ -95,7 +95,18 @@ def test_a_run_imports_what_its_model_needs(
     done = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True, cwd=ROOT
     )
-    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+    imported = done.stdout.splitlines()[-1]
+    is_excused = imported == "0 ['sympy']" and needs_sympy_on_meta_device()
+    assert imported == "0 []" or is_excused, done.stderr
+
+
+def needs_sympy_on_meta_device() -> bool:
+    """Tells whether torch imports it where a module is built without numbers, as torch 2.7 does."""
+    code = (
+        "import sys, torch; torch.empty(1, device='meta').uniform_(); print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout == "True\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
