@@ -23,6 +23,7 @@ from camcli.cli.commands import (
     methods,
     models,
     sanity,
+    tune,
     verify,
 )
 from camcli.cli.foreign_options import find_own_option
@@ -94,6 +95,7 @@ app = typer.Typer(
 )
 app.command("explain", cls=Command)(explain.command)
 app.command("evaluate", cls=Command)(evaluate.command)
+app.command("tune", cls=Command)(tune.command)
 app.command("sanity", cls=Command)(sanity.command)
 app.command("methods", cls=Command)(methods.command)
 app.command("models", cls=Command)(models.command)

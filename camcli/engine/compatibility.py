@@ -28,6 +28,25 @@ def find_incompatible_methods(
 
     Without a choice there is no class to ask for.
     """
+    layer = request.layers[0]
+    reasons = find_incompatible_parts(
+        module, inputs, choice, request, [(name, layer) for name in methods]
+    )
+    return {name: why for (name, _), why in reasons.items()}
+
+
+@locks_model
+def find_incompatible_parts(
+    module: nn.Module,
+    inputs: Tensor,
+    choice: CategoryChoice | None,
+    request: engine.ExplainRequest,
+    parts: Iterable[tuple[str, str]],
+) -> dict[tuple[str, str], str]:
+    """Finds at which layers which methods cannot be run, and says why.  [1 3 H W]
+
+    The request has all of the layers; one pass tells.
+    """
     inputs = engine.move_to_model(module, inputs)
     context = engine.make_context(module, inputs, choice, request, graph=True)
     reasons = {}
@@ -36,17 +55,17 @@ def find_incompatible_methods(
         torch.no_grad(),
         apply_output_reading(module, request.reading),
     ):
-        for name in methods:
+        for name, layer in parts:
             if choice is None and depends_on_category(name):
-                reasons[name] = "The model has no classes."
+                reasons[name, layer] = "The model has no classes."
                 continue
             try:
-                replace(request, methods=(name,))
+                replace(request, methods=(name,), parts=())
                 for evidence in METHODS[name].evidence:
-                    context.get(evidence, request.layers[0])
+                    context.get(evidence, layer)
                     if evidence == "gradients_at":
                         # of other inputs, later: they can be had where these can
-                        context.get("gradients", request.layers[0])
+                        context.get("gradients", layer)
             except CamvizError as error:
-                reasons[name] = str(error)
+                reasons[name, layer] = str(error)
     return reasons

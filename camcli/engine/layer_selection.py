@@ -15,8 +15,10 @@ import camcli.engine.evidence.guided_backprop
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.batch_context import find_places
 from camcli.errors import CamvizWarning
+from camcli.models.inspection.anatomy import list_spread_layers
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
+from camcli.models.inspection.spatial_order import Places
 from camcli.models.inspection.target_layers import TargetLayer, measure_default_layer
 from camcli.models.outputs.interpretation import (
     OutputReading,
@@ -109,3 +111,27 @@ def find_default_layer(
         with apply_output_reading(module, reading):
             known[key] = measure_default_layer(module, shape)
     return known[key]
+
+
+@locks_model
+def spread_layers(
+    module: nn.Module,
+    shape: tuple[int, int, int],
+    count: int,
+    reading: OutputReading | None = None,
+) -> tuple[str, ...]:
+    """Returns at most so many layers from fine to coarse grids, the default one the last.
+
+    Inputs are (channels, H, W).  Raises LayerError where the model has no target layer.
+    """
+    default = find_default_layer(module, shape, reading)
+    with apply_output_reading(module, reading or OutputReading()):
+        names = list_spread_layers(module, shape, default, count)
+    places = find_places(module, shape, names)
+    return tuple(
+        name for name in names if name == default.name or not _has_no_places(places.get(name))
+    )
+
+
+def _has_no_places(places: Places | None) -> bool:
+    return places is not None and places.has_none

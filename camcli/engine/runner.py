@@ -66,6 +66,8 @@ class ExplainRequest:
     methods: tuple[str, ...]
     layers: tuple[str, ...]
     combined: tuple[CombinedMethod, ...] = field(default=(), kw_only=True)
+    # methods, each at a layer of its own ("" for none), whose raw maps are handed out as they are
+    parts: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     tokens: TokenOptions = field(default_factory=TokenOptions)
     layer_fusion: Fusion = "mean"
@@ -106,7 +108,8 @@ class ExplainRequest:
                 f"{detailed[0]} shows more than a map of each layer: give one layer, or "
                 "--layer-fusion none."
             )
-        classless = [name for name in self.methods if not depends_on_category(name)]
+        alone = [*self.methods, *dict(self.parts)]
+        classless = [name for name in alone if not depends_on_category(name)]
         classless += [str(combined) for combined in self.combined if not combined.asks_class]
         if self.target.name in ABOUT_A_CLASS and classless:
             raise MethodError(
@@ -149,14 +152,19 @@ class ExplainRequest:
     @property
     def all_methods(self) -> tuple[str, ...]:
         """The methods that are run, for themselves or to be combined, each once."""
-        parts = (method for combined in self.combined for method in combined.methods)
-        return tuple(dict.fromkeys([*self.methods, *parts]))
+        return tuple(dict.fromkeys([*self.methods, *(method for method, _ in self.all_parts)]))
 
     @property
     def all_layers(self) -> tuple[str, ...]:
         """The layers that any of them looks at, each once."""
-        of_parts = (layer for combined in self.combined for layer in combined.layers)
+        of_parts = (layer for _, layer in self.all_parts if layer)
         return tuple(dict.fromkeys([*self.layers, *of_parts]))
+
+    @property
+    def all_parts(self) -> tuple[tuple[str, str], ...]:
+        """Methods that look at layers of their own, handed out or combined, each once."""
+        of_combined = (part for combined in self.combined for part in combined.parts)
+        return tuple(dict.fromkeys([*self.parts, *of_combined]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -164,10 +172,13 @@ class ExplainRequest:
         return (*self.methods, *(combined.name for combined in self.combined))
 
     def select(self, names: Collection[str]) -> ExplainRequest:
-        """Returns the same request for some of its methods and combinations, by their names."""
+        """Returns the same request for some of its methods and combinations, by their names.
+
+        Parts are no names, and left out.
+        """
         combined = tuple(one for one in self.combined if one.name in names)
         methods = tuple(name for name in names if self.find_combined(name) is None)
-        return replace(self, methods=methods, combined=combined)
+        return replace(self, methods=methods, combined=combined, parts=())
 
     def find_combined(self, name: str) -> CombinedMethod | None:
         """Returns the combination of this name; None for a method."""
@@ -315,6 +326,8 @@ def _answer_batch(
         maps, details = _smooth_explanation(context, request)
         calls = context.get("recording").calls
         made = {**_fuse(maps, inputs, request), **_combine(maps, inputs, request)}
+        for method, layer in request.parts:
+            made[method] = {**made.get(method, {}), layer: maps[method][layer]}
         return ExplainResult(logits, categories, _collect_references(context), made, details, calls)
 
 
@@ -404,8 +417,7 @@ def _list_places(request: ExplainRequest) -> tuple[tuple[str, str], ...]:
     plain = [
         (name, layer) for name in request.methods for layer in _list_plain_layers(name, request)
     ]
-    parts = (part for combined in request.combined for part in combined.parts)
-    return tuple(dict.fromkeys([*plain, *parts]))
+    return tuple(dict.fromkeys([*plain, *request.all_parts]))
 
 
 def _count_slices(context: BatchContext, method: Method, layer: str) -> int:

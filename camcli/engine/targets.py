@@ -104,6 +104,32 @@ class PerPictureCategories:
         return PerPictureCategories(self.categories[rows])
 
 
+@dataclass(frozen=True)
+class LikeliestCategories:
+    """Of each picture the likeliest of some categories, and the predicted one where none are given.
+
+    `among` has a tuple for each picture.
+    """
+
+    among: tuple[tuple[int, ...], ...]
+
+    def pick(self, logits: Tensor) -> Tensor:
+        """Returns them; raises UsageError for one the model does not have.  [b n] -> [b 1]"""
+        expanded = expand_class_logits(logits)
+        given = [c for own in self.among for c in own]
+        if given:
+            _check_categories(torch.tensor(given), logits)
+        chosen = [
+            own[int(row[list(own)].argmax())] if own else int(row.argmax())
+            for row, own in zip(expanded, self.among, strict=True)
+        ]
+        return torch.tensor(chosen, device=logits.device)[:, None]
+
+    def part(self, rows: slice) -> CategoryChoice:
+        """Returns the choice for some of the batch's pictures."""
+        return LikeliestCategories(self.among[rows])
+
+
 def parse_targets(targets: Targets, b: int) -> FixedCategories:
     """Reads targets: one for all pictures, one a picture, or k a picture; raises UsageError."""
     problem = f"Targets are indices, one a picture or k for each, not {targets!r}."

@@ -79,6 +79,42 @@ class Truth:
     classes: LabelMatches = field(default_factory=lambda: LabelMatches({}))
     notes: tuple[str, ...] = ()
 
+    def find(self, prepared: PreparedPicture) -> PictureAnnotations | None:
+        """Returns what is known of a picture."""
+        source = prepared.picture.source
+        return self.by_picture.get(source.path) if source else None
+
+    def list_categories(self, prepared: PreparedPicture) -> tuple[int, ...]:
+        """Returns the annotated classes of a picture, of which the likeliest is explained.
+
+        None where a list names its class, or where the model has none of them.
+        """
+        known = self.find(prepared)
+        if known is None or prepared.category is not None:
+            return ()
+        categories = self.classes.categories
+        return tuple(c for i in known.instances for c in categories.get(i.label, ()))
+
+    def see_objects(
+        self, prepared: PreparedPicture, category: int, label: str
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """Returns the class's objects as the network sees them: `mask` [H W], `boxes` [n 4].
+
+        Nothing, and a note, where it sees none; of a picture that is not known, nothing.
+        """
+        known = self.find(prepared)
+        if known is None:
+            return {}, ()
+        placed, notes = known.in_pixels(prepared.picture.size)
+        categories = self.classes.categories
+        names = {n for n, means in categories.items() if category in means} if categories else None
+        size = (prepared.view.inputs.shape[-2], prepared.view.inputs.shape[-1])
+        mask = _see_mask(placed.masks(names)[0], prepared.view.box, size)
+        boxes = _see_boxes(placed.boxes(names), prepared.view.box, size)
+        if not mask.any() or not len(boxes):
+            return {}, (*notes, f"no object of {label!r} that the network sees")
+        return {"mask": torch.from_numpy(mask), "boxes": torch.from_numpy(boxes)}, notes
+
 
 def know_truth(
     annotations: Annotations,
@@ -142,6 +178,13 @@ def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
 
     Raises UsageError for a model or options that metrics of one class's map cannot have.
     """
+    methods = options.method if ALL in options.method else (*options.method, RANDOM)
+    given = options.model_copy(update={"method": tuple(dict.fromkeys(methods))})
+    return plan_one_class(classifier, given)
+
+
+def plan_one_class(classifier: Classifier, options: Options) -> Plan:
+    """Resolves methods, layers and class as a run does; raises UsageError as `plan_evaluation`."""
     if classifier.reading.is_value or not classifier.num_classes:
         raise UsageError(
             f"{classifier.name!r} gives no probability of a class, and metrics measure what becomes"
@@ -152,10 +195,7 @@ def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
             "One class a picture is evaluated: leave --top-k and --threshold out, and name one "
             "--target-category at most."
         )
-    methods = options.method if ALL in options.method else (*options.method, RANDOM)
-    plan = make_plan(
-        classifier, options.model_copy(update={"method": tuple(dict.fromkeys(methods))})
-    )
+    plan = make_plan(classifier, options)
     if not isinstance(plan.categories, int) and len(plan.categories or ()) != 1:
         raise UsageError("One class a picture is evaluated: name one --target-category.")
     return plan
@@ -203,7 +243,7 @@ class Evaluation:
 
     def _choose_categories(self, batch: Sequence[PreparedPicture]) -> list[PreparedPicture]:
         """Has annotated pictures explained at the likeliest of their own classes."""
-        wanted = [self._list_categories(p) for p in batch]
+        wanted = [self.truth.list_categories(p) for p in batch]
         if not any(wanted) or not isinstance(self.plan.categories, int):
             return list(batch)
         views = torch.stack([p.view.inputs for p in batch])
@@ -212,17 +252,6 @@ class Evaluation:
             replace(p, category=max(own, key=lambda c: float(probabilities[row, c]))) if own else p
             for row, (p, own) in enumerate(zip(batch, wanted, strict=True))
         ]
-
-    def _list_categories(self, prepared: PreparedPicture) -> list[int]:
-        known = self._known(prepared)
-        if known is None or prepared.category is not None:
-            return []
-        categories = self.truth.classes.categories
-        return [c for i in known.instances for c in categories.get(i.label, ())]
-
-    def _known(self, prepared: PreparedPicture) -> PictureAnnotations | None:
-        source = prepared.picture.source
-        return self.truth.by_picture.get(source.path) if source else None
 
     def _measure_safely(
         self, source: Source, prepared: PreparedPicture, explanations: Sequence[Explanation]
@@ -238,7 +267,7 @@ class Evaluation:
         first = explanations[0]
         assert first.category is not None
         maps = _PictureMaps.of(prepared, explanations, self.plan, self.options.layer_fusion)
-        objects, notes = self._objects(prepared, first.category)
+        objects, notes = self._see_objects(prepared, first.category)
         inputs = maps.inputs(self.plan, first.category) | objects
         measured = [m for m in self.metrics if not METRICS[m].needs or objects]
         probability = first.probability
@@ -248,27 +277,17 @@ class Evaluation:
             first.label,
             probability,
             maps.contenders,
-            _measure_all(measured, inputs, self.plan.request.chunk),
+            measure_all(measured, inputs, self.plan.request.chunk),
             (*notes, *maps.notes),
         )
 
-    def _objects(
+    def _see_objects(
         self, prepared: PreparedPicture, category: int
-    ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Returns the class's objects as the network sees them: `mask` [H W], `boxes` [n 4]."""
-        known = self._known(prepared)
-        if known is None or not any(METRICS[name].needs for name in self.metrics):
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        if not any(METRICS[name].needs for name in self.metrics):
             return {}, ()
-        placed, notes = known.in_pixels(prepared.picture.size)
-        categories = self.truth.classes.categories
-        names = {n for n, means in categories.items() if category in means} if categories else None
-        size = (prepared.view.inputs.shape[-2], prepared.view.inputs.shape[-1])
-        mask = _see_mask(placed.masks(names)[0], prepared.view.box, size)
-        boxes = _see_boxes(placed.boxes(names), prepared.view.box, size)
-        if not mask.any() or not len(boxes):
-            label = label_name(self.plan.classifier.labels, category)
-            return {}, (*notes, f"no object of {label!r} that the network sees")
-        return {"mask": torch.from_numpy(mask), "boxes": torch.from_numpy(boxes)}, notes
+        label = label_name(self.plan.classifier.labels, category)
+        return self.truth.see_objects(prepared, category, label)
 
 
 @dataclass(frozen=True)
@@ -371,16 +390,22 @@ def _answer_methods(
         return answer_request(plan.classifier.module, images, choice, request, plan.packings)
 
 
-def _measure_all(
-    metrics: Sequence[str], inputs: Mapping[str, Any], batch_size: int
+def measure_all(
+    metrics: Sequence[str],
+    inputs: Mapping[str, Any],
+    batch_size: int,
+    **plan_options: Any,
 ) -> dict[str, NDArray[np.float64]]:
-    """Measures maps; metrics of altered pictures share batches and the unaltered one's pass."""
+    """Measures maps; metrics of altered pictures share batches and the unaltered one's pass.
+
+    The options are for those that alter pictures, such as their steps.
+    """
     plans, values = {}, {}
     for name in metrics:
         metric = METRICS[name]
         if metric.plan:
             given = [inputs[key] for key in metric.inputs if key != "score"]
-            plans[name] = metric.plan(*given)
+            plans[name] = metric.plan(*given, **plan_options)
     if plans:
         values.update(carry_out(plans, inputs["image"], inputs["score"], batch_size))
     for name in metrics:

@@ -22,10 +22,10 @@ Verdict = Literal["useful", "useless", "untold"]
 
 @dataclass(frozen=True)
 class ContenderResult:
-    """A contender's mean, its 95 % interval, and whether the best one is better beyond noise.
+    """A contender's mean, its 95 % interval, and whether another one is better beyond noise.
 
-    `p` is that of the difference from the best, corrected for the number of the others; None for
-    the best itself, and for a single picture, which has no interval either.
+    `p` is that of the difference from the best, or whichever all are compared with, corrected for
+    their number; None for that one itself, and for a single picture, which has no interval either.
     """
 
     name: str
@@ -37,7 +37,7 @@ class ContenderResult:
 
     @property
     def is_noise(self) -> bool:
-        """Whether its difference from the best may be noise."""
+        """Whether its difference may be noise."""
         return self.p is not None and self.p >= SIGNIFICANT
 
 
@@ -102,10 +102,23 @@ def summarise_metric(
     sign = 1 if METRICS[name].direction == "higher" else -1
     means = values.mean(0)
     best = int((sign * means).argmax())
-    others = [place for place in range(len(contenders)) if place != best]
+    rows = compare_contenders(contenders, values, best, seed)
+    better, verdict = _compare_with_random(contenders, sign * values)
+    direction = METRICS[name].direction
+    return MetricResult(name, direction, len(values), contenders[best].name, rows, better, verdict)
+
+
+def compare_contenders(
+    contenders: Sequence[Contender], values: NDArray[np.float64], reference: int, seed: int = 0
+) -> tuple[ContenderResult, ...]:
+    """Compares contenders with the one at a place, on pictures where all have a finite value.
+
+    values [pictures contenders]
+    """
+    others = [place for place in range(len(contenders)) if place != reference]
     several = len(values) > 1
-    p_values = _correct(values[:, best] - values[:, place] for place in others) if several else []
-    p_by_place = dict(zip(others, p_values, strict=False))
+    differences = (values[:, reference] - values[:, place] for place in others)
+    p_values = dict(zip(others, _correct(differences) if several else [], strict=False))
     rows = []
     for place, contender in enumerate(contenders):
         low, high = (
@@ -113,21 +126,9 @@ def summarise_metric(
             if several
             else (None, None)
         )
-        rows.append(
-            ContenderResult(
-                contender.name,
-                contender.is_baseline,
-                float(means[place]),
-                low,
-                high,
-                p_by_place.get(place),
-            )
-        )
-    better, verdict = _compare_with_random(contenders, sign * values)
-    direction = METRICS[name].direction
-    return MetricResult(
-        name, direction, len(values), contenders[best].name, tuple(rows), better, verdict
-    )
+        mean, p = float(values[:, place].mean()), p_values.get(place)
+        rows.append(ContenderResult(contender.name, contender.is_baseline, mean, low, high, p))
+    return tuple(rows)
 
 
 def _correct(differences: Iterable[NDArray[np.float64]]) -> list[float]:

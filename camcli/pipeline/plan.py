@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
+from torch import Tensor
 
 from camcli.config import Options
 from camcli.engine.batch_context import TokenOptions, choose_chunk
@@ -162,7 +163,7 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
     tokens = TokenOptions(options.vit_like, options.num_extra_tokens)
     selected = select_methods(
         classifier.module,
-        _input_shape(classifier),
+        find_input_shape(classifier),
         options.method,
         options.target_layers,
         options.combine,
@@ -218,7 +219,7 @@ def _find_chunk(options: Options, device: torch.device) -> int:
 
 def _fit_batch_size(plan: Plan) -> Plan:
     """Takes as many pictures together, and altered copies, as fit into memory."""
-    module, shape = plan.classifier.module, _input_shape(plan.classifier)
+    module, shape = plan.classifier.module, find_input_shape(plan.classifier)
     size = find_largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n))
     if size is None:
         return plan
@@ -227,7 +228,11 @@ def _fit_batch_size(plan: Plan) -> Plan:
 
 def _limit_batch_size(plan: Plan) -> Plan:
     """Takes no more pictures together than fit into memory, and says so where they are fewer."""
-    module, shape, asked = plan.classifier.module, _input_shape(plan.classifier), plan.batch_size
+    module, shape, asked = (
+        plan.classifier.module,
+        find_input_shape(plan.classifier),
+        plan.batch_size,
+    )
     size = find_largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n), asked)
     if size is None or size >= asked:
         return plan
@@ -252,7 +257,7 @@ def compile_model(plan: Plan) -> Iterator[int | None]:
     if not plan.compile:
         yield None
         return
-    shape = _input_shape(plan.classifier)
+    shape = find_input_shape(plan.classifier)
     with ExitStack() as stack:
         with stage("load"):
             compiling = blocks_compiled(
@@ -263,22 +268,31 @@ def compile_model(plan: Plan) -> Iterator[int | None]:
 
 
 def _find_left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
-    # grey noise, for a constant picture may leave the network without a gradient
-    shape, draw = _input_shape(plan.classifier), torch.Generator().manual_seed(0)
-    picture = torch.rand(1, *shape, generator=draw)
     return find_incompatible_methods(
-        plan.classifier.module, picture, plan.choice([None]), plan.request, methods
+        plan.classifier.module,
+        draw_grey_noise(plan.classifier),
+        plan.choice([None]),
+        plan.request,
+        methods,
     )
 
 
-def _input_shape(classifier: Classifier) -> tuple[int, int, int]:
+def draw_grey_noise(classifier: Classifier) -> Tensor:
+    """Draws a picture on which it shows what a network allows.  [1 3 H W]"""
+    # a constant picture may leave the network without a gradient
+    shape, draw = find_input_shape(classifier), torch.Generator().manual_seed(0)
+    return torch.rand(1, *shape, generator=draw)
+
+
+def find_input_shape(classifier: Classifier) -> tuple[int, int, int]:
+    """Returns channels, height and width of what the network is given."""
     return (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
 
 
 def _find_layers(
     classifier: Classifier, selected: MethodSelection, given: Sequence[str]
 ) -> tuple[tuple[str, ...], dict[str, Layout], str, Mapping[str, str]]:
-    shape = _input_shape(classifier)
+    shape = find_input_shape(classifier)
     inputs = torch.empty(1, *shape)
     module, reading = classifier.module, classifier.reading
     layers, layouts, doubts = find_selected_layers(module, inputs, selected, given, reading)
@@ -300,7 +314,7 @@ def _explain_combined(
         return {COMBINED: "named by --method"}
     if options.target_layers:
         return {COMBINED: "named by --target-layers"}
-    shape, reading = _input_shape(classifier), classifier.reading
+    shape, reading = find_input_shape(classifier), classifier.reading
     return {COMBINED: find_default_layer(classifier.module, shape, reading).reason}
 
 

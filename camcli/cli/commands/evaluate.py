@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from camcli.cli.commands.explain import EMBEDDED_NOTE, find_sources_of, resolve_options
+from camcli.cli.commands.explain import (
+    EMBEDDED_NOTE,
+    choose_style,
+    find_sources_of,
+    resolve_options,
+)
 from camcli.cli.model_loading import load
 from camcli.cli.options import MODEL_FLAGS, Flags, with_some_flags
 from camcli.cli.printer import Printer, print_error, print_json, print_path, print_text, show
@@ -96,9 +101,7 @@ def command(
     if not images:
         raise UsageError("No image given. Name pictures or folders: camviz evaluate IMAGE...")
     options = resolve_options(_with_layers(flags, layers))
-    if flags.json and flags.quiet:
-        raise UsageError("--json and --quiet each say what is printed: give one of them.")
-    printer = Printer("json" if flags.json else "paths" if flags.quiet else "text")
+    printer = Printer(choose_style(flags))
     sources = find_sources_of(images, flags, options)
     asked = [n.strip() for part in metrics or () for n in part.split(",") if n.strip()]
     with stage("import"):
@@ -116,7 +119,7 @@ def command(
     printer.warn(plan.warnings)
     for method, why in plan.left_out.items():
         printer.note(f"left out: {method}: {why}")
-    truth = _read_truth(boxes, label_map, box_names, sources, classifier, printer)
+    truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
     evaluation = Evaluation(plan, options, chosen, truth)
     if not _evaluate_all(evaluation, sources, printer):
         raise typer.Exit(EXIT_FAILED_IMAGES)
@@ -133,7 +136,7 @@ def _with_layers(flags: Flags, layers: str | None) -> Flags:
     return Flags(**{**vars(flags), "target_layers": [layers], "layer_fusion": "none"})
 
 
-def _read_truth(
+def read_truth(
     boxes: Path | None,
     label_map: Path | None,
     box_names: Path | None,
@@ -141,6 +144,7 @@ def _read_truth(
     classifier: Classifier,
     printer: Printer,
 ) -> Truth:
+    """Reads what is known of the pictures, and prints what is to be said of it."""
     from camcli.media.annotations import read_annotations
     from camcli.models.labels import read_meanings
     from camcli.pipeline.evaluation import Truth, know_truth
@@ -262,12 +266,16 @@ def _make_table(results: Sequence[MetricResult]) -> Table:
     for result in results:
         table.add_column(f"{result.metric} {ARROWS[result.direction]}", justify="right")
     for place, row in enumerate(results[0].contenders):
-        cells = (_format_cell(result.contenders[place], result.best) for result in results)
+        cells = (
+            format_cell(result.contenders[place], is_best=row.name == result.best)
+            for result in results
+        )
         table.add_row(f"({row.name})" if row.is_baseline else row.name, *cells)
     return table
 
 
-def _format_cell(row: ContenderResult, best: str) -> str:
-    mark = "*" if row.name == best else "~" if row.is_noise else " "
+def format_cell(row: ContenderResult, *, is_best: bool) -> str:
+    """Writes a mean with its mark and interval."""
+    mark = "*" if is_best else "~" if row.is_noise else " "
     first = f"{row.mean:.3f}{mark}"
     return first if row.low is None else f"{first}\n\\[{row.low:.3f}, {row.high:.3f}]"

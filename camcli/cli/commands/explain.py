@@ -62,7 +62,7 @@ def command(images: list[str], flags: Flags) -> None:
         return
     if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
-    printer = Printer(_choose_style(flags))
+    printer = Printer(choose_style(flags))
     sources = find_sources_of(images, flags, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
@@ -82,7 +82,8 @@ def resolve_options(flags: Flags, environ: Mapping[str, str] = os.environ) -> Op
     return resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
 
 
-def _choose_style(flags: Flags) -> Style:
+def choose_style(flags: Flags) -> Style:
+    """Returns how results are printed; raises UsageError for two ways."""
     if flags.json and flags.quiet:
         raise UsageError("--json and --quiet each say what is printed: give one of them.")
     return "json" if flags.json else "paths" if flags.quiet else "text"

@@ -4,6 +4,7 @@
 PUBLIC = (
     "anatomy.Anatomy",
     "anatomy.Kind",
+    "anatomy.list_spread_layers",
     "anatomy.measure_anatomy",
     "attention.AttentionLayout",
     "attention.FUSED",

@@ -5,9 +5,9 @@ All of it is measured by passes of noise; names decide nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from math import prod
 from typing import Literal
 
@@ -102,13 +102,61 @@ def _find_stage_before(
 
     for name in _iterate_backwards(observed, default.name):
         output = observed.outputs[name]
-        # with untrained weights, zero-initialised branches return only a part of the gradient
-        is_used = output.share is not None and output.share.item() > 0
-        if output.layout and is_used and is_before(output.shape, output.layout):
-            is_part = observed.why_no_default(name) or why_never_default(kinds_around(module, name))
-            if not is_part:
-                return name
+        if (
+            output.layout
+            and is_before(output.shape, output.layout)
+            and _has_all_features(module, observed, name)
+        ):
+            return name
     return None
+
+
+def list_spread_layers(
+    module: nn.Module, inputs_shape: Shape, default: TargetLayer, count: int
+) -> tuple[str, ...]:
+    """Lists at most so many layers with all features at each place, from fine to coarse grids.
+
+    They are the last layers of the coarsest grids, the default target layer the last of all; where
+    grids are fewer, such as in transformers, the middles of the longest stretches between them,
+    too.  Inputs are (channels, H, W).  Raises ModelError where the model does not run on noise.
+    """
+    module = check_hookable(module)
+    observed = LayerObserver(inputs_shape[1:])
+    run_probing_pass(module, inputs_shape, observed)
+    if default.name not in observed.outputs:  # it was measured on slices of the picture
+        return (default.name,)
+    names = [n for n in _iterate_backwards(observed, default.name) if observed.outputs[n].layout]
+    # of layers that put out the same tensor, the last
+    latest = {id(observed.outputs[name]): name for name in reversed([default.name, *names])}
+    usable = [
+        name
+        for name in latest.values()
+        if name == default.name or _has_all_features(module, observed, name)
+    ]
+    usable.sort(key=list(observed.outputs).index)
+    grids = {observed.outputs[name].layout.grid: name for name in usable}  # type: ignore[union-attr]
+    coarsest = sorted(grids.values(), key=usable.index)[-count:]
+    chosen = {usable.index(name) for name in {*coarsest, default.name}}
+    while len(chosen) < min(count, len(usable)):
+        chosen.add(_find_middle(chosen))
+    return tuple(usable[place] for place in sorted(chosen))
+
+
+def _find_middle(chosen: Collection[int]) -> int:
+    """Returns the middle of the longest stretch between numbers, the latest one; from -1 on."""
+    ends = sorted({-1, *chosen}, reverse=True)
+    high, low = max(pairwise(ends), key=lambda ends: ends[0] - ends[1])
+    return (low + high) // 2
+
+
+def _has_all_features(module: nn.Module, observed: LayerObserver, name: str) -> bool:
+    """Tells whether the score depends on a layer that holds all of the features at each place."""
+    share = observed.outputs[name].share
+    # with untrained weights, zero-initialised branches return only a part of the gradient
+    is_used = share is not None and share.item() > 0
+    return is_used and not (
+        observed.why_no_default(name) or why_never_default(kinds_around(module, name))
+    )
 
 
 def _iterate_backwards(observed: LayerObserver, layer: str) -> Iterator[str]:

@@ -1,0 +1,236 @@
+"""`camviz tune IMAGE...`: the method, layers and fusion that are best on one's own pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from camcli.cli.commands.evaluate import (
+    ARROWS,
+    Boxes,
+    BoxNames,
+    LabelMap,
+    format_cell,
+    read_truth,
+)
+from camcli.cli.commands.explain import (
+    EMBEDDED_NOTE,
+    choose_style,
+    find_sources_of,
+    resolve_options,
+)
+from camcli.cli.model_loading import load
+from camcli.cli.options import MODEL_FLAGS, Flags, with_some_flags
+from camcli.cli.printer import Printer, print_error, print_json, print_path, print_text, show
+from camcli.cli.progress import Tally, show_progress
+from camcli.errors import EXIT_FAILED_IMAGES, UsageError
+from camcli.utils.profiling import stage
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from camcli.pipeline.tuning.report import HeldMetric
+    from camcli.pipeline.tuning.search import Step, TuningResult
+    from camcli.pipeline.tuning.tuning_plan import TuningPlan
+    from camcli.records import Source
+
+TUNING = "Search"
+SEARCHED = tuple(name for name in MODEL_FLAGS if name != "layer_fusion")
+
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        "--layers",
+        metavar="auto|NAMES",
+        help="The layers that are searched, as --target-layers; auto, the default, is a handful "
+        "from fine to coarse grids.",
+        rich_help_panel=TUNING,
+        show_default=False,
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="N",
+        help="Passes of single pictures that may be run, forward and backward; default 6000.",
+        rich_help_panel=TUNING,
+        show_default=False,
+    ),
+]
+SavePreset = Annotated[
+    Path | None,
+    typer.Option(
+        "--save-preset",
+        metavar="FILE",
+        help="Where the preset goes; default camviz-tune.toml in --save-path, beside earlier ones.",
+        rich_help_panel=TUNING,
+        show_default=False,
+    ),
+]
+
+
+@with_some_flags(*SEARCHED, "best_for", "save_path", "quiet")
+def command(
+    images: list[str],
+    flags: Flags,
+    boxes: Boxes = None,
+    label_map: LabelMap = None,
+    box_names: BoxNames = None,
+    layers: Layers = None,
+    budget: Budget = None,
+    save_preset: SavePreset = None,
+) -> None:
+    """Find the method, layers and fusion that are best on your pictures, and write a preset."""
+    if not images:
+        raise UsageError("No image given. Name pictures or folders: camviz tune IMAGE...")
+    options = resolve_options(_with_layers(flags, layers))
+    printer = Printer(choose_style(flags))
+    with stage("import"):
+        from camcli.pipeline.tuning.preset import check_place
+        from camcli.pipeline.tuning.search import check_count
+        from camcli.pipeline.tuning.tuning_plan import check_options, plan_tuning
+
+    # before the model is loaded: what is wrong is told at once
+    check_options(options, has_boxes=boxes is not None)
+    most = _read_budget(budget)
+    check_place(save_preset, options.save_path)
+    sources = find_sources_of(images, flags, options)
+    check_count(len(sources), len(sources))
+    if "model" not in options.model_fields_set and options.checkpoint is None:
+        printer.note(EMBEDDED_NOTE)
+    classifier = load(options, pretrained=options.pretrained)
+    printer.warn(classifier.warnings)
+    tuning = plan_tuning(classifier, options, has_boxes=boxes is not None)
+    for what, why in tuning.left_out.items():
+        printer.note(f"left out: {what}: {why}")
+    truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
+    result = _search(tuning, sources, truth, most, printer)
+    _print_all(tuning, result, len(sources), most, save_preset, printer)
+    if result.failed:
+        raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def _with_layers(flags: Flags, layers: str | None) -> Flags:
+    if layers is None or layers.strip().lower() == "auto":
+        return flags
+    if flags.target_layers:
+        raise UsageError(
+            f"--layers {layers} and --target-layers each name layers: give one of them."
+        )
+    return Flags(**{**vars(flags), "target_layers": [layers]})
+
+
+def _read_budget(budget: str | None) -> int:
+    from camcli.pipeline.tuning.schedule import BUDGET
+
+    given = (str(BUDGET) if budget is None else budget).strip().replace("_", "")
+    if not given.isdecimal() or not 1 <= int(given[:18]) < 10**12:
+        raise UsageError(f"--budget {budget}: takes a whole number of passes from 1.")
+    return int(given)
+
+
+def _search(
+    tuning: TuningPlan, sources: Sequence[Source], truth: Any, budget: int, printer: Printer
+) -> TuningResult:
+    from camcli.pipeline.tuning.report import describe_score, describe_search
+    from camcli.pipeline.tuning.schedule import make_schedule
+    from camcli.pipeline.tuning.search import tune
+
+    schedule = make_schedule(len(sources), tuning.size, budget)
+    printer.note(describe_search(tuning, schedule, len(sources), budget))
+    printer.note(describe_score(tuning))
+    try:
+        with _show_stages(printer) as report:
+            return tune(tuning, sources, truth, budget, report)
+    except KeyboardInterrupt:
+        print_error("stopped: no preset is written")
+        raise
+
+
+@contextmanager
+def _show_stages(printer: Printer) -> Iterator[Callable[[Step], None]]:
+    """Shows how far each stage is, one after the other."""
+    from camcli.records import Outcome, Record
+
+    with ExitStack() as stack:
+        stage_name, tally = "", Tally(0)
+        above, show_step = printer, lambda: None
+
+        def report(step: Step) -> None:
+            nonlocal stage_name, tally, above, show_step
+            if step.stage != stage_name:
+                stack.close()
+                printer.note(f"{step.stage}: {step.total} pictures")
+                stage_name, tally = step.stage, Tally(step.total)
+                above, show_step = stack.enter_context(show_progress(tally, printer))
+            for note in step.notes:
+                above.note(f"{step.source}: {note}")
+            if step.error:
+                print_error(step.error, above.above)
+            tally.add(Outcome(step.source, (Record(str(step.source), error=step.error),)))
+            show_step()
+
+        yield report
+
+
+def _print_all(
+    tuning: TuningPlan,
+    result: TuningResult,
+    pictures: int,
+    budget: int,
+    save_preset: Path | None,
+    printer: Printer,
+) -> None:
+    """Writes the preset, and prints the choice and what it is worth."""
+    from camcli.pipeline.tuning.preset import write_preset
+    from camcli.pipeline.tuning.report import (
+        compare_held,
+        list_verdicts,
+        name_contenders,
+        summarise,
+    )
+
+    held = compare_held(tuning, result)
+    verdicts = list_verdicts(tuning, result, held)
+    path = write_preset(tuning, result.chosen, verdicts, save_preset)
+    for doubt in tuning.find_doubts(result.chosen):
+        printer.note(doubt)
+    if printer.style == "json":
+        print_json({**summarise(tuning, result, held, pictures, budget), "preset": str(path)})
+        return
+    if printer.style == "paths":
+        # whoever takes the path alone is told of its worth all the same
+        for line in verdicts[1:]:
+            print_error(line)
+        print_path(str(path))
+        return
+    if held:
+        show(_make_table(held))
+        print_text(
+            f"on {result.schedule.held} pictures held back, which chose nothing; ~: its difference "
+            "from the choice is noise; [95 % interval]"
+        )
+    for name, candidate in name_contenders(tuning, result).items():
+        print_text(f"{name}: {candidate}")
+    for line in verdicts:
+        print_text(line)
+    print_text(f"preset: {path}; use it: camviz IMAGE --config {path}")
+    printer.note(f"{result.passes} passes; {len(result.failed)} pictures left out")
+
+
+def _make_table(held: Sequence[HeldMetric]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("held back", no_wrap=True)
+    for metric in held:
+        table.add_column(f"{metric.metric} {ARROWS[metric.direction]}", justify="right")
+    for place, row in enumerate(held[0].contenders):
+        cells = (format_cell(metric.contenders[place], is_best=False) for metric in held)
+        table.add_row(row.name, *cells)
+    return table

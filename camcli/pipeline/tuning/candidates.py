@@ -1,0 +1,61 @@
+"""What is searched: methods at layers, and pairs of them that become one map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import get_args
+
+from torch import Tensor
+
+from camcli.methods.combine import SIGNS, CombinedMethod, combine
+from camcli.methods.postprocessing import enlarge
+from camcli.records import Combination
+
+# a method and the layer that it looks at, "" for none
+Part = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Methods, each at a layer, and how their maps are combined; one as it is without that."""
+
+    parts: tuple[Part, ...]
+    combination: Combination | None = None
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Each part as a person writes it: METHOD@LAYER, or METHOD."""
+        return CombinedMethod("", self.parts, self.combination or "mean").terms
+
+    def make_map(self, raw: Mapping[Part, Tensor], size: tuple[int, int]) -> Tensor:
+        """Makes the candidate's map of raw ones, [h w] each, or [t h w] of t slices.  -> [H W]"""
+        if self.combination:
+            made = combine([raw[part] for part in self.parts], size, self.combination)
+            return made.mean(0) if made.ndim == 3 else made
+        values = raw[self.parts[0]]
+        return enlarge(values.mean(0) if values.ndim == 3 else values, size)
+
+    def __str__(self) -> str:
+        """The candidate in a line: `gradcamelementwise@layer3 x hirescam@layer4`."""
+        return SIGNS[self.combination or "mean"].join(self.terms)
+
+
+def choose_paired(ranked: Sequence[Candidate], most: int) -> tuple[Candidate, ...]:
+    """Chooses the best single maps of each layer, at most so many; the best one comes first."""
+    taken: dict[str, int] = {}
+    chosen = []
+    for candidate in ranked:
+        ((_, layer),) = candidate.parts
+        if taken.get(layer, 0) < most:
+            taken[layer] = taken.get(layer, 0) + 1
+            chosen.append(candidate)
+    return tuple(chosen)
+
+
+def list_pairs(singles: Sequence[Candidate]) -> Iterator[Candidate]:
+    """Yields each two of some single maps, combined in every way."""
+    for one, other in combinations(singles, 2):
+        for how in get_args(Combination):
+            yield Candidate((*one.parts, *other.parts), how)

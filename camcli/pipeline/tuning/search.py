@@ -1,0 +1,318 @@
+"""The search: maps laid aside, measured in rounds, and the choice held against other pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from camcli.engine.runner import ExplainResult, answer_request
+from camcli.engine.targets import CategoryChoice, LikeliestCategories
+from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
+from camcli.models.labels import label_name
+from camcli.models.state import call_on_model
+from camcli.pipeline.evaluation import Truth, measure_all, read_picture, score_classes
+from camcli.pipeline.stages import PreparedPicture
+from camcli.pipeline.tuning.candidates import Candidate, choose_paired, list_pairs
+from camcli.pipeline.tuning.map_store import LaidPicture, MapStore
+from camcli.pipeline.tuning.schedule import (
+    FEWEST_PICTURES,
+    FINALISTS,
+    PAIRED_BY_BOXES,
+    PAIRED_BY_PASSES,
+    STEPS,
+    Schedule,
+    make_schedule,
+)
+from camcli.pipeline.tuning.tuning_plan import TuningPlan
+from camcli.pipeline.writing.output_writer import describe_failure
+from camcli.records import Source
+from camcli.registry import METRICS
+
+# a candidate's values of the metrics by the picture's number
+Values = dict[int, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a stage of the search is, and what is to be said of the picture that was done."""
+
+    stage: str
+    done: int
+    total: int
+    source: Source
+    notes: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class TuningResult:
+    """The choice, what each candidate scored where it was made, and what is worth it elsewhere.
+
+    `ranking` has the candidates of the last round by their scores on the pictures that chose;
+    `held` values [pictures metrics] of the choice and its rivals on those held back.  `passes` are
+    those that were run, `failed` the pictures that could not be used.
+    """
+
+    chosen: Candidate
+    ranking: tuple[tuple[Candidate, float], ...]
+    means: dict[Candidate, NDArray[np.float64]]
+    held: dict[Candidate, NDArray[np.float64]]
+    schedule: Schedule
+    passes: int
+    failed: tuple[Step, ...]
+
+
+def tune(
+    tuning: TuningPlan,
+    sources: Sequence[Source],
+    truth: Truth,
+    budget: int,
+    report: Callable[[Step], None],
+) -> TuningResult:
+    """Searches the candidates on two thirds of the pictures, and measures the choice on the rest.
+
+    The pictures are drawn at random by the options' seed.  Raises UsageError where fewer than three
+    can be used.
+    """
+    check_count(len(sources), len(sources))
+    order = list(sources)
+    Random(tuning.options.seed).shuffle(order)
+    wanted = make_schedule(len(order), tuning.size, budget)
+    with MapStore() as store:
+        search = _Search(tuning, truth, store, report)
+        search.lay_maps(order, wanted.pictures, budget)
+        check_count(len(store), len(sources))
+        schedule = make_schedule(len(store), tuning.size, budget)
+        ranking = search.choose(schedule)
+        chosen, best_score = ranking[0]
+        if not np.isfinite(best_score):
+            raise UsageError(
+                "No candidate's map is finite on all pictures: try --precision float32."
+            )
+        rivals = tuple(dict.fromkeys([chosen, tuning.gradcam, tuning.best]))
+        held = range(schedule.search, schedule.pictures)
+        search.measure(rivals, held, "measuring the choice")
+        numbers = range(schedule.rounds[-1])
+        return TuningResult(
+            chosen,
+            ranking,
+            {candidate: search.average(candidate, numbers) for candidate, _ in ranking},
+            {c: np.stack([search.values[c][number] for number in held]) for c in rivals},
+            schedule,
+            search.passes,
+            tuple(search.failed),
+        )
+
+
+def check_count(usable: int, given: int) -> None:
+    """Raises UsageError where pictures are too few to choose on some and look at others."""
+    if usable >= FEWEST_PICTURES:
+        return
+    what = f"{usable} {'picture' if usable == 1 else 'pictures'}"
+    said = f"{what} can be used of {given}" if usable < given else f"{what} given"
+    raise UsageError(
+        f"{said}: tune takes {FEWEST_PICTURES} or more, of which two thirds choose and a third is "
+        "held back; from 24 on a difference can be told from noise."
+    )
+
+
+@dataclass
+class _Search:
+    """The pictures that are laid aside, by number, and what was measured of the candidates."""
+
+    tuning: TuningPlan
+    truth: Truth
+    store: MapStore
+    report: Callable[[Step], None]
+    values: dict[Candidate, Values] = field(default_factory=dict)
+    failed: list[Step] = field(default_factory=list)
+    passes: int = 0
+
+    def lay_maps(self, order: Sequence[Source], wanted: int, budget: int) -> None:
+        """Lays the maps of so many pictures aside, a batch in memory at a time."""
+        waiting, each, looked = list(order), self.tuning.size.map_passes, 0
+        while waiting and len(self.store) < wanted and self.passes + each <= budget:
+            affordable = (budget - self.passes) // each
+            size = min(self.tuning.plan.batch_size, wanted - len(self.store), affordable)
+            group, waiting = waiting[:size], waiting[size:]
+            for source, notes, error in self._lay_group(group):
+                looked += 1
+                step = Step("maps", min(looked, wanted), wanted, source, notes, error)
+                if error:
+                    self.failed.append(step)
+                self.report(step)
+
+    def _lay_group(self, group: Sequence[Source]) -> Iterator[tuple[Source, tuple[str, ...], str]]:
+        """Lays a batch aside; gives for each picture what is to be said of it, or what failed."""
+        prepared: list[PreparedPicture] = []
+        failed: dict[int, str] = {}
+        for place, source in enumerate(group):
+            try:
+                picture = read_picture(source, self.tuning.plan, self.tuning.options)
+            except (ImageError, MemoryError, UnknownName) as error:
+                failed[place] = describe_failure(error, source.path)
+                continue
+            if self.tuning.has_boxes and self.truth.find(picture) is None:
+                failed[place] = f"{source}: nothing is known of it in --boxes"
+            else:
+                prepared.append(picture)
+        laid = iter(self._lay(prepared))
+        for place, source in enumerate(group):
+            if place in failed:
+                yield source, (), failed[place]
+            else:
+                notes, error = next(laid)
+                yield source, notes, error
+
+    def _lay(self, prepared: Sequence[PreparedPicture]) -> Iterator[tuple[tuple[str, ...], str]]:
+        if not prepared:
+            return
+        plan = self.tuning.plan
+        inputs = torch.stack([picture.view.inputs for picture in prepared])
+        with call_on_model(plan.classifier.module):
+            result = answer_request(
+                plan.classifier.module,
+                inputs,
+                self._choose_categories(prepared),
+                plan.request,
+                plan.packings,
+            ).to_cpu()
+        self.passes += len(prepared) * self.tuning.size.map_passes
+        for row, picture in enumerate(prepared):
+            yield self._lay_picture(picture, result, row)
+
+    def _lay_picture(
+        self, prepared: PreparedPicture, result: ExplainResult, row: int
+    ) -> tuple[tuple[str, ...], str]:
+        assert result.categories is not None and result.probabilities is not None
+        category = int(result.categories[row, 0])
+        label = label_name(self.tuning.plan.classifier.labels, category)
+        source = prepared.picture.source
+        assert source is not None
+        objects: dict[str, Tensor] = {}
+        notes: tuple[str, ...] = ()
+        if self.tuning.has_boxes:
+            try:
+                objects, notes = self.truth.see_objects(prepared, category, label)
+            except CamvizError as error:
+                return (), f"{source}: {error}"
+            if not objects:
+                return (), f"{source}: {'; '.join(notes)}"
+        image = prepared.view.inputs
+        self.store.add(
+            LaidPicture(
+                source,
+                category,
+                (image.shape[-2], image.shape[-1]),
+                {
+                    (method, layer): result.maps[method][layer][row, 0].float().numpy()
+                    for method, layer in self.tuning.plan.request.parts
+                },
+                None if self.tuning.has_boxes else image.numpy(),
+                {name: tensor.numpy() for name, tensor in objects.items()},
+            )
+        )
+        return notes, ""
+
+    def _choose_categories(self, prepared: Sequence[PreparedPicture]) -> CategoryChoice | None:
+        """Chooses the class that is given, or the likeliest annotated one, or the predicted one."""
+        named = [picture.category for picture in prepared]
+        if not isinstance(self.tuning.plan.categories, int):
+            return self.tuning.plan.choice(named)
+        return LikeliestCategories(
+            tuple(
+                self.truth.list_categories(picture) if category is None else (category,)
+                for picture, category in zip(prepared, named, strict=True)
+            )
+        )
+
+    def choose(self, schedule: Schedule) -> tuple[tuple[Candidate, float], ...]:
+        """Measures round by round, and ranks the candidates of the last round."""
+        tuning = self.tuning
+        first, second, last = map(range, schedule.rounds)
+        rivals = (tuning.gradcam, tuning.best)
+        singles = tuple(dict.fromkeys([*tuning.singles, *rivals]))
+        self.measure(singles, first, "single maps")
+        ranked = [candidate for candidate, _ in self.rank(tuning.singles, first)]
+        most = PAIRED_BY_BOXES if tuning.has_boxes else PAIRED_BY_PASSES
+        paired = choose_paired(ranked, most)
+        others = tuple(dict.fromkeys([*paired, *rivals, *list_pairs(paired)]))
+        self.measure(others, second, "pairs")
+        if tuning.has_boxes:
+            return self.rank(tuple(dict.fromkeys([*singles, *others])), last)
+        finalists = [candidate for candidate, _ in self.rank(others, second)[:FINALISTS]]
+        self.measure(finalists, last, "finalists")
+        return self.rank(finalists, last)
+
+    def rank(
+        self, candidates: Sequence[Candidate], numbers: Sequence[int]
+    ) -> tuple[tuple[Candidate, float], ...]:
+        """Returns candidates with their scores on pictures, the best first, as good ones in order."""
+        scores = {c: self.score(c, numbers) for c in candidates}
+        return tuple(sorted(scores.items(), key=lambda item: -item[1]))
+
+    def score(self, candidate: Candidate, numbers: Sequence[int]) -> float:
+        """Returns a candidate's mean score; one whose map is not finite somewhere is the last."""
+        values = np.stack([self.values[candidate][number] for number in numbers])
+        score = float(compute_scores(self.tuning, values).mean())
+        return score if np.isfinite(score) else -np.inf
+
+    def average(self, candidate: Candidate, numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Returns a candidate's mean values.  -> [metrics]"""
+        values = [self.values[candidate][number] for number in numbers]
+        return np.asarray(np.stack(values).mean(0))
+
+    def measure(self, candidates: Sequence[Candidate], numbers: Sequence[int], stage: str) -> None:
+        """Measures what was not measured yet of candidates on pictures, a picture at a time."""
+        for done, number in enumerate(numbers, 1):
+            picture = self.store.read(number)
+            new = [c for c in candidates if number not in self.values.setdefault(c, {})]
+            if new:
+                for candidate, values in zip(new, self._measure(picture, new), strict=True):
+                    self.values[candidate][number] = values
+            self.report(Step(stage, done, len(numbers), picture.source))
+
+    def _measure(
+        self, picture: LaidPicture, candidates: Sequence[Candidate]
+    ) -> NDArray[np.float64]:
+        """Returns the metrics of candidates' maps of a picture.  -> [candidates metrics]"""
+        plan, device = self.tuning.plan, self.tuning.plan.classifier.device
+        raw = {part: torch.from_numpy(values).to(device) for part, values in picture.raw.items()}
+        maps = torch.stack([candidate.make_map(raw, picture.size) for candidate in candidates])
+        is_finite = maps.flatten(1).isfinite().all(1)
+
+        def score(images: Tensor) -> Tensor:
+            self.passes += len(images)
+            return score_classes(plan, images)[:, picture.category].to(images.device)
+
+        inputs = {
+            "maps": torch.where(is_finite[:, None, None], maps, 0.0),
+            "score": score,
+            **{name: torch.from_numpy(v).to(device) for name, v in picture.objects.items()},
+        }
+        if picture.image is not None:
+            inputs["image"] = torch.from_numpy(picture.image).to(device)
+        metrics = self.tuning.metrics
+        measured = measure_all(metrics, inputs, plan.request.chunk, steps=STEPS)
+        values = np.stack([measured[name] for name in metrics], 1)
+        values[~is_finite.cpu().numpy()] = np.nan
+        return values
+
+
+def compute_scores(tuning: TuningPlan, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the mean of the metrics that count, of those where less is better one minus them.
+
+    values [pictures metrics] -> [pictures]
+    """
+    good = [
+        values[:, place] if METRICS[name].direction == "higher" else 1 - values[:, place]
+        for place, name in enumerate(tuning.metrics)
+        if name in tuning.counting
+    ]
+    return np.asarray(np.mean(good, 0))
