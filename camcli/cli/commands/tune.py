@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ from camcli.cli.printer import Printer, print_error, print_json, print_path, pri
 from camcli.cli.progress import Tally, show_progress
 from camcli.errors import EXIT_FAILED_IMAGES, UsageError
 from camcli.utils.profiling import stage
+from camcli.utils.runtime_tuning import keep_freed_memory, leave_cores_free, resume_collecting
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,6 +88,7 @@ def command(
     save_preset: SavePreset = None,
 ) -> None:
     """Find the method, layers and fusion that are best on your pictures, and write a preset."""
+    leave_cores_free(os.environ)
     if not images:
         raise UsageError("No image given. Name pictures or folders: camviz tune IMAGE...")
     options = resolve_options(_with_layers(flags, layers))
@@ -109,6 +112,9 @@ def command(
     for what, why in tuning.left_out.items():
         printer.note(f"left out: {what}: {why}")
     truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
+    # not sooner: what loading a model frees is wanted no more
+    keep_freed_memory(os.environ)
+    resume_collecting()
     result = _search(tuning, sources, truth, most, printer)
     _print_all(tuning, result, len(sources), most, save_preset, printer)
     if result.failed:
@@ -165,7 +171,7 @@ def _show_stages(printer: Printer) -> Iterator[Callable[[Step], None]]:
             nonlocal stage_name, tally, above, show_step
             if step.stage != stage_name:
                 stack.close()
-                printer.note(f"{step.stage}: {step.total} pictures")
+                printer.note(f"{step.stage}, pictures: {step.total}")
                 stage_name, tally = step.stage, Tally(step.total)
                 above, show_step = stack.enter_context(show_progress(tally, printer))
             for note in step.notes:
@@ -212,8 +218,8 @@ def _print_all(
     if held:
         show(_make_table(held))
         print_text(
-            f"on {result.schedule.held} pictures held back, which chose nothing; ~: its difference "
-            "from the choice is noise; [95 % interval]"
+            f"pictures held back, on which nothing was chosen: {result.schedule.held}; ~: the "
+            "difference from the choice may be noise; [95 % interval]"
         )
     for name, candidate in name_contenders(tuning, result).items():
         print_text(f"{name}: {candidate}")

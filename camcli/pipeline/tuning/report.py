@@ -70,14 +70,13 @@ def describe_search(tuning: TuningPlan, schedule: Schedule, pictures: int, budge
     of = "" if schedule.pictures == pictures else f" of {pictures}"
     at = f" at {', '.join(tuning.layers)}" if tuning.layers else ""
     single, pairs, _ = schedule.rounds
-    rounds = (
-        "" if size.has_boxes else f" ({single} by single maps, {pairs} by pairs, all by the best)"
-    )
+    halved = f", {single} of them among single maps, {pairs} among pairs"
+    rounds = "" if size.has_boxes else halved
     return (
         f"candidates: {size.singles} single maps ({', '.join(tuning.methods)}{at}), up to "
         f"{size.pairs} pairs of the best of each layer, and method best\n"
-        f"{schedule.pictures}{of} pictures: {schedule.search} choose{rounds}, {schedule.held} are "
-        f"held back; at most {schedule.passes} passes (--budget {budget})"
+        f"{schedule.pictures}{of} pictures: chosen on {schedule.search}{rounds}; held back: "
+        f"{schedule.held}; at most {schedule.passes} passes (--budget {budget})"
     )
 
 

@@ -107,7 +107,7 @@ def _count_fixed(pictures: int, size: SearchSize) -> int:
 
 
 def _spend(pictures: int, size: SearchSize, budget: int | None) -> Schedule:
-    """Spends what is left of a budget on single maps and pairs; without one, as little as can be."""
+    """Spends the rest of a budget on single maps and pairs; without one, as little as can be."""
     search, held = split_pictures(pictures)
     passes = _count_fixed(pictures, size)
     first, second = size.cost(size.singles + RIVALS), size.cost(size.paired + size.pairs + RIVALS)

@@ -93,7 +93,7 @@ def tune(
         chosen, best_score = ranking[0]
         if not np.isfinite(best_score):
             raise UsageError(
-                "No candidate's map is finite on all pictures: try --precision float32."
+                "No candidate has finite maps of all pictures: try --precision float32."
             )
         rivals = tuple(dict.fromkeys([chosen, tuning.gradcam, tuning.best]))
         held = range(schedule.search, schedule.pictures)
@@ -253,7 +253,7 @@ class _Search:
     def rank(
         self, candidates: Sequence[Candidate], numbers: Sequence[int]
     ) -> tuple[tuple[Candidate, float], ...]:
-        """Returns candidates with their scores on pictures, the best first, as good ones in order."""
+        """Returns candidates with their scores on pictures, the best first, equal ones in order."""
         scores = {c: self.score(c, numbers) for c in candidates}
         return tuple(sorted(scores.items(), key=lambda item: -item[1]))
 
