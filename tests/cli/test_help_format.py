@@ -16,7 +16,7 @@ from camcli.cli.options import Flags
 from tests.cli.conftest import Run
 
 ESCAPE = "\x1b["
-COMMANDS = ["explain", "evaluate", "sanity", "methods", "models", "merge", "verify", "help"]
+COMMANDS = ["explain", "evaluate", "tune", "sanity", "methods", "models", "merge", "verify", "help"]
 AND_TELL = """
 import sys
 from camcli.cli.app import main

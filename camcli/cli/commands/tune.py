@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from camcli.records import Source
 
 TUNING = "Search"
-SEARCHED = tuple(name for name in MODEL_FLAGS if name != "layer_fusion")
+# what is searched is not said
+SEARCHED = tuple(name for name in MODEL_FLAGS if name not in ("layer_fusion", "eigen_smooth"))
 
 Layers = Annotated[
     str | None,

@@ -166,8 +166,8 @@ def summarise(
         "budget": budget,
         "passes": result.passes,
         "pictures": pictures,
-        "chose": schedule.search,
-        "held": schedule.held,
+        "chosen_on": [str(source) for source in result.sources[: schedule.search]],
+        "held_back": [str(source) for source in result.sources[schedule.search :]],
         "failed": [{"picture": str(s.source), "error": s.error} for s in result.failed],
         "methods": list(tuning.methods),
         "layers": list(tuning.layers),
@@ -181,7 +181,7 @@ def summarise(
             }
             for candidate, score in result.ranking
         ],
-        "held_back": [asdict(metric) for metric in held],
+        "worth": [asdict(metric) for metric in held],
         "is_worth_it": is_worth_it(held),
         "verdicts": list(list_verdicts(tuning, result, held)),
     }

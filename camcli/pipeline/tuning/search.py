@@ -55,14 +55,16 @@ class TuningResult:
     """The choice, what each candidate scored where it was made, and what is worth it elsewhere.
 
     `ranking` has the candidates of the last round by their scores on the pictures that chose;
-    `held` values [pictures metrics] of the choice and its rivals on those held back.  `passes` are
-    those that were run, `failed` the pictures that could not be used.
+    `held` values [pictures metrics] of the choice and its rivals on those held back.  Of `sources`,
+    the pictures that were used, the first chose and the last were held back.  `passes` are those
+    that were run, `failed` the pictures that could not be used.
     """
 
     chosen: Candidate
     ranking: tuple[tuple[Candidate, float], ...]
     means: dict[Candidate, NDArray[np.float64]]
     held: dict[Candidate, NDArray[np.float64]]
+    sources: tuple[Source, ...]
     schedule: Schedule
     passes: int
     failed: tuple[Step, ...]
@@ -104,6 +106,7 @@ def tune(
             ranking,
             {candidate: search.average(candidate, numbers) for candidate, _ in ranking},
             {c: np.stack([search.values[c][number] for number in held]) for c in rivals},
+            tuple(store.read(number).source for number in range(schedule.pictures)),
             schedule,
             search.passes,
             tuple(search.failed),
