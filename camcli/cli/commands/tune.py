@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,37 +153,41 @@ def _search(
     printer.note(describe_search(tuning, schedule, len(sources), budget))
     printer.note(describe_score(tuning))
     try:
-        with _show_stages(printer) as report:
-            return tune(tuning, sources, truth, budget, report)
+        with ExitStack() as stack:
+            return tune(tuning, sources, truth, budget, _Stages(printer, stack).report)
     except KeyboardInterrupt:
         print_error("stopped: no preset is written")
         raise
 
 
-@contextmanager
-def _show_stages(printer: Printer) -> Iterator[Callable[[Step], None]]:
-    """Shows how far each stage is, one after the other."""
-    from camcli.records import Outcome, Record
+@dataclass
+class _Stages:
+    """Shows how far each stage of a search is, one after the other."""
 
-    with ExitStack() as stack:
-        stage_name, tally = "", Tally(0)
-        above, show_step = printer, lambda: None
+    printer: Printer
+    stack: ExitStack
+    name: str = ""
+    tally: Tally = field(default_factory=lambda: Tally(0))
+    # what prints meanwhile, above a bar
+    above: Printer = field(default_factory=Printer)
+    show_step: Callable[[], None] | None = None
 
-        def report(step: Step) -> None:
-            nonlocal stage_name, tally, above, show_step
-            if step.stage != stage_name:
-                stack.close()
-                printer.note(f"{step.stage}, pictures: {step.total}")
-                stage_name, tally = step.stage, Tally(step.total)
-                above, show_step = stack.enter_context(show_progress(tally, printer))
-            for note in step.notes:
-                above.note(f"{step.source}: {note}")
-            if step.error:
-                print_error(step.error, above.above)
-            tally.add(Outcome(step.source, (Record(str(step.source), error=step.error),)))
-            show_step()
+    def report(self, step: Step) -> None:
+        """Counts a picture, and prints what is to be said of it."""
+        from camcli.records import Outcome, Record
 
-        yield report
+        if step.stage != self.name or self.show_step is None:
+            self.stack.close()
+            self.printer.note(f"{step.stage}, pictures: {step.total}")
+            self.name, self.tally = step.stage, Tally(step.total)
+            progress = show_progress(self.tally, self.printer)
+            self.above, self.show_step = self.stack.enter_context(progress)
+        for note in (*step.notes, *filter(None, [step.useless])):
+            self.above.note(f"{step.source}: {note}")
+        if step.error:
+            print_error(step.error, self.above.above)
+        self.tally.add(Outcome(step.source, (Record(str(step.source), error=step.error),)))
+        self.show_step()
 
 
 def _print_all(
@@ -227,7 +232,8 @@ def _print_all(
     for line in verdicts:
         print_text(line)
     print_text(f"preset: {path}; use it: camviz IMAGE --config {path}")
-    printer.note(f"{result.passes} passes; {len(result.failed)} pictures left out")
+    left_out = f"{len(result.failed)} pictures failed, {len(result.useless)} were of no use"
+    printer.note(f"{result.passes} passes; {left_out}")
 
 
 def _make_table(held: Sequence[HeldMetric]) -> Table:

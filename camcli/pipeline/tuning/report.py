@@ -169,6 +169,7 @@ def summarise(
         "chosen_on": [str(source) for source in result.sources[: schedule.search]],
         "held_back": [str(source) for source in result.sources[schedule.search :]],
         "failed": [{"picture": str(s.source), "error": s.error} for s in result.failed],
+        "useless": [{"picture": str(s.source), "why": s.useless} for s in result.useless],
         "methods": list(tuning.methods),
         "layers": list(tuning.layers),
         "left_out": dict(tuning.left_out),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 import numpy as np
@@ -40,7 +40,10 @@ Values = dict[int, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Step:
-    """How far a stage of the search is, and what is to be said of the picture that was done."""
+    """How far a stage of the search is, and what is to be said of the picture that was done.
+
+    `error` says why it could not be read, `useless` why nothing can be measured on it.
+    """
 
     stage: str
     done: int
@@ -48,6 +51,7 @@ class Step:
     source: Source
     notes: tuple[str, ...] = ()
     error: str = ""
+    useless: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class TuningResult:
     `ranking` has the candidates of the last round by their scores on the pictures that chose;
     `held` values [pictures metrics] of the choice and its rivals on those held back.  Of `sources`,
     the pictures that were used, the first chose and the last were held back.  `passes` are those
-    that were run, `failed` the pictures that could not be used.
+    that were run, `failed` the pictures that could not be read, `useless` those on which nothing
+    can be measured.
     """
 
     chosen: Candidate
@@ -68,6 +73,7 @@ class TuningResult:
     schedule: Schedule
     passes: int
     failed: tuple[Step, ...]
+    useless: tuple[Step, ...]
 
 
 def tune(
@@ -109,7 +115,8 @@ def tune(
             tuple(store.read(number).source for number in range(schedule.pictures)),
             schedule,
             search.passes,
-            tuple(search.failed),
+            tuple(step for step in search.left_out if step.error),
+            tuple(step for step in search.left_out if step.useless),
         )
 
 
@@ -125,6 +132,12 @@ def check_count(usable: int, given: int) -> None:
     )
 
 
+def _say(
+    source: Source, notes: tuple[str, ...] = (), *, error: str = "", useless: str = ""
+) -> Step:
+    return Step("maps", 0, 0, source, notes, error, useless)
+
+
 @dataclass
 class _Search:
     """The pictures that are laid aside, by number, and what was measured of the candidates."""
@@ -134,7 +147,7 @@ class _Search:
     store: MapStore
     report: Callable[[Step], None]
     values: dict[Candidate, Values] = field(default_factory=dict)
-    failed: list[Step] = field(default_factory=list)
+    left_out: list[Step] = field(default_factory=list)
     passes: int = 0
 
     def lay_maps(self, order: Sequence[Source], wanted: int, budget: int) -> None:
@@ -144,36 +157,43 @@ class _Search:
             affordable = (budget - self.passes) // each
             size = min(self.tuning.plan.batch_size, wanted - len(self.store), affordable)
             group, waiting = waiting[:size], waiting[size:]
-            for source, notes, error in self._lay_group(group):
+            for step in self._lay_group(group):
                 looked += 1
-                step = Step("maps", min(looked, wanted), wanted, source, notes, error)
-                if error:
-                    self.failed.append(step)
-                self.report(step)
+                placed = replace(step, done=min(looked, wanted), total=wanted)
+                if step.error or step.useless:
+                    self.left_out.append(placed)
+                self.report(placed)
 
-    def _lay_group(self, group: Sequence[Source]) -> Iterator[tuple[Source, tuple[str, ...], str]]:
-        """Lays a batch aside; gives for each picture what is to be said of it, or what failed."""
+    def _lay_group(self, group: Sequence[Source]) -> Iterator[Step]:
+        """Lays a batch aside; says of each picture what is to be said."""
         prepared: list[PreparedPicture] = []
-        failed: dict[int, str] = {}
+        steps: dict[int, Step] = {}
         for place, source in enumerate(group):
             try:
                 picture = read_picture(source, self.tuning.plan, self.tuning.options)
             except (ImageError, MemoryError, UnknownName) as error:
-                failed[place] = describe_failure(error, source.path)
+                steps[place] = _say(source, error=describe_failure(error, source.path))
                 continue
-            if self.tuning.has_boxes and self.truth.find(picture) is None:
-                failed[place] = f"{source}: nothing is known of it in --boxes"
+            if useless := self._explain_useless(picture):
+                steps[place] = _say(source, useless=useless)
             else:
                 prepared.append(picture)
-        laid = iter(self._lay(prepared))
-        for place, source in enumerate(group):
-            if place in failed:
-                yield source, (), failed[place]
-            else:
-                notes, error = next(laid)
-                yield source, notes, error
+        laid = self._lay(prepared)
+        for place in range(len(group)):
+            yield steps[place] if place in steps else next(laid)
 
-    def _lay(self, prepared: Sequence[PreparedPicture]) -> Iterator[tuple[tuple[str, ...], str]]:
+    def _explain_useless(self, prepared: PreparedPicture) -> str:
+        """Says, before any pass, why there is no object of the class that would be explained."""
+        if not self.tuning.has_boxes:
+            return ""
+        if self.truth.find(prepared) is None:
+            return "nothing is known of it in --boxes"
+        predicted = prepared.category is None and isinstance(self.tuning.plan.categories, int)
+        if predicted and self.truth.classes.categories and not self.truth.list_categories(prepared):
+            return "none of its objects is of a class of the model"
+        return ""
+
+    def _lay(self, prepared: Sequence[PreparedPicture]) -> Iterator[Step]:
         if not prepared:
             return
         plan = self.tuning.plan
@@ -190,38 +210,34 @@ class _Search:
         for row, picture in enumerate(prepared):
             yield self._lay_picture(picture, result, row)
 
-    def _lay_picture(
-        self, prepared: PreparedPicture, result: ExplainResult, row: int
-    ) -> tuple[tuple[str, ...], str]:
-        assert result.categories is not None and result.probabilities is not None
+    def _lay_picture(self, prepared: PreparedPicture, result: ExplainResult, row: int) -> Step:
+        source = prepared.picture.source
+        assert source is not None and result.categories is not None
         category = int(result.categories[row, 0])
         label = label_name(self.tuning.plan.classifier.labels, category)
-        source = prepared.picture.source
-        assert source is not None
         objects: dict[str, Tensor] = {}
         notes: tuple[str, ...] = ()
         if self.tuning.has_boxes:
             try:
                 objects, notes = self.truth.see_objects(prepared, category, label)
             except CamvizError as error:
-                return (), f"{source}: {error}"
+                return _say(source, error=f"{source}: {error}")
             if not objects:
-                return (), f"{source}: {'; '.join(notes)}"
+                return _say(source, useless="; ".join(notes))
         image = prepared.view.inputs
-        self.store.add(
-            LaidPicture(
-                source,
-                category,
-                (image.shape[-2], image.shape[-1]),
-                {
-                    (method, layer): result.maps[method][layer][row, 0].float().numpy()
-                    for method, layer in self.tuning.plan.request.parts
-                },
-                None if self.tuning.has_boxes else image.numpy(),
-                {name: tensor.numpy() for name, tensor in objects.items()},
-            )
+        picture = LaidPicture(
+            source,
+            category,
+            (image.shape[-2], image.shape[-1]),
+            {
+                (method, layer): result.maps[method][layer][row, 0].float().numpy()
+                for method, layer in self.tuning.plan.request.parts
+            },
+            None if self.tuning.has_boxes else image.numpy(),
+            {name: tensor.numpy() for name, tensor in objects.items()},
         )
-        return notes, ""
+        self.store.add(picture)
+        return _say(source, notes)
 
     def _choose_categories(self, prepared: Sequence[PreparedPicture]) -> CategoryChoice | None:
         """Chooses the class that is given, or the likeliest annotated one, or the predicted one."""

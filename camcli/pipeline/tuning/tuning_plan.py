@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -146,7 +147,7 @@ def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) ->
     """
     check_options(options, has_boxes=has_boxes)
     best_for = options.best_for or "balanced"
-    changes = {
+    changes: dict[str, Any] = {
         "method": (GRADCAM, BEST), "best_for": best_for, "target_layers": (), "set": {},
     }  # fmt: skip
     rivals = plan_one_class(classifier, options.model_copy(update=changes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,9 +176,12 @@ def test_what_cannot_be_read_or_is_not_known_is_told_and_the_rest_is_used(folder
     known = Annotations(annotate().pictures[1:], ("red",))
     _, result = search(folder, known, steps=steps, method="gradcam")
     assert result.schedule.pictures == 7 and len(result.sources) == 7
-    errors = {step.source.path.name: step.error for step in steps if step.error}
-    assert set(errors) == {"00.png", "04.png"} == {s.source.path.name for s in result.failed}
-    assert "nothing is known of it in --boxes" in errors["00.png"]
+    (failed,), (useless,) = result.failed, result.useless
+    assert failed.source.path.name == "04.png" and "04.png" in failed.error
+    assert useless.source.path.name == "00.png" and "nothing is known of it" in useless.useless
+    assert [step for step in steps if step.error or step.useless] == sorted(
+        (failed, useless), key=lambda step: step.done
+    )
     for number in range(7):
         (folder / f"{number:02}.png").write_bytes(b"torn")
     with pytest.raises(UsageError, match="2 pictures can be used of 9: tune takes 3 or more"):
@@ -187,6 +191,18 @@ def test_what_cannot_be_read_or_is_not_known_is_told_and_the_rest_is_used(folder
 def test_a_class_of_which_a_picture_has_no_object_leaves_it_out(folder: Path) -> None:
     with pytest.raises(UsageError, match="0 pictures can be used of 9"):
         search(folder, annotate(), method="gradcam", target_category="green")
+    # of what is no class of the model it is known without a pass
+    known = annotate().pictures
+    other = replace(known[2], instances=(replace(known[2].instances[0], label="giraffe"),))
+    classifier = make_classifier()
+    truth = Annotations((*known[:2], other, *known[3:]), ("red", "giraffe"))
+    _, result = search(folder, truth, classifier=classifier, method="gradcam")
+    (useless,) = result.useless
+    assert useless.source.path.name == "02.png" and not useless.error
+    assert "none of its objects is of a class of the model" in useless.useless
+    module = classifier.module
+    assert isinstance(module, Astray)
+    assert module.forwards == 8 and result.passes == 16
 
 
 def test_a_choice_that_is_not_better_is_not_praised(folder: Path) -> None:
