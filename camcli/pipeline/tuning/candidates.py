@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import get_args
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from camcli.methods.combine import SIGNS, CombinedMethod, combine
 from camcli.methods.postprocessing import enlarge
 from camcli.records import Combination
 
+SAME = 1e-6  # metrics of the same map, but for rounding
 # a method and the layer that it looks at, "" for none
 Part = tuple[str, str]
 
@@ -42,16 +45,23 @@ class Candidate:
         return SIGNS[self.combination or "mean"].join(self.terms)
 
 
-def choose_paired(ranked: Sequence[Candidate], most: int) -> tuple[Candidate, ...]:
-    """Chooses the best single maps of each layer, at most so many; the best one comes first."""
-    taken: dict[str, int] = {}
-    chosen = []
+def choose_paired(
+    ranked: Sequence[Candidate], most: int, values: Mapping[Candidate, NDArray[np.float64]]
+) -> tuple[Candidate, ...]:
+    """Chooses the best single maps of each layer, at most so many; the best one comes first.
+
+    Of those whose values are equal the first counts: their maps are the same, as LayerCAM's and
+    GradCAMElementWise's are behind a ReLU.
+    """
+    taken: dict[str, list[Candidate]] = {}
     for candidate in ranked:
         ((_, layer),) = candidate.parts
-        if taken.get(layer, 0) < most:
-            taken[layer] = taken.get(layer, 0) + 1
-            chosen.append(candidate)
-    return tuple(chosen)
+        others = taken.setdefault(layer, [])
+        is_new = not any(np.allclose(values[candidate], values[o], atol=SAME) for o in others)
+        if len(others) < most and is_new:
+            others.append(candidate)
+    chosen = {candidate for others in taken.values() for candidate in others}
+    return tuple(candidate for candidate in ranked if candidate in chosen)
 
 
 def list_pairs(singles: Sequence[Candidate]) -> Iterator[Candidate]:

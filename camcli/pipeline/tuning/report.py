@@ -139,7 +139,9 @@ def _compare(score: HeldMetric, name: str, pictures: str) -> str:
     if rival.p is None:
         return f"score {own.mean:.3f}, {what} {rival.mean:.3f}: one picture has no interval"
     better = own.mean > rival.mean
-    tells = "noise" if rival.is_noise else "better" if better else "worse"
+    tells = "better" if better else "worse"
+    if rival.is_noise:
+        tells = "the difference may be noise"
     return f"score {own.mean:.3f} on {pictures}, {what} {rival.mean:.3f}: {tells} (p {rival.p:.3g})"
 
 

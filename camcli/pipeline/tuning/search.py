@@ -260,7 +260,8 @@ class _Search:
         self.measure(singles, first, "single maps")
         ranked = [candidate for candidate, _ in self.rank(tuning.singles, first)]
         most = PAIRED_BY_BOXES if tuning.has_boxes else PAIRED_BY_PASSES
-        paired = choose_paired(ranked, most)
+        means = {candidate: self.average(candidate, first) for candidate in ranked}
+        paired = choose_paired(ranked, most, means)
         others = tuple(dict.fromkeys([*paired, *rivals, *list_pairs(paired)]))
         self.measure(others, second, "pairs")
         if tuning.has_boxes:
