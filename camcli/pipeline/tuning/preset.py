@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,11 @@ def _list_table(name: str, table: Mapping[str, Any]) -> Iterator[str]:
         if value is None:
             yield f"# TOML has no none: give --{name.replace('_', '-')} {key}=none"
         else:
-            yield f"{_to_toml(key)} = {_to_toml(value)}"
+            yield f"{_to_toml_key(key)} = {_to_toml(value)}"
+
+
+def _to_toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _to_toml(key)
 
 
 def _to_toml(value: Any) -> str:
@@ -123,6 +128,6 @@ def _to_toml(value: Any) -> str:
     if isinstance(value, Sequence):
         return f"[{', '.join(map(_to_toml, value))}]"
     if isinstance(value, Mapping):
-        pairs = (f"{_to_toml(key)} = {_to_toml(inner)}" for key, inner in value.items())
+        pairs = (f"{_to_toml_key(key)} = {_to_toml(inner)}" for key, inner in value.items())
         return f"{{ {', '.join(pairs)} }}"
     raise UsageError(f"A preset holds no {type(value).__name__}: {value!r}.")
