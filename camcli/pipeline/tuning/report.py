@@ -70,7 +70,7 @@ def describe_search(tuning: TuningPlan, schedule: Schedule, pictures: int, budge
     of = "" if schedule.pictures == pictures else f" of {pictures}"
     at = f" at {', '.join(tuning.layers)}" if tuning.layers else ""
     single, pairs, _ = schedule.rounds
-    halved = f", {single} of them among single maps, {pairs} among pairs"
+    halved = f", {single} of them among all single maps, {pairs} among pairs"
     rounds = "" if size.has_boxes else halved
     return (
         f"candidates: {size.singles} single maps ({', '.join(tuning.methods)}{at}), up to "

@@ -304,7 +304,11 @@ class _Search:
         """Returns the metrics of candidates' maps of a picture.  -> [candidates metrics]"""
         plan, device = self.tuning.plan, self.tuning.plan.classifier.device
         raw = {part: torch.from_numpy(values).to(device) for part, values in picture.raw.items()}
-        maps = torch.stack([candidate.make_map(raw, picture.size) for candidate in candidates])
+        made = [candidate.make_map(raw, picture.size) for candidate in candidates]
+        # methods may make the same map, which is measured once
+        places: dict[bytes, int] = {}
+        which = [places.setdefault(m.cpu().numpy().tobytes(), len(places)) for m in made]
+        maps = torch.stack([made[which.index(place)] for place in range(len(places))])
         is_finite = maps.flatten(1).isfinite().all(1)
 
         def score(images: Tensor) -> Tensor:
@@ -322,7 +326,7 @@ class _Search:
         measured = measure_all(metrics, inputs, plan.request.chunk, steps=STEPS)
         values = np.stack([measured[name] for name in metrics], 1)
         values[~is_finite.cpu().numpy()] = np.nan
-        return values
+        return np.asarray(values[which])
 
 
 def compute_scores(tuning: TuningPlan, values: NDArray[np.float64]) -> NDArray[np.float64]:

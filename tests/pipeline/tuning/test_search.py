@@ -16,6 +16,8 @@ from camcli.media.annotations import Annotations
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
 from camcli.pipeline.evaluation import Truth, know_truth
+from camcli.pipeline.tuning import search as search_module
+from camcli.pipeline.tuning.candidates import Candidate
 from camcli.pipeline.tuning.report import (
     BEST,
     GRADCAM,
@@ -268,17 +270,34 @@ def test_a_transformers_attention_has_a_pass_of_its_own(folder: Path) -> None:
 def test_maps_that_are_not_finite_are_no_choice(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from camcli.pipeline.tuning import candidates
+    make = Candidate.make_map
 
-    make = candidates.Candidate.make_map
-
-    def spoil(self: candidates.Candidate, *given: Any) -> torch.Tensor:
+    def spoil(self: Candidate, *given: Any) -> torch.Tensor:
         made = make(self, *given)
         return made * torch.nan if ("layercam", "early") in self.parts else made
 
-    monkeypatch.setattr(candidates.Candidate, "make_map", spoil)
+    monkeypatch.setattr(Candidate, "make_map", spoil)
     _, result = search(folder, annotate(), method="layercam")
     assert ("layercam", "early") not in result.chosen.parts
     assert np.isfinite(result.held[result.chosen]).all()
     scores = {str(candidate): score for candidate, score in result.ranking}
     assert scores["layercam@early"] == -np.inf < 0 < scores["layercam@late"]
+
+
+def test_the_same_map_under_two_names_is_measured_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    measure = search_module.measure_all
+
+    def count(metrics: Any, inputs: Any, *given: Any, **options: Any) -> Any:
+        counts.append(len(inputs["maps"]))
+        return measure(metrics, inputs, *given, **options)
+
+    monkeypatch.setattr(search_module, "measure_all", count)
+    _, result = search(folder, annotate(), method="layercam@early,gradcamelementwise@early")
+    # what is positive everywhere gives both methods the same map; two rivals stand beside
+    assert counts[: result.schedule.search] == [3] * result.schedule.search
+    scores = {str(candidate): score for candidate, score in result.ranking}
+    assert scores["layercam@early"] == scores["gradcamelementwise@early"]
+    assert not any("layercam@early + grad" in name for name in scores)
