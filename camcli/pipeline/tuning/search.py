@@ -128,7 +128,7 @@ def check_count(usable: int, given: int) -> None:
     said = f"{what} can be used of {given}" if usable < given else f"{what} given"
     raise UsageError(
         f"{said}: tune takes {FEWEST_PICTURES} or more, of which two thirds choose and a third is "
-        "held back; from 24 on a difference can be told from noise."
+        "held back; from 21 on a difference can be told from noise."
     )
 
 
