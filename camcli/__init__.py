@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from camcli.errors import CamvizError, CamvizWarning
     from camcli.models.load import Classifier, load_model
     from camcli.models.state import lock_model
-    from camcli.pipeline import Explanation, explain, overlay
+    from camcli.pipeline import Explanation, compare_with, explain, overlay
     from camcli.records import Box
 
 __version__ = "0.1.0"
@@ -23,6 +23,7 @@ __all__ = [
     "Explanation",
     "__version__",
     "activations",
+    "compare_with",
     "explain",
     "heatmaps",
     "load_model",
@@ -39,6 +40,7 @@ _HOMES = {
     "Classifier": "camcli.models.load",
     "Explanation": "camcli.pipeline",
     "activations": "camcli.engine.api",
+    "compare_with": "camcli.pipeline",
     "explain": "camcli.pipeline",
     "heatmaps": "camcli.engine.api",
     "load_model": "camcli.models.load",

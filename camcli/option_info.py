@@ -22,6 +22,9 @@ OPTION_INFO: Mapping[str, str] = {
     "output_key": "Where your own model's logits are in the tuple or dictionary that it returns.",
     "outputs": "What the outputs mean: logits, probabilities (of one class), independent (several "
     "classes at once) or value (a real number); default measured.",
+    "like": "Pictures to compare with, in the place of classes: what makes them alike.",
+    "likeness": "How embeddings are compared: cosine, or the negative distance l1 or l2; default "
+    "cosine.",
     "target_layers": "Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.",
     "layer_fusion": "Several layers: mean, max, product, refine (RefineCAM), or none for a map "
     "each; default mean.",

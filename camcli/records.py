@@ -32,6 +32,8 @@ TargetName = Literal[
 # what a model's outputs mean: classes of which one is right, as logits or as probabilities; classes
 # that may all be there; or real numbers
 Outputs = Literal["logits", "probabilities", "independent", "value"]
+# how embeddings are compared
+Likeness = Literal["cosine", "l1", "l2"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 CAMERAS = 100  # OpenCV takes larger numbers for another interface, and crashes on negative ones

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from camcli.errors import ModelError, first_line
+from camcli.errors import ModelError, UsageError, first_line
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
         from camcli.models.load import load_model
 
     try:
-        return _load_with(load_model, options, pretrained)
+        classifier = _load_with(load_model, options, pretrained)
+        return _compare(classifier, options) if options.like else classifier
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -53,6 +54,18 @@ def _load_with(
     )
 
 
+def _compare(classifier: Classifier, options: Options) -> Classifier:
+    """Puts the pictures of --like in the place of the model's classes."""
+    with stage("import"):
+        from camcli.media.sources.listing import find_sources
+        from camcli.pipeline import compare_with
+
+    references = find_sources(options.like, recursive=options.recursive)
+    if not references:
+        raise UsageError(f"There is no picture in {', '.join(options.like)}: --like names some.")
+    return compare_with(classifier, references, options.likeness)
+
+
 def load_structure(options: Options) -> Classifier:
     """Loads the model for its layers alone: no published weights are fetched."""
-    return load(options, pretrained=False)
+    return load(options.model_copy(update={"like": ()}), pretrained=False)

@@ -93,6 +93,11 @@ class Flags:
 
     outputs: Annotated[Text, _option(MODEL, "WHAT", "--outputs")] = None
 
+    like: Annotated[
+        Texts, _option(MODEL, "PATH", "--like", also="A file, folder or URL; repeat for more.")
+    ] = None
+    likeness: Annotated[Text, _option(MODEL, "HOW", "--likeness")] = None
+
     target_layers: Annotated[
         Texts, _option(LAYER, "NAMES", "--target-layers", also="By commas or repeated.")
     ] = None

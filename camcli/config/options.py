@@ -21,6 +21,7 @@ from camcli.config.value_parsers import (
     split_items,
     to_lower,
     to_text,
+    to_tuple,
 )
 from camcli.records import (
     CAMERAS,
@@ -30,6 +31,7 @@ from camcli.records import (
     Fit,
     Fusion,
     Interpolation,
+    Likeness,
     Outputs,
     Precision,
     Span,
@@ -85,6 +87,11 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     outputs: Annotated[Outputs, Choice] | None = Field(
         default=None, description="logits, probabilities, independent or value"
     )
+
+    like: Annotated[tuple[Text, ...], BeforeValidator(to_tuple)] = Field(
+        default=(), description="pictures"
+    )
+    likeness: Annotated[Likeness, Choice] = Field(default="cosine", description="cosine, l1 or l2")
 
     target_layers: Names = Field(default=(), description="names of layers")
     layer_fusion: Annotated[Fusion, Choice] = Field(

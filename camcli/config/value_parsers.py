@@ -22,6 +22,11 @@ UNITS: Mapping[str, int] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 BYTE_UNITS: Mapping[str, int] = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
+def to_tuple(value: object) -> object:
+    """Takes a single item for a list of one."""
+    return (value,) if isinstance(value, str) else value
+
+
 def split_items(value: object) -> list[object]:
     """Flattens `a,b`, `[a,b]`, `["a,b", "c"]` to single items."""
     if isinstance(value, str):

@@ -365,6 +365,8 @@ def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
         )
     if options.target_category:
         return _match_categories(options.target_category, classifier)
+    if classifier.reading.comparison:
+        return tuple(range(classifier.num_classes))
     if classifier.num_classes > 1:
         raise UsageError(
             f"{classifier.name!r} puts out {classifier.num_classes} values: --target-category says "

@@ -344,7 +344,9 @@ class _Results:
         if record.parts:
             self._print_choice(record)
         elif not self.is_layer_printed and record.layers:
-            hint = BEST_HINT if record.method == "gradcam" and self.recommends_best else ""
+            # the maps of values have two signs, and best has one
+            is_usual = record.method == "gradcam" and record.value is None
+            hint = BEST_HINT if is_usual and self.recommends_best else ""
             layers = ", ".join(record.layers)
             self.printer.note(f"target layer {layers}: {record.layer_reason}{hint}")
             self.is_layer_printed = True

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camcli.errors import ModelError, UsageError
+from camcli.models.outputs.comparison import Comparison, apply_comparison
 from camcli.models.outputs.final_activation import (
     ENDS,
     End,
@@ -49,7 +50,8 @@ class OutputReading:
     `end` is the softmax or sigmoid that they are taken in front of, `inverse` the one that is
     undone where they cannot be; `width` is n where it was measured, and `first_axis` tells whether
     the rows come first, as they should; `mixes` whether one picture's row looks at others, and
-    `is_alone` that the model takes one picture at a time.
+    `is_alone` that the model takes one picture at a time.  With a `comparison` the model
+    embeds, and the numbers say how alike that is to each reference.
     """
 
     key: OutputKey | None = None
@@ -62,6 +64,7 @@ class OutputReading:
     mixes: bool = False
     is_alone: bool = False
     is_declared: bool = False
+    comparison: Comparison | None = None
 
     @property
     def is_value(self) -> bool:
@@ -137,6 +140,10 @@ def apply_output_reading(module: nn.Module, reading: OutputReading) -> Iterator[
     """Lets a model return, in its block, the part of its output that a reading says."""
     if reading == OutputReading():
         yield
+        return
+    if reading.comparison:
+        with apply_comparison(unwrap(module), reading.comparison, reading.key):
+            yield
         return
     watch = FinalActivation() if reading.end else None
     inner, watching = unwrap(module), ExitStack()

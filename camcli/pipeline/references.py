@@ -1,0 +1,113 @@
+"""Lets a model say how alike a picture is to reference pictures, in place of classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast, get_args
+
+import torch
+from torch import Tensor
+
+from camcli.engine.runner import move_to_model
+from camcli.errors import ModelError, UsageError
+from camcli.media.network_input import make_view
+from camcli.media.pictures.read import PictureLike, make_picture
+from camcli.media.sources.listing import is_video
+from camcli.models.load import Classifier
+from camcli.models.outputs.comparison import Comparison, embed, find_classifier_layer
+from camcli.models.outputs.interpretation import declare_reading
+from camcli.records import Likeness, Source
+
+
+def compare_with(
+    classifier: Classifier,
+    references: PictureLike | Sequence[PictureLike],
+    likeness: Likeness = "cosine",
+) -> Classifier:
+    """Returns the model with reference pictures in the place of its classes.
+
+    What it puts out for a picture is how alike their embeddings are, a value for each reference: an
+    explanation shows what makes them alike, and, below zero, what makes them unlike. The embedding
+    is what the classifier at the model's end is given, or the output of a model without one.
+
+    Args:
+        classifier: The model, of `load_model`.
+        references: One picture or several: paths, PIL pictures, arrays [h w 3] or tensors [3 h w].
+        likeness: How embeddings are compared: cosine, or the negative distance l1 or l2; default
+            cosine.
+
+    Returns:
+        A Classifier whose labels are the names of the references' files. The module is the same.
+
+    Raises:
+        ImageError: A reference that cannot be read.
+        UsageError: No reference, or a likeness that there is not.
+        ModelError: A model that puts out no embedding.
+
+    Example:
+        >>> import camcli
+        >>> model = camcli.compare_with(camcli.load_model(device="cpu"), "demo_images/coffee.png")
+        >>> (e,) = camcli.explain(model, "demo_images/coffee.png")
+        >>> e.label, round(e.record.value, 3)
+        ('coffee.png', 1.0)
+    """
+    if likeness not in get_args(Likeness):
+        raise UsageError(f"A likeness is one of {', '.join(get_args(Likeness))}, not {likeness!r}.")
+    items: Sequence[PictureLike] = (
+        references if isinstance(references, list | tuple) else (cast("PictureLike", references),)
+    )
+    if not items:
+        raise UsageError("Nothing is compared: name one reference picture or more.")
+    if is_film := [i for i in items if isinstance(i, Source) and is_video(i)]:
+        raise UsageError(f"{str(is_film[0])!r} is a video, and pictures are compared.")
+    pictures = [make_picture(item) for item in items]
+    inputs = torch.stack([make_view(p, classifier.preprocessing).inputs for p in pictures])
+    layer = _find_layer(classifier, inputs[:1])
+    # one at a time, as pictures of many models are: batch equals single
+    embeddings = torch.cat([_embed(classifier, one, layer) for one in inputs[:, None]])
+    if likeness == "cosine" and not bool((embeddings.norm(dim=1) > 0).all()):
+        raise ModelError(
+            f"{classifier.name!r} embeds a reference in zeros, and no angle to that is defined: "
+            "take another reference, or the likeness l2."
+        )
+    comparison = Comparison(embeddings, likeness, layer)
+    reading = replace(declare_reading("value", classifier.output_key), comparison=comparison)
+    return replace(
+        classifier,
+        reading=reading,
+        labels=_name_references(items),
+        num_classes=len(items),
+    )
+
+
+def _find_layer(classifier: Classifier, inputs: Tensor) -> str:
+    if comparison := classifier.reading.comparison:
+        return comparison.layer
+    if not classifier.num_classes:
+        return ""
+    module = classifier.module
+    return find_classifier_layer(module, move_to_model(module, inputs), classifier.num_classes)
+
+
+def _embed(classifier: Classifier, inputs: Tensor, layer: str) -> Tensor:
+    moved = move_to_model(classifier.module, inputs)
+    return embed(classifier.module, moved, layer, classifier.output_key).cpu()
+
+
+def _name_references(items: Sequence[PictureLike]) -> tuple[str, ...]:
+    """Names references by their files, with their folders where the files' names are the same."""
+    paths = [_find_path(item) for item in items]
+    names = [path.name if path else f"reference {i}" for i, path in enumerate(paths)]
+    return tuple(
+        str(path) if path and names.count(name) > 1 else name
+        for path, name in zip(paths, names, strict=True)
+    )
+
+
+def _find_path(item: PictureLike) -> Path | None:
+    if isinstance(item, Source):
+        return item.path
+    return Path(item) if isinstance(item, str | os.PathLike) else None
