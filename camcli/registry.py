@@ -223,6 +223,10 @@ class Metric:
     `direction` says which values are better, `range` which are possible, `passes` how many forward
     passes a map takes, and `explanations` how many further maps have to be made for it.  `plan` is
     what makes its altered pictures, for metrics that share their batches.
+
+    A metric of a whole data set has `conclude`: its function gives what is kept of each map
+    [b ...], and `conclude` makes the value out of the pictures' mean of that, [n ...] -> [n].  A
+    metric `of_grids` is measured on pictures that are put together from several.
     """
 
     name: str
@@ -236,11 +240,18 @@ class Metric:
     inputs: tuple[str, ...]
     options: tuple[Option, ...]
     plan: Callable[..., Any] | None = None
+    conclude: Callable[..., Any] | None = None
+    of_grids: bool = False
 
     @property
     def summary(self) -> str:
         """The first line of its docstring."""
         return (self.function.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def sign(self) -> int:
+        """1 where higher values are better, -1 where lower ones are."""
+        return 1 if self.direction == "higher" else -1
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -322,6 +333,8 @@ def metric(
     passes: Count = 0,
     explanations: Count = 0,
     plan: Callable[..., Any] | None = None,
+    conclude: Callable[..., Any] | None = None,
+    of_grids: bool = False,
 ) -> Callable[[Function], Function]:
     """Registers a metric with what is known about it.
 
@@ -346,18 +359,9 @@ def metric(
             raise TypeError(f"{function.__qualname__} and another metric are both named {name!r}.")
         options = tuple(Option(p.name, type(p.default), p.default) for p in keyword_only.values())
         METRICS[name] = Metric(
-            name,
-            function,
-            family,
-            direction,
-            range,
-            passes,
-            explanations,
-            paper,
-            tuple(positional),
-            options,
-            plan,
-        )
+            name, function, family, direction, range, passes, explanations, paper,
+            tuple(positional), options, plan, conclude, of_grids,
+        )  # fmt: skip
         return function
 
     return register

@@ -17,7 +17,14 @@ from camcli.metrics.faithfulness import (
     saco,
     sensitivity,
 )
-from camcli.metrics.localization import box_iou, heat_inside, pixel_average_precision, pointing_game
+from camcli.metrics.localization import (
+    box_iou,
+    grid_pointing_game,
+    heat_inside,
+    max_box_accuracy,
+    pixel_average_precision,
+    pointing_game,
+)
 from camcli.metrics.sanity import equivariance
 
 __all__ = [
@@ -29,9 +36,11 @@ __all__ = [
     "confidence",
     "deletion",
     "equivariance",
+    "grid_pointing_game",
     "heat_inside",
     "infidelity",
     "insertion",
+    "max_box_accuracy",
     "pixel_average_precision",
     "pointing_game",
     "road",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,34 @@ def bootstrap_interval(
             for start in range(0, draws, rows)
         ]
     )
+    return _find_percentiles(means, level)
+
+
+def bootstrap_conclusion(
+    values: Tensor, conclude: Callable[[Tensor], Tensor], *, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float]:
+    """Returns the 95 % interval of what is concluded from a mean.  [n ...] -> low, high
+
+    Percentiles as in `bootstrap_interval`, of the same pictures for the same seed; `conclude` makes
+    numbers [d] of the means [d ...] of the pictures drawn.  Raises UsageError for fewer than two
+    pictures.
+    """
+    flat = values.detach().double().cpu().flatten(1)
+    count = len(flat)
+    if count < 2 or not flat.isfinite().all():
+        raise UsageError(f"An interval is of two pictures or more, [n ...], not {count}.")
+    draw = torch.Generator().manual_seed(seed)
+    rows, found = max(1, AT_ONCE // count), []
+    for start in range(0, draws, rows):
+        drawn = torch.randint(count, (min(rows, draws - start), count), generator=draw)
+        times = torch.zeros(drawn.shape, dtype=flat.dtype)
+        times.scatter_add_(1, drawn, torch.ones_like(times))
+        found.append(conclude((times @ flat / count).view(-1, *values.shape[1:])))
+    return _find_percentiles(torch.cat(found), LEVEL)
+
+
+def _find_percentiles(numbers: Tensor, level: float) -> tuple[float, float]:
     tail = (1 - level) / 2
-    low, high = torch.quantile(means, torch.tensor([tail, 1 - tail], dtype=means.dtype)).tolist()
+    ends = torch.tensor([tail, 1 - tail], dtype=numbers.dtype)
+    low, high = torch.quantile(numbers, ends).tolist()
     return low, high

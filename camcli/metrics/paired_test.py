@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -33,17 +33,64 @@ def permute_signs(differences: Tensor, *, draws: int = DRAWS, seed: int = 0) -> 
         raise UsageError(f"Differences are finite numbers [n], not {list(values.shape)}.")
     scale = float(values.abs().sum())
     observed = abs(float(values.sum())) - ROUNDING * scale
-    count = len(values)
+    hits = (
+        int((s @ values).abs().ge(observed).sum()) for s in _draw_signs(len(values), draws, seed)
+    )
+    return _count_share(sum(hits), len(values), draws)
+
+
+def permute_pairs(
+    one: Tensor,
+    other: Tensor,
+    conclude: Callable[[Tensor], Tensor],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> float:
+    """Returns how likely a difference this large is if who had which picture's values is chance.
+
+    As `permute_signs`, for what is concluded from the mean over the pictures: one and other
+    [n ...], and `conclude` makes numbers [d] of means [d ...].  Raises UsageError for no pictures.
+    """
+    if one.shape != other.shape or not len(one):
+        raise UsageError(
+            f"Pairs have the same shape [n ...], not {list(one.shape)} and {list(other.shape)}."
+        )
+    shape = one.shape[1:]
+    first, second = (values.detach().double().cpu().flatten(1) for values in (one, other))
+    middle, apart = ((first + second) / 2).mean(0), (first - second) / 2
+
+    def compute_difference(signs: Tensor) -> Tensor:
+        swapped = signs @ apart / len(one)
+        return conclude((middle + swapped).view(-1, *shape)) - conclude(
+            (middle - swapped).view(-1, *shape)
+        )
+
+    whole = torch.ones(1, len(one), dtype=torch.float64)
+    observed = float(compute_difference(whole).abs()) - ROUNDING
+    hits = (
+        int(compute_difference(signs).abs().ge(observed).sum())
+        for signs in _draw_signs(len(one), draws, seed)
+    )
+    return _count_share(sum(hits), len(one), draws)
+
+
+def _draw_signs(count: int, draws: int, seed: int) -> Iterator[Tensor]:
+    """Yields all signs of a few pictures, or so many draws of them, some rows at a time.  [r n]"""
     if count <= EXACT:
         numbers = torch.arange(2**count)[:, None] >> torch.arange(count) & 1
-        return float(((1 - 2 * numbers.double()) @ values).abs().ge(observed).double().mean())
+        yield 1 - 2 * numbers.double()
+        return
     draw = torch.Generator().manual_seed(seed)
-    rows, hits = max(1, AT_ONCE // count), 1
+    rows = max(1, AT_ONCE // count)
     for start in range(0, draws, rows):
         shape = (min(rows, draws - start), count)
-        signs = 1 - 2 * torch.randint(2, shape, generator=draw).double()
-        hits += int((signs @ values).abs().ge(observed).sum())
-    return hits / (draws + 1)
+        yield 1 - 2 * torch.randint(2, shape, generator=draw).double()
+
+
+def _count_share(hits: int, count: int, draws: int) -> float:
+    # of draws, the observed signs are one more
+    return hits / 2**count if count <= EXACT else (hits + 1) / (draws + 1)
 
 
 def smallest_p(count: int) -> float:

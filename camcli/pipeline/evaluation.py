@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from math import nan
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,18 @@ from camcli.media.annotations import Annotations, PictureAnnotations, match_pict
 from camcli.media.sources.listing import is_video
 from camcli.methods.postprocessing import enlarge, normalise
 from camcli.metrics.baseline_maps import BASELINE_MAPS
-from camcli.metrics.perturbation import carry_out
+from camcli.models.inspection.layout import Layout
 from camcli.models.labels import LabelMatches, label_name, match_labels
 from camcli.models.load import Classifier
 from camcli.models.state import call_on_model
 from camcli.pipeline import stages
 from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.map_metrics import ScoreCurve, compute_agreement, measure_all
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan, make_plan
 from camcli.pipeline.stages import PreparedPicture
+from camcli.pipeline.workers.read_ahead import read_ahead
+from camcli.pipeline.workers.worker_pool import WorkerPool
 from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Box, Source
 from camcli.registry import ALL, METRICS
@@ -38,7 +42,6 @@ from camcli.registry import ALL, METRICS
 RANDOM = "randomcam"
 LOCALISATION = ("pointing_game", "heat_inside", "pixel_ap", "box_iou")
 USUAL_METRICS = ("deletion", "insertion", "road", *LOCALISATION)
-MADE_OF_OUTLINES = frozenset({"boxes", "mask"})
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class PictureScores:
     """What metrics say of the contenders' maps of one picture: {metric: [contenders]}.
 
     A metric that cannot be measured on the picture is not among them; `notes` say why.  With an
-    `error` there is nothing else.
+    `error` there is nothing else.  `kept` is what metrics of the whole data set keep of the
+    picture, bool [contenders ...], and `curves` are what areas are taken of, each by its name.
+    `agreement` is the mean rank correlation of the methods' maps, two by two, None with fewer.
+    `number` is the picture's place among those that are evaluated, and `grid` the number of the
+    grid that it is a part of, where the values are those of its cell.
     """
 
     source: Source
@@ -65,6 +72,11 @@ class PictureScores:
     values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     error: str = ""
+    kept: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    curves: Mapping[str, ScoreCurve] = field(default_factory=dict)
+    agreement: float | None = None
+    number: int = 0
+    grid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,8 @@ class Truth:
     by_picture: Mapping[Path, PictureAnnotations] = field(default_factory=dict)
     classes: LabelMatches = field(default_factory=lambda: LabelMatches({}))
     notes: tuple[str, ...] = ()
+    # of all that the annotations say, to know them again
+    digest: str = ""
 
     def find(self, prepared: PreparedPicture) -> PictureAnnotations | None:
         """Returns what is known of a picture."""
@@ -147,7 +161,8 @@ def know_truth(
             "objects of a picture count for the class that is explained; --label-map says what "
             "names mean"
         )
-    return Truth(matches.by_picture, classes, tuple(notes))
+    digest = sha256(f"{annotations.digest} {sorted(classes.categories.items())}".encode())
+    return Truth(matches.by_picture, classes, tuple(notes), digest.hexdigest()[:12])
 
 
 def _name_some(names: Sequence[str]) -> str:
@@ -217,21 +232,35 @@ class Evaluation:
     metrics: tuple[str, ...]
     truth: Truth = field(default_factory=Truth)
 
-    def measure(self, sources: Sequence[Source]) -> Iterator[PictureScores]:
-        """Measures pictures in their order, a batch in memory at a time; one that fails is told."""
-        for group in group_items(sources, self.plan.batch_size):
-            prepared: dict[int, PreparedPicture] = {}
-            failed: dict[int, PictureScores] = {}
-            for place, source in enumerate(group):
-                try:
-                    prepared[place] = read_picture(source, self.plan, self.options)
-                except (ImageError, MemoryError, UnknownName) as error:
-                    failed[place] = PictureScores(
-                        source, error=describe_failure(error, source.path)
-                    )
-            explained = iter(self._explain(list(prepared.values())))
-            for place, source in enumerate(group):
-                yield failed.get(place) or self._measure_safely(source, *next(explained))
+    def measure(
+        self, sources: Sequence[Source], pool: WorkerPool | None = None
+    ) -> Iterator[PictureScores]:
+        """Measures pictures in their order; one that fails is told.
+
+        A batch is in memory at a time, and with threads that read beside the model the next one.
+        """
+        pool = pool or WorkerPool(0)
+        ahead = self.plan.batch_size + 1 if pool.count else 1
+        coming = read_ahead(sources, self._read, pool, ahead)
+        on_cpu = self.plan.classifier.device.type == "cpu"
+        for group in group_items(coming, self.plan.batch_size):
+            read = [one for _, one in group if isinstance(one, PreparedPicture)]
+            explained = iter(self._explain(read))
+            for source, one in group:
+                if isinstance(one, str):
+                    yield PictureScores(source, error=one)
+                    continue
+                # a model on the CPU has all cores
+                with pool.hold() if on_cpu else nullcontext():
+                    scores = self._measure_safely(source, *next(explained))
+                yield scores
+
+    def _read(self, source: Source) -> PreparedPicture | str:
+        """Reads a picture, or says why it cannot be read."""
+        try:
+            return read_picture(source, self.plan, self.options)
+        except (ImageError, MemoryError, UnknownName) as error:
+            return describe_failure(error, source.path)
 
     def _explain(
         self, batch: Sequence[PreparedPicture]
@@ -266,19 +295,24 @@ class Evaluation:
     ) -> PictureScores:
         first = explanations[0]
         assert first.category is not None
-        maps = _PictureMaps.of(prepared, explanations, self.plan, self.options.layer_fusion)
+        maps = PictureMaps.of(prepared, explanations, self.plan, self.options.layer_fusion)
         objects, notes = self._see_objects(prepared, first.category)
         inputs = maps.inputs(self.plan, first.category) | objects
-        measured = [m for m in self.metrics if not METRICS[m].needs or objects]
-        probability = first.probability
+        measured = [
+            m for m in self.metrics if not METRICS[m].of_grids and (not METRICS[m].needs or objects)
+        ]
+        found = measure_all(measured, inputs, self.plan.request.chunk)
         return PictureScores(
             source,
             first.category,
             first.label,
-            probability,
+            first.probability,
             maps.contenders,
-            measure_all(measured, inputs, self.plan.request.chunk),
+            {m: v for m, v in found.values.items() if METRICS[m].conclude is None},
             (*notes, *maps.notes),
+            kept={m: v.astype(bool) for m, v in found.values.items() if METRICS[m].conclude},
+            curves=found.curves,
+            agreement=compute_agreement(maps.unit[: maps.count_methods()]),
         )
 
     def _see_objects(
@@ -291,7 +325,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _PictureMaps:
+class PictureMaps:
     """The contenders' maps [b H W] of one picture, at the size of the network's input."""
 
     image: Tensor
@@ -309,7 +343,8 @@ class _PictureMaps:
         explanations: Sequence[Explanation],
         plan: Plan,
         layer_fusion: str,
-    ) -> _PictureMaps:
+    ) -> PictureMaps:
+        """Takes the maps of a picture's explanations, and makes those that know nothing."""
         image = prepared.view.inputs.to(plan.classifier.device)
         apart = layer_fusion == "none" and len(plan.request.layers) > 1
         contenders, raw, rows, notes = [], [], [], []
@@ -340,6 +375,10 @@ class _PictureMaps:
             tuple(notes),
         )
 
+    def count_methods(self) -> int:
+        """Returns how many are maps of methods, which stand in front."""
+        return sum(not contender.is_baseline for contender in self.contenders)
+
     def inputs(self, plan: Plan, category: int) -> dict[str, Any]:
         """Returns what metrics ask for, `registry.METRIC_INPUTS`."""
 
@@ -368,54 +407,36 @@ class _PictureMaps:
 
 def _answer(plan: Plan, images: Tensor, category: int, methods: tuple[str, ...]) -> ExplainResult:
     choice = FixedCategories(torch.tensor([[category]]).expand(len(images), 1))
-    return _answer_methods(plan, images, choice, methods)
+    return answer_methods(plan, images, choice, methods)
 
 
 def score_classes(plan: Plan, images: Tensor) -> Tensor:
     """Returns all classes' probabilities.  [n c H W] -> [n classes]"""
     choice = FixedCategories(torch.zeros(len(images), 1, dtype=torch.int64))
-    probabilities = _answer_methods(plan, images, choice, ()).probabilities
+    probabilities = answer_methods(plan, images, choice, ()).probabilities
     assert probabilities is not None
     return probabilities.float()
 
 
-def _answer_methods(
-    plan: Plan, images: Tensor, choice: FixedCategories, methods: tuple[str, ...]
+def answer_methods(
+    plan: Plan,
+    images: Tensor,
+    choice: FixedCategories,
+    methods: tuple[str, ...],
+    layouts: Mapping[str, Layout] | None = None,
 ) -> ExplainResult:
+    """Explains images [n c H W] by some of the plan's methods, by none to have logits alone.
+
+    Images of another size than the network's own have other layouts, which {} has measured.
+    """
     request = plan.request.select(methods)
+    if layouts is not None:
+        request = replace(request, layouts=layouts)
     if not methods:
         request = replace(request, layers=(), layouts={}, layer_fusion="mean", aug_smooth=False)
         request = replace(request, noise=None, eigen_smooth=False)
     with call_on_model(plan.classifier.module):
         return answer_request(plan.classifier.module, images, choice, request, plan.packings)
-
-
-def measure_all(
-    metrics: Sequence[str],
-    inputs: Mapping[str, Any],
-    batch_size: int,
-    **plan_options: Any,
-) -> dict[str, NDArray[np.float64]]:
-    """Measures maps; metrics of altered pictures share batches and the unaltered one's pass.
-
-    The options are for those that alter pictures, such as their steps.
-    """
-    plans, values = {}, {}
-    for name in metrics:
-        metric = METRICS[name]
-        if metric.plan:
-            given = [inputs[key] for key in metric.inputs if key != "score"]
-            plans[name] = metric.plan(*given, **plan_options)
-    if plans:
-        values.update(carry_out(plans, inputs["image"], inputs["score"], batch_size))
-    for name in metrics:
-        if name not in plans:
-            metric = METRICS[name]
-            values[name] = metric.function(*(inputs[key] for key in metric.inputs))
-    return {
-        name: np.where(np.isfinite(v := values[name].double().cpu().numpy()), v, nan)
-        for name in metrics
-    }
 
 
 def _see_mask(mask: NDArray[np.bool_], view: Box, size: tuple[int, int]) -> NDArray[np.bool_]:

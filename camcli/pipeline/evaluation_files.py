@@ -1,50 +1,136 @@
-"""The files of an evaluation: a row for each picture, method and metric, and what they say."""
+"""The files of an evaluation: a row for each picture, method and metric, and what they say.
+
+They are `evaluation.csv`, `.jsonl` and `.json`, or `evaluation-2` and so on.  While an evaluation
+is under way, a file in the hidden folder says by which options; a shard of one that several
+processes share has rows and a summary of its own, `evaluation.rank-0000-of-0002.jsonl`.
+"""
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from camcli.errors import UsageError
 from camcli.pipeline.evaluation import PictureScores
-from camcli.registry import METRICS
-from camcli.runs import unwritable_error
-from camcli.utils.jsonable import to_jsonable
+from camcli.pipeline.evaluation_rows import COLUMNS, encode_csv, list_rows, read_rows
+from camcli.records import Source
+from camcli.runs import (
+    STATE,
+    FolderLocks,
+    RunInfo,
+    describe_differences,
+    source_id,
+    unwritable_error,
+    write_durably,
+    write_json,
+)
 
-NAME = "evaluation"
-SUFFIXES = (".csv", ".jsonl", ".json")
-COLUMNS = (
-    "picture", "category", "label", "probability", "method", "is_baseline", "metric", "direction",
-    "value",
-)  # fmt: skip
+NAME, TASK = "evaluation", "evaluate"
+SHARDS = re.compile(rf"{NAME}(?:-(\d+))?\.rank-(\d+)-of-(\d+)\.jsonl")
+WHOLE = re.compile(rf"{NAME}(?:-(\d+))?\.(?:csv|jsonl|json)")
+
+
+@dataclass(frozen=True)
+class EvaluationNames:
+    """The names of an evaluation's files in its folder, by its number and what a shard adds."""
+
+    folder: Path
+    number: int = 1
+    share: str = ""
+
+    @property
+    def stem(self) -> str:
+        """What all of its files begin with."""
+        mark = "" if self.number == 1 else f"-{self.number}"
+        return f"{NAME}{mark}"
+
+    @cached_property
+    def csv(self) -> Path:
+        """The rows as a table; a shard has none."""
+        return self.folder / f"{self.stem}.csv"
+
+    @cached_property
+    def jsonl(self) -> Path:
+        """The rows."""
+        return self.folder / f"{self.stem}{self.share}.jsonl"
+
+    @cached_property
+    def json(self) -> Path:
+        """The summary."""
+        return self.folder / f"{self.stem}{self.share}.json"
+
+    @cached_property
+    def state(self) -> Path:
+        """What says by which options, until the summary does."""
+        return self.folder / STATE / f"{self.stem}{self.share}.json"
+
+    @property
+    def shards(self) -> list[Path]:
+        """The rows of all shards that are there."""
+        pattern = f"{self.stem}.rank-*.jsonl"
+        return sorted(p for p in self.folder.glob(pattern) if SHARDS.fullmatch(p.name))
+
+    def read_description(self) -> Mapping[str, Any] | None:
+        """Returns `run` and `configuration` of what stands there; None where nothing says it."""
+        of_shards = [p.with_suffix(".json") for p in self.shards]
+        states = [self.folder / STATE / path.name for path in of_shards]
+        for path in (self.state, self.json, *states, *of_shards):
+            with suppress(OSError, ValueError, RecursionError):
+                content = json.loads(path.read_bytes())
+                if isinstance(content, dict) and isinstance(content.get("run"), str):
+                    return content
+        return None
+
+    def take_away_shards(self) -> None:
+        """Removes the shards, once their rows stand in the whole evaluation's file."""
+        for path in self.shards:
+            for other in (
+                path.with_suffix(".json"), self.folder / STATE / f"{path.stem}.json", path,
+            ):  # fmt: skip
+                other.unlink(missing_ok=True)
 
 
 class EvaluationFiles:
     """Writes rows as pictures come, and the summary at the end, beside earlier evaluations.
 
-    Raises OutputError where nothing can be written.
+    With `resume` it goes on with the evaluation of the same options that is there; `read_done` and
+    `grids` are what that has.  Raises UsageError where those that are there have other options, and
+    OutputError where nothing can be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.csv, self.jsonl, self.json = _find_free_names(folder)
+    def __init__(self, folder: Path, run: RunInfo | None = None, *, resume: bool = False) -> None:
+        self._run = run or RunInfo({})
+        self._resumes = resume
+        self._folder = folder
         self._open = ExitStack()
         self._files: dict[Path, IO[str]] = {}
+        self._known: Sequence[Path] = ()
+        # of an earlier process: grids by their number, and their cells by the pictures' ids
+        self.grids: dict[int, dict[str, PictureScores]] = {}
+        self.names = EvaluationNames(folder, share=self._run.share)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that a person wants to have: rows and summary."""
+        if self._run.shard:
+            return self.names.jsonl, self.names.json
+        return self.names.csv, self.names.jsonl, self.names.json
 
     def __enter__(self) -> Self:
-        for path in (self.csv, self.jsonl):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                # not over what another process began meanwhile
-                file = path.open("x", newline="", encoding="utf-8", errors="surrogateescape")
-            except OSError as error:
-                self._open.close()
-                raise unwritable_error(path, error) from error
-            self._files[path] = self._open.enter_context(file)
-        self._write(self.csv, [COLUMNS])
+        locks = FolderLocks(self._folder, TASK)
+        self._open.callback(locks.close)
+        try:
+            self._begin(locks)
+        except BaseException:
+            self._open.close()
+            raise
         return self
 
     def __exit__(
@@ -55,55 +141,131 @@ class EvaluationFiles:
     ) -> None:
         self._open.close()
 
+    def _begin(self, locks: FolderLocks) -> None:
+        before = self._find_same() if self._resumes else None
+        self.names = before or self._find_free()
+        if not locks.take(self.names.jsonl.name, alone=True):
+            raise UsageError(
+                f"Another process is writing {str(self.names.jsonl)!r}: wait for it, or choose "
+                "another --save-path."
+            )
+        description = {"run": self._run.name, "configuration": self._run.configuration}
+        write_json(self.names.state, description)
+        if before:
+            self._keep_whole_rows()
+        for path in self.paths[:-1]:
+            try:
+                # not over what another process began meanwhile
+                file = path.open("a" if before else "x", newline="", encoding="utf-8",
+                                 errors="surrogateescape")  # fmt: skip
+            except OSError as error:
+                raise unwritable_error(path, error) from error
+            self._files[path] = self._open.enter_context(file)
+        if not before and not self._run.shard:
+            self._write(self.names.csv, encode_csv([COLUMNS]))
+
+    def _find_free(self) -> EvaluationNames:
+        number = 1
+        while True:
+            names = EvaluationNames(self._folder, number, self._run.share)
+            whole = EvaluationNames(self._folder, number)
+            own = [names.jsonl, names.json, whole.csv, whole.jsonl, whole.json]
+            if not any(path.exists() for path in own) and (self._run.shard or not whole.shards):
+                return names
+            number += 1
+
+    def _find_same(self) -> EvaluationNames | None:
+        """Finds the latest evaluation of the same options; None where there is none at all."""
+        described = []
+        for number in list_numbers(self._folder):
+            names = EvaluationNames(self._folder, number)
+            if found := names.read_description():
+                described.append(found)
+                if found["run"] == self._run.name:
+                    return replace(names, share=self._run.share)
+        if not described:
+            return None
+        before = described[0].get("configuration")
+        changes = describe_differences(
+            before if isinstance(before, Mapping) else {}, self._run.configuration
+        )
+        raise UsageError(
+            f"--resume: the evaluation in {str(self._folder)!r} has {', '.join(changes)}. Give the "
+            "same options, or leave --resume out to begin another one there."
+        )
+
+    def _keep_whole_rows(self) -> None:
+        """Takes away what was cut off, and takes in what stands elsewhere."""
+        own, whole = self.names.jsonl, EvaluationNames(self._folder, self.names.number)
+        parts = [own] if self._run.shard else [own, *whole.shards]
+        for id_, scores in _read_once(parts):
+            if scores.grid is not None:
+                self.grids.setdefault(scores.grid, {})[id_] = scores
+        write_durably(own, encode_pictures(parts, with_grids=False))
+        if not self._run.shard:
+            write_durably(self.names.csv, encode_table(own))
+            whole.take_away_shards()
+        # what a shard did before it was joined stands in the whole evaluation's rows
+        self._known = [own, whole.jsonl] if self._run.shard else [own]
+
+    def read_done(self, sources: Sequence[Source]) -> Iterator[PictureScores]:
+        """Yields what was measured of these sources before, with their places among them."""
+        places = {source_id(source): place for place, source in enumerate(sources)}
+        for id_, scores in _read_once(self._known):
+            place = places.get(id_)
+            if place is not None and scores.grid is None:
+                yield replace(scores, source=sources[place], number=place)
+
     def add(self, scores: PictureScores) -> None:
         """Writes a picture's rows, at once: an interruption loses no picture that was measured."""
-        rows = list(_list_rows(scores))
-        self._write(self.csv, [["" if v is None else v for v in row.values()] for row in rows])
-        lines = [json.dumps(to_jsonable(row), allow_nan=False) + "\n" for row in rows]
-        try:
-            self._files[self.jsonl].writelines(lines)
-            self._files[self.jsonl].flush()
-        except OSError as error:
-            raise unwritable_error(self.jsonl, error) from error
+        rows = list_rows(scores, source_id(scores.source))
+        if not self._run.shard:
+            self._write(self.names.csv, encode_csv(list(row.cells.values()) for row in rows))
+        self._write(self.names.jsonl, b"".join(row.encode() for row in rows).decode("ascii"))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Writes the summary."""
-        text = json.dumps(to_jsonable(summary), indent=2, allow_nan=False) + "\n"
-        try:
-            self.json.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise unwritable_error(self.json, error) from error
+        described = {"run": self._run.name, "configuration": self._run.configuration}
+        write_json(self.names.json, {**summary, **described})
+        self.names.state.unlink(missing_ok=True)
 
-    def _write(self, path: Path, rows: list[Any]) -> None:
+    def _write(self, path: Path, text: str) -> None:
         try:
-            csv.writer(self._files[path]).writerows(rows)
+            self._files[path].write(text)
             self._files[path].flush()
         except OSError as error:
             raise unwritable_error(path, error) from error
 
 
-def _find_free_names(folder: Path) -> tuple[Path, Path, Path]:
-    number = 1
-    while True:
-        mark = "" if number == 1 else f"-{number}"
-        paths = [folder / f"{NAME}{mark}{suffix}" for suffix in SUFFIXES]
-        if not any(path.exists() for path in paths):
-            return paths[0], paths[1], paths[2]
-        number += 1
+def list_numbers(folder: Path) -> list[int]:
+    """Lists the numbers of the evaluations in a folder, the latest first."""
+    if not folder.is_dir():
+        return []
+    matches = (WHOLE.fullmatch(p.name) or SHARDS.fullmatch(p.name) for p in folder.iterdir())
+    return sorted({int(match[1] or 1) for match in matches if match}, reverse=True)
 
 
-def _list_rows(scores: PictureScores) -> Iterator[dict[str, Any]]:
-    for metric, values in scores.values.items():
-        for contender, value in zip(scores.contenders, values.tolist(), strict=True):
-            row = (
-                str(scores.source),
-                scores.category,
-                scores.label,
-                scores.probability,
-                contender.name,
-                contender.is_baseline,
-                metric,
-                METRICS[metric].direction,
-                value,
-            )
-            yield dict(zip(COLUMNS, row, strict=True))
+def _read_once(parts: Iterable[Path]) -> Iterator[tuple[str, PictureScores]]:
+    """Yields what was measured of each picture, and in a grid, once, whoever wrote it."""
+    known: set[tuple[str, bool]] = set()
+    for path in parts:
+        for id_, scores in read_rows(path):
+            key = (id_, scores.grid is not None)
+            if key not in known:
+                known.add(key)
+                yield id_, scores
+
+
+def encode_pictures(parts: Iterable[Path], *, with_grids: bool) -> Iterator[bytes]:
+    """Encodes the rows of several files, each picture's once."""
+    for id_, scores in _read_once(parts):
+        if with_grids or scores.grid is None:
+            yield from (row.encode() for row in list_rows(scores, id_))
+
+
+def encode_table(jsonl: Path) -> Iterator[bytes]:
+    """Makes the table of rows."""
+    yield encode_csv([COLUMNS]).encode("ascii")
+    for id_, scores in read_rows(jsonl):
+        rows = encode_csv(list(row.cells.values()) for row in list_rows(scores, id_))
+        yield rows.encode("utf-8", "surrogateescape")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from camcli.metrics.bootstrap import bootstrap_interval
-from camcli.metrics.paired_test import adjust_holm, permute_signs, smallest_p
+from camcli.metrics.bootstrap import bootstrap_conclusion, bootstrap_interval
+from camcli.metrics.paired_test import adjust_holm, permute_pairs, permute_signs, smallest_p
 from camcli.pipeline.evaluation import RANDOM, Contender, PictureScores
+from camcli.pipeline.grid_evaluation import Cell
 from camcli.registry import METRICS
 
 SIGNIFICANT = 0.05
+NORMAL = 1.959964  # deviations on each side of 95 % of a normal distribution
 
 Verdict = Literal["useful", "useless", "untold"]
 
@@ -61,82 +64,193 @@ class MetricResult:
     def best_method(self) -> str:
         """The best of those that are no baselines, or of all where there is none."""
         rows = [row for row in self.contenders if not row.is_baseline] or list(self.contenders)
-        sign = 1 if self.direction == "higher" else -1
+        sign = METRICS[self.metric].sign
         return max(rows, key=lambda row: sign * row.mean).name
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """Contenders' mean scores [contenders p] over the pictures, by the share that is altered.
+
+    `margins` reach from a mean to both ends of its 95 % interval (the normal one), zero for a
+    single picture.
+    """
+
+    name: str
+    shares: tuple[float, ...]
+    pictures: int
+    contenders: tuple[Contender, ...]
+    means: NDArray[np.float64]
+    margins: NDArray[np.float64]
+
+
+@dataclass
+class _CurveSums:
+    shares: tuple[float, ...]
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    count: int = 0
+
+    def add(self, scores: NDArray[np.float64]) -> None:
+        self.total = self.total + scores
+        self.squares = self.squares + scores**2
+        self.count += 1
+
+    def conclude(self, name: str, contenders: tuple[Contender, ...]) -> CurveResult:
+        means = self.total / self.count
+        spread = (self.squares - self.count * means**2) / max(1, self.count - 1)
+        margins = NORMAL * np.sqrt(np.maximum(spread, 0) / self.count)
+        margins = margins if self.count > 1 else np.zeros_like(means)
+        return CurveResult(name, self.shares, self.count, contenders, means, margins)
 
 
 @dataclass
 class Collected:
-    """The values of all pictures so far: 8 bytes for each metric and contender of one."""
+    """The values of all pictures so far: 8 bytes for each metric and contender of one.
+
+    Of a metric of the whole data set there are 96 bytes, and curves are sums.
+    """
 
     seed: int = 0
     contenders: tuple[Contender, ...] = ()
-    values: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+    _values: dict[str, list[tuple[int, NDArray[Any]]]] = field(default_factory=dict)
+    _width: dict[str, int] = field(default_factory=dict)
+    _curves: dict[str, _CurveSums] = field(default_factory=dict)
 
     def add(self, scores: PictureScores) -> None:
         """Takes a picture's values in."""
+        if scores.error:
+            return
         self.contenders = self.contenders or scores.contenders
         for metric, values in scores.values.items():
-            self.values.setdefault(metric, []).append(values)
+            self._values.setdefault(metric, []).append((scores.number, values))
+        for metric, kept in scores.kept.items():
+            self._width[metric] = kept.shape[-1]
+            packed = np.packbits(kept, axis=-1)
+            self._values.setdefault(metric, []).append((scores.number, packed))
+        for name, curve in scores.curves.items():
+            zeros = np.zeros_like(curve.scores)
+            sums = self._curves.setdefault(name, _CurveSums(curve.shares, zeros, zeros))
+            sums.add(curve.scores)
+        if scores.grid is None and scores.category is not None:
+            self.cells.append(
+                Cell(
+                    scores.source,
+                    scores.category,
+                    scores.label,
+                    scores.probability,
+                    scores.number,
+                    scores.agreement,
+                )
+            )
 
     def summarise(self, metrics: Sequence[str]) -> tuple[MetricResult, ...]:
         """Returns what each metric says that was measured on any picture."""
         results = (
-            summarise_metric(name, self.contenders, np.stack(self.values[name]), self.seed)
+            summarise_metric(name, self.contenders, self._stack(name), self.seed)
             for name in metrics
-            if self.values.get(name)
+            if self._values.get(name)
         )
         return tuple(result for result in results if result is not None)
 
+    def _stack(self, metric: str) -> NDArray[Any]:
+        """Lays the pictures' values together, in the pictures' order, whoever measured them."""
+        rows = sorted(self._values[metric], key=lambda row: row[0])
+        values = np.stack([values for _, values in rows])
+        width = self._width.get(metric)
+        return values if width is None else np.unpackbits(values, axis=-1, count=width)
+
+    def average_curves(self) -> tuple[CurveResult, ...]:
+        """Returns the mean curves of all metrics that have some."""
+        return tuple(sums.conclude(n, self.contenders) for n, sums in self._curves.items())
+
+    def find_disagreements(self, most: int) -> list[Cell]:
+        """Returns the pictures on which the methods' maps agree least, the worst first."""
+        known = [cell for cell in self.cells if cell.agreement is not None]
+        return sorted(known, key=lambda cell: (cell.agreement, cell.number))[:most]
+
 
 def summarise_metric(
-    name: str, contenders: Sequence[Contender], values: NDArray[np.float64], seed: int = 0
+    name: str, contenders: Sequence[Contender], values: NDArray[Any], seed: int = 0
 ) -> MetricResult | None:
     """Compares contenders on the pictures where all have a value, None where there is none.
 
-    values [pictures contenders]
+    values [pictures contenders], of a metric of the whole data set [pictures contenders ...]
     """
-    values = values[np.isfinite(values).all(1)]
+    values = values[np.isfinite(values).all(tuple(range(1, values.ndim)))]
     if not len(values):
         return None
-    sign = 1 if METRICS[name].direction == "higher" else -1
-    means = values.mean(0)
+    statistic, sign = Statistic.of(name), METRICS[name].sign
+    means = statistic.conclude(values.mean(0, dtype=np.float64))
     best = int((sign * means).argmax())
-    rows = compare_contenders(contenders, values, best, seed)
-    better, verdict = _compare_with_random(contenders, sign * values)
+    rows = compare_contenders(contenders, values, best, seed, statistic)
+    better, verdict = _compare_with_random(statistic, contenders, values, sign)
     direction = METRICS[name].direction
     return MetricResult(name, direction, len(values), contenders[best].name, rows, better, verdict)
 
 
 def compare_contenders(
-    contenders: Sequence[Contender], values: NDArray[np.float64], reference: int, seed: int = 0
+    contenders: Sequence[Contender],
+    values: NDArray[Any],
+    reference: int,
+    seed: int = 0,
+    statistic: Statistic | None = None,
 ) -> tuple[ContenderResult, ...]:
     """Compares contenders with the one at a place, on pictures where all have a finite value.
 
-    values [pictures contenders]
+    values [pictures contenders], or [pictures contenders ...] of a statistic that is no mean
     """
+    statistic = statistic or Statistic(None)
     others = [place for place in range(len(contenders)) if place != reference]
     several = len(values) > 1
-    differences = (values[:, reference] - values[:, place] for place in others)
-    p_values = dict(zip(others, _correct(differences) if several else [], strict=False))
+    p_values = (
+        adjust_holm([statistic.test(values[:, reference], values[:, place]) for place in others])
+        if several
+        else []
+    )
+    p_by_place = dict(zip(others, p_values, strict=False))
+    means = statistic.conclude(values.mean(0, dtype=np.float64))
     rows = []
     for place, contender in enumerate(contenders):
-        low, high = (
-            bootstrap_interval(torch.from_numpy(values[:, place].copy()), seed=seed)
-            if several
-            else (None, None)
-        )
-        mean, p = float(values[:, place].mean()), p_values.get(place)
+        low, high = statistic.draw(values[:, place], seed) if several else (None, None)
+        mean, p = float(means[place]), p_by_place.get(place)
         rows.append(ContenderResult(contender.name, contender.is_baseline, mean, low, high, p))
     return tuple(rows)
 
 
-def _correct(differences: Iterable[NDArray[np.float64]]) -> list[float]:
-    return adjust_holm([permute_signs(torch.from_numpy(d.copy())) for d in differences])
+@dataclass(frozen=True)
+class Statistic:
+    """What is made of the pictures' values: their mean, or what a metric concludes from that."""
+
+    make: Callable[[Tensor], Tensor] | None
+
+    @classmethod
+    def of(cls, name: str) -> Statistic:
+        """Returns that of a metric."""
+        return cls(METRICS[name].conclude)
+
+    def conclude(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Makes the contenders' values of their means [n ...].  -> [n]"""
+        return means if self.make is None else self.make(torch.from_numpy(means)).numpy()
+
+    def draw(self, values: NDArray[Any], seed: int) -> tuple[float, float]:
+        """Returns a contender's interval.  [pictures ...] -> low, high"""
+        drawn = torch.from_numpy(values.copy())
+        if self.make is None:
+            return bootstrap_interval(drawn, seed=seed)
+        return bootstrap_conclusion(drawn, self.make, seed=seed)
+
+    def test(self, one: NDArray[Any], other: NDArray[Any]) -> float:
+        """Returns how likely the difference of two contenders is by chance.  [pictures ...]"""
+        if self.make is None:
+            return permute_signs(torch.from_numpy(one - other))
+        first, second = (torch.from_numpy(values.astype(np.float64)) for values in (one, other))
+        return permute_pairs(first, second, self.make)
 
 
 def _compare_with_random(
-    contenders: Sequence[Contender], goodness: NDArray[np.float64]
+    statistic: Statistic, contenders: Sequence[Contender], values: NDArray[Any], sign: int
 ) -> tuple[tuple[str, ...], Verdict]:
     """Returns the methods that beat random maps beyond noise, and what that says of the metric."""
     names = [contender.name for contender in contenders]
@@ -145,17 +259,18 @@ def _compare_with_random(
     randoms = [p for p, n in enumerate(names) if n == RANDOM or n.startswith(f"{RANDOM} ")]
     if not methods or not randoms:
         return (), "untold"
-    chance = goodness[:, randoms].mean(1)
-    differences = {place: goodness[:, place] - chance for place in methods}
-    p_values = _correct(differences.values())
+    chance = values[:, randoms].mean(1, dtype=np.float64)
+    of_chance = float(statistic.conclude(chance.mean(0)[None])[0])
+    means = statistic.conclude(values.mean(0, dtype=np.float64))
+    p_values = adjust_holm([statistic.test(values[:, place], chance) for place in methods])
     better = tuple(
         names[place]
-        for (place, difference), p in zip(differences.items(), p_values, strict=True)
-        if difference.mean() > 0 and p < SIGNIFICANT
+        for place, p in zip(methods, p_values, strict=True)
+        if sign * (means[place] - of_chance) > 0 and p < SIGNIFICANT
     )
     if better:
         return better, "useful"
-    too_few = smallest_p(len(goodness)) * len(methods) >= SIGNIFICANT
+    too_few = smallest_p(len(values)) * len(methods) >= SIGNIFICANT
     return (), "untold" if too_few else "useless"
 
 

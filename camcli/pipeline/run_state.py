@@ -156,6 +156,25 @@ def is_file(save_path: Path) -> bool:
     return save_path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
+def describe_configuration(plan: Plan, options: Options, weights: str) -> Mapping[str, Any]:
+    """Returns the options that decide what is written, with what they were resolved to."""
+    typed = options.model_dump(exclude=set(NOT_WRITTEN | RESOLVED_ELSEWHERE))
+    classifier, request = plan.classifier, plan.request
+    names = classifier.labels
+    return {
+        **typed,
+        "frames": str(options.frames or ""),
+        "model": classifier.name,
+        "weights": weights,
+        "labels": sha256("\n".join(names).encode()).hexdigest()[:12] if names else "",
+        "preprocessing": asdict(classifier.preprocessing),
+        "layers": request.all_layers,
+        "combined": [str(combined) for combined in request.combined],
+        "target": request.target.name,
+        "precision": choose_precision(request.precision, classifier.device),
+    }
+
+
 @dataclass(frozen=True)
 class _RunDescription:
     """What is written down of a run."""
@@ -172,22 +191,8 @@ class _RunDescription:
 
     @cached_property
     def configuration(self) -> Mapping[str, Any]:
-        """The options that decide what is written, with what they were resolved to."""
-        typed = self.options.model_dump(exclude=set(NOT_WRITTEN | RESOLVED_ELSEWHERE))
-        classifier, request = self.plan.classifier, self.plan.request
-        names = classifier.labels
-        return {
-            **typed,
-            "frames": str(self.options.frames or ""),
-            "model": classifier.name,
-            "weights": self.weights,
-            "labels": sha256("\n".join(names).encode()).hexdigest()[:12] if names else "",
-            "preprocessing": asdict(classifier.preprocessing),
-            "layers": request.all_layers,
-            "combined": [str(combined) for combined in request.combined],
-            "target": request.target.name,
-            "precision": choose_precision(request.precision, classifier.device),
-        }
+        """What decides what is written."""
+        return describe_configuration(self.plan, self.options, self.weights)
 
     @property
     def ran_on(self) -> Mapping[str, Any]:

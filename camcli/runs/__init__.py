@@ -1,21 +1,26 @@
 """Keeps in the output folder what a run did, and what it needs to go on."""
 
-from camcli.runs.jsonl import read_manifest, unwritable_error
+from camcli.runs.jsonl import STATE, read_manifest, unwritable_error, write_durably
+from camcli.runs.locks import FolderLocks
 from camcli.runs.manifest import WHOLE, Manifest, Mode, list_outputs, source_id
 from camcli.runs.manifest_tail import ManifestTail, parse_record
 from camcli.runs.map_statistics import describe_map
 from camcli.runs.merge import list_world_sizes, merge_shards
-from camcli.runs.run_info import Counts, RunInfo
+from camcli.runs.resume import describe_differences
+from camcli.runs.run_info import Counts, RunInfo, write_json
 from camcli.runs.verify import CheckedFile, is_unfinished, read_stamp, verify_folder
 
 __all__ = [
+    "STATE",
     "WHOLE",
     "CheckedFile",
     "Counts",
+    "FolderLocks",
     "Manifest",
     "ManifestTail",
     "Mode",
     "RunInfo",
+    "describe_differences",
     "describe_map",
     "is_unfinished",
     "list_outputs",
@@ -27,4 +32,6 @@ __all__ = [
     "source_id",
     "unwritable_error",
     "verify_folder",
+    "write_durably",
+    "write_json",
 ]

@@ -53,20 +53,21 @@ class RunInfo:
     @property
     def manifest(self) -> str:
         """The name of the file that holds its records."""
-        return f"manifest{self._share}.jsonl"
+        return f"manifest{self.share}.jsonl"
 
     @property
     def summary(self) -> str:
         """The name of the file that says that it is complete."""
-        return f"run{self._share}.json"
+        return f"run{self.share}.json"
 
     @property
     def journal(self) -> str:
         """The name of the file that says that it is not complete."""
-        return f"run-{self.name}{self._share}.jsonl"
+        return f"run-{self.name}{self.share}.jsonl"
 
     @property
-    def _share(self) -> str:
+    def share(self) -> str:
+        """What names of a shard's files have in front of their suffix, empty for a whole run."""
         return "" if self.shard is None else ".rank-{:04}-of-{:04}".format(*self.shard)
 
 

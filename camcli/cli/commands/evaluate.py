@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,10 +25,12 @@ from camcli.utils.profiling import stage
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from camcli.config import Options
     from camcli.models.load import Classifier
     from camcli.pipeline.evaluation import Evaluation, Truth
-    from camcli.pipeline.evaluation_files import EvaluationFiles
-    from camcli.pipeline.evaluation_summary import Collected, ContenderResult, MetricResult
+    from camcli.pipeline.evaluation_run import EvaluationRun
+    from camcli.pipeline.evaluation_summary import ContenderResult, MetricResult
+    from camcli.pipeline.run_state import Shard
     from camcli.records import Source
 
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
@@ -87,7 +90,7 @@ Layers = Annotated[
 ]
 
 
-@with_some_flags(*MODEL_FLAGS, "save_path", "quiet")
+@with_some_flags(*MODEL_FLAGS, "workers", "save_path", "resume", "quiet")
 def command(
     images: list[str],
     flags: Flags,
@@ -105,14 +108,18 @@ def command(
     sources = find_sources_of(images, flags, options)
     asked = [n.strip() for part in metrics or () for n in part.split(",") if n.strip()]
     with stage("import"):
+        from camcli.pipeline.distributed.sharding import choose_device, find_shard
         from camcli.pipeline.evaluation import Evaluation, choose_metrics, plan_evaluation
 
+    shard = find_shard(os.environ)
     # before the model is loaded: a wrong name is told at once
     chosen, left_out = choose_metrics(asked, has_objects=boxes is not None)
     if left_out:
         printer.note(left_out)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
+    if shard:
+        options = options.model_copy(update={"device": choose_device(options.device, os.environ)})
     classifier = load(options, pretrained=options.pretrained)
     printer.warn(classifier.warnings)
     plan = plan_evaluation(classifier, options)
@@ -121,8 +128,22 @@ def command(
         printer.note(f"left out: {method}: {why}")
     truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
     evaluation = Evaluation(plan, options, chosen, truth)
-    if not _evaluate_all(evaluation, sources, printer):
+    share = _take_share(sources, shard, options, printer) if shard else sources
+    if not _evaluate_all(evaluation, share, shard, printer):
         raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def _take_share(
+    sources: Sequence[Source], shard: Shard, options: Options, printer: Printer
+) -> Sequence[Source]:
+    from camcli.pipeline.distributed.sharding import take_share
+
+    share = take_share(sources, shard)
+    printer.note(
+        f"rank {shard[0]} of {shard[1]}: {len(share)} of {len(sources)} pictures; when all ranks "
+        f"have ended, camviz merge {options.save_path} joins what they measured"
+    )
+    return share
 
 
 def _with_layers(flags: Flags, layers: str | None) -> Flags:
@@ -161,87 +182,77 @@ def read_truth(
     return truth
 
 
-def _evaluate_all(evaluation: Evaluation, sources: Sequence[Source], printer: Printer) -> bool:
+def _evaluate_all(
+    evaluation: Evaluation, sources: Sequence[Source], shard: Shard | None, printer: Printer
+) -> bool:
     """Measures, writes and prints everything; False where a picture failed."""
     from camcli.pipeline.evaluation_files import EvaluationFiles
-    from camcli.pipeline.evaluation_summary import Collected
+    from camcli.pipeline.evaluation_run import EvaluationRun, describe_run
 
-    collected = Collected(evaluation.options.seed)
-    with EvaluationFiles(evaluation.options.save_path) as files:
-        failures = _measure_all(evaluation, sources, collected, files, printer)
-        results = collected.summarise(evaluation.metrics)
-        summary = _summarise(evaluation, results, len(sources), failures)
+    options = evaluation.options
+    run = describe_run(evaluation, shard)
+    with EvaluationFiles(options.save_path, run, resume=options.resume) as files:
+        evaluating = EvaluationRun(evaluation, sources, files, shard, printer.note)
+        if evaluating.skipped:
+            printer.note(
+                f"{evaluating.skipped} of {len(sources)} were measured before, and are not again"
+            )
+        _measure_all(evaluating, printer)
+        results, summary = evaluating.summarise()
         files.finish(summary)
-    if not results:
+    if not results and not shard:
         raise UsageError("No metric could be measured on any picture; the lines above say why.")
-    _print_results(results, summary, files, printer)
-    return not failures
+    _print_results(results, summary, files.paths, printer)
+    # a launcher would end the other ranks; `camviz merge` says what failed
+    return not evaluating.failures or shard is not None
 
 
-def _measure_all(
-    evaluation: Evaluation,
-    sources: Sequence[Source],
-    collected: Collected,
-    files: EvaluationFiles,
-    printer: Printer,
-) -> list[dict[str, str]]:
+def _measure_all(evaluating: EvaluationRun, printer: Printer) -> None:
+    from camcli.pipeline.workers.worker_pool import start_workers
     from camcli.records import Outcome, Record
 
-    failures: list[dict[str, str]] = []
-    tally = Tally(len(sources))
+    tally = Tally(evaluating.total)
     try:
-        with show_progress(tally, printer) as (above, report):
-            for scores in evaluation.measure(sources):
+        with (
+            start_workers(_count_threads(evaluating)) as pool,
+            show_progress(tally, printer) as (above, report),
+        ):
+            evaluating.note = above.note
+            for scores in evaluating.carry_out(pool):
                 for note in scores.notes:
                     above.note(f"{scores.source}: {note}")
                 if scores.error:
                     print_error(scores.error, above.above)
-                    failures.append({"picture": str(scores.source), "error": scores.error})
-                collected.add(scores)
-                files.add(scores)
-                record = Record(str(scores.source), error=scores.error)
-                tally.add(Outcome(scores.source, (record,)))
-                report()
+                # grids are of pictures that were counted
+                if scores.grid is None and tally.done < tally.total:
+                    record = Record(str(scores.source), error=scores.error)
+                    tally.add(Outcome(scores.source, (record,)))
+                    report()
     except KeyboardInterrupt:
         print_error(
-            f"stopped after {tally.done} of {tally.total} pictures: their rows are in {files.csv}"
+            f"stopped after {tally.done} of {tally.total} pictures: the same command with --resume "
+            f"goes on there; their rows are in {evaluating.files.paths[0]}"
         )
         raise
-    return failures
 
 
-def _summarise(
-    evaluation: Evaluation,
-    results: Sequence[MetricResult],
-    pictures: int,
-    failures: Sequence[dict[str, str]],
-) -> dict[str, Any]:
-    from camcli.pipeline.evaluation_summary import describe_verdict, to_plain
+def _count_threads(evaluating: EvaluationRun) -> int:
+    from camcli.pipeline.workers.worker_pool import default_workers
 
-    plan, options = evaluation.plan, evaluation.options
-    return {
-        "model": plan.classifier.name,
-        "methods": list(plan.request.names),
-        "combined": {combined.name: str(combined) for combined in plan.request.combined},
-        "layers": list(plan.request.layers),
-        "layer_reason": plan.layer_reason,
-        "layer_fusion": plan.request.layer_fusion,
-        "target": plan.request.target.name,
-        "seed": options.seed,
-        "pictures": pictures,
-        "failed": list(failures),
-        "metrics": to_plain(results),
-        "verdicts": [describe_verdict(result) for result in results],
-    }
+    if evaluating.total < 2:
+        return 0  # nothing could be done beside it
+    plan, options = evaluating.evaluation.plan, evaluating.evaluation.options
+    given = options.workers
+    return default_workers(plan.classifier.device.type) if given is None else given
 
 
 def _print_results(
     results: Sequence[MetricResult],
     summary: dict[str, Any],
-    files: EvaluationFiles,
+    files: Sequence[Path],
     printer: Printer,
 ) -> None:
-    paths = [str(path) for path in (files.csv, files.jsonl, files.json)]
+    paths = [str(path) for path in files]
     if printer.style == "json":
         print_json({**summary, "files": paths})
         return
@@ -255,7 +266,7 @@ def _print_results(
         print_text(f"*: best; ~: no worse than noise; (...): knows nothing of the network{several}")
     for verdict in summary["verdicts"]:
         print_text(verdict)
-    printer.note(f"rows: {files.csv}, {files.jsonl}; summary: {files.json}")
+    printer.note(f"rows: {', '.join(paths[:-1])}; summary: {paths[-1]}")
 
 
 def _make_table(results: Sequence[MetricResult]) -> Table:

@@ -10,6 +10,8 @@ import typer
 from camcli.cli.printer import print_text
 from camcli.errors import EXIT_FAILED_IMAGES
 
+SHARDS_OF_EVALUATIONS = "evaluation*.rank-*-of-*.jsonl"
+
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="The output folder.", show_default=False)
 ]
@@ -25,15 +27,34 @@ Incomplete = Annotated[
 
 
 def command(folder: Folder, incomplete: Incomplete = False) -> None:
-    """Join the manifests of a run that several processes shared; see camviz help clusters."""
+    """Join what several processes of a run, or an evaluation, wrote; see camviz help clusters."""
     # imported here: numpy comes with it
-    from camcli.runs import merge_shards
+    from camcli.runs import WHOLE, list_world_sizes, merge_shards
 
+    failed = 0
+    if any(folder.glob(SHARDS_OF_EVALUATIONS)):
+        failed = _merge_evaluations(folder, incomplete=incomplete)
+        if not (list_world_sizes(folder) or (folder / WHOLE).exists()):
+            if failed:
+                raise typer.Exit(EXIT_FAILED_IMAGES)
+            return
     counts = merge_shards(folder, incomplete=incomplete)
     before = f", {counts.skipped} done before" if counts.skipped else ""
-    failed = f", {counts.failed} failed" if counts.failed else ""
+    unread = f", {counts.failed} failed" if counts.failed else ""
     made = f"{counts.pictures} pictures, {counts.heatmaps} heatmaps"
-    print_text(f"{folder / 'manifest.jsonl'}: {made}{failed}{before}")
+    print_text(f"{folder / 'manifest.jsonl'}: {made}{unread}{before}")
     # the ranks keep it to themselves: a launcher would end the others
-    if counts.failed:
+    if counts.failed or failed:
         raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def _merge_evaluations(folder: Path, *, incomplete: bool) -> int:
+    """Joins evaluations and says what they hold; returns how many pictures failed."""
+    from camcli.pipeline.evaluation_merge import merge_evaluations
+
+    failed = 0
+    for merged in merge_evaluations(folder, incomplete=incomplete):
+        failed += merged.failed
+        unread = f", {merged.failed} failed" if merged.failed else ""
+        print_text(f"{merged.summary}: {merged.pictures} pictures measured{unread}")
+    return failed

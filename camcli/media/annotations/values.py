@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from math import isfinite
 from typing import Literal, TypeAlias
 
@@ -121,6 +122,20 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that stand for all objects, in whatever files they are written."""
+        whole = sha256()
+        for picture in self.pictures:
+            whole.update(repr((picture.name, picture.size, picture.unit)).encode())
+            for instance in picture.instances:
+                whole.update(repr((instance.label, instance.box, instance.is_crowd)).encode())
+                if isinstance(instance.outline, Bitmap):
+                    whole.update(np.packbits(instance.outline.values).tobytes())
+                else:
+                    whole.update(repr(instance.outline).encode())
+        return whole.hexdigest()[:12]
 
 
 def list_labels(pictures: Iterable[PictureAnnotations]) -> tuple[str, ...]:

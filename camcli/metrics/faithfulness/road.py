@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from camcli.errors import UsageError
-from camcli.metrics.perturbation import BATCH_SIZE, PassPlan, Score, impute, rank_pixels
+from camcli.metrics.perturbation import BATCH_SIZE, Curve, PassPlan, Score, impute, rank_pixels
 from camcli.metrics.validation import check_at_least, check_image, check_maps, image_size
 from camcli.registry import metric
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NOISE = 0.01
+# by whether the least relevant pixels go first
+ORDERS = {False: "most", True: "least"}
 
 
 def plan_road(
@@ -180,7 +182,17 @@ def _plan_imputed(
         filled = impute(image, keep)
         return torch.where(keep[:, None], filled, filled + added)
 
-    return PassPlan(len(reversals) * len(maps) * len(removed), build, conclude)
+    def trace(whole: Tensor, scores: Tensor) -> dict[str, Curve]:
+        """Draws a curve for each order, which begin at the whole picture."""
+        orders = scores.view(len(reversals), len(maps), -1)
+        start = whole.expand(len(maps), 1)
+        names = [""] if len(reversals) == 1 else [ORDERS[is_least] for is_least in reversals]
+        return {
+            name: Curve((0.0, *shares), torch.cat([start, curves], 1))
+            for name, curves in zip(names, orders, strict=True)
+        }
+
+    return PassPlan(len(reversals) * len(maps) * len(removed), build, conclude, trace)
 
 
 def _count_removed(shares: Sequence[float], pixels: int) -> Tensor:

@@ -4,7 +4,11 @@
 PUBLIC = (
     "box_iou",
     "components.find_components",
+    "grid_pointing_game",
+    "grid_pointing_game.build_grid",
     "heat_inside",
+    "max_box_accuracy",
+    "max_box_accuracy.IOUS",
     "pixel_average_precision",
     "pointing_game",
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from camcli.errors import UsageError
 from camcli.metrics.localization.heat_inside import heat_inside
+from camcli.registry import metric
 
 
 def build_grid(pictures: Tensor) -> Tensor:
@@ -22,10 +23,18 @@ def build_grid(pictures: Tensor) -> Tensor:
     return torch.cat(rows, -2)
 
 
+@metric(
+    "grid_pointing_game",
+    family="localisation",
+    direction="higher",
+    range=(0, 1),
+    paper="arXiv:2104.00032",
+    of_grids=True,
+)
 def grid_pointing_game(maps: Tensor) -> Tensor:
-    """The share of each map's positive heat that lies in its own cell.  [n*n H W] -> [n*n]
+    """The share of each map's positive heat that lies in its own cell.  [b H W] -> [b]
 
-    Map i of a grid explains the class of the picture in cell i, counted row by row
+    Map i of a grid of b = n*n explains the class of the picture in cell i, counted row by row
     (arXiv:2104.00032).  Chance, and a uniform map, score 1 / (n*n).  Raises UsageError.
 
     >>> import torch

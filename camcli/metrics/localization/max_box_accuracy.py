@@ -15,6 +15,7 @@ from camcli.metrics.annotation import check_boxes
 from camcli.metrics.localization.box_iou import box_overlap
 from camcli.metrics.localization.components import find_components, find_holes
 from camcli.metrics.validation import check_unit_maps
+from camcli.registry import metric
 
 IOUS = (0.3, 0.5, 0.7)
 STEP = 0.001  # between thresholds
@@ -96,3 +97,49 @@ def max_box_accuracy(
         tuple(best.values.tolist()),
         tuple(round(index * step, 6) for index in best.indices.tolist()),
     )
+
+
+def conclude_box_accuracy(shares: Tensor) -> Tensor:
+    """Makes MaxBoxAccV2 of the shares of pictures that reach each IoU at each threshold.
+
+    [... ious t] -> [...]: the best threshold's share for each IoU, and their mean.
+    """
+    return shares.amax(-1).mean(-1)
+
+
+@metric(
+    "max_box_accuracy",
+    family="localisation",
+    direction="higher",
+    range=(0, 1),
+    paper="arXiv:2007.04178",
+    conclude=conclude_box_accuracy,
+)
+def reach_ious(unit_maps: Tensor, boxes: Tensor) -> Tensor:
+    """Which IoUs the box around the hot region reaches at which threshold, for MaxBoxAccV2.
+
+    unit_maps [b H W] in 0..1, boxes [n 4] of the same picture -> bool [b ious t], IoU 0.3, 0.5 and
+    0.7, and those of the authors' thousand thresholds that differ on a map that reaches 1.  The
+    mean over the pictures goes to `conclude_box_accuracy`; a single picture [b] has no value.
+    Raises UsageError.
+
+    >>> import torch
+    >>> heat = torch.zeros(1, 8, 8)
+    >>> heat[0, 2:6, 2:6] = 1
+    >>> reach = reach_ious(heat, torch.tensor([[2, 2, 6, 6]]))
+    >>> conclude_box_accuracy(reach.double())
+    tensor([1.], dtype=torch.float64)
+    """
+    overlaps = threshold_overlaps(unit_maps, boxes)[:, list_levels()]
+    return torch.stack([overlaps >= iou for iou in IOUS], 1)
+
+
+def list_levels() -> list[int]:
+    """Lists the first of the thresholds, by its number, that cuts at each of the map's 255 levels.
+
+    >>> list_levels()[:3]
+    [0, 4, 8]
+    """
+    levels = (np.arange(0, 1, STEP) * LEVELS).astype(np.intp)
+    firsts: list[int] = np.unique(levels, return_index=True)[1].tolist()
+    return firsts

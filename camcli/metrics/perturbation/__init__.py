@@ -3,10 +3,18 @@
 from camcli.metrics.perturbation.baseline import make_baseline
 from camcli.metrics.perturbation.curve import plan_curve, rank_pixels
 from camcli.metrics.perturbation.imputation import impute
-from camcli.metrics.perturbation.plan import BATCH_SIZE, PassPlan, Score, carry_out
+from camcli.metrics.perturbation.plan import (
+    BATCH_SIZE,
+    Curve,
+    PassPlan,
+    Score,
+    carry_out,
+    score_altered,
+)
 
 __all__ = [
     "BATCH_SIZE",
+    "Curve",
     "PassPlan",
     "Score",
     "carry_out",
@@ -14,4 +22,5 @@ __all__ = [
     "make_baseline",
     "plan_curve",
     "rank_pixels",
+    "score_altered",
 ]

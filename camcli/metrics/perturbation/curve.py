@@ -7,7 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from camcli.metrics.perturbation.plan import PassPlan
+from camcli.metrics.perturbation.plan import Curve, PassPlan
 
 
 def rank_pixels(maps: Tensor) -> Tensor:
@@ -34,6 +34,8 @@ def count_pixels(pixels: int, steps: int) -> list[int]:
 def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: int) -> PassPlan:
     """Plans the curve from `first` to `last`, one of which is the picture; concludes its area.
 
+    Its trace is the curve itself, by the share of the pixels that have become `last`.
+
     maps [b H W], first and last [c H W].  The area is the authors' sum, arXiv:1806.07421: all
     scores, the two at the ends by half, over the number of steps.
     """
@@ -52,11 +54,21 @@ def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: 
         altered = ranks[row // len(between)] < between[row % len(between), None, None]
         return torch.where(altered[:, None], last, first)
 
+    def split(whole: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the scores at the start [], in between [b p] and at the end []."""
+        curves = scores[1:].view(len(maps), len(between))
+        return (whole, curves, scores[0]) if first is image else (scores[0], curves, whole)
+
     def conclude(whole: Tensor, scores: Tensor) -> Tensor:
-        curves = scores[1:].view(len(maps), -1)
-        ends = (whole + scores[0]) / 2
-        return (curves.sum(1) + ends) / (len(counts) - 1)
+        start, curves, end = split(whole, scores)
+        return (curves.sum(1) + (start + end) / 2) / (len(counts) - 1)
+
+    def trace(whole: Tensor, scores: Tensor) -> dict[str, Curve]:
+        start, curves, end = split(whole, scores)
+        ends = (one.expand(len(maps), 1) for one in (start, end))
+        shares = tuple(count / counts[-1] for count in counts)
+        return {"": Curve(shares, torch.cat([next(ends), curves, next(ends)], 1))}
 
     if not len(between):
-        return PassPlan(1, lambda _: other[None], lambda w, s: ((w + s[0]) / 2).repeat(len(maps)))
-    return PassPlan(1 + len(maps) * len(between), build, conclude)
+        return PassPlan(1, lambda _: other[None], conclude, trace)
+    return PassPlan(1 + len(maps) * len(between), build, conclude, trace)

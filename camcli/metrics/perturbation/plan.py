@@ -26,12 +26,28 @@ BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Each map's scores [b p], by the share of the pixels that is altered, 0 to 1 [p]."""
+
+    shares: tuple[float, ...]
+    scores: Tensor
+
+
+# draws curves by what tells them apart, "" where there is one, of the same scores as `Conclude`
+Trace = Callable[[Tensor, Tensor], Mapping[str, Curve]]
+
+
+@dataclass(frozen=True)
 class PassPlan:
-    """How many altered pictures there are, what makes them, and what their scores mean."""
+    """How many altered pictures there are, what makes them, and what their scores mean.
+
+    `trace` makes curves of the scores, where they are some.
+    """
 
     count: int
     build: Build
     conclude: Conclude
+    trace: Trace | None = None
 
     def carry_out(self, image: Tensor, score: Score, batch_size: int = BATCH_SIZE) -> Tensor:
         """Scores the picture and its altered ones, and returns a value for each map.  -> [b]"""
@@ -58,17 +74,25 @@ def carry_out(
         >>> values["deletion"].shape
         torch.Size([2])
     """
+    whole, scores = score_altered(plans, image, score, batch_size)
+    return {name: plan.conclude(whole, scores[name]) for name, plan in plans.items()}
+
+
+def score_altered(
+    plans: Mapping[str, PassPlan], image: Tensor, score: Score, batch_size: int = BATCH_SIZE
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Scores the picture [] and each plan's altered ones [n], in common batches.
+
+    Raises as `carry_out`.
+    """
     if batch_size < 1:
         raise UsageError(f"Option batch_size is 1 or more, not {batch_size}.")
     with torch.no_grad():
         scores = torch.cat(
             [_compute_scores(score, b) for b in _group_batches(plans, image, batch_size)]
         )
-        values, start = {}, 1
-        for name, plan in plans.items():
-            values[name] = plan.conclude(scores[0], scores[start : start + plan.count])
-            start += plan.count
-    return values
+    parts = torch.split(scores[1:], [plan.count for plan in plans.values()])
+    return scores[0], dict(zip(plans, parts, strict=True))
 
 
 def _group_batches(

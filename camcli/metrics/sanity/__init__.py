@@ -4,6 +4,8 @@
 PUBLIC = (
     "equivariance",
     "hog_similarity.hog_similarity",
+    "rank_correlation.correlate",
+    "rank_correlation.rank",
     "rank_correlation.rank_correlation",
     "structural_similarity.structural_similarity",
 )

@@ -5,5 +5,8 @@ PUBLIC = (
     "ray_backend.WorkerStart",
     "ray_backend.run_on_ray",
     "sharding",
+    "sharding.choose_device",
     "sharding.count_local_processes",
+    "sharding.find_shard",
+    "sharding.take_share",
 )

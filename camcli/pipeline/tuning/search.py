@@ -16,7 +16,8 @@ from camcli.engine.targets import CategoryChoice, LikeliestCategories
 from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
 from camcli.models.labels import label_name
 from camcli.models.state import call_on_model
-from camcli.pipeline.evaluation import Truth, measure_all, read_picture, score_classes
+from camcli.pipeline.evaluation import Truth, read_picture, score_classes
+from camcli.pipeline.map_metrics import measure_all
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.tuning.candidates import Candidate, choose_paired, list_pairs
 from camcli.pipeline.tuning.map_store import LaidPicture, MapStore
@@ -323,7 +324,7 @@ class _Search:
         if picture.image is not None:
             inputs["image"] = torch.from_numpy(picture.image).to(device)
         metrics = self.tuning.metrics
-        measured = measure_all(metrics, inputs, plan.request.chunk, steps=STEPS)
+        measured = measure_all(metrics, inputs, plan.request.chunk, steps=STEPS).values
         values = np.stack([measured[name] for name in metrics], 1)
         values[~is_finite.cpu().numpy()] = np.nan
         return np.asarray(values[which])

@@ -6,6 +6,7 @@ PUBLIC = (
     "memory_budget.MemoryBudget",
     "memory_budget.Need",
     "memory_budget.resolve_memory",
+    "read_ahead.read_ahead",
     "worker_pool.WorkLine",
     "worker_pool.WorkerPool",
     "worker_pool.default_workers",

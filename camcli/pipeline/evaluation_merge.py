@@ -1,0 +1,127 @@
+"""Joins what several processes measured of one evaluation, without the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from camcli.errors import UsageError
+from camcli.pipeline.evaluation_files import (
+    SHARDS,
+    TASK,
+    EvaluationNames,
+    encode_pictures,
+    encode_table,
+    list_numbers,
+)
+from camcli.pipeline.evaluation_rows import read_rows
+from camcli.pipeline.evaluation_run import make_summary
+from camcli.pipeline.evaluation_summary import Collected
+from camcli.runs import STATE, FolderLocks, write_durably, write_json
+
+# of a summary, what is another for each share
+OWN = ("pictures", "failed", "metrics", "verdicts", "run", "configuration")
+
+
+@dataclass(frozen=True)
+class MergedEvaluation:
+    """An evaluation that was joined: its summary's file, how many pictures, how many failed."""
+
+    summary: Path
+    pictures: int
+    failed: int
+    collected: Collected
+
+
+def merge_evaluations(folder: Path, *, incomplete: bool = False) -> list[MergedEvaluation]:
+    """Joins the shards of all evaluations in a folder, and takes them away; none where none are.
+
+    Raises UsageError where a shard is missing, not finished, or of other options, unless
+    `incomplete`: then what is there is joined, and --resume does the rest.
+    """
+    todo = [
+        names
+        for number in reversed(list_numbers(folder))
+        if (names := EvaluationNames(folder, number)).shards
+    ]
+    if not todo:
+        return []
+    locks = FolderLocks(folder, TASK)
+    try:
+        return [_merge(names, locks, incomplete) for names in todo]
+    finally:
+        locks.close()
+
+
+def _merge(names: EvaluationNames, locks: FolderLocks, incomplete: bool) -> MergedEvaluation:
+    shards = names.shards
+    if not all(locks.take(path.name, alone=True) for path in [names.jsonl, *shards]):
+        raise UsageError(
+            f"Another process is writing an evaluation in {str(names.folder)!r}: wait for it."
+        )
+    summaries = {path: _read(path.with_suffix(".json")) for path in shards}
+    wrong = [*_list_missing(shards), *_list_unfinished(names, summaries)]
+    if wrong and not incomplete:
+        raise UsageError(
+            f"The shards of {names.stem} in {str(names.folder)!r} are not complete: "
+            f"{'; '.join(wrong)}. Go on with --resume there, or join what is there with "
+            "--incomplete."
+        )
+    description = names.read_description() or {}
+    known = [summary for summary in (_read(names.json), *summaries.values()) if summary]
+    write_durably(names.jsonl, encode_pictures([*shards, names.jsonl], with_grids=True))
+    write_durably(names.csv, encode_table(names.jsonl))
+    collected = Collected(next((s["seed"] for s in known), 0))
+    pictures = 0
+    for _, scores in read_rows(names.jsonl):
+        collected.add(scores)
+        pictures += scores.grid is None
+    failures = [failure for summary in summaries.values() for failure in summary.get("failed", ())]
+    if known and not wrong:
+        about = {key: value for key, value in known[-1].items() if key not in OWN}
+        metrics = known[-1]["configuration"]["metrics"]
+        count = sum(summary["pictures"] for summary in summaries.values())
+        summary = make_summary(about, collected.summarise(metrics), count, failures)
+        described = {key: description.get(key) for key in ("run", "configuration")}
+        write_json(names.json, {**summary, **described})
+    else:
+        # what goes on there has to know what it is
+        write_json(names.state, {key: description.get(key) for key in ("run", "configuration")})
+    names.take_away_shards()
+    return MergedEvaluation(
+        names.jsonl if wrong else names.json, pictures, len(failures), collected
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, RecursionError):
+        content = json.loads(path.read_bytes())
+        if isinstance(content, dict) and isinstance(content.get("configuration"), dict):
+            return content
+    return {}
+
+
+def _list_missing(shards: list[Path]) -> Iterator[str]:
+    matches = [m for path in shards if (m := SHARDS.fullmatch(path.name))]
+    worlds = sorted({int(match[3]) for match in matches})
+    if len(worlds) > 1:
+        yield f"of {' and of '.join(map(str, worlds))} ranks"
+    for world in worlds:
+        present = {int(match[2]) for match in matches if int(match[3]) == world}
+        if gone := [str(rank) for rank in range(world) if rank not in present][:100]:
+            yield f"missing of {world}: rank {', '.join(gone)}"
+
+
+def _list_unfinished(
+    names: EvaluationNames, summaries: Mapping[Path, Mapping[str, Any]]
+) -> Iterator[str]:
+    for path, summary in summaries.items():
+        if not summary or (names.folder / STATE / f"{path.stem}.json").exists():
+            yield f"not finished: {path.name}"
+    runs = sorted({str(summary["run"]) for summary in summaries.values() if summary})
+    if len(runs) > 1:
+        yield f"of other options: {', '.join(runs)}"

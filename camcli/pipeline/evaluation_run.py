@@ -1,0 +1,165 @@
+"""An evaluation from its first picture to its summary: what is done already, pictures, grids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from camcli.models.state import hash_weights
+from camcli.pipeline.evaluation import Evaluation, PictureScores
+from camcli.pipeline.evaluation_files import EvaluationFiles
+from camcli.pipeline.evaluation_summary import Collected, MetricResult, describe_verdict, to_plain
+from camcli.pipeline.grid_evaluation import EDGE, Cell, GridGame, choose_grids
+from camcli.pipeline.run_state import Shard, describe_configuration
+from camcli.pipeline.workers.worker_pool import WorkerPool
+from camcli.records import Source
+from camcli.registry import METRICS
+from camcli.runs import RunInfo, source_id
+
+
+def describe_run(evaluation: Evaluation, shard: Shard | None = None) -> RunInfo:
+    """Returns what makes it the same evaluation: options, model, metrics and annotations."""
+    weights = hash_weights(evaluation.plan.classifier.module)
+    configuration = describe_configuration(evaluation.plan, evaluation.options, weights)
+    own = {"metrics": list(evaluation.metrics), "annotations": evaluation.truth.digest}
+    return RunInfo({**configuration, **own}, shard=shard)
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+@dataclass
+class EvaluationRun:
+    """Measures what is not measured yet, writes it and collects all of it.
+
+    `sources` are those of this process, `places` where they stand among all that are evaluated, and
+    `failures` those that could not be measured.  `note` is told what a person should know.
+    """
+
+    evaluation: Evaluation
+    sources: Sequence[Source]
+    files: EvaluationFiles
+    shard: Shard | None = None
+    note: Callable[[str], None] = _ignore
+    collected: Collected = field(init=False)
+    failures: list[Mapping[str, str]] = field(default_factory=list)
+    skipped: int = 0
+
+    def __post_init__(self) -> None:
+        """Takes in what was measured before."""
+        self.collected = Collected(self.evaluation.options.seed)
+        done: set[str] = set()
+        for scores in self.files.read_done(self.sources):
+            done.add(source_id(scores.source))
+            self.collected.add(self._number(scores))
+        self._remaining = [
+            (place, source)
+            for place, source in enumerate(self.sources)
+            if source_id(source) not in done
+        ]
+        self.skipped = len(done)
+
+    @property
+    def total(self) -> int:
+        """How many pictures are still to be measured."""
+        return len(self._remaining)
+
+    def carry_out(self, pool: WorkerPool) -> Iterator[PictureScores]:
+        """Measures pictures in their order, and then grids; each is written when it comes out."""
+        remaining = [source for _, source in self._remaining]
+        measured = self.evaluation.measure(remaining, pool)
+        for (place, _), scores in zip(self._remaining, measured, strict=True):
+            yield self._take(self._number(replace(scores, number=place)))
+        if any(METRICS[name].of_grids for name in self.evaluation.metrics):
+            yield from self._measure_grids()
+
+    def _number(self, scores: PictureScores) -> PictureScores:
+        """Gives a picture its place among those of all processes."""
+        rank, world = self.shard or (0, 1)
+        return replace(scores, number=scores.number * world + rank)
+
+    def _take(self, scores: PictureScores) -> PictureScores:
+        if scores.error:
+            self.failures.append({"picture": str(scores.source), "error": scores.error})
+        else:
+            self.collected.add(scores)
+            self.files.add(scores)
+        return scores
+
+    def _measure_grids(self) -> Iterator[PictureScores]:
+        seed = self.evaluation.options.seed
+        grids = choose_grids(self.collected.cells, seed)
+        classes = len({cell.category for cell in self.collected.cells})
+        if not grids:
+            self.note(
+                f"{GridGame.metric}: a grid is of {EDGE * EDGE} pictures of different classes, and "
+                f"the pictures are of {classes}: it is left out"
+            )
+            return
+        rank, world = self.shard or (0, 1)
+        game = GridGame(self.evaluation)
+        size = "reduced to the network's size" if game.is_reduced else "each at its full size"
+        self.note(
+            f"{GridGame.metric}: {len(grids)} grids of {EDGE} x {EDGE} pictures of different "
+            f"classes, {size}, put together by --seed {seed}"
+        )
+        for place, grid in enumerate(grids):
+            number = place * world + rank
+            before = self._find_before(number, grid)
+            for scores in before or game.measure(grid, number, self.collected.contenders):
+                taken = self._take(scores)
+                if not before:
+                    yield taken
+
+    def _find_before(self, number: int, grid: Sequence[Cell]) -> list[PictureScores]:
+        """Returns what an earlier process measured of the same grid, nothing where it is another.
+
+        The pictures stand in it as they do now.
+        """
+        known = self.files.grids.get(number, {})
+        ids = [source_id(cell.source) for cell in grid]
+        if list(known) != ids:
+            return []
+        return [
+            replace(known[id_], source=cell.source, number=cell.number)
+            for id_, cell in zip(ids, grid, strict=True)
+        ]
+
+    def summarise(self) -> tuple[tuple[MetricResult, ...], dict[str, Any]]:
+        """Returns what the metrics say, and the summary that is written."""
+        results = self.collected.summarise(self.evaluation.metrics)
+        about = describe_evaluation(self.evaluation)
+        return results, make_summary(about, results, len(self.sources), self.failures)
+
+
+def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
+    """Returns what a summary says of an evaluation besides what was found."""
+    plan, options = evaluation.plan, evaluation.options
+    return {
+        "model": plan.classifier.name,
+        "methods": list(plan.request.names),
+        "combined": {combined.name: str(combined) for combined in plan.request.combined},
+        "layers": list(plan.request.layers),
+        "layer_reason": plan.layer_reason,
+        "layer_fusion": plan.request.layer_fusion,
+        "target": plan.request.target.name,
+        "seed": options.seed,
+    }
+
+
+def make_summary(
+    about: Mapping[str, Any],
+    results: Sequence[MetricResult],
+    pictures: int,
+    failures: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """Returns the summary of an evaluation, as JSON holds it."""
+    return {
+        **about,
+        "pictures": pictures,
+        "failed": sorted(failures, key=lambda failure: failure["picture"]),
+        "metrics": to_plain(results),
+        "verdicts": [describe_verdict(result) for result in results],
+    }
