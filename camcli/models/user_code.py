@@ -1,4 +1,4 @@
-"""The user's own Python code: what a name means, and running it as Python would.
+"""Runs the user's own Python code, as Python itself would.
 
 Nothing is imported but what the user named.  No torch here: options are checked without it.
 """

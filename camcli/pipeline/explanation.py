@@ -1,4 +1,4 @@
-"""A picture's heatmap with what it explains, and how it is drawn and written."""
+"""A picture's heatmap with all that is known of it, which draws or saves itself."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from camcli.models.inspection.target_layers import (
     measure_default_layer,
     survey_layers,
 )
-from camcli.models.labels.labels import find_category
+from camcli.models.labels import find_category
 
 TIMMS = "tf_efficientnet_lite0"
 

@@ -11,14 +11,8 @@ from hypothesis.extra import numpy as arrays
 from camcli.errors import UsageError
 from camcli.media.annotations.outlines import find_box_of_mask
 from camcli.records import Box
-from camcli.render.boxes import (
-    boxes_of,
-    contours_of,
-    draw_boxes,
-    draw_contours,
-    hot_mask,
-    line_width,
-)
+from camcli.render.box_drawing import draw_boxes, draw_contours, line_width
+from camcli.render.boxes import boxes_of, contours_of, hot_mask
 
 PROPERTY = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 MAPS = arrays.arrays(

@@ -1,11 +1,11 @@
 """Names of classes: a model's own, and those in files as people have them."""
 
+from camcli.models.labels.category_lookup import find_category
 from camcli.models.labels.label_matching import LabelMatches, match_labels, read_meanings
 from camcli.models.labels.labels import (
     NO_YES,
     Labels,
     choose_labels,
-    find_category,
     find_timm_labels,
     label_name,
 )

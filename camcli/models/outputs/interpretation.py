@@ -1,4 +1,4 @@
-"""Measures how a model's output is read: what its numbers mean, and where its rows are."""
+"""Measures how a model's output is to be read, or takes a declaration of it; passes apply it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from camcli.errors import ConfigError, UnknownName, UsageError
+from camcli.models.labels import choose_labels, find_category, find_timm_labels, label_name
 from camcli.models.labels.class_maps import read_class_map
-from camcli.models.labels.labels import choose_labels, find_category, find_timm_labels, label_name
 
 ANIMALS = ("tabby, tabby cat", "lionfish", "lion, king of beasts", "crane", "ox", "crane", "")
 
