@@ -15,7 +15,7 @@ def commands(readme: str) -> list[str]:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    found = commands(path.read_text(encoding="utf-8"))
-    if len(found) != 2:
-        sys.exit(f"{path} has {len(found)} commands that begin with `python -m venv`, not two.")
-    sys.stdout.write("\n".join(found) + "\n")
+    listed = commands(path.read_text(encoding="utf-8"))
+    if len(listed) != 2:
+        sys.exit(f"{path} has {len(listed)} commands that begin with `python -m venv`, not two.")
+    sys.stdout.write("\n".join(listed) + "\n")

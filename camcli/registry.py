@@ -413,8 +413,8 @@ def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         try:
             read[key] = known[key].read(value)
         except ValueError as error:
-            wanted = KINDS[known[key].type]
-            raise UsageError(f"Option {key!r} of {name} takes {wanted}, not {value!r}.") from error
+            kind = KINDS[known[key].type]
+            raise UsageError(f"Option {key!r} of {name} takes {kind}, not {value!r}.") from error
     return read
 
 

@@ -149,9 +149,9 @@ def format_profile(stopwatch: Stopwatch) -> str:
     taken, total = stopwatch.seconds, stopwatch.total
     parts = [*_format_seconds(taken), f"other {total - sum(taken.values()):.2f}"]
     first = f"seconds: {', '.join(parts)}; {total:.2f} in all"
-    if not stopwatch.beside:
+    if not stopwatch.of_other_threads:
         return first
-    seconds = ", ".join(_format_seconds(stopwatch.beside))
+    seconds = ", ".join(_format_seconds(stopwatch.of_other_threads))
     return f"{first}\nseconds in threads beside the model: {seconds}"
 
 

@@ -26,7 +26,7 @@ from camcli.models.user_code import is_code
 from camcli.registry import ALL, assign_options
 from camcli.utils.profiling import stage
 
-# a file may come from elsewhere; all else is said by who runs the command
+# places that the person who runs the command controls; a preset may come from elsewhere
 PLACES = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
 
 
@@ -37,7 +37,10 @@ def resolve(
     cfg_options: Sequence[str],
     environ: Mapping[str, str],
 ) -> Options:
-    """Flags beat --cfg-options beat `CAMVIZ_*` beat the preset; raises ConfigError, UnknownName."""
+    """Makes options of all places: flags beat --cfg-options beat `CAMVIZ_*` beat the preset.
+
+    Raises ConfigError or UnknownName.
+    """
     chosen = environ.get(f"{ENVIRONMENT}CONFIG") if config is None else config
     return _validate(
         [
@@ -60,7 +63,7 @@ def from_keywords(**values: object) -> Options:
 
 
 def _validate(given: Iterable[Setting]) -> Options:
-    """Lays the values over each other, the last on top, and checks them all."""
+    """Merges the settings, of which the last one of each key counts, and checks them all."""
     on_top: dict[tuple[str, ...], Setting] = {}
     problems: list[CamvizError] = []
     for item in given:
@@ -127,7 +130,7 @@ def _refuse_options_without_boxes(options: Options) -> Iterator[UsageError]:
 def _check_method_options(
     methods: Sequence[str], given: Iterable[Setting]
 ) -> Iterator[ConfigError]:
-    """Holds what is set against the signatures of the methods that are asked for."""
+    """Checks the options of methods against their signatures."""
     items = [item for item in given if item.key[0] == "set"]
     if items:
         # torch is imported only where somebody asks for it

@@ -87,13 +87,13 @@ def to_text(value: object) -> object:
 
 
 def parse_pixels(value: object) -> object:
-    """Reads `50M` and the like as a number; what is none is left to be refused."""
+    """Reads `50M` and the like as a number; other values stay, for pydantic to refuse."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([kmg]?)", str(to_lower(value)))
     return round(float(match[1]) * UNITS[match[2]]) if match else value
 
 
 def parse_memory(value: object) -> object:
-    """Reads `2G` as bytes, `50%` and `0.5` as a share; what is neither is left to be refused."""
+    """Reads `2G` as bytes, `50%` and `0.5` as a share; other values stay, to be refused."""
     if not isinstance(value, str):
         return value
     text = value.strip().lower()

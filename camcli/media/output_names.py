@@ -45,13 +45,16 @@ def name_output(
     frames.  Raises UnknownName for a format that cannot be written.
     """
     own = source.path.suffix
-    wanted = find_suffix(format) if format else None
-    keeps_own = own.lower() in PICTURE_SUFFIXES and wanted in (None, *list_suffixes_like(own))
+    chosen = find_suffix(format) if format else None
+    keeps_own = own.lower() in PICTURE_SUFFIXES and chosen in (
+        None,
+        *list_suffixes_like(own),
+    )
     head, suffix = (
-        (source.path.stem, own) if keeps_own else (source.path.name, wanted or DEFAULT_SUFFIX)
+        (source.path.stem, own) if keeps_own else (source.path.name, chosen or DEFAULT_SUFFIX)
     )
     if frame is not None:
-        head, suffix = source.path.stem, wanted or DEFAULT_SUFFIX
+        head, suffix = source.path.stem, chosen or DEFAULT_SUFFIX
         method = f"{frame:0{FRAME_DIGITS}}_{method}"
     parts = list_name_parts(method, category, label, layer, target)
     if value is not None:

@@ -1,4 +1,4 @@
-"""What metrics of localisation are given besides maps: masks and boxes, checked."""
+"""Checks the masks and boxes that metrics of localisation take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps that know nothing of the network, beside which a method has to be better."""
+"""Maps made without the network, which a method has to beat."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What metrics refuse: wrong shapes, and values that are no number."""
+"""Refuses maps and images of wrong shapes, or with values that are no numbers."""
 
 from __future__ import annotations
 

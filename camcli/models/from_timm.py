@@ -16,7 +16,7 @@ from timm.models import get_arch_pretrained_cfgs, get_deprecated_models, get_pre
 from torch import nn
 
 from camcli.errors import ModelError, UnknownName, WeightsError
-from camcli.models.checkpoints.pickle_survey import check_published
+from camcli.models.checkpoints import check_published
 from camcli.models.labels import find_timm_labels
 from camcli.models.model_spec import BuiltModel, ModelSpec, Weights, build_error, warn_of_new_head
 from camcli.models.preprocessing import compute_scale, fit_channels

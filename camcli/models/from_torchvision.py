@@ -12,7 +12,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from camcli.errors import ModelError, UnknownName
-from camcli.models.checkpoints.pickle_survey import check_published
+from camcli.models.checkpoints import check_published
 from camcli.models.model_spec import BuiltModel, ModelSpec, Weights, build_error, warn_of_new_head
 from camcli.models.preprocessing import fit_channels
 from camcli.models.weight_download import fetch_url_file

@@ -22,17 +22,19 @@ from camcli.models.acceleration.memory_format import (
     trust_channels_last,
 )
 from camcli.models.checkpoints import (
-    cross_library_keys,
-    mismatch_advice,
-    state_dict_matching,
-    weight_loading,
-)
-from camcli.models.checkpoints.checkpoint import (
     Checkpoint,
+    FittedWeights,
+    TrainingArgs,
+    apply_training_args,
+    build_for_checkpoint,
+    carry_weights_over,
+    find_counterpart,
     is_transformers_folder,
+    load_into,
+    other_library_error,
+    place_weights_by_order,
     read_checkpoint,
 )
-from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
 from camcli.models.labels import Labels, choose_labels
 from camcli.models.memory_bound import check_numbers, limit_memory
 from camcli.models.model_lookup import FOLDER, TIMM_SCHEMES, Origin, find_model, import_builder
@@ -374,12 +376,12 @@ def _build_with_checkpoint(
     origins: Iterable[Origin], request: ModelSpec, saved: Checkpoint, strict: bool
 ) -> tuple[Origin, BuiltModel]:
     """Builds the model of the first library that the weights fit, or of the one they fit best."""
-    attempts: list[tuple[Origin, BuiltModel, state_dict_matching.FittedWeights]] = []
+    attempts: list[tuple[Origin, BuiltModel, FittedWeights]] = []
     for origin in origins:
         attempts.append(
             (
                 origin,
-                *state_dict_matching.build_for_checkpoint(saved, partial(_build, origin), request),
+                *build_for_checkpoint(saved, partial(_build, origin), request),
             )
         )
         if not attempts[-1][-1].faults:
@@ -389,23 +391,23 @@ def _build_with_checkpoint(
     if fitted.faults:
         built, fitted = (
             _build_from_counterpart(origin, request, saved, strict)
-            or weight_loading.place_weights_by_order(fitted, built, build, request)
+            or place_weights_by_order(fitted, built, build, request)
             or (built, fitted)
         )
     # arguments are tried on timm's constructors, never on the user's code
     rebuild = build if origin == "timm" else None
-    notes = weight_loading.load_into(built, fitted, request, strict=strict, build=rebuild)
+    notes = load_into(built, fitted, request, strict=strict, build=rebuild)
     return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
 
 
 def _build_from_counterpart(
     origin: Origin, request: ModelSpec, saved: Checkpoint, strict: bool
-) -> tuple[BuiltModel, state_dict_matching.FittedWeights] | None:
+) -> tuple[BuiltModel, FittedWeights] | None:
     """Takes weights of the same network in the other library, if it is the same.
 
     Raises CheckpointError if they fit the other library's network, and that is another one.
     """
-    pair = cross_library_keys.find_counterpart(origin, request.name)
+    pair = find_counterpart(origin, request.name)
     if pair is None or not import_builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
         return None
     library, name = pair
@@ -413,7 +415,7 @@ def _build_from_counterpart(
     other = replace(request, name=name, model_kwargs=kwargs)
     try:
         build = partial(_build, library)  # type: ignore[arg-type]
-        source, theirs = state_dict_matching.build_for_checkpoint(saved, build, other)
+        source, theirs = build_for_checkpoint(saved, build, other)
     except (ModelError, UnknownName):  # it cannot be built at this size
         return None
     if not theirs.faults:
@@ -421,10 +423,10 @@ def _build_from_counterpart(
         kwargs = {**request.model_kwargs, **own}
         adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
         built = _build(origin, adapted)
-        fitted_weights = weight_loading.carry_weights_over(theirs, source, built)
+        fitted_weights = carry_weights_over(theirs, source, built)
         if fitted_weights:
             return built, fitted_weights
-    refusal = mismatch_advice.other_library_error(theirs, request, f"{library}/{name}")
+    refusal = other_library_error(theirs, request, f"{library}/{name}")
     if refusal and strict:
         raise refusal
     return None

@@ -1,4 +1,4 @@
-"""What a pass found in its pictures, as explanations with all that their records tell."""
+"""Makes explanations of the results of a pass, with all that their records say."""
 
 from __future__ import annotations
 

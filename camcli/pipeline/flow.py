@@ -1,4 +1,4 @@
-"""Items on their way through the stages: threads, order, memory, stopping and failures.
+"""Moves items through the stages: threads, order, memory, stopping and failures.
 
 This is the one place for these; what is done to a picture stands in `stages`.
 """
@@ -38,24 +38,24 @@ FAILURES = (ImageError, MemoryError, UnknownName)
 
 
 class Ending(Protocol):
-    """What becomes of explanations behind the model."""
+    """The steps behind the model."""
 
     def draw(self, item: WorkItem, explanations: list[Explanation]) -> Any:
-        """Makes something of an item's explanations, beside others and in any order."""
+        """Draws an item's explanations, in any thread and any order."""
 
     def finish(self, item: WorkItem, drawn: Any) -> Outcome:
-        """Makes an outcome of that, one at a time and in order; raises OutputError."""
+        """Makes an outcome of what was drawn, one at a time and in order; raises OutputError."""
 
     def pass_by(self, item: WorkItem) -> Outcome:
-        """Takes note, in its place, of an item whose outcome is known; raises OutputError."""
+        """Notes, in order, an item whose outcome is known already; raises OutputError."""
 
     def give_up(self, item: WorkItem, error: OutputError) -> NoReturn:
-        """Takes note, in its place, of an item that could not be drawn; raises the error."""
+        """Notes, in order, an item that could not be drawn; raises the error."""
 
 
 @dataclass(frozen=True)
 class Work(Generic[Input]):
-    """What is done in front of the model, by it in batches, and behind it."""
+    """The work on items: steps in front of the model, its batches, and steps behind it."""
 
     prepare: Callable[[WorkItem, Picture], Input]
     explain: Callable[[Sequence[Input]], Iterator[list[Explanation]]]
@@ -72,7 +72,7 @@ class Step(Generic[Result]):
 
 
 class _Place(Protocol):
-    """What items stand in, in their order, between two stops."""
+    """A line of items, in order, between two stops."""
 
     def __len__(self) -> int: ...
 
@@ -134,7 +134,7 @@ class Flow(Generic[Input]):
         )  # fmt: skip
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yields what came of each item; raises in its place what no picture is to blame for."""
+        """Yields the outcome of each item; raises, in order, errors that no picture caused."""
         with start_workers(self._pens) as pen:
             self._finishing.pool = pen
             try:
@@ -160,7 +160,7 @@ class Flow(Generic[Input]):
             raise self._error
 
     def _list_pending(self) -> list[Future[Any]]:
-        """Returns what would let something be moved if it were done."""
+        """Returns the futures that items wait for."""
         lines = (place for place in self._places if isinstance(place, WorkLine))
         return [future for line in lines for future in line.list_pending()]
 
@@ -356,7 +356,7 @@ class Flow(Generic[Input]):
     # failures
 
     def _settle(self, line: WorkLine[WorkItem, Any]) -> Iterator[Step[Any]]:
-        """Takes the first step out of a line, a failure as its outcome; none if all breaks off."""
+        """Yields the first step of a line, a failure as its outcome; none if the run breaks off."""
         item, future = line.take()
         try:
             yield Step(item, future.result())
@@ -384,6 +384,6 @@ class Flow(Generic[Input]):
 def _in_order(
     batch: Sequence[Step[Input]], explained: Iterator[list[Explanation]]
 ) -> Iterator[Step[list[Explanation]]]:
-    """Puts what was found in a batch's pictures between those of its items that failed."""
+    """Puts a batch's results back among those of its items that failed."""
     for step in batch:
         yield Step(step.item, None if step.result is None else next(explained))

@@ -1,4 +1,4 @@
-"""Raw maps that follow each other from frame to frame."""
+"""Smooths raw maps from frame to frame."""
 
 from __future__ import annotations
 

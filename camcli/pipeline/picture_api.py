@@ -1,4 +1,4 @@
-"""What a person in Python gets: pictures of any kind in, their explanations out."""
+"""Explains pictures of any kind that a caller in Python has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run keeps of itself in its output folder, so that it can go on, and overwrites nothing."""
+"""Opens the output folder for a run, which may go on there and overwrites nothing."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ class RunState:
     _lost: tuple[Source, OutputError] | None = None
 
     def claim_sources(self, left_out: Callable[[int], None]) -> Iterator[Source]:
-        """Yields the sources that no other process has; how many more it has is told.
+        """Yields the sources that no other process has.
 
-        In the end those are looked at again: it may have died meanwhile.
+        `left_out` is called with 1 for each source of another process, and with -1 where that
+        process turns out to have died; such sources are yielded last.
         """
         left = []
         for source in self.sources:
@@ -85,7 +86,7 @@ class RunState:
         return self.manifest.place(path, source, *endings) if self.manifest else path
 
     def add(self, outcome: Outcome) -> Outcome:
-        """Records what came of a picture, and returns that; a video counts as one."""
+        """Records the outcome of a picture and returns it; a video counts as one picture."""
         records = tuple(replace(record, weights=self.weights) for record in outcome.records)
         self._append(replace(outcome, records=records))
         made = sum(not record.error for record in records)
@@ -112,7 +113,7 @@ class RunState:
             raise
 
     def finish(self) -> None:
-        """Says that everything was done."""
+        """Closes the run as complete."""
         if self.manifest:
             self.manifest.finish(replace(self.counts, skipped=self.skipped))
 
@@ -177,7 +178,7 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
 
 @dataclass(frozen=True)
 class _RunDescription:
-    """What is written down of a run."""
+    """Describes the run for its manifest."""
 
     plan: Plan
     options: Options

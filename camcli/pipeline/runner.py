@@ -1,4 +1,4 @@
-"""The run: what is planned is done with the sources, and recorded in their order."""
+"""Runs a plan: explains the sources and records the outcomes in their order."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def _ignore(_: object) -> None:
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """Who is told what is still to be done, how many blocks are compiled, and what was looked at.
+    """Functions that a run calls as it goes.
 
-    Pictures are looked at before any is drawn where they share a scale.  `left_out` is told how
-    many more are left to another process, less than none where it died, `exported` which files of
-    boxes were written.
+    `begins` is called with the state of the run, `compiled` with the number of compiled blocks,
+    `looked_at` with the number of pictures whose maps are known before any is drawn (where they
+    share a scale), `left_out` with the number of further sources that another process has (negative
+    where that process died), `exported` with the files of boxes that were written.
     """
 
     begins: Callable[[RunState], None] = _ignore
@@ -74,7 +75,7 @@ def carry_out_plan(
     callbacks: RunCallbacks = NO_CALLBACKS,
     shard: Shard | None = None,
 ) -> Iterator[Outcome]:
-    """Does what is planned with the sources, in threads beside the model; outcomes in their order.
+    """Explains the sources as planned, with threads beside the model; outcomes come in order.
 
     A shard is a rank and the number of ranks, whose share the sources are.  Raises OutputError
     where files can no longer be written, TooManyFailures, or the reason for which `stop` was asked:
@@ -119,7 +120,7 @@ def carry_out_plan(
 
 
 def check_failures(failures: int, options: Options, stop: StopRequest) -> None:
-    """Asks a run to end that has more failures than its options put up with."""
+    """Asks a run to end if it has more failures than its options allow."""
     if options.fail_fast and failures:
         stop.ask(TooManyFailures("Stopped at the first picture that failed (--fail-fast)."))
     if options.max_failures is not None and failures > options.max_failures:
@@ -147,7 +148,7 @@ class _LocalRun:
     pool: WorkerPool
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yields what came of everything, in order."""
+        """Yields the outcomes of all sources, in order."""
         scale = self.options.scale
         if scale == "run":
             yield from self._on_one_scale()
@@ -173,13 +174,13 @@ class _LocalRun:
                 yield from self._draw_again(spool, ending).outcomes()
 
     def _explain(self, ending: Ending) -> Flow[PreparedPicture]:
-        """Takes the sources from their files through the model."""
+        """Reads the sources and explains them."""
         sources = self.state.claim_sources(self.callbacks.left_out)
         work = Work(self._prepare, self._explain_batch, self.plan.batch_size, ending)
         return self._flow(list_items(sources, self.options, self.stop), work)
 
     def _draw_again(self, spool: Spool, ending: Ending) -> Flow[list[Explanation]]:
-        """Takes what was laid aside from the files to overlays, past the model."""
+        """Reads the pictures again and draws the explanations that were laid aside."""
         work = Work(restore_pixels, iter, 1, ending)
         return self._flow(read_again(iter(spool), self.options), work)
 
@@ -198,7 +199,7 @@ class _LocalRun:
 
 
 class WriteOutputs(ExitStack):
-    """Explanations are drawn and written, those of frames into videos."""
+    """Draws explanations and writes them, those of frames into videos."""
 
     def __init__(self, writer: OutputWriter) -> None:
         super().__init__()
@@ -232,7 +233,7 @@ class WriteOutputs(ExitStack):
 
 @dataclass(frozen=True)
 class LayAside:
-    """Explanations are laid aside until those of all pictures are known."""
+    """Lays explanations aside until those of all pictures are known."""
 
     spool: Spool
 
@@ -246,7 +247,7 @@ class LayAside:
         return Outcome(item.source, (), last=item.ends_picture)
 
     def pass_by(self, item: WorkItem) -> Outcome:
-        """Lays aside what came of an item; raises OutputError."""
+        """Lays aside an outcome; raises OutputError."""
         assert item.outcome is not None
         self.spool.add(item, ())
         return item.outcome

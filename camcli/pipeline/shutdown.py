@@ -1,4 +1,4 @@
-"""How a run ends before its last picture: what is begun is finished, and nothing else begins."""
+"""Ends a run early: pictures under way are finished, and no others begin."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE = 5.0  # seconds
 
 @dataclass
 class StopRequest:
-    """Says whether a run is to end, and with which error: the first reason counts."""
+    """A request that a run ends, and the error to end it with: the first one counts."""
 
     reason: BaseException | None = None
 
@@ -37,7 +37,7 @@ class StopRequest:
 def handle_interrupts(
     stop: StopRequest, tell: Callable[[], None], give_up: Callable[[], None]
 ) -> Iterator[None]:
-    """Makes of a first Ctrl-C, or SIGTERM, a wish to stop; a second one raises KeyboardInterrupt.
+    """Turns a first Ctrl-C or SIGTERM into a request to stop; a second raises KeyboardInterrupt.
 
     Schedulers end a job with SIGTERM.  `tell` is called within the signal's handler, and so must
     not print through Python's streams.  `give_up` is to end the process: it is called, from another

@@ -1,4 +1,4 @@
-"""Sources -> what a run works on, one after the other: picture files, and the frames of films."""
+"""Lists the work items of a run in order: picture files, and the frames of films."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def is_film(source: Source, options: Options) -> bool:
 def list_items(
     sources: Iterable[Source], options: Options, stop: StopRequest
 ) -> Iterator[WorkItem]:
-    """Yields what is to be done until the run is to end, which ends a camera's film as well.
+    """Yields items until the run is asked to end, which ends a camera's film as well.
 
     A film that breaks off has its frames, and an outcome that says so.  Raises SourceError for a
     camera that is not there.

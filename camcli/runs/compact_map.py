@@ -1,4 +1,4 @@
-"""A table of numbers with 16 bytes an entry, for outputs by the million."""
+"""A map of numbers in 16 bytes an entry, for millions of outputs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ SORT_AT = 1 << 16  # entries that a dictionary holds before they are merged into
 
 
 def hash_texts(*parts: str) -> int:
-    """Returns 64 bits that stand for some texts."""
-    # among ten million texts, two of the same number are met once in 400,000 runs
+    """Hashes some texts to 64 bits."""
+    # two of ten million texts have the same hash with a probability of 1 in 400,000
     text = "\0".join(parts).encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
 
 
 class CompactMap:
-    """Numbers by numbers, each of 64 bits."""
+    """A map from numbers to numbers, each of 64 bits."""
 
     def __init__(self) -> None:
         self._recent: dict[int, int] = {}
@@ -31,16 +31,16 @@ class CompactMap:
             self._settle()
 
     def get(self, key: int) -> int | None:
-        """Returns what was last entered for a key, None where nothing was."""
+        """Returns the value that was last entered for a key, None without one."""
         if key in self._recent:
             return self._recent[key]
-        wanted = np.uint64(key)
-        place = int(np.searchsorted(self._keys, wanted))
-        is_present = place < len(self._keys) and self._keys[place] == wanted
+        number = np.uint64(key)
+        place = int(np.searchsorted(self._keys, number))
+        is_present = place < len(self._keys) and self._keys[place] == number
         return int(self._values[place]) if is_present else None
 
     def values(self) -> set[int]:
-        """Returns the values that there are."""
+        """Returns all values."""
         self._settle()
         return set(np.unique(self._values).tolist())
 

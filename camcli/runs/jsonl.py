@@ -28,7 +28,7 @@ class Line:
 
     @property
     def owner(self) -> int:
-        """Whose it is: a number for run and source."""
+        """A number that identifies its run and source."""
         return hash_texts(self.record["run"], self.record["id"])
 
     @property
@@ -117,7 +117,7 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
 
 
 def remove_lines(path: Path, doomed: Callable[[Line], bool]) -> None:
-    """Takes lines out of a manifest, and a torn one at its end; nobody else may write to it."""
+    """Removes lines from a manifest, and a torn one at its end; nobody else may write to it."""
     whole, first, kept_behind = 0, None, False
     for line in read_lines(path):
         whole = line.start + len(line.text)
@@ -133,7 +133,7 @@ def remove_lines(path: Path, doomed: Callable[[Line], bool]) -> None:
 
 
 def write_durably(path: Path, texts: Iterable[bytes]) -> None:
-    """Writes a file that takes the path's place when it is on the disk; raises OutputError."""
+    """Writes a file, which replaces the path's once it is on the disk; raises OutputError."""
     hidden = path.parent if path.parent.name == STATE else path.parent / STATE
     temporary = hidden / f"{path.name}.{os.getpid()}.part"
     try:

@@ -50,7 +50,7 @@ class FolderLocks:
         self._file = self._open()
         self._here.add(self._path)
         self._presence = Presence(self._path.parent, task)
-        # first: who sees the one without the other takes this process for dead
+        # first: another process that sees the one without the other takes this process for dead
         self.take(self._presence.lock, alone=True)
         self._presence.begin()
 
@@ -59,7 +59,7 @@ class FolderLocks:
         return self._lock(self._file, name, alone)
 
     def wait(self, name: str) -> bool:
-        """Takes a shared lock as soon as it can be had, within a minute."""
+        """Takes a shared lock, and waits for it up to a minute."""
         return self._wait_for(self._file, name)
 
     def leave(self, name: str) -> None:
@@ -68,7 +68,7 @@ class FolderLocks:
             self._control(self._file, fcntl.LOCK_UN, name)
 
     def beat(self) -> None:
-        """Gives a sign of life now and then."""
+        """Updates this process's sign of life, if the last one is old."""
         self._presence.beat()
 
     def others(self, task: str = "") -> list[Process]:
@@ -102,8 +102,8 @@ class FolderLocks:
         return f"remove {files} and go on with --resume"
 
     def leave_last(self, name: str) -> bool:
-        """Gives a lock back; True, and taken alone, where nobody else has it."""
-        # of two who left together, each holding on to its own, neither would be
+        """Gives a lock back; where nobody else has it, holds it alone and returns True."""
+        # if two leave together and each keeps its shared lock, neither gets it alone
         self.leave(name)
         return self.take(name, alone=True)
 

@@ -69,7 +69,7 @@ class Manifest:
     """`manifest.jsonl` of an output folder, opened by one run.
 
     `skipped` (sources that were done already) and `replaced` (this run's own heatmaps that are made
-    again) are known after `list_remaining`.  `beside` are other processes at work on the same run.
+    again) are known after `list_remaining`.  `other_processes` are at work on the same run.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Manifest:
         if mode == "resume":
             check_same_run(folder, run)
         self._journal = Journal(folder, run)
-        # a run of this name that goes on beside this one is no run that was cut off
+        # another run of this name that is still at work was not cut off
         self._since = self._journal.since if self._alone else 0
         self._places, self._sources = CompactMap(), CompactMap()
         self._claims: dict[str, set[str]] = {}
@@ -118,7 +118,7 @@ class Manifest:
             raise
 
     def list_remaining(self, sources: Iterable[Source]) -> list[Source]:
-        """Returns the sources that are to be done, in order; drops old records of theirs.
+        """Returns the sources that are still to do, in order; drops their old records.
 
         Raises UsageError where there are some and another process writes into the folder.
         """
@@ -244,14 +244,14 @@ class Manifest:
         self._locks.close()
 
     def _join(self) -> None:
-        """Says that this process is at work on the run; raises UsageError where it has to be alone.
+        """Registers this process with the run; raises UsageError where it has to be alone.
 
         Two that share a run know of each other's sources by their locks.
         """
         locks, task = self._locks, self._run.journal
-        self.beside = locks.others(task)
-        # where there are no locks, nothing tells whose a source is
-        if self.beside and not (self._shared and locks.works):
+        self.other_processes = locks.others(task)
+        # without locks nothing says which process has a source
+        if self.other_processes and not (self._shared and locks.works):
             raise locks.busy_error(task)
         if self._shared:
             locks.wait(task)
@@ -259,7 +259,7 @@ class Manifest:
             raise locks.busy_error(task)
 
     def _read(self) -> None:
-        """Learns who owns what, and which of this run's sources are done."""
+        """Reads which run owns which output, and which of this run's sources are done."""
         for run, id_, outputs in read_journals(self._folder):
             for output in outputs:
                 self._places[hash_texts(_fold_name(output))] = hash_texts(run, id_)
@@ -270,7 +270,7 @@ class Manifest:
         else:
             self._learn(self._folder / WHOLE)
             if self._since:
-                # what another rank wrote meanwhile is none of what this one was cut off from
+                # other ranks may have written meanwhile; only this rank's records were cut off
                 self._learn_shards()
         unended, end = self._learn(self._path)
         if self._alone and unended:
@@ -279,7 +279,7 @@ class Manifest:
         elif self._alone:
             truncate(self._path, end)
         else:
-            # they may be on their way; only their own sources can tell
+            # their records may be about to be written
             for owner in unended:
                 self._sources[owner] = TO_DO
         self._known = end
@@ -336,7 +336,7 @@ class Manifest:
         if not self._alone:
             raise self._locks.busy_error()
         self._used = True
-        # first to the journal: a run that is cut off now must know its files again
+        # first to the journal: a run that is cut off now has to recognise its files
         self._journal.note(self._list_replaced())
         remove_lines(self._path, self._is_dropped)
         self._known = _find_file_size(self._path)

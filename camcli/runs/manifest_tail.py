@@ -39,7 +39,7 @@ class ManifestTail:
         except FileNotFoundError:
             return
         with file:
-            # whoever goes on there may have taken out what is done again
+            # another process may have removed the records of sources that are done again
             self._place = min(self._place, file.seek(0, SEEK_END))
             file.seek(max(self._place - 1, 0))
             if self._place:
@@ -58,7 +58,7 @@ class ManifestTail:
 
 
 def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
-    """Makes the record again of which a line was written, its files in the manifest's folder.
+    """Makes a record of a line, with its files in the manifest's folder.
 
     Raises UsageError where somebody else wrote it.
     """

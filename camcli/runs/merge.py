@@ -61,7 +61,7 @@ def _merge(folder: Path, locks: FolderLocks, incomplete: bool) -> Counts:
     counts = sum(map(_read_counts, present), Counts())
     if present:
         write_json(folder / "run.json", _sum_summaries(present, counts))
-    # cut off from here on, the rest is joined once more, to the same end
+    # if it is cut off from here on, joining the rest again gives the same result
     for path, match in shards.items():
         (folder / f"run{match[1]}.json").unlink(missing_ok=True)
         _hand_on_journals(folder, match[1])
@@ -74,7 +74,7 @@ def _merge(folder: Path, locks: FolderLocks, incomplete: bool) -> Counts:
 
 
 def _hand_on_journals(folder: Path, share: str) -> None:
-    """Lets a run without shards go on with what a shard began."""
+    """Lets a run without shards continue what a shard began."""
     for journal in (folder / STATE).glob(f"run-*{share}.jsonl"):
         journal.replace(journal.with_name(journal.name.replace(share, "")))
 
@@ -87,7 +87,7 @@ def _read_known(folder: Path) -> Mapping[str, Any]:
 
 
 def _read_shard_summary(path: Path) -> dict[str, Any] | None:
-    """Reads what a complete run was and did; None where a run did not write it so."""
+    """Reads the summary of a complete run; None where it is no summary of a run."""
     summary = read_summary(path)
     if summary is None:
         return None
@@ -109,7 +109,7 @@ def _read_counts(summary: Mapping[str, Any]) -> Counts:
 def _list_missing(shards: Mapping[Path, re.Match[str]]) -> Iterator[str]:
     present = {(int(match[3]), int(match[2])) for match in shards.values()}
     for world in sorted({world for world, _ in present}):
-        # a name may speak of more ranks than could be counted
+        # a file's name may claim more ranks than there can be
         gone = (str(rank) for rank in range(world) if (world, rank) not in present)
         if some := list(islice(gone, MOST_NAMED)):
             more = ", ..." if next(gone, "") else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 FILES = "process-*.json"
 EVERY = 30.0  # seconds between two signs of life
-# where locks do not tell, a process is taken for dead after that many seconds without one: a slow
+# without locks, a process counts as dead after so many seconds without a sign of life: a slow
 # method may take long for what it writes next
 SILENCE = 3600.0
 
@@ -72,7 +72,7 @@ class Process:
 
 
 class Presence:
-    """This process's own file; a folder that takes none is written to without."""
+    """This process's own file; a folder that refuses it is written to without one."""
 
     def __init__(self, state: Path, task: str) -> None:
         self.token = secrets.token_hex(8)
@@ -81,7 +81,7 @@ class Presence:
         self._beat = time.monotonic()
 
     def begin(self) -> None:
-        """Says who is at work, in one piece."""
+        """Writes the file in one piece."""
         now = datetime.now(UTC).isoformat(" ", "seconds")
         facts = {"process": os.getpid(), "host": socket.gethostname(), "since": now}
         temporary = self._path.with_suffix(".part")
@@ -90,7 +90,7 @@ class Presence:
             temporary.replace(self._path)
 
     def beat(self) -> None:
-        """Gives a sign of life where the last one is some time ago."""
+        """Updates the sign of life if the last one is old."""
         now = time.monotonic()
         if now - self._beat > EVERY:
             self._beat = now

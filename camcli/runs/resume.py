@@ -1,4 +1,4 @@
-"""Whether a run may go on in an output folder: it has the same options as the one before."""
+"""Decides whether a run may go on in a folder: it has the options of the run before."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class RunInfo:
 
 
 def write_summary(folder: Path, run: RunInfo, counts: Counts, began: datetime) -> None:
-    """Writes what a complete run was and did; raises OutputError."""
+    """Writes the summary of a complete run; raises OutputError."""
     now = datetime.now(UTC)
     write_json(
         folder / run.summary,

@@ -50,7 +50,7 @@ def verify_folder(folder: Path) -> Iterator[CheckedFile]:
             end = line.start + len(line.text)
             for name, stamp in line.files.items():
                 key = hash_texts("file", name)
-                # what was written last counts, and a video's frames do not know its stamp yet
+                # the last record counts; those of a video's frames have no stamp yet
                 if stamp or stamps.get(key) is None:
                     stamps[key] = _stamp_number(stamp)
         if end < manifest.stat().st_size:

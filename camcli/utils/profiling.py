@@ -25,12 +25,12 @@ class _StageStack(threading.local):
 class Stopwatch:
     """Sums up what every stage took since it was made.
 
-    `seconds` are those of the thread that made it, `beside` those of all others, which run at the
-    same time.
+    `seconds` are those of the thread that made it, `of_other_threads` those of all others, which
+    run at the same time.
     """
 
     seconds: dict[Stage, float] = field(default_factory=dict)
-    beside: dict[Stage, float] = field(default_factory=dict)
+    of_other_threads: dict[Stage, float] = field(default_factory=dict)
     start: float = field(default_factory=time.perf_counter)
     _owner: int = field(default_factory=threading.get_ident)
     _inside: _StageStack = field(default_factory=_StageStack)
@@ -51,7 +51,7 @@ class Stopwatch:
                 inside[-1] += took
 
     def _add(self, name: Stage, seconds: float) -> None:
-        sums = self.seconds if threading.get_ident() == self._owner else self.beside
+        sums = self.seconds if threading.get_ident() == self._owner else self.of_other_threads
         with self._lock:
             sums[name] = sums.get(name, 0.0) + seconds
 

@@ -21,7 +21,7 @@ from camcli.methods.postprocessing import enlarge, has_contrast, normalise
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.load import Classifier
-from tests.benchmarks.rows import NETWORKS, PACKED, PEERS, Network, Row
+from tests.benchmarks.rows import NETWORKS, PACKED, PEERS, BenchmarkRow, Network
 
 Contender = Callable[[], Any]
 BATCHES = (8, 16, 32)
@@ -35,7 +35,7 @@ def _classifier(name: str, device: torch.device) -> Classifier:
 class Scene:
     """A row's model with its inputs, and the classes that are explained."""
 
-    def __init__(self, row: Row, device: torch.device) -> None:
+    def __init__(self, row: BenchmarkRow, device: torch.device) -> None:
         self.row, self.network = row, NETWORKS[row.network]
         classifier = _classifier(row.network, device)
         self.module: nn.Module = classifier.module.to(memory_format=torch.channels_last)

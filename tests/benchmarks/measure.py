@@ -15,16 +15,16 @@ import torch
 from camcli.engine.device.batch_size import measure_memory
 from camcli.methods.postprocessing import normalise
 from tests.benchmarks.contenders import BATCHES, Contender, Scene, compare_alike
-from tests.benchmarks.rows import OURS, PACKED, USUAL, Row
+from tests.benchmarks.rows import OURS, PACKED, USUAL, BenchmarkRow
 
 Figures = dict[str, Any]
-# batches that fill a GPU come one after the other: it works on one while it is told the next
+# batches that fill a GPU come one after the other: it works on one while Python launches the next
 IN_A_ROW = 4
 # the standard error of our ratio's median at which it is sure
 SURE = 0.01
 
 
-def measure_row(row: Row, device: torch.device, *, peers: bool = True) -> Figures:
+def measure_row(row: BenchmarkRow, device: torch.device, *, peers: bool = True) -> Figures:
     """Returns a row's figures: seconds of the bare pass, ratios to it, memory, maps apart.
 
     Every contender takes its turn in every round, the order turning, so that a busy machine slows

@@ -29,7 +29,7 @@ SHARES = tuple((i + 1) / (STEPS + 1) for i in range(STEPS))
 BATCH = 16
 
 
-class Scene:
+class MetricScene:
     """A network, a picture, a map of it that is smooth as class activation maps are, a class."""
 
     def __init__(self, name: str) -> None:
@@ -49,7 +49,7 @@ class Scene:
         return probabilities[:, self.category]
 
 
-def contenders(scene: Scene) -> dict[str, Callable[[], Any]]:
+def contenders(scene: MetricScene) -> dict[str, Callable[[], Any]]:
     """Returns what is timed, by name; each is for one map."""
     maps, image = scene.maps, scene.image
     makers: dict[str, Callable[[], PassPlan]] = {
@@ -78,7 +78,7 @@ def contenders(scene: Scene) -> dict[str, Callable[[], Any]]:
     }
 
 
-def _grad_cam(scene: Scene) -> Any:
+def _grad_cam(scene: MetricScene) -> Any:
     from pytorch_grad_cam.metrics.road import ROADCombined
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 
@@ -87,7 +87,7 @@ def _grad_cam(scene: Scene) -> Any:
     return metric(scene.image[None], scene.maps.numpy(), targets, scene.model)
 
 
-def _torch_cam(scene: Scene) -> Any:
+def _torch_cam(scene: MetricScene) -> Any:
     from torchcam.metrics import DeletionInsertionMetric
 
     class Extractor:
@@ -108,7 +108,7 @@ def _torch_cam(scene: Scene) -> Any:
     return metric.summary()
 
 
-def _quantus(scene: Scene) -> Any:
+def _quantus(scene: MetricScene) -> Any:
     import quantus
 
     metric = quantus.PixelFlipping(
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    scene = Scene(args.model)
+    scene = MetricScene(args.model)
     runs = contenders(scene)
     order = [name for name in runs if not args.words or any(w in name for w in args.words)]
     scene.score(scene.image[None])

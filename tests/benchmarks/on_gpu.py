@@ -28,7 +28,7 @@ from camcli.pipeline.writing.output_writer import OutputWriter
 from camcli.records import Source
 from tests.benchmarks.commands import pictures
 from tests.benchmarks.contenders import Scene
-from tests.benchmarks.rows import NINE, USUAL, Row
+from tests.benchmarks.rows import NINE, USUAL, BenchmarkRow
 from tests.checkout import ROOT
 
 PICTURES = 1000
@@ -42,7 +42,7 @@ def devices() -> list[dict[str, Any]]:
     """Finds how far maps of the GPU are from those of the CPU, both from 0 to 1, in float32."""
     results = []
     for name in ("resnet50", "convnext_tiny", "vit_base_patch16_224"):
-        scene = Scene(Row(name, NINE, 2), GPU)
+        scene = Scene(BenchmarkRow(name, NINE, 2), GPU)
         layer, asked = scene.network.layer, {"targets": [scene.category] * 2}
         gpu = camcli.heatmaps(scene.module, scene.inputs, NINE, target_layers=layer, **asked)
         module, inputs = scene.module.to("cpu"), scene.inputs.cpu()

@@ -33,41 +33,42 @@ GPU_HEADLINES = (
 )
 INTRODUCTION = """# How fast it is
 
-Each row's contenders took turns on the same inputs, from pictures that are decoded to maps of the
-picture's size; what is shown is the ratio to the model's bare pass (inference mode, channels_last,
-the same batch, threads and precision), the median of the rounds with its quartiles. Where a method
-runs many passes, the ratio is that to as many pictures in the best of three batches (8, 16, 32).
-Packed is a call of many in the block of one `camcli.packed`, as the batches of a run are, whose
-weights are laid out already; methods of many passes do that by themselves. "At most" is what was
-set out to be reached. Memory is what a contender's peak adds to what is held
-before it, in MB. All weights are random, which changes no time. `python -m tests.benchmarks`
-measures all of it anew.
+In each row, the contenders took turns on the same inputs, and each went from decoded pictures to
+maps of the pictures' size. The table shows the ratio to the model's bare pass (inference mode,
+channels_last, the same batch, threads and precision): the median of the rounds, and its quartiles.
+Where a method runs many passes, the bare pass is that of as many pictures, in the best of three
+batch sizes (8, 16, 32). "Packed" is one of many calls in one block of `camcli.packed`: its weights
+are prepacked already, as they are for the batches of a run; methods of many passes prepack by
+themselves. "At most" is the goal that was set. "MB" is how much a contender's peak adds to the
+memory that is held before it. All weights are random, which changes no time.
+`python -m tests.benchmarks` measures all of it anew.
 """
-FOOTNOTES = """Maps apart is the largest difference to grad-cam's map, both from 0 to 1, with our
-normalising and enlarging in both. It is empty where the definitions differ: the sign of EigenCAM's
-component is arbitrary, FEM's threshold is another, and where activations are negative grad-cam
-sets an ablated channel to a very small number. AblationCAM takes differences of scores, here of
-some 0.05: from the map of double precision ours were 2e-6 to 1.3e-5 apart, maps of scores as
-grad-cam finds them 1e-5 to 1e-4 (four ResNet-50s). XGradCAM divides by sums of activations, which
-are next to nought for some channels of normed ones: of eight pictures in ViT-B/16 the maps that
-float32 gives were up to 6e-4 from those of double precision, ours and by grad-cam's activations
-alike, and the two in double precision 3e-5 apart. grad-cam and torch-cam run in float32 in every
-row, on the model and inputs as they come, for neither of them lays anything out channels last.
-Ratios below one come of weights that are laid out, of linear layers that oneDNN multiplies, where
-the bare pass has MKL, and in Swin of fused attention (`camviz help speed`). Each packed call enters
-its block anew here, for the bare pass takes its turn in between; its memory holds what is laid out.
+FOOTNOTES = """The column "apart" has the largest difference to grad-cam's map, both from 0 to 1,
+with camviz's normalising and enlarging in both. It is empty where the definitions differ: the sign
+of EigenCAM's component is arbitrary, FEM has another threshold, and where activations are negative
+grad-cam sets an ablated channel to a very small number. AblationCAM takes differences of scores,
+here of some 0.05: camviz's maps were 2e-6 to 1.3e-5 from the map of double precision, maps of the
+scores that grad-cam finds 1e-5 to 1e-4 (four ResNet-50s). XGradCAM divides by sums of activations,
+which are almost 0 for some channels after a norm: for eight pictures in ViT-B/16 maps in float32
+were up to 6e-4 from those in double precision, with camviz's and with grad-cam's activations, and
+the two in double precision were 3e-5 apart. grad-cam and torch-cam run in float32 in every row, on
+the model and inputs as they are, because neither of them uses channels_last. Ratios below one come
+from prepacked weights, from linear layers that run in oneDNN where the bare pass uses MKL, and in
+Swin from fused attention (`camviz help speed`). Each packed call enters its block anew here,
+because the bare pass takes its turn in between; its memory includes the prepacked weights.
 
-On a GPU rows are in bf16 where they say so, else in float32 without TF32. One picture, or eight,
-are done before the next kernels are told: what is measured there is how fast Python tells them,
-and autocast and hooks have more to tell. Batches of 128 and 512 are timed four in a row. Methods
-of many passes run 128 at a time there, which makes more of a GPU than the best of 8, 16 and 32:
-hence shares above one. The largest difference of CUDA's maps to the CPU's is that of nine methods
-on two pictures, both from 0 to 1, in float32.
+On a GPU, rows are in bf16 where they say so, else in float32 without TF32. The GPU finishes one
+picture, or eight, before Python launches the next kernels: these rows measure how fast Python
+launches them, and autocast and hooks add launches. Batches of 128 and 512 are timed four in a row.
+Methods of many passes run 128 pictures at a time there, which uses more of a GPU than the best of
+8, 16 and 32: hence shares above one. The largest difference of CUDA's maps to the CPU's is that of
+nine methods on two pictures, both from 0 to 1, in float32.
 
-A folder is the whole command from its first batch to its end, beside bare passes in a process of
-their own; the two take turns of two seconds each, while the other is stopped. The command keeps
-memory that its passes free (`camviz help speed`), and they do not. Starting is timed with bytecode
-there, as pip leaves it. With --compile camviz's blocks are compiled, and the others' are not.
+A folder is the whole command from its first batch to its end, compared with bare passes in a
+process of their own; the two take turns of two seconds each, and the other is stopped meanwhile.
+The command keeps memory that its passes free (`camviz help speed`), and the bare passes do not.
+The start is timed with bytecode present, as pip leaves it. With --compile camviz's blocks are
+compiled, and the others' are not.
 """
 HEAD = (
     "what", "bare pass", "camviz", "packed", "at most", "grad-cam", "torch-cam", "faster", "apart",

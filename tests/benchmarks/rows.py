@@ -38,7 +38,7 @@ EIGEN = ("eigencam", "eigengradcam")
 
 @dataclass(frozen=True)
 class Network:
-    """A model with random weights, its target layer, and how a peer is told of its tokens."""
+    """A model with random weights, its target layer, and how a peer reshapes its tokens."""
 
     name: str
     layer: str
@@ -59,7 +59,7 @@ NETWORKS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """Some methods of a model at a batch, the bars, and how often it is timed.
 
     `bar` is what our ratio is to stay under, `faster` how many times faster than grad-cam we are to
@@ -91,7 +91,7 @@ class Row:
 
     @property
     def packs(self) -> bool:
-        """Whether weights are laid out between calls only where they are asked to be."""
+        """Whether weights are prepacked between calls only inside `camcli.packed`."""
         return not self.altering and not self.compiled
 
     @property
@@ -114,12 +114,12 @@ class Row:
         return self.methods[0] not in (*EIGEN, "fem") and not ablated
 
 
-def rows(device: str = "cpu") -> Iterator[Row]:
+def rows(device: str = "cpu") -> Iterator[BenchmarkRow]:
     """Lists what is measured on a device: on the CPU, what issue 5 sets a bar for."""
     yield from _on_cuda() if device == "cuda" else _on_cpu()
 
 
-def _on_cuda() -> Iterator[Row]:
+def _on_cuda() -> Iterator[BenchmarkRow]:
     for name in ("resnet50", "convnext_tiny", "vit_base_patch16_224"):
         for batch in (1, 8, LARGE):
             for method in NINE:
@@ -127,15 +127,15 @@ def _on_cuda() -> Iterator[Row]:
         yield _in_bf16(name, ("gradcam",), USUAL)
         yield _in_bf16(name, NINE, LARGE)
         yield _in_bf16(name, ("gradcam",), LARGE, 5)
-        yield Row(name, ("gradcam",), 8)
+        yield BenchmarkRow(name, ("gradcam",), 8)
         yield _in_bf16(name, ("gradcam",), USUAL, compiled=True)
     for precision in ("float32", "bf16"):
-        yield Row("resnet18", ("scorecam",), passes=None, rounds=2, precision=precision)
-        yield Row(
+        yield BenchmarkRow("resnet18", ("scorecam",), passes=None, rounds=2, precision=precision)
+        yield BenchmarkRow(
             "resnet50", ("scorecam",), passes=None, rounds=2, precision=precision, peers=False
         )
         for name in ("resnet18", "resnet50", "vit_base_patch16_224"):
-            yield Row(name, ("ablationcam",), rounds=2, precision=precision)
+            yield BenchmarkRow(name, ("ablationcam",), rounds=2, precision=precision)
 
 
 def _in_bf16(
@@ -145,8 +145,8 @@ def _in_bf16(
     categories: int = 1,
     *,
     compiled: bool = False,
-) -> Row:
-    return Row(
+) -> BenchmarkRow:
+    return BenchmarkRow(
         name,
         methods,
         batch,
@@ -160,7 +160,7 @@ def _in_bf16(
     )
 
 
-def _on_cpu() -> Iterator[Row]:
+def _on_cpu() -> Iterator[BenchmarkRow]:
     for name in list(NETWORKS)[:4]:
         bar = NETWORKS[name].bar
         for batch in (1, 8):
@@ -168,7 +168,7 @@ def _on_cpu() -> Iterator[Row]:
                 high = 1.15 if method in EIGEN and bar < 1.15 else bar
                 faster = None if method in (*EIGEN, "fem") or "vit" in name else 3
                 rounds, most = (15, MOST_ROUNDS) if batch == 1 else (7, 0)
-                yield Row(
+                yield BenchmarkRow(
                     name,
                     (method,),
                     batch,
@@ -178,16 +178,16 @@ def _on_cpu() -> Iterator[Row]:
                     most_rounds=most,
                 )
         faster = None if "vit" in name else 3
-        yield Row(name, ("gradcam",), bar=bar, faster=faster, compiled=True)
-    yield Row("resnet50", NINE, 1, bar=1.25, most_rounds=MOST_ROUNDS)
+        yield BenchmarkRow(name, ("gradcam",), bar=bar, faster=faster, compiled=True)
+    yield BenchmarkRow("resnet50", NINE, 1, bar=1.25, most_rounds=MOST_ROUNDS)
     for name in list(NETWORKS)[:4]:
         high = 1.7 if "vit" in name else 1.15
-        yield Row(name, ("gradcam",), 1, 5, high, most_rounds=MOST_ROUNDS)
+        yield BenchmarkRow(name, ("gradcam",), 1, 5, high, most_rounds=MOST_ROUNDS)
     for name in ("resnet18", "resnet50"):
-        yield Row(name, ("ablationcam",), faster=80, rounds=3)
-    yield Row("vit_base_patch16_224", ("ablationcam",), faster=8, rounds=1)
+        yield BenchmarkRow(name, ("ablationcam",), faster=80, rounds=3)
+    yield BenchmarkRow("vit_base_patch16_224", ("ablationcam",), faster=8, rounds=1)
     for precision, faster in (("float32", 1.5), ("bf16", 3)):
-        yield Row(
+        yield BenchmarkRow(
             "resnet18",
             ("scorecam",),
             bar=1.10,
@@ -203,4 +203,6 @@ def _on_cpu() -> Iterator[Row]:
         ("sscam", 64, {"samples": 4, "max_channels": 16}),
         ("iscam", 64, {"samples": 4, "max_channels": 16}),
     ):
-        yield Row("resnet18", (method,), bar=1.15, passes=passes, rounds=3, options=options)
+        yield BenchmarkRow(
+            "resnet18", (method,), bar=1.15, passes=passes, rounds=3, options=options
+        )

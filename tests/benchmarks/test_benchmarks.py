@@ -14,7 +14,7 @@ from tests.benchmarks import commands, page
 from tests.benchmarks.__main__ import FIGURES
 from tests.benchmarks.contenders import Scene
 from tests.benchmarks.measure import SURE, measure_row, standard_error, summarize, until_sure
-from tests.benchmarks.rows import NETWORKS, Network, Row, rows
+from tests.benchmarks.rows import NETWORKS, BenchmarkRow, Network, rows
 
 WHERE = {"date": "2026-01-02", "device": "cpu", "machine": "2 cores of a Thing", "torch": "2.0"}
 ROW: dict[str, Any] = {
@@ -156,7 +156,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     [("gradcam", 1, {}), ("rise", 8, {"masks": 8}), ("scorecam", None, {"max_channels": 4})],
 )
 def test_a_row_is_measured(method: str, passes: int | None, options: dict[str, Any]) -> None:
-    row = Row("test_resnet", (method,), passes=passes, rounds=2, options=options)
+    row = BenchmarkRow("test_resnet", (method,), passes=passes, rounds=2, options=options)
     actual = measure_row(row, torch.device("cpu"), peers=False)
     assert actual["title"] == f"{method}, test_resnet, batch 1"
     assert set(actual["ratios"]) == ({"camviz", "packed"} if passes == 1 else {"camviz"})
@@ -193,7 +193,7 @@ def test_the_standard_error_of_a_median() -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("method", ["gradcam", "ablationcam", "scorecam"])
 def test_maps_beside_the_peers(method: str) -> None:
-    row = Row("test_resnet", (method,), rounds=1)
+    row = BenchmarkRow("test_resnet", (method,), rounds=1)
     actual = measure_row(row, torch.device("cpu"))
     assert "grad-cam" in actual["ratios"] and "grad-cam" in actual["memory"]
     assert actual["apart"] < 1e-3

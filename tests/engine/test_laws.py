@@ -508,12 +508,12 @@ def test_without_gradient_methods_there_is_no_backward_pass(
 
 
 def test_a_model_that_returns_something_else_is_named() -> None:
-    class Pair(Staged):
+    class ScoresAndLoss(Staged):
         def forward(self, x: Tensor) -> Any:
             return {"scores": super().forward(x), "loss": 0.0}
 
     with pytest.raises(ModelError, match="returned a dict"):
-        camcli.heatmaps(Pair(), noise(), target_layers=LAYER)
+        camcli.heatmaps(ScoresAndLoss(), noise(), target_layers=LAYER)
     with pytest.raises(ModelError, match=r"shape \[2, 16, 6, 8\]"):
         hooks.check_logits(torch.zeros(2, 16, 6, 8))
     assert hooks.check_logits(torch.zeros(2, dtype=torch.float16)).shape == (2, 1)

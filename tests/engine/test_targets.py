@@ -425,12 +425,12 @@ def test_a_key_that_is_not_there_is_reported(
 
 
 def test_the_default_layer_is_found_by_the_logits_that_are_meant() -> None:
-    class Two(Staged):
+    class TwoOutputs(Staged):
         def forward(self, x: Tensor) -> Any:
             middle = self.middle(self.stem(x))
             return self.last(middle).mean((2, 3)), middle.mean((2, 3))
 
-    model = Two()
+    model = TwoOutputs()
     layers = [list(camcli.activations(model, noise(), output_key=key)) for key in (0, 1, 0)]
     assert layers == [["last"], ["middle"], ["last"]]
     assert survey_layers(model, (3, 48, 64)).default

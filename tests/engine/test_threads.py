@@ -114,7 +114,7 @@ def test_several_methods_activations_and_layers_at_once() -> None:
     assert all(map(torch.equal, actual, expected))
 
 
-class Counting(Staged):
+class Carrying(Staged):
     """Keeps something from one part of its forward to another, as users' own models do."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class Counting(Staged):
 
 
 def test_a_model_that_keeps_something_while_it_runs() -> None:
-    model = Counting().eval()
+    model = Carrying().eval()
     expected = explain_model(model)
     with eager_switching():
         actual = side_by_side([lambda: explain_model(model)] * 4)

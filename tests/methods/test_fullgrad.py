@@ -174,13 +174,13 @@ PIECEWISE_LINEAR: dict[str, Build] = {
     # BatchNormAct2d, with activations in place
     "timm densenet121": partial(timm.create_model, "densenet121", num_classes=9),
     "timm frozen": lambda: freeze_batch_norm_2d(timm.create_model("test_resnet", num_classes=9)),
-    "shared": lambda: Shared(),
+    "shared": lambda: SharedConvolution(),
     "normalising": lambda: Normalising(),
 }
 INPUTS = F.interpolate(noise(2, size=(8, 8)), (64, 64), mode="bilinear").double()
 
 
-class Shared(nn.Module):
+class SharedConvolution(nn.Module):
     """Uses one convolution three times, and writes into its input."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class Shared(nn.Module):
         return self.fc(x.amax((2, 3)))
 
 
-class Normalising(Shared):
+class Normalising(SharedConvolution):
     """Normalises pictures itself, with numbers and with a buffer."""
 
     def __init__(self) -> None:
@@ -246,7 +246,11 @@ def test_every_bias_is_met(build: Build, count: int) -> None:
 
 
 def test_all_of_shared_layers_calls_count() -> None:
-    assert [layer for layer, _ in biases_of(Shared(), noise())] == ["stem", *["again"] * 3, "fc"]
+    assert [layer for layer, _ in biases_of(SharedConvolution(), noise())] == [
+        "stem",
+        *["again"] * 3,
+        "fc",
+    ]
 
 
 def test_the_bias_of_batch_norm_is_that_of_what_it_does_to_its_input() -> None:

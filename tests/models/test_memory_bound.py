@@ -27,7 +27,7 @@ MEGA = 2**20
 MANY = 10_000_000
 
 
-class Reduced:
+class ReducedCall:
     """Pickles as a call."""
 
     def __init__(self, *reduced: Any) -> None:
@@ -66,9 +66,9 @@ def archive(folder: Path, content: Any, stored: bytes = bytes(4)) -> Path:
     return folder / "a.pth"
 
 
-def tensor(storage: Storage, shape: tuple[int, ...], stride: tuple[int, ...]) -> Reduced:
+def tensor(storage: Storage, shape: tuple[int, ...], stride: tuple[int, ...]) -> ReducedCall:
     arguments = (storage, 0, shape, stride, False, OrderedDict())
-    return Reduced(torch._utils._rebuild_tensor_v2, arguments)
+    return ReducedCall(torch._utils._rebuild_tensor_v2, arguments)
 
 
 def make_call(name: bytes, opcode: bytes) -> bytes:
@@ -77,7 +77,7 @@ def make_call(name: bytes, opcode: bytes) -> bytes:
 
 
 HEAD = {"fc.weight": tensor(Storage(1), (MANY, 2048), (0, 0))}
-REPEATED = [Reduced(list, (shared,)) for shared in [list(range(1000))] for _ in range(500)]
+REPEATED = [ReducedCall(list, (shared,)) for shared in [list(range(1000))] for _ in range(500)]
 CLAIMS = {
     "a head of one number": (HEAD, r"tensor of shape \[10000000, 2048\] is made of 1 stored"),
     "a shape beyond the storage": (
@@ -96,7 +96,7 @@ CLAIMS = {
         {"w": tensor(Storage(-2), (2,), (1,))},
         "storage '0' takes -8",
     ),
-    "bytes": ({"w": Reduced(bytearray, (MANY,))}, "calls .*bytearray"),
+    "bytes": ({"w": ReducedCall(bytearray, (MANY,))}, "calls .*bytearray"),
     "a tensor of a size": (make_call(b"torch\nTensor", b"R"), r"calls torch\.Tensor"),
     "a tensor of a size, as an object": (
         make_call(b"torch\nFloatTensor", b"\x81"),
@@ -108,7 +108,7 @@ CLAIMS = {
     ),
     "a call inside a call": (
         {
-            "w": Reduced(
+            "w": ReducedCall(
                 torch._tensor._rebuild_from_type_v2,
                 (torch.FloatTensor, torch.Tensor, (MANY,), {}),
             )

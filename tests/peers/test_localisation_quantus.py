@@ -21,7 +21,7 @@ pytestmark = [
 PICTURES, EDGE = 12, 16
 
 
-class Mean(nn.Module):
+class ChannelMeans(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
 
@@ -54,7 +54,7 @@ def test_values_are_those_of_quantus(name: str, measure: Callable[..., Tensor]) 
     quiet: dict[str, Any] = {"disable_warnings": True, "display_progressbar": False}
     metric = getattr(quantus, name)(abs=False, normalise=False, **quiet)
     theirs = metric(
-        model=Mean(),
+        model=ChannelMeans(),
         x_batch=maps,
         y_batch=np.zeros(PICTURES, int),
         a_batch=maps,

@@ -39,7 +39,7 @@ def number_of(outcome: Outcome) -> int:
 
 
 @dataclass
-class Way:
+class RecordedWork:
     """What is done to pictures that are numbers, and what was done in which order."""
 
     size: int = 4
@@ -99,7 +99,9 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
     """Starts a flow of items, with no threads, one or some."""
     with start_workers(request.param) as pool:
 
-        def begin(items: Iterator[WorkItem], way: Way, stop: StopRequest | None = None) -> Any:
+        def begin(
+            items: Iterator[WorkItem], way: RecordedWork, stop: StopRequest | None = None
+        ) -> Any:
             work = Work(way.prepare, way.explain, way.size, way)
             plan: Any = SimpleNamespace(
                 classifier=SimpleNamespace(device=torch.device(way.device)),
@@ -116,7 +118,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
 
 
 def test_items_keep_their_order_and_batches_are_full(start: Start) -> None:
-    way = Way()
+    way = RecordedWork()
     items = [failure(n) if n % 5 == 1 else item(n) for n in range(23)]
     outcomes = list(start(iter(items), way))
     assert [number_of(outcome) for outcome in outcomes] == list(range(23))
@@ -133,10 +135,10 @@ def test_failures_come_out_at_once_where_no_batch_waits_for_them(start: Start) -
             taken += 1
             yield failure(number) if number else first
 
-    outcomes = start(items(failure(0)), Way())
+    outcomes = start(items(failure(0)), RecordedWork())
     next(outcomes)
     assert taken <= 20  # what may be read ahead, and no batch
-    taken, way = 0, Way()
+    taken, way = 0, RecordedWork()
     outcomes = start(items(item(0)), way)
     next(outcomes)
     # a picture waits for others until so many failures stand behind it
@@ -148,7 +150,7 @@ def test_failures_come_out_at_once_where_no_batch_waits_for_them(start: Start) -
 def test_a_gpu_begins_the_next_batch_before_this_one_is_looked_at(
     start: Start, device: str, ahead: int
 ) -> None:
-    way = Way(size=2, device=device)
+    way = RecordedWork(size=2, device=device)
     items = [item(0), failure(1), item(2), item(3), failure(4), item(5), item(6), item(7)]
     assert [number_of(outcome) for outcome in start(iter(items), way)] == list(range(8))
     order = {
@@ -167,7 +169,7 @@ def test_a_gpu_begins_the_next_batch_before_this_one_is_looked_at(
 def test_what_no_picture_is_to_blame_for_ends_the_flow_in_its_place(
     start: Start, device: str, stop: str, number: int, last: int
 ) -> None:
-    way = Way(device=device, bad={(stop, number): ZeroDivisionError("a bug")})
+    way = RecordedWork(device=device, bad={(stop, number): ZeroDivisionError("a bug")})
     seen: list[int] = []
     with pytest.raises(ZeroDivisionError, match="a bug"):
         for outcome in start(map(item, range(40)), way):
@@ -176,7 +178,7 @@ def test_what_no_picture_is_to_blame_for_ends_the_flow_in_its_place(
 
 
 def test_of_two_errors_the_first_in_order_is_raised(start: Start) -> None:
-    way = Way(bad={("prepare", 9): ValueError("late"), ("draw", 2): KeyError("early")})
+    way = RecordedWork(bad={("prepare", 9): ValueError("late"), ("draw", 2): KeyError("early")})
     seen: list[int] = []
     with pytest.raises(KeyError, match="early"):
         for outcome in start(map(item, range(40)), way):
@@ -191,7 +193,7 @@ def test_what_the_items_raise_comes_behind_what_was_begun(start: Start) -> None:
 
     seen: list[int] = []
     with pytest.raises(ValueError, match="six"):
-        for outcome in start(items(), Way()):
+        for outcome in start(items(), RecordedWork()):
             seen.append(number_of(outcome))
     assert seen == list(range(6))
 
@@ -199,7 +201,7 @@ def test_what_the_items_raise_comes_behind_what_was_begun(start: Start) -> None:
 @pytest.mark.parametrize("error", [ImageError("torn"), MemoryError()])
 @pytest.mark.parametrize("stop", ["prepare", "draw", "finish"])
 def test_a_picture_that_fails_ends_nothing(start: Start, stop: str, error: Exception) -> None:
-    outcomes = list(start(map(item, range(10)), Way(bad={(stop, 3): error})))
+    outcomes = list(start(map(item, range(10)), RecordedWork(bad={(stop, 3): error})))
     assert [number_of(outcome) for outcome in outcomes] == list(range(10))
     assert [n for n, outcome in enumerate(outcomes) if outcome.failed] == [3]
     assert outcomes[3].records[0].error == str(error) or "memory" in outcomes[3].records[0].error
@@ -210,7 +212,7 @@ def test_what_cannot_be_written_stops_the_flow_behind_what_was_begun(
     start: Start, place: str
 ) -> None:
     full, stop = OutputError("full"), StopRequest()
-    way = Way(bad={(place, 5): full})
+    way = RecordedWork(bad={(place, 5): full})
     seen = [number_of(outcome) for outcome in start(map(item, range(60)), way, stop)]
     assert stop.reason is full
     assert seen[:5] == list(range(5)) and 5 not in seen and len(seen) < 30
@@ -219,7 +221,7 @@ def test_what_cannot_be_written_stops_the_flow_behind_what_was_begun(
 
 
 def test_a_flow_that_is_stopped_finishes_what_the_model_has_seen(start: Start) -> None:
-    stop, way, seen = StopRequest(), Way(), []
+    stop, way, seen = StopRequest(), RecordedWork(), []
     for outcome in start(map(item, range(60)), way, stop):
         seen.append(number_of(outcome))
         stop.ask(KeyboardInterrupt())
@@ -236,7 +238,7 @@ def test_a_flow_that_is_left_closes_its_items_and_leaves_nothing_running(start: 
         finally:
             closed.append(1)
 
-    before, way = threading.active_count(), Way()
+    before, way = threading.active_count(), RecordedWork()
     outcomes = start(items(), way)
     next(outcomes)
     outcomes.close()  # type: ignore[attr-defined]

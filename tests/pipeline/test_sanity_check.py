@@ -132,9 +132,9 @@ def test_the_command(
     assert "gradcam:" in printed and "layercam:" in printed and "randomcam" not in printed
     assert "weights: " in printed and "flip: maps" in printed
     assert main([*typed, "--json", "--order", "Independent"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["model"], told["order"], told["pictures"]) == ("small", "independent", 3)
-    assert [len(method["steps"]) for method in told["methods"]] == [2]
+    report = json.loads(capsys.readouterr().out)
+    assert (report["model"], report["order"], report["pictures"]) == ("small", "independent", 3)
+    assert [len(method["steps"]) for method in report["methods"]] == [2]
     for wrong in (["--steps", "0"], ["--steps", "some"], ["--order", "sideways"]):
         assert main([*typed, *wrong]) == 2
         assert "takes" in capsys.readouterr().err

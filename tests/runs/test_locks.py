@@ -196,9 +196,9 @@ def test_what_another_process_has_is_left_to_it_until_it_dies(tmp_path: Path) ->
 def test_whoever_is_at_work_is_named(tmp_path: Path) -> None:
     with claim(tmp_path) as process:
         with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-            (named_,) = map(str, manifest.beside)
+            (named_,) = map(str, manifest.other_processes)
         with Manifest.open(tmp_path, RunInfo({})) as manifest:
-            assert manifest.beside == []
+            assert manifest.other_processes == []
         with pytest.raises(UsageError) as raised:
             run_to_end(tmp_path, [A])
         with pytest.raises(UsageError, match=rf"\(process {process.pid} .* cannot be shared"):

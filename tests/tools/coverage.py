@@ -39,7 +39,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Row:
+class CoverageRow:
     """What was found of a model at its own size and, where it takes one, at an oblong one."""
 
     name: str
@@ -64,7 +64,7 @@ class Row:
         return "; ".join(self.problems) or "ok"
 
 
-def check_coverage(name: str) -> Row:
+def check_coverage(name: str) -> CoverageRow:
     """Explains a model with random weights, and lists what is wrong with the result."""
     start = time.monotonic()
     try:
@@ -72,8 +72,8 @@ def check_coverage(name: str) -> Row:
         classifiers = [classifier, *_oblong(name, classifier.preprocessing.size)]
         targets, problems = zip(*map(_check, classifiers), strict=True)
     except (CamvizError, RuntimeError) as error:
-        return Row(name, problems=(f"{type(error).__name__}: {error}",))
-    return Row(
+        return CoverageRow(name, problems=(f"{type(error).__name__}: {error}",))
+    return CoverageRow(
         name=name,
         layer=targets[0].name,
         layout=targets[0].layout.description,
@@ -133,7 +133,7 @@ def smallest() -> dict[str, str]:
     return results
 
 
-def _all(names: Iterable[str]) -> Iterator[Row]:
+def _all(names: Iterable[str]) -> Iterator[CoverageRow]:
     # a fresh process now and then gives back what large models took
     context = multiprocessing.get_context("spawn")
     with context.Pool(JOBS, initializer=_begin, maxtasksperchild=8) as pool:
@@ -148,7 +148,7 @@ def _begin() -> None:
 HEAD = "| default layer | layout | checked at | result |\n|---|---|---|---|---|"
 
 
-def _table(first: str, rows: Iterable[tuple[str, Row]]) -> str:
+def _table(first: str, rows: Iterable[tuple[str, CoverageRow]]) -> str:
     lines = (
         f"| {name} | {row.layer} | {row.layout} | {row.spelled_sizes} | {row.result} |"
         for name, row in rows
@@ -156,7 +156,7 @@ def _table(first: str, rows: Iterable[tuple[str, Row]]) -> str:
     return "\n".join((f"| {first} {HEAD}", *lines))
 
 
-def page(timm_rows: dict[str, Row], torchvision_rows: dict[str, Row]) -> str:
+def page(timm_rows: dict[str, CoverageRow], torchvision_rows: dict[str, CoverageRow]) -> str:
     """Writes the handbook's page from the rows of timm's modules and torchvision's names."""
     without = sorted(set(timm.list_modules()) - timm_rows.keys())
     of_timm = ((f"{module}: `{row.name}`", row) for module, row in timm_rows.items())
@@ -203,7 +203,7 @@ def main(arguments: list[str]) -> int:
     others = (
         {name: f"torchvision/{name}" for name in from_torchvision.list_names()} if asked.all else {}
     )
-    rows: dict[str, Row] = {}
+    rows: dict[str, CoverageRow] = {}
     for row in _all([*asked.names, *families.values(), *others.values()]):
         print(row, flush=True)
         rows[row.name] = row

@@ -65,7 +65,7 @@ DRAWS = 5000
 
 
 @dataclass(frozen=True)
-class Case:
+class PhotoCase:
     """A photo, a class of ImageNet that is in it, and where."""
 
     photo: Path
@@ -82,7 +82,7 @@ class Scores:
     heat: tuple[float, ...]
 
 
-def find_cases(classifier: Classifier, folder: Path) -> Iterator[Case]:
+def find_cases(classifier: Classifier, folder: Path) -> Iterator[PhotoCase]:
     """Yields the classes in each photo that the classifier sees there."""
     with (folder / "imagenet.csv").open(encoding="utf-8", newline="") as file:
         meanings = {
@@ -100,7 +100,7 @@ def find_cases(classifier: Classifier, folder: Path) -> Iterator[Case]:
             category = max(meanings[number], key=lambda index: float(logits[index]))
             mask = draw_boxes(boxes[number], picture.size)
             if category in best and 0 < mask.mean() < LARGEST_COVER:
-                yield Case(path, category, mask)
+                yield PhotoCase(path, category, mask)
 
 
 def _indices(text: str) -> Iterator[int]:
@@ -140,11 +140,11 @@ def score_map(heat: Map, mask: Mask) -> tuple[float, float]:
     return float(mask.flat[heat.argmax()]), float(positive[mask].sum() / max(positive.sum(), 1e-12))
 
 
-def map_by(classifier: Classifier, method: str) -> Callable[[Case], Map]:
+def map_by(classifier: Classifier, method: str) -> Callable[[PhotoCase], Map]:
     """Returns what draws a case's map at the photo's size by a method.  -> [h w]"""
     settings = SLOW.get(method, {})
 
-    def draw(case: Case) -> Map:
+    def draw(case: PhotoCase) -> Map:
         if method == GAUSSIAN:
             return centre(case.mask.shape)  # type: ignore[arg-type]
         (explanation,) = camcli.explain(
@@ -155,7 +155,7 @@ def map_by(classifier: Classifier, method: str) -> Callable[[Case], Map]:
     return draw
 
 
-def measure(draw: Callable[[Case], Map], cases: Sequence[Case]) -> Scores:
+def measure(draw: Callable[[PhotoCase], Map], cases: Sequence[PhotoCase]) -> Scores:
     """Scores the maps of some cases."""
     scores = [score_map(draw(case), case.mask) for case in cases]
     peaks, heat = zip(*scores, strict=True)

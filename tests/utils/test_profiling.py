@@ -62,16 +62,16 @@ def test_threads_are_told_apart() -> None:
         for thread in threads:
             thread.join()
     assert set(watch.seconds) == {"method"}
-    assert set(watch.beside) == {"draw", "write"}
+    assert set(watch.of_other_threads) == {"draw", "write"}
     # what is inside a stage of one thread is not taken off another's
     assert 0 < watch.seconds["method"] <= watch.total
-    assert min(watch.beside.values()) > 0
+    assert min(watch.of_other_threads.values()) > 0
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forgets what other tests took."""
-    for name, value in {"seconds": {}, "beside": {}, "start": time.perf_counter()}.items():
+    for name, value in {"seconds": {}, "of_other_threads": {}, "start": time.perf_counter()}.items():
         monkeypatch.setattr(STOPWATCH, name, value)
 
 

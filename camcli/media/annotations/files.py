@@ -1,4 +1,4 @@
-"""Files of annotations, read with a bound; what is wrong with one is told with its name."""
+"""Reads files of annotations up to a largest size; errors name the file."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 
 def list_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Lists a folder's files of some suffixes, in its folders too, in the order of their names."""
-    wanted = {suffix.lower() for suffix in suffixes}
+    kinds = {suffix.lower() for suffix in suffixes}
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in wanted and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in kinds and path.is_file() and not path.name.startswith(".")
     ]
 
 

@@ -1,4 +1,4 @@
-"""Which format a file or folder of annotations is in, told by what it holds."""
+"""Recognises the format of annotations by what their file or folder holds."""
 
 from __future__ import annotations
 

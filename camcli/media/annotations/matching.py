@@ -1,4 +1,4 @@
-"""Which annotations are of which picture, by relative path, file name or stem."""
+"""Matches annotations to pictures by relative path, file name or stem."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outlines of objects -> which pixels they cover: polygons, run lengths, bitmaps."""
+"""Draws the pixels that outlines cover: polygons, run lengths, bitmaps."""
 
 from __future__ import annotations
 

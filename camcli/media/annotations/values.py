@@ -87,10 +87,10 @@ class PictureAnnotations:
         """
         if self.size is None or self.unit != "pixels":
             raise UsageError(f"The annotations of {self.name!r} have no size in pixels yet.")
-        wanted = None if labels is None else set(labels)
+        names = None if labels is None else set(labels)
         objects, crowds = np.zeros(self.size, bool), np.zeros(self.size, bool)
         for instance in self.instances:
-            if wanted is None or instance.label in wanted:
+            if names is None or instance.label in names:
                 mask = crowds if instance.is_crowd else objects
                 mask |= draw_instance(instance, self.size)
         return objects, crowds
@@ -100,11 +100,11 @@ class PictureAnnotations:
 
         -> [n 4]: left, top, right, bottom
         """
-        wanted = None if labels is None else set(labels)
+        names = None if labels is None else set(labels)
         rows = [
             (i.box.left, i.box.top, i.box.right, i.box.bottom)
             for i in self.instances
-            if i.box is not None and not i.is_crowd and (wanted is None or i.label in wanted)
+            if i.box is not None and not i.is_crowd and (names is None or i.label in names)
         ]
         return np.array(rows, np.float64).reshape(-1, 4)
 

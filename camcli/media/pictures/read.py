@@ -173,13 +173,13 @@ class _Pillow:
 
     def __init__(self) -> None:
         self._lock, self._readers = threading.Lock(), 0
-        self._found = ExitStack()
+        self._settings = ExitStack()
 
     @contextmanager
     def allow_pixels(self, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
         with self._lock:
             if self._readers == 0:
-                self._found.enter_context(ignore_warnings(r"PIL\."))
+                self._settings.enter_context(ignore_warnings(r"PIL\."))
             self._readers += 1
             self._allow(max_pixels)
         try:
@@ -188,13 +188,13 @@ class _Pillow:
             with self._lock:
                 self._readers -= 1
                 if self._readers == 0:
-                    self._found.close()
+                    self._settings.close()
 
     def _allow(self, max_pixels: int) -> None:
         limit = Image.MAX_IMAGE_PIXELS
         # Pillow warns at its limit, and refuses at twice as many
         if limit is not None and max_pixels > max(MAX_PIXELS, 2 * limit):
-            self._found.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
+            self._settings.callback(setattr, Image, "MAX_IMAGE_PIXELS", limit)
             Image.MAX_IMAGE_PIXELS = -(-max_pixels // 2)
 
 

@@ -40,8 +40,8 @@ def _read_pictures(number: int, every: int, span: Span) -> Iterator[Picture]:
                     words = f"Camera {number} gives no picture {index}: was it unplugged?"
                     raise ImageError(words)
                 came = _round_time(time.monotonic() - begin)
-                wanted = span.has(index, every)
-                picture = _retrieve_picture(capture, source, index, came) if wanted else None
+                is_in_span = span.has(index, every)
+                picture = _retrieve_picture(capture, source, index, came) if is_in_span else None
             if picture:
                 yield picture
             index += 1

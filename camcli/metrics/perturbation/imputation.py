@@ -50,7 +50,7 @@ class _Levels:
     """The missing pixels and their neighbours' weights, on the picture's and ever coarser grids."""
 
     def __init__(self, missing: Tensor, dtype: torch.dtype) -> None:
-        # as numbers: a product with them takes a quarter of one with truth values
+        # as floats: a product with them is faster than one with booleans
         self.missing = [missing.to(dtype)]
         while min(self.missing[-1].shape[-2:]) >= 2 * SMALLEST_SIDE:
             # a coarse pixel is missing where all that it stands for are

@@ -1,15 +1,33 @@
 """Files of weights, and how their names are matched to a model's."""
 
-# what other rooms may import; all else may change with this one
-PUBLIC = (
-    "checkpoint.Checkpoint",
-    "checkpoint.is_transformers_folder",
-    "checkpoint.read_checkpoint",
-    "cross_library_keys",
-    "mismatch_advice",
-    "pickle_survey.check_published",
-    "state_dict_matching",
-    "training_args.TrainingArgs",
-    "training_args.apply_training_args",
-    "weight_loading",
+from camcli.models.checkpoints.checkpoint import (
+    Checkpoint,
+    is_transformers_folder,
+    read_checkpoint,
 )
+from camcli.models.checkpoints.cross_library_keys import find_counterpart
+from camcli.models.checkpoints.mismatch_advice import other_library_error
+from camcli.models.checkpoints.pickle_survey import check_published
+from camcli.models.checkpoints.state_dict_matching import FittedWeights, build_for_checkpoint
+from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
+from camcli.models.checkpoints.weight_loading import (
+    carry_weights_over,
+    load_into,
+    place_weights_by_order,
+)
+
+__all__ = [
+    "Checkpoint",
+    "FittedWeights",
+    "TrainingArgs",
+    "apply_training_args",
+    "build_for_checkpoint",
+    "carry_weights_over",
+    "check_published",
+    "find_counterpart",
+    "is_transformers_folder",
+    "load_into",
+    "other_library_error",
+    "place_weights_by_order",
+    "read_checkpoint",
+]

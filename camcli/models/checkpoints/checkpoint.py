@@ -102,12 +102,12 @@ class Checkpoint:
 
 
 def _strip_name(name: str) -> str:
-    """Leaves out the library before a name, and the tag of pretrained weights behind it."""
+    """Removes the library before a name, and the tag of pretrained weights behind it."""
     return name.rpartition("/")[2].partition(".")[0]
 
 
 class InertObject:
-    """Stands for any object that a training script left beside the weights; it runs nothing."""
+    """Replaces any object that a training script saved beside the weights; it runs nothing."""
 
     def __new__(cls, *_: object, **__: object) -> InertObject:  # noqa: D102
         return super().__new__(cls)
@@ -355,7 +355,7 @@ def _refused_error(path: Path, error: Exception) -> CheckpointError | None:
 def _damaged_error(path: Path, error: Exception) -> CheckpointError:
     said = str(error).rpartition("WeightsUnpickler error:")[2].strip()
     first = re.split(r"\.\s|\n", said)[0].rstrip(".")
-    # readers say why in a sentence; a stumble over what is no pickle at all reads `101`
+    # readers say why in a sentence; for what is no pickle at all, the message may be just `101`
     telling = first[:1].isupper() and not first.startswith("Unsupported operand")
     why = f": {first[:200]}" if telling else ""
     return CheckpointError(

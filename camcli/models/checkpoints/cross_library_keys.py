@@ -84,13 +84,13 @@ def convert_weights(source: BuiltModel, target: BuiltModel) -> Weights | None:
 def _match_by_converter(source: BuiltModel, target: BuiltModel) -> dict[str, str] | None:
     """Finds which weight becomes which, by tracing where a converter puts numbers."""
     for one, other in ((target, source), (source, target)):
-        given, wanted = one.module.state_dict(), other.module.state_dict()
+        given, own_weights = one.module.state_dict(), other.module.state_dict()
         places = {weight.data_ptr(): name for name, weight in given.items() if weight.numel() > 1}
         # a converter that was written for other files may fail
         with suppress(Exception):
             converted = other.convert(dict(given), other.module) if other.convert else {}
             pairs = {k: places.get(w.data_ptr(), "") for k, w in converted.items() if w.numel() > 1}
-            if pairs.keys() == {k for k, w in wanted.items() if w.numel() > 1} and all(
+            if pairs.keys() == {k for k, w in own_weights.items() if w.numel() > 1} and all(
                 pairs.values()
             ):
                 return pairs if other is target else {own: name for name, own in pairs.items()}
@@ -98,12 +98,12 @@ def _match_by_converter(source: BuiltModel, target: BuiltModel) -> dict[str, str
 
 
 def _match_by_order(theirs: Weights, own: Weights) -> dict[str, str] | None:
-    given, wanted = _group_by_signature(theirs), _group_by_signature(own)
-    if {key: len(names) for key, names in given.items()} != {k: len(n) for k, n in wanted.items()}:
+    given, needed = _group_by_signature(theirs), _group_by_signature(own)
+    if {key: len(names) for key, names in given.items()} != {k: len(n) for k, n in needed.items()}:
         return None
     return {
         name: from_name
-        for key, layers in wanted.items()
+        for key, layers in needed.items()
         for names, sources in zip(layers, given[key], strict=True)
         for name, from_name in zip(names, sources, strict=True)
     }
@@ -133,7 +133,7 @@ KINDS = ("weight", "bias", "running_mean", "running_var")
 
 
 def find_kind(name: str) -> str:
-    """Tells a layer's weight, bias and moments by the end of the name; "" is a parameter alone."""
+    """Returns the kind at the end of a name (weight, bias, ...); "" for a parameter of its own."""
     last = name.rpartition(".")[2]
     return next((kind for kind in KINDS if last == kind or last.endswith(f"_{kind}")), "")
 
@@ -145,7 +145,7 @@ def is_same_network(a: nn.Module, b: nn.Module, size: tuple[int, int], channels:
     """
     for edges in (SMALL, size):
         image = torch.randn(1, channels, *edges, generator=torch.Generator().manual_seed(0))
-        # not every network takes a smaller picture than its own
+        # not every network takes a picture smaller than its own size
         with suppress(Exception):
             mine, theirs = (_compute_logits(module, image) for module in (a, b))
             return mine.shape == theirs.shape and bool(

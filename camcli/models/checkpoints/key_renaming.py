@@ -76,14 +76,14 @@ def concatenate(weights: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([torch.zeros_like(given[0]) if w is None else w for w in weights])
 
 
-def reshape_like(weight: Tensor, wanted: Tensor) -> Tensor:
+def reshape_like(weight: Tensor, own: Tensor) -> Tensor:
     """Adds and takes away axes of length 1, as between a linear layer and a 1x1 convolution."""
-    lengths = [[n for n in tensor.shape if n > 1] for tensor in (weight, wanted)]
-    return weight.reshape(wanted.shape) if lengths[0] == lengths[1] else weight
+    lengths = [[n for n in tensor.shape if n > 1] for tensor in (weight, own)]
+    return weight.reshape(own.shape) if lengths[0] == lengths[1] else weight
 
 
 def list_child_namings(module: nn.Module) -> Iterator[Naming]:
-    """Gives the names in `nn.Sequential(*module.children())`, and the same of a child's children.
+    """Lists the names in `nn.Sequential(*module.children())`, and the same of a child's children.
 
     Lightning's examples of transfer learning and fastai's bodies are saved so.
     """

@@ -92,7 +92,7 @@ MOST_ARGUMENTS = 3
 def describe_fit(
     built: BuiltModel, fitted_weights: FittedWeights, request: ModelSpec
 ) -> Iterator[str]:
-    """Says what was not loaded, and what was taken for what."""
+    """Yields notes on weights that were not loaded, or that were matched by another name."""
     yield from _group_faults(fitted_weights.faults)
     if fitted_weights.note:
         yield fitted_weights.note
@@ -219,7 +219,7 @@ def _has_matrix_beside(fitted_weights: FittedWeights) -> bool:
 
 
 def _is_layer(what: str) -> bool:
-    """Tells weights of a layer from single parameters, such as a token of masked patches."""
+    """Tells whether a weight is a layer's, and no single parameter such as a mask token."""
     return what.partition(" ")[0].endswith((".weight", ".bias"))
 
 
@@ -255,7 +255,7 @@ def _try_arguments(
             concerned = any(re.search(pattern, what) for _, what in fitted_weights.faults)
             if not concerned or argument.keys() & request.model_kwargs.keys():
                 continue
-            # a constructor refuses in its own way what it does not take
+            # each constructor has its own errors for arguments that it does not take
             with contextlib.suppress(Exception), torch.device("meta"):
                 kwargs = {**own, **chosen, **argument}
                 faults = refit(fitted_weights, build(replace(asked, model_kwargs=kwargs))).faults

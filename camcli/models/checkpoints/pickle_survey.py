@@ -1,4 +1,4 @@
-"""Checks what the pickles in a checkpoint ask for before any of it is made.
+"""Checks what the pickles in a checkpoint would create, before any of it is created.
 
 torch.load with weights_only runs no code, but a few bytes can still ask it for much memory, and
 before torch 2.10 for memory beyond what the file holds.
@@ -63,7 +63,7 @@ def check_memory(path: Path) -> None:
 
 
 def check_published(path: Path) -> None:
-    """Raises for a file of weights with code in it, or as above, before a library reads it.
+    """Checks a file of published weights, also for code in it, before a library reads it.
 
     torchvision runs the code, and so did timm before 1.0.26, whatever the file's name.
     """
@@ -120,7 +120,7 @@ def _read(survey: _Survey) -> None:
 
 
 class _Survey(pickle._Unpickler):
-    """Reads a pickle in which nothing has a meaning: whatever it names is a stub.
+    """Reads a pickle without calling anything: whatever it names is replaced by a stub.
 
     Python's own in Python, since the one in C keeps a list as long as a pickle says.
     """
@@ -158,7 +158,7 @@ class _Survey(pickle._Unpickler):
         return _Stub(self, "storage", numbers=count)
 
     def check_call(self, name: str, arguments: Sequence[Any]) -> None:
-        """Checks what a call would make."""
+        """Checks how much memory the result of a call would take."""
         counts = bool(arguments) and isinstance(arguments[0], int)
         if (ALLOCATING.fullmatch(name) and arguments) or (BYTEARRAY.fullmatch(name) and counts):
             raise AsksForTooMuch(f"calls {name}, which takes memory without content")
@@ -197,7 +197,7 @@ class _Stub:
     """Stands for a class, a function, and their results."""
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
-        # a pickle asks what stands for a class for an instance, too
+        # a pickle may call `__new__` of the stub of a class
         return cls(*arguments, **keywords) if isinstance(cls, _Stub) else super().__new__(cls)
 
     def __init__(
@@ -217,7 +217,7 @@ class _Stub:
     def __setitem__(self, key: Any, value: Any) -> None: ...
 
     def append(self, item: Any) -> None:
-        """Takes what a list takes."""
+        """Does nothing, where a list would take items."""
 
     extend = add = append
 

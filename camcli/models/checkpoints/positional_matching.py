@@ -23,20 +23,20 @@ from camcli.models.model_spec import Weights
 
 HEAD = 2  # a classifier's weight and bias
 
-# how many times larger or smaller than what a layer gives its noted variance may be: half of the
-# layers of trained networks stay within 5 on noise, all within 20
+# how many times larger or smaller than what a layer gives its noted variance may be;
+# layers of trained networks stay far below it on noise
 LARGEST_RATIO = 1000.0
 
 
 def place_by_order(
-    weights: Weights, wanted: Mapping[str, Tensor], free: Mapping[str, int]
+    weights: Weights, model_state: Mapping[str, Tensor], free: Mapping[str, int]
 ) -> Weights | None:
     """Returns the weights under the model's names, None where the order may be another.
 
     `free` has the axis in which a weight may have another length: classes, or channels.
     """
     given = {k: w for k, w in weights.items() if _is_counted(w)}
-    own = {k: w for k, w in wanted.items() if _is_counted(w)}
+    own = {k: w for k, w in model_state.items() if _is_counted(w)}
     # safetensors sorts by name, and the order says nothing then
     if len(given) != len(own) or list(given) == sorted(given):
         return None
@@ -51,14 +51,14 @@ def place_by_order(
     return {name: given[theirs] for theirs, name in pairs}
 
 
-def is_by_name(weights: Weights, wanted: Mapping[str, Tensor]) -> bool:
+def is_by_name(weights: Weights, model_state: Mapping[str, Tensor]) -> bool:
     """Tells whether weights of the model's kinds and shapes lie in the order of other names.
 
     But for a classifier of other classes.
     """
     given, own = (
         Counter((find_kind(name), w.shape) for name, w in some.items() if _is_counted(w))
-        for some in (weights, wanted)
+        for some in (weights, model_state)
     )
     names = [name for name, weight in weights.items() if _is_counted(weight)]
     return names == sorted(names) and max((given - own).total(), (own - given).total()) <= HEAD
@@ -68,12 +68,12 @@ def _is_counted(weight: Tensor) -> bool:
     return weight.is_floating_point()
 
 
-def _fits(weight: Tensor, wanted: Tensor, free: int | None) -> bool:
-    if weight.ndim != wanted.ndim:
+def _fits(weight: Tensor, own_weight: Tensor, free: int | None) -> bool:
+    if weight.ndim != own_weight.ndim:
         return False
     return all(
         theirs == own or axis == free
-        for axis, (theirs, own) in enumerate(zip(weight.shape, wanted.shape, strict=True))
+        for axis, (theirs, own) in enumerate(zip(weight.shape, own_weight.shape, strict=True))
     )
 
 
@@ -88,11 +88,11 @@ def _is_layer_match(pairs: Sequence[tuple[str, str]]) -> bool:
     )
 
 
-def _is_only_order(pairs: Sequence[tuple[str, str]], wanted: Mapping[str, Tensor]) -> bool:
+def _is_only_order(pairs: Sequence[tuple[str, str]], model_state: Mapping[str, Tensor]) -> bool:
     """Tells whether the names confirm the order of all weights that could be exchanged."""
     alike: dict[tuple[str, torch.Size], list[tuple[str, str]]] = {}
     for theirs, own in pairs:
-        alike.setdefault((find_kind(own), wanted[own].shape), []).append((theirs, own))
+        alike.setdefault((find_kind(own), model_state[own].shape), []).append((theirs, own))
     return all(
         _is_confirmed(before, after) for same in alike.values() for before, after in pairwise(same)
     )

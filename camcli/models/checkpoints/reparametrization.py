@@ -1,4 +1,4 @@
-"""Puts weights together that a file keeps in parts: pruned, weight- or spectral-normalised.
+"""Joins weights that a file keeps in parts: pruned, weight-normalised or spectral-normalised.
 
 What is computed is what PyTorch computes in evaluation mode: `torch.nn.utils.apply_pruning_mask`,
 `torch.nn.utils.weight_norm` (arXiv:1602.07868 eq. 2) and `spectral_norm` (arXiv:1802.05957 eq. 8),
@@ -27,7 +27,7 @@ class Form:
 
 
 def apply_pruning_mask(weight: Tensor, mask: Tensor) -> Tensor:
-    """Puts zeros where the mask has them."""
+    """Multiplies the weight by its pruning mask."""
     if weight.shape != mask.shape:
         raise ValueError("a mask has its weight's shape")
     return weight * mask
@@ -62,7 +62,7 @@ PARAMETRIZATIONS: Sequence[Form] = (
 
 
 def merge_parts(weights: Weights) -> Weights:
-    """Returns the weights with all parts put together that belong together, in the same order.
+    """Returns the weights with their parts joined, in the same order.
 
     Raises ValueError, RuntimeError or IndexError for parts whose shapes do not belong together.
     """

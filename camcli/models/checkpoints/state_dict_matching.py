@@ -1,4 +1,4 @@
-"""Brings a checkpoint's weights under a model's own names."""
+"""Matches the names of a checkpoint's weights to a model's own."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _try_readings(
 
 
 def merge_stored(checkpoint: Checkpoint) -> Weights:
-    """Returns the file's weights, those in parts put together where that can be done."""
+    """Returns the file's weights, with parts joined where that is possible."""
     # parts whose shapes do not belong together are no parts
     with contextlib.suppress(ValueError, RuntimeError, IndexError):
         return merge_parts(checkpoint.weights)
@@ -248,7 +248,7 @@ def _find_other_head(
 
 def _convert(fitted_weights: FittedWeights, module: nn.Module, convert: Convert) -> FittedWeights:
     model_state, plain = module.state_dict(), fitted_weights.weights
-    # a converter that was written for other files may fail: the names that stay then speak
+    # a converter that was written for other files may fail; the names stay as they are then
     with contextlib.suppress(Exception), ignore_warnings():
         unprefixed = strip_prefix(convert(dict(plain), module), model_state)
         weights = unprefixed.weights

@@ -1,4 +1,4 @@
-"""What training scripts note beside the weights: the architecture, its arguments and its input."""
+"""Reads the architecture, its arguments and its input, as training scripts save them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_training_args(content: Mapping[Any, Any]) -> TrainingArgs:
 
 
 def apply_training_args(preprocessing: Preprocessing, settings: TrainingArgs) -> Preprocessing:
-    """Applies what can be applied: training may have drawn an interpolation for each picture."""
+    """Applies the settings, without those that cannot be applied, such as random interpolation."""
     for key, value in settings.preprocessing.items():
         with suppress(ConfigError, UnknownName):
             preprocessing = change_preprocessing(preprocessing, None, {key: value})

@@ -59,7 +59,7 @@ def place_weights_by_order(
     build: Callable[[ModelSpec], BuiltModel],
     request: ModelSpec,
 ) -> tuple[BuiltModel, FittedWeights] | None:
-    """Takes weights under names that nobody knows by their order, None where that is unsafe."""
+    """Matches weights of unknown names by their order; returns None where that is unsafe."""
     checkpoint = fitted_weights.checkpoint
     if not is_other_architecture(
         fitted_weights, built
@@ -111,7 +111,7 @@ def load_into(
     Raises CheckpointError if nothing fits, and, if strict, for weights that are missing, unexpected
     or of another shape; `build` is asked whether other arguments give a model that they fit.
     """
-    fitting, wanted = (
+    fitting, total = (
         len(select_fitting_weights(fitted_weights, built.module)),
         len(built.module.state_dict()),
     )
@@ -121,7 +121,7 @@ def load_into(
         stored, own = merge_stored(fitted_weights.checkpoint), built.module.state_dict()
         by_name = is_by_name(stored, own)
         raise other_architecture_error(
-            fitted_weights, request, f"{fitting} of the {wanted}", by_name=by_name
+            fitted_weights, request, f"{fitting} of the {total}", by_name=by_name
         )
     if fitted_weights.faults and strict:
         raise misfit_error(

@@ -426,16 +426,16 @@ def _collect_rows(
     end = next((end for end in ENDS.values() if front and front.step == end), None)
     if end is None or front is None or front.numbers.numel() != rows.numel():
         return _ObservedRows(rows, is_plain=front is not None and front.step == "plain")
-    wanted = apply_end(reading.rows_of(front.numbers).float(), end)
-    if _holds_for(rows, wanted):
+    expected = apply_end(reading.rows_of(front.numbers).float(), end)
+    if _holds_for(rows, expected):
         return _ObservedRows(rows, end)
     if front.odds and _holds_for(rows, reading.rows_of(front.odds()).float().sigmoid()):
         return _ObservedRows(rows, ONE_CLASS)
     return _ObservedRows(rows)
 
 
-def _holds_for(rows: Tensor, wanted: Tensor) -> bool:
-    return torch.allclose(rows, wanted, rtol=TOLERANCE, atol=TOLERANCE)
+def _holds_for(rows: Tensor, expected: Tensor) -> bool:
+    return torch.allclose(rows, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
 def _interpret_rows(

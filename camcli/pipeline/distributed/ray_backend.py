@@ -1,4 +1,4 @@
-"""A run spread over a Ray cluster, or over this machine by Ray: a model and a share a worker.
+"""Spreads a run over a Ray cluster, or this machine; each worker has a model and a share.
 
 Each worker writes a shard of the manifest into the output folder, which all machines see; from
 there the driver reads how far they are, and joins them in the end.

@@ -1,4 +1,4 @@
-"""A run that several processes share out: which sources are whose, and on which GPU."""
+"""Shares the sources of a run out among processes, each on a GPU of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The memory that pictures in flight may take, and what each of them takes."""
+"""Bounds the memory that pictures in flight may take."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Need:
 
     @classmethod
     def of(cls, size: tuple[int, int], held: int = 0, at_work: int = 0) -> Need:
-        """Returns that of a picture of a height and width, of which so many overlays are there."""
+        """Returns the cost of a picture of a height and width with so many overlays."""
         pixels = size[0] * size[1]
         return cls(pixels * (HELD + OVERLAY * held), pixels * (AT_WORK + OVERLAY * at_work))
 
@@ -65,11 +65,11 @@ class MemoryBudget:
         return not self._inside or self._sum([*self._inside, need]) <= self.limit
 
     def enter(self, need: Need) -> None:
-        """Counts a picture from now on."""
+        """Adds a picture."""
         self._inside.append(need)
 
     def leave(self) -> None:
-        """Says that the first of those in flight is written, and takes nothing any more."""
+        """Removes the first picture in flight, which is written."""
         self._inside.popleft()
 
     def _sum(self, needs: Collection[Need]) -> int:

@@ -1,4 +1,4 @@
-"""Threads that work beside the model, and what was given to them, in its order."""
+"""Runs tasks in threads beside the model; their results come in order."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class WorkerPool:
         return executor
 
     def submit(self, function: Callable[..., Result], *arguments: Any) -> Future[Result]:
-        """Has a function called, when a thread has time."""
+        """Calls a function as soon as a thread is free."""
         if self._executor:
             return self._executor.submit(self._call, function, *arguments)
         from concurrent.futures import Future
@@ -90,7 +90,7 @@ class WorkerPool:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Lets nothing begin meanwhile.
+        """Keeps tasks from beginning for the length of a block.
 
         A model on the CPU has all cores, and waits at every layer for one that is taken from it.
         """
@@ -107,7 +107,7 @@ class WorkerPool:
 
 
 def _work_alone() -> None:
-    """Has torch use this thread alone for what is done in it.
+    """Limits torch to one thread for operations in this thread.
 
     Each would start helpers of its own otherwise; where there are more than cores, OpenMP lets all
     of them sleep between any two operations, the model's as well.
@@ -158,11 +158,11 @@ class WorkLine(Generic[Item, Result]):
     def begin(
         self, item: Item, function: Callable[..., Result], *arguments: Any, size: int = 0
     ) -> None:
-        """Has a function called for an item."""
+        """Begins to call a function for an item."""
         self._begun.append((item, self.pool.submit(function, *arguments), size))
 
     def take(self) -> tuple[Item, Future[Result]]:
-        """Takes the first item out, with the result that it has or will have."""
+        """Removes the first item, and returns it with its future."""
         item, future, _ = self._begun.popleft()
         return item, future
 

@@ -1,4 +1,4 @@
-"""The boxes of a run, out of its manifest into files that annotation tools read."""
+"""Exports the boxes in a run's manifest to files that annotation tools read."""
 
 from __future__ import annotations
 

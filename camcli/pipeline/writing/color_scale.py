@@ -1,4 +1,4 @@
-"""The raw values between which the colours of a run go."""
+"""Finds the raw values at the ends of a run's colour scale."""
 
 from __future__ import annotations
 

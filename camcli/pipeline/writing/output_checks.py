@@ -1,4 +1,4 @@
-"""Whether the outputs of a run fit its sources, asked before anything is written."""
+"""Checks that the outputs of a run fit its sources, before anything is written."""
 
 from __future__ import annotations
 

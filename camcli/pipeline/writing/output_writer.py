@@ -1,4 +1,4 @@
-"""Explanations to files and records, and where the files stand."""
+"""Writes explanations to files, with a record of each."""
 
 from __future__ import annotations
 

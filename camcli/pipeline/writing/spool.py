@@ -1,4 +1,4 @@
-"""What was found in the pictures of a run, laid aside until all of it is known."""
+"""Keeps the results of a run's pictures on disk until their common scale is known."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ def read_again(items: Iterator[WorkItem], options: Options) -> Iterator[WorkItem
                 changed = Outcome.failure(item.source, str(error))
 
 
-def _find_frame(wanted: Picture, frames: Iterator[Picture]) -> Picture:
+def _find_frame(stored: Picture, frames: Iterator[Picture]) -> Picture:
     for picture in frames:
-        if picture.frame == wanted.frame:
+        if picture.frame == stored.frame:
             return picture
-    raise ImageError(f"frame {wanted.frame} is no more there: it changed while the run went on")
+    raise ImageError(f"frame {stored.frame} is no more there: it changed while the run went on")
 
 
 def restore_pixels(item: WorkItem, picture: Picture) -> list[Explanation]:

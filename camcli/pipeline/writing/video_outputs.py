@@ -1,4 +1,4 @@
-"""Drawn frames -> video files, in the frames' order, whole or not there."""
+"""Writes drawn frames into videos, in order; a video is complete or absent."""
 
 from __future__ import annotations
 

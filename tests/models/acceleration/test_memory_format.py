@@ -62,7 +62,7 @@ class Groups(Flattening):
         return (groups * gate.sigmoid()).view(b, c * h * w)
 
 
-class Shuffled(Flattening):
+class ChannelShuffle(Flattening):
     """Channels shuffled among groups (arXiv:1707.01083), and flattened."""
 
     def flat(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class Insisting(Flattening):
         return super().forward(x)
 
 
-class Frames(Flattening):
+class StackedFrames(Flattening):
     """Two frames stacked as channels are taken apart by a view of the input itself."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ MINDING = [ByNumber, Flattening, Capsules, Groups, Strided, Asking, Insisting, O
 
 
 @pytest.mark.parametrize("b", [1, 2])
-@pytest.mark.parametrize("network", [*MINDING, Shuffled])
+@pytest.mark.parametrize("network", [*MINDING, ChannelShuffle])
 def test_a_network_is_explained_as_it_runs_by_itself(network: type[Flattening], b: int) -> None:
     model, inputs = network().eval(), noise(b, size=SIZE)
     before = inputs.clone()
@@ -125,7 +125,7 @@ def test_a_network_is_explained_as_it_runs_by_itself(network: type[Flattening], 
     heatmap = camcli.heatmaps(model, inputs, targets=1, target_layers="conv")
     torch.testing.assert_close(heatmap, expected, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(camcli.activations(model, inputs, "conv")["conv"], maps.detach())
-    assert accepts_channels_last(model, inputs) is (network is Shuffled)
+    assert accepts_channels_last(model, inputs) is (network is ChannelShuffle)
     # nobody writes into the caller's own
     assert torch.equal(inputs, before)
 
@@ -150,7 +150,7 @@ def test_every_method_works_on_networks_that_view(name: str) -> None:
 
 
 def test_frames_may_be_taken_apart_by_a_view_of_the_input() -> None:
-    model, inputs = Frames().eval(), noise(2, 6, SIZE)
+    model, inputs = StackedFrames().eval(), noise(2, 6, SIZE)
     heatmap = camcli.heatmaps(
         model, inputs, "occlusion", targets=1, set={"window": 16, "stride": 16}
     )
@@ -162,13 +162,15 @@ def test_frames_may_be_taken_apart_by_a_view_of_the_input() -> None:
     torch.testing.assert_close(heatmap[:, 0, 1], drop, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("made", [Staged, Shuffled])
+@pytest.mark.parametrize("made", [Staged, ChannelShuffle])
 def test_a_network_that_does_not_mind_runs_on_channels_last(
     made: Callable[[], nn.Module],
 ) -> None:
     model, seen = made(), []
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous()))
-    camcli.heatmaps(model, noise(size=SIZE), target_layers="conv" if made is Shuffled else "last")
+    camcli.heatmaps(
+        model, noise(size=SIZE), target_layers="conv" if made is ChannelShuffle else "last"
+    )
     assert seen[-1] is False
 
 
@@ -192,7 +194,7 @@ class Viewed(nn.Module):
 
 
 def test_a_single_picture_does_not_answer_for_several() -> None:
-    model = Frames().eval()
+    model = StackedFrames().eval()
     assert accepts_channels_last(model, noise(1, 6, SIZE))
     assert not accepts_channels_last(model, noise(2, 6, SIZE))
     assert not accepts_channels_last(model, noise(1, 6, SIZE))
@@ -219,12 +221,12 @@ def test_a_network_that_runs_in_no_format_raises_its_own_error() -> None:
 
 
 def test_outputs_are_compared_whatever_holds_them() -> None:
-    class Packing(Strided):
+    class OutputsInDictionary(Strided):
         def forward(self, x: Tensor) -> Any:
             logits = super().forward(x)
             return {"losses": [None, (logits.detach() * 0,)], "logits": logits}
 
-    model = Packing().eval()
+    model = OutputsInDictionary().eval()
     assert not accepts_channels_last(model, noise(size=SIZE))
     heatmap = camcli.heatmaps(
         model, noise(size=SIZE), targets=1, target_layers="conv", output_key="logits"

@@ -27,7 +27,7 @@ def fix_seed() -> None:
     torch.manual_seed(0)
 
 
-class Encoder(nn.Module):
+class PatchEncoder(nn.Module):
     """Patches in any order, and a class token in front of them, behind them or among them."""
 
     def __init__(self, order: Tensor | None = None, at: int | None = None, first: bool = False):
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         return self.fc(x.mean(1) if self.at is None else x[:, self.at])
 
 
-def alike(one: Encoder, *others: Encoder) -> Iterator[nn.Module]:
+def alike(one: PatchEncoder, *others: PatchEncoder) -> Iterator[nn.Module]:
     for module in (one, *others):
         module.load_state_dict(one.state_dict())
         yield module.eval()
@@ -66,7 +66,7 @@ LAYER = "layers.layers.0"
 
 def test_shuffled_tokens_are_put_in_order() -> None:
     order = torch.randperm(CELLS)
-    straight, shuffled = alike(Encoder(at=0), Encoder(order, at=0))
+    straight, shuffled = alike(PatchEncoder(at=0), PatchEncoder(order, at=0))
     actual = measure_places(shuffled, SHAPE, [LAYER])[LAYER]
     assert actual.layout == Layout("tokens", GRID, 1, order=tuple(order.argsort().tolist()))
     assert actual.doubt(LAYER) == ""
@@ -81,14 +81,14 @@ METHODS = ["layercam", "ablationcam", "fullgrad", "rollout", "gradattention", "l
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_kind_of_method_knows_the_order(method: str) -> None:
-    straight, shuffled = alike(Encoder(at=0), Encoder(torch.randperm(CELLS), at=0))
+    straight, shuffled = alike(PatchEncoder(at=0), PatchEncoder(torch.randperm(CELLS), at=0))
     first, second = (camcli.heatmaps(m, images(1), method) for m in (straight, shuffled))
     assert torch.allclose(first, second, atol=1e-4 * float(first.abs().max()))
 
 
 @pytest.mark.parametrize(("at", "prefix", "suffix"), [(0, 1, 0), (CELLS, 0, 1), (CELLS // 2, 0, 1)])
 def test_a_class_token_is_found_wherever_it_stands(at: int, prefix: int, suffix: int) -> None:
-    straight, other = alike(Encoder(at=0), Encoder(at=at))
+    straight, other = alike(PatchEncoder(at=0), PatchEncoder(at=at))
     layout = measure_places(other, SHAPE, [LAYER])[LAYER].layout
     assert (layout.prefix, layout.suffix) == (prefix, suffix)
     maps = [camcli.activations(m, images(), LAYER)[LAYER] for m in (straight, other)]
@@ -141,7 +141,7 @@ def test_no_layer_with_places_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.norm(x.flatten(1).unfold(1, 64, 1)[:, ::97][:, :25].sin())
 
-    class Net(nn.Module):
+    class LatentNet(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.read, self.latents, self.fc = nn.Linear(3072, 3072), Latents(), nn.Linear(64, 5)
@@ -152,7 +152,7 @@ def test_no_layer_with_places_is_refused() -> None:
     with pytest.raises(
         LayerError, match=r"by measuring: each layer on .* no places of the picture"
     ):
-        measure_default_layer(Net().eval(), (3, 32, 32))
+        measure_default_layer(LatentNet().eval(), (3, 32, 32))
 
 
 def test_places_are_looked_for_once() -> None:
@@ -191,7 +191,7 @@ SERPENTINE = torch.stack(
 
 @pytest.mark.parametrize("order", [BLOCKS, SERPENTINE], ids=["blocks", "serpentine"])
 def test_an_order_is_known_by_an_earlier_layer_where_tokens_see_all(order: Tensor) -> None:
-    encoder = Encoder(order)
+    encoder = PatchEncoder(order)
     encoder.layers = nn.Sequential(Mixer(), Mixer(), Mixer())  # type: ignore[assignment]
     encoder.eval()
     default = measure_default_layer(encoder, SHAPE)
@@ -226,7 +226,7 @@ def test_small_first_weights_do_not_drown_below_what_batch_norms_add() -> None:
 
 
 def test_few_pictures_run_together_and_no_output_is_kept() -> None:
-    (shuffled,) = alike(Encoder(torch.randperm(CELLS)))
+    (shuffled,) = alike(PatchEncoder(torch.randperm(CELLS)))
     batches: list[int] = []
     shuffled.register_forward_pre_hook(lambda _, given: batches.append(len(given[0])))
     outputs: list[weakref.ref[Tensor]] = []
@@ -292,11 +292,11 @@ def test_a_fresh_batch_norm_that_would_hide_places_is_left_as_it_is() -> None:
 
 
 def test_a_model_that_takes_one_picture_at_a_time_is_measured_in_as_many_passes() -> None:
-    class Single(nn.Sequential):
+    class SinglePicture(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.view(1, 3, 64, 64))
 
-    module = Single(*network())
+    module = SinglePicture(*network())
     places = measure_places(module, (3, 64, 64), ["2"])["2"]
     assert places.layout == Layout("nchw", (8, 8))
     assert 0.6 < places.clarity < 1
@@ -341,7 +341,7 @@ ALL = [*METHODS, "gradcam", "eigencam", "genericattention", "shapleycam", "score
 @pytest.mark.parametrize("method", ALL)
 @pytest.mark.parametrize("layers", FIRST)
 def test_sequence_first_is_batch_first_turned(method: str, layers: list[str] | None) -> None:
-    first, second = alike(Encoder(at=0, first=True), Encoder(at=0))
+    first, second = alike(PatchEncoder(at=0, first=True), PatchEncoder(at=0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         actual, expected = (
@@ -354,13 +354,13 @@ def test_sequence_first_is_batch_first_turned(method: str, layers: list[str] | N
 
 
 def test_sequence_first_is_a_layout_of_its_own() -> None:
-    target = measure_default_layer(Encoder(first=True).eval(), SHAPE)
+    target = measure_default_layer(PatchEncoder(first=True).eval(), SHAPE)
     assert (target.name, target.layout) == ("layers", Layout("sequence first", GRID))
     assert target.layout.description == "8x6 tokens, sequence first"
 
 
 def test_as_many_pictures_as_tokens_are_told_apart() -> None:
-    first, second = alike(Encoder(first=True), Encoder())
+    first, second = alike(PatchEncoder(first=True), PatchEncoder())
     inputs = images(CELLS)
     maps = [camcli.heatmaps(m, inputs, target_layers=LAYER) for m in (first, second)]
     assert torch.allclose(*maps, atol=1e-6)

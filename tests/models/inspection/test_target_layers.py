@@ -373,7 +373,7 @@ class Bench(nn.Module):
         self.stem = nn.Conv2d(3, 8, 3, 2, 1)
         self.shared = nn.Conv2d(8, 8, 3, 1, 1)
         self.relu = nn.ReLU(inplace=True)
-        self.pair = Pair()
+        self.pair = HalfAndWhole()
         self.unused = nn.Conv2d(8, 8, 1)
         self.drop = nn.Dropout(0.5)
         self.fc = nn.Linear(8, 5)
@@ -388,7 +388,7 @@ class Bench(nn.Module):
         return self.fc(self.drop(x.mean((2, 3)) + skipping.mean((2, 3))))
 
 
-class Pair(nn.Module):
+class HalfAndWhole(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[:, :, ::2], x
 

@@ -24,7 +24,7 @@ SHAPE = (3, 48, 64)
 End = Callable[[Tensor], Any]
 
 
-class Ended(nn.Module):
+class NetworkWithEnd(nn.Module):
     """A network with something behind it."""
 
     def __init__(self, classes: int, end: End) -> None:
@@ -79,9 +79,9 @@ def read(model: nn.Module, reading: OutputReading, inputs: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("end", SOFTMAX)
 def test_what_is_in_front_of_a_softmax_is_found(end: End) -> None:
-    reading = measure_output(Ended(4, end), SHAPE)
+    reading = measure_output(NetworkWithEnd(4, end), SHAPE)
     assert (reading.meaning, reading.link, reading.end) == ("probabilities", "softmax", "softmax")
-    actual = read(Ended(4, end), reading, noise())
+    actual = read(NetworkWithEnd(4, end), reading, noise())
     z = Staged(4).eval()(noise()).detach()
     expected = z / 2 if end is SOFTMAX[2] else z
     torch.testing.assert_close(actual, expected)
@@ -90,17 +90,19 @@ def test_what_is_in_front_of_a_softmax_is_found(end: End) -> None:
 
 @pytest.mark.parametrize("end", SIGMOID)
 def test_what_is_in_front_of_a_sigmoid_is_found(end: End) -> None:
-    reading = measure_output(Ended(1, end), SHAPE)
+    reading = measure_output(NetworkWithEnd(1, end), SHAPE)
     assert (reading.meaning, reading.end, reading.width) == ("probabilities", "sigmoid", 1)
-    torch.testing.assert_close(read(Ended(1, end), reading, noise()), Staged(1).eval()(noise()))
+    torch.testing.assert_close(
+        read(NetworkWithEnd(1, end), reading, noise()), Staged(1).eval()(noise())
+    )
 
 
 @pytest.mark.parametrize("end", TWO_SIDES)
 def test_a_probability_and_the_rest_of_it_are_two_classes(end: End) -> None:
-    reading = measure_output(Ended(1, end), SHAPE)
+    reading = measure_output(NetworkWithEnd(1, end), SHAPE)
     assert (reading.meaning, reading.link, reading.width) == ("probabilities", "sigmoid", 2)
     z = Staged(1).eval()(noise()).detach()
-    actual = read(Ended(1, end), reading, noise())
+    actual = read(NetworkWithEnd(1, end), reading, noise())
     torch.testing.assert_close(actual, torch.cat([-z, z], 1))
     sides = torch.cat([1 - z.sigmoid(), z.sigmoid()], 1)
     torch.testing.assert_close(reading.log_probabilities(actual).exp(), sides)
@@ -111,18 +113,18 @@ def test_a_probability_and_the_rest_of_it_are_two_classes(end: End) -> None:
 )
 @pytest.mark.parametrize("classes", [2, 4])
 def test_one_class_of_a_softmax_is_a_probability(end: End, classes: int) -> None:
-    reading = measure_output(Ended(classes, end), SHAPE)
+    reading = measure_output(NetworkWithEnd(classes, end), SHAPE)
     assert (reading.meaning, reading.end) == ("probabilities", "class of a softmax")
     z = Staged(classes).eval()(noise()).detach()
     others = z[:, [i for i in range(classes) if i != 1]].logsumexp(1, keepdim=True)
-    actual = read(Ended(classes, end), reading, noise())
+    actual = read(NetworkWithEnd(classes, end), reading, noise())
     torch.testing.assert_close(actual, z[:, 1:2] - others)
     p = z.softmax(1)[:, 1:2]
     torch.testing.assert_close(reading.log_probabilities(actual).exp(), torch.cat([1 - p, p], 1))
 
 
 def test_sigmoids_of_several_classes_are_independent() -> None:
-    reading = measure_output(Ended(5, torch.sigmoid), SHAPE)
+    reading = measure_output(NetworkWithEnd(5, torch.sigmoid), SHAPE)
     assert (reading.meaning, reading.link, reading.end) == ("independent", "sigmoid", "sigmoid")
     assert "probabilities of independent classes (it ends in a sigmoid)" in reading.note
 
@@ -135,22 +137,22 @@ def test_probabilities_of_an_ensemble_are_known_by_their_range() -> None:
         return (z.sigmoid() + (3 * z).sigmoid()) / 2
 
     z = Staged(4).eval()(noise()).detach()
-    one = measure_output(Ended(4, softmax), SHAPE)
+    one = measure_output(NetworkWithEnd(4, softmax), SHAPE)
     assert (one.meaning, one.end, one.inverse) == ("probabilities", None, "softmax")
-    actual = read(Ended(4, softmax), one, noise())
+    actual = read(NetworkWithEnd(4, softmax), one, noise())
     torch.testing.assert_close(actual, softmax(z).log())
     torch.testing.assert_close(one.log_probabilities(actual).exp(), softmax(z))
-    several = measure_output(Ended(4, sigmoid), SHAPE)
+    several = measure_output(NetworkWithEnd(4, sigmoid), SHAPE)
     assert (several.meaning, several.inverse) == ("independent", "sigmoid")
-    actual = read(Ended(4, sigmoid), several, noise())
+    actual = read(NetworkWithEnd(4, sigmoid), several, noise())
     torch.testing.assert_close(actual.sigmoid(), sigmoid(z))
     assert "lie where probabilities of independent classes do" in several.note
 
 
 def test_percentages_are_probabilities() -> None:
-    reading = measure_output(Ended(4, lambda z: 100 * z.softmax(1)), SHAPE)
+    reading = measure_output(NetworkWithEnd(4, lambda z: 100 * z.softmax(1)), SHAPE)
     assert (reading.meaning, reading.inverse) == ("probabilities", "softmax")
-    actual = read(Ended(4, lambda z: 100 * z.softmax(1)), reading, noise())
+    actual = read(NetworkWithEnd(4, lambda z: 100 * z.softmax(1)), reading, noise())
     expected = Staged(4).eval()(noise()).detach().softmax(1)
     torch.testing.assert_close(reading.log_probabilities(actual).exp(), expected)
 
@@ -160,9 +162,9 @@ def test_a_hard_sigmoid_gives_probabilities(classes: int) -> None:
     def saturate(z: Tensor) -> Tensor:
         return F.hardsigmoid(40 * z)
 
-    reading = measure_output(Ended(classes, saturate), SHAPE)
+    reading = measure_output(NetworkWithEnd(classes, saturate), SHAPE)
     assert reading.meaning == ("probabilities" if classes == 1 else "independent")
-    actual = read(Ended(classes, saturate), reading, noise())
+    actual = read(NetworkWithEnd(classes, saturate), reading, noise())
     expected = saturate(Staged(classes).eval()(noise()).detach())
     torch.testing.assert_close(reading.log_probabilities(actual).exp()[:, -classes:], expected)
 
@@ -176,16 +178,16 @@ def test_a_hard_sigmoid_gives_probabilities(classes: int) -> None:
     ],
 )
 def test_one_number_that_stays_in_0_to_1_is_a_probability(end: End) -> None:
-    reading = measure_output(Ended(1, end), SHAPE)
+    reading = measure_output(NetworkWithEnd(1, end), SHAPE)
     assert (reading.meaning, reading.inverse) == ("probabilities", "sigmoid")
     assert "lie where probabilities do, and their logits are explained" in reading.note
-    actual = read(Ended(1, end), reading, noise())
+    actual = read(NetworkWithEnd(1, end), reading, noise())
     torch.testing.assert_close(actual.sigmoid(), end(Staged(1).eval()(noise()).detach()))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 4])
 def test_what_a_linear_layer_puts_out_is_no_probability_whatever_its_range(classes: int) -> None:
-    model = Ended(classes, lambda z: z)
+    model = NetworkWithEnd(classes, lambda z: z)
     # a network that ends in a norm in front of its head stays in a range
     model.net.fc.weight.data.mul_(1e-6)
     model.net.fc.bias.data.fill_(0.4)
@@ -205,21 +207,21 @@ def test_what_a_linear_layer_puts_out_is_no_probability_whatever_its_range(class
     ],
 )
 def test_what_is_no_probability_is_taken_for_logits(end: End) -> None:
-    reading = measure_output(Ended(5, end), SHAPE)
+    reading = measure_output(NetworkWithEnd(5, end), SHAPE)
     assert (reading.meaning, reading.end, reading.inverse) == ("logits", None, None)
     assert reading.note == ""
 
 
 def test_logarithms_of_probabilities_are_looked_through() -> None:
-    reading = measure_output(Ended(4, nn.LogSoftmax(1)), SHAPE)
+    reading = measure_output(NetworkWithEnd(4, nn.LogSoftmax(1)), SHAPE)
     assert (reading.meaning, reading.end) == ("logits", "log-softmax")
-    actual = read(Ended(4, nn.LogSoftmax(1)), reading, noise())
+    actual = read(NetworkWithEnd(4, nn.LogSoftmax(1)), reading, noise())
     torch.testing.assert_close(actual, Staged(4).eval()(noise()))
 
 
 def test_one_number_is_a_value() -> None:
     for end in (lambda z: z, F.relu, lambda z: (0.1 * z + 0.5).clamp(0, 1), torch.squeeze):
-        assert measure_output(Ended(1, end), SHAPE).is_value
+        assert measure_output(NetworkWithEnd(1, end), SHAPE).is_value
 
 
 def test_attention_in_the_middle_is_no_end() -> None:
@@ -235,8 +237,8 @@ def test_attention_in_the_middle_is_no_end() -> None:
 def test_saturated_probabilities_have_logits_still() -> None:
     end = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Softmax(1))
     nn.init.eye_(end[0].weight).data.mul_(1e4)
-    reading = measure_output(Ended(4, end), SHAPE)
-    actual = read(Ended(4, end), reading, noise())
+    reading = measure_output(NetworkWithEnd(4, end), SHAPE)
+    actual = read(NetworkWithEnd(4, end), reading, noise())
     torch.testing.assert_close(actual, 1e4 * Staged(4).eval()(noise()))
 
 
@@ -255,7 +257,7 @@ SQUEEZED: list[End] = [
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize("end", SQUEEZED)
 def test_rows_are_the_pictures_whatever_was_squeezed(classes: int, end: End) -> None:
-    model = Ended(classes, end)
+    model = NetworkWithEnd(classes, end)
     reading = measure_output(model, SHAPE)
     assert reading.width == classes
     for b in (1, 2, 3):
@@ -268,24 +270,26 @@ def test_other_rows_than_pictures_are_refused_in_a_sentence() -> None:
         return z if len(z) == 1 else z[: len(z) // 2].flatten()[:3]
 
     with pytest.raises(ModelError, match=r"\[1, 4\] for one input and a tensor \[3\] for 2"):
-        measure_output(Ended(4, halves), SHAPE)
+        measure_output(NetworkWithEnd(4, halves), SHAPE)
 
 
 def test_a_picture_that_looks_at_its_neighbours_is_reported() -> None:
-    assert not measure_output(Ended(4, lambda z: z), SHAPE).mixes
-    mixing = measure_output(Ended(4, lambda z: z - z.mean(0)), SHAPE)
+    assert not measure_output(NetworkWithEnd(4, lambda z: z), SHAPE).mixes
+    mixing = measure_output(NetworkWithEnd(4, lambda z: z - z.mean(0)), SHAPE)
     assert "depends on its neighbours in the batch" in mixing.note
-    at_random = measure_output(Ended(4, lambda z: z + torch.rand_like(z)), SHAPE)
+    at_random = measure_output(NetworkWithEnd(4, lambda z: z + torch.rand_like(z)), SHAPE)
     assert not at_random.mixes
 
 
 def test_a_softmax_over_one_output_is_refused() -> None:
     with pytest.raises(ModelError, match="softmax over a single output, which is 1 whatever"):
-        measure_output(Ended(1, nn.Softmax(1)), SHAPE)
+        measure_output(NetworkWithEnd(1, nn.Softmax(1)), SHAPE)
 
 
 def test_maps_and_several_tensors_are_left_as_they_are() -> None:
-    reading = measure_output(Ended(4, lambda z: z[:, :, None, None].expand(-1, -1, 3, 3)), SHAPE)
+    reading = measure_output(
+        NetworkWithEnd(4, lambda z: z[:, :, None, None].expand(-1, -1, 3, 3)), SHAPE
+    )
     assert reading == OutputReading()
 
 
@@ -294,19 +298,21 @@ def test_maps_and_several_tensors_are_left_as_they_are() -> None:
 
 def test_what_is_declared_is_taken_and_nothing_is_said() -> None:
     for outputs in ("logits", "value"):
-        reading = measure_output(Ended(4, torch.sigmoid), SHAPE, None, outputs)
+        reading = measure_output(NetworkWithEnd(4, torch.sigmoid), SHAPE, None, outputs)
         assert (reading.meaning, reading.end, reading.note) == (outputs, None, "")
-    independent = measure_output(Ended(4, lambda z: z), SHAPE, None, "independent")
+    independent = measure_output(NetworkWithEnd(4, lambda z: z), SHAPE, None, "independent")
     assert (independent.link, independent.end, independent.inverse) == ("sigmoid", None, None)
-    one = measure_output(Ended(1, lambda z: (z.sigmoid() + 0.5) / 2), SHAPE, None, "probabilities")
+    one = measure_output(
+        NetworkWithEnd(1, lambda z: (z.sigmoid() + 0.5) / 2), SHAPE, None, "probabilities"
+    )
     assert one.inverse == "sigmoid"
 
 
 def test_probabilities_that_are_none_are_refused() -> None:
     with pytest.raises(ModelError, match=r"said to be probabilities, and go from -\d"):
-        measure_output(Ended(5, lambda z: z - 5), SHAPE, None, "probabilities")
+        measure_output(NetworkWithEnd(5, lambda z: z - 5), SHAPE, None, "probabilities")
     with pytest.raises(ModelError, match="do not sum to 1: give --outputs independent"):
-        measure_output(Ended(5, torch.sigmoid), SHAPE, None, "probabilities")
+        measure_output(NetworkWithEnd(5, torch.sigmoid), SHAPE, None, "probabilities")
     with pytest.raises(UsageError, match="one of logits, probabilities, independent, value, not"):
         measure_output(Staged(), SHAPE, None, "classes")  # type: ignore[arg-type]
 
@@ -319,7 +325,7 @@ def test_probabilities_by_hand() -> None:
 
 
 def test_a_model_is_measured_once_and_again_with_another_head() -> None:
-    model, passes = Ended(4, nn.Softmax(1)), []
+    model, passes = NetworkWithEnd(4, nn.Softmax(1)), []
     model.register_forward_hook(lambda *_: passes.append(1))
     first = find_output_reading(model, SHAPE)
     measured = len(passes)
@@ -330,7 +336,7 @@ def test_a_model_is_measured_once_and_again_with_another_head() -> None:
 
 
 def test_a_model_is_left_as_it_was_found() -> None:
-    model = Ended(4, nn.Softmax(1)).train()
+    model = NetworkWithEnd(4, nn.Softmax(1)).train()
     reading = measure_output(model, SHAPE)
     assert model.training
     with apply_output_reading(model, reading), pytest.raises(RuntimeError):

@@ -38,7 +38,7 @@ def test_nothing_is_kept_alive() -> None:
     assert part() is None and whole() is None
 
 
-class Ended(nn.Module):
+class ReplaceableEnd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.fc, self.end = nn.Conv2d(3, 4, 3), nn.Linear(4, 3), nn.Module()
@@ -50,7 +50,7 @@ class Ended(nn.Module):
 
 def test_a_part_at_the_address_of_one_that_is_gone_is_not_taken_for_it() -> None:
     torch.manual_seed(0)
-    model, addresses = Ended().eval(), set()
+    model, addresses = ReplaceableEnd().eval(), set()
     for softmax in (True, False) * 3:
         # freed first, so that the new one lies there
         del model.end

@@ -61,14 +61,14 @@ def test_it_leaves_the_weights_alone() -> None:
     assert all(torch.equal(before[name], now) for name, now in module.state_dict().items())
 
 
-class Packed(Tensor):
+class QuantizedTensor(Tensor):
     """Eight bits and a scale in place of a float, which does nothing but to be held (torchao's)."""
 
     q: Tensor
     scale: Tensor
 
     @staticmethod
-    def __new__(cls, q: Tensor, scale: Tensor) -> "Packed":
+    def __new__(cls, q: Tensor, scale: Tensor) -> "QuantizedTensor":
         self = torch.Tensor._make_wrapper_subclass(cls, q.shape, dtype=scale.dtype)
         self.q, self.scale = q, scale
         return self
@@ -86,7 +86,7 @@ class Packed(Tensor):
 
 
 def pack(value: float = 1.0, scale: float = 0.5) -> Tensor:
-    return Packed(torch.full((4, 3), value).to(torch.int8), torch.full((4, 1), scale))
+    return QuantizedTensor(torch.full((4, 3), value).to(torch.int8), torch.full((4, 1), scale))
 
 
 def per_tensor(value: float = 1.0, scale: float = 0.5) -> Tensor:

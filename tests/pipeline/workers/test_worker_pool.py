@@ -36,7 +36,7 @@ def test_a_machine_that_starts_no_more_threads_is_reported(monkeypatch: pytest.M
     assert threading.active_count() == before
 
 
-class Counting:
+class CountedItems:
     """Items without end, and a function on them, that note what is begun, finished and open."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[WorkerPool]:
 
 
 def test_results_come_in_the_order_of_the_items(pool: WorkerPool) -> None:
-    counting = Counting()
+    counting = CountedItems()
     results = list(run_in_order(counting.work, range(40), pool, ahead=7))
     assert results == [n * n for n in range(40)]
     assert counting.most_running <= 3
@@ -75,7 +75,7 @@ def test_results_come_in_the_order_of_the_items(pool: WorkerPool) -> None:
 
 @pytest.mark.parametrize("ahead", [1, 2, 6])
 def test_no_more_than_the_bound_is_begun_and_not_taken(pool: WorkerPool, ahead: int) -> None:
-    counting = Counting()
+    counting = CountedItems()
     with closing(run_in_order(counting.work, counting.items(), pool, ahead)) as results:
         assert counting.taken == 0
         for taken, _ in zip(range(1, 30), results, strict=False):
@@ -89,7 +89,7 @@ def test_no_more_than_the_bound_is_begun_and_not_taken(pool: WorkerPool, ahead: 
 
 
 def test_work_goes_on_while_the_consumer_is_busy() -> None:
-    counting = Counting()
+    counting = CountedItems()
     with (
         start_workers(2) as pool,
         closing(run_in_order(counting.work, counting.items(), pool, 5)) as results,
@@ -170,7 +170,7 @@ def test_who_waits_goes_on_with_the_first_result_of_any_line() -> None:
 
 
 def test_an_interruption_does_not_wait_for_what_is_not_begun() -> None:
-    counting = Counting()
+    counting = CountedItems()
 
     def items() -> Iterator[int]:
         yield from range(4)
