@@ -71,7 +71,7 @@ class CompiledBlock:
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
         """Compiles the block for these inputs; raises ModelError where that fails."""
-        wanted = self.plain(*_copy(args), **_copy(kwargs))
+        expected = self.plain(*_copy(args), **_copy(kwargs))
         try:
             with _stance.hold_at("default"), switch_on_fused_attention(self.to_be_fused):
                 output = self.compiled(*args, **kwargs)
@@ -80,9 +80,9 @@ class CompiledBlock:
                 f"--compile failed at {self.name!r}: {first_line(error)}. It needs a C++ compiler,"
                 " on a GPU Triton, and a model that torch.compile takes: leave --compile out."
             ) from error
-        if not _is_close(output, wanted, self.tolerance):
+        if not _is_close(output, expected, self.tolerance):
             self.run = self.plain
-        return wanted
+        return expected
 
     def run_compiled(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the compiled block; inputs of other shapes run as it was written."""

@@ -141,8 +141,8 @@ class Manifest:
         return open_sources
 
     def describe_others(self) -> list[str]:
-        """Names the processes beside; of one that was silent for long, says how to go on."""
-        return [self._locks.describe(process) for process in self.beside]
+        """Names the other processes; for one that was silent for long, says how to go on."""
+        return [self._locks.describe(process) for process in self.other_processes]
 
     def claim(self, source: Source) -> bool:
         """Takes a source for this process until its last record; False where another one has it.

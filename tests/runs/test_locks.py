@@ -212,14 +212,14 @@ def test_a_lock_that_a_file_server_keeps_for_a_dead_machine_is_recognised(tmp_pa
     with claim(tmp_path):  # whose locks are held, and which gives no sign of life any more
         (file,) = (tmp_path / STATE).glob("process-*.json")
         with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-            assert manifest.describe_others() == list(map(str, manifest.beside))
+            assert manifest.describe_others() == list(map(str, manifest.other_processes))
         then = time.time() - 7200
         os.utime(file, (then, then))
         advice = f"remove {str(tmp_path / STATE / LOCK_FILE)!r} and {str(file)!r} and go on with"
         with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
             (described,) = manifest.describe_others()
             assert (
-                described.startswith(str(manifest.beside[0]))
+                described.startswith(str(manifest.other_processes[0]))
                 and f"if it is dead, {advice}" in described
             )
             assert not manifest.claim(B)

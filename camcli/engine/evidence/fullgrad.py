@@ -57,7 +57,7 @@ class _BiasRecorder(TorchFunctionMode):
     def __init__(self, running: list[str]) -> None:
         super().__init__()
         self.running = running
-        self.found: list[Bias] = []
+        self.biases: list[Bias] = []
 
     def __torch_function__(
         self,
@@ -75,7 +75,7 @@ class _BiasRecorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         if constant is not None and output.requires_grad:
             # the edge stays where it is when something behind works in place
-            self.found.append(Bias(constant, self.running[-1], get_gradient_edge(output)))
+            self.biases.append(Bias(constant, self.running[-1], get_gradient_edge(output)))
         return output
 
 
@@ -117,7 +117,7 @@ def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
             noting = _BiasRecorder(stack.enter_context(_track_running_layers(module)))
             stack.enter_context(noting)
             output = make_recordable(module)(copy_to_model_format(module, inputs))
-            return FullPass(inputs, noting.found, check_logits(output))
+            return FullPass(inputs, noting.biases, check_logits(output))
 
     return run_pass
 

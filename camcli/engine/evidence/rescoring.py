@@ -138,7 +138,7 @@ def can_run_tail(
     axis = context.batch_axis(layer, outputs)
     output = outputs.narrow(axis, owner, 1)
     twice = output.expand([2 if i == axis else n for i, n in enumerate(output.shape)])
-    wanted = recording.logits.detach()[owner : owner + 1].expand(2, -1)
+    expected = recording.logits.detach()[owner : owner + 1].expand(2, -1)
     try:
         logits = _make_tail(context, layer, recording, owner, prefix)(twice)
     except (RuntimeError, ValueError) as error:
@@ -146,7 +146,7 @@ def can_run_tail(
             raise
         # a tail that remembers the batch size cannot run alone
         return False
-    return logits.shape == wanted.shape and torch.allclose(logits, wanted, rtol=1e-3, atol=1e-3)
+    return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def _make_tail(

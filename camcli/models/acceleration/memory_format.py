@@ -99,9 +99,9 @@ def convert_weights_format_if_safe(module: nn.Module, shape: tuple[int, int, int
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     noise = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     noise = noise.to(like.device, like.dtype)
-    wanted = _find_output_path(module, noise)
+    expected = _find_output_path(module, noise)
     convert_weights_format(module)
-    if wanted is None or not _is_same(_find_output_path(module, noise, LAST), wanted):
+    if expected is None or not _is_same(_find_output_path(module, noise, LAST), expected):
         convert_weights_format(module, torch.contiguous_format)
         return
     _find_answers(module).note(noise, answer=True)
