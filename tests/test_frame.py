@@ -116,7 +116,7 @@ def test_a_contract_names_the_homes_of_its_libraries(contract: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("importer", "source", "wrong"),
     [
-        ("camcli.methods.gradient", "from camcli.engine import runner", "camcli.engine"),
+        ("camcli.methods.gradient", "from camcli.engine import explain_request", "camcli.engine"),
         ("camcli.methods.gradient", "import camcli.pipeline as p", "camcli.pipeline"),
         (
             "camcli.engine.batch_context",

@@ -20,6 +20,7 @@ import camcli.engine.evidence.guided_backprop
 import camcli.methods  # noqa: F401  (fills the registry)
 from camcli.engine.batch_context import BatchContext, TokenOptions, choose_chunk
 from camcli.engine.device.oom_chunks import run_in_chunks
+from camcli.engine.explain_request import WHOLE, ExplainRequest, answer_request, move_to_model
 from camcli.engine.layer_selection import (
     Layers,
     find_doubts,
@@ -27,7 +28,6 @@ from camcli.engine.layer_selection import (
     warn_doubts,
 )
 from camcli.engine.method_selection import check_methods, find_selected_layers, select_methods
-from camcli.engine.runner import WHOLE, ExplainRequest, answer_request, move_to_model
 from camcli.engine.targets import (
     CategoryChoice,
     Targets,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-import camcli.engine.runner as engine
+import camcli.engine.explain_request as engine
 from camcli.engine.targets import CategoryChoice
 from camcli.errors import CamvizError
 from camcli.models.outputs.interpretation import apply_output_reading

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from camcli.engine.batch_context import choose_picture_chunk
 from camcli.engine.device.precision import choose_precision, use_precision
-from camcli.engine.runner import ExplainRequest, move_to_model
+from camcli.engine.explain_request import ExplainRequest, move_to_model
 from camcli.errors import ModelError, first_line
 from camcli.models.acceleration.compile_targets import find_compile_targets
 from camcli.models.acceleration.fused_attention import can_fuse, switch_on_fused_attention

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from camcli.engine.device.precision import choose_precision
-from camcli.engine.runner import ExplainRequest, ExplainResult
+from camcli.engine.explain_request import ExplainRequest, ExplainResult
 from camcli.engine.targets import ContrastTarget
 from camcli.models.inspection.target_layers import describe_last_use
 from camcli.models.labels import label_name

@@ -15,6 +15,7 @@ from camcli.engine.compatibility import find_incompatible_methods
 from camcli.engine.compile import compile_model as blocks_compiled
 from camcli.engine.device.batch_size import find_largest_batch
 from camcli.engine.device.precision import is_emulated
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.layer_selection import find_default_layer
 from camcli.engine.method_selection import (
     MethodSelection,
@@ -22,7 +23,6 @@ from camcli.engine.method_selection import (
     find_selected_layers,
     select_methods,
 )
-from camcli.engine.runner import ExplainRequest
 from camcli.engine.targets import (
     OF_PROBABILITY,
     CategoryChoice,

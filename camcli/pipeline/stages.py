@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from camcli.engine.device.device_timer import DeviceTimer
-from camcli.engine.runner import ExplainResult, answer_request
+from camcli.engine.explain_request import ExplainResult, answer_request
 from camcli.media.network_input import make_view as view_of
 from camcli.media.pictures.read import OpenPicture, open_picture
 from camcli.models.state import call_on_model

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import camcli
 from camcli.engine.compile import compile_model
 from camcli.engine.device.precision import use_precision
-from camcli.engine.runner import ExplainRequest
+from camcli.engine.explain_request import ExplainRequest
 from camcli.methods.postprocessing import enlarge, has_contrast, normalise
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache

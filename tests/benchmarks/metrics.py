@@ -22,7 +22,7 @@ import camcli
 from camcli.metrics.faithfulness.deletion import plan_deletion
 from camcli.metrics.faithfulness.insertion import plan_insertion
 from camcli.metrics.faithfulness.road import plan_road
-from camcli.metrics.perturbation.plan import PassPlan, carry_out
+from camcli.metrics.perturbation.pass_plan import PassPlan, carry_out
 
 SIDE, STEPS = 224, 20
 SHARES = tuple((i + 1) / (STEPS + 1) for i in range(STEPS))

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 import camcli
 from camcli.engine.compile import CompiledBlock, compile_model
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.layer_selection import find_default_layer
-from camcli.engine.runner import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
 from camcli.errors import MethodError, ModelError
 from camcli.models.acceleration.compile_targets import find_blocks

@@ -22,7 +22,7 @@ from camcli.config import from_keywords
 from camcli.engine.compile import compile_model
 from camcli.engine.device.batch_size import find_largest_batch, measure_memory
 from camcli.engine.device.device_timer import DeviceTimer
-from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture

@@ -15,8 +15,8 @@ import camcli
 from camcli.engine import hooks, layer_selection
 from camcli.engine.batch_context import BatchContext
 from camcli.engine.device.oom_chunks import run_in_chunks
+from camcli.engine.explain_request import ExplainRequest, make_context
 from camcli.engine.hooks import record
-from camcli.engine.runner import ExplainRequest, make_context
 from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import LayerError, ModelError
 from camcli.models.acceleration.memory_format import trust_channels_last

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.runner import ExplainRequest, ExplainResult, answer_request
+from camcli.engine.explain_request import ExplainRequest, ExplainResult, answer_request
 from camcli.engine.targets import LikelyCategories, TopKCategories
 from camcli.errors import ModelError, UsageError
 from camcli.models.outputs.interpretation import measure_output

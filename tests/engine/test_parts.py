@@ -7,8 +7,8 @@ import torch
 
 import camcli
 from camcli.engine.compatibility import find_incompatible_parts
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.layer_selection import spread_layers
-from camcli.engine.runner import ExplainRequest, answer_request
 from camcli.engine.targets import FixedCategories, LikeliestCategories, TopKCategories
 from camcli.errors import LayerError, MethodError, UsageError
 from camcli.methods.combine import CombinedMethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import camcli
 import camcli.methods
 from camcli.engine.compatibility import find_incompatible_methods
-from camcli.engine.runner import ExplainRequest
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import TopKCategories
 from camcli.errors import LayerError, MethodError
 from camcli.registry import METHODS, depends_on_layer

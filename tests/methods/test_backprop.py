@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import camcli
-from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import parse_targets
 from camcli.errors import MethodError
 from camcli.methods.postprocessing import enlarge

@@ -21,7 +21,7 @@ from torchvision.models import vgg
 import camcli
 from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.fullgrad import _to_maps
-from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import ContrastTarget, FixedCategories, make_target
 from camcli.errors import MethodError
 from camcli.records import FullGradients

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.engine.batch_context import BatchContext
-from camcli.engine.runner import WHOLE, ExplainRequest, answer_request
+from camcli.engine.explain_request import WHOLE, ExplainRequest, answer_request
 from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import UsageError
 from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, scorecam, sscam

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from camcli.engine.device.precision import use_precision
+from camcli.engine.explain_request import ExplainRequest, answer_request, move_to_model
 from camcli.engine.hooks import record
-from camcli.engine.runner import ExplainRequest, answer_request, move_to_model
 from camcli.engine.targets import CategoryChoice
 from camcli.models.state import locks_model
 from camcli.registry import METHODS, collect_evidence

@@ -3,7 +3,7 @@
 from camcli.metrics.perturbation.baseline import make_baseline
 from camcli.metrics.perturbation.curve import plan_curve, rank_pixels
 from camcli.metrics.perturbation.imputation import impute
-from camcli.metrics.perturbation.plan import (
+from camcli.metrics.perturbation.pass_plan import (
     BATCH_SIZE,
     Curve,
     PassPlan,

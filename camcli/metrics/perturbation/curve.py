@@ -7,7 +7,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from camcli.metrics.perturbation.plan import Curve, PassPlan
+from camcli.metrics.perturbation.pass_plan import Curve, PassPlan
 
 
 def rank_pixels(maps: Tensor) -> Tensor:

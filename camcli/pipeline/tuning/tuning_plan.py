@@ -10,13 +10,13 @@ import torch
 
 from camcli.config import Options
 from camcli.engine.compatibility import find_incompatible_parts
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.layer_selection import (
     find_doubts,
     find_target_layers,
     name_layers,
     spread_layers,
 )
-from camcli.engine.runner import ExplainRequest
 from camcli.errors import MethodError, UsageError
 from camcli.method_info import FORWARD, GRADIENT, METHOD_INFO
 from camcli.method_terms import AT, BEST, split_term

@@ -12,7 +12,7 @@ from torch import Tensor
 import camcli.metrics  # noqa: F401 - fills the registry
 from camcli.errors import UsageError
 from camcli.metrics.faithfulness.insertion import insertion
-from camcli.metrics.perturbation.plan import PassPlan, carry_out
+from camcli.metrics.perturbation.pass_plan import PassPlan, carry_out
 from camcli.registry import METRICS, Metric
 
 SIDE = 16

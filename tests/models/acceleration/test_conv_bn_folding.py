@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
 from camcli.engine.evidence import rescoring
-from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable

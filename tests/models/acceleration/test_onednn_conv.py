@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.config import from_keywords
-from camcli.engine import runner
-from camcli.engine.runner import ExplainRequest, answer_request
+from camcli.engine import explain_request
+from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
 from camcli.media.pictures.read import make_picture
 from camcli.methods.smoothing import Noise
@@ -223,7 +223,7 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
         looked += packings is not None
         return accelerate(module, packings)
 
-    monkeypatch.setattr(runner, "accelerate", look)
+    monkeypatch.setattr(explain_request, "accelerate", look)
     with network.fc.register_forward_pre_hook(pass_by):
         answer_request(network, noise(1), TopKCategories(), request)
     # a few passes are made to try something out, or for each block or concept
