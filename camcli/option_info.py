@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 OPTION_INFO: Mapping[str, str] = {
     "model": "embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME, "
-    "hf-hub:ORG/NAME, local-dir:PATH), or your own (FILE.py:FUNCTION); default embedded.",
+    "hf-hub:ORG/NAME, local-dir:PATH), one of transformers (hf:ORG/NAME, a folder), or your own "
+    "(FILE.py:FUNCTION); default embedded.",
     "checkpoint": "Your own weights: .pth, .pt or .safetensors.",
     "pretrained": "The model's published weights, or random ones; default pretrained.",
     "strict": "Refuse a checkpoint with missing or unexpected keys; default strict.",

@@ -35,6 +35,11 @@ Outputs = Literal["logits", "probabilities", "independent", "value"]
 # how embeddings are compared
 Likeness = Literal["cosine", "l1", "l2"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+# who resizes pixels: the two round now and then to another grey level
+Resizer = Literal["pillow", "torchvision"]
+# how the half pixel in front of a centred view is rounded, as torchvision does it or down
+Centring = Literal["nearest", "down"]
+ChannelOrder = Literal["rgb", "bgr"]
 
 CAMERAS = 100  # OpenCV takes larger numbers for another interface, and crashes on negative ones
 MAX_PIXELS = 178_956_970  # of a picture, unless more are asked for; Pillow refuses more, too
@@ -163,7 +168,9 @@ class Preprocessing:
 
     Sizes are (height, width).  `crop`: the picture's shorter edge becomes `scale`, and the centre
     of `size` is cut out; `squash`: the whole picture is resized to `scale` whatever its shape, then
-    cut; `pad`: the longer edge becomes `scale`, and the rest is filled with `mean`.
+    cut; `pad`: the longer edge becomes `scale`, and the rest is filled with `mean`.  The last three
+    are as processors of transformers have them: who resizes, how the centre is rounded, and in
+    which order the channels stand, of which `mean` and `std` are.
     """
 
     size: tuple[int, int]
@@ -172,6 +179,9 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     fit: Fit = "crop"
+    resizer: Resizer = "pillow"
+    centring: Centring = "nearest"
+    channel_order: ChannelOrder = "rgb"
 
 
 @dataclass(frozen=True)

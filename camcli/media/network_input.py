@@ -5,7 +5,7 @@ Sizes are (height, width).  The same pixels as timm's and torchvision's own tran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camcli.errors import ModelError
-from camcli.records import Box, Fit, Picture, Preprocessing, View
+from camcli.models.preprocessing import compute_centre_offset, compute_resized_size
+from camcli.records import Box, Picture, Preprocessing, Resizer, View
 from camcli.utils.profiling import stage
 
 Size = tuple[int, int]
@@ -41,12 +42,10 @@ class Placement:
 
 def compute_placement(picture_size: Size, preprocessing: Preprocessing) -> Placement:
     """Computes which part of a picture of this size the network sees."""
-    resized = SIZE_RULES[preprocessing.fit](picture_size, preprocessing.scale)
-    height, width = preprocessing.size
-    top, left = (
-        _compute_centre_offset(resized[0], height),
-        _compute_centre_offset(resized[1], width),
-    )
+    resized = compute_resized_size(picture_size, preprocessing)
+    (height, width), centring = preprocessing.size, preprocessing.centring
+    top = compute_centre_offset(resized[0], height, centring)
+    left = compute_centre_offset(resized[1], width, centring)
     # one division each, so that an edge that meets the picture's edge does so exactly
     box = Box(
         left=left * picture_size[1] / resized[1],
@@ -79,6 +78,8 @@ def make_view(picture: Picture, preprocessing: Preprocessing) -> View:
 def _normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Normalises pixels, repeated for as many channels as are asked for.  [H W 3] -> [H W c]"""
     pixels = pixels.reshape(*preprocessing.size, -1)
+    if preprocessing.channel_order == "bgr":
+        pixels = pixels[..., ::-1]
     mean, std = (np.asarray(v, np.float32) for v in (preprocessing.mean, preprocessing.std))
     channels = len(mean)
     if channels != pixels.shape[2]:
@@ -99,10 +100,11 @@ def _draw_canvas(
     height, width = preprocessing.size
     rows = _Visible.of(placement.offset[0], height, placement.resized[0])
     columns = _Visible.of(placement.offset[1], width, placement.resized[1])
-    fill = tuple(round(255 * m) for m in preprocessing.mean[:bands])
+    order = -1 if preprocessing.channel_order == "bgr" else 1
+    fill = tuple(round(255 * m) for m in preprocessing.mean[:bands])[::order]
     canvas = Image.new(mode, (width, height), fill if preprocessing.fit == "pad" else 0)
     resampling = Image.Resampling[preprocessing.interpolation.upper()]
-    seen = _resize_part(image, placement.resized, rows, columns, resampling)
+    seen = _resize_part(image, placement.resized, rows, columns, resampling, preprocessing.resizer)
     canvas.paste(seen, (columns.start, rows.start))
     return canvas
 
@@ -127,10 +129,11 @@ def _resize_part(
     rows: _Visible,
     columns: _Visible,
     resampling: Image.Resampling,
+    resizer: Resizer = "pillow",
 ) -> Image.Image:
     if resized[0] * resized[1] <= LARGEST_RESIZED:
         # both axes at once: resizing one, cutting, and then the other changes some pixels by one
-        whole = image.resize(resized[::-1], resampling)
+        whole = _resize_whole(image, resized, resampling, resizer)
         return whole.crop((columns.first, rows.first, columns.last, rows.last))
     # 30,000 by 20 pixels would be blown up to 384,000 by 256: resize only what is in view, which is
     # the same but for rounding, since Pillow's filter looks beyond its box
@@ -140,35 +143,12 @@ def _resize_part(
     return image.resize(size, resampling, box=(left, top, right, bottom))
 
 
-def _compute_centre_offset(length: int, view_edge: int) -> int:
-    """Where a centred view begins, rounded as torchvision's CenterCrop does it."""
-    return -((view_edge - length) // 2) if view_edge > length else round((length - view_edge) / 2)
+def _resize_whole(
+    image: Image.Image, resized: Size, resampling: Image.Resampling, resizer: Resizer
+) -> Image.Image:
+    if resizer == "pillow":
+        return image.resize(resized[::-1], resampling)
+    from camcli.models.hugging_face.image_resizing import resize_as_torchvision
 
-
-def _scale_shorter_edge(picture_size: Size, scale: Size) -> Size:
-    height, width = picture_size
-    if scale[0] != scale[1]:  # timm's ResizeKeepRatio
-        return _divide(picture_size, min(height / scale[0], width / scale[1]))
-    edge = scale[0]  # torchvision's Resize cuts the fraction off
-    if width <= height:
-        return int(edge * height / width), edge
-    return edge, int(edge * width / height)
-
-
-def _scale_longer_edge(picture_size: Size, scale: Size) -> Size:
-    return _divide(picture_size, max(picture_size[0] / scale[0], picture_size[1] / scale[1]))
-
-
-def _divide(size: Size, ratio: float) -> Size:
-    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
-
-
-def _scale_both_edges(picture_size: Size, scale: Size) -> Size:  # noqa: ARG001
-    return scale
-
-
-SIZE_RULES: Mapping[Fit, Callable[[Size, Size], Size]] = {
-    "crop": _scale_shorter_edge,
-    "pad": _scale_longer_edge,
-    "squash": _scale_both_edges,
-}
+    pixels = np.asarray(image)
+    return Image.fromarray(resize_as_torchvision(pixels, resized, resampling.name.lower()))

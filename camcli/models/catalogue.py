@@ -16,11 +16,12 @@ from torchvision.models import get_model_weights
 from camcli.errors import UnknownName
 from camcli.models import embedded, from_timm, from_torchvision
 from camcli.models.embedded import EfficientNetLite0, is_installed
+from camcli.models.hugging_face.repository import HUB, list_cached
 from camcli.models.inspection.quirks import can_classify
 from camcli.models.model_lookup import PARAMETERS
 from camcli.models.weight_download import find_cached_url_file
 
-Library = Literal["embedded", "timm", "torchvision"]
+Library = Literal["embedded", "timm", "torchvision", "transformers"]
 Availability = Literal["here", "to download", "none"]
 WILDCARDS = frozenset("*?[")
 
@@ -29,8 +30,8 @@ WILDCARDS = frozenset("*?[")
 class CatalogueEntry:
     """A model with its pretrained weights, by the name to type; `input_size` is (height, width).
 
-    `classes` is 0 where the weights come without a classifier; `parameters` is None where nobody
-    has counted them.
+    That is (0, 0) where nothing says it.  `classes` is 0 where the weights come without a
+    classifier; `parameters` is None where nobody has counted them.
     """
 
     name: str
@@ -49,8 +50,11 @@ class CatalogueEntry:
 def find_models(pattern: str = "") -> list[CatalogueEntry]:
     """Returns what a piece of a name or a shell pattern finds, without regard to case.
 
-    A pattern without a tag finds an architecture with all its tags.  Raises UnknownName.
+    A pattern without a tag finds an architecture with all its tags; `hf` finds the models of
+    transformers in the local cache.  Raises UnknownName.
     """
+    if pattern.lower() == HUB.rstrip(":") or pattern.lower().startswith(HUB):
+        return _list_cached_entries(pattern)
     matches = [entry for entry in list_entries() if _matches(entry, pattern.lower())]
     if not matches:
         known = [embedded.NAME, *from_timm.list_names(), *from_torchvision.list_names()]
@@ -122,6 +126,31 @@ def _list_weights(architecture: str) -> dict[str, PretrainedCfg]:
     tags = get_arch_pretrained_cfgs(architecture)
     having = {name: config for name, config in tags.items() if config.has_weights}
     return having or {architecture: get_pretrained_cfg(architecture) or PretrainedCfg()}
+
+
+def _list_cached_entries(pattern: str) -> list[CatalogueEntry]:
+    """Lists the models of transformers that are on this machine; raises UnknownName for none."""
+    every = list_cached()
+    beginning = pattern.lower() if pattern.lower().startswith(HUB) else HUB
+    entries = [
+        CatalogueEntry(
+            name=model.name,
+            library="transformers",
+            input_size=model.image_size or (0, 0),
+            classes=model.classes,
+            parameters=None,
+            weights="here" if model.has_weights else "to download",
+        )
+        for model in every
+        if model.name.lower().startswith(beginning)
+    ]
+    if not entries:
+        hint = (
+            "The Hub's cache on this machine has no model of transformers of that name: "
+            "-m hf:ORG/NAME fetches one, and HF_HOME says where the cache lies."
+        )
+        raise UnknownName("model", pattern, [model.name for model in every], hint)
+    return entries
 
 
 def _find_availability(config: PretrainedCfg) -> Availability:

@@ -35,9 +35,10 @@ from camcli.models.checkpoints import (
     place_weights_by_order,
     read_checkpoint,
 )
+from camcli.models.hugging_face.repository import is_model_folder
 from camcli.models.labels import Labels, choose_labels
 from camcli.models.memory_bound import check_numbers, limit_memory
-from camcli.models.model_lookup import FOLDER, TIMM_SCHEMES, Origin, find_model, import_builder
+from camcli.models.model_lookup import FOLDER, TIMM_SCHEMES, TRANSFORMERS, Origin, find_model, import_builder
 from camcli.models.model_spec import (
     BuiltModel,
     ModelSpec,
@@ -81,7 +82,7 @@ class Classifier:
         module: The model: [b in_chans H W] -> logits [b num_classes], or something that holds them
             under `output_key`.
         name: Its name in the library, without the library's own.
-        origin: embedded, timm, torchvision or python (the user's own code).
+        origin: embedded, timm, torchvision, transformers or python (the user's own code).
         preprocessing: How a picture becomes its input.
         labels: The classes' names, by index; None where they are not known.
         weights: Where its weights are from, in words.
@@ -140,15 +141,16 @@ def load_model(
     output_key: OutputKey | None = None,
     outputs: Outputs | None = None,
 ) -> Classifier:
-    """Loads the embedded model, any classifier of timm or torchvision, or one of the user's own.
+    """Loads the embedded model, a classifier of timm, torchvision or transformers, or a user's own.
 
     The random state is left as it was. `camviz help weights` says how a checkpoint's names are
     matched.
 
     Args:
         name: embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME,
-            hf-hub:ORG/NAME, local-dir:PATH), or your own (FILE.py:FUNCTION); default embedded. Code
-            is also `package.module:FUNCTION`.
+            hf-hub:ORG/NAME, local-dir:PATH), one of transformers (hf:ORG/NAME, a folder), or your
+            own (FILE.py:FUNCTION); default embedded. Code is also `package.module:FUNCTION`, an
+            architecture of transformers with random weights `transformers/NAME`.
         pretrained: The model's published weights, or random ones; default pretrained.
         checkpoint: Your own weights: .pth, .pt or .safetensors. A folder that transformers saved,
             too.
@@ -185,7 +187,7 @@ def load_model(
     """
     check_outputs_meaning(outputs)
     place = resolve_device(device)
-    if checkpoint is None and (_is_folder(name) or _is_transformers_model(name)):
+    if checkpoint is None and _is_checkpoint_folder(name):
         checkpoint = expand_home(name.removeprefix(FOLDER))
         name = embedded.NAME
     saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
@@ -256,18 +258,16 @@ def _find_reading(
     return built.reading
 
 
-def _is_folder(name: str) -> bool:
+def _is_checkpoint_folder(name: str) -> bool:
+    """Tells whether a name is a folder of weights, timm's network that transformers saved too."""
+    if name.startswith(FOLDER):
+        folder = expand_home(name.removeprefix(FOLDER))
+        return is_transformers_folder(folder) and not is_model_folder(name)
     try:
         find_model(name)
     except UnknownName:
         return is_folder(name)
     return False
-
-
-def _is_transformers_model(name: str) -> bool:
-    """Tells whether a `local-dir:` holds what transformers saved, which timm cannot read."""
-    folder = expand_home(name.removeprefix(FOLDER))
-    return name.startswith(FOLDER) and is_transformers_folder(folder)
 
 
 def _choose_name(name: str, saved: Checkpoint | None) -> str:
@@ -350,7 +350,7 @@ def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
     else:
         check_numbers(kwargs)
         # a folder or a repository brings arguments of its own
-        is_library = not request.name.startswith(TIMM_SCHEMES)
+        is_library = origin != TRANSFORMERS and not request.name.startswith(TIMM_SCHEMES)
         is_usual = is_library and not kwargs and classes is None and request.img_size is None
     if is_usual:
         return _build_unbounded(origin, request)
@@ -466,7 +466,7 @@ def _move_to_device(origin: Origin, built: BuiltModel, place: torch.device) -> n
         module = built.module.eval().to(place)
     except RuntimeError as error:
         raise DeviceError(f"The model cannot be put on {place}: {first_line(error)}.") from error
-    if origin == "python":
+    if origin in ("python", TRANSFORMERS):
         convert_weights_format_if_safe(module, (built.in_chans, *built.preprocessing.size))
     else:
         # the libraries' own were all seen to take it (`python -m tests.tools.coverage --all`)

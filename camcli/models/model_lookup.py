@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from camcli.errors import UnknownName
+from camcli.errors import ModelError, UnknownName
 from camcli.models import embedded
+from camcli.models.hugging_face.repository import HUB, is_model_folder
 from camcli.models.user_code import is_code
 from camcli.utils.paths import is_file
 from camcli.utils.profiling import stage
 
-Origin = Literal["embedded", "python", "timm", "torchvision"]
+Origin = Literal["embedded", "python", "timm", "torchvision", "transformers"]
 # imported when asked, for seconds are at stake
 BUILDERS: Mapping[Origin, str] = {
     "embedded": "camcli.models.embedded.build",
     "python": "camcli.models.from_python",
     "timm": "camcli.models.from_timm",
     "torchvision": "camcli.models.from_torchvision",
+    "transformers": "camcli.models.hugging_face.from_transformers",
 }
 LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
+# chosen by a prefix, a scheme or what a folder holds, never for a plain name
+TRANSFORMERS: Origin = "transformers"
 # timm's names, and how many parameters their models have
 PARAMETERS = Path(__file__).with_name("parameters.csv")
 FOLDER = "local-dir:"
@@ -35,12 +40,14 @@ def find_model(name: str) -> tuple[Origin, str]:
     """Returns where a model comes from and its name there; raises UnknownName."""
     if name == embedded.NAME:
         return "embedded", name
+    if name.startswith(HUB) or (_is_path(name) and is_model_folder(name)):
+        return TRANSFORMERS, name
     if name.startswith(TIMM_SCHEMES):
         return "timm", name
     if is_code(name):
         return "python", name
     prefix, _, rest = name.partition("/")
-    chosen = [origin for origin in LIBRARIES if origin == prefix]
+    chosen = [origin for origin in (*LIBRARIES, TRANSFORMERS) if origin == prefix]
     plain_name = rest if chosen else name
     known: list[str] = [] if chosen else [embedded.NAME]
     for origin in chosen or _list_libraries(name):
@@ -48,6 +55,8 @@ def find_model(name: str) -> tuple[Origin, str]:
         if library.knows(plain_name):
             return origin, plain_name
         known += library.list_names()
+    if not chosen and is_model_folder(name):
+        return TRANSFORMERS, name
     where = f"in {prefix}" if chosen else "in timm or torchvision"
     hint = f"It is not {where}. Without --model the embedded classifier is used."
     if is_file(name):
@@ -55,6 +64,11 @@ def find_model(name: str) -> tuple[Origin, str]:
     elif ":" in name:
         hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."
     raise UnknownName("model", plain_name, known, hint)
+
+
+def _is_path(name: str) -> bool:
+    """Tells whether a name is spelled as a folder, so that no library need be asked for it."""
+    return name.startswith((FOLDER, ".", "~", "/")) or Path(name).is_absolute()
 
 
 def _list_libraries(name: str) -> tuple[Origin, ...]:
@@ -74,5 +88,14 @@ def _list_architectures() -> frozenset[str]:
 
 @stage("import")
 def import_builder(origin: Origin) -> ModuleType:
-    """Imports the module whose `build` makes models of this origin."""
+    """Imports the module whose `build` makes models of this origin.
+
+    Raises ModelError for the extra that is not installed.
+    """
+    if origin == TRANSFORMERS and importlib.util.find_spec("transformers") is None:
+        raise ModelError(
+            "Models of transformers need the extra: pip install 'camviz[transformers]'. A folder "
+            "that it saved can also be the weights of timm's network of the same architecture: "
+            "--model NAME --checkpoint FOLDER."
+        )
     return importlib.import_module(BUILDERS[origin])

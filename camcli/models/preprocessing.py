@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any, cast, get_args
 
 from camcli.errors import ConfigError, UnknownName
-from camcli.records import Fit, Interpolation, Preprocessing
+from camcli.records import Centring, Fit, Interpolation, Preprocessing
+
+Size = tuple[int, int]
 
 # beyond, normalised pixels and sizes leave the range of the numbers that hold them
 SMALLEST_STD, SMALLEST_CROP = 1e-6, 1e-3
@@ -22,6 +24,48 @@ def compute_scale(size: tuple[int, int], crop_pct: float) -> tuple[int, int]:
     if not crop_pct >= SMALLEST_CROP:
         raise ConfigError(f"crop_pct takes a number from {SMALLEST_CROP:g} to 1, not {crop_pct!r}.")
     return math.floor(size[0] / crop_pct), math.floor(size[1] / crop_pct)
+
+
+def compute_resized_size(picture_size: Size, preprocessing: Preprocessing) -> Size:
+    """Returns the size (height, width) that a picture has before the view is cut out of it."""
+    return SIZE_RULES[preprocessing.fit](picture_size, preprocessing.scale)
+
+
+def compute_centre_offset(length: int, view_edge: int, centring: Centring = "nearest") -> int:
+    """Returns where a centred view begins, negative where it is longer than the picture."""
+    if view_edge > length:
+        return -((view_edge - length) // 2)
+    # torchvision's CenterCrop rounds halves to the even number
+    return (length - view_edge) // 2 if centring == "down" else round((length - view_edge) / 2)
+
+
+def _scale_shorter_edge(picture_size: Size, scale: Size) -> Size:
+    height, width = picture_size
+    if scale[0] != scale[1]:  # timm's ResizeKeepRatio
+        return _divide(picture_size, min(height / scale[0], width / scale[1]))
+    edge = scale[0]  # torchvision's Resize cuts the fraction off
+    if width <= height:
+        return int(edge * height / width), edge
+    return edge, int(edge * width / height)
+
+
+def _scale_longer_edge(picture_size: Size, scale: Size) -> Size:
+    return _divide(picture_size, max(picture_size[0] / scale[0], picture_size[1] / scale[1]))
+
+
+def _divide(size: Size, ratio: float) -> Size:
+    return max(1, round(size[0] / ratio)), max(1, round(size[1] / ratio))
+
+
+def _scale_both_edges(picture_size: Size, scale: Size) -> Size:  # noqa: ARG001
+    return scale
+
+
+SIZE_RULES: Mapping[Fit, Callable[[Size, Size], Size]] = {
+    "crop": _scale_shorter_edge,
+    "pad": _scale_longer_edge,
+    "squash": _scale_both_edges,
+}
 
 
 def fit_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:

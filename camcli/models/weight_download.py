@@ -52,6 +52,15 @@ def find_cached_hub_file(repository: str, alternatives: Sequence[str]) -> Path |
     return None
 
 
+def list_cached_repositories() -> list[str]:
+    """Lists the repositories of models that are on this machine; asks no network."""
+    import huggingface_hub as hub
+
+    folder = Path(hub.constants.HF_HUB_CACHE)
+    kept = sorted(folder.glob("models--*")) if folder.is_dir() else []
+    return [path.name.removeprefix("models--").replace("--", "/") for path in kept]
+
+
 def _split_repository(repository: str) -> tuple[str, str | None]:
     name, _, revision = repository.partition("@")
     return name, revision or None
@@ -139,15 +148,27 @@ def _convert_errors(model: str, source: str, cache: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        why = error.reason if isinstance(error, urllib.error.URLError) else error
         raise WeightsError(
             f"The pretrained weights of {model!r} cannot be fetched from {source}: "
-            f"{first_line(why)}.\n"
+            f"{_say_why(error)}.\n"
             "Three ways on:\n"
             f"  1. bring them into the cache from a machine that has them: {_shorten_path(cache)}\n"
             "  2. give this model's weights from a file: --checkpoint FILE\n"
             "  3. leave out --model: the embedded classifier needs no download"
         ) from error
+
+
+def _say_why(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    log_in = "log in with `hf auth login`"
+    if isinstance(error, errors.GatedRepoError):
+        return f"it is gated: accept its terms on that page, and {log_in}"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "it has no such revision (a branch, tag or commit stands behind the @)"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"there is none of that name, or it is private: {log_in}"
+    return first_line(error.reason if isinstance(error, urllib.error.URLError) else error)
 
 
 def _shorten_path(folder: str) -> str:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Pattern = Annotated[
     str,
     typer.Argument(
-        metavar="PATTERN", help="A piece of a name, or 'wild*cards'.", show_default=False
+        metavar="PATTERN",
+        help="A piece of a name, 'wild*cards', or hf: the Hub's models on this machine.",
+        show_default=False,
     ),
 ]
 Here = Annotated[
@@ -63,7 +65,7 @@ def _show_table(entries: Sequence[CatalogueEntry]) -> None:
     table.add_row(
         "\n".join(entry.name for entry in entries),
         "\n".join(entry.library for entry in entries),
-        "\n".join("x".join(map(str, entry.input_size)) for entry in entries),
+        "\n".join("x".join(map(str, e.input_size)) if any(e.input_size) else "-" for e in entries),
         "\n".join(f"{entry.classes or '-'}" for entry in entries),
         "\n".join(f"{entry.parameters:,}" if entry.parameters else "-" for entry in entries),
         Text("\n").join(weights),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from camcli.errors import MethodError
 from camcli.models.inspection.layout import Layout, find_tensor, read_tokens
@@ -43,6 +44,8 @@ DERIVED: Mapping[str, str] = {
     "DiffAttention": "is one of two whose difference counts",
     "DiffParallelScalingBlock": "is one of two whose difference counts",
 }
+# what modules of transformers choose their attention by, and the kind whose softmax can be seen
+CONFIG, IMPLEMENTATION, SEEN = "config", "_attn_implementation_internal", "eager"
 # blocks that are attention modules themselves; the others have one inside
 OWN_BLOCKS = ("ParallelScalingBlock",)
 MHA = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
@@ -83,6 +86,7 @@ def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
     )
     with capture_attention(module, sites, observer.take):
         run_probing_pass(module, inputs_shape, observer)
+    observer.leave_out_pooling(module)
     softmaxed_sites = [site for site, _ in observer.softmaxed]
     # without any gradient only methods that alter the picture work
     other = "occlusion" if observer.problem else "gradcam"
@@ -119,21 +123,36 @@ def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
 
 
 def _list_candidates(module: nn.Module) -> Iterator[str]:
-    """Names where softmaxed attention may pass: dropouts, torch's own modules, and"
-    " `READ_FROM_INPUT`."""
+    """Names where softmaxed attention may pass.
+
+    These are dropouts, torch's own modules, those of transformers, and `READ_FROM_INPUT`.
+    """
     for name, layer in module.named_modules():
         kind, around = type(layer).__name__, module.get_submodule(name.rpartition(".")[0])
         if kind in READ_FROM_INPUT:
             yield f"{name}.{READ_FROM_INPUT[kind][0]}"
         elif type(around).__name__ in SKIPPED_MODULES:
             continue
-        elif isinstance(layer, nn.Dropout | nn.MultiheadAttention):
+        elif isinstance(layer, nn.Dropout | nn.MultiheadAttention) or _calls_dropout(layer):
             yield name
+
+
+def _calls_dropout(layer: nn.Module) -> bool:
+    """Tells whether a layer may attend as transformers' do, which call dropout as a function."""
+    inside = [part for part in layer.modules() if part is not layer]
+    return _has_implementation(layer) and not any(
+        isinstance(part, nn.Dropout) or _has_implementation(part) for part in inside
+    )
+
+
+def _has_implementation(layer: nn.Module) -> bool:
+    return hasattr(getattr(layer, CONFIG, None), IMPLEMENTATION)
 
 
 def _find_attention_module(module: nn.Module, site: str) -> str:
     """Names the attention module that a site belongs to."""
-    own = isinstance(module.get_submodule(site), nn.MultiheadAttention)
+    layer = module.get_submodule(site)
+    own = isinstance(layer, nn.MultiheadAttention) or _has_implementation(layer)
     return site if own else site.rpartition(".")[0]
 
 
@@ -154,7 +173,7 @@ def _explain_unreadable(
     attention, block = _find_attention_module(module, site), _find_block(module, site)
     if kind := DERIVED.get(type(module.get_submodule(attention)).__name__):
         return kind
-    given = _move_batch_first(observer.inputs.get(attention, ()))
+    given = observer.find_input_shape(attention)
     if len(shape) != 4 or shape[0] != 1 or given[:1] != (1,):
         return f"looks through windows or has no batch in front, {list(shape)} for one picture"
     queries, keys = shape[-2:]
@@ -201,6 +220,21 @@ class _AttentionObserver(LayerObserver):
             tensor.register_hook(partial(self.gradients.__setitem__, name))  # type: ignore[no-untyped-call]
         return output
 
+    def find_input_shape(self, attention: str) -> tuple[int, ...]:
+        """Returns the shape of an attention module's tokens [1 n c], its output's if need be."""
+        shape = self.inputs.get(attention)
+        if shape is None and attention in self.outputs:  # they were handed over by name
+            shape = tuple(self.outputs[attention].shape)
+        return _move_batch_first(shape or ())
+
+    def leave_out_pooling(self, module: nn.Module) -> None:
+        """Leaves out a last attention whose one query is none of the tokens, as SigLIP pools."""
+        if len(self.softmaxed) > 1:
+            site, shape = self.softmaxed[-1]
+            given = self.find_input_shape(_find_attention_module(module, site))
+            if shape[-2] == 1 < shape[-1] and given[1:2] == (1,):
+                del self.softmaxed[-1]
+
     def is_sequence_first(self, block: str) -> bool:
         """Tells whether a block's tokens stand in front of the batch, [n b c]."""
         shape = self.outputs[block].shape if block in self.outputs else ()
@@ -237,11 +271,31 @@ def capture_attention(
     """
     with ExitStack() as stack:
         stack.enter_context(switch_off(module.modules(), FUSED))
+        stack.enter_context(_show_attention(module.modules()))
         stack.enter_context(_fastpath.hold_at(False))
         for site in sites:
             for handle in _attach_hooks(module, site, partial(take, site)):
                 stack.callback(handle.remove)
         yield
+
+
+@contextmanager
+def _show_attention(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Lets models of transformers attend by softmax, and as they did before afterwards."""
+    # one configuration is shared by all layers
+    states = {
+        id(layer.config): vars(layer.config) for layer in layers if _has_implementation(layer)
+    }
+    before = [
+        (state, state[IMPLEMENTATION]) for state in states.values() if IMPLEMENTATION in state
+    ]
+    try:
+        for state, _ in before:
+            state[IMPLEMENTATION] = SEEN
+        yield
+    finally:
+        for state, value in before:
+            state[IMPLEMENTATION] = value
 
 
 @contextmanager
@@ -265,8 +319,43 @@ def _attach_hooks(module: nn.Module, site: str, take: Instead) -> Iterator[Any]:
     elif type(around).__name__ in READ_FROM_INPUT:
         _, order = READ_FROM_INPUT[type(around).__name__]
         yield layer.register_forward_pre_hook(in_this_thread(partial(_take_input, take, order)))
+    elif _has_implementation(layer):
+        yield from _watch_dropout(layer, take)
     else:
         yield layer.register_forward_hook(in_this_thread(lambda _, __, output: take(output)))
+
+
+class _DropoutWatch(TorchFunctionMode):
+    """While it is on, hands what the function dropout gives to `take`, as hooks do of layers."""
+
+    def __init__(self, take: Instead) -> None:
+        super().__init__()
+        self.take = take
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        instead = self.take(result) if func is F.dropout else None
+        return result if instead is None else instead
+
+
+def _watch_dropout(layer: nn.Module, take: Instead) -> Iterator[Any]:
+    watching = ExitStack()
+
+    def begin(*_: Any) -> None:
+        watching.enter_context(_DropoutWatch(take))
+
+    def end(*_: Any) -> None:
+        watching.close()
+
+    yield layer.register_forward_pre_hook(in_this_thread(begin))
+    # also where the layer raises
+    yield layer.register_forward_hook(in_this_thread(end), always_call=True)
 
 
 def _take_input(
