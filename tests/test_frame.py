@@ -169,6 +169,15 @@ def test_a_run_that_exports_no_boxes_imports_no_reader_of_annotations() -> None:
     assert imported & {"yaml", "xml", "pyexpat"} == set()
 
 
+@pytest.mark.parametrize("name", ["embedded", "timm/test_vit", "torchvision/squeezenet1_1"])
+def test_a_model_of_another_library_does_not_import_transformers(name: str) -> None:
+    pretrained = name == "embedded"
+    code = f"import camcli; camcli.load_model({name!r}, pretrained={pretrained}, device='cpu')"
+    imported = list_imports_of("-c", code)
+    assert "torch" in imported
+    assert imported & {"transformers", "peft"} == set()
+
+
 def test_ffmpeg_is_imported_where_a_video_is_met_and_not_before() -> None:
     for module, tree in TREES.items():
         at_once = ast.Module([node for node in tree.body if not isinstance(node, ast.If)], [])

@@ -38,7 +38,14 @@ from camcli.models.checkpoints import (
 from camcli.models.hugging_face.repository import is_model_folder
 from camcli.models.labels import Labels, choose_labels
 from camcli.models.memory_bound import check_numbers, limit_memory
-from camcli.models.model_lookup import FOLDER, TIMM_SCHEMES, TRANSFORMERS, Origin, find_model, import_builder
+from camcli.models.model_lookup import (
+    FOLDER,
+    TIMM_SCHEMES,
+    TRANSFORMERS,
+    Origin,
+    find_model,
+    import_builder,
+)
 from camcli.models.model_spec import (
     BuiltModel,
     ModelSpec,

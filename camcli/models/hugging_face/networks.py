@@ -55,7 +55,7 @@ def _override(module: Any, make_arguments: Callable[[Tensor], Mapping[str, Any]]
     module.__class__ = type(kind.__name__, (kind,), names)
 
 
-def cut_into_patches(pixels: Tensor, patch: int) -> dict[str, Tensor]:
+def cut_into_patches(pixels: Tensor, patch: int) -> dict[str, Tensor | None]:
     """Cuts pictures into patches, channels last in each.  [b c h w] -> [b n patch*patch*c]"""
     b, c, height, width = pixels.shape
     rows, columns = height // patch, width // patch
@@ -63,7 +63,8 @@ def cut_into_patches(pixels: Tensor, patch: int) -> dict[str, Tensor]:
     shapes = torch.tensor([[rows, columns]] * b, device=pixels.device)
     return {
         "pixel_values": blocks.reshape(b, rows * columns, patch * patch * c),
-        MASK: torch.ones(b, rows * columns, dtype=torch.int32, device=pixels.device),
+        # all of them are seen
+        MASK: None,
         SHAPES: shapes,
     }
 

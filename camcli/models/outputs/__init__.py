@@ -16,6 +16,7 @@ PUBLIC = (
     "interpretation.measure_output",
     "interpretation.read_as_logit",
     "interpretation.takes_one_alone",
+    "logits.LOGITS",
     "logits.OutputKey",
     "logits.describe_output",
     "logits.select_output",
