@@ -29,8 +29,8 @@ TRIAL: Size = (347, 489)
 ROUNDING, LEVEL = 0.01, 1.0
 # how far the edges that are measured on ramps of whole grey levels may be off, in pixels
 UNSURE = 2
-# digits of means and deviations that are written down, and what float32 leaves of them
-DIGITS, DIGITS_OF_FLOAT = 4, 3e-7
+# digits of means and deviations that are written down, and how exact what is measured is
+DIGITS, FLOAT32 = 4, 3e-7
 # larger views are compared with what was measured alone, for each takes its time
 LARGE = 2**20
 # of the view, where neither a processor nor a configuration has a size
@@ -191,16 +191,18 @@ def _name_colours(processor: Any, colours: _Colours) -> tuple[tuple[float, ...],
     What is measured has the digits of float32.
     """
     mean, std = -colours.low / colours.span + 0.0, 1 / colours.span
-    declared = getattr(processor, "image_mean", None), getattr(processor, "image_std", None)
+    declared = [getattr(processor, name, None) for name in ("image_mean", "image_std")]
     rounded = [[float(f"{value:.{DIGITS}g}") for value in values] for values in (mean, std)]
-    for m, s in (declared, rounded):
-        if np.shape(m) == np.shape(s) == (3,):
-            m, s = np.asarray(m, float), np.asarray(s, float)
-            if np.allclose(-m / s, colours.low, 3e-7, 3e-7) and np.allclose(
-                1 / s, colours.span, 3e-7
-            ):
+    for written in (declared, rounded):
+        if all(isinstance(values, list | tuple) and len(values) == 3 for values in written):
+            m, s = np.asarray(written, float)
+            if _is_same(-m / s, colours.low) and _is_same(1 / s, colours.span):
                 return tuple(map(float, m)), tuple(map(float, s))
     return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _is_same(values: Values, measured: Values) -> bool:
+    return bool(np.allclose(values, measured, FLOAT32, FLOAT32))
 
 
 def _choose_view(
