@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from camcli.errors import ModelError
-from camcli.models.checkpoints.checkpoint import read_checkpoint
+from camcli.models.checkpoints import read_checkpoint
 from camcli.models.hugging_face.repository import HUB, ModelFiles
 from camcli.utils.paths import is_folder
 from camcli.utils.warning_filters import ignore_warnings

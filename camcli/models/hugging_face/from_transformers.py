@@ -16,7 +16,7 @@ from transformers.models.auto import image_processing_auto, modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 
 from camcli.errors import CamvizError, ModelError, UnknownName, WeightsError, first_line
-from camcli.models.checkpoints.pickle_survey import check_published
+from camcli.models.checkpoints import check_published
 from camcli.models.hugging_face.adapters import (
     count_adapter_classes,
     find_base_name,
