@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import UsageError
+from camcli.pipeline.evaluation_figures import draw_charts
 from camcli.pipeline.evaluation_files import (
     SHARDS,
     TASK,
@@ -29,12 +30,15 @@ OWN = ("pictures", "failed", "metrics", "verdicts", "run", "configuration")
 
 @dataclass(frozen=True)
 class MergedEvaluation:
-    """An evaluation that was joined: its summary's file, how many pictures, how many failed."""
+    """An evaluation that was joined: its summary, how many pictures, how many failed, figures.
+
+    The summary is the file of rows where pictures are still missing.
+    """
 
     summary: Path
     pictures: int
     failed: int
-    collected: Collected
+    figures: tuple[Path, ...] = ()
 
 
 def merge_evaluations(folder: Path, *, incomplete: bool = False) -> list[MergedEvaluation]:
@@ -76,7 +80,7 @@ def _merge(names: EvaluationNames, locks: FolderLocks, incomplete: bool) -> Merg
     write_durably(names.jsonl, encode_pictures([*shards, names.jsonl], with_grids=True))
     write_durably(names.csv, encode_table(names.jsonl))
     collected = Collected(next((s["seed"] for s in known), 0))
-    pictures = 0
+    pictures, drawn = 0, list[Path]()
     for _, scores in read_rows(names.jsonl):
         collected.add(scores)
         pictures += scores.grid is None
@@ -85,15 +89,17 @@ def _merge(names: EvaluationNames, locks: FolderLocks, incomplete: bool) -> Merg
         about = {key: value for key, value in known[-1].items() if key not in OWN}
         metrics = known[-1]["configuration"]["metrics"]
         count = sum(summary["pictures"] for summary in summaries.values())
-        summary = make_summary(about, collected.summarise(metrics), count, failures)
+        results = collected.summarise(metrics)
+        summary = make_summary(about, results, count, failures)
         described = {key: description.get(key) for key in ("run", "configuration")}
         write_json(names.json, {**summary, **described})
+        drawn = draw_charts(names.folder / names.stem, results, collected.average_curves())
     else:
         # what goes on there has to know what it is
         write_json(names.state, {key: description.get(key) for key in ("run", "configuration")})
     names.take_away_shards()
     return MergedEvaluation(
-        names.jsonl if wrong else names.json, pictures, len(failures), collected
+        names.jsonl if wrong else names.json, pictures, len(failures), tuple(drawn)
     )
 
 

@@ -15,8 +15,12 @@ GAP, CAPTION, TEXT = 8, 24, 15
 PAPER, INK = "white", "black"
 
 
-def draw_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uint8]:
+def draw_sheet(
+    tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int | None = None
+) -> NDArray[np.uint8]:
     """Draws captioned pictures in rows, nearly as wide as high: n x [h w 3] -> uint8 [H W 3].
+
+    So many stand in a row as `columns` says, where it does.
 
     Each picture is reduced to at most `TILE` pixels, never enlarged; a caption that is too long
     for its tile is cut.
@@ -24,7 +28,7 @@ def draw_sheet(tiles: Sequence[tuple[str, NDArray[np.uint8]]]) -> NDArray[np.uin
     pictures = [_reduce(pixels) for _, pixels in tiles]
     width = max(max(picture.width for picture in pictures), TILE // 2)
     usual = sorted(picture.height for picture in pictures)[len(pictures) // 2]
-    columns = _count_columns(len(tiles), width + GAP, usual + CAPTION + GAP)
+    columns = columns or _count_columns(len(tiles), width + GAP, usual + CAPTION + GAP)
     # a row is as high as its highest picture: some have a legend, or show the input alone
     heights = [
         max(picture.height for picture in pictures[first : first + columns]) + CAPTION + GAP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,6 +89,28 @@ Layers = Annotated[
         show_default=False,
     ),
 ]
+Plots = Annotated[
+    bool,
+    typer.Option(
+        "--plots/--no-plots",
+        metavar="",
+        help="Bars and curves as PNG and SVG; they need matplotlib (camviz[figures]); default yes.",
+        rich_help_panel=EVALUATION,
+        show_default=False,
+    ),
+]
+Disagreements = Annotated[
+    int | None,
+    typer.Option(
+        "--disagreements",
+        metavar="N",
+        help="Pictures on the sheet of those on which the methods' maps agree least; default 8, 0 "
+        "for none.",
+        rich_help_panel=EVALUATION,
+        min=0,
+        show_default=False,
+    ),
+]
 
 
 @with_some_flags(*MODEL_FLAGS, "workers", "save_path", "resume", "quiet")
@@ -99,6 +122,8 @@ def command(
     label_map: LabelMap = None,
     box_names: BoxNames = None,
     layers: Layers = None,
+    plots: Plots = True,
+    disagreements: Disagreements = None,
 ) -> None:
     """Measure which method's maps are true, beside maps that know nothing of the network."""
     if not images:
@@ -129,7 +154,8 @@ def command(
     truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
     evaluation = Evaluation(plan, options, chosen, truth)
     share = _take_share(sources, shard, options, printer) if shard else sources
-    if not _evaluate_all(evaluation, share, shard, printer):
+    drawing = _Drawing(plots, disagreements)
+    if not _evaluate_all(evaluation, share, shard, drawing, printer):
         raise typer.Exit(EXIT_FAILED_IMAGES)
 
 
@@ -182,8 +208,49 @@ def read_truth(
     return truth
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """Which figures are drawn: charts, and a sheet of so many pictures."""
+
+    has_charts: bool
+    disagreements: int | None
+
+    def draw(
+        self, evaluating: EvaluationRun, results: Sequence[MetricResult], printer: Printer
+    ) -> list[Path]:
+        """Draws what was found, and says what could not be drawn; of a share nothing is drawn."""
+        if evaluating.shard:
+            return []
+        from camcli.pipeline.evaluation_figures import (
+            DISAGREEMENTS,
+            NO_CHARTS,
+            draw_charts,
+            draw_disagreements,
+        )
+
+        collected, names = evaluating.collected, evaluating.files.names
+        stem, written = names.folder / names.stem, []
+        if self.has_charts:
+            written = draw_charts(stem, results, collected.average_curves())
+            if results and not written:
+                printer.note(NO_CHARTS)
+        most = DISAGREEMENTS if self.disagreements is None else self.disagreements
+        cells = collected.find_disagreements(most)
+        if cells:
+            path = stem.with_name(f"{stem.name}-disagreements.png")
+            sheet, failures = draw_disagreements(evaluating.evaluation, cells, path)
+            for failure in failures:
+                print_error(f"not on the sheet: {failure}")
+            written += [sheet] if sheet else []
+        return written
+
+
 def _evaluate_all(
-    evaluation: Evaluation, sources: Sequence[Source], shard: Shard | None, printer: Printer
+    evaluation: Evaluation,
+    sources: Sequence[Source],
+    shard: Shard | None,
+    drawing: _Drawing,
+    printer: Printer,
 ) -> bool:
     """Measures, writes and prints everything; False where a picture failed."""
     from camcli.pipeline.evaluation_files import EvaluationFiles
@@ -200,9 +267,10 @@ def _evaluate_all(
         _measure_all(evaluating, printer)
         results, summary = evaluating.summarise()
         files.finish(summary)
+        drawn = drawing.draw(evaluating, results, printer)
     if not results and not shard:
         raise UsageError("No metric could be measured on any picture; the lines above say why.")
-    _print_results(results, summary, files.paths, printer)
+    _print_results(results, summary, files.paths, drawn, printer)
     # a launcher would end the other ranks; `camviz merge` says what failed
     return not evaluating.failures or shard is not None
 
@@ -250,14 +318,15 @@ def _print_results(
     results: Sequence[MetricResult],
     summary: dict[str, Any],
     files: Sequence[Path],
+    drawn: Sequence[Path],
     printer: Printer,
 ) -> None:
-    paths = [str(path) for path in files]
+    paths, figures = [str(path) for path in files], [str(path) for path in drawn]
     if printer.style == "json":
-        print_json({**summary, "files": paths})
+        print_json({**summary, "files": paths, "figures": figures})
         return
     if printer.style == "paths":
-        for path in paths:
+        for path in (*paths, *figures):
             print_path(path)
         return
     if results:
@@ -267,6 +336,8 @@ def _print_results(
     for verdict in summary["verdicts"]:
         print_text(verdict)
     printer.note(f"rows: {', '.join(paths[:-1])}; summary: {paths[-1]}")
+    if figures:
+        printer.note(f"figures: {', '.join(figures)}")
 
 
 def _make_table(results: Sequence[MetricResult]) -> Table:

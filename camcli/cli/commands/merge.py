@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from camcli.cli.printer import print_text
+from camcli.cli.printer import print_error, print_text
 from camcli.errors import EXIT_FAILED_IMAGES
 
 SHARDS_OF_EVALUATIONS = "evaluation*.rank-*-of-*.jsonl"
@@ -57,4 +57,6 @@ def _merge_evaluations(folder: Path, *, incomplete: bool) -> int:
         failed += merged.failed
         unread = f", {merged.failed} failed" if merged.failed else ""
         print_text(f"{merged.summary}: {merged.pictures} pictures measured{unread}")
+        if merged.figures:
+            print_error(f"figures: {', '.join(map(str, merged.figures))}")
     return failed

@@ -1,0 +1,137 @@
+"""What an evaluation found as pictures: bars, curves, and where the methods disagree most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camcli.errors import CamvizError
+from camcli.media.pictures.write import write_picture
+from camcli.pipeline import stages
+from camcli.pipeline.evaluation import RANDOM, Evaluation, read_picture
+from camcli.pipeline.evaluation_summary import CurveResult, MetricResult
+from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.grid_evaluation import Cell
+from camcli.pipeline.picture_api import group_items
+from camcli.pipeline.plan import Plan
+from camcli.pipeline.stages import PreparedPicture
+from camcli.registry import ALL
+from camcli.render.charts import (
+    HOW_TO_INSTALL,
+    Bar,
+    BarPanel,
+    Line,
+    LinePanel,
+    can_draw_charts,
+    draw_bars,
+    draw_curves,
+    save_chart,
+)
+from camcli.render.sheet import draw_sheet
+
+DISAGREEMENTS = 8
+NO_CHARTS = f"no bars and curves are drawn: they need matplotlib ({HOW_TO_INSTALL}), or --no-plots"
+# what is done to the picture, and which pixels come first, by a curve's name
+CURVES = {
+    "insertion": ("share of the pixels shown, hottest first", "Insertion"),
+    "deletion": ("share of the pixels removed, hottest first", "Deletion"),
+    "road_most": ("share of the pixels imputed, hottest first", "ROAD, most relevant first"),
+    "road_least": ("share of the pixels imputed, coldest first", "ROAD, least relevant first"),
+}
+
+
+def draw_charts(
+    stem: Path, results: Sequence[MetricResult], curves: Sequence[CurveResult]
+) -> list[Path]:
+    """Writes bars of the metrics and curves, as PNG and SVG; nothing without matplotlib.
+
+    Raises OutputError.
+    """
+    if not can_draw_charts():
+        return []
+    written: list[Path] = []
+    if results:
+        panels = [_make_bars(result) for result in results]
+        written += save_chart(draw_bars(panels), stem.with_name(f"{stem.name}-bars"))
+    if curves:
+        lines = [_make_lines(curve) for curve in curves]
+        written += save_chart(draw_curves(lines), stem.with_name(f"{stem.name}-curves"))
+    return written
+
+
+def _make_bars(result: MetricResult) -> BarPanel:
+    bars = [
+        Bar(row.name, row.mean, row.low, row.high, row.is_baseline, row.name == result.best)
+        for row in result.contenders
+    ]
+    axis = f"{result.direction} is better, n = {result.pictures}"
+    return BarPanel(result.metric, axis, bars)
+
+
+def _make_lines(curve: CurveResult) -> LinePanel:
+    x_axis, title = CURVES.get(curve.name, ("share of the pixels", curve.name))
+    rows = zip(curve.contenders, curve.means.tolist(), curve.margins.tolist(), strict=True)
+    lines = [Line(c.name, means, margins, c.is_baseline) for c, means, margins in rows]
+    y_axis = f"mean probability, n = {curve.pictures}"
+    return LinePanel(title, x_axis, y_axis, curve.shares, lines)
+
+
+def draw_disagreements(
+    evaluation: Evaluation, cells: Sequence[Cell], path: Path
+) -> tuple[Path | None, list[str]]:
+    """Draws pictures beside all methods' maps of them, a row each, and says what failed.
+
+    They are explained again, a batch in memory at a time and their small overlays: none of the maps
+    of the evaluation is kept.  Nothing is drawn where no picture can be read any more.  Raises
+    OutputError.
+    """
+    tiles: list[tuple[str, NDArray[np.uint8]]] = []
+    failures: list[str] = []
+    plan = _drop_random(evaluation)
+    for group in group_items(cells, plan.batch_size):
+        prepared = list(_read(evaluation, group, failures))
+        if not prepared:
+            continue
+        chosen = [p for _, p in prepared]
+        for (cell, p), explanations in zip(
+            prepared, stages.explain_batch(chosen, plan), strict=True
+        ):
+            probability = "" if cell.probability is None else f" {cell.probability:.2f}"
+            caption = f"{cell.label}{probability}; agreement {cell.agreement:.2f}"
+            tiles.append((caption, np.asarray(p.picture.canvas)))
+            tiles += [(_name(e, plan), e.overlay()) for e in explanations]
+    if not tiles:
+        return None, failures
+    columns = len(tiles) // max(1, len(cells) - len(failures))
+    write_picture(draw_sheet(tiles, columns), path)
+    return path, failures
+
+
+def _drop_random(evaluation: Evaluation) -> Plan:
+    """Returns the plan without the random maps, unless they were asked for by name."""
+    plan, asked = evaluation.plan, evaluation.options.method
+    names = [n for n in plan.request.names if n != RANDOM or (RANDOM in asked and ALL not in asked)]
+    return replace(plan, request=plan.request.select(names))
+
+
+def _read(
+    evaluation: Evaluation, cells: Sequence[Cell], failures: list[str]
+) -> Iterator[tuple[Cell, PreparedPicture]]:
+    for cell in cells:
+        try:
+            prepared = read_picture(cell.source, evaluation.plan, evaluation.options)
+        except (CamvizError, MemoryError) as error:
+            failures.append(f"{cell.source}: {error}")
+        else:
+            yield cell, replace(prepared, category=cell.category)
+
+
+def _name(explanation: Explanation, plan: Plan) -> str:
+    """Names a map's method, and its layer where there are several."""
+    apart = plan.request.layer_fusion == "none" and len(plan.request.layers) > 1
+    layers = explanation.map.layers
+    return f"{explanation.method} {layers[0]}" if apart and layers else explanation.method
