@@ -324,7 +324,7 @@ SOUND = [
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("name", "layer"), SOUND)
+@pytest.mark.parametrize(("name", "layer"), [row for row in SOUND if timm.is_model(row[0])])
 def test_sound_models_with_random_weights_are_not_doubted(
     name: str, layer: str, dtype: torch.dtype
 ) -> None:
