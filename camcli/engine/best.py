@@ -44,7 +44,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Row:
+class BestRow:
     """What is best for kinds of networks and aims: methods at places, combined."""
 
     kind: Kind
@@ -70,8 +70,8 @@ RESNET_TINY_GRADCAM = (62.4, 28.6, 51.9, 15.6)
 VIT_TINY_GRADCAM = (19.3, 15.9, 19.6, 4.1)
 POOLED_TINY_GRADCAM = (19.4, 12.6, 17.7, 3.0)
 
-TABLE: tuple[Row, ...] = (
-    Row(
+TABLE: tuple[BestRow, ...] = (
+    BestRow(
         "convolutional",
         ("balanced", "extent"),
         (("gradcamelementwise", "earlier"), ("hirescam", "last")),
@@ -124,7 +124,7 @@ TABLE: tuple[Row, ...] = (
             ),
         ),
     ),
-    Row(
+    BestRow(
         "convolutional",
         ("evidence",),
         (("gradcamelementwise", "earlier"), ("hirescam", "earlier"), ("hirescam", "last")),
@@ -177,7 +177,7 @@ TABLE: tuple[Row, ...] = (
             ),
         ),
     ),
-    Row(
+    BestRow(
         "class token",
         ("balanced", "evidence"),
         (("genericattention", "none"), ("gradcamelementwise", "earlier")),
@@ -194,7 +194,7 @@ TABLE: tuple[Row, ...] = (
             ),
         ),
     ),
-    Row(
+    BestRow(
         "class token",
         ("extent",),
         (("gradcamelementwise", "earlier"),),
@@ -211,7 +211,7 @@ TABLE: tuple[Row, ...] = (
             ),
         ),
     ),
-    Row(
+    BestRow(
         "pooled tokens",
         ("balanced", "evidence"),
         (("genericattention", "none"), ("gradcamelementwise", "earlier")),
@@ -228,7 +228,7 @@ TABLE: tuple[Row, ...] = (
             ),
         ),
     ),
-    Row(
+    BestRow(
         "pooled tokens",
         ("extent",),
         (("gradcamelementwise", "earlier"),),

@@ -134,16 +134,16 @@ def parse_targets(targets: Targets, b: int) -> FixedCategories:
     """Reads targets: one for all pictures, one a picture, or k a picture; raises UsageError."""
     problem = f"Targets are indices, one a picture or k for each, not {targets!r}."
     try:
-        wanted = torch.as_tensor(targets)
+        indices = torch.as_tensor(targets)
     except (TypeError, ValueError) as error:  # names of classes, or another k for each picture
         raise UsageError(problem) from error
-    if wanted.ndim > 2 or wanted.dtype not in INTEGERS or wanted.numel() == 0:
+    if indices.ndim > 2 or indices.dtype not in INTEGERS or indices.numel() == 0:
         raise UsageError(problem)
-    if wanted.ndim == 0:
-        wanted = wanted.expand(b)
-    if len(wanted) != b:
-        raise UsageError(f"{len(wanted)} targets were given for {b} pictures.")
-    return FixedCategories(wanted.reshape(b, -1).long())
+    if indices.ndim == 0:
+        indices = indices.expand(b)
+    if len(indices) != b:
+        raise UsageError(f"{len(indices)} targets were given for {b} pictures.")
+    return FixedCategories(indices.reshape(b, -1).long())
 
 
 def _check_categories(categories: Tensor, logits: Tensor) -> Tensor:

@@ -62,13 +62,13 @@ def bootstrap_conclusion(
     if count < 2 or not flat.isfinite().all():
         raise UsageError(f"An interval is of two pictures or more, [n ...], not {count}.")
     draw = torch.Generator().manual_seed(seed)
-    rows, found = max(1, AT_ONCE // count), []
+    rows, parts = max(1, AT_ONCE // count), []
     for start in range(0, draws, rows):
         drawn = torch.randint(count, (min(rows, draws - start), count), generator=draw)
         times = torch.zeros(drawn.shape, dtype=flat.dtype)
         times.scatter_add_(1, drawn, torch.ones_like(times))
-        found.append(conclude((times @ flat / count).view(-1, *values.shape[1:])))
-    return _find_percentiles(torch.cat(found), LEVEL)
+        parts.append(conclude((times @ flat / count).view(-1, *values.shape[1:])))
+    return _find_percentiles(torch.cat(parts), LEVEL)
 
 
 def _find_percentiles(numbers: Tensor, level: float) -> tuple[float, float]:

@@ -272,14 +272,14 @@ class Evaluation:
 
     def _choose_categories(self, batch: Sequence[PreparedPicture]) -> list[PreparedPicture]:
         """Has annotated pictures explained at the likeliest of their own classes."""
-        wanted = [self.truth.list_categories(p) for p in batch]
-        if not any(wanted) or not isinstance(self.plan.categories, int):
+        true_categories = [self.truth.list_categories(p) for p in batch]
+        if not any(true_categories) or not isinstance(self.plan.categories, int):
             return list(batch)
         views = torch.stack([p.view.inputs for p in batch])
         probabilities = score_classes(self.plan, views)
         return [
             replace(p, category=max(own, key=lambda c: float(probabilities[row, c]))) if own else p
-            for row, (p, own) in enumerate(zip(batch, wanted, strict=True))
+            for row, (p, own) in enumerate(zip(batch, true_categories, strict=True))
         ]
 
     def _measure_safely(
@@ -301,17 +301,17 @@ class Evaluation:
         measured = [
             m for m in self.metrics if not METRICS[m].of_grids and (not METRICS[m].needs or objects)
         ]
-        found = measure_all(measured, inputs, self.plan.request.chunk)
+        results = measure_all(measured, inputs, self.plan.request.chunk)
         return PictureScores(
             source,
             first.category,
             first.label,
             first.probability,
             maps.contenders,
-            {m: v for m, v in found.values.items() if METRICS[m].conclude is None},
+            {m: v for m, v in results.values.items() if METRICS[m].conclude is None},
             (*notes, *maps.notes),
-            kept={m: v.astype(bool) for m, v in found.values.items() if METRICS[m].conclude},
-            curves=found.curves,
+            kept={m: v.astype(bool) for m, v in results.values.items() if METRICS[m].conclude},
+            curves=results.curves,
             agreement=compute_agreement(maps.unit[: maps.count_methods()]),
         )
 

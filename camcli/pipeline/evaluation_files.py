@@ -179,9 +179,9 @@ class EvaluationFiles:
         described = []
         for number in list_numbers(self._folder):
             names = EvaluationNames(self._folder, number)
-            if found := names.read_description():
-                described.append(found)
-                if found["run"] == self._run.name:
+            if description := names.read_description():
+                described.append(description)
+                if description["run"] == self._run.name:
                     return replace(names, share=self._run.share)
         if not described:
             return None

@@ -47,16 +47,16 @@ def merge_evaluations(folder: Path, *, incomplete: bool = False) -> list[MergedE
     Raises UsageError where a shard is missing, not finished, or of other options, unless
     `incomplete`: then what is there is joined, and --resume does the rest.
     """
-    todo = [
+    unmerged = [
         names
         for number in reversed(list_numbers(folder))
         if (names := EvaluationNames(folder, number)).shards
     ]
-    if not todo:
+    if not unmerged:
         return []
     locks = FolderLocks(folder, TASK)
     try:
-        return [_merge(names, locks, incomplete) for names in todo]
+        return [_merge(names, locks, incomplete) for names in unmerged]
     finally:
         locks.close()
 
@@ -86,11 +86,11 @@ def _merge(names: EvaluationNames, locks: FolderLocks, incomplete: bool) -> Merg
         pictures += scores.grid is None
     failures = [failure for summary in summaries.values() for failure in summary.get("failed", ())]
     if known and not wrong:
-        about = {key: value for key, value in known[-1].items() if key not in OWN}
+        subject = {key: value for key, value in known[-1].items() if key not in OWN}
         metrics = known[-1]["configuration"]["metrics"]
         count = sum(summary["pictures"] for summary in summaries.values())
         results = collected.summarise(metrics)
-        summary = make_summary(about, results, count, failures)
+        summary = make_summary(subject, results, count, failures)
         described = {key: description.get(key) for key in ("run", "configuration")}
         write_json(names.json, {**summary, **described})
         drawn = draw_charts(names.folder / names.stem, results, collected.average_curves())

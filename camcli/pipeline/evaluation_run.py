@@ -130,8 +130,8 @@ class EvaluationRun:
     def summarise(self) -> tuple[tuple[MetricResult, ...], dict[str, Any]]:
         """Returns what the metrics say, and the summary that is written."""
         results = self.collected.summarise(self.evaluation.metrics)
-        about = describe_evaluation(self.evaluation)
-        return results, make_summary(about, results, len(self.sources), self.failures)
+        subject = describe_evaluation(self.evaluation)
+        return results, make_summary(subject, results, len(self.sources), self.failures)
 
 
 def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
@@ -150,14 +150,14 @@ def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def make_summary(
-    about: Mapping[str, Any],
+    subject: Mapping[str, Any],
     results: Sequence[MetricResult],
     pictures: int,
     failures: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """Returns the summary of an evaluation, as JSON holds it."""
     return {
-        **about,
+        **subject,
         "pictures": pictures,
         "failed": sorted(failures, key=lambda failure: failure["picture"]),
         "metrics": to_plain(results),

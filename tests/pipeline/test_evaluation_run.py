@@ -48,7 +48,7 @@ METRICS_ASKED = ("insertion", "average_drop", "pointing_game")
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
 
 
-class Colours(nn.Module):
+class ColourNetwork(nn.Module):
     """Looks for red, green, blue and yellow cells; yellow is made of red and green."""
 
     def __init__(self, *, any_size: bool = True) -> None:
@@ -71,7 +71,7 @@ class Colours(nn.Module):
 def make_classifier(*, any_size: bool = True) -> Classifier:
     size = (EDGE, EDGE)
     preprocessing = Preprocessing(size, size, mean=(0.0,) * 3, std=(1.0,) * 3, fit="squash")
-    module = Colours(any_size=any_size).eval()
+    module = ColourNetwork(any_size=any_size).eval()
     return Classifier(module, "colours", "timm", preprocessing, tuple(COLOURS), "by hand", 4)
 
 
@@ -240,10 +240,10 @@ def test_threads_that_read_change_nothing(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "in")
     (folder / "3.png").write_bytes(b"torn")
     _, alone, _ = evaluate(folder, tmp_path / "a", metrics=("average_drop",))
-    _, beside, _ = evaluate(folder, tmp_path / "b", metrics=("average_drop",), threads=2)
-    assert [s.source.path.name for s in beside] == [f"{n}.png" for n in range(5)]
-    assert [bool(s.error) for s in beside] == [False, False, False, True, False]
-    for one, other in zip(alone, beside, strict=True):
+    _, in_threads, _ = evaluate(folder, tmp_path / "b", metrics=("average_drop",), threads=2)
+    assert [s.source.path.name for s in in_threads] == [f"{n}.png" for n in range(5)]
+    assert [bool(s.error) for s in in_threads] == [False, False, False, True, False]
+    for one, other in zip(alone, in_threads, strict=True):
         for metric, values in one.values.items():
             np.testing.assert_array_equal(values, other.values[metric])
 

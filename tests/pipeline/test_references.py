@@ -24,7 +24,7 @@ from tests.checkout import ROOT
 SIZE = (8, 12)
 
 
-class Pooled(nn.Module):
+class PooledNetwork(nn.Module):
     """A convolution, a mean, and a classifier, if it has classes."""
 
     def __init__(self, classes: int) -> None:
@@ -45,7 +45,7 @@ def classifier_of(module: nn.Module, classes: int) -> Classifier:
 def make_pair() -> tuple[Classifier, Classifier]:
     """A model with a classifier and the same one without."""
     torch.manual_seed(0)
-    whole, headless = Pooled(4), Pooled(0)
+    whole, headless = PooledNetwork(4), PooledNetwork(0)
     headless.load_state_dict(whole.state_dict(), strict=False)
     return classifier_of(whole, 4), classifier_of(headless, 0)
 

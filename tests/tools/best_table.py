@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from camcli.engine.best import TABLE, Interval, Measured, Row
+from camcli.engine.best import TABLE, BestRow, Interval, Measured
 
 HEAD = "| measured on | cases | peak | heat | pixel AP | box |\n|---|---|---|---|---|---|"
 PLACES = {"last": "at the default layer", "earlier": "at the earlier layer", "none": ""}
@@ -14,7 +14,7 @@ def format_table() -> str:
     return "\n\n".join(map(_format_row, TABLE))
 
 
-def _format_row(row: Row) -> str:
+def _format_row(row: BestRow) -> str:
     parts = (f"`{method}` {PLACES[place]}".strip() for method, place in row.parts)
     aims = " and ".join(row.aims)
     title = f"{row.kind.capitalize()}, {aims}: {SIGNS[row.combination].join(parts)}"

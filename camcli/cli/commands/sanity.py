@@ -74,8 +74,8 @@ def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderNa
     for failure in report.failed:
         print_error(failure["error"])
     if flags.json:
-        about = {"model": classifier.name, "layers": list(plan.request.layers)}
-        print_json(about | asdict(report))
+        subject = {"model": classifier.name, "layers": list(plan.request.layers)}
+        print_json(subject | asdict(report))
     else:
         for result in report.methods:
             _print_method(result)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from camcli.pipeline.tuning.report import HeldMetric
-    from camcli.pipeline.tuning.search import Step, TuningResult
+    from camcli.pipeline.tuning.search import SearchStep, TuningResult
     from camcli.pipeline.tuning.tuning_plan import TuningPlan
     from camcli.records import Source
 
@@ -172,7 +172,7 @@ class _Stages:
     above: Printer = field(default_factory=Printer)
     show_step: Callable[[], None] | None = None
 
-    def report(self, step: Step) -> None:
+    def report(self, step: SearchStep) -> None:
         """Counts a picture, and prints what is to be said of it."""
         from camcli.records import Outcome, Record
 

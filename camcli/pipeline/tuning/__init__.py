@@ -13,7 +13,7 @@ PUBLIC = (
     "report.summarise",
     "schedule.BUDGET",
     "schedule.make_schedule",
-    "search.Step",
+    "search.SearchStep",
     "search.TuningResult",
     "search.check_count",
     "search.tune",

@@ -40,7 +40,7 @@ Values = dict[int, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Step:
+class SearchStep:
     """How far a stage of the search is, and what is to be said of the picture that was done.
 
     `error` says why it could not be read, `useless` why nothing can be measured on it.
@@ -73,8 +73,8 @@ class TuningResult:
     sources: tuple[Source, ...]
     schedule: Schedule
     passes: int
-    failed: tuple[Step, ...]
-    useless: tuple[Step, ...]
+    failed: tuple[SearchStep, ...]
+    useless: tuple[SearchStep, ...]
 
 
 def tune(
@@ -82,7 +82,7 @@ def tune(
     sources: Sequence[Source],
     truth: Truth,
     budget: int,
-    report: Callable[[Step], None],
+    report: Callable[[SearchStep], None],
 ) -> TuningResult:
     """Searches the candidates on two thirds of the pictures, and measures the choice on the rest.
 
@@ -92,10 +92,10 @@ def tune(
     check_count(len(sources), len(sources))
     order = list(sources)
     Random(tuning.options.seed).shuffle(order)
-    wanted = make_schedule(len(order), tuning.size, budget)
+    schedule = make_schedule(len(order), tuning.size, budget)
     with MapStore() as store:
         search = _Search(tuning, truth, store, report)
-        search.lay_maps(order, wanted.pictures, budget)
+        search.lay_maps(order, schedule.pictures, budget)
         check_count(len(store), len(sources))
         schedule = make_schedule(len(store), tuning.size, budget)
         ranking = search.choose(schedule)
@@ -135,8 +135,8 @@ def check_count(usable: int, given: int) -> None:
 
 def _say(
     source: Source, notes: tuple[str, ...] = (), *, error: str = "", useless: str = ""
-) -> Step:
-    return Step("maps", 0, 0, source, notes, error, useless)
+) -> SearchStep:
+    return SearchStep("maps", 0, 0, source, notes, error, useless)
 
 
 @dataclass
@@ -146,29 +146,29 @@ class _Search:
     tuning: TuningPlan
     truth: Truth
     store: MapStore
-    report: Callable[[Step], None]
+    report: Callable[[SearchStep], None]
     values: dict[Candidate, Values] = field(default_factory=dict)
-    left_out: list[Step] = field(default_factory=list)
+    left_out: list[SearchStep] = field(default_factory=list)
     passes: int = 0
 
-    def lay_maps(self, order: Sequence[Source], wanted: int, budget: int) -> None:
+    def lay_maps(self, order: Sequence[Source], count: int, budget: int) -> None:
         """Lays the maps of so many pictures aside, a batch in memory at a time."""
         waiting, each, looked = list(order), self.tuning.size.map_passes, 0
-        while waiting and len(self.store) < wanted and self.passes + each <= budget:
+        while waiting and len(self.store) < count and self.passes + each <= budget:
             affordable = (budget - self.passes) // each
-            size = min(self.tuning.plan.batch_size, wanted - len(self.store), affordable)
+            size = min(self.tuning.plan.batch_size, count - len(self.store), affordable)
             group, waiting = waiting[:size], waiting[size:]
             for step in self._lay_group(group):
                 looked += 1
-                placed = replace(step, done=min(looked, wanted), total=wanted)
+                placed = replace(step, done=min(looked, count), total=count)
                 if step.error or step.useless:
                     self.left_out.append(placed)
                 self.report(placed)
 
-    def _lay_group(self, group: Sequence[Source]) -> Iterator[Step]:
+    def _lay_group(self, group: Sequence[Source]) -> Iterator[SearchStep]:
         """Lays a batch aside; says of each picture what is to be said."""
         prepared: list[PreparedPicture] = []
-        steps: dict[int, Step] = {}
+        steps: dict[int, SearchStep] = {}
         for place, source in enumerate(group):
             try:
                 picture = read_picture(source, self.tuning.plan, self.tuning.options)
@@ -194,7 +194,7 @@ class _Search:
             return "none of its objects is of a class of the model"
         return ""
 
-    def _lay(self, prepared: Sequence[PreparedPicture]) -> Iterator[Step]:
+    def _lay(self, prepared: Sequence[PreparedPicture]) -> Iterator[SearchStep]:
         if not prepared:
             return
         plan = self.tuning.plan
@@ -211,7 +211,9 @@ class _Search:
         for row, picture in enumerate(prepared):
             yield self._lay_picture(picture, result, row)
 
-    def _lay_picture(self, prepared: PreparedPicture, result: ExplainResult, row: int) -> Step:
+    def _lay_picture(
+        self, prepared: PreparedPicture, result: ExplainResult, row: int
+    ) -> SearchStep:
         source = prepared.picture.source
         assert source is not None and result.categories is not None
         category = int(result.categories[row, 0])
@@ -297,7 +299,7 @@ class _Search:
             if new:
                 for candidate, values in zip(new, self._measure(picture, new), strict=True):
                     self.values[candidate][number] = values
-            self.report(Step(stage, done, len(numbers), picture.source))
+            self.report(SearchStep(stage, done, len(numbers), picture.source))
 
     def _measure(
         self, picture: LaidPicture, candidates: Sequence[Candidate]

@@ -155,8 +155,8 @@ def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) ->
     gradcam = Candidate(((GRADCAM, rivals.request.layers[0]),))
     best = Candidate(recipe.parts, recipe.combination)
     with call_on_model(classifier.module):
-        wanted = _list_parts(rivals.classifier, options, best)
-        needed = tuple(dict.fromkeys([*wanted, *gradcam.parts, *best.parts]))
+        singles_to_try = _list_parts(rivals.classifier, options, best)
+        needed = tuple(dict.fromkeys([*singles_to_try, *gradcam.parts, *best.parts]))
         request = _request_parts(rivals, options, needed)
         unfit = find_incompatible_parts(
             classifier.module,
@@ -166,7 +166,7 @@ def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) ->
             needed,
         )
     fitting = tuple(part for part in needed if part not in unfit)
-    singles = tuple(Candidate((part,)) for part in wanted if part not in unfit)
+    singles = tuple(Candidate((part,)) for part in singles_to_try if part not in unfit)
     if lacking := [part for part in (*gradcam.parts, *best.parts) if part in unfit]:
         raise MethodError(f"GradCAM and method best are compared with: {unfit[lacking[0]]}")
     if not singles:

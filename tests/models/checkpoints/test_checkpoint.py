@@ -128,11 +128,11 @@ def test_what_training_scripts_leave_beside_the_weights_is_inert(
 
 
 def test_a_reference_to_a_method_is_inert_too(tmp_path: Path) -> None:
-    class Statistic:
+    class MethodAsGetattr:
         def __reduce__(self) -> Any:
             return getattr, (argparse.Namespace, "mean")
 
-    file = save_state(tmp_path, {"state_dict": state(), "statistic": Statistic()})
+    file = save_state(tmp_path, {"state_dict": state(), "statistic": MethodAsGetattr()})
     assert same(read_checkpoint(file).weights, state())
 
 

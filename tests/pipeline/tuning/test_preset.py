@@ -133,16 +133,16 @@ def test_a_preset_runs_no_code(tmp_path: Path) -> None:
 
 
 def test_where_a_preset_cannot_go_is_told_before(tmp_path: Path) -> None:
-    there = tmp_path / "mine.toml"
-    there.write_text("keep")
+    present = tmp_path / "mine.toml"
+    present.write_text("keep")
     with pytest.raises(UsageError, match=r"is there already, and nothing is overwritten"):
-        check_place(there, tmp_path)
+        check_place(present, tmp_path)
     with pytest.raises(OutputError, match="is a folder: name a file in it"):
         check_place(tmp_path, tmp_path)
     with pytest.raises(OutputError, match="Cannot write"):
-        check_place(there / "inner.toml", tmp_path)
+        check_place(present / "inner.toml", tmp_path)
     with pytest.raises(OutputError, match="Cannot write"):
-        check_place(None, there)
+        check_place(None, present)
     check_place(tmp_path / "new" / "mine.toml", tmp_path)
     assert not (tmp_path / "new").exists()
-    assert find_free_name(there) == tmp_path / "mine-2.toml"
+    assert find_free_name(present) == tmp_path / "mine-2.toml"

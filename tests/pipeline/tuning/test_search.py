@@ -31,7 +31,7 @@ from camcli.pipeline.tuning.report import (
     summarise,
 )
 from camcli.pipeline.tuning.schedule import make_schedule
-from camcli.pipeline.tuning.search import Step, TuningResult, tune
+from camcli.pipeline.tuning.search import SearchStep, TuningResult, tune
 from camcli.pipeline.tuning.tuning_plan import TuningPlan, plan_tuning
 from camcli.records import Source
 from tests.networks import Attending
@@ -49,7 +49,7 @@ def search(
     *,
     classifier: Classifier | None = None,
     budget: int = 6000,
-    steps: list[Step] | None = None,
+    steps: list[SearchStep] | None = None,
     **given: Any,
 ) -> tuple[TuningPlan, TuningResult]:
     classifier = classifier or make_classifier()
@@ -59,8 +59,8 @@ def search(
     known = know_truth(truth, sources, classifier) if truth else Truth()
     if isinstance(classifier.module, Astray):
         classifier.module.forwards = classifier.module.backwards = 0
-    told: list[Step] = [] if steps is None else steps
-    return tuning, tune(tuning, sources, known, budget, told.append)
+    reported: list[SearchStep] = [] if steps is None else steps
+    return tuning, tune(tuning, sources, known, budget, reported.append)
 
 
 def test_the_early_layer_is_found_that_has_the_object(folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_without_boxes_faithfulness_ranks_within_the_budget(folder: Path) -> Non
 
 def test_what_cannot_be_read_or_is_not_known_is_told_and_the_rest_is_used(folder: Path) -> None:
     (folder / "04.png").write_bytes(b"torn")
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     known = Annotations(annotate().pictures[1:], ("red",))
     _, result = search(folder, known, steps=steps, method="gradcam")
     assert result.schedule.pictures == 7 and len(result.sources) == 7
