@@ -32,6 +32,10 @@ class Candidate:
         """Each part as a person writes it: METHOD@LAYER, or METHOD."""
         return CombinedMethod("", self.parts, self.combination or "mean").terms
 
+    def is_same(self, other: Candidate) -> bool:
+        """Tells whether it is another candidate's map, in whatever order its parts stand."""
+        return {*self.parts} == {*other.parts} and self.combination == other.combination
+
     def make_map(self, raw: Mapping[Part, Tensor], size: tuple[int, int]) -> Tensor:
         """Makes the candidate's map of raw ones, [h w] each, or [t h w] of t slices.  -> [H W]"""
         if self.combination:

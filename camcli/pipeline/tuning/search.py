@@ -265,7 +265,8 @@ class _Search:
         most = PAIRED_BY_BOXES if tuning.has_boxes else PAIRED_BY_PASSES
         means = {candidate: self.average(candidate, first) for candidate in ranked}
         paired = choose_paired(ranked, most, means)
-        others = tuple(dict.fromkeys([*paired, *rivals, *list_pairs(paired)]))
+        pairs = [pair for pair in list_pairs(paired) if not pair.is_same(tuning.best)]
+        others = tuple(dict.fromkeys([*paired, *rivals, *pairs]))
         self.measure(others, second, "pairs")
         if tuning.has_boxes:
             return self.rank(tuple(dict.fromkeys([*singles, *others])), last)

@@ -17,6 +17,8 @@ def test_a_candidate_is_written_as_a_person_writes_it() -> None:
     assert str(Candidate((ONE,))) == "hirescam@layer3"
     assert str(Candidate((ONE, NONE), "product")) == "hirescam@layer3 x genericattention"
     assert str(Candidate((NONE, OTHER), "mean")) == "genericattention + gradcam@layer4"
+    assert Candidate((ONE, NONE), "mean").is_same(Candidate((NONE, ONE), "mean"))
+    assert not Candidate((ONE, NONE), "mean").is_same(Candidate((NONE, ONE), "product"))
     assert Candidate((ONE, NONE), "mean").terms == ("hirescam@layer3", "genericattention")
 
 

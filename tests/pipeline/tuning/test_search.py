@@ -70,6 +70,8 @@ def test_the_early_layer_is_found_that_has_the_object(folder: Path) -> None:
     assert {layer for _, layer in result.chosen.parts} == {"early"}
     scores = dict(result.ranking)
     assert result.ranking[0][1] == max(scores.values()) > 0.6 > scores[tuning.gradcam]
+    # method best is no pair once more, in whatever order
+    assert [c for c in scores if c.is_same(tuning.best)] == [tuning.best]
     # of four metrics the mean
     assert scores[result.chosen] == pytest.approx(result.means[result.chosen].mean())
     score, peak, *_ = compare_held(tuning, result)
