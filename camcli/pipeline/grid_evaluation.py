@@ -51,6 +51,7 @@ def choose_grids(cells: Sequence[Cell], seed: int, edge: int = EDGE) -> list[tup
     Those classes go first that have most pictures left, so that there are as many grids as can be.
 
     >>> from pathlib import Path
+    >>> from camcli.records import Source
     >>> cells = [Cell(Source(Path(str(n))), n % 4, "", None, n) for n in range(9)]
     >>> [sorted(cell.category for cell in grid) for grid in choose_grids(cells, seed=0)]
     [[0, 1, 2, 3], [0, 1, 2, 3]]
