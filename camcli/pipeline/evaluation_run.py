@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from camcli.models.state import hash_weights
@@ -36,6 +37,7 @@ class EvaluationRun:
 
     `sources` are those of this process, `places` where they stand among all that are evaluated, and
     `failures` those that could not be measured.  `note` is told what a person should know.
+    `measure` measures pictures in their order, elsewhere than in this process where it is given.
     """
 
     evaluation: Evaluation
@@ -43,6 +45,7 @@ class EvaluationRun:
     files: EvaluationFiles
     shard: Shard | None = None
     note: Callable[[str], None] = _ignore
+    measure: Callable[[Sequence[Source]], Iterator[PictureScores]] | None = None
     collected: Collected = field(init=False)
     failures: list[Mapping[str, str]] = field(default_factory=list)
     skipped: int = 0
@@ -69,7 +72,8 @@ class EvaluationRun:
     def carry_out(self, pool: WorkerPool) -> Iterator[PictureScores]:
         """Measures pictures in their order, and then grids; each is written when it comes out."""
         remaining = [source for _, source in self._remaining]
-        measured = self.evaluation.measure(remaining, pool)
+        measure = self.measure or partial(self.evaluation.measure, pool=pool)
+        measured = measure(remaining)
         for (place, _), scores in zip(self._remaining, measured, strict=True):
             yield self._take(self._number(replace(scores, number=place)))
         if any(METRICS[name].of_grids for name in self.evaluation.metrics):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from camcli.config import Options
     from camcli.models.load import Classifier
-    from camcli.pipeline.evaluation import Evaluation, Truth
+    from camcli.pipeline.evaluation import Evaluation, PictureScores, Truth
     from camcli.pipeline.evaluation_run import EvaluationRun
     from camcli.pipeline.evaluation_summary import ContenderResult, MetricResult
     from camcli.pipeline.run_state import Shard
@@ -113,7 +114,7 @@ Disagreements = Annotated[
 ]
 
 
-@with_some_flags(*MODEL_FLAGS, "workers", "save_path", "resume", "quiet")
+@with_some_flags(*MODEL_FLAGS, "workers", "engine", "ray_workers", "save_path", "resume", "quiet")
 def command(
     images: list[str],
     flags: Flags,
@@ -137,6 +138,11 @@ def command(
         from camcli.pipeline.evaluation import Evaluation, choose_metrics, plan_evaluation
 
     shard = find_shard(os.environ)
+    if shard and options.engine == "ray":
+        raise UsageError(
+            "--engine ray shares an evaluation out by itself: start camviz once, without torchrun "
+            "or srun."
+        )
     # before the model is loaded: a wrong name is told at once
     chosen, left_out = choose_metrics(asked, has_objects=boxes is not None)
     if left_out:
@@ -259,7 +265,8 @@ def _evaluate_all(
     options = evaluation.options
     run = describe_run(evaluation, shard)
     with EvaluationFiles(options.save_path, run, resume=options.resume) as files:
-        evaluating = EvaluationRun(evaluation, sources, files, shard, printer.note)
+        on_ray = _measure_on_ray(evaluation) if options.engine == "ray" else None
+        evaluating = EvaluationRun(evaluation, sources, files, shard, printer.note, on_ray)
         if evaluating.skipped:
             printer.note(
                 f"{evaluating.skipped} of {len(sources)} were measured before, and are not again"
@@ -273,6 +280,15 @@ def _evaluate_all(
     _print_results(results, summary, files.paths, drawn, printer)
     # a launcher would end the other ranks; `camviz merge` says what failed
     return not evaluating.failures or shard is not None
+
+
+def _measure_on_ray(
+    evaluation: Evaluation,
+) -> Callable[[Sequence[Source]], Iterator[PictureScores]]:
+    from camcli.pipeline.distributed.ray_evaluation import measure_on_ray
+
+    loads = partial(load, pretrained=evaluation.options.pretrained)
+    return partial(measure_on_ray, evaluation, loads)
 
 
 def _measure_all(evaluating: EvaluationRun, printer: Printer) -> None:

@@ -4,6 +4,7 @@
 PUBLIC = (
     "ray_backend.WorkerStart",
     "ray_backend.run_on_ray",
+    "ray_evaluation.measure_on_ray",
     "sharding",
     "sharding.choose_device",
     "sharding.count_local_processes",

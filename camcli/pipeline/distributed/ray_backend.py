@@ -89,9 +89,9 @@ def run_on_ray(
     cannot do it, and else as `carry_out_plan`.
     """
     sharding.check_can_shard(options)
-    ray = _import_ray()
-    with _join_cluster(ray):
-        workers = _Workers.of(ray, options, len(sources))
+    ray = import_ray()
+    with join_cluster(ray):
+        workers = RayWorkers.of(ray, options, len(sources))
         _join_leftovers(options, workers.count)
         tasks = [
             WorkerTask(
@@ -106,7 +106,8 @@ def run_on_ray(
         raise stop.reason
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Imports Ray, which is an extra; raises UsageError where it is not installed."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     try:
         import ray
@@ -118,7 +119,7 @@ def _import_ray() -> Any:
 
 
 @contextmanager
-def _join_cluster(ray: Any) -> Iterator[None]:
+def join_cluster(ray: Any) -> Iterator[None]:
     """Joins the cluster of `RAY_ADDRESS`, or starts Ray on this machine; leaves it afterwards."""
     address = os.environ.get("RAY_ADDRESS")
     in_main = threading.current_thread() is threading.main_thread()
@@ -150,7 +151,7 @@ def _check_answers(address: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Workers:
+class RayWorkers:
     """How many workers there are, and what each of them takes of the cluster."""
 
     count: int
@@ -158,7 +159,7 @@ class _Workers:
     options: Options
 
     @classmethod
-    def of(cls, ray: Any, options: Options, pictures: int) -> _Workers:
+    def of(cls, ray: Any, options: Options, pictures: int) -> RayWorkers:
         """Finds a worker a GPU of the cluster, or a CPU where it has none, or the number given."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         kind = _find_kind(nodes, options.device)
@@ -180,6 +181,7 @@ class _Workers:
 
     @property
     def shards(self) -> list[Shard]:
+        """The share of each worker."""
         return [(rank, self.count) for rank in range(self.count)]
 
     def start(self, ray: Any, tasks: Sequence[WorkerTask]) -> list[Any]:

@@ -17,7 +17,7 @@ from camcli.cli.app import main
 from camcli.config import Options, from_keywords
 from camcli.errors import ConfigError, DeviceError, UsageError
 from camcli.pipeline.distributed import sharding
-from camcli.pipeline.distributed.ray_backend import _Workers, run_on_ray
+from camcli.pipeline.distributed.ray_backend import RayWorkers, run_on_ray
 from camcli.pipeline.shutdown import StopRequest
 from camcli.records import Source
 from camcli.runs import Manifest, RunInfo
@@ -243,7 +243,7 @@ def test_workers_are_placed_where_they_fit(
     device: str,
     threads: int,
 ) -> None:
-    workers = _Workers.of(FakeRay(*nodes), Options(ray_workers=asked), 20)
+    workers = RayWorkers.of(FakeRay(*nodes), Options(ray_workers=asked), 20)
     actual = workers.options
     assert (workers.count, workers.needs) == (count, needs)
     assert (actual.device, actual.workers) == (device, threads)
@@ -255,16 +255,16 @@ def test_workers_are_placed_where_they_fit(
 )
 def test_workers_of_one_machine_share_its_memory(nodes: int, asked: float, given: float) -> None:
     options = Options(ray_workers=4, max_memory=asked)
-    workers = _Workers.of(FakeRay(*[{"CPU": 8}] * nodes), options, 20)
+    workers = RayWorkers.of(FakeRay(*[{"CPU": 8}] * nodes), options, 20)
     assert workers.options.max_memory == given
 
 
 def test_ray_chooses_the_gpus() -> None:
     gpus, cpus = FakeRay({"CPU": 4, "GPU": 2}), FakeRay({"CPU": 4})
-    assert _Workers.of(gpus, Options(device="cpu"), 20).needs == {"num_cpus": 1}
+    assert RayWorkers.of(gpus, Options(device="cpu"), 20).needs == {"num_cpus": 1}
     for ray, device in ((gpus, "cuda:1"), (gpus, "mps"), (cpus, "cuda")):
         with pytest.raises(DeviceError, match=f"--device {device}"):
-            _Workers.of(ray, Options(device=device), 20)
+            RayWorkers.of(ray, Options(device=device), 20)
 
 
 def test_ray_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
