@@ -490,7 +490,9 @@ def test_a_run_that_is_killed_in_a_video_leaves_nothing_of_it_and_goes_on(
     )
     assert done.returncode == -signal.SIGKILL
     assert {path.name for path in out.iterdir()} <= {".camviz", "manifest.jsonl"}
-    assert not list(out.rglob("*.part")) and list(temporary.iterdir()) == []
+    # torch 2.7 makes an empty folder there
+    left = [path for folder in (out, temporary) for path in folder.rglob("*") if path.is_file()]
+    assert not [path for path in left if path.suffix == ".part" or path.is_relative_to(temporary)]
     assert main([*typed, "--resume"]) == 0
     assert {path.name for path in out.iterdir()} == {
         "a_gradcam.mp4", "manifest.jsonl", "run.json"
