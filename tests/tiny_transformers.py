@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.models.inspection.layout import Layout
+from camcli.models.inspection.target_layers import TargetLayer
+
 Settings = Mapping[str, Any]
 
 
@@ -38,6 +41,20 @@ PVT = {
     "hidden_sizes": [8, 16, 16, 32],
     "num_attention_heads": [1, 1, 2, 2],
 }
+LEVIT = {
+    "image_size": 224,
+    "hidden_sizes": [16, 32, 32],
+    "depths": [1, 1, 1],
+    "num_attention_heads": [2, 2, 2],
+    "key_dim": [8, 8, 8],
+}
+PERCEIVER = {
+    "num_latents": 8,
+    "d_latents": 16,
+    "num_self_attends_per_block": 1,
+    "num_self_attention_heads": 2,
+    "num_cross_attention_heads": 1,
+}
 DINO = {**WIDTH, "image_size": 64, "patch_size": 16}
 
 CLASSIFIERS: Mapping[str, Tiny] = {
@@ -51,7 +68,7 @@ CLASSIFIERS: Mapping[str, Tiny] = {
     "convnext": Tiny("ConvNextConfig", STAGES),
     "convnextv2": Tiny("ConvNextV2Config", STAGES),
     "cvt": Tiny(
-        "CvtConfig", {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 1, 2]}
+        "CvtConfig", {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}
     ),
     "data2vec-vision": Tiny("Data2VecVisionConfig", VIT),
     "deit": Tiny("DeiTConfig", VIT),
@@ -61,7 +78,8 @@ CLASSIFIERS: Mapping[str, Tiny] = {
     "donut-swin": Tiny("DonutSwinConfig", {**SWIN, "window_size": 4}),
     "efficientnet": Tiny(
         "EfficientNetConfig",
-        {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 32},
+        {"image_size": 64, "width_coefficient": 0.25, "depth_coefficient": 0.2, "hidden_dim": 320},
+        edge=128,
     ),
     "focalnet": Tiny(
         "FocalNetConfig",
@@ -74,7 +92,20 @@ CLASSIFIERS: Mapping[str, Tiny] = {
             "focal_windows": [3, 3],
         },
     ),
-    "hgnet_v2": Tiny("HGNetV2Config"),
+    "hgnet_v2": Tiny(
+        "HGNetV2Config",
+        {
+            "embedding_size": 8,
+            "depths": [1, 1, 1, 1],
+            "hidden_sizes": [16, 16, 32, 32],
+            "stem_channels": [3, 8, 8],
+            "stage_in_channels": [8, 16, 16, 32],
+            "stage_mid_channels": [8, 8, 8, 8],
+            "stage_out_channels": [16, 16, 32, 32],
+            "stage_num_blocks": [1, 1, 1, 1],
+            "stage_numb_of_layers": [2, 2, 2, 2],
+        },
+    ),
     "hiera": Tiny(
         "HieraConfig",
         {
@@ -87,26 +118,9 @@ CLASSIFIERS: Mapping[str, Tiny] = {
         edge=64,
     ),
     "ijepa": Tiny("IJepaConfig", VIT),
-    "levit": Tiny(
-        "LevitConfig",
-        {
-            "image_size": 64,
-            "hidden_sizes": [16, 32, 32],
-            "depths": [1, 1, 1],
-            "num_attention_heads": [2, 2, 2],
-            "key_dim": [8, 8, 8],
-        },
-    ),
+    "levit": Tiny("LevitConfig", LEVIT, edge=224),
     "levit with teacher": Tiny(
-        "LevitConfig",
-        {
-            "image_size": 64,
-            "hidden_sizes": [16, 32, 32],
-            "depths": [1, 1, 1],
-            "num_attention_heads": [2, 2, 2],
-            "key_dim": [8, 8, 8],
-        },
-        "LevitForImageClassificationWithTeacher",
+        "LevitConfig", LEVIT, "LevitForImageClassificationWithTeacher", edge=224
     ),
     "metaclip_2": Tiny("MetaClip2Config", TOWER),
     "mobilenet_v1": Tiny("MobileNetV1Config", {"depth_multiplier": 0.25}),
@@ -114,53 +128,28 @@ CLASSIFIERS: Mapping[str, Tiny] = {
     "mobilevit": Tiny(
         "MobileViTConfig",
         {
-            "image_size": 64,
+            "image_size": 128,
             "hidden_sizes": [16, 24, 32],
             "neck_hidden_sizes": [8, 8, 16, 16, 24, 24, 32],
         },
+        edge=128,
     ),
     "mobilevitv2": Tiny(
         "MobileViTV2Config",
-        {"image_size": 64, "base_attn_unit_dims": [16, 24, 32], "width_multiplier": 0.25},
+        {"image_size": 128, "base_attn_unit_dims": [16, 24, 32], "width_multiplier": 0.25},
+        edge=128,
     ),
     "perceiver learned": Tiny(
-        "PerceiverConfig",
-        {
-            "num_latents": 8,
-            "d_latents": 16,
-            "num_self_attends_per_block": 1,
-            "num_self_attention_heads": 2,
-            "num_cross_attention_heads": 1,
-            "image_size": 64,
-        },
-        "PerceiverForImageClassificationLearned",
+        "PerceiverConfig", {**PERCEIVER, "image_size": 64}, "PerceiverForImageClassificationLearned"
     ),
     "perceiver fourier": Tiny(
-        "PerceiverConfig",
-        {
-            "num_latents": 8,
-            "d_latents": 16,
-            "num_self_attends_per_block": 1,
-            "num_self_attention_heads": 2,
-            "num_cross_attention_heads": 1,
-        },
-        "PerceiverForImageClassificationFourier",
-        edge=224,
+        "PerceiverConfig", PERCEIVER, "PerceiverForImageClassificationFourier", edge=224
     ),
     "perceiver conv": Tiny(
-        "PerceiverConfig",
-        {
-            "num_latents": 8,
-            "d_latents": 16,
-            "num_self_attends_per_block": 1,
-            "num_self_attention_heads": 2,
-            "num_cross_attention_heads": 1,
-        },
-        "PerceiverForImageClassificationConvProcessing",
-        edge=224,
+        "PerceiverConfig", PERCEIVER, "PerceiverForImageClassificationConvProcessing", edge=224
     ),
     "poolformer": Tiny("PoolFormerConfig", STAGES),
-    "pp_lcnet": Tiny("PPLCNetConfig", {"scale": 0.25, "class_expand": 32}),
+    "pp_lcnet": Tiny("PPLCNetConfig", {"scale": 0.25, "class_expand": 32}, edge=128),
     "pvt": Tiny("PvtConfig", PVT),
     "pvt_v2": Tiny("PvtV2Config", PVT),
     "regnet": Tiny("RegNetConfig", {**STAGES, "embedding_size": 16, "groups_width": 4}),
@@ -227,6 +216,38 @@ def build_tiny(tiny: Tiny, seed: int = 0, **settings: Any) -> Any:
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, 0, parameter[0].numel() ** -0.5)
     return module.eval()
+
+
+def compute_gradcam_by_hand(
+    module: Any, target: TargetLayer, inputs: Tensor, category: int
+) -> Tensor:
+    """Computes Grad-CAM with one hook and one call of autograd.  [b 3 H W] -> [b h w]"""
+    outputs: list[Tensor] = []
+
+    def keep(_: nn.Module, __: Any, output: Any) -> None:
+        outputs.append(output if isinstance(output, Tensor) else output[0])
+
+    with torch.enable_grad():
+        with module.get_submodule(target.name).register_forward_hook(keep):
+            output = module(inputs.clone().requires_grad_())
+        logits = output["logits"] if "logits" in output else output["last_hidden_state"]
+        (gradient,) = torch.autograd.grad(logits[:, category].sum(), outputs[-1])
+    maps, weights = (lay_out(tensor, target.layout) for tensor in (outputs[-1].detach(), gradient))
+    return (weights.mean((2, 3), keepdim=True) * maps).sum(1)
+
+
+def lay_out(output: Tensor, layout: Layout) -> Tensor:
+    """Lays what a layer puts out as maps.  -> [b c h w]"""
+    if layout.kind == "nchw":
+        return output
+    if layout.kind == "nhwc":
+        return output.permute(0, 3, 1, 2)
+    assert layout.kind == "tokens", layout
+    h, w = layout.grid
+    tokens = output[:, layout.prefix : layout.prefix + h * w]
+    if layout.order:
+        tokens = tokens[:, list(layout.order)]
+    return tokens.mT.unflatten(2, (h, w))
 
 
 def draw_noise(edge: int, b: int = 2) -> Tensor:

@@ -73,7 +73,19 @@ def _dampen(part: nn.Module) -> None:
     part.proj.norm.weight.fill_(DAMPED)
 
 
-LOCAL: Mapping[str, Callable[..., None]] = {"AttentionDownsample": _near, "LiteMLA": _dampen}
+def _near_in_transformers(part: nn.Module) -> None:
+    """LeViT's once more, where another library wrote it."""
+    width = math.isqrt(part.len_points)
+    offsets = torch.arange(part.attention_biases.shape[1])
+    part.attention_biases.copy_(-(offsets // width + offsets % width).float() * 3)
+    part.attention_bias_cache.clear()
+
+
+LOCAL: Mapping[str, Callable[..., None]] = {
+    "AttentionDownsample": _near,
+    "LevitAttentionSubsample": _near_in_transformers,
+    "LiteMLA": _dampen,
+}
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Writes `camcli/docs/models.md`: timm's modules, each by its smallest model that has a classifier,
 and all of torchvision's classifiers (about an hour on two cores).  With names of models it prints
-their rows only.
+their rows only; with `--transformers` it writes the table of `camcli/docs/transformers.md`.
 """
 
 from __future__ import annotations
@@ -193,12 +193,30 @@ with attention that prefers near places (LeViT) or is weak (EfficientViT).
 """  # noqa: E501
 
 
+def _cover_transformers(names: list[str]) -> int:
+    # an extra, which the other tables do without
+    from tests.tools import transformers_coverage
+
+    _begin()
+    rows = transformers_coverage.run(names)
+    if not names:
+        transformers_coverage.write_page(rows)
+    return int(any(row.problems for row in rows))
+
+
 def main(arguments: list[str]) -> int:
     """Prints a row a model, writes the page for `--all`; 1 where something is wrong."""
     parser = argparse.ArgumentParser(prog="python -m tests.tools.coverage", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--all", action="store_true", help="every family; writes models.md")
+    parser.add_argument(
+        "--transformers",
+        action="store_true",
+        help="tiny ones, into its page",
+    )
     asked = parser.parse_args(arguments)
+    if asked.transformers:
+        return _cover_transformers(asked.names)
     families = {module: f"timm/{name}" for module, name in smallest().items()} if asked.all else {}
     others = (
         {name: f"torchvision/{name}" for name in from_torchvision.list_names()} if asked.all else {}
