@@ -49,7 +49,7 @@ LEVIT = {
     "key_dim": [8, 8, 8],
 }
 PERCEIVER = {
-    "num_latents": 8,
+    "num_latents": 3,
     "d_latents": 16,
     "num_self_attends_per_block": 1,
     "num_self_attention_heads": 2,
@@ -105,6 +105,7 @@ CLASSIFIERS: Mapping[str, Tiny] = {
             "stage_num_blocks": [1, 1, 1, 1],
             "stage_numb_of_layers": [2, 2, 2, 2],
         },
+        edge=128,
     ),
     "hiera": Tiny(
         "HieraConfig",
@@ -123,8 +124,8 @@ CLASSIFIERS: Mapping[str, Tiny] = {
         "LevitConfig", LEVIT, "LevitForImageClassificationWithTeacher", edge=224
     ),
     "metaclip_2": Tiny("MetaClip2Config", TOWER),
-    "mobilenet_v1": Tiny("MobileNetV1Config", {"depth_multiplier": 0.25}),
-    "mobilenet_v2": Tiny("MobileNetV2Config", {"depth_multiplier": 0.25}),
+    "mobilenet_v1": Tiny("MobileNetV1Config", {"depth_multiplier": 0.25}, edge=128),
+    "mobilenet_v2": Tiny("MobileNetV2Config", {"depth_multiplier": 0.25}, edge=128),
     "mobilevit": Tiny(
         "MobileViTConfig",
         {

@@ -23,7 +23,7 @@ from camcli.records import Outcome, Source
 from camcli.render.overlay import Scale
 from camcli.runs import Counts, Manifest, Mode, RunInfo, read_manifest
 
-PACKAGES = ("camviz", "torch", "torchvision", "timm")
+PACKAGES = ("camviz", "torch", "torchvision", "timm", "transformers")
 # what decides how fast and how far a run goes, and not what it writes
 NOT_WRITTEN = frozenset(
     {

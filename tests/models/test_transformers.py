@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import camcli
+from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import CheckpointError, ModelError, UnknownName, WeightsError
 from camcli.media.network_input import make_view
 from camcli.models import model_lookup, weight_download
@@ -29,7 +30,14 @@ from camcli.records import Picture
 from camcli.utils.warning_filters import ignore_warnings
 from tests.checkout import ROOT
 from tests.models.test_load import in_hub_cache
-from tests.tiny_transformers import BACKBONES, CLASSIFIERS, VIT, build_tiny, draw_noise
+from tests.tiny_transformers import (
+    BACKBONES,
+    CLASSIFIERS,
+    VIT,
+    build_tiny,
+    compute_gradcam_by_hand,
+    draw_noise,
+)
 
 transformers = pytest.importorskip("transformers")
 
@@ -199,6 +207,25 @@ def test_other_classes_get_a_new_head_and_a_word(saved: tuple[Path, nn.Module]) 
         "The classifier for 3 classes is new and has random weights: "
         "maps of its classes mean nothing.",
     )
+
+
+@pytest.mark.parametrize("name", ["clip", "deit with teacher", "swiftformer", "siglip"])
+def test_a_new_head_is_told_from_lost_weights(tmp_path: Path, name: str) -> None:
+    build_tiny(CLASSIFIERS[name]).save_pretrained(tmp_path)
+    classifier = load_model(str(tmp_path), num_classes=3, img_size=64, device="cpu")
+    assert classifier.num_classes == 3
+    assert "The classifier for 3 classes is new" in classifier.warnings[0]
+
+
+def test_a_backbone_gets_a_new_head_where_classes_are_asked_for(tmp_path: Path) -> None:
+    module = build_tiny(BACKBONES["dinov2"])
+    module.save_pretrained(tmp_path)
+    classifier = load_model(str(tmp_path), num_classes=3, device="cpu")
+    assert type(classifier.module).__name__ == "Dinov2ForImageClassification"
+    assert "The classifier for 3 classes is new" in classifier.warnings[0]
+    with torch.no_grad():
+        features = classifier.module.dinov2(draw_noise(64)).last_hidden_state
+        assert torch.equal(features, module(draw_noise(64)).last_hidden_state)
 
 
 def test_a_folders_weights_may_come_from_a_checkpoint(
@@ -474,6 +501,30 @@ def test_another_size_interpolates_the_positions(saved: tuple[Path, nn.Module]) 
         torch.testing.assert_close(classifier.module(inputs).logits, expected)
     with pytest.raises(ModelError, match=r"does not take pictures of 8x8.*give --img-size"):
         load_model(str(folder), img_size=8, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["vit", "convnext", "siglip"])
+def test_a_photos_map_is_that_of_the_processor_and_the_model(tmp_path: Path, name: str) -> None:
+    module = save_model(tmp_path, name)
+    (processor := transformers.BitImageProcessor(**crop_of(80, 64))).save_pretrained(tmp_path)
+    classifier = load_model(str(tmp_path), device="cpu")
+    (explanation,) = camcli.explain(classifier, str(PHOTOS[0]), target_category=[1])
+    inputs = processor(images=Image.open(PHOTOS[0]), return_tensors="pt")["pixel_values"]
+    target = find_default_layer(module, (3, 64, 64), classifier.reading)
+    (expected,) = compute_gradcam_by_hand(module, target, inputs, 1).numpy()
+    assert explanation.record.layers == (target.name,)
+    assert np.abs(explanation.heatmap - expected).max() < 1e-3 * expected.std()
+    with torch.no_grad():
+        probability = module(inputs).logits.softmax(1)[0, 1]
+    assert abs(explanation.record.probability - float(probability)) < 1e-4
+
+
+def test_layers_are_named_as_transformers_names_them(saved: tuple[Path, nn.Module]) -> None:
+    classifier = load_model(str(saved[0]), device="cpu")
+    name = "vit.layers.0.layernorm_before"
+    (explanation,) = camcli.explain(classifier, str(PHOTOS[0]), target_layers=name)
+    assert explanation.record.layers == (name,)
+    assert explanation.record.label in NAMES
 
 
 def test_siglip2_gets_its_picture_made_into_patches(tmp_path: Path) -> None:

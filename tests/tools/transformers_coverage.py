@@ -6,16 +6,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES as MAPPING,
-)
 
 import camcli
 from camcli.engine.layer_selection import find_default_layer
@@ -96,17 +93,13 @@ def _list_problems(
         yield "its map is not Grad-CAM's by hand"
 
 
-def check_mapping() -> tuple[str, ...]:
-    """Lists architectures of the mapping that no row is about."""
-    built = {getattr(transformers, tiny.config).model_type for tiny in CLASSIFIERS.values()}
-    return tuple(sorted(set(MAPPING) - built - OTHERS.keys()))
-
-
-def write_page(rows: list[Row]) -> None:
-    """Writes the table into the handbook's page, behind all else that stands there."""
-    text = PAGE.read_text(encoding="utf-8").partition(HEADING)[0]
+def write_page(rows: Iterable[Row]) -> None:
+    """Writes rows into the table of the handbook's page, behind all else that stands there."""
+    text, _, written = PAGE.read_text(encoding="utf-8").partition(HEADING)
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in written.splitlines()}
+    lines |= {row.name: str(row) for row in rows}
     others = "\n".join(f"| {name} | {why} |" for name, why in OTHERS.items())
-    table = "\n".join(map(str, rows))
+    table = "\n".join(lines[name] for name in CLASSIFIERS if name in lines)
     PAGE.write_text(
         f"""{text}{HEADING}
 
@@ -128,10 +121,11 @@ whether the map is Grad-CAM's as a hook and one call of autograd give it. Writte
 
 
 def run(names: list[str]) -> list[Row]:
-    """Prints a row a class, all of them where none is named."""
+    """Prints a row a class, all of them where none is named, and writes them down."""
     rows = []
     for name in names or CLASSIFIERS:
         row = check_class(name, CLASSIFIERS[name])
         print(row, f"{row.seconds:.1f} s", flush=True)
         rows.append(row)
+    write_page(rows)
     return rows

@@ -219,23 +219,26 @@ def _collect_arguments(config: Any, request: ModelSpec) -> dict[str, Any]:
 
 def _check_report(module: Any, report: Mapping[str, Any], files: ModelFiles) -> bool:
     """Tells whether the classifier is new; raises ModelError for other weights that are missing."""
-    mismatched = {
-        entry[0] if isinstance(entry, tuple) else entry for entry in report["mismatched_keys"]
-    }
+    # of these the shapes stand beside the names
+    mismatched = {key if isinstance(key, str) else key[0] for key in report["mismatched_keys"]}
     missing = sorted({*report["missing_keys"], *mismatched})
     base = f"{module.base_model_prefix}."
     has_base = any(name.startswith(base) for name, _ in module.named_parameters())
-    # a backbone's pooler stands behind all that can be explained without a class
-    lost = [
-        key for key in missing if (key.startswith(base) or not has_base) and "pooler" not in key
+    heads = set(_list_heads(module, int(module.config.num_labels)))
+    of_head = [
+        key
+        for key in missing
+        if (has_base and not key.startswith(base)) or key.rpartition(".")[0] in heads
     ]
+    # a backbone's pooler stands behind all that can be explained without a class
+    lost = [key for key in missing if key not in of_head and "pooler" not in key]
     if lost:
         more = f" and {len(lost) - MOST_KEYS} more" if len(lost) > MOST_KEYS else ""
         raise ModelError(
             f"The weights of {files.name!r} do not fit {type(module).__name__}: "
             f"{', '.join(lost[:MOST_KEYS])}{more} would stay random."
         )
-    return bool(missing) and has_base
+    return bool(of_head)
 
 
 def _describe(

@@ -52,6 +52,20 @@ def test_nothing_is_cut(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, wide.splitlines())) < UNLIMITED
 
 
+def test_the_hubs_models_on_this_machine_are_listed(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "hub" / "models--me--mine"
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("abc")
+    config = {"model_type": "resnet", "architectures": ["ResNetForImageClassification"]}
+    (folder / "snapshots" / "abc" / "config.json").write_text(json.dumps(config))
+    _, *models = rows(run("models", "hf").out)
+    assert models == [["hf:me/mine", "transformers", "-", "2", "-", "to-download"]]
+    nothing = run("models", "hf:you")
+    assert nothing.code == 2
+    assert "-m hf:ORG/NAME fetches one" in " ".join(nothing.err.split())
+
+
 def test_json_is_one_object_a_model(run: Run) -> None:
     lines = run("models", "torchvision/resnet50", "--json").out.splitlines()
     assert [json.loads(line) for line in lines] == [
