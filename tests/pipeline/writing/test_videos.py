@@ -478,7 +478,7 @@ def test_a_run_that_is_killed_in_a_video_leaves_nothing_of_it_and_goes_on(
 ) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
     with VideoFile(input_folder / "a.mp4", FrameTimes(Fraction(1, 25))) as film:
-        for index in range(20):
+        for index in range(40):
             film.write(noise, Fraction(index, 25))
     out, temporary = tmp_path / "out", tmp_path / "temporary"
     temporary.mkdir()
@@ -497,7 +497,7 @@ def test_a_run_that_is_killed_in_a_video_leaves_nothing_of_it_and_goes_on(
     assert {path.name for path in out.iterdir()} == {
         "a_gradcam.mp4", "manifest.jsonl", "run.json"
     }  # fmt: skip
-    assert len(show(out / "a_gradcam.mp4")) == 20
+    assert len(show(out / "a_gradcam.mp4")) == 40
     assert [(file.path, file.state) for file in verify_folder(out)] == [("a_gradcam.mp4", "whole")]
 
 
