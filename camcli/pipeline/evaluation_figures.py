@@ -77,7 +77,7 @@ def _make_lines(curve: CurveResult) -> LinePanel:
     rows = zip(curve.contenders, curve.means.tolist(), curve.margins.tolist(), strict=True)
     lines = [Line(c.name, means, margins, c.is_baseline) for c, means, margins in rows]
     y_axis = f"mean probability, n = {curve.pictures}"
-    return LinePanel(title, x_axis, y_axis, curve.shares, lines)
+    return LinePanel(title, x_axis, y_axis, curve.shares, lines, most=1)
 
 
 def draw_disagreements(

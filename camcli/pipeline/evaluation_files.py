@@ -149,6 +149,7 @@ class EvaluationFiles:
                 f"Another process is writing {str(self.names.jsonl)!r}: wait for it, or choose "
                 "another --save-path."
             )
+        locks.others()  # forgets those that died
         description = {"run": self._run.name, "configuration": self._run.configuration}
         write_json(self.names.state, description)
         if before:

@@ -79,13 +79,17 @@ class Line:
 
 @dataclass(frozen=True)
 class LinePanel:
-    """Curves over the same places [p]: what stands above, below and beside."""
+    """Curves over the same places [p]: what stands above, below and beside.
+
+    No value is below zero, or above `most`; bands are cut off there.
+    """
 
     title: str
     x_axis: str
     y_axis: str
     places: Sequence[float]
     lines: Sequence[Line]
+    most: float
 
 
 def can_draw_charts() -> bool:
@@ -163,10 +167,11 @@ def draw_curves(panels: Sequence[LinePanel]) -> Figure:
             axis.plot(panel.places, line.values, label=line.name, **look)
             if not line.is_baseline:
                 pairs = list(zip(line.values, line.margins, strict=True))
-                low, high = [v - m for v, m in pairs], [v + m for v, m in pairs]
+                low = [max(value - margin, 0) for value, margin in pairs]
+                high = [min(value + margin, panel.most) for value, margin in pairs]
                 axis.fill_between(panel.places, low, high, color=look["color"], alpha=0.15, lw=0)
         axis.set_xlim(0, 1)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, min(panel.most, axis.get_ylim()[1]))
         axis.grid(color="#e6e6e6", linewidth=0.5)
         axis.set_axisbelow(True)
         axis.set_title(panel.title, loc="left", fontweight="bold")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -42,6 +45,7 @@ from camcli.pipeline.workers.read_ahead import read_ahead
 from camcli.pipeline.workers.worker_pool import WorkerPool, start_workers
 from camcli.records import Box, Preprocessing, Source
 from camcli.registry import METRICS
+from tests.checkout import ROOT
 
 EDGE, CELL = 40, 10
 METRICS_ASKED = ("insertion", "average_drop", "pointing_game")
@@ -433,3 +437,27 @@ def test_pictures_of_too_few_classes_have_no_grid(tmp_path: Path) -> None:
         "2: it is left out"
     ]
     assert [r.metric for r in run.summarise()[0]] == ["average_drop"]
+
+
+def test_one_that_was_killed_leaves_nothing_behind_it(tmp_path: Path) -> None:
+    folder, out = make_pictures(tmp_path / "in", 2), tmp_path / "out"
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.pipeline.test_evaluation_run import evaluate\n"
+        "import camcli.pipeline.evaluation_files as files\n"
+        "add = files.EvaluationFiles.add\n"
+        "def die(self, scores):\n"
+        "    add(self, scores)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.EvaluationFiles.add = die\n"
+        f"evaluate(Path({str(folder)!r}), Path({str(out)!r}), metrics=('average_drop',))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert (out / ".camviz").exists() and not (out / "evaluation.json").exists()
+    run, measured, _ = evaluate(folder, out, metrics=("average_drop",), resume=True)
+    assert run.skipped == 1 and len(measured) == 1
+    evaluate(folder, tmp_path / "a", metrics=("average_drop",))
+    for name in ("evaluation.json", "evaluation.jsonl", "evaluation.csv"):
+        assert (tmp_path / "a" / name).read_bytes() == (out / name).read_bytes(), name
+    assert not (out / ".camviz").exists()

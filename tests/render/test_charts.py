@@ -38,9 +38,10 @@ LINES = [
         "mean probability",
         (0.0, 0.5, 1.0),
         (
-            Line("gradcam", (0.9, 0.3, 0.1), (0.1, 0.1, 0.0)),
+            Line("gradcam", (0.9, 0.3, 0.1), (0.3, 0.1, 0.2)),
             Line("uniform", (0.9, 0.6, 0.1), (0.1, 0.1, 0.0), is_baseline=True),
         ),
+        most=1,
     )
 ]
 
@@ -77,7 +78,11 @@ def test_curves_have_bands_and_one_legend() -> None:
     # the band of the method alone
     (band,) = axis.collections
     corners = band.get_paths()[0].vertices
-    assert {tuple(np.round(c, 6)) for c in corners} >= {(0.5, 0.2), (0.5, 0.4), (0.0, 1.0)}
+    # cut off where no probability can be
+    assert {tuple(np.round(c, 6)) for c in corners} == {
+        (0.0, 0.6), (0.0, 1.0), (0.5, 0.2), (0.5, 0.4), (1.0, 0.0), (1.0, 0.3),
+    }  # fmt: skip
+    assert axis.get_ylim() == (0, 1)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["gradcam", "uniform"]
     assert by_name["gradcam"].get_color() != by_name["uniform"].get_color()
@@ -86,7 +91,7 @@ def test_curves_have_bands_and_one_legend() -> None:
 
 def test_twenty_methods_look_different() -> None:
     lines = [Line(f"m{n}", (0.1, 0.2, 0.3), (0.0, 0.0, 0.0)) for n in range(20)]
-    panel = LinePanel("Deletion", "x", "y", (0.0, 0.5, 1.0), lines)
+    panel = LinePanel("Deletion", "x", "y", (0.0, 0.5, 1.0), lines, 1)
     drawn = draw_curves([panel]).axes[0].lines
     looks = {(line.get_color(), str(line._unscaled_dash_pattern)) for line in drawn}
     assert len(looks) == 20
