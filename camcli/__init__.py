@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from camcli.errors import CamvizError, CamvizWarning
     from camcli.models.load import Classifier, load_model
     from camcli.models.state import lock_model
+    from camcli.models.words.prompts import prompt
     from camcli.pipeline import Explanation, compare_with, explain, overlay
     from camcli.records import Box
 
@@ -30,6 +31,7 @@ __all__ = [
     "lock_model",
     "overlay",
     "packed",
+    "prompt",
 ]
 
 # imported when first asked for: torch alone takes seconds
@@ -47,6 +49,7 @@ _HOMES = {
     "lock_model": "camcli.models.state",
     "overlay": "camcli.pipeline",
     "packed": "camcli.engine.api",
+    "prompt": "camcli.models.words.prompts",
 }
 
 

@@ -24,6 +24,10 @@ OPTION_INFO: Mapping[str, str] = {
     "outputs": "What the outputs mean: logits, probabilities (of one class), independent (several "
     "classes at once) or value (a real number); default measured.",
     "like": "Pictures to compare with, in the place of classes: what makes them alike.",
+    "text": "What to look for, in words, in the place of classes; for models of pictures and "
+    "words.",
+    "template": "What is made of each text, which stands in the place of {}; default the text "
+    "alone.",
     "likeness": "How embeddings are compared: cosine, or the negative distance l1 or l2; default "
     "cosine.",
     "target_layers": "Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.",

@@ -23,7 +23,7 @@ def load(options: Options, *, pretrained: bool) -> Classifier:
 
     try:
         classifier = _load_with(load_model, options, pretrained)
-        return _compare(classifier, options) if options.like else classifier
+        return _replace_classes(classifier, options)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -54,6 +54,22 @@ def _load_with(
     )
 
 
+def _replace_classes(classifier: Classifier, options: Options) -> Classifier:
+    """Puts pictures or words in the place of the model's classes, where they are given."""
+    if options.like and options.text:
+        raise UsageError("--like and --text each stand in the place of classes: give one of them.")
+    if "template" in options.model_fields_set and not options.text:
+        raise UsageError("--template is for --text: give that, too.")
+    if "likeness" in options.model_fields_set and not options.like:
+        raise UsageError("--likeness is for --like: give that, too.")
+    if options.text:
+        with stage("import"):
+            from camcli.models.words.prompts import prompt
+
+        return prompt(classifier, options.text, options.template)
+    return _compare(classifier, options) if options.like else classifier
+
+
 def _compare(classifier: Classifier, options: Options) -> Classifier:
     """Puts the pictures of --like in the place of the model's classes."""
     with stage("import"):
@@ -68,4 +84,4 @@ def _compare(classifier: Classifier, options: Options) -> Classifier:
 
 def load_structure(options: Options) -> Classifier:
     """Loads the model for its layers alone: no published weights are fetched."""
-    return load(options.model_copy(update={"like": ()}), pretrained=False)
+    return load(options.model_copy(update={"like": (), "text": ()}), pretrained=False)

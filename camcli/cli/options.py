@@ -96,6 +96,8 @@ class Flags:
     like: Annotated[
         Texts, _option(MODEL, "PATH", "--like", also="A file, folder or URL; repeat for more.")
     ] = None
+    text: Annotated[Texts, _option(MODEL, "TEXT", "--text", also="Repeat for more.")] = None
+    template: Annotated[Text, _option(MODEL, "TEXT", "--template")] = None
     likeness: Annotated[Text, _option(MODEL, "HOW", "--likeness")] = None
 
     target_layers: Annotated[

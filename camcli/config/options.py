@@ -91,6 +91,10 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     like: Annotated[tuple[Text, ...], BeforeValidator(to_tuple)] = Field(
         default=(), description="pictures"
     )
+    text: Annotated[tuple[str, ...], BeforeValidator(to_tuple)] = Field(
+        default=(), description="texts"
+    )
+    template: Text = Field(default="{}", description="a text with {}")
     likeness: Annotated[Likeness, Choice] = Field(default="cosine", description="cosine, l1 or l2")
 
     target_layers: Names = Field(default=(), description="names of layers")

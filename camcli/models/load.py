@@ -40,6 +40,7 @@ from camcli.models.labels import Labels, choose_labels
 from camcli.models.memory_bound import check_numbers, limit_memory
 from camcli.models.model_lookup import (
     FOLDER,
+    OPEN_CLIP,
     TIMM_SCHEMES,
     TRANSFORMERS,
     Origin,
@@ -89,7 +90,7 @@ class Classifier:
         module: The model: [b in_chans H W] -> logits [b num_classes], or something that holds them
             under `output_key`.
         name: Its name in the library, without the library's own.
-        origin: embedded, timm, torchvision, transformers or python (the user's own code).
+        origin: embedded, timm, torchvision, transformers, open_clip or python (own code).
         preprocessing: How a picture becomes its input.
         labels: The classes' names, by index; None where they are not known.
         weights: Where its weights are from, in words.
@@ -473,7 +474,7 @@ def _move_to_device(origin: Origin, built: BuiltModel, place: torch.device) -> n
         module = built.module.eval().to(place)
     except RuntimeError as error:
         raise DeviceError(f"The model cannot be put on {place}: {first_line(error)}.") from error
-    if origin in ("python", TRANSFORMERS):
+    if origin in ("python", TRANSFORMERS, OPEN_CLIP):
         convert_weights_format_if_safe(module, (built.in_chans, *built.preprocessing.size))
     else:
         # the libraries' own were all seen to take it (`python -m tests.tools.coverage --all`)

@@ -18,18 +18,21 @@ from camcli.models.user_code import is_code
 from camcli.utils.paths import is_file
 from camcli.utils.profiling import stage
 
-Origin = Literal["embedded", "python", "timm", "torchvision", "transformers"]
+Origin = Literal["embedded", "python", "timm", "torchvision", "transformers", "open_clip"]
 # imported when asked, for seconds are at stake
 BUILDERS: Mapping[Origin, str] = {
     "embedded": "camcli.models.embedded.build",
     "python": "camcli.models.from_python",
     "timm": "camcli.models.from_timm",
     "torchvision": "camcli.models.from_torchvision",
+    "open_clip": "camcli.models.words.from_open_clip",
     "transformers": "camcli.models.hugging_face.from_transformers",
 }
 LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
 # chosen by a prefix, a scheme or what a folder holds, never for a plain name
 TRANSFORMERS: Origin = "transformers"
+OPEN_CLIP: Origin = "open_clip"
+OPEN_CLIP_SCHEME = "open_clip:"
 # timm's names, and how many parameters their models have
 PARAMETERS = Path(__file__).with_name("parameters.csv")
 FOLDER = "local-dir:"
@@ -42,6 +45,8 @@ def find_model(name: str) -> tuple[Origin, str]:
         return "embedded", name
     if name.startswith(HUB) or (_is_path(name) and is_model_folder(name)):
         return TRANSFORMERS, name
+    if name.startswith(OPEN_CLIP_SCHEME):
+        return OPEN_CLIP, _find_open_clip(name.removeprefix(OPEN_CLIP_SCHEME))
     if name.startswith(TIMM_SCHEMES):
         return "timm", name
     if is_code(name):
@@ -64,6 +69,13 @@ def find_model(name: str) -> tuple[Origin, str]:
     elif ":" in name:
         hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."
     raise UnknownName("model", plain_name, known, hint)
+
+
+def _find_open_clip(name: str) -> str:
+    library = import_builder(OPEN_CLIP)
+    if library.knows(name):
+        return name
+    raise UnknownName("model of open_clip", name.partition("/")[0], library.list_names())
 
 
 def _is_path(name: str) -> bool:
