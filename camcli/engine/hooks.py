@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
+from camcli.models.acceleration.lasting_folding import WatchedPass, run_folded
 from camcli.models.acceleration.memory_format import copy_to_model_format
 from camcli.models.inspection.layout import find_tensor, replace_tensor
 from camcli.models.outputs.logits import describe_output, select_output
@@ -107,6 +108,19 @@ def record(
     `heads`, what linear layers are given behind it is kept, too.  Raises LayerError for a layer
     that was not called.
     """
+    names = tuple(layers)
+
+    def run(inputs: Tensor, graph: bool) -> Recording:
+        return _record(module, inputs, names, graph=graph, heads=heads)
+
+    watched = WatchedPass(names, graph, run, lambda made: (made.outputs, made.output))
+    with preserve_state(module):
+        return run_folded(module, inputs, watched)
+
+
+def _record(
+    module: nn.Module, inputs: Tensor, layers: Iterable[str], *, graph: bool, heads: bool
+) -> Recording:
     recording, inputs = Recording(), copy_to_model_format(module, inputs)
     behind = ExitStack()
 

@@ -8,6 +8,8 @@ PUBLIC = (
     "conv_bn_folding.find_foldable",
     "fused_attention.can_fuse",
     "fused_attention.switch_on_fused_attention",
+    "lasting_folding.WatchedPass",
+    "lasting_folding.run_folded",
     "memory_format.accepts_channels_last",
     "memory_format.convert_weights_format",
     "memory_format.convert_weights_format_if_safe",

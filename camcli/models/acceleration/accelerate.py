@@ -8,7 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from camcli.models.acceleration.fused_attention import FusedAttention, make_fused_attention
+from camcli.models.acceleration.fused_attention import (
+    FusedAttention,
+    is_fusable,
+    make_fused_attention,
+)
 from camcli.models.acceleration.fused_window_attention import FusedWindowAttention
 from camcli.models.acceleration.onednn_conv import can_prepack
 from camcli.models.acceleration.onednn_linear import (
@@ -28,9 +32,8 @@ def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[Non
     """
     layers = list_modules(module)
     # a layer that has another forward already, such as compiled code, keeps it
-    forwards = (
-        {} if any(map(has_patched_forward, layers)) else dict(_make_forwards(layers, packings))
-    )
+    is_patched = any("forward" in vars(layer) and has_patched_forward(layer) for layer in layers)
+    forwards = {} if is_patched else dict(_make_forwards(layers, packings))
     # by hand: `standing_in` for each of a transformer's takes a hundredth of a picture's pass
     states = {layer: vars(layer) for layer in forwards if "forward" not in vars(layer)}
     try:
@@ -45,14 +48,16 @@ def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[Non
 def _make_forwards(
     layers: Sequence[nn.Module], packings: PrepackCache | None
 ) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
-    if is_onednn_usable():
-        for layer in layers:
-            if can_accelerate_linear(layer):
-                yield layer, OneDnnLinear(layer, packings)
+    # by their classes first, which are few: to look at each layer takes a part of a small pass
+    kinds = {kind for kind in set(map(type, layers)) if kind is nn.Linear or is_fusable(kind)}
+    usable = is_onednn_usable()
     for layer in layers:
-        if stand_in := make_fused_attention(layer):
+        if type(layer) not in kinds:
+            continue
+        if usable and can_accelerate_linear(layer):
+            yield layer, OneDnnLinear(layer, packings)
+        elif stand_in := make_fused_attention(layer):
             yield layer, stand_in
-    # to look for what to lay out takes some of a single picture's time
     if packings is not None:
         for layer in layers:
             if can_prepack(layer):

@@ -5,9 +5,11 @@ A pass is watched: a convolution can be folded if only a batch norm reads its ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +33,14 @@ from camcli.models.acceleration.onednn_conv import (
 )
 from camcli.models.state import (
     has_patched_forward,
-    in_this_thread,
     list_modules,
-    patch_forward,
     preserve_state,
 )
 
 Result = TypeVar("Result")
-# outputs in which the norm and ReLU are done already, by the layer that would do them
-Waiting = dict[int, tuple[Tensor, tuple[nn.Module, ...]]]
 # as a share of the largest logit; rounding makes 1e-6
 TOLERANCE = 1e-4
-NOTHING: tuple[None, tuple[nn.Module, ...]] = (None, ())
+NOTHING: tuple[None, tuple[object, ...]] = (None, ())
 LAST = torch.channels_last
 # hooks of all modules: torch 2.6 has no function that asks for them
 GLOBAL_HOOKS = (
@@ -53,38 +51,108 @@ GLOBAL_HOOKS = (
 )
 
 
+class FoldedWeights:
+    """A convolution's weight and bias with a norm folded in, made when they are first asked for."""
+
+    def __init__(self) -> None:
+        self.plain: tuple[Tensor, Tensor] | None = None
+        self.packed: tuple[Tensor, Tensor] | None = None
+        # the shape that the weight is prepacked for, and that asked for last
+        self.shape: torch.Size | None = None
+        self.last_shape: torch.Size | None = None
+
+    def forget(self) -> None:
+        """Forgets them, because those that they were made of have changed."""
+        self.plain = self.packed = None
+
+    def get_plain(self, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+        """Returns them as they are."""
+        if self.plain is None:
+            self.plain = _fuse_weights(conv, norm)
+        return self.plain
+
+    def get_packed(
+        self, conv: nn.Conv2d, norm: nn.BatchNorm2d, inputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns them with the weight prepacked, if need be for inputs of another shape."""
+        shape, is_usual = inputs.shape, inputs.shape == self.last_shape
+        # prepacked for another shape it is slower, but laying it out anew takes longer still
+        if self.packed is None or (shape != self.shape and is_usual):
+            weight, bias = _fuse_weights(conv, norm)
+            self.packed, self.shape = (prepack(conv, weight, inputs), bias), shape
+        self.last_shape = shape
+        return self.packed
+
+
+class _Waiting(dict[int, tuple[Tensor, tuple[object, ...]]]):
+    """Outputs in which norm and ReLU are done already, with the forwards that would do them.
+
+    They are of passes in one thread; layers run in others as they were written.
+    """
+
+    thread: int | None = None
+
+
 class ConvBnFolding:
     """The convolutions of a model that are folded with their norms and ReLUs while passes run.
 
-    Without chains it folds nothing.
+    Without chains it folds nothing.  It keeps no layer alive.
     """
 
-    def __init__(self, chains: Iterable[ConvChain]) -> None:
-        self.waiting: Waiting = {}
-        self.forwards: dict[nn.Module, Callable[..., Any]] = {}
+    def __init__(
+        self,
+        chains: Iterable[ConvChain],
+        weights: Callable[[ConvChain], FoldedWeights] = lambda _: FoldedWeights(),
+    ) -> None:
+        self.waiting = _Waiting()
+        self._forwards: list[tuple[ref[nn.Module], Callable[..., Any]]] = []
+        known: dict[nn.Module, _PassOn] = {}
         for chain in chains:
-            self.forwards[chain.conv] = _FoldedConv(chain, self.waiting)
-            for layer in chain.behind:
-                self.forwards[layer] = _make_pass_on(layer, self.waiting)
+            # a norm may stand behind several convolutions
+            behind = tuple(
+                known.setdefault(layer, _PassOn(layer, self.waiting)) for layer in chain.behind
+            )
+            conv = _FoldedConv(chain, weights(chain), behind, self.waiting)
+            self._forwards.append((ref(chain.conv), conv))
+        self._forwards += [(ref(layer), forward) for layer, forward in known.items()]
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The layers that have another forward while it runs; none once a pass went another way."""
+        return [layer for reference, _ in self._forwards if (layer := reference())]
 
     def run_folded(self, run: Callable[[], Result]) -> Result:
         """Runs a pass folded; runs it once more as it was written if it took another path."""
-        with ExitStack() as stack:
-            stack.callback(self.waiting.clear)
-            for layer, forward in self.forwards.items():
-                alone = in_this_thread(forward, otherwise=layer.forward)
-                stack.enter_context(patch_forward(layer, alone))
+        with self._stand_in():
             output = run()
             if not self.waiting:
                 return output
-        self.forwards.clear()
+        self._forwards.clear()
         return run()
+
+    @contextmanager
+    def _stand_in(self) -> Iterator[None]:
+        # by hand: a context for each layer takes a part of a small network's pass
+        states = [(vars(layer), f) for reference, f in self._forwards if (layer := reference())]
+        own = [(state, state["forward"]) for state, _ in states if "forward" in state]
+        self.waiting.thread = get_ident()
+        try:
+            for state, forward in states:
+                state["forward"] = forward
+            yield
+        finally:
+            for state, _ in states:
+                state.pop("forward", None)
+            for state, forward in own:
+                state["forward"] = forward
+            self.waiting.thread = None
+            self.waiting.clear()
 
 
 def find_foldable(module: nn.Module, inputs: Tensor) -> ConvBnFolding:
     """Finds the convolutions that can be folded, and checks them by a dry run.  [1 3 H W]"""
     layers = list_modules(module)
-    if not _may_fold(layers):
+    if not may_fold(layers):
         return ConvBnFolding(())
     if not accepts_channels_last(module, inputs):
         return ConvBnFolding(())
@@ -94,10 +162,11 @@ def find_foldable(module: nn.Module, inputs: Tensor) -> ConvBnFolding:
             wanted = module(inputs)
         folding = ConvBnFolding(watch.list_chains())
         folded_output = folding.run_folded(lambda: module(inputs))
-    return folding if _is_close(folded_output, wanted) else ConvBnFolding(())
+    return folding if is_close(folded_output, wanted) else ConvBnFolding(())
 
 
-def _may_fold(layers: Iterable[nn.Module]) -> bool:
+def may_fold(layers: Iterable[nn.Module]) -> bool:
+    """Tells whether there is something to fold, and nothing that a folded pass would go past."""
     return (
         any(map(is_norm, layers))
         and any(map(can_replace_conv, layers))
@@ -108,7 +177,8 @@ def _may_fold(layers: Iterable[nn.Module]) -> bool:
     )
 
 
-def _is_close(actual: Any, expected: Any) -> bool:
+def is_close(actual: Any, expected: Any) -> bool:
+    """Tells whether two tensors are the same but for rounding."""
     if not isinstance(expected, Tensor) or actual.shape != expected.shape:
         return False
     # a difference of infinities is NaN, which is never small
@@ -118,54 +188,77 @@ def _is_close(actual: Any, expected: Any) -> bool:
 class _FoldedConv:
     """A convolution with a batch norm folded into its weight and bias, and perhaps a ReLU."""
 
-    def __init__(self, chain: ConvChain, waiting: Waiting) -> None:
-        self.chain, self.behind, self.waiting = chain, chain.behind, waiting
-        self.weight, self.bias = torch.empty(0), torch.empty(0)
-        # the input shape that the weight is prepacked for; None if it serves all shapes
-        self.shape: torch.Size | None = torch.Size()
+    def __init__(
+        self,
+        chain: ConvChain,
+        weights: FoldedWeights,
+        behind: tuple[object, ...],
+        waiting: _Waiting,
+    ) -> None:
+        assert chain.norm
+        self.conv, self.norm = ref(chain.conv), ref(chain.norm)
+        self.rectifies, self.packs = chain.relu is not None, can_prepack(chain.conv)
+        self.weights, self.behind, self.waiting = weights, behind, waiting
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Convolves, norms and rectifies; the norm and the ReLU then pass the output on."""
-        if len(args) != 1 or kwargs:
-            return nn.Conv2d.forward(self.chain.conv, *args, **kwargs)
-        output = self._convolve(*args)
+        conv: Any = self.conv()
+        if get_ident() != self.waiting.thread or not _is_float32(*args, **kwargs):
+            return nn.Conv2d.forward(conv, *args, **kwargs)
+        output = self._convolve(conv, self.norm(), args[0])
         self.waiting[id(output)] = output, self.behind
         return output
 
-    def _convolve(self, inputs: Tensor) -> Tensor:
-        conv, rectified = self.chain.conv, self.chain.relu is not None
-        packs = can_prepack(conv) and is_plain(inputs)
-        # for another shape a prepacked weight is no faster; the dry run had one picture
-        if self.shape != (shape := inputs.shape if packs else None):
-            weight, self.bias = _fuse_weights(self.chain)
-            self.weight = prepack(conv, weight, inputs) if packs else weight
-            self.shape = shape
-        if packs:
-            return convolve(conv, inputs, self.weight, self.bias, "relu" if rectified else "none")
-        output: Tensor = conv._conv_forward(inputs, self.weight, self.bias)
-        return output.relu_() if rectified else output
+    def _convolve(self, conv: Any, norm: Any, inputs: Tensor) -> Tensor:
+        if self.packs and is_plain(inputs):
+            weight, bias = self.weights.get_packed(conv, norm, inputs)
+            return convolve(conv, inputs, weight, bias, "relu" if self.rectifies else "none")
+        output: Tensor = conv._conv_forward(inputs, *self.weights.get_plain(conv, norm))
+        return output.relu_() if self.rectifies else output
 
 
-def _fuse_weights(chain: ConvChain) -> tuple[Tensor, Tensor]:
-    conv, norm = chain.conv, chain.norm
+def _is_float32(inputs: Any = None, *more: Any, **others: Any) -> bool:
+    return (
+        type(inputs) is Tensor
+        and not more
+        and not others
+        and inputs.dtype == torch.float32
+        and inputs.is_cpu
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _fuse_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     # a norm that uses the batch's own moments is not folded
-    assert norm and norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None and norm.running_var is not None
     moments = norm.running_mean, norm.running_var, norm.eps
-    weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *moments, norm.weight, norm.bias)
-    return weight.detach().contiguous(memory_format=LAST), bias.detach()
+    # tensors of inference mode would be of no use to a pass outside it
+    with torch.inference_mode(False), torch.no_grad():
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, *moments, norm.weight, norm.bias
+        )
+        return weight.detach().contiguous(memory_format=LAST), bias.detach()
 
 
-def _make_pass_on(layer: nn.Module, waiting: Waiting) -> Callable[..., Any]:
-    plain = layer.forward
-    rest: Any = layer if type(layer).__name__ == NORM_AND_ACTIVATION else None
+class _PassOn:
+    """A norm or a ReLU that has nothing left to do where the convolution in front did it."""
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def __init__(self, layer: nn.Module, waiting: _Waiting) -> None:
+        self.layer, self.waiting = ref(layer), waiting
+        self.has_rest = type(layer).__name__ == NORM_AND_ACTIVATION
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Passes an output on, or does what the layer does."""
+        waiting, layer = self.waiting, self.layer()
         tensor, behind = waiting.get(id(args[0]), NOTHING) if args else NOTHING
-        if tensor is None or tensor is not args[0] or behind[0] is not layer:
-            return plain(*args, **kwargs)
+        if (
+            tensor is None
+            or tensor is not args[0]
+            or behind[0] is not self
+            or get_ident() != waiting.thread
+        ):
+            return type(layer).forward(layer, *args, **kwargs)
         del waiting[id(tensor)]
         if behind[1:]:
             waiting[id(tensor)] = tensor, behind[1:]
-        return rest.act(rest.drop(tensor)) if rest else tensor
-
-    return run
+        return layer.act(layer.drop(tensor)) if self.has_rest else tensor

@@ -37,12 +37,12 @@ def _is_modified(layer: nn.Module) -> bool:
     return is_hooked(layer) or ("forward" in vars(layer) and not is_accelerated(layer))
 
 
-@dataclass
+@dataclass(eq=False)
 class ConvChain:
     """A convolution, the norm and ReLU behind it, and whether anything else reads their inputs."""
 
     conv: nn.Conv2d
-    output: StorageWeakRef
+    output: StorageWeakRef | None
     norm: nn.BatchNorm2d | None = None
     relu: nn.Module | None = None
     # the output of the norm, while nothing but a ReLU has read it
@@ -91,7 +91,8 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for chain in self.chains.values():
             if chain.normed_output and not _is_gone(chain.normed_output):
                 chain.relu = None
-            if chain.norm and not chain.is_read_elsewhere and _is_gone(chain.output):
+            is_gone = chain.output is None or _is_gone(chain.output)
+            if chain.norm and is_gone and not chain.is_read_elsewhere:
                 yield chain
 
     def _record_conv(self, conv: nn.Conv2d) -> Callable[..., Any]:
@@ -104,8 +105,8 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 # a convolution that is used twice is not folded
                 self.chains[conv].is_read_elsewhere = True
             else:
-                chain = self.chains[conv] = ConvChain(conv, _make_weak(output))
-                self.owners[chain.output.cdata] = chain
+                reference = _make_weak(output)
+                self.chains[conv] = self.owners[reference.cdata] = ConvChain(conv, reference)
             return output
 
         return run
@@ -139,7 +140,7 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _is_normed_by(self, chain: ConvChain, key: int, operation: str) -> bool:
         """Notes that an operation reads a chain's tensor; tells whether it is the chain's norm."""
-        if key == chain.output.cdata:
+        if chain.output is not None and key == chain.output.cdata:
             if chain.norm is None and "batch_norm" in operation and is_norm(self.running):
                 chain.norm = self.running
                 return True

@@ -42,6 +42,11 @@ def make_fused_attention(layer: nn.Module) -> Callable[..., Any] | None:
     return FusedAttention(layer) if can_fuse(layer) else None
 
 
+def is_fusable(kind: type[nn.Module]) -> bool:
+    """Tells whether layers of a class may have fused attention that is known to be faster."""
+    return kind.__name__ == WINDOWS or kind.__name__ in FUSABLE
+
+
 def can_fuse(layer: nn.Module) -> bool:
     """Tells whether a layer has fused attention that is off, and known to be faster."""
     kind = type(layer)

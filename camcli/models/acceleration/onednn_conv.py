@@ -13,6 +13,8 @@ from torch import Tensor, nn
 PROCESSORS = ("x86_64", "amd64")
 # torch.compile's own, which other versions of torch may not have
 OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise")
+# numbers of a weight: for fewer the operation takes longer to start than torch to lay them out
+FEWEST = 2**16
 
 
 def can_replace_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -34,7 +36,12 @@ def is_plain_weight(weight: Tensor) -> bool:
 
 def can_prepack(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Tells whether a layer is a convolution whose weight can be prepacked here."""
-    return can_replace_conv(layer) and layer.groups == 1 and is_prepacking_supported(OPERATORS)
+    return (
+        can_replace_conv(layer)
+        and layer.groups == 1
+        and layer.weight.numel() >= FEWEST
+        and is_prepacking_supported(OPERATORS)
+    )
 
 
 def is_prepacking_supported(operators: tuple[str, ...]) -> bool:

@@ -20,13 +20,13 @@ from camcli.models.state.model_state import (
     check_hookable,
     has_classifier,
     keep_random_state,
-    list_modules,
     make_recordable,
     preserve_state,
     set_stance,
     unwrap,
 )
 from camcli.models.state.randomization import find_weighted_layers, randomize_layers
+from camcli.models.state.module_list import list_modules
 from camcli.models.state.weights_hash import hash_weights
 
 __all__ = [

@@ -9,21 +9,38 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
-from camcli.models.state.model_state import list_modules
+from camcli.models.state.module_list import list_modules, note_once
 
 Measured = TypeVar("Measured")
 
 
+class _Parts:
+    """The parts that a model consists of; another object once they are others."""
+
+    def __init__(self, layers: list[nn.Module]) -> None:
+        # not by addresses: a new part may get the address of one that is gone
+        self._references = list(map(ref, layers))
+
+    def are(self, layers: list[nn.Module]) -> bool:
+        return [reference() for reference in self._references] == layers
+
+
+_parts: WeakKeyDictionary[nn.Module, _Parts] = WeakKeyDictionary()
+
+
+def _find_parts(module: nn.Module) -> _Parts:
+    layers = list_modules(module)
+    parts = _parts.get(module)
+    # people swap a head or a stage between two calls
+    if parts is None or not parts.are(layers):
+        parts = _parts[module] = _Parts(layers)
+    return parts
+
+
 @dataclass
 class _Entry(Generic[Measured]):
-    parts: list[ref[nn.Module]]
+    parts: _Parts
     answers: dict[Hashable, Measured] = field(default_factory=dict)
-
-    def is_of(self, layers: list[nn.Module]) -> bool:
-        # not by addresses: a new part may get the address of one that is gone
-        return len(self.parts) == len(layers) and all(
-            part() is layer for part, layer in zip(self.parts, layers, strict=True)
-        )
 
 
 class ModelCache(Generic[Measured]):
@@ -34,9 +51,7 @@ class ModelCache(Generic[Measured]):
 
     def of(self, module: nn.Module) -> dict[Hashable, Measured]:
         """Returns the answers about a model as it is now, to be looked up and added to."""
-        layers = list_modules(module)
-        entry = self._entries.get(module)
-        # people swap a head or a stage between two calls
-        if entry is None or not entry.is_of(layers):
-            entry = self._entries[module] = _Entry([ref(layer) for layer in layers])
+        parts, entry = note_once(_find_parts, module), self._entries.get(module)
+        if entry is None or entry.parts is not parts:
+            entry = self._entries[module] = _Entry(parts)
         return entry.answers

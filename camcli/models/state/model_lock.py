@@ -20,6 +20,7 @@ from weakref import WeakSet
 from torch import nn
 
 from camcli.errors import ModelError
+from camcli.models.state.module_list import keep_notes
 
 # seconds after which a thread that waits looks again whether that can end
 LOOK_AGAIN = 1.0
@@ -173,7 +174,7 @@ def call_on_model(module: nn.Module) -> Iterator[None]:
     Hooks and forwards of the user's run in the middle of a pass that is looked at, and a second
     pass would be taken for the first.
     """
-    with _lock(module, is_call=True):
+    with _lock(module, is_call=True), keep_notes(module, is_call=True):
         yield
 
 
@@ -208,7 +209,7 @@ def locks_model(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call_locked(*args: P.args, **kwargs: P.kwargs) -> R:
         module: Any = args[0] if args else kwargs["module"]
-        with lock_model(module):
+        with lock_model(module), keep_notes(module):
             return function(*args, **kwargs)
 
     return call_locked

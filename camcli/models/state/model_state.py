@@ -21,6 +21,7 @@ from camcli.errors import ModelError
 from camcli.models.inspection.quirks import SWITCHES
 from camcli.models.state.forward_patching import switch_off
 from camcli.models.state.model_lock import lock_model
+from camcli.models.state.module_list import keep_notes, list_modules, note_once
 from camcli.utils.shared_setting import SharedSetting
 
 
@@ -47,6 +48,10 @@ def has_classifier(module: nn.Module) -> bool:
 
 def check_hookable(module: nn.Module) -> nn.Module:
     """Returns a model out of its wrappers; raises ModelError where hooks cannot look inside."""
+    return note_once(_find_hookable, module)
+
+
+def _find_hookable(module: nn.Module) -> nn.Module:
     module = unwrap(module)
     # by their types, which are few
     if any(
@@ -69,13 +74,9 @@ def _has_called_layers(module: GraphModule) -> bool:
 
 @dataclass(frozen=True)
 class _HeldModel:
-    """A model that a thread holds, all that is in it, and whether tensors are made for inference.
-
-    They are kept because each walk over a model takes time beside a small pass.
-    """
+    """A model that a thread holds, and whether any of its tensors are made for inference."""
 
     module: nn.Module
-    layers: list[nn.Module]
     has_inference_tensors: bool
 
 
@@ -90,20 +91,6 @@ _of_thread = _OfThread()
 def _find_held(module: nn.Module) -> _HeldModel | None:
     held = _of_thread.held
     return held if held and held.module is module else None
-
-
-def list_modules(module: nn.Module) -> list[nn.Module]:
-    """Lists a module and all that is in it, each once, in no order that means anything."""
-    if held := _find_held(module):
-        return held.layers
-    # torch's own walk builds every part's full name, which is slow
-    modules, waiting = {module}, [module]
-    for part in waiting:
-        for inner in part._modules.values():
-            if inner is not None and inner not in modules:
-                modules.add(inner)
-                waiting.append(inner)
-    return waiting
 
 
 def _keep_random_state(device: torch.device | None) -> AbstractContextManager[None]:
@@ -156,7 +143,7 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
     if _find_held(module):
         yield
         return
-    with lock_model(module), _frozen(module):
+    with lock_model(module), keep_notes(module), _frozen(module):
         yield
 
 
@@ -167,12 +154,15 @@ def _frozen(module: nn.Module) -> Iterator[None]:
     # each of torch's own walks over the parameters takes as long as all of this
     parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
     buffers = [b for layer in layers for b in layer._buffers.values() if b is not None]
-    inference = any(tensor.is_inference() for tensor in chain(parameters, buffers))
+    inference = any(map(Tensor.is_inference, chain(parameters, buffers)))
     learning = [p for p in parameters if p.requires_grad and not (inference and p.is_inference())]
     devices = {p.device for p in parameters if p.is_cuda}
-    before, _of_thread.held = _of_thread.held, _HeldModel(module, layers, inference)
+    # torch's own layers have none of the switches
+    torchs = {k for k in set(map(type, layers)) if k.__module__.startswith("torch.nn.modules.")}
+    switched = [layer for layer in layers if type(layer) not in torchs]
+    before, _of_thread.held = _of_thread.held, _HeldModel(module, inference)
     try:
-        with keep_random_state(devices), _disable_compiled_code(), switch_off(layers, SWITCHES):
+        with keep_random_state(devices), _disable_compiled_code(), switch_off(switched, SWITCHES):
             # setting attributes of modules is slow, and most are in evaluation mode already
             if any(training):
                 module.eval()
@@ -183,8 +173,8 @@ def _frozen(module: nn.Module) -> Iterator[None]:
         _of_thread.held = before
         for parameter in learning:
             parameter.requires_grad_(True)
-        for layer, was_training in zip(layers, training, strict=True):
-            if layer.training != was_training:
+        if [layer.training for layer in layers] != training:
+            for layer, was_training in zip(layers, training, strict=True):
                 layer.training = was_training
 
 

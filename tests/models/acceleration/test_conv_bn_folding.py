@@ -214,7 +214,7 @@ WAYS: dict[str, tuple[Callable[[Net, Tensor], Tensor], dict[str, nn.Module], str
 
 def _count_folded(model: nn.Module, folding: ConvBnFolding) -> str:
     return " ".join(
-        sorted(name for name, layer in model.named_modules() if layer in folding.forwards)
+        sorted(name for name, layer in model.named_modules() if layer in folding.layers)
     )
 
 
@@ -244,7 +244,7 @@ def test_of_each_shape_and_layout(
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", enabled)
     net = Net(_straight)
     folding = find_foldable(net, _inputs(1))
-    assert folding.forwards
+    assert folding.layers
     with torch.no_grad():
         for shape in ((2, 9, 11), (2, 9, 11), (5, 9, 11), (1, 20, 8), (2, 9, 11)):
             inputs = noise(shape[0], 3, shape[1:]).contiguous(memory_format=layout)
@@ -262,14 +262,14 @@ def test_what_somebody_hooks_is_not_folded(name: str) -> None:
     with getattr(net, name).register_forward_pre_hook(lambda *_: None):
         assert _count_folded(net, find_foldable(net, _inputs(1))) == _count_folded(net, folding)
     with register_module_forward_hook(lambda *_: None):
-        assert not find_foldable(net, _inputs(1)).forwards
+        assert not find_foldable(net, _inputs(1)).layers
 
 
 def test_where_something_stands_in_for_a_layer_nothing_is_folded() -> None:
     # a compiled block runs as it was written where something stands in for what is inside
     net = Net(_straight)
     with patch_forward(net.again, torch.relu):
-        assert not find_foldable(net, _inputs(1)).forwards
+        assert not find_foldable(net, _inputs(1)).layers
     with accelerate(net, PrepackCache()):
         assert _count_folded(net, find_foldable(net, _inputs(1))) == "conv norm relu"
 
@@ -294,8 +294,8 @@ def test_a_layer_with_a_forward_of_its_own_is_not_folded(name: str) -> None:
 def test_in_half_precision_nothing_is_folded() -> None:
     net = Net(_straight)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not find_foldable(net, _inputs(1)).forwards
-    assert not find_foldable(net.to(torch.bfloat16), _inputs(1).to(torch.bfloat16)).forwards
+        assert not find_foldable(net, _inputs(1)).layers
+    assert not find_foldable(net.to(torch.bfloat16), _inputs(1).to(torch.bfloat16)).layers
 
 
 def test_a_model_that_returns_no_tensor_is_not_folded() -> None:
@@ -303,14 +303,14 @@ def test_a_model_that_returns_no_tensor_is_not_folded() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
             return super().forward(x), x
 
-    assert not find_foldable(Two(_straight), _inputs(1)).forwards
+    assert not find_foldable(Two(_straight), _inputs(1)).layers
 
 
 def test_what_is_not_finite_is_not_folded() -> None:
     net = Net(_straight)
     with torch.no_grad():
         net.norm.running_var[1] = -1
-    assert not find_foldable(net, _inputs(1)).forwards
+    assert not find_foldable(net, _inputs(1)).layers
 
 
 def test_a_pass_that_goes_another_way_is_run_as_it_was_written() -> None:
@@ -324,7 +324,7 @@ def test_a_pass_that_goes_another_way_is_run_as_it_was_written() -> None:
         for b, left in ((2, True), (3, False), (2, False)):
             actual = folding.run_folded(lambda: net(_inputs(b)))  # noqa: B023
             torch.testing.assert_close(actual, net(_inputs(b)))
-            assert bool(folding.forwards) == left and not folding.waiting
+            assert bool(folding.layers) == left and not folding.waiting
 
 
 def test_an_error_leaves_the_model_as_it_was() -> None:
@@ -337,7 +337,7 @@ def test_an_error_leaves_the_model_as_it_was() -> None:
 
     with torch.no_grad(), pytest.raises(MemoryError):
         folding.run_folded(full)
-    assert not folding.waiting and folding.forwards
+    assert not folding.waiting and folding.layers
     assert not any("forward" in vars(layer) for layer in net.modules())
 
 
@@ -345,7 +345,7 @@ def test_the_model_is_left_as_it_was() -> None:
     net = Net(_straight).train()
     before = copy.deepcopy(net.state_dict())
     actual = find_foldable(net, _inputs(1))
-    assert actual.forwards and net.training and net.conv.weight.requires_grad
+    assert actual.layers and net.training and net.conv.weight.requires_grad
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
 
@@ -370,7 +370,7 @@ def test_methods_that_alter_pictures_give_what_they_gave(
     for layer, maps in plain.maps[name].items():
         torch.testing.assert_close(folded.maps[name][layer], maps, rtol=1e-3, atol=1e-5)
     # once for the whole batch, and for all categories
-    assert [len(folding.forwards) for folding in used] == [6]
+    assert [len(folding.layers) for folding in used] == [6]
 
 
 NETWORKS = {
@@ -409,7 +409,7 @@ def test_torchvisions_networks(name: str) -> None:
 def _check(model: nn.Module, expected: int) -> None:
     inputs = noise(2, 3, (224, 224)).contiguous(memory_format=LAST)
     folding = find_foldable(model, inputs[:1])
-    assert sum(isinstance(layer, nn.Conv2d) for layer in folding.forwards) == expected
+    assert sum(isinstance(layer, nn.Conv2d) for layer in folding.layers) == expected
     with torch.no_grad():
         plain = model(inputs)
         actual = folding.run_folded(lambda: model(inputs))
