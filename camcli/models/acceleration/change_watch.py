@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from weakref import ref
 
@@ -28,7 +28,7 @@ class TensorWatch:
     Settings are what counts beside them.
     """
 
-    def __init__(self, tensors: Iterable[Tensor | None], settings: Sequence[object] = ()) -> None:
+    def __init__(self, tensors: Sequence[Tensor | None], settings: Sequence[object] = ()) -> None:
         # kept, so that no other tensor gets the address of one that is gone
         self._tensors, self._settings = list(tensors), list(settings)
         self._marks = _list_marks(self._tensors)
@@ -40,7 +40,7 @@ class TensorWatch:
         self._numbers = self._read_numbers()
 
     def is_unchanged(
-        self, tensors: Iterable[Tensor | None], settings: Sequence[object] = ()
+        self, tensors: Sequence[Tensor | None], settings: Sequence[object] = ()
     ) -> bool:
         """Tells whether these are the same tensors, with the same numbers and settings."""
         return (
@@ -64,10 +64,11 @@ def can_watch(tensor: Tensor | None) -> bool:
         # a tensor of inference mode has no version
         and not tensor.is_inference()
         and tensor.ndim > 0
+        and tensor.numel() > 0
     )
 
 
-def _list_marks(tensors: Iterable[Tensor | None]) -> list[list[int]]:
+def _list_marks(tensors: Sequence[Tensor | None]) -> list[list[int]]:
     given = [tensor for tensor in tensors if tensor is not None]
     return [list(map(id, tensors)), [t._version for t in given], [t.data_ptr() for t in given]]
 

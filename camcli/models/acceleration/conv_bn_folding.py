@@ -173,8 +173,13 @@ def may_fold(layers: Iterable[nn.Module]) -> bool:
         # a compiled block runs as it was written while a part of it has another forward
         and all(is_accelerated(layer) or not has_patched_forward(layer) for layer in layers)
         and not torch.is_autocast_enabled("cpu")
-        and not any(getattr(torchs_module, name) for name in GLOBAL_HOOKS)
+        and not has_global_hooks()
     )
+
+
+def has_global_hooks() -> bool:
+    """Tells whether somebody hooks all modules at once."""
+    return any(getattr(torchs_module, name) for name in GLOBAL_HOOKS)
 
 
 def is_close(actual: Any, expected: Any) -> bool:

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from camcli.models.acceleration.change_watch import TensorWatch, can_watch
 from camcli.models.acceleration.onednn_conv import convolve, is_plain, prepack
 
 
 @dataclass
 class _CacheEntry:
-    """A layer's weight, its version, and the weight as it was prepacked."""
+    """A layer's weight as it is, and as it was prepacked."""
 
-    weight: Tensor
-    version: int
+    watch: TensorWatch
     prepacked: Tensor | None = None
 
 
@@ -36,13 +36,12 @@ class PrepackCache:
     ) -> Tensor | None:
         """Returns a layer's prepacked weight, from the second time on that it is asked for."""
         weight = layer.weight
-        if weight.is_inference():
-            # a tensor of inference mode has no version, so its changes cannot be seen
+        if not can_watch(weight):
             return None
-        seen, version = self.entries.get(layer), weight._version
-        if seen is None or seen.weight is not weight or seen.version != version:
+        seen = self.entries.get(layer)
+        if seen is None or not seen.watch.is_unchanged([weight]):
             # for a single pass prepacking takes longer
-            self.entries[layer] = _CacheEntry(weight, version)
+            self.entries[layer] = _CacheEntry(TensorWatch([weight]))
             return None
         if seen.prepacked is None:
             seen.prepacked = lay_out(weight.detach())
