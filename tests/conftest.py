@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,6 +36,30 @@ def _few_passes() -> Iterator[None]:
             for option, number in numbers.items():
                 patch.setitem(METHODS[name].function.__kwdefaults__, option, number)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unfolded_passes() -> Iterator[None]:
+    """Has no model folded while tests use it: a model's later passes are rounded otherwise then.
+
+    Tests that count passes, or hold maps to the last bit, see each pass alike.  What folding does
+    is tested in tests/models/acceleration/test_lasting_folding.py, and the laws with it.
+    """
+    from camcli.models.acceleration import lasting_folding
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("FEWEST_PICTURES", "FEWEST_IN_A_RUN"):
+            patch.setattr(lasting_folding, name, sys.maxsize)
+        yield
+
+
+@pytest.fixture
+def folds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has models folded from their first pass on."""
+    from camcli.models.acceleration import lasting_folding
+
+    for name in ("FEWEST_PICTURES", "FEWEST_IN_A_RUN"):
+        monkeypatch.setattr(lasting_folding, name, 0)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -50,6 +50,11 @@ def test_nothing_below_the_target_layer_is_recorded() -> None:
     assert recording.logits.requires_grad
 
 
+@pytest.mark.usefixtures("folds_at_once")
+def test_gradients_of_folded_passes_equal_those_of_plain_autograd() -> None:
+    test_gradients_equal_those_of_plain_autograd_at_several_layers()
+
+
 def test_gradients_equal_those_of_plain_autograd_at_several_layers() -> None:
     model, inputs = Staged().eval(), noise()
     kept: dict[str, Tensor] = {}
@@ -307,6 +312,12 @@ def _assert_same(before: list[Any], after: list[Any]) -> None:
     assert all(torch.equal(a, b) for a, b in zip(before[2], after[2], strict=True))
 
 
+@pytest.mark.usefixtures("folds_at_once")
+@pytest.mark.parametrize("name", METHODS)
+def test_the_model_is_left_as_found_by_folded_passes(name: str) -> None:
+    test_the_model_is_left_as_found(name)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_model_is_left_as_found(name: str) -> None:
     model = _mix(name)
@@ -360,6 +371,12 @@ def test_half_precision_weights_give_float32_maps(name: str) -> None:
 
 
 # law 5: batch equals single
+
+
+@pytest.mark.usefixtures("folds_at_once")
+@pytest.mark.parametrize("name", METHODS)
+def test_batch_equals_single_where_passes_are_folded(name: str) -> None:
+    test_batch_equals_single(name, {})
 
 
 @pytest.mark.parametrize("options", [{}, {"aug_smooth": True}, {"noise_smooth": 2}], ids=str)

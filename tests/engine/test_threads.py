@@ -100,6 +100,15 @@ def test_maps_are_those_made_alone_and_the_model_is_left_as_found(method: str, m
     assert wrong_maps(model_in(mode, method), method, mode, threads=4, calls=2) == (0, True)
 
 
+@pytest.mark.usefixtures("folds_at_once")
+@pytest.mark.parametrize("method", ["gradcam", "eigencam", "scorecam"])
+@pytest.mark.parametrize("mode", MODES)
+def test_folded_maps_are_those_made_alone_and_the_model_is_left_as_found(
+    method: str, mode: str
+) -> None:
+    assert wrong_maps(model_in(mode, method), method, mode, threads=4, calls=2) == (0, True)
+
+
 def test_several_methods_activations_and_layers_at_once() -> None:
     model = Staged()
     calls = [

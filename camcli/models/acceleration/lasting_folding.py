@@ -33,6 +33,8 @@ from camcli.models.state import ModelCache, NestedCall, list_modules
 Result = TypeVar("Result")
 # the dry run takes as long as some pictures, and saves a tenth of each (camviz help speed)
 FEWEST_PICTURES = 8
+# in a run weights are laid out for its second pass: those that are folded need it once
+FEWEST_IN_A_RUN = 1
 WHOLE_MODEL = ""
 # of a gradient's length
 KINKS = 0.05
@@ -98,11 +100,14 @@ def run_folded(module: nn.Module, inputs: Tensor, watched: WatchedPass[Result]) 
         return watched.run(inputs, watched.graph)
 
     layers = list_modules(module)
-    if not _is_plain(inputs) or not _is_as_written(layers):
+    # altered pictures are folded for themselves, where they are many
+    if not watched.layers or not _is_plain(inputs):
         return run()
     memory = _recall(module, layers)
     key = watched.layers, watched.graph, tuple(inputs.shape[1:])
     passes = memory.passes.setdefault(key, _Passes())
+    if passes.chains == [] or not _is_as_written(layers):
+        return run()
     passes.pictures += len(inputs)
     if passes.chains is None and _is_worth_it(passes.pictures - len(inputs), layers):
         passes.chains = _find_chains(module, layers, inputs[:1], watched)
@@ -151,9 +156,8 @@ def _recall(module: nn.Module, layers: Sequence[nn.Module]) -> _Memory:
 
 
 def _is_worth_it(pictures: int, layers: Sequence[nn.Module]) -> bool:
-    # in a run weights are laid out for its second pass: those that are folded need it once
     is_run = any(isinstance(vars(layer).get("forward"), PrepackedConv) for layer in layers)
-    return pictures >= (1 if is_run else FEWEST_PICTURES)
+    return pictures >= (FEWEST_IN_A_RUN if is_run else FEWEST_PICTURES)
 
 
 def _find_chains(

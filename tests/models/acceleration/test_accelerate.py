@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import camcli
 import camcli.engine.api  # fills the registries
-from camcli.models.acceleration import onednn_linear
+from camcli.models.acceleration import onednn_conv, onednn_linear
 from camcli.models.acceleration.accelerate import accelerate, is_accelerated
 from camcli.models.acceleration.onednn_conv import is_prepacking_supported
 from camcli.models.acceleration.onednn_linear import OPERATORS
@@ -30,6 +30,7 @@ def _on_this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has even the smallest products taken, whoever made the processor."""
     monkeypatch.setattr(onednn_linear, "TESTED_PROCESSORS", {find_processor_maker(): ("", inf)})
     monkeypatch.setattr(onednn_linear, "FEWEST", 0)
+    monkeypatch.setattr(onednn_conv, "FEWEST", 0)
 
 
 def _small_transformer() -> VisionTransformer:

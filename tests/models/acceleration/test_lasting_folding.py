@@ -29,6 +29,7 @@ LAST = torch.channels_last
 def _from_the_second_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has models folded at their second pass, and even the smallest weights prepacked."""
     monkeypatch.setattr(lasting_folding, "FEWEST_PICTURES", 1)
+    monkeypatch.setattr(lasting_folding, "FEWEST_IN_A_RUN", 1)
     monkeypatch.setattr(onednn_conv, "FEWEST", 0)
 
 

@@ -19,6 +19,7 @@ from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
 from camcli.media.pictures.read import make_picture
 from camcli.methods.smoothing import Noise
+from camcli.models.acceleration import onednn_conv
 from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.models.acceleration.onednn_conv import OPERATORS, is_prepacking_supported
@@ -45,6 +46,11 @@ LAST = noise().contiguous(memory_format=torch.channels_last)
 supported = pytest.mark.skipif(
     not is_prepacking_supported(OPERATORS), reason="a processor where it was not tried"
 )
+
+
+@pytest.fixture(autouse=True)
+def _even_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn_conv, "FEWEST", 0)
 
 
 def _list_prepacked(packings: PrepackCache) -> list[bool]:
@@ -87,7 +93,14 @@ def test_a_single_pass_lays_nothing_out() -> None:
 def test_changed_weights_are_laid_out_anew() -> None:
     layer, packings = nn.Conv2d(3, 4, 3), PrepackCache()
     with torch.no_grad():
-        for change in (lambda: None, lambda: layer.weight.mul_(2), lambda: _replace(layer)):
+        for change in (
+            lambda: None,
+            lambda: layer.weight.mul_(2),
+            # neither has a version counter notice it
+            lambda: layer.weight.data.mul_(2),
+            lambda: _step(layer),
+            lambda: _replace(layer),
+        ):
             change()
             for _ in range(3):
                 expected = layer(LAST)
@@ -105,6 +118,19 @@ def test_weights_without_a_version_are_not_laid_out() -> None:
             with accelerate(layer, packings):
                 torch.testing.assert_close(layer(LAST), expected)
     assert not packings.entries
+
+
+def _step(layer: nn.Conv2d) -> None:
+    layer.weight.grad = torch.ones_like(layer.weight)
+    torch.optim.SGD([layer.weight], lr=0.1, fused=True).step()
+
+
+@supported
+def test_small_weights_are_not_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onednn_conv, "FEWEST", 1000)
+    model = nn.Sequential(nn.Conv2d(10, 99, 1), nn.Conv2d(10, 100, 1))
+    with accelerate(model, PrepackCache()):
+        assert ["forward" in vars(layer) for layer in model] == [False, True]
 
 
 def _replace(layer: nn.Conv2d) -> None:
@@ -201,6 +227,19 @@ def test_a_run_lays_weights_out_for_its_later_batches() -> None:
     assert all(laid_out) and len(laid_out) > 10
     np.testing.assert_allclose(later[1], first, rtol=0, atol=1e-5)
     np.testing.assert_allclose(later[2], later[0], rtol=0, atol=1e-5)
+
+
+@supported
+@pytest.mark.usefixtures("folds_at_once")
+def test_a_run_lays_no_weight_out_twice() -> None:
+    photo = ROOT / "demo_images" / "chelsea.png"
+    plan = make_plan(camcli.load_model(device="cpu"), from_keywords())
+    batch = [prepare(make_picture(photo), plan)]
+    first, *later = [next(explain_batch(batch, plan))[0].heatmap for _ in range(4)]
+    # those that are folded are laid out with their norms
+    assert not any(_list_prepacked(plan.packings))
+    for heatmap in later:
+        np.testing.assert_allclose(heatmap, first, rtol=0, atol=1e-5)
 
 
 @supported
