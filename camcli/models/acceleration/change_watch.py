@@ -32,7 +32,7 @@ class TensorWatch:
         # kept, so that no other tensor gets the address of one that is gone
         self._tensors, self._settings = list(tensors), list(settings)
         self._marks = _list_marks(self._tensors)
-        arrays = [t.detach().numpy() for t in self._tensors if t is not None]
+        arrays: list[Any] = [t.detach().numpy() for t in self._tensors if t is not None]
         # to join vectors takes an eighth of the time of putting arrays together
         self._vectors = [array for array in arrays if array.flags.c_contiguous and array.ndim < 2]
         larger = [array for array in arrays if not array.flags.c_contiguous or array.ndim > 1]

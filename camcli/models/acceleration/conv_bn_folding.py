@@ -254,7 +254,8 @@ class _PassOn:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Passes an output on, or does what the layer does."""
-        waiting, layer = self.waiting, self.layer()
+        waiting = self.waiting
+        layer: Any = self.layer()
         tensor, behind = waiting.get(id(args[0]), NOTHING) if args else NOTHING
         if (
             tensor is None

@@ -25,8 +25,8 @@ from camcli.models.state.model_state import (
     set_stance,
     unwrap,
 )
-from camcli.models.state.randomization import find_weighted_layers, randomize_layers
 from camcli.models.state.module_list import list_modules
+from camcli.models.state.randomization import find_weighted_layers, randomize_layers
 from camcli.models.state.weights_hash import hash_weights
 
 __all__ = [
