@@ -245,12 +245,13 @@ class Evaluation:
         on_cpu = self.plan.classifier.device.type == "cpu"
         for group in group_items(coming, self.plan.batch_size):
             read = [one for _, one in group if isinstance(one, PreparedPicture)]
-            explained = iter(self._explain(read))
+            # a model on the CPU has all cores
+            with pool.hold() if on_cpu else nullcontext():
+                explained = iter(self._explain(read))
             for source, one in group:
                 if isinstance(one, str):
                     yield PictureScores(source, error=one)
                     continue
-                # a model on the CPU has all cores
                 with pool.hold() if on_cpu else nullcontext():
                     scores = self._measure_safely(source, *next(explained))
                 yield scores

@@ -104,6 +104,9 @@ class EvaluationRun:
             return
         rank, world = self.shard or (0, 1)
         game = GridGame(self.evaluation)
+        if game.refusal:
+            self.note(f"{GridGame.metric}: {game.refusal}: it is left out")
+            return
         size = "reduced to the network's size" if game.is_reduced else "each at its full size"
         self.note(
             f"{GridGame.metric}: {len(grids)} grids of {EDGE} x {EDGE} pictures of different "

@@ -90,6 +90,17 @@ class GridGame:
         self._size = preprocessing.size
         self.is_reduced = not self._takes_large(len(preprocessing.mean))
 
+    @property
+    def refusal(self) -> str:
+        """Why there is no grid that the network takes, empty where there is one."""
+        if not self.is_reduced or all(size % self._edge == 0 for size in self._size):
+            return ""
+        height, width = self._size
+        edge = self._edge
+        return (
+            f"the network takes {width} x {height} alone, which {edge} x {edge} cells do not fill"
+        )
+
     def _takes_large(self, channels: int) -> bool:
         height, width = (edge * self._edge for edge in self._size)
         try:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,13 @@ class ColourNetwork(nn.Module):
         super().__init__()
         self.pool = nn.AvgPool2d(CELL)
         self.layer = nn.Conv2d(3, 4, 1, bias=False)
-        self.any_size, self.seen = any_size, 0
+        self.any_size, self.seen, self.edge = any_size, 0, EDGE
         weights = [[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [0.6, 0.6, -1]]
         with torch.no_grad():
             self.layer.weight.copy_(torch.tensor(weights, dtype=torch.float32)[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.any_size and x.shape[-1] != EDGE:
+        if not self.any_size and x.shape[-1] != self.edge:
             raise ValueError("another size")
         self.seen += len(x)
         cells: Tensor = self.layer(self.pool(x)).relu()
@@ -425,6 +426,21 @@ def test_grids_that_were_measured_are_not_again(
     assert [s.grid for s in measured] == [1, 1, 1, 1]
     for name in ("evaluation.json", "evaluation.jsonl", "evaluation.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (out / name).read_bytes(), name
+
+
+def test_a_network_of_an_odd_size_alone_has_no_grid(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "in", 4, tuple(COLOURS))
+    classifier, size = make_classifier(any_size=False), (EDGE + 1, EDGE + 1)
+    classifier.module.edge = EDGE + 1
+    preprocessing = replace(classifier.preprocessing, size=size, scale=size)
+    classifier = replace(classifier, preprocessing=preprocessing)
+    metrics = ("average_drop", "grid_pointing_game")
+    run, _, notes = evaluate(folder, tmp_path / "out", metrics=metrics, classifier=classifier)
+    assert notes == [
+        "grid_pointing_game: the network takes 41 x 41 alone, which 2 x 2 cells do not fill: it is "
+        "left out"
+    ]
+    assert [r.metric for r in run.summarise()[0]] == ["average_drop"]
 
 
 def test_pictures_of_too_few_classes_have_no_grid(tmp_path: Path) -> None:
