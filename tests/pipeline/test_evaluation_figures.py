@@ -117,6 +117,8 @@ def test_the_command_goes_on_shares_out_and_draws(
     assert [Path(p).name for p in printed_paths] == [
         "evaluation.csv", "evaluation.jsonl", "evaluation.json",
     ]  # fmt: skip
+    assert main([*typed, "--disagreements", "-1"]) == 2
+    assert "takes a whole number from 0" in capsys.readouterr().err
     assert main([*typed, "--resume", "--seed", "1"]) == 2
     assert "has seed 0 (now 1)" in capsys.readouterr().err
     monkeypatch.setattr(evaluation_figures, "can_draw_charts", lambda: False)

@@ -108,7 +108,6 @@ Disagreements = Annotated[
         help="Pictures on the sheet of those on which the methods' maps agree least; default 8, 0 "
         "for none.",
         rich_help_panel=EVALUATION,
-        min=0,
         show_default=False,
     ),
 ]
@@ -129,6 +128,8 @@ def command(
     """Measure which method's maps are true, beside maps that know nothing of the network."""
     if not images:
         raise UsageError("No image given. Name pictures or folders: camviz evaluate IMAGE...")
+    if disagreements is not None and disagreements < 0:
+        raise UsageError(f"--disagreements {disagreements}: takes a whole number from 0.")
     options = resolve_options(_with_layers(flags, layers))
     printer = Printer(choose_style(flags))
     sources = find_sources_of(images, flags, options)
