@@ -119,6 +119,9 @@ def count_survivors(
     return accepted, refused
 
 
+MODES_OF_JPEG = ("RGB", "L", "CMYK", "YCbCr")
+
+
 @pytest.fixture(scope="module")
 def pictures() -> dict[str, bytes]:
     """Small pictures in every format and mode that Pillow writes here."""
@@ -138,7 +141,9 @@ def pictures() -> dict[str, bytes]:
     results = {}
     for kind in sorted(Image.SAVE):
         for how in hows.get(kind, ({},)):
-            for image in images:
+            # libtiff's JPEG corrupts the memory of Pillow 11.3 with modes that it does not have
+            is_jpeg = how.get("compression") == "jpeg"
+            for image in (i for i in images if not is_jpeg or i.mode in MODES_OF_JPEG):
                 file = io.BytesIO()
                 # most formats hold few modes, and say so in their own ways
                 with warnings.catch_warnings(), suppress(Exception):
