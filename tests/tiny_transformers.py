@@ -150,7 +150,7 @@ CLASSIFIERS: Mapping[str, Tiny] = {
         "PerceiverConfig", PERCEIVER, "PerceiverForImageClassificationConvProcessing", edge=224
     ),
     "poolformer": Tiny("PoolFormerConfig", STAGES),
-    "pp_lcnet": Tiny("PPLCNetConfig", {"scale": 0.25, "class_expand": 32}, edge=128),
+    "pp_lcnet": Tiny("PPLCNetConfig", {"scale": 0.25, "class_expand": 32}, edge=224),
     "pvt": Tiny("PvtConfig", PVT),
     "pvt_v2": Tiny("PvtV2Config", PVT),
     "regnet": Tiny("RegNetConfig", {**STAGES, "embedding_size": 16, "groups_width": 4}),

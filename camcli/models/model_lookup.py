@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib
-import importlib.util
 from collections.abc import Mapping
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -31,6 +31,8 @@ BUILDERS: Mapping[Origin, str] = {
 LIBRARIES: tuple[Origin, ...] = ("timm", "torchvision")
 # chosen by a prefix, a scheme or what a folder holds, never for a plain name
 TRANSFORMERS: Origin = "transformers"
+# of its versions the first that was tried, as the extra has it
+LOWEST_TRANSFORMERS = (5, 24)
 OPEN_CLIP: Origin = "open_clip"
 OPEN_CLIP_SCHEME = "open_clip:"
 # timm's names, and how many parameters their models have
@@ -104,10 +106,24 @@ def import_builder(origin: Origin) -> ModuleType:
 
     Raises ModelError for the extra that is not installed.
     """
-    if origin == TRANSFORMERS and importlib.util.find_spec("transformers") is None:
+    if origin == TRANSFORMERS:
+        _check_transformers()
+    return importlib.import_module(BUILDERS[origin])
+
+
+def _check_transformers() -> None:
+    try:
+        installed = version("transformers")
+    except PackageNotFoundError:
         raise ModelError(
             "Models of transformers need the extra: pip install 'camviz[transformers]'. A folder "
             "that it saved can also be the weights of timm's network of the same architecture: "
             "--model NAME --checkpoint FOLDER."
+        ) from None
+    numbers = tuple(int(part) for part in installed.split(".")[:2] if part.isdecimal())
+    if numbers < LOWEST_TRANSFORMERS:
+        lowest = ".".join(map(str, LOWEST_TRANSFORMERS))
+        raise ModelError(
+            f"This is transformers {installed}, and camviz needs {lowest} or later: "
+            "pip install -U 'camviz[transformers]'."
         )
-    return importlib.import_module(BUILDERS[origin])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -401,13 +401,19 @@ def test_weights_of_another_model(saved: tuple[Path, nn.Module]) -> None:
 def test_without_the_extra_the_command_is_named(
     saved: tuple[Path, nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = find_spec
-    monkeypatch.setattr(
-        model_lookup.importlib.util, "find_spec", lambda n: None if n == "transformers" else real(n)
-    )
+    def find_nothing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(model_lookup, "version", find_nothing)
     for name in ("hf:me/mine", "transformers/vit", str(saved[0])):
         with pytest.raises(ModelError, match=r"pip install 'camviz\[transformers\]'"):
             load_model(name, device="cpu")
+
+
+def test_an_older_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_lookup, "version", lambda _: "5.3.0")
+    with pytest.raises(ModelError, match=r"This is transformers 5\.3\.0, and camviz needs 5\.24"):
+        load_model("hf:me/mine", device="cpu")
 
 
 # the processor's view
