@@ -35,6 +35,7 @@ from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Source
 from camcli.registry import METRICS
 
+DIGITS = 5  # of scores that count
 # a candidate's values of the metrics by the picture's number
 Values = dict[int, NDArray[np.float64]]
 
@@ -279,7 +280,8 @@ class _Search:
     ) -> tuple[tuple[Candidate, float], ...]:
         """Returns candidates with their scores on pictures, the best first, equal ones in order."""
         scores = {c: self.score(c, numbers) for c in candidates}
-        return tuple(sorted(scores.items(), key=lambda item: -item[1]))
+        # what differs by rounding alone is equal
+        return tuple(sorted(scores.items(), key=lambda item: -round(item[1], DIGITS)))
 
     def score(self, candidate: Candidate, numbers: Sequence[int]) -> float:
         """Returns a candidate's mean score; one whose map is not finite somewhere is the last."""

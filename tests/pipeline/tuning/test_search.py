@@ -18,6 +18,7 @@ from camcli.models.load import Classifier
 from camcli.pipeline.evaluation import Truth, know_truth
 from camcli.pipeline.tuning import search as search_module
 from camcli.pipeline.tuning.candidates import Candidate
+from camcli.pipeline.tuning.map_store import MapStore
 from camcli.pipeline.tuning.report import (
     BEST,
     GRADCAM,
@@ -303,3 +304,15 @@ def test_the_same_map_under_two_names_is_measured_once(
     scores = {str(candidate): score for candidate, score in result.ranking}
     assert scores["layercam@early"] == scores["gradcamelementwise@early"]
     assert not any("layercam@early + grad" in name for name in scores)
+
+
+def test_what_differs_by_rounding_alone_is_equal_and_the_first_of_it_counts() -> None:
+    classifier = make_classifier()
+    tuning = plan_tuning(classifier, from_keywords(method="gradcam"), has_boxes=True)
+    with MapStore() as store:
+        searching = search_module._Search(tuning, Truth(), store, lambda _: None)
+        first, second, third = (Candidate((("layercam", layer),)) for layer in "abc")
+        for candidate, value in ((first, 0.5), (second, 0.5 + 1e-8), (third, 0.51)):
+            searching.values[candidate] = {0: np.full(4, value)}
+        ranked = [c for c, _ in searching.rank((first, second, third), [0])]
+    assert ranked == [third, first, second]
