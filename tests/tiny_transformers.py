@@ -70,7 +70,8 @@ CLASSIFIERS: Mapping[str, Tiny] = {
     "cvt": Tiny(
         "CvtConfig", {"embed_dim": [8, 16, 32], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}
     ),
-    "data2vec-vision": Tiny("Data2VecVisionConfig", VIT),
+    # it chooses its attention when it is built
+    "data2vec-vision": Tiny("Data2VecVisionConfig", {**VIT, "attn_implementation": "eager"}),
     "deit": Tiny("DeiTConfig", VIT),
     "deit with teacher": Tiny("DeiTConfig", VIT, "DeiTForImageClassificationWithTeacher"),
     "dinov2": Tiny("Dinov2Config", DINO),

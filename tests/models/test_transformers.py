@@ -209,6 +209,13 @@ def test_other_classes_get_a_new_head_and_a_word(saved: tuple[Path, nn.Module]) 
     )
 
 
+def test_attention_that_is_chosen_once_is_chosen_so_that_it_can_be_read(tmp_path: Path) -> None:
+    build_tiny(CLASSIFIERS["data2vec-vision"]).save_pretrained(tmp_path)
+    classifier = load_model(str(tmp_path), device="cpu")
+    (explanation,) = camcli.explain(classifier, str(PHOTOS[0]), "legrad")
+    assert explanation.heatmap.std() > 0
+
+
 @pytest.mark.parametrize("name", ["clip", "deit with teacher", "swiftformer", "siglip"])
 def test_a_new_head_is_told_from_lost_weights(tmp_path: Path, name: str) -> None:
     build_tiny(CLASSIFIERS[name]).save_pretrained(tmp_path)

@@ -87,7 +87,7 @@ def _build(request: ModelSpec) -> BuiltModel:
     kind = _choose_class(files, request)
     config = _read_config(kind, files, request)
     if not request.pretrained:
-        module = kind._from_config(config, dtype=torch.float32)
+        module = kind._from_config(config, dtype=torch.float32, **_choose_attention(kind))
         return _describe(module, files, request, "random")
     for file in files.weights:
         check_published(file)
@@ -102,6 +102,7 @@ def _build(request: ModelSpec) -> BuiltModel:
         trust_remote_code=False,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **_choose_attention(kind),
     )
     new_head = _check_report(module, report, files)
     return _describe(module, files, request, files.origin, new_head)
@@ -121,7 +122,14 @@ def _build_architecture(request: ModelSpec) -> BuiltModel:
     config = CONFIG_MAPPING[request.name](**_collect_arguments(default, request))
     if not isinstance(config, kind.config_class):
         config = config.vision_config
-    return _describe(kind._from_config(config, dtype=torch.float32), files, request, "random")
+    module = kind._from_config(config, dtype=torch.float32, **_choose_attention(kind))
+    return _describe(module, files, request, "random")
+
+
+def _choose_attention(kind: Any) -> dict[str, str]:
+    """Returns the argument for classes that choose their attention once and for all."""
+    is_fixed = kind._supports_sdpa and not kind._supports_attention_backend
+    return {"attn_implementation": "eager"} if is_fixed else {}
 
 
 def _build_adapted(files: ModelFiles, request: ModelSpec) -> BuiltModel:

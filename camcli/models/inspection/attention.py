@@ -157,14 +157,25 @@ def _find_attention_module(module: nn.Module, site: str) -> str:
 
 
 def _find_block(module: nn.Module, site: str) -> str:
-    """Names the block around a site: the first module around its attention that is no list."""
+    """Names the block around a site: the first module around its attention that does more."""
     attention = _find_attention_module(module, site)
     if type(module.get_submodule(attention)).__name__ in OWN_BLOCKS:
         return attention
     name = attention.rpartition(".")[0]
-    while name and isinstance(module.get_submodule(name), nn.Sequential | nn.ModuleList):
+    while name and _only_holds(module.get_submodule(name), module.get_submodule(attention)):
         name = name.rpartition(".")[0]
     return name
+
+
+def _only_holds(around: nn.Module, attention: nn.Module) -> bool:
+    """Tells whether a module is a list, or nothing but attention and its output's projection."""
+    if isinstance(around, nn.Sequential | nn.ModuleList):
+        return True
+    own = set(attention.modules())
+    others = [part for part in around.modules() if part not in own and not list(part.children())]
+    projections = [part for part in others if isinstance(part, nn.Linear)]
+    idle = [part for part in others if isinstance(part, nn.Dropout | nn.Identity)]
+    return len(projections) == 1 and len(projections) + len(idle) == len(others)
 
 
 def _explain_unreadable(

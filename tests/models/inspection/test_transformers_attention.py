@@ -23,6 +23,8 @@ METHODS = ("rollout", "genericattention", "gradattention", "legrad")
 SHAPE = (3, 64, 64)
 PATCHES = range(16)
 CATEGORY = 2
+# where in a block attention can be had, the last of them Data2Vec's
+SITES = ("attention", "self_attn", "attention.attention.dropout")
 
 # extra tokens, and the tokens that the score is read off
 READ: Mapping[str, tuple[int, Sequence[int]]] = {
@@ -32,6 +34,7 @@ READ: Mapping[str, tuple[int, Sequence[int]]] = {
     "deit with teacher": (2, [0, 1]),
     "beit": (1, [1 + n for n in PATCHES]),
     "beit with positions": (1, [1 + n for n in PATCHES]),
+    "data2vec-vision": (1, [1 + n for n in PATCHES]),
     "dinov2": (1, range(17)),
     "dinov2_with_registers": (5, [0, *(5 + n for n in PATCHES)]),
     "ijepa": (0, PATCHES),
@@ -55,6 +58,12 @@ def test_where_attention_is_found(name: str) -> None:
     assert (len(actual.blocks), actual.tokens) == (2, 16 + prefix)
     assert (actual.layout.grid, actual.layout.prefix) == ((4, 4), prefix)
     assert actual.readers == tuple(readers)
+
+
+def test_a_module_around_attention_and_its_projection_is_no_block() -> None:
+    (block, _) = measure_attentions(build("data2vec-vision"), SHAPE).blocks
+    assert block.name == "data2vec_vision.encoder.layer.0"
+    assert block.sites == ("data2vec_vision.encoder.layer.0.attention.attention.dropout",)
 
 
 def test_the_blocks_have_the_names_of_transformers() -> None:
@@ -81,9 +90,7 @@ class Replica:
         handles = []
         for name, layer in self.module.named_modules():
             if name in [
-                f"{self._name_of(block)}.{child}"
-                for block in self.blocks
-                for child in ("attention", "self_attn")
+                f"{self._name_of(block)}.{child}" for block in self.blocks for child in SITES
             ]:
                 handles.append(layer.register_forward_hook(self._keep_attention))
         handles += [block.register_forward_hook(self._keep_output) for block in self.blocks]
@@ -96,8 +103,11 @@ class Replica:
     def _name_of(self, block: Any) -> str:
         return next(name for name, layer in self.module.named_modules() if layer is block)
 
-    def _keep_attention(self, _: Any, __: Any, output: tuple[Tensor, Tensor]) -> None:
-        self.attention.append(output[1])
+    def _keep_attention(self, _: Any, __: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            self.attention.append(output)
+        elif len(output) > 1:
+            self.attention.append(output[1])
 
     def _keep_output(self, _: Any, __: Any, output: Any) -> None:
         self.outputs.append(output if isinstance(output, Tensor) else output[0])
