@@ -120,6 +120,7 @@ def count_survivors(
     return accepted, refused
 
 
+IS_NEW = int(PIL.__version__.partition(".")[0]) > 11
 # what libtiff refuses to write corrupts the memory of Pillow 11.3, whose libtiff has no ZSTD either
 MODES_OF_COMPRESSIONS = {"jpeg": ("RGB", "L", "CMYK", "YCbCr"), "group4": ("1",)}
 
@@ -133,7 +134,7 @@ def pictures() -> dict[str, bytes]:
     modes = ("RGB", "L", "P", "1", "LA", "RGBA", "CMYK", "YCbCr", "I", "F")
     images = [*map(colours.convert, modes), deep, Image.new("LAB", (32, 24), (99, 140, 120))]
     image_modes = tuple(image.mode for image in images)
-    newer = ("zstd",) if int(PIL.__version__.partition(".")[0]) > 11 else ()
+    newer = ("zstd",) if IS_NEW else ()
     compressions = ("tiff_lzw", "tiff_deflate", "jpeg", "packbits", "group4", "lzma", *newer)
     hows: Mapping[str, Sequence[Mapping[str, object]]] = {
         "TIFF": ({}, *({"compression": c} for c in compressions)),
@@ -143,7 +144,8 @@ def pictures() -> dict[str, bytes]:
     }
     Image.init()
     results = {}
-    for kind in sorted(Image.SAVE):
+    # the AVIF decoder of Pillow 11.3 writes to the screen by itself
+    for kind in sorted(Image.SAVE.keys() - (set() if IS_NEW else {"AVIF"})):
         for how in hows.get(kind, ({},)):
             taken = MODES_OF_COMPRESSIONS.get(str(how.get("compression")), image_modes)
             for image in (i for i in images if i.mode in taken):
