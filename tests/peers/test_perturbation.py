@@ -21,10 +21,10 @@ CASES = {
     case.name: case
     for case in (
         Case("embedded", ("_blocks.2", "_blocks.4"), 64),
-        Case("timm/resnet18", ("layer1", "layer2"), 96),
-        Case("torchvision/vgg11_bn", ("features.0", "features.3"), 64),
+        Case("timm/resnet18", ("layer1", "layer2"), 64),
+        Case("torchvision/vgg11_bn", ("features.0", "features.3"), 32),
         Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4"), 128),
-        Case("timm/convnext_atto", ("stages.0", "stages.1"), 96),
+        Case("timm/convnext_atto", ("stages.0", "stages.1"), 64),
         Case("timm/densenet121", ("features.pool0", "features.transition1"), 32),
         Case("timm/test_vit", ("blocks.3", "blocks.5.norm1"), 160, grad_cam.tokens),
         Case("timm/test_mambaout", ("stages.0", "stages.1"), 96, grad_cam.nhwc),
