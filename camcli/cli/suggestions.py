@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from camcli.cli.options import Flags
     from camcli.config import Options
 
-COMMANDS = ("evaluate", "explain", "sanity", "methods", "models", "merge", "verify", "help")
+COMMANDS = ("evaluate", "explain", "sanity", "tune", "methods", "models", "merge", "verify", "help")
 NAME = re.compile(r"[\w. -]*\w")
 
 

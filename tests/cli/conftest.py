@@ -114,11 +114,16 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     def find_model(name: str) -> None:
         raise UnknownName("model", name, ())
 
+    def replace_classes(classifier: FakeClassifier, *_: Any) -> FakeClassifier:
+        return classifier
+
     for name, functions in {
         "models.load": {"load_model": load_model, "find_model": find_model},
+        "models.words.prompts": {"prompt": replace_classes},
         "pipeline": {
             "make_plan": make_plan,
             "carry_out_plan": carry_out_plan,
+            "compare_with": replace_classes,
             "StopRequest": StopRequest,
             "RunCallbacks": RunCallbacks,
             "handle_interrupts": handle_interrupts,

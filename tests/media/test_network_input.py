@@ -1,3 +1,4 @@
+import inspect
 import json
 from dataclasses import replace
 from itertools import product
@@ -10,7 +11,7 @@ import torch
 import torchvision
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data import create_transform
+from timm.data import create_transform, transforms_factory
 
 from camcli.errors import ModelError
 from camcli.media import network_input
@@ -48,13 +49,19 @@ def assert_same_pixels(ours: torch.Tensor, theirs: torch.Tensor, std: tuple[floa
     assert steps.abs().max() < 0.01
 
 
+# timm 1.0.26 resizes for oblong crops bilinearly, whatever it is asked for
+BILINEAR = "ResizeKeepRatio(scale_size)]" in inspect.getsource(transforms_factory)
+
+
 @pytest.mark.parametrize("crop_mode", CROP_MODES)
 @pytest.mark.parametrize("crop_pct", [0.875, 0.95, 1.0])
 @pytest.mark.parametrize("input_size", [(64, 64), (60, 91)])
 def test_inputs_are_those_of_timm(
     crop_mode: str, crop_pct: float, input_size: tuple[int, int]
 ) -> None:
-    for size, interpolation in product(SIZES, ("bilinear", "bicubic", "lanczos")):
+    is_oblong_crop = input_size[0] != input_size[1] and crop_mode == "center"
+    kinds = ("bilinear",) if is_oblong_crop and BILINEAR else ("bilinear", "bicubic", "lanczos")
+    for size, interpolation in product(SIZES, kinds):
         mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
         theirs = create_transform(
             input_size=(3, *input_size),

@@ -18,7 +18,7 @@ from tests.tools.semantics import (
     BASELINE,
     COCO,
     GAUSSIAN,
-    Case,
+    PhotoCase,
     Scores,
     draw_boxes,
     find_cases,
@@ -132,7 +132,7 @@ def test_a_row_names_its_settings() -> None:
 def test_the_cases_of_a_gaussian_need_no_model(tmp_path: Path) -> None:
     mask = np.zeros((3, 3), bool)
     mask[1, 1] = True
-    case = Case(tmp_path / "no.jpg", 0, mask)
+    case = PhotoCase(tmp_path / "no.jpg", 0, mask)
     scores = measure(map_by(None, GAUSSIAN), [case])  # type: ignore[arg-type]
     # exp(-1/9 / (2 * 1/16)) = 0.411 beside the middle, its square at the corners
     share = 1 / (1 + 4 * np.exp(-8 / 9) + 4 * np.exp(-16 / 9))

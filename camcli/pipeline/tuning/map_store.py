@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +33,24 @@ class LaidPicture:
     objects: Mapping[str, NDArray[np.generic]]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """Where a picture's arrays begin in the file, and what else is known of it."""
+
+    place: int
+    source: Source
+    category: int
+    size: tuple[int, int]
+    parts: tuple[Part, ...]
+    has_image: bool
+    objects: tuple[str, ...]
+
+
 class MapStore:
     """Pictures in a file without a name, which goes with the process; raises OutputError."""
 
     def __init__(self) -> None:
-        self._places: list[int] = []
+        self._entries: list[_Entry] = []
 
     def __enter__(self) -> Self:
         with _convert_errors():
@@ -54,22 +66,41 @@ class MapStore:
         self._file.close()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._entries)
 
     def add(self, picture: LaidPicture) -> None:
         """Lays a picture aside, behind all others."""
         with _convert_errors():
             place = self._file.seek(0, 2)
-            pickle.dump(picture, self._file, pickle.HIGHEST_PROTOCOL)
+            for array in (*picture.raw.values(), *picture.objects.values()):
+                np.save(self._file, array, allow_pickle=False)
+            if picture.image is not None:
+                np.save(self._file, picture.image, allow_pickle=False)
             self._file.flush()
-        self._places.append(place)
+        entry = _Entry(
+            place,
+            picture.source,
+            picture.category,
+            picture.size,
+            tuple(picture.raw),
+            picture.image is not None,
+            tuple(picture.objects),
+        )
+        self._entries.append(entry)
 
     def read(self, number: int) -> LaidPicture:
         """Reads a picture by its number, from 0."""
+        entry = self._entries[number]
         with _convert_errors():
-            self._file.seek(self._places[number])
-            picture: LaidPicture = pickle.load(self._file)
-        return picture
+            self._file.seek(entry.place)
+            raw = {part: self._read_array() for part in entry.parts}
+            objects = {name: self._read_array() for name in entry.objects}
+            image = self._read_array() if entry.has_image else None
+        return LaidPicture(entry.source, entry.category, entry.size, raw, image, objects)
+
+    def _read_array(self) -> NDArray[Any]:
+        array: NDArray[Any] = np.load(self._file, allow_pickle=False)
+        return array
 
 
 @contextmanager

@@ -133,8 +133,16 @@ def test_where_nothing_finds_room_each_picture_goes_alone(
     tight = list(carry("tight", workers=threads, scale=scale, max_memory=1))
     assert names_of(tight) == names_of(free) == list(NAMES)
     assert names_of([outcome for outcome in tight if outcome.failed]) == list(BAD)
-    assert files_in(tmp_path / "tight") == files_in(tmp_path / "free")
-    assert len(files_in(tmp_path / "tight")) == len(NAMES) - len(BAD)
+    tight_files, free_files = (files_in(tmp_path / name) for name in ("tight", "free"))
+    assert tight_files.keys() == free_files.keys()
+    assert len(tight_files) == len(NAMES) - len(BAD)
+    for name in free_files:
+        one, other = (
+            np.array(Image.open(tmp_path / folder / name)).astype(int)
+            for folder in ("tight", "free")
+        )
+        # of a batch of another size a value may be rounded to the next colour
+        assert np.abs(one - other).max() <= 4
     standing.most = 0
     list(carry("again", workers=threads, scale=scale, max_memory=1))
     assert standing.most == 1

@@ -492,6 +492,8 @@ def test_a_run_that_is_killed_in_a_video_leaves_nothing_of_it_and_goes_on(
     assert {path.name for path in out.iterdir()} <= {".camviz", "manifest.jsonl"}
     # torch 2.7 makes an empty folder there
     left = [path for folder in (out, temporary) for path in folder.rglob("*") if path.is_file()]
+    # torch 2.7 leaves a file of its own where it is imported
+    left = [path for path in left if path.name != "_remote_module_non_scriptable.py"]
     assert not [path for path in left if path.suffix == ".part" or path.is_relative_to(temporary)]
     assert main([*typed, "--resume"]) == 0
     assert {path.name for path in out.iterdir()} == {
