@@ -48,18 +48,19 @@ def _unfolded_passes() -> Iterator[None]:
     from camcli.models.acceleration import lasting_folding
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("FEWEST_PICTURES", "FEWEST_IN_A_RUN"):
-            patch.setattr(lasting_folding, name, sys.maxsize)
+        patch.setattr(lasting_folding, "FEWEST_PICTURES", sys.maxsize)
         yield
 
 
 @pytest.fixture
 def folds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has models folded from their first pass on."""
+    """Has models folded from their first pass on, as if all calls stood in one block."""
     from camcli.models.acceleration import lasting_folding
+    from camcli.models.acceleration.prepack_cache import PrepackCache
 
-    for name in ("FEWEST_PICTURES", "FEWEST_IN_A_RUN"):
-        monkeypatch.setattr(lasting_folding, name, 0)
+    cache = PrepackCache()
+    monkeypatch.setattr(lasting_folding, "FEWEST_PICTURES", 0)
+    monkeypatch.setattr(lasting_folding, "find_prepack_cache", lambda _: cache)
 
 
 @pytest.fixture(scope="session", autouse=True)

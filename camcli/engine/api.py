@@ -309,8 +309,8 @@ def packed(module: nn.Module) -> Iterator[None]:
     """Makes the calls in its block faster on a CPU, for about the memory of the weights.
 
     Weights are laid out for their operations at the second pass, and kept until the block's end.
-    Weights that are changed are laid out anew, in whatever way that is done; only a number inside a
-    filter that is set through `.data` cannot be seen, and is not to be set in between.
+    Weights that are changed are laid out anew, in whatever way that is done; only numbers inside
+    some filters that are set through `.data` cannot be seen, and are not to be set in the block.
 
     Args:
         module: The model that `heatmaps` or `activations` is called with in the block.

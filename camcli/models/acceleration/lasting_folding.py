@@ -1,7 +1,8 @@
-"""Folds norms into convolutions for as long as the model stays as it is.
+"""Folds norms into convolutions within a run, or a block in which weights are prepacked.
 
 What can be folded is traced once, by what passes look at, and proved by a dry run; folded weights
-are kept between passes until a weight is seen to have changed.
+are kept between passes until a weight is seen to have changed, and at most to the block's end: no
+comparison at next to no price sees every change, and outside of a block anything may be changed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -27,14 +29,12 @@ from camcli.models.acceleration.conv_bn_folding import (
 from camcli.models.acceleration.conv_output_tracer import ConvChain, is_norm, trace_conv_outputs
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.acceleration.onednn_conv import can_replace_conv
-from camcli.models.acceleration.prepack_cache import PrepackedConv
+from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
 from camcli.models.state import ModelCache, NestedCall, list_modules
 
 Result = TypeVar("Result")
-# the dry run takes as long as some pictures, and saves a tenth of each (camviz help speed)
-FEWEST_PICTURES = 8
-# in a run weights are laid out for its second pass: those that are folded need it once
-FEWEST_IN_A_RUN = 1
+# pictures in front of the dry run, which a single pass would not repay (camviz help speed)
+FEWEST_PICTURES = 1
 WHOLE_MODEL = ""
 # of a gradient's length
 KINKS = 0.05
@@ -82,6 +82,8 @@ class _Memory:
     """What is remembered of a model while it stays as it is."""
 
     attributes: AttributeWatch
+    # the block's, which does not outlast it
+    cache: ref[PrepackCache]
     passes: dict[Hashable, _Passes] = field(default_factory=dict)
     weights: dict[tuple[int, int], FoldedWeights] = field(default_factory=dict)
     watch: TensorWatch | None = None
@@ -91,7 +93,7 @@ _memories: ModelCache[_Memory] = ModelCache()
 
 
 def run_folded(module: nn.Module, inputs: Tensor, watched: WatchedPass[Result]) -> Result:
-    """Runs a pass of inputs [b 3 H W], folded once enough pictures have passed in the same way.
+    """Runs a pass of inputs [b 3 H W]; folds it from the second one in a block of prepacking on.
 
     The model is held and evaluated.
     """
@@ -101,15 +103,19 @@ def run_folded(module: nn.Module, inputs: Tensor, watched: WatchedPass[Result]) 
 
     layers = list_modules(module)
     # altered pictures are folded for themselves, where they are many
+    cache = find_prepack_cache(layers)
+    if cache is None:
+        _memories.of(module).clear()
+        return run()
     if not watched.layers or not _is_plain(inputs):
         return run()
-    memory = _recall(module, layers)
+    memory = _recall(module, layers, cache)
     key = watched.layers, watched.graph, tuple(inputs.shape[1:])
     passes = memory.passes.setdefault(key, _Passes())
     if passes.chains == [] or not _is_as_written(layers):
         return run()
     passes.pictures += len(inputs)
-    if passes.chains is None and _is_worth_it(passes.pictures - len(inputs), layers):
+    if passes.chains is None and passes.pictures - len(inputs) >= FEWEST_PICTURES:
         passes.chains = _find_chains(module, layers, inputs[:1], watched)
     if not passes.chains or not accepts_channels_last(module, inputs):
         return run()
@@ -147,17 +153,13 @@ def _is_as_written(layers: Sequence[nn.Module]) -> bool:
     return True
 
 
-def _recall(module: nn.Module, layers: Sequence[nn.Module]) -> _Memory:
+def _recall(module: nn.Module, layers: Sequence[nn.Module], cache: PrepackCache) -> _Memory:
     known = _memories.of(module)
     memory = known.get(WHOLE_MODEL)
-    if memory is None or not memory.attributes.is_unchanged(layers):
-        memory = known[WHOLE_MODEL] = _Memory(AttributeWatch(layers))
+    is_of_block = memory is not None and memory.cache() is cache
+    if memory is None or not is_of_block or not memory.attributes.is_unchanged(layers):
+        memory = known[WHOLE_MODEL] = _Memory(AttributeWatch(layers), ref(cache))
     return memory
-
-
-def _is_worth_it(pictures: int, layers: Sequence[nn.Module]) -> bool:
-    is_run = any(isinstance(vars(layer).get("forward"), PrepackedConv) for layer in layers)
-    return pictures >= (FEWEST_IN_A_RUN if is_run else FEWEST_PICTURES)
 
 
 def _find_chains(

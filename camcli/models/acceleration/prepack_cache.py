@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -61,3 +61,9 @@ class PrepackedConv:
             if weight is not None:
                 return convolve(self.layer, args[0], weight, self.layer.bias)
         return self.plain(*args, **kwargs)
+
+
+def find_prepack_cache(layers: Iterable[nn.Module]) -> PrepackCache | None:
+    """Finds what keeps the prepacked weights of these layers; None outside of a block."""
+    forwards = (vars(layer).get("forward") for layer in layers)
+    return next((f.packings for f in forwards if isinstance(f, PrepackedConv)), None)

@@ -276,6 +276,17 @@ def _find_error(ray: Any, end: Any) -> CamvizError | None:
     return problem
 
 
+def enter_folder(folder: Path) -> None:
+    """Goes to the folder that files are named from; raises UsageError where it is not."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(
+            f"{str(folder)!r} is not to be found on every machine of the Ray cluster: start camviz "
+            "in a folder that all of them share."
+        ) from error
+
+
 class Worker:
     """A process of Ray that explains its share, and goes on with it where it was started again."""
 
@@ -310,13 +321,7 @@ class Worker:
 
     def _work(self) -> None:
         task = self._task
-        try:
-            os.chdir(task.folder)
-        except OSError as error:
-            raise UsageError(
-                f"{str(task.folder)!r} is not to be found on every machine of the Ray cluster: "
-                "start camviz in a folder that all of them share."
-            ) from error
+        enter_folder(task.folder)
         classifier = task.load(task.options)
         plan = make_plan(classifier, task.options)
         keep_freed_memory(os.environ)

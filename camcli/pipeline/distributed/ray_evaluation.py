@@ -20,6 +20,7 @@ from camcli.pipeline.distributed.ray_backend import (
     RESTARTS,
     Load,
     RayWorkers,
+    enter_folder,
     import_ray,
     join_cluster,
 )
@@ -124,13 +125,7 @@ class EvaluationWorker:
 
     def _begin(self) -> Evaluation:
         task = self._task
-        try:
-            os.chdir(task.folder)
-        except OSError as error:
-            raise UsageError(
-                f"{str(task.folder)!r} is not to be found on every machine of the Ray cluster: "
-                "start camviz in a folder that all of them share."
-            ) from error
+        enter_folder(task.folder)
         plan = plan_evaluation(task.load(task.options), task.options)
         keep_freed_memory(os.environ)
         return Evaluation(plan, task.options, task.metrics, task.truth)

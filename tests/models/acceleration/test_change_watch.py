@@ -18,6 +18,8 @@ WAYS: dict[str, Callable[[nn.Parameter], object]] = {
     "in place": lambda p: p.detach().mul_(2),
     "through data": lambda p: p.data.mul_(2),
     "one filter through data": lambda p: p.data[3].zero_(),
+    "a channel through data": lambda p: p.data[:, 2].zero_(),
+    "a tap through data": lambda p: p.data[..., 1, 2].zero_(),
     "other data": lambda p: setattr(p, "data", p.data.clone()),
     "inference mode": lambda p: _scale_in_inference_mode(p),
     "numpy": lambda p: p.detach().numpy().__imul__(2),

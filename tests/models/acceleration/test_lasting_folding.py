@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 import camcli
 from camcli.models.acceleration import lasting_folding, onednn_conv
 from camcli.models.acceleration.lasting_folding import WHOLE_MODEL
+from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
 from tests.networks import noise
 
 LAST = torch.channels_last
@@ -27,9 +28,10 @@ LAST = torch.channels_last
 
 @pytest.fixture(autouse=True)
 def _from_the_second_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has models folded at their second pass, and even the smallest weights prepacked."""
+    """Has models folded at their second pass, as if all calls stood in one block."""
+    cache = PrepackCache()
     monkeypatch.setattr(lasting_folding, "FEWEST_PICTURES", 1)
-    monkeypatch.setattr(lasting_folding, "FEWEST_IN_A_RUN", 1)
+    monkeypatch.setattr(lasting_folding, "find_prepack_cache", lambda _: cache)
     monkeypatch.setattr(onednn_conv, "FEWEST", 0)
 
 
@@ -369,18 +371,44 @@ def test_nothing_is_folded_for_a_few_pictures(monkeypatch: pytest.MonkeyPatch) -
         assert _count_folded(net) == [expected]
 
 
-def test_where_weights_are_laid_out_the_second_pass_is_folded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(lasting_folding, "FEWEST_PICTURES", 100)
+@pytest.fixture
+def _in_real_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lasting_folding, "find_prepack_cache", find_prepack_cache)
+
+
+needs_prepacking = pytest.mark.skipif(
+    not onednn_conv.is_prepacking_supported(onednn_conv.OPERATORS), reason="oneDNN has no such"
+)
+
+
+@needs_prepacking
+@pytest.mark.usefixtures("_in_real_blocks")
+def test_in_a_block_the_second_pass_is_folded_and_outside_of_it_none() -> None:
     net = Net()
     expected = _explain_plain(net, INPUTS, "end")
     with camcli.packed(net):
         for _ in range(3):
             _assert_close(_explain(net, INPUTS, "end"), expected)
-    assert _count_folded(net) == (
-        [3] if onednn_conv.is_prepacking_supported(onednn_conv.OPERATORS) else [0]
-    )
+        assert _count_folded(net) == [3]
+    for _ in range(3):
+        assert torch.equal(_explain(net, INPUTS, "end"), expected)
+    assert _count_folded(net) == []
+
+
+@needs_prepacking
+@pytest.mark.usefixtures("_in_real_blocks")
+def test_what_no_watch_sees_counts_outside_of_a_block_and_in_the_next_one() -> None:
+    net = Net()
+    with camcli.packed(net):
+        before = [_explain(net, INPUTS, "end") for _ in range(3)][-1]
+    # one number inside a filter, by a way that moves no version
+    net.again.weight.data[3, 2, 1, 1] += 5
+    expected = _explain_plain(net, INPUTS, "end")
+    assert not torch.allclose(before, expected, rtol=0.01)
+    _assert_close(_explain(net, INPUTS, "end"), expected)
+    with camcli.packed(net):
+        for _ in range(3):
+            _assert_close(_explain(net, INPUTS, "end"), expected)
 
 
 def test_in_half_precision_nothing_is_folded() -> None:
