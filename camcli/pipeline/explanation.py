@@ -18,6 +18,7 @@ from camcli.methods import postprocessing
 from camcli.records import Box, Concept, Heatmap, Picture, Record
 from camcli.registry import depends_on_category
 from camcli.render import overlay as drawing
+from camcli.render.colormap import ColormapLike
 from camcli.render.concepts import overlay_concepts
 from camcli.render.pixels import draw_on_grey
 from camcli.utils.profiling import stage
@@ -103,7 +104,10 @@ class Explanation:
 
     @stage("draw")
     def overlay(
-        self, alpha: float = 0.5, colormap: str = "jet", scale: drawing.Scale | None = None
+        self,
+        alpha: float = 0.5,
+        colormap: ColormapLike = "jet",
+        scale: drawing.Scale | None = None,
     ) -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> uint8 RGB [h w 3]
 
@@ -112,12 +116,13 @@ class Explanation:
 
         Args:
             alpha: How much of the heat is laid on, 0..1; default 0.5.
-            colormap: jet, turbo, viridis, inferno, ...; default jet.
+            colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
+                a table of 256 colours [256 3], or a function of levels 0..1 to colours.
             scale: The raw values (low, high) that are drawn as no and as full heat; default the
                 map's own least and most.
 
         Raises:
-            UsageError: An alpha that is no share, or a scale that is none.
+            UsageError: An alpha that is no share, a scale that is none, or no colour map.
             UnknownName: A colour map that nobody knows.
 
         Example:
@@ -217,7 +222,7 @@ def overlay(
     picture: PictureLike,
     heatmap: drawing.MapLike,
     alpha: float = 0.5,
-    colormap: str = "jet",
+    colormap: ColormapLike = "jet",
     *,
     box: Box | None = None,
     signed: bool = False,
@@ -231,13 +236,14 @@ def overlay(
         picture: A path, a PIL picture, an array [h w 3] or a tensor [3 h w].
         heatmap: A raw map [h w], of any size.
         alpha: How much of the heat is laid on, 0..1; default 0.5.
-        colormap: jet, turbo, viridis, inferno, ...; default jet.
+        colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib, a
+            table of 256 colours [256 3], or a function of levels 0..1 to colours.
         box: The part of the picture that the map shows, in the picture's pixels; default all of it.
         signed: Whether the map is that of a value: red above zero, blue below; default one of heat,
             of which what is below zero is not drawn.
 
     Raises:
-        UsageError: A map of another shape, or an alpha that is no share.
+        UsageError: A map of another shape, an alpha that is no share, or no colour map.
         UnknownName: A colour map that nobody knows.
         ImageError: A picture that cannot be read.
 

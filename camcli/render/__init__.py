@@ -14,6 +14,7 @@ PUBLIC = (
     "charts.draw_bars",
     "charts.draw_curves",
     "charts.save_chart",
+    "colormap.ColormapLike",
     "colormap.find_colormap",
     "concepts.make_palette",
     "concepts.overlay_concepts",

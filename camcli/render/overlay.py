@@ -17,7 +17,7 @@ from camcli.errors import UsageError
 from camcli.methods.postprocessing import normalise, scale_to_range
 from camcli.methods.postprocessing import scale_signed as signed_heat
 from camcli.records import Box, Heatmap, Picture
-from camcli.render.colormap import apply_colormap, colour_signs, find_colormap
+from camcli.render.colormap import ColormapLike, colour_signs, find_colormap, look_up
 
 OUTSIDE = 0.4  # brightness left to what the network did not see
 
@@ -29,13 +29,13 @@ def overlay(
     picture: Picture | NDArray[np.uint8] | Image.Image,
     heatmap: MapLike,
     alpha: float = 0.5,
-    colormap: str = "jet",
+    colormap: ColormapLike = "jet",
     *,
     box: Box | None = None,
     scale: Scale | None = None,
     signed: bool = False,
 ) -> NDArray[np.uint8]:
-    """Lays a raw map [h w] on a picture: uint8 RGB [h w 3]; raises UsageError.
+    """Lays a raw map [h w] on a picture: uint8 RGB [h w 3]; raises UsageError or UnknownName.
 
     Inside `box` (where it is left out, the whole picture) a pixel is `(1-alpha)*picture +
     alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.  The
@@ -45,7 +45,8 @@ def overlay(
     further, on one scale for both; a colour map has no part in it.
     """
     check_alpha(alpha)
-    find_colormap(colormap)  # an unknown name is an error for a map without heat, too
+    # what is no colour map is an error for a map without heat, too
+    table = find_colormap(colormap)
     pixels = _read_pixels(picture)
     raw = torch.from_numpy(_read_values(heatmap))
     heat = (_compute_signed_heat(raw, scale) if signed else _compute_heat(raw, scale)).numpy()
@@ -59,9 +60,7 @@ def overlay(
         mixed = pixels[seen] * (1 - share) + colour_signs(inside) * share
         drawn[seen] = np.rint(mixed).astype(np.uint8)
         return drawn
-    drawn[seen] = cv2.addWeighted(
-        pixels[seen], 1 - alpha, apply_colormap(inside, colormap), alpha, 0
-    )
+    drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, look_up(inside, table), alpha, 0)
     return drawn
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from camcli.errors import UnknownName
+from camcli.errors import UnknownName, UsageError
 from camcli.render.colormap import COLORMAPS, apply_colormap, find_colormap
 
 
@@ -31,3 +31,49 @@ def test_maps_that_tell_least_from_most() -> None:
 def test_unknown_colour_map_offers_the_closest() -> None:
     with pytest.raises(UnknownName, match=r"'virdis'.*'viridis'.*All: jet"):
         apply_colormap(np.zeros((2, 2), np.float32), "virdis")
+
+
+HEAT = np.linspace(0, 1, 256, dtype=np.float32)[None]
+
+
+def test_a_table_is_a_colour_map() -> None:
+    table = np.random.default_rng(0).integers(0, 256, (256, 3), np.uint8)
+    assert np.array_equal(apply_colormap(HEAT, table)[0, 1:], table[1:])
+    # as floats, as a plain list, and with a full fourth number, it is the same one
+    opaque = np.full((256, 1), 255, np.uint8)
+    for same in (table / 255, table.tolist(), np.concatenate([table, opaque], 1)):
+        assert np.array_equal(find_colormap(same), find_colormap(table))
+
+
+def test_a_colour_map_of_matplotlib_is_one() -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    colours = find_colormap(matplotlib.colormaps["viridis"])[:, 0]
+    expected = np.rint(255 * np.array(matplotlib.colormaps["viridis"].colors))
+    assert np.array_equal(colours, expected)
+
+
+def test_a_function_of_one_level_or_of_all_is_one() -> None:
+    def colour_all(levels: np.ndarray) -> np.ndarray:
+        return np.stack([levels, 0 * levels, 1 - levels], 1)
+
+    expected = np.stack([np.arange(256), np.zeros(256), np.arange(255, -1, -1)], 1)
+    for function in (colour_all, lambda level: (level, 0 * level, 1 - level)):
+        assert np.array_equal(find_colormap(function)[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (np.zeros((255, 3)), r"\[256 3\].*gives float64 \[255, 3\]"),
+        (np.full((256, 3), 2.0), "from 2 to 2"),
+        (np.full((256, 3), np.nan), "from nan to nan"),
+        (np.full((256, 3), -1), "from -1 to -1"),
+        (np.zeros((256, 4)), "opaque"),
+        (3, "A colour map is a name"),
+        (lambda level: "red", "A colour map is a name"),  # noqa: ARG005
+        ([[0, 1], [2]], "A colour map is a name"),
+    ],
+)
+def test_what_is_none_is_refused(given: object, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        find_colormap(given)  # type: ignore[arg-type]
