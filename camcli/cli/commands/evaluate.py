@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from camcli.config import Options
     from camcli.models.load import Classifier
-    from camcli.pipeline.evaluation import Evaluation, PictureScores, Truth
-    from camcli.pipeline.evaluation_run import EvaluationRun
-    from camcli.pipeline.evaluation_summary import ContenderResult, MetricResult
+    from camcli.pipeline.evaluation.evaluation import Evaluation, PictureScores, Truth
+    from camcli.pipeline.evaluation.evaluation_run import EvaluationRun
+    from camcli.pipeline.evaluation.metric_statistics import ContenderResult, MetricResult
     from camcli.pipeline.run_state import Shard
     from camcli.records import Source
 
@@ -136,7 +136,11 @@ def command(
     asked = [n.strip() for part in metrics or () for n in part.split(",") if n.strip()]
     with stage("import"):
         from camcli.pipeline.distributed.sharding import choose_device, find_shard
-        from camcli.pipeline.evaluation import Evaluation, choose_metrics, plan_evaluation
+        from camcli.pipeline.evaluation.evaluation import (
+            Evaluation,
+            choose_metrics,
+            plan_evaluation,
+        )
 
     shard = find_shard(os.environ)
     if shard and options.engine == "ray":
@@ -201,7 +205,7 @@ def read_truth(
     """Reads what is known of the pictures, and prints what is to be said of it."""
     from camcli.media.annotations import read_annotations
     from camcli.models.labels import read_meanings
-    from camcli.pipeline.evaluation import Truth, know_truth
+    from camcli.pipeline.evaluation.evaluation import Truth, know_truth
 
     if boxes is None:
         if label_map or box_names:
@@ -228,7 +232,7 @@ class _Drawing:
         """Draws what was found, and says what could not be drawn; of a share nothing is drawn."""
         if evaluating.shard:
             return []
-        from camcli.pipeline.evaluation_figures import (
+        from camcli.pipeline.evaluation.figures import (
             DISAGREEMENTS,
             NO_CHARTS,
             draw_charts,
@@ -260,8 +264,8 @@ def _evaluate_all(
     printer: Printer,
 ) -> bool:
     """Measures, writes and prints everything; False where a picture failed."""
-    from camcli.pipeline.evaluation_files import EvaluationFiles
-    from camcli.pipeline.evaluation_run import EvaluationRun, describe_run
+    from camcli.pipeline.evaluation.evaluation_run import EvaluationRun, describe_run
+    from camcli.pipeline.evaluation.files import EvaluationFiles
 
     options = evaluation.options
     run = describe_run(evaluation, shard)

@@ -50,7 +50,7 @@ def command(folder: Folder, incomplete: Incomplete = False) -> None:
 
 def _merge_evaluations(folder: Path, *, incomplete: bool) -> int:
     """Joins evaluations and says what they hold; returns how many pictures failed."""
-    from camcli.pipeline.evaluation_merge import merge_evaluations
+    from camcli.pipeline.evaluation.shard_merge import merge_evaluations
 
     failed = 0
     for merged in merge_evaluations(folder, incomplete=incomplete):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from camcli.engine.sanity import Order
-    from camcli.pipeline.sanity_check import MethodSanity
+    from camcli.pipeline.evaluation.sanity_check import MethodSanity
 
 SANITY = "Sanity check"
 ORDERS = ("cascading", "independent")
@@ -57,8 +57,8 @@ def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderNa
     printer = Printer("json" if flags.json else "text")
     sources = find_sources_of(images, flags, options)
     with stage("import"):
-        from camcli.pipeline.evaluation import plan_evaluation
-        from camcli.pipeline.sanity_check import check_sanity
+        from camcli.pipeline.evaluation.evaluation import plan_evaluation
+        from camcli.pipeline.evaluation.sanity_check import check_sanity
 
     if options.layer_fusion == "none":
         raise UsageError("Maps of one kind are compared: leave --layer-fusion none out.")
@@ -84,7 +84,7 @@ def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderNa
 
 
 def _read_steps(steps: str | None) -> int | None:
-    from camcli.pipeline.sanity_check import STEPS
+    from camcli.pipeline.evaluation.sanity_check import STEPS
 
     given = str(STEPS) if steps is None else steps.strip().lower()
     if given == "all":
@@ -111,7 +111,7 @@ def _print_method(result: MethodSanity) -> None:
 def _make_table(result: MethodSanity) -> Table:
     from rich.table import Table
 
-    from camcli.pipeline.sanity_check import list_similarities
+    from camcli.pipeline.evaluation.sanity_check import list_similarities
 
     table = Table(box=None, pad_edge=True)
     table.add_column("fresh weights")

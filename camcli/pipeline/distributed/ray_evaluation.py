@@ -24,7 +24,7 @@ from camcli.pipeline.distributed.ray_backend import (
     import_ray,
     join_cluster,
 )
-from camcli.pipeline.evaluation import Evaluation, PictureScores, Truth, plan_evaluation
+from camcli.pipeline.evaluation.evaluation import Evaluation, PictureScores, Truth, plan_evaluation
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.workers.worker_pool import WorkerPool
 from camcli.records import Source

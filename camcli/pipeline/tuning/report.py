@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 
 from camcli.metrics.paired_test import smallest_p
-from camcli.pipeline.evaluation import Contender
-from camcli.pipeline.evaluation_summary import SIGNIFICANT, ContenderResult, compare_contenders
+from camcli.pipeline.evaluation.evaluation import Contender
+from camcli.pipeline.evaluation.metric_statistics import (
+    SIGNIFICANT,
+    ContenderResult,
+    compare_contenders,
+)
 from camcli.pipeline.tuning.candidates import Candidate
 from camcli.pipeline.tuning.schedule import Schedule
 from camcli.pipeline.tuning.search import TuningResult, compute_scores

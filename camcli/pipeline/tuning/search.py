@@ -16,8 +16,8 @@ from camcli.engine.targets import CategoryChoice, LikeliestCategories
 from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
 from camcli.models.labels import label_name
 from camcli.models.state import call_on_model
-from camcli.pipeline.evaluation import Truth, read_picture, score_classes
-from camcli.pipeline.map_metrics import measure_all
+from camcli.pipeline.evaluation.evaluation import Truth, read_picture, score_classes
+from camcli.pipeline.evaluation.map_metrics import measure_all
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.tuning.candidates import Candidate, choose_paired, list_pairs
 from camcli.pipeline.tuning.map_store import LaidPicture, MapStore

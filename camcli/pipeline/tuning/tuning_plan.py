@@ -23,7 +23,7 @@ from camcli.method_terms import AT, BEST, split_term
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.load import Classifier
 from camcli.models.state import call_on_model
-from camcli.pipeline.evaluation import LOCALISATION, RANDOM, plan_one_class
+from camcli.pipeline.evaluation.evaluation import LOCALISATION, RANDOM, plan_one_class
 from camcli.pipeline.plan import Plan, draw_grey_noise, find_input_shape
 from camcli.pipeline.tuning.candidates import Candidate, Part
 from camcli.pipeline.tuning.schedule import SearchSize

@@ -13,9 +13,9 @@ import pytest
 from camcli.cli.app import main
 from camcli.errors import UsageError
 from camcli.pipeline.distributed.ray_evaluation import AHEAD, _share_out
-from camcli.pipeline.evaluation import PictureScores
+from camcli.pipeline.evaluation.evaluation import PictureScores
 from camcli.records import Source
-from tests.pipeline.test_evaluation_run import make_pictures
+from tests.pipeline.evaluation.test_evaluation_run import make_pictures
 
 SOURCES = [Source(Path(f"{n}.png")) for n in range(11)]
 

@@ -17,7 +17,7 @@ from camcli.config import from_keywords, resolve
 from camcli.errors import OutputError, UsageError
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline.evaluation import Truth
+from camcli.pipeline.evaluation.evaluation import Truth
 from camcli.pipeline.tuning.candidates import Candidate
 from camcli.pipeline.tuning.map_store import LaidPicture, MapStore
 from camcli.pipeline.tuning.preset import check_place, find_free_name, write_preset

@@ -15,7 +15,7 @@ from camcli.errors import UsageError
 from camcli.media.annotations import Annotations
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline.evaluation import Truth, know_truth
+from camcli.pipeline.evaluation.evaluation import Truth, know_truth
 from camcli.pipeline.tuning import search as search_module
 from camcli.pipeline.tuning.candidates import Candidate
 from camcli.pipeline.tuning.map_store import MapStore

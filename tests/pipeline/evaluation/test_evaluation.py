@@ -21,8 +21,8 @@ from camcli.errors import AnnotationError, UnknownName, UsageError
 from camcli.media.annotations import FORMATS, Annotations, Instance, PictureAnnotations
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline import evaluation
-from camcli.pipeline.evaluation import (
+from camcli.pipeline.evaluation import evaluation
+from camcli.pipeline.evaluation.evaluation import (
     RANDOM,
     Contender,
     Evaluation,
@@ -33,7 +33,11 @@ from camcli.pipeline.evaluation import (
     know_truth,
     plan_evaluation,
 )
-from camcli.pipeline.evaluation_summary import Collected, describe_verdict, summarise_metric
+from camcli.pipeline.evaluation.metric_statistics import (
+    Collected,
+    describe_verdict,
+    summarise_metric,
+)
 from camcli.records import Box, Preprocessing, Source
 from camcli.registry import METRICS
 

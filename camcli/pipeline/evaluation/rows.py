@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from camcli.errors import OutputError, UsageError
 from camcli.metrics.localization.max_box_accuracy import IOUS
-from camcli.pipeline.evaluation import Contender, PictureScores
-from camcli.pipeline.map_metrics import ScoreCurve
+from camcli.pipeline.evaluation.evaluation import Contender, PictureScores
+from camcli.pipeline.evaluation.map_metrics import ScoreCurve
 from camcli.records import Source
 from camcli.registry import METRICS
 from camcli.utils.jsonable import to_jsonable

@@ -27,7 +27,7 @@ from camcli.metrics.localization.max_box_accuracy import max_box_accuracy, thres
 from camcli.metrics.sanity.rank_correlation import rank_correlation
 from camcli.models.load import Classifier
 from camcli.pipeline.distributed.sharding import take_share
-from camcli.pipeline.evaluation import (
+from camcli.pipeline.evaluation.evaluation import (
     Contender,
     Evaluation,
     PictureScores,
@@ -35,13 +35,13 @@ from camcli.pipeline.evaluation import (
     know_truth,
     plan_evaluation,
 )
-from camcli.pipeline.evaluation_files import EvaluationFiles
-from camcli.pipeline.evaluation_merge import merge_evaluations
-from camcli.pipeline.evaluation_rows import list_rows, read_rows
-from camcli.pipeline.evaluation_run import EvaluationRun, describe_run
-from camcli.pipeline.evaluation_summary import Collected
-from camcli.pipeline.grid_evaluation import Cell, choose_grids
-from camcli.pipeline.map_metrics import compute_agreement
+from camcli.pipeline.evaluation.evaluation_run import EvaluationRun, describe_run
+from camcli.pipeline.evaluation.files import EvaluationFiles
+from camcli.pipeline.evaluation.grid_game import Cell, choose_grids
+from camcli.pipeline.evaluation.map_metrics import compute_agreement
+from camcli.pipeline.evaluation.metric_statistics import Collected
+from camcli.pipeline.evaluation.rows import list_rows, read_rows
+from camcli.pipeline.evaluation.shard_merge import merge_evaluations
 from camcli.pipeline.workers.read_ahead import read_ahead
 from camcli.pipeline.workers.worker_pool import WorkerPool, start_workers
 from camcli.records import Box, Preprocessing, Source
@@ -459,8 +459,8 @@ def test_one_that_was_killed_leaves_nothing_behind_it(tmp_path: Path) -> None:
     folder, out = make_pictures(tmp_path / "in", 2), tmp_path / "out"
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tests.pipeline.test_evaluation_run import evaluate\n"
-        "import camcli.pipeline.evaluation_files as files\n"
+        "from tests.pipeline.evaluation.test_evaluation_run import evaluate\n"
+        "import camcli.pipeline.evaluation.files as files\n"
         "add = files.EvaluationFiles.add\n"
         "def die(self, scores):\n"
         "    add(self, scores)\n"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from camcli.errors import CamvizError
 from camcli.media.pictures.write import write_picture
 from camcli.pipeline import stages
-from camcli.pipeline.evaluation import RANDOM, Evaluation, read_picture
-from camcli.pipeline.evaluation_summary import CurveResult, MetricResult
+from camcli.pipeline.evaluation.evaluation import RANDOM, Evaluation, read_picture
+from camcli.pipeline.evaluation.grid_game import Cell
+from camcli.pipeline.evaluation.metric_statistics import CurveResult, MetricResult
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.grid_evaluation import Cell
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.stages import PreparedPicture

@@ -19,7 +19,7 @@ from camcli.engine.sanity import (
     randomize_step_by_step,
 )
 from camcli.errors import ImageError, UnknownName, UsageError
-from camcli.pipeline.evaluation import read_picture, score_classes
+from camcli.pipeline.evaluation.evaluation import read_picture, score_classes
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.writing.output_writer import describe_failure

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from camcli.errors import UsageError
-from camcli.pipeline.evaluation import PictureScores
-from camcli.pipeline.evaluation_rows import COLUMNS, encode_csv, list_rows, read_rows
+from camcli.pipeline.evaluation.evaluation import PictureScores
+from camcli.pipeline.evaluation.rows import COLUMNS, encode_csv, list_rows, read_rows
 from camcli.records import Source
 from camcli.runs import (
     STATE,

@@ -18,8 +18,8 @@ from camcli.config import from_keywords
 from camcli.errors import UsageError
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
-from camcli.pipeline.evaluation import plan_evaluation
-from camcli.pipeline.sanity_check import (
+from camcli.pipeline.evaluation.evaluation import plan_evaluation
+from camcli.pipeline.evaluation.sanity_check import (
     SanityReport,
     StepResult,
     _judge_class,

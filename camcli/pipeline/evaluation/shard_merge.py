@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import UsageError
-from camcli.pipeline.evaluation_figures import draw_charts
-from camcli.pipeline.evaluation_files import (
+from camcli.pipeline.evaluation.evaluation_run import make_summary
+from camcli.pipeline.evaluation.figures import draw_charts
+from camcli.pipeline.evaluation.files import (
     SHARDS,
     TASK,
     EvaluationNames,
@@ -19,9 +20,8 @@ from camcli.pipeline.evaluation_files import (
     encode_table,
     list_numbers,
 )
-from camcli.pipeline.evaluation_rows import read_rows
-from camcli.pipeline.evaluation_run import make_summary
-from camcli.pipeline.evaluation_summary import Collected
+from camcli.pipeline.evaluation.metric_statistics import Collected
+from camcli.pipeline.evaluation.rows import read_rows
 from camcli.runs import STATE, FolderLocks, write_durably, write_json
 
 # of a summary, what is another for each share

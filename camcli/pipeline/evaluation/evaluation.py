@@ -28,8 +28,8 @@ from camcli.models.labels import LabelMatches, label_name, match_labels
 from camcli.models.load import Classifier
 from camcli.models.state import call_on_model
 from camcli.pipeline import stages
+from camcli.pipeline.evaluation.map_metrics import ScoreCurve, compute_agreement, measure_all
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.map_metrics import ScoreCurve, compute_agreement, measure_all
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan, make_plan
 from camcli.pipeline.stages import PreparedPicture

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from camcli.metrics.bootstrap import bootstrap_conclusion, bootstrap_interval
 from camcli.metrics.paired_test import adjust_holm, permute_pairs, permute_signs, smallest_p
-from camcli.pipeline.evaluation import RANDOM, Contender, PictureScores
-from camcli.pipeline.grid_evaluation import Cell
+from camcli.pipeline.evaluation.evaluation import RANDOM, Contender, PictureScores
+from camcli.pipeline.evaluation.grid_game import Cell
 from camcli.registry import METRICS
 
 SIGNIFICANT = 0.05

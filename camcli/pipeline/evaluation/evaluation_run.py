@@ -8,10 +8,15 @@ from functools import partial
 from typing import Any
 
 from camcli.models.state import hash_weights
-from camcli.pipeline.evaluation import Evaluation, PictureScores
-from camcli.pipeline.evaluation_files import EvaluationFiles
-from camcli.pipeline.evaluation_summary import Collected, MetricResult, describe_verdict, to_plain
-from camcli.pipeline.grid_evaluation import EDGE, Cell, GridGame, choose_grids
+from camcli.pipeline.evaluation.evaluation import Evaluation, PictureScores
+from camcli.pipeline.evaluation.files import EvaluationFiles
+from camcli.pipeline.evaluation.grid_game import EDGE, Cell, GridGame, choose_grids
+from camcli.pipeline.evaluation.metric_statistics import (
+    Collected,
+    MetricResult,
+    describe_verdict,
+    to_plain,
+)
 from camcli.pipeline.run_state import Shard, describe_configuration
 from camcli.pipeline.workers.worker_pool import WorkerPool
 from camcli.records import Source

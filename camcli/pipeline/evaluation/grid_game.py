@@ -15,7 +15,7 @@ from camcli.errors import CamvizError, ImageError, UnknownName
 from camcli.methods.postprocessing import enlarge
 from camcli.metrics.baseline_maps import BASELINE_MAPS
 from camcli.metrics.localization.grid_pointing_game import build_grid
-from camcli.pipeline.evaluation import (
+from camcli.pipeline.evaluation.evaluation import (
     Contender,
     Evaluation,
     PictureScores,

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from camcli.cli.app import main
-from camcli.pipeline import evaluation_figures
-from camcli.pipeline.evaluation import Contender, PictureScores
-from camcli.pipeline.evaluation_figures import draw_charts, draw_disagreements
-from camcli.pipeline.evaluation_summary import Collected
-from camcli.pipeline.map_metrics import ScoreCurve
+from camcli.pipeline.evaluation import figures
+from camcli.pipeline.evaluation.evaluation import Contender, PictureScores
+from camcli.pipeline.evaluation.figures import draw_charts, draw_disagreements
+from camcli.pipeline.evaluation.map_metrics import ScoreCurve
+from camcli.pipeline.evaluation.metric_statistics import Collected
 from camcli.records import Source
 from camcli.render.sheet import CAPTION, GAP
-from tests.pipeline.test_evaluation_run import EDGE, evaluate, make_pictures
+from tests.pipeline.evaluation.test_evaluation_run import EDGE, evaluate, make_pictures
 
 NAMES = (Contender("gradcam"), Contender("randomcam", True))
 
@@ -70,7 +70,7 @@ def test_charts_are_named_after_the_evaluation(
     ]
     assert all(path.stat().st_size for path in written)
     assert len(draw_charts(tmp_path / "no-curves", results, ())) == 2
-    monkeypatch.setattr(evaluation_figures, "can_draw_charts", lambda: False)
+    monkeypatch.setattr(figures, "can_draw_charts", lambda: False)
     assert draw_charts(tmp_path / "none", results, curves) == []
 
 
@@ -121,7 +121,7 @@ def test_the_command_goes_on_shares_out_and_draws(
     assert "takes a whole number from 0" in capsys.readouterr().err
     assert main([*typed, "--resume", "--seed", "1"]) == 2
     assert "has seed 0 (now 1)" in capsys.readouterr().err
-    monkeypatch.setattr(evaluation_figures, "can_draw_charts", lambda: False)
+    monkeypatch.setattr(figures, "can_draw_charts", lambda: False)
     monkeypatch.setenv("WORLD_SIZE", "2")
     shared = [*typed[:-1], str(tmp_path / "shared")]
     for rank in range(2):
