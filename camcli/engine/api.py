@@ -38,8 +38,7 @@ from camcli.engine.targets import (
 from camcli.errors import MethodError, UsageError
 from camcli.method_terms import BEST, COMBINED, find_method_names, split_term
 from camcli.methods import smoothing
-from camcli.models.acceleration.accelerate import accelerate
-from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.acceleration import PrepackCache, accelerate
 from camcli.models.multiple_inputs import (
     InputKey,
     SeveralInputs,

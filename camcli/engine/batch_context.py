@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.engine.targets import CategoryChoice, FixedCategories, PlainTarget, Target
-from camcli.models.acceleration.memory_format import accepts_channels_last
+from camcli.models.acceleration import accepts_channels_last
 from camcli.models.inspection.layout import Layout, find_batch_axis, force_layout
 from camcli.models.inspection.spatial_order import Places, measure_places
 from camcli.models.outputs.folded_batch import count_slices

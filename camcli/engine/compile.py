@@ -20,9 +20,12 @@ from camcli.engine.batch_context import choose_picture_chunk
 from camcli.engine.device.precision import choose_precision, use_precision
 from camcli.engine.explain_request import ExplainRequest, move_to_model
 from camcli.errors import ModelError, first_line
-from camcli.models.acceleration.compile_targets import find_compile_targets
-from camcli.models.acceleration.fused_attention import can_fuse, switch_on_fused_attention
-from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.acceleration import (
+    can_fuse,
+    copy_to_model_format,
+    find_compile_targets,
+    switch_on_fused_attention,
+)
 from camcli.models.state import (
     check_hookable,
     lock_loading,

@@ -25,8 +25,7 @@ from camcli.errors import MethodError, UsageError
 from camcli.method_terms import BEST
 from camcli.methods import postprocessing, principal_component, smoothing
 from camcli.methods.combine import CombinedMethod, combine
-from camcli.models.acceleration.accelerate import accelerate
-from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.acceleration import PrepackCache, accelerate
 from camcli.models.inspection.layout import Layout
 from camcli.models.multiple_inputs import SeveralInputs, add_other_inputs
 from camcli.models.outputs.interpretation import (

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.errors import LayerError, ModelError
-from camcli.models.acceleration.lasting_folding import WatchedPass, run_folded
-from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.acceleration import WatchedPass, copy_to_model_format, run_folded
 from camcli.models.inspection.layout import find_tensor, replace_tensor
 from camcli.models.outputs.logits import describe_output, select_output
 from camcli.models.state import in_this_thread, list_modules, make_recordable, preserve_state

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.acceleration import copy_to_model_format
 from camcli.models.state import in_this_thread, list_modules, patch_forward, preserve_state
 from camcli.utils.profiling import stage
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from camcli.errors import CamvizError, DeviceError, ModelError, UnknownName, first_line
 from camcli.models import embedded
-from camcli.models.acceleration.memory_format import (
+from camcli.models.acceleration import (
     convert_weights_format,
     convert_weights_format_if_safe,
     trust_channels_last,

@@ -37,7 +37,7 @@ from camcli.engine.targets import (
 from camcli.errors import ModelError, UsageError
 from camcli.method_terms import AT, BEST, COMBINED, split_term
 from camcli.methods.smoothing import Noise
-from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.acceleration import PrepackCache
 from camcli.models.inspection.layout import Layout
 from camcli.models.labels import NO_YES, find_category, label_name
 from camcli.models.load import Classifier

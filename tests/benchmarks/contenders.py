@@ -18,7 +18,7 @@ from camcli.engine.compile import compile_model
 from camcli.engine.device.precision import use_precision
 from camcli.engine.explain_request import ExplainRequest
 from camcli.methods.postprocessing import enlarge, has_contrast, normalise
-from camcli.models.acceleration.accelerate import accelerate
+from camcli.models.acceleration.faster_forwards import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.load import Classifier
 from tests.benchmarks.rows import NETWORKS, PACKED, PEERS, BenchmarkRow, Network

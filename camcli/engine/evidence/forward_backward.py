@@ -12,7 +12,7 @@ from camcli.engine.evidence.class_head import HEAD, LOGITS
 from camcli.engine.hooks import Recording, check_logits, record
 from camcli.engine.targets import TopKCategories
 from camcli.errors import MethodError, ModelError
-from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.acceleration import copy_to_model_format
 from camcli.models.inspection.layout import convert_to_maps
 from camcli.models.inspection.probing_pass import GRADIENT_FREE_METHODS
 from camcli.models.state import make_recordable, preserve_state

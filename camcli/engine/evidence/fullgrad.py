@@ -18,7 +18,7 @@ from camcli.engine.evidence.forward_backward import ScoreFunction, sum_scores
 from camcli.engine.hooks import check_logits
 from camcli.errors import MethodError
 from camcli.methods.principal_component import to_float64
-from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.acceleration import copy_to_model_format
 from camcli.models.inspection.attention import FUSED
 from camcli.models.inspection.biases import find_bias, open_operation
 from camcli.models.inspection.layout import TOKENS, convert_to_maps, measure_layout

@@ -11,7 +11,7 @@ from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.forward_backward import ScoreFunction, sum_scores
 from camcli.engine.hooks import check_logits
 from camcli.errors import MethodError
-from camcli.models.acceleration.memory_format import copy_to_model_format
+from camcli.models.acceleration import copy_to_model_format
 from camcli.models.inspection.autograd_graph import iterate_steps_to
 from camcli.models.inspection.rectifiers import find_rectifiers, record_composed_rectifiers
 from camcli.models.state import make_recordable, preserve_state

@@ -14,7 +14,7 @@ from camcli.engine.device.oom_chunks import is_out_of_memory, run_in_chunks
 from camcli.engine.evidence.forward_backward import Altered
 from camcli.engine.hooks import Recording, record, rerun
 from camcli.engine.prefix_cache import EMPTY_PREFIX, Prefix, record_prefix, replay_prefix
-from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
+from camcli.models.acceleration import ConvBnFolding, find_foldable
 from camcli.models.inspection.layout import convert_from_maps
 from camcli.registry import evidence
 from camcli.utils.profiling import stage

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torchs_module
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from camcli.models.acceleration.accelerate import is_accelerated
 from camcli.models.acceleration.conv_output_tracer import (
     NORM_AND_ACTIVATION,
     ConvChain,
     is_norm,
     trace_conv_outputs,
 )
+from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.acceleration.onednn_conv import (
     can_prepack,

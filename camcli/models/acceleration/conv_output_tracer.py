@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from camcli.models.acceleration.accelerate import is_accelerated
+from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.onednn_conv import can_replace_conv
 from camcli.models.state import in_this_thread, is_hooked, patch_forward
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from camcli.models.acceleration.accelerate import is_accelerated
 from camcli.models.acceleration.change_watch import AttributeWatch, TensorWatch, can_watch
 from camcli.models.acceleration.conv_bn_folding import (
     ConvBnFolding,
@@ -27,6 +26,7 @@ from camcli.models.acceleration.conv_bn_folding import (
     may_fold,
 )
 from camcli.models.acceleration.conv_output_tracer import ConvChain, is_norm, trace_conv_outputs
+from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.acceleration.onednn_conv import can_replace_conv
 from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache

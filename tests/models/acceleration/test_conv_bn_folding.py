@@ -18,8 +18,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from camcli.engine.evidence import rescoring
 from camcli.engine.explain_request import ExplainRequest, answer_request
 from camcli.engine.targets import TopKCategories
-from camcli.models.acceleration.accelerate import accelerate
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
+from camcli.models.acceleration.faster_forwards import accelerate
 from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.state.forward_patching import patch_forward
 from camcli.registry import METHODS, collect_evidence

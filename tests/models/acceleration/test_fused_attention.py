@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import camcli
 import camcli.engine.api  # fills the registries
 from camcli.errors import MethodError
-from camcli.models.acceleration.accelerate import accelerate, is_accelerated
+from camcli.models.acceleration.faster_forwards import accelerate, is_accelerated
 from camcli.models.acceleration.fused_attention import SWITCH, FusedAttention, make_fused_attention
 from camcli.models.acceleration.fused_window_attention import WINDOWS, FusedWindowAttention
 from camcli.models.inspection.quirks import FUSABLE
@@ -115,7 +115,9 @@ def test_maps_are_those_of_the_model_as_it_was_written(
 ) -> None:
     inputs = noise(2, 3, (32, 32))
     with monkeypatch.context() as patch:
-        patch.setattr("camcli.models.acceleration.accelerate.make_fused_attention", lambda _: None)
+        patch.setattr(
+            "camcli.models.acceleration.faster_forwards.make_fused_attention", lambda _: None
+        )
         expected = _map_or_refusal(swin, inputs, name)
     assert not attend
     actual = _map_or_refusal(swin, inputs, name)

@@ -20,7 +20,7 @@ from camcli.engine.targets import TopKCategories
 from camcli.media.pictures.read import make_picture
 from camcli.methods.smoothing import Noise
 from camcli.models.acceleration import onednn_conv
-from camcli.models.acceleration.accelerate import accelerate
+from camcli.models.acceleration.faster_forwards import accelerate
 from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.models.acceleration.onednn_conv import OPERATORS, is_prepacking_supported
 from camcli.models.acceleration.prepack_cache import PrepackCache

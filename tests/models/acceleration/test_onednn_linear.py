@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from camcli.models.acceleration import onednn_linear
-from camcli.models.acceleration.accelerate import accelerate
+from camcli.models.acceleration.faster_forwards import accelerate
 from camcli.models.acceleration.onednn_conv import is_prepacking_supported
 from camcli.models.acceleration.onednn_linear import OPERATORS
 from camcli.models.acceleration.prepack_cache import PrepackCache

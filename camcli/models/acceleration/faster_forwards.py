@@ -34,7 +34,7 @@ def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[Non
     # a layer that has another forward already, such as compiled code, keeps it
     is_patched = any("forward" in vars(layer) and has_patched_forward(layer) for layer in layers)
     forwards = {} if is_patched else dict(_make_forwards(layers, packings))
-    # by hand: `standing_in` for each of a transformer's takes a hundredth of a picture's pass
+    # set by hand, since `patch_forward` for each layer of a transformer takes too long
     states = {layer: vars(layer) for layer in forwards if "forward" not in vars(layer)}
     try:
         for layer, state in states.items():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import camcli
 import camcli.engine.api  # fills the registries
 from camcli.models.acceleration import onednn_conv, onednn_linear
-from camcli.models.acceleration.accelerate import accelerate, is_accelerated
+from camcli.models.acceleration.faster_forwards import accelerate, is_accelerated
 from camcli.models.acceleration.onednn_conv import is_prepacking_supported
 from camcli.models.acceleration.onednn_linear import OPERATORS
 from camcli.models.acceleration.prepack_cache import PrepackCache
