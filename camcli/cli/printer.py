@@ -183,6 +183,13 @@ def show(renderable: RenderableType, *, wide: bool = False) -> None:
         Console(highlight=False, width=UNLIMITED if wide else None).print(renderable)
 
 
+def screen_width() -> int:
+    """Returns how many characters a line of standard output has."""
+    from rich.console import Console
+
+    return Console().width
+
+
 def print_path(path: str) -> None:
     """Prints a path as its bytes, for other programs; on a terminal, with escapes."""
     # typer.echo would take what looks like a colour out of a name

@@ -19,12 +19,21 @@ from camcli.cli.commands.explain import (
 )
 from camcli.cli.model_loading import load
 from camcli.cli.options import MODEL_FLAGS, Flags, with_some_flags
-from camcli.cli.printer import Printer, print_error, print_json, print_path, print_text, show
+from camcli.cli.printer import (
+    Printer,
+    print_error,
+    print_json,
+    print_path,
+    print_text,
+    screen_width,
+    show,
+)
 from camcli.cli.progress import Tally, show_progress
 from camcli.errors import EXIT_FAILED_IMAGES, UsageError
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from camcli.config import Options
@@ -351,7 +360,8 @@ def _print_results(
             print_path(path)
         return
     if results:
-        show(_make_table(results))
+        for table in make_tables(results, screen_width()):
+            show(table)
         several = "; [95 % interval]" if results[0].pictures > 1 else ""
         print_text(f"*: best; ~: no worse than noise; (...): knows nothing of the network{several}")
     for verdict in summary["verdicts"]:
@@ -359,6 +369,25 @@ def _print_results(
     printer.note(f"rows: {', '.join(paths[:-1])}; summary: {paths[-1]}")
     if figures:
         printer.note(f"figures: {', '.join(figures)}")
+
+
+def make_tables(results: Sequence[MetricResult], width: int) -> Iterator[Table]:
+    """Yields tables below each other, each with as many metrics as fit the width, at least one."""
+    from rich.console import Console
+
+    console, shown = Console(width=width), 0
+    while shown < len(results):
+        count = len(results) - shown
+        while count > 1 and _is_too_wide(_make_table(results[shown : shown + count]), console):
+            count -= 1
+        yield _make_table(results[shown : shown + count])
+        shown += count
+
+
+def _is_too_wide(table: Table, console: Console) -> bool:
+    return table.__rich_measure__(console, console.options.update(max_width=10_000)).maximum > (
+        console.width
+    )
 
 
 def _make_table(results: Sequence[MetricResult]) -> Table:

@@ -1,0 +1,160 @@
+"""Measures every class-dependent method with every metric: `python -m tests.tools.study FOLDER`.
+
+FOLDER is as for `tests.tools.semantics`: `photos/`, `boxes/` (YOLO with COCO's numbers) and
+`imagenet.csv`.  The default model is asked at its default layer, and the whole photo is squashed
+into view.  Three runs of `camviz evaluate` go into `--save-path`, and each goes on where it was cut
+off: the usual metrics of the methods that cost a few passes, on all photos; all other metrics of
+these, on the first ones; and the methods that cost hundreds of passes, on the first ones, at the
+settings of `tests.tools.semantics`.  Prints the tables of `camcli/docs/study.md`; `--tables` prints
+them of what is there already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import camcli.methods
+import camcli.metrics  # noqa: F401  (both fill the registry)
+from camcli.method_info import METHOD_INFO
+from camcli.registry import METHODS, METRICS, depends_on_category
+from tests.tools.semantics import COCO
+
+USUAL = (
+    "pointing_game", "heat_inside", "pixel_ap", "box_iou", "max_box_accuracy",
+    "deletion", "insertion", "road",
+)  # fmt: skip
+# fifty maps for one, so that of a method with hundreds of passes it is not measured
+DEAR = ("max_sensitivity", "infidelity")
+FEW = 12
+SETTINGS = (
+    "scorecam.max_channels=128", "sscam.max_channels=32", "iscam.max_channels=32", "rise.masks=500",
+)  # fmt: skip
+ATTENTION = ("genericattention", "gradattention", "legrad")  # of transformers alone
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of `camviz evaluate`: its folder, methods, metrics, and how many photos at most."""
+
+    name: str
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    photos: int | None = None
+    settings: tuple[str, ...] = ()
+
+
+def list_parts() -> tuple[Part, ...]:
+    """Returns the three runs of the study, made from the registries."""
+    asked = [name for name in METHODS if depends_on_category(name) and name not in ATTENTION]
+    dear = tuple(name for name in asked if not METHOD_INFO[name].gradients)
+    cheap = ("best", *(name for name in asked if name not in dear))
+    others = tuple(name for name in METRICS if name not in USUAL)
+    few = (*USUAL, *(name for name in others if name not in DEAR))
+    return (
+        Part("usual", cheap, USUAL),
+        Part("others", cheap, others, FEW),
+        Part("perturbation", ("gradcam", *dear), few, FEW, SETTINGS),
+    )
+
+
+def evaluate(part: Part, folder: Path, save_path: Path) -> None:
+    """Runs or goes on with one part."""
+    photos = sorted((folder / "photos").glob("*.jpg"))[: part.photos]
+    target = save_path / part.name
+    words = [
+        *(sys.executable, "-m", "camcli", "evaluate", "@" + _write_list(save_path, part, photos)),
+        *("--boxes", str(folder / "boxes"), "--fit", "squash", "--no-plots"),
+        *(
+            "--box-names",
+            _write_names(save_path),
+            "--label-map",
+            _write_meanings(folder, save_path),
+        ),
+        *("--method", ",".join(part.methods), "--metrics", ",".join(part.metrics)),
+        *("--disagreements", "0", "--save-path", str(target), "-q"),
+        *(word for setting in part.settings for word in ("--set", setting)),
+        *(["--resume"] if target.exists() else []),
+    ]
+    subprocess.run(words, check=True)
+
+
+def _write_list(save_path: Path, part: Part, photos: Iterable[Path]) -> str:
+    file = save_path / f"{part.name}.txt"
+    file.write_text("".join(f"{photo.resolve()}\n" for photo in photos), encoding="utf-8")
+    return str(file)
+
+
+def _write_names(save_path: Path) -> str:
+    file = save_path / "names.txt"
+    file.write_text("".join(f"{name}\n" for name in COCO), encoding="utf-8")
+    return str(file)
+
+
+def _write_meanings(folder: Path, save_path: Path) -> str:
+    """Writes the folder's CSV with the heading that `--label-map` reads."""
+    lines = (folder / "imagenet.csv").read_text(encoding="utf-8").splitlines()
+    file = save_path / "meanings.csv"
+    file.write_text("\n".join(["name,indices", *lines[1:]]) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def format_table(summary: Mapping[str, Any]) -> str:
+    """Writes what an `evaluation.json` says as Markdown: a row a method, a column a metric.
+
+    The best mean is bold; one that may be as good, for all that the test can tell, has a `~`.
+    """
+    results = summary["metrics"]
+    names = [row["name"] for row in results[0]["contenders"]]
+    head = [f"{result['metric']} {_arrow(result)}" for result in results]
+    lines = [_join(["method", "passes", *head]), _join(["---"] * (len(head) + 2))]
+    for name in names:
+        cells = [_format_cell(result, name) for result in results]
+        lines.append(_join([name, _price(name), *cells]))
+    return "\n".join(lines)
+
+
+def _arrow(result: Mapping[str, Any]) -> str:
+    return "↑" if result["direction"] == "higher" else "↓"
+
+
+def _price(name: str) -> str:
+    return METHOD_INFO[name].cost if name in METHOD_INFO else ""
+
+
+def _format_cell(result: Mapping[str, Any], name: str) -> str:
+    row = next(row for row in result["contenders"] if row["name"] == name)
+    text = f"{row['mean']:.3f}"
+    if name == result["best"]:
+        return f"**{text}**"
+    return text + (" ~" if row["p"] is not None and row["p"] >= 0.05 else "")
+
+
+def _join(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measures, then prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--save-path", type=Path, default=Path("study"))
+    parser.add_argument("--tables", action="store_true", help="of what is there already")
+    words = parser.parse_args()
+    words.save_path.mkdir(parents=True, exist_ok=True)
+    for part in list_parts():
+        if not words.tables:
+            evaluate(part, words.folder, words.save_path)
+        file = words.save_path / part.name / "evaluation.json"
+        if file.exists():
+            print(f"## {part.name}\n\n{format_table(json.loads(file.read_text('utf-8')))}\n")
+
+
+if __name__ == "__main__":
+    main()
