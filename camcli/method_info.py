@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 GRADIENT = "1 forward, 1 backward"
 FORWARD = "1 forward"
@@ -14,7 +14,8 @@ TRANSFORMERS = "transformers whose attention can be read"
 class MethodInfo:
     """What a method shows, what it costs for each picture and class, where it works, its paper.
 
-    `asks_class`: its map is another one for another class; `gradients`: it needs a backward pass.
+    `asks_class`: its map is another one for another class; `gradients`: it needs a backward pass;
+    `options`: their defaults, whose types are those of the options.
     """
 
     shows: str
@@ -23,6 +24,7 @@ class MethodInfo:
     where: str = "any model"
     asks_class: bool = True
     gradients: bool = True
+    options: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 # a test holds it against the registry
@@ -51,6 +53,7 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "gradcam++ with derivatives averaged over noisy copies of the picture",
         "1 forward; 1 forward, 1 backward a sample",
         "arXiv:1908.01224",
+        options={"samples": 8, "sigma": 0.15, "seed": 0},
     ),
     "shapleycam": MethodInfo(
         "gradients less half the curvature, averaged over the map, weight the channels",
@@ -79,6 +82,7 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "arXiv:2410.00267",
         asks_class=False,
         gradients=False,
+        options={"kernel": "sigmoid", "gamma": 0.0},
     ),
     "fem": MethodInfo(
         "where channels rise far above their own mean",
@@ -86,6 +90,7 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "hal-02963298",
         asks_class=False,
         gradients=False,
+        options={"k": 2.0},
     ),
     "dff": MethodInfo(
         "the activations as a few concepts, and the classes that each speaks for",
@@ -93,30 +98,35 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "arXiv:1806.10206",
         asks_class=False,
         gradients=False,
+        options={"concepts": 5},
     ),
     "ablationcam": MethodInfo(
         "the share of the score that goes with a channel weights it",
         "1 forward; what lies behind the layer a channel",
         "WACV 2020",
         gradients=False,
+        options={"max_channels": 0},
     ),
     "scorecam": MethodInfo(
         "the score of the picture masked with a channel weights it",
         "1 forward a channel",
         "arXiv:1910.01279",
         gradients=False,
+        options={"max_channels": 0},
     ),
     "sscam": MethodInfo(
         "scorecam, averaged over noisy masks",
         "1 forward a channel and sample",
         "arXiv:2006.14255",
         gradients=False,
+        options={"samples": 10, "sigma": 2.0, "seed": 0, "max_channels": 0},
     ),
     "iscam": MethodInfo(
         "scorecam, averaged over masks that grow",
         "1 forward a channel and sample",
         "arXiv:2010.03023",
         gradients=False,
+        options={"samples": 10, "max_channels": 0},
     ),
     "rise": MethodInfo(
         "how well the class does when random masks leave a pixel to be seen",
@@ -124,6 +134,7 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "arXiv:1806.07421",
         "any model, as a black box",
         gradients=False,
+        options={"masks": 4000, "cells": 7, "probability": 0.5, "seed": 0},
     ),
     "occlusion": MethodInfo(
         "the drop of the score behind a grey square",
@@ -131,6 +142,7 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "arXiv:1311.2901",
         "any model, as a black box",
         gradients=False,
+        options={"window": 32, "stride": 16},
     ),
     "cam": MethodInfo(
         "the linear head's own weights",
@@ -145,6 +157,7 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         TRANSFORMERS,
         asks_class=False,
         gradients=False,
+        options={"head_fusion": "mean", "discard_ratio": 0.0},
     ),
     "genericattention": MethodInfo(
         "rollout of attention times its positive gradients",
@@ -188,5 +201,6 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
         "-",
         asks_class=False,
         gradients=False,
+        options={"seed": 0},
     ),
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from camcli.errors import UsageError
 from camcli.method_info import METHOD_INFO
+from camcli.records import BestFor, Combination
 from camcli.registry import ALL, find_method_name, normalise_name
 
 BEST = "best"  # for what was measured to be best for the kind of network
@@ -43,3 +45,27 @@ def expand_methods(methods: Sequence[str]) -> tuple[str, ...]:
         return tuple(METHOD_INFO)
     named = (split_term(term)[0] for term in methods if term != BEST)
     return tuple(dict.fromkeys(named))
+
+
+def check_methods(
+    terms: Sequence[str], combination: Combination | None, best_for: BestFor | None
+) -> None:
+    """Raises UsageError for what does not go together, before a model is looked at."""
+    if best_for is not None and BEST not in terms:
+        raise UsageError(f"--best-for {best_for} is for --method best: give both, or none.")
+    placed = [term for term in terms if AT in term]
+    if combination is None and placed:
+        method, layer = split_term(placed[0])
+        raise UsageError(
+            f"{placed[0]!r} names the layer of one method among several that become one map: give "
+            f"--combine product, or --method {method} --target-layers {layer}."
+        )
+    if combination is not None and (special := {ALL, BEST} & set(terms)):
+        raise UsageError(
+            f"--combine {combination} makes one map of the methods that are named, and "
+            f"{special.pop()!r} stands for others: leave one of the two out."
+        )
+    for term in placed:
+        method, layer = split_term(term)
+        if not layer:
+            raise UsageError(f"{term!r} names no layer: write METHOD{AT}LAYER, or {method}.")

@@ -403,9 +403,16 @@ def find_method_name(given: str) -> str:
     raise UnknownName("method", given, METHOD_INFO, "All: camviz methods")
 
 
+def list_options(name: str) -> tuple[Option, ...]:
+    """Returns a method's options, of its signature or, without torch, as they are said of it."""
+    if name in METHODS:
+        return METHODS[name].options
+    return tuple(Option(n, type(value), value) for n, value in METHOD_INFO[name].options.items())
+
+
 def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Reads options by a method's signature; raises UnknownName or UsageError."""
-    known = {option.name: option for option in METHODS[name].options}
+    known = {option.name: option for option in list_options(name)}
     read = {}
     for key, value in given.items():
         if key not in known:
@@ -427,14 +434,14 @@ def assign_options(
     that none of the methods has, and UsageError for a wrong value or a method that was not asked
     for.
     """
-    drawing = [m for m in methods if any(o.name == "seed" for o in METHODS[m].options)]
+    drawing = [m for m in methods if any(o.name == "seed" for o in list_options(m))]
     options_by_method: dict[str, dict[str, Any]] = {m: {"seed": seed} for m in drawing}
     flat = {key: value for key, value in _flatten(given) if value is not None}
     # what is said of one method outweighs what is said of all
     for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
         owner, _, name = key.rpartition(".")
         asked = [_find_owner(owner, key, methods)] if owner else methods
-        having = [m for m in asked if any(o.name == name for o in METHODS[m].options)]
+        having = [m for m in asked if any(o.name == name for o in list_options(m))]
         if not having:
             raise _unknown_option_error(asked, name)
         for m in having:
@@ -444,7 +451,7 @@ def assign_options(
 
 def list_changed_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of a method's options that are not as in its signature."""
-    defaults = {option.name: option.default for option in METHODS[name].options}
+    defaults = {option.name: option.default for option in list_options(name)}
     return {key: value for key, value in given.items() if value != defaults[key]}
 
 
@@ -467,9 +474,9 @@ def _find_owner(owner: str, key: str, methods: Sequence[str]) -> str:
 def _unknown_option_error(methods: Sequence[str], name: str) -> UnknownName:
     if not methods:
         raise UsageError(f"Method best has no option {name!r}, nor any other: leave it out.")
-    options = {m: METHODS[m].options for m in methods}
+    options = {m: list_options(m) for m in methods}
     having = (f"{m} has {', '.join(map(str, o)) or 'no options'}" for m, o in options.items())
-    elsewhere = [m for m, other in METHODS.items() if name in (o.name for o in other.options)]
+    elsewhere = [m for m in METHODS or METHOD_INFO if name in (o.name for o in list_options(m))]
     also = f" It is an option of {', '.join(elsewhere)}." if elsewhere else ""
     known = [option.name for m in methods for option in options[m]]
     return UnknownName(

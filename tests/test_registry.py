@@ -19,6 +19,7 @@ from camcli.registry import (
     evidence,
     find_method_name,
     list_changed_options,
+    list_options,
     method,
 )
 
@@ -172,3 +173,12 @@ def test_the_handbook_names_every_method_and_option() -> None:
         assert f"`{name}`" in page
         for option in known.options:
             assert f"`{option.name}`" in page or option.name == "seed"
+
+
+@pytest.mark.parametrize("name", METHOD_INFO)
+def test_what_is_said_of_options_without_torch_is_what_signatures_say(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_the_signature = METHODS[name].options
+    monkeypatch.delitem(METHODS, name)
+    assert list_options(name) == of_the_signature

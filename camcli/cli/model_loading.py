@@ -56,12 +56,6 @@ def _load_with(
 
 def _replace_classes(classifier: Classifier, options: Options) -> Classifier:
     """Puts pictures or words in the place of the model's classes, where they are given."""
-    if options.like and options.text:
-        raise UsageError("--like and --text each stand in the place of classes: give one of them.")
-    if "template" in options.model_fields_set and not options.text:
-        raise UsageError("--template is for --text: give that, too.")
-    if "likeness" in options.model_fields_set and not options.like:
-        raise UsageError("--likeness is for --like: give that, too.")
     if options.text:
         with stage("import"):
             from camcli.models.words.prompts import prompt

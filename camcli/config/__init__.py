@@ -1,5 +1,6 @@
 """Presets, the environment, --cfg-options and flags -> one frozen object of options."""
 
+from camcli.config.consistency import refuse_contradictions
 from camcli.config.options import Options, PreprocessingOptions
 from camcli.config.presets import find_config, list_presets
 from camcli.config.resolution import from_keywords, resolve
@@ -14,5 +15,6 @@ __all__ = [
     "from_keywords",
     "list_presets",
     "parse_literal",
+    "refuse_contradictions",
     "resolve",
 ]

@@ -41,7 +41,9 @@ from camcli.records import (
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Category = Annotated[str, Field(pattern=r"[^\s,]")]
-Names = Annotated[tuple[str, ...], BeforeValidator(split_items)]
+# children of a layer stand behind a dot: none of them can be without a name
+Layer = Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
+Layers = Annotated[tuple[Layer, ...], BeforeValidator(split_items)]
 # longer edges than any model was built for would only fill the memory
 Edge = Annotated[int, Field(ge=1, le=2**15)]
 Size = Annotated[tuple[Edge, Edge], BeforeValidator(parse_size)]
@@ -97,7 +99,9 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     template: Text = Field(default="{}", description="a text with {}")
     likeness: Annotated[Likeness, Choice] = Field(default="cosine", description="cosine, l1 or l2")
 
-    target_layers: Names = Field(default=(), description="names of layers")
+    target_layers: Layers = Field(
+        default=(), description="names of layers, such as layer4 or blocks.-1.norm1"
+    )
     layer_fusion: Annotated[Fusion, Choice] = Field(
         default="mean", description="mean, max, product, refine or none"
     )

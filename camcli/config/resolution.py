@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from camcli.config.consistency import find_contradictions
 from camcli.config.options import Options, PreprocessingOptions
 from camcli.config.presets import find_config
 from camcli.config.settings import (
@@ -24,7 +25,6 @@ from camcli.method_info import METHOD_INFO
 from camcli.method_terms import BEST, expand_methods
 from camcli.models.user_code import is_code
 from camcli.registry import ALL, assign_options
-from camcli.utils.profiling import stage
 
 # places that the person who runs the command controls; a preset may come from elsewhere
 PLACES = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
@@ -77,9 +77,7 @@ def _validate(given: Iterable[Setting]) -> Options:
     try:
         options = Options.model_validate(_nest(on_top.values()))
         problems += _check_method_options(options.method, on_top.values())
-        problems += _refuse_two_resumes(options)
-        problems += _refuse_workers_without_ray(options)
-        problems += _refuse_options_without_boxes(options)
+        problems += find_contradictions(options)
     except ValidationError as error:
         problems += _collect_errors(error, on_top)
     if len(problems) > 1:
@@ -98,44 +96,11 @@ def _refuse_code_in_file(on_top: Mapping[tuple[str, ...], Setting]) -> Iterator[
         )
 
 
-def _refuse_two_resumes(options: Options) -> Iterator[UsageError]:
-    if options.resume and options.skip_existing:
-        yield UsageError(
-            "--resume goes on with one run, --skip-existing passes over what any run of these "
-            "options did: give one of them."
-        )
-
-
-def _refuse_workers_without_ray(options: Options) -> Iterator[UsageError]:
-    if options.ray_workers and options.engine != "ray":
-        yield UsageError(
-            f"--ray-workers {options.ray_workers} is for --engine ray: give both, or none."
-        )
-
-
-def _refuse_options_without_boxes(options: Options) -> Iterator[UsageError]:
-    if options.export and options.boxes is None:
-        yield UsageError(
-            f"--export {options.export} writes the boxes of what is hot: give --boxes (or --boxes "
-            "all), too."
-        )
-    is_given = "box_threshold" in options.model_fields_set
-    if is_given and options.boxes is None and not options.contour:
-        yield UsageError(
-            f"--box-threshold {options.box_threshold} is for --boxes and --contour: give one of "
-            "them, too."
-        )
-
-
 def _check_method_options(
     methods: Sequence[str], given: Iterable[Setting]
 ) -> Iterator[ConfigError]:
     """Checks the options of methods against their signatures."""
     items = [item for item in given if item.key[0] == "set"]
-    if items:
-        # torch is imported only where somebody asks for it
-        with stage("import"):
-            import camcli.methods  # noqa: F401  (fills the registry)
     for item in items:
         try:
             assign_options(expand_methods(methods), {".".join(item.key[1:]): item.value})

@@ -17,14 +17,14 @@ from camcli.engine.layer_selection import (
     name_layers,
 )
 from camcli.errors import UsageError
-from camcli.method_terms import AT, BEST, COMBINED, expand_methods, split_term
+from camcli.method_terms import AT, BEST, COMBINED, check_methods, expand_methods, split_term
 from camcli.methods.combine import CombinedMethod
 from camcli.models.inspection.layer_lookup import find_layer
 from camcli.models.inspection.layout import Layout
 from camcli.models.outputs.interpretation import OutputReading
 from camcli.models.state import locks_model
 from camcli.records import BestFor, Combination
-from camcli.registry import ALL, depends_on_layer
+from camcli.registry import depends_on_layer
 
 Shape = tuple[int, int, int]
 
@@ -50,30 +50,6 @@ class MethodSelection:
     def combined_layers(self) -> tuple[str, ...]:
         """The layers of what is combined, each once."""
         return tuple(dict.fromkeys(layer for one in self.combined for layer in one.layers))
-
-
-def check_methods(
-    terms: Sequence[str], combination: Combination | None, best_for: BestFor | None
-) -> None:
-    """Raises UsageError for what does not go together, before a model is looked at."""
-    if best_for is not None and BEST not in terms:
-        raise UsageError(f"--best-for {best_for} is for --method best: give both, or none.")
-    placed = [term for term in terms if AT in term]
-    if combination is None and placed:
-        method, layer = split_term(placed[0])
-        raise UsageError(
-            f"{placed[0]!r} names the layer of one method among several that become one map: give "
-            f"--combine product, or --method {method} --target-layers {layer}."
-        )
-    if combination is not None and (special := {ALL, BEST} & set(terms)):
-        raise UsageError(
-            f"--combine {combination} makes one map of the methods that are named, and "
-            f"{special.pop()!r} stands for others: leave one of the two out."
-        )
-    for term in placed:
-        method, layer = split_term(term)
-        if not layer:
-            raise UsageError(f"{term!r} names no layer: write METHOD{AT}LAYER, or {method}.")
 
 
 @locks_model

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from camcli.config import Options
+from camcli.config import Options, refuse_contradictions
 from camcli.engine.batch_context import TokenOptions, choose_chunk
 from camcli.engine.compatibility import find_incompatible_methods
 from camcli.engine.compile import compile_model as blocks_compiled
@@ -19,14 +19,12 @@ from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.layer_selection import find_default_layer
 from camcli.engine.method_selection import (
     MethodSelection,
-    check_methods,
     find_selected_layers,
     select_methods,
 )
 from camcli.engine.targets import (
     OF_PROBABILITY,
     CategoryChoice,
-    ContrastTarget,
     FixedCategories,
     LikelyCategories,
     PerPictureCategories,
@@ -153,8 +151,8 @@ def make_plan(classifier: Classifier, options: Options) -> Plan:
 
 
 def _make_plan(classifier: Classifier, options: Options) -> Plan:
+    refuse_contradictions(options)
     classifier = _apply_class_choice(classifier, options)
-    check_methods(options.method, options.combine, options.best_for)
     on_sheets = ALL in options.method
     if not on_sheets:
         _check_has_classes(classifier, options.method)
@@ -342,18 +340,12 @@ def _find_categories(classifier: Classifier, options: Options) -> tuple[int, ...
     if classifier.reading.is_value:
         return _find_values(classifier, options)
     if options.threshold is not None:
-        if options.target_category:
-            raise UsageError(
-                "--target-category and --threshold each choose the classes: give one of them."
-            )
         return min(options.top_k or classifier.num_categories, classifier.num_categories)
     if not options.target_category:
         k, known = options.top_k or 1, classifier.num_categories
         if k > known:
             raise UsageError(f"--top-k {k} is more than the {known} classes of the model.")
         return k
-    if options.top_k:
-        raise UsageError("--target-category and --top-k each choose the classes: give one of them.")
     return _match_categories(options.target_category, classifier)
 
 
@@ -381,10 +373,6 @@ def _make_target(
     against = _match_categories(options.contrast, classifier)
     given = options.target if "target" in options.model_fields_set else None
     target = make_target(given, against, options.contrast_strength, classifier.reading)
-    if not isinstance(target, ContrastTarget) and "contrast_strength" in options.model_fields_set:
-        raise UsageError(
-            "--contrast-strength is for --contrast CLASSES, or --target contrast: give one of them."
-        )
     alone = [c for c in categories if {c} == set(against)] if isinstance(categories, tuple) else []
     if alone:
         raise UsageError(
@@ -397,8 +385,6 @@ def _make_target(
 def _make_noise(options: Options) -> Noise | None:
     if options.noise_smooth:
         return Noise(options.noise_smooth, options.noise_sigma, options.seed)
-    if "noise_sigma" in options.model_fields_set:
-        raise UsageError("--noise-sigma is for --noise-smooth N: give that, too.")
     return None
 
 

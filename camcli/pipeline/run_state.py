@@ -15,7 +15,7 @@ from typing import Any
 from camcli.config import Options
 from camcli.engine.device.precision import choose_precision
 from camcli.errors import OutputError
-from camcli.media.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from camcli.media.output_place import is_file
 from camcli.models.state import hash_weights
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.writing.color_scale import Key, read_scales
@@ -150,11 +150,6 @@ def open_run(
 
 def _read_scales(path: Path, run: RunInfo) -> Mapping[Key, Scale]:
     return read_scales(line for line in read_manifest(path) if line["run"] == run.name)
-
-
-def is_file(save_path: Path) -> bool:
-    """Tells whether a save path is a picture's or a video's, not a folder's."""
-    return save_path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
 def describe_configuration(plan: Plan, options: Options, weights: str) -> Mapping[str, Any]:

@@ -27,3 +27,11 @@ def is_folder(path: str | Path) -> bool:
         return expand_home(path).is_dir()
     except (OSError, ValueError):
         return False
+
+
+def is_there(path: str | Path) -> bool:
+    """Tells whether there is anything at a path; true where the system does not say."""
+    try:
+        return expand_home(path).exists()
+    except (OSError, ValueError):
+        return True

@@ -27,16 +27,21 @@ def test_only_what_was_typed_is_given(asked: Asked, run: Run, image: str) -> Non
     assert options_of(asked, run, image, "--alpha", "0.5").model_fields_set == {"alpha"}
 
 
-def test_every_option_arrives(asked: Asked, run: Run) -> None:
+def test_every_option_arrives(
+    asked: Asked, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("w.pt", "c.txt"):
+        Path(name).touch()
     # a camera takes the place of pictures
     typed = (
         "-m x --checkpoint w.pt --no-pretrained --no-strict --num-classes 3 --img-size 64x32 "
         "--model-kwargs a=1 --model-kwargs b=c --class-map c.txt --target-layers l1,l2 "
         "--target-layers l3 --layer-fusion max --vit-like --num-extra-tokens 0 --method CAM "
-        "--method ablation-cam --target-category 3 --target-category a,b --top-k 2 --aug-smooth "
+        "--method ablation-cam --target-category 3 --target-category a,b --aug-smooth "
         "--target Log_Probability --contrast 4 --contrast c,d --contrast-strength 1 "
         "--set ablationcam.max_channels=4 --max-channels 8 --output-key 0 "
-        "--outputs Independent --threshold 0.25 "
+        "--outputs Independent "
         "--eigen-smooth --noise-smooth 4 --noise-sigma 0.1 "
         "--seed 5 --mean 0.5,0.4,0.3 --std 0.25 --fit pad --no-recursive --device cpu "
         "-b 4 -j 3 --resume --fail-fast --max-failures 7 --colormap turbo --alpha 0.25 "
@@ -59,14 +64,12 @@ def test_every_option_arrives(asked: Asked, run: Run) -> None:
         num_extra_tokens=0,
         method=("cam", "ablationcam"),
         target_category=("3", "a,b"),
-        top_k=2,
         target="log-probability",
         contrast=("4", "c,d"),
         contrast_strength=1.0,
         set={"ablationcam": {"max_channels": "4"}, "max_channels": "8"},
         output_key="0",
         outputs="independent",
-        threshold=0.25,
         aug_smooth=True,
         eigen_smooth=True,
         noise_smooth=4,
@@ -100,6 +103,11 @@ def test_every_option_arrives(asked: Asked, run: Run) -> None:
         contour=True,
         export="coco",
     )
+
+
+def test_other_ways_to_choose_classes_arrive(asked: Asked, run: Run, image: str) -> None:
+    options = options_of(asked, run, image, "--top-k", "2", "--threshold", "0.25")
+    assert (options.top_k, options.threshold) == (2, 0.25)
 
 
 def test_every_option_of_config_is_a_flag_and_the_other_way_round() -> None:

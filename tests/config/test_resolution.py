@@ -358,8 +358,8 @@ def test_presets_are_found_by_name_and_files_by_path(tmp_path: Path) -> None:
 
 
 def test_python_keywords_are_checked_alike() -> None:
-    options = config.from_keywords(method=["gradcam", "CAM"], top_k=2, target_category=[3, "cat"])
-    assert (options.method, options.top_k) == (("gradcam", "cam"), 2)
+    options = config.from_keywords(method=["gradcam", "CAM"], seed=2, target_category=[3, "cat"])
+    assert (options.method, options.seed) == (("gradcam", "cam"), 2)
     assert options.target_category == ("3", "cat")
     assert config.from_keywords(target_category=np.int64(3)).target_category == ("3",)
     assert config.from_keywords(target_layers=None, alpha=None) == Options()

@@ -28,11 +28,13 @@ from camcli.cli.progress import Tally, show_progress
 from camcli.errors import (
     EXIT_FAILED_IMAGES,
     EXIT_INTERRUPTED,
+    CheckpointError,
     PrintError,
     SourceError,
     UsageError,
 )
 from camcli.method_terms import BEST
+from camcli.utils.paths import is_there
 from camcli.utils.profiling import STOPWATCH, stage
 from camcli.utils.runtime_tuning import keep_freed_memory, leave_cores_free, resume_collecting
 
@@ -64,6 +66,7 @@ def command(images: list[str], flags: Flags) -> None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
     printer = Printer(choose_style(flags))
     sources = find_sources_of(images, flags, options)
+    _check_output_place(sources, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
     finished = _explain_all(sources, options, printer)
@@ -79,7 +82,24 @@ def resolve_options(flags: Flags, environ: Mapping[str, str] = os.environ) -> Op
         from camcli.config import resolve
 
     cfg_options = flags.cfg_options or []
-    return resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
+    options = resolve(flags.given, config=flags.config, cfg_options=cfg_options, environ=environ)
+    check_names(options)
+    return options
+
+
+def check_names(options: Options) -> None:
+    """Raises UsageError for a name that is known to be wrong before torch is imported."""
+    if "colormap" in options.model_fields_set:
+        with stage("import"):
+            from camcli.render.colormap import find_colormap
+
+        find_colormap(options.colormap)
+    if options.checkpoint and not is_there(options.checkpoint):
+        raise CheckpointError(f"There is no checkpoint {str(options.checkpoint)!r}.")
+    if options.class_map and not is_there(options.class_map):
+        raise UsageError(
+            f"Class map {str(options.class_map)!r} cannot be read (No such file or directory)."
+        )
 
 
 def choose_style(flags: Flags) -> Style:
@@ -124,6 +144,13 @@ def find_sources_of(images: list[str], flags: Flags, options: Options) -> tuple[
             "again with its heatmaps next time: name another folder."
         )
     return sources
+
+
+def _check_output_place(sources: Sequence[Source], options: Options) -> None:
+    with stage("import"):
+        from camcli.media.output_place import check_output_place
+
+    check_output_place(options.save_path, sources, options.format)
 
 
 def _is_folder(word: str) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from camcli.config import Options
 from camcli.errors import UsageError
-from camcli.pipeline.run_state import Shard, is_file
+from camcli.media.output_place import is_file
+from camcli.pipeline.run_state import Shard
 from camcli.records import Source
 from camcli.runs import list_world_sizes
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from camcli.config import Options
-from camcli.errors import OutputError, UsageError
-from camcli.media.atomic_files import check_writable
-from camcli.media.pictures.output_formats import PICTURE_SUFFIXES, find_format
+from camcli.errors import UsageError
+from camcli.media.output_place import check_output_place, is_file, too_many_for_a_file
+from camcli.media.pictures.output_formats import find_format
 from camcli.media.sources.listing import is_video
 from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import is_film, may_have_films
 from camcli.pipeline.writing.output_writer import output_path
 from camcli.records import Record, Source
@@ -34,16 +32,10 @@ def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> No
             f"{options.save_path} is one file: name a folder."
         )
     if is_file(options.save_path):
-        if options.save_path.is_dir():
-            raise OutputError(
-                f"Cannot write {str(options.save_path)!r}: Is a directory. Choose another place "
-                "(--save-path)."
-            )
         _check_single_file(sources, plan, options)
-        check_writable(options.save_path.parent)
     else:
         _check_distinct_files(sources, plan, options)
-        check_writable(options.save_path)
+    check_output_place(options.save_path, sources, options.format)
 
 
 def _check_films(sources: Sequence[Source], plan: Plan, options: Options) -> None:
@@ -69,22 +61,8 @@ def _check_single_file(sources: Sequence[Source], plan: Plan, options: Options) 
     count = len(sources) * plan.overlays_per_picture
     if count == 1:
         _check_kind(sources[0], options)
-    kind = PICTURE_SUFFIXES.get(options.save_path.suffix.lower())
-    if kind and options.format and PICTURE_SUFFIXES[f".{options.format}"] != kind:
-        raise UsageError(
-            f"--save-path {options.save_path} and --format {options.format} name two formats: "
-            "give one of them."
-        )
     if count > 1:
-        raise UsageError(
-            f"--save-path {options.save_path} is one file, but {count} pictures are to be "
-            "written: name a folder."
-        )
-    if any(_is_same_file(options.save_path, source.path) for source in sources):
-        raise UsageError(
-            f"--save-path {options.save_path} is the picture itself, which would be lost: "
-            "name another file, or a folder."
-        )
+        raise too_many_for_a_file(options.save_path, count)
 
 
 def _check_kind(source: Source, options: Options) -> None:
@@ -102,10 +80,6 @@ def _check_kind(source: Source, options: Options) -> None:
         )
     else:
         find_format(options.save_path)
-
-
-def _is_same_file(one: Path, other: Path) -> bool:
-    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _check_distinct_files(sources: Sequence[Source], plan: Plan, options: Options) -> None:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from camcli.config import Options
 from camcli.errors import CamvizError, ImageError
 from camcli.media.output_names import name_output
+from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_map, write_picture
 from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.run_state import RunState, is_file
+from camcli.pipeline.run_state import RunState
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL

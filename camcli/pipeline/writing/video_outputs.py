@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NoReturn, Self
 
 from camcli.errors import ImageError, OutputError
 from camcli.media.atomic_files import unwritable_error
+from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_picture
 from camcli.media.videos import VideoFile, name_video
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.run_state import is_file
 from camcli.pipeline.work_items import Film
 from camcli.pipeline.writing.color_scale import Key, scale_key
 from camcli.pipeline.writing.output_writer import OutputWriter, describe_failure, find_source

@@ -1,0 +1,87 @@
+"""Refuses options that do not go together, as far as no model has to be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from camcli.config.options import Options
+from camcli.errors import UsageError
+from camcli.method_terms import check_methods
+
+
+def find_contradictions(options: Options) -> Iterator[UsageError]:
+    """Yields an error for each two options that contradict each other, or do nothing alone."""
+    yield from _refuse_two_resumes(options)
+    yield from _refuse_workers_without_ray(options)
+    yield from _refuse_options_without_boxes(options)
+    yield from _refuse_two_choices_of_classes(options)
+    yield from _refuse_methods_that_differ(options)
+    yield from _refuse_two_replacements_of_classes(options)
+    given = options.model_fields_set
+    if "noise_sigma" in given and not options.noise_smooth:
+        yield UsageError("--noise-sigma is for --noise-smooth N: give that, too.")
+    if "contrast_strength" in given and not (options.contrast or options.target == "contrast"):
+        yield UsageError(
+            "--contrast-strength is for --contrast CLASSES, or --target contrast: give one of them."
+        )
+
+
+def refuse_contradictions(options: Options) -> None:
+    """Raises the first of them."""
+    for contradiction in find_contradictions(options):
+        raise contradiction
+
+
+def _refuse_two_resumes(options: Options) -> Iterator[UsageError]:
+    if options.resume and options.skip_existing:
+        yield UsageError(
+            "--resume goes on with one run, --skip-existing passes over what any run of these "
+            "options did: give one of them."
+        )
+
+
+def _refuse_workers_without_ray(options: Options) -> Iterator[UsageError]:
+    if options.ray_workers and options.engine != "ray":
+        yield UsageError(
+            f"--ray-workers {options.ray_workers} is for --engine ray: give both, or none."
+        )
+
+
+def _refuse_options_without_boxes(options: Options) -> Iterator[UsageError]:
+    if options.export and options.boxes is None:
+        yield UsageError(
+            f"--export {options.export} writes the boxes of what is hot: give --boxes (or --boxes "
+            "all), too."
+        )
+    is_given = "box_threshold" in options.model_fields_set
+    if is_given and options.boxes is None and not options.contour:
+        yield UsageError(
+            f"--box-threshold {options.box_threshold} is for --boxes and --contour: give one of "
+            "them, too."
+        )
+
+
+def _refuse_two_choices_of_classes(options: Options) -> Iterator[UsageError]:
+    if not options.target_category:
+        return
+    for given, name in ((options.threshold, "--threshold"), (options.top_k, "--top-k")):
+        if given is not None:
+            yield UsageError(
+                f"--target-category and {name} each choose the classes: give one of them."
+            )
+
+
+def _refuse_methods_that_differ(options: Options) -> Iterator[UsageError]:
+    try:
+        check_methods(options.method, options.combine, options.best_for)
+    except UsageError as error:
+        yield error
+
+
+def _refuse_two_replacements_of_classes(options: Options) -> Iterator[UsageError]:
+    if options.like and options.text:
+        yield UsageError("--like and --text each stand in the place of classes: give one of them.")
+    if "template" in options.model_fields_set and not options.text:
+        yield UsageError("--template is for --text: give that, too.")
+    if "likeness" in options.model_fields_set and not options.like:
+        yield UsageError("--likeness is for --like: give that, too.")
