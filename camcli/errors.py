@@ -25,6 +25,7 @@ from difflib import get_close_matches
 EXIT_FAILED_IMAGES = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+SHORTEST_BEGINNING = 3  # letters that say which names are meant
 
 
 class CamvizError(Exception):
@@ -110,10 +111,17 @@ class TooManyFailures(CamvizError):
 
 
 def find_closest(given: str, known: Iterable[str], most: int = 3) -> list[str]:
-    """Returns the known names most like the given one, best first, without regard to case."""
+    """Returns the known names most like the given one, best first, without regard to case.
+
+    Names that begin with what was given come first, the shortest of them before the others.
+    """
     by_lower = {name.lower(): name for name in known}
-    near = get_close_matches(given.lower(), by_lower, n=most, cutoff=0.55)
-    return [by_lower[name] for name in near]
+    word = given.lower()
+    longer = [
+        name for name in by_lower if name.startswith(word) and len(word) >= SHORTEST_BEGINNING
+    ]
+    near = get_close_matches(word, by_lower, n=most, cutoff=0.55)
+    return [by_lower[name] for name in dict.fromkeys([*sorted(longer, key=len), *near])][:most]
 
 
 def first_line(error: BaseException | str) -> str:

@@ -15,6 +15,7 @@ import typer
 import typer.core
 import typer.main
 
+from camcli.cli.advice import keep_model
 from camcli.cli.commands import (
     evaluate,
     explain,
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except Exception as problem:
-        code = _report_error(problem, _wants_traceback(typed, os.environ))
+        code = _report_error(problem, typed)
     if not _is_printed():
         drop_output()
         code = code or EXIT_FAILED_IMAGES
@@ -163,11 +164,11 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _report_error(problem: Exception, with_traceback: bool) -> int:
-    if with_traceback:
+def _report_error(problem: Exception, typed: Sequence[str]) -> int:
+    if _wants_traceback(typed, os.environ):
         traceback.print_exception(problem)
     if isinstance(problem, CamvizError):
-        print_error(str(problem))
+        print_error(keep_model(str(problem), typed))
         return problem.exit_code
     if isinstance(problem, typer.TyperException):
         print_error(f"{_describe_error(problem)}\nAll options: camviz --help")

@@ -1,6 +1,10 @@
-"""Names our options for those of other tools, which are typed by habit."""
+"""Names our options for those of other tools, and for those typed with one dash, by habit."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from camcli.errors import UsageError
 
 PICTURES = "no option: camviz IMAGE..."
 # names that are nobody's here, of the scripts of pytorch-grad-cam, torch-cam and timm among others
@@ -26,3 +30,14 @@ OWN_OPTIONS = {
 def find_own_option(option: str) -> str | None:
     """Returns what an option of another tool is called here, where that is known."""
     return OWN_OPTIONS.get(option.replace("_", "-"))
+
+
+def check_dashes(args: Sequence[str], options: Collection[str]) -> None:
+    """Raises UsageError for an option of several letters behind one dash: `-model resnet50`.
+
+    Click would take it for `-m odel`.
+    """
+    for word in args[: args.index("--")] if "--" in args else args:
+        name = word.partition("=")[0].replace("_", "-")
+        if name[:1] == "-" and name[:2] != "--" and f"-{name}" in options:
+            raise UsageError(f"No such option: {word}. Did you mean -{name}, with two dashes?")

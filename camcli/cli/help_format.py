@@ -12,6 +12,8 @@ from typing import Any
 import typer
 import typer.core
 
+from camcli.cli.foreign_options import check_dashes
+
 Rows = list[tuple[str, str]]
 WIDEST = 100  # columns
 # what is typed (camviz-out, log-probability) stays in one piece: lines are broken at hyphens
@@ -20,6 +22,11 @@ UNBROKEN = "\u2011"
 
 class Command(typer.core.TyperCommand):
     """A command whose page has sections."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Reads what was typed; raises UsageError for a long option behind one dash."""
+        check_dashes(args, {o for p in self.params for o in (*p.opts, *p.secondary_opts)})
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Writes arguments and options, a section a panel."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS = ("evaluate", "explain", "sanity", "tune", "methods", "models", "merge", "verify", "help")
 NAME = re.compile(r"[\w. -]*\w")
+ALIKE = 0.75  # of their letters, in order: with it, `hlep` is meant for `help`
 
 
 def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
@@ -28,6 +30,8 @@ def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
     Code that is named by mistake is not run.
     """
     missing = [word for word in words if not _exists(word)]
+    if missing[:1] == list(words[:1]) and (command := _find_command(words[0])):
+        raise UsageError(f"{words[0]!r} is no file, and no command; did you mean camviz {command}?")
     for word in missing:
         if word in COMMANDS:
             raise UsageError(f"{word!r} is no file; a command comes first: camviz {word}")
@@ -42,6 +46,15 @@ def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
     names = [w for w in missing if NAME.fullmatch(w) and Path(w).suffix not in IMAGE_SUFFIXES]
     if names:
         _check_model(names, flags, options)
+
+
+def _find_command(word: str) -> str | None:
+    """Finds the command that a word was meant for: one that it begins, or one much like it."""
+    lower = word.lower()
+    if lower in COMMANDS:  # said where a command is named behind pictures
+        return None
+    begun = [name for name in COMMANDS if name.startswith(lower) and len(lower) > 2]
+    return next(iter([*begun, *get_close_matches(lower, COMMANDS, n=1, cutoff=ALIKE)]), None)
 
 
 def _check_model(words: Sequence[str], flags: Flags, options: Options) -> None:

@@ -27,7 +27,7 @@ from camcli.engine.layer_selection import (
     find_target_layers,
     warn_doubts,
 )
-from camcli.engine.method_selection import check_methods, find_selected_layers, select_methods
+from camcli.engine.method_selection import find_selected_layers, select_methods
 from camcli.engine.targets import (
     CategoryChoice,
     Targets,
@@ -36,7 +36,7 @@ from camcli.engine.targets import (
     parse_targets,
 )
 from camcli.errors import MethodError, UsageError
-from camcli.method_terms import BEST, COMBINED, find_method_names, split_term
+from camcli.method_terms import BEST, COMBINED, check_methods, find_method_names, split_term
 from camcli.methods import smoothing
 from camcli.models.acceleration import PrepackCache, accelerate
 from camcli.models.multiple_inputs import (
