@@ -19,18 +19,23 @@ import torch
 from camcli.errors import WeightsError, first_line
 
 SECONDS_TO_ANSWER = 4.0
+WEIGHTS = "pretrained weights"
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,})\.")
 
 
-def fetch_hub_file(model: str, repository: str, alternatives: Sequence[str]) -> Path:
+def fetch_hub_file(
+    model: str, repository: str, alternatives: Sequence[str], what: str = WEIGHTS
+) -> Path:
     """Returns the first of the files that a Hugging Face repository (`owner/name@revision`) has.
 
-    A cached file is taken as it is, without asking the network.  Raises WeightsError.
+    A cached file is taken as it is, without asking the network.  Raises WeightsError, which says
+    what of the model cannot be fetched.
     """
     import huggingface_hub as hub
 
     name, revision = _split_repository(repository)
-    with _convert_errors(model, f"{hub.constants.ENDPOINT}/{name}", hub.constants.HF_HUB_CACHE):
+    source, cache = f"{hub.constants.ENDPOINT}/{name}", hub.constants.HF_HUB_CACHE
+    with _convert_errors(model, source, cache, what):
         cached = find_cached_hub_file(repository, alternatives)
         if cached:
             return cached
@@ -143,18 +148,21 @@ def _ask_in_time(ask: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def _convert_errors(model: str, source: str, cache: str) -> Iterator[None]:
+def _convert_errors(model: str, source: str, cache: str, what: str = WEIGHTS) -> Iterator[None]:
     """Turns what libraries and transports raise, each its own kind, into one WeightsError."""
     try:
         yield
     except Exception as error:
-        raise WeightsError(
-            f"The pretrained weights of {model!r} cannot be fetched from {source}: "
-            f"{_say_why(error)}.\n"
+        from_elsewhere = f"from a machine that has them: {_shorten_path(cache)}"
+        ways_on = (
             "Three ways on:\n"
-            f"  1. bring them into the cache from a machine that has them: {_shorten_path(cache)}\n"
+            f"  1. bring them into the cache {from_elsewhere}\n"
             "  2. give this model's weights from a file: --checkpoint FILE\n"
             "  3. leave out --model: the embedded classifier needs no download"
+        )
+        raise WeightsError(
+            f"The {what} of {model!r} cannot be fetched from {source}: {_say_why(error)}.\n"
+            f"{ways_on if what == WEIGHTS else f'Bring them into the cache {from_elsewhere}'}"
         ) from error
 
 

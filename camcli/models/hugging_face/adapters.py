@@ -9,7 +9,13 @@ from torch import nn
 
 from camcli.errors import ModelError
 from camcli.models.checkpoints import read_checkpoint
-from camcli.models.hugging_face.repository import HUB, ModelFiles
+from camcli.models.hugging_face.repository import (
+    HUB,
+    ModelFiles,
+    fetch_tokenizer_folder,
+    find_files,
+    has_tokenizer,
+)
 from camcli.utils.paths import is_folder
 from camcli.utils.warning_filters import ignore_warnings
 
@@ -26,6 +32,18 @@ def find_base_name(files: ModelFiles) -> str:
             return str(folder)
     revision = (files.adapter or {}).get("revision")
     return f"{HUB}{given}{f'@{revision}' if revision else ''}"
+
+
+def find_tokenizer_folder(name: str) -> Path:
+    """Returns the folder with a model's tokenizer, an adapter's own or its base model's.
+
+    Raises ModelError for a model without one, WeightsError for what cannot be fetched.
+    """
+    is_adapter = not name.startswith(HUB) and not has_tokenizer(name)
+    files = find_files(name, weights=False) if is_adapter else None
+    if files and files.adapter is not None:
+        return find_tokenizer_folder(find_base_name(files))
+    return fetch_tokenizer_folder(name)
 
 
 def count_adapter_classes(files: ModelFiles) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,13 @@ from camcli.models.hugging_face.adapters import (
 )
 from camcli.models.hugging_face.image_processor import measure_view
 from camcli.models.hugging_face.networks import (
+    embeds_words,
     fix_arguments,
     fix_for_pictures,
     list_inputs,
     undo_patches,
 )
+from camcli.models.hugging_face.quiet import keep_quiet
 from camcli.models.hugging_face.repository import (
     HUB,
     ModelFiles,
@@ -37,13 +38,18 @@ from camcli.models.hugging_face.repository import (
     is_model_folder,
     parse_image_size,
 )
+from camcli.models.hugging_face.texts import encode_texts
 from camcli.models.model_spec import BuiltModel, ModelSpec, build_error, warn_of_new_head
 from camcli.models.outputs.interpretation import OutputReading, declare_reading, measure_output
 from camcli.models.outputs.logits import LOGITS
 from camcli.records import Preprocessing
 
+__all__ = ["build", "encode_texts", "knows", "list_names"]
+
 CLASSIFIERS: Mapping[str, Any] = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 BACKBONES: Mapping[str, Any] = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES
+# models of pictures and words
+PROMPTED: Mapping[str, Any] = modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 # classes that were saved with something behind the backbone that is no classifier, and left out
 PRETRAINING = frozenset({"", "PreTraining", "MaskedImageModeling"})
 PLACEHOLDER = re.compile(r"LABEL_\d+")
@@ -69,7 +75,7 @@ def build(request: ModelSpec) -> BuiltModel:
     """Builds a model of transformers; raises ModelError, WeightsError or CheckpointError."""
     if request.in_chans is not None:
         raise ModelError("Models of transformers take num_channels in the place of in_chans.")
-    with _keep_quiet():
+    with keep_quiet():
         try:
             return _build(request)
         except CamvizError:
@@ -158,6 +164,10 @@ def _choose_class(files: ModelFiles, request: ModelSpec) -> Any:
             f"{files.name!r} is of the type {name!r}, which transformers "
             f"{transformers.__version__} does not know{remote}."
         )
+    if saved and saved == PROMPTED.get(name) and not request.num_classes:
+        whole = getattr(transformers, saved)
+        if embeds_words(whole):
+            return whole
     purpose = _find_purpose(saved)
     classifiers = _list_class_names(CLASSIFIERS.get(name))
     wants_head = request.num_classes != 0 and (
@@ -232,7 +242,7 @@ def _check_report(module: Any, report: Mapping[str, Any], files: ModelFiles) -> 
     missing = sorted({*report["missing_keys"], *mismatched})
     base = f"{module.base_model_prefix}."
     has_base = any(name.startswith(base) for name, _ in module.named_parameters())
-    heads = set(_list_heads(module, int(module.config.num_labels)))
+    heads = set(_list_heads(module, 0 if embeds_words(module) else int(module.config.num_labels)))
     of_head = [
         key
         for key in missing
@@ -380,18 +390,3 @@ def _list_heads(module: nn.Module, num_classes: int) -> Iterator[str]:
 
 def _list_stems(module: nn.Module) -> Iterator[str]:
     yield from [n for n, layer in module.named_modules() if isinstance(layer, nn.Conv2d)][:1]
-
-
-@contextmanager
-def _keep_quiet() -> Iterator[None]:
-    """Keeps transformers from showing bars and reports, which are said as warnings or errors."""
-    log = transformers.utils.logging
-    level, has_bar = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        log.set_verbosity(level)
-        if has_bar:
-            log.enable_progress_bar()

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 SHAPES, MASK = "spatial_shapes", "pixel_attention_mask"
+# the methods of models of pictures and words, and the name under which their own forward is kept
+EMBED_PICTURES, EMBED_TEXTS = "get_image_features", "get_text_features"
+FORWARD_WITH_TEXTS = "forward_with_texts"
 
 
 def list_inputs(kind: Any) -> list[str]:
@@ -24,12 +27,20 @@ def fix_arguments(module: Any, arguments: Mapping[str, Any]) -> None:
     _override(module, lambda _: arguments)
 
 
+def embeds_words(kind: Any) -> bool:
+    """Tells whether a class embeds pictures and texts, each by a method of its own."""
+    return hasattr(kind, EMBED_PICTURES) and hasattr(kind, EMBED_TEXTS)
+
+
 def fix_for_pictures(module: Any) -> None:
-    """Lets a network take pictures [b c h w] that takes patches, or draws what it sees."""
+    """Lets a network take pictures [b c h w] that takes texts or patches, or draws what it sees."""
     inputs, config = list_inputs(type(module)), module.config
+    method = EMBED_PICTURES if embeds_words(type(module)) else "forward"
     if {SHAPES, MASK} <= set(inputs):
         patch = getattr(config, "vision_config", config).patch_size
-        _override(module, lambda pixels: cut_into_patches(pixels, patch))
+        _override(module, lambda pixels: cut_into_patches(pixels, patch), method)
+    elif method == EMBED_PICTURES:
+        _override(module, lambda _: {}, method)
     elif "noise" in inputs and hasattr(config, "mask_ratio"):
         # masked autoencoders leave out most patches, and shuffle the others by noise
         config.mask_ratio = 0.0
@@ -43,15 +54,29 @@ def _count_up(pixels: Tensor, patch: int) -> Tensor:
     return torch.arange(n, dtype=torch.float32, device=pixels.device).repeat(b, 1)
 
 
-def _override(module: Any, make_arguments: Callable[[Tensor], Mapping[str, Any]]) -> None:
+def _override(
+    module: Any,
+    make_arguments: Callable[[Tensor], Mapping[str, Any]],
+    method: str = "forward",
+) -> None:
     """Replaces a network's forward in a class of its own, so that its layers keep their names."""
     kind = type(module)
 
     def forward(self: Any, pixel_values: Tensor, **others: Any) -> Any:
         arguments = {"pixel_values": pixel_values, **others, **make_arguments(pixel_values)}
-        return kind.forward(self, **arguments)
+        return getattr(kind, method)(self, **arguments)
 
-    names = {"forward": forward, "__module__": kind.__module__, "__doc__": kind.__doc__}
+    def forward_with_texts(self: Any, pixel_values: Tensor, **others: Any) -> Any:
+        below = getattr(kind, FORWARD_WITH_TEXTS, kind.forward)
+        arguments = {"pixel_values": pixel_values, **others, **make_arguments(pixel_values)}
+        return below(self, **arguments)
+
+    names = {
+        "forward": forward,
+        FORWARD_WITH_TEXTS: forward_with_texts,
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+    }
     module.__class__ = type(kind.__name__, (kind,), names)
 
 

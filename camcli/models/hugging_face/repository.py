@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import ModelError
+from camcli.errors import ModelError, WeightsError
 from camcli.models.weight_download import (
     fetch_hub_file,
     find_cached_hub_file,
@@ -30,6 +31,16 @@ WEIGHTS = (
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 # the second is where newer versions write it, among others
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+# the files that make tokens of words, any row of them, and what may stand beside those
+TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("spiece.model",),
+    ("sentencepiece.bpe.model",),
+)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+BESIDE_VOCABULARIES = ("special_tokens_map.json", "added_tokens.json")
 # how classes that classify pictures are called
 CLASSIFIES = ("ForImageClassification", "ForImageClassificationWithTeacher")
 # what transformers calls a timm model of its own, which timm builds from the same folder
@@ -134,6 +145,41 @@ def fetch_processor_file(files: ModelFiles) -> Path | None:
         return fetch_hub_file(files.name, repository, PROCESSORS)
     except ModelError:  # many repositories have none, and a default is said
         return None
+
+
+def fetch_tokenizer_folder(name: str) -> Path:
+    """Returns the folder with a model's tokenizer, fetched if need be.
+
+    Raises ModelError for a model without one, WeightsError for what cannot be fetched.
+    """
+    if name.startswith(HUB):
+        return _fetch_tokenizer(name, name.removeprefix(HUB))
+    if not has_tokenizer(name):
+        raise ModelError(
+            f"{name!r} has no tokenizer, and so reads no words: tokenizer.json has to be there. "
+            "Save it beside the model: AutoProcessor.from_pretrained(BASE).save_pretrained(FOLDER)."
+        )
+    return expand_home(name.removeprefix(FOLDER))
+
+
+def has_tokenizer(name: str) -> bool:
+    """Tells whether a folder has what makes tokens of words."""
+    folder = expand_home(name.removeprefix(FOLDER))
+    return any(all(is_file(folder / file) for file in files) for files in TOKENIZERS)
+
+
+def _fetch_tokenizer(name: str, repository: str) -> Path:
+    what = "tokenizer's files"
+    fetch_hub_file(name, repository, (TOKENIZER_CONFIG,), what)
+    file = fetch_hub_file(name, repository, [files[0] for files in TOKENIZERS], what)
+    beside = next(files[1:] for files in TOKENIZERS if files[0] == file.name)
+    for other in beside:
+        fetch_hub_file(name, repository, (other,), what)
+    for other in BESIDE_VOCABULARIES if file.name != TOKENIZERS[0][0] else ():
+        # which of them there are depends on the tokenizer
+        with suppress(WeightsError):
+            fetch_hub_file(name, repository, (other,), what)
+    return file.parent
 
 
 def _list_shards(first: Path, find: Any) -> Iterator[Path]:

@@ -38,7 +38,8 @@ def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = P
     text is explained by its cosine with the picture.
 
     Args:
-        classifier: The model, of `load_model`, with a text tower: open_clip:NAME.
+        classifier: The model, of `load_model`, with a text tower: open_clip:NAME, or CLIP,
+            SigLIP and their kind of transformers (hf:ORG/NAME or a folder).
         texts: What to look for, in words; one text or several.
         template: What is made of each text, which stands in the place of {}; default the text
             alone.
@@ -53,16 +54,21 @@ def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = P
 
     Example:
         >>> import camcli
-        >>> camcli.prompt(camcli.load_model(device="cpu"), "a cat")
+        >>> model = camcli.load_model(device="cpu")
+        >>> camcli.prompt(model, "a cat")  # doctest: +NORMALIZE_WHITESPACE
         Traceback (most recent call last):
-        camcli.errors.ModelError: 'embedded' reads no words: --text is for open_clip:NAME.
+        camcli.errors.ModelError: 'embedded' reads no words: --text is for open_clip:NAME, and for
+        CLIP and SigLIP of transformers (hf:ORG/NAME or a folder).
     """
     items = [texts] if isinstance(texts, str) else list(texts)
     _check_texts(items, template)
     builder = None if classifier.origin == "embedded" else import_builder(classifier.origin)
     encode = getattr(builder, "encode_texts", None)
     if encode is None:
-        raise ModelError(f"{classifier.name!r} reads no words: --text is for open_clip:NAME.")
+        raise ModelError(
+            f"{classifier.name!r} reads no words: --text is for open_clip:NAME, and for CLIP and "
+            "SigLIP of transformers (hf:ORG/NAME or a folder)."
+        )
     sentences = [template.replace(PLACE, text) for text in items]
     with call_on_model(classifier.module):
         encoded: TextEmbeddings = encode(classifier.module, classifier.name, sentences)
