@@ -17,8 +17,6 @@ from typing import Any
 
 import camcli
 from camcli import errors, records
-from camcli.config import Options
-from camcli.pipeline.picture_api import EXPLAINING
 
 FILE = Path(__file__).with_name("api_surface.txt")
 # what the public classes hand out
@@ -37,10 +35,7 @@ def list_surface() -> list[str]:
     lines: list[str] = []
     for name, value in [*public, *handed_out, *raised]:
         lines += _describe_name(name, value)
-    return lines + [
-        f"camcli.explain(**options): {name}={Options.model_fields[name].default!r}"
-        for name in EXPLAINING
-    ]
+    return lines
 
 
 def _describe_name(name: str, value: Any) -> Iterator[str]:

@@ -14,8 +14,8 @@ import pytest
 
 import camcli
 from camcli import errors
+from camcli.config import Options
 from camcli.option_info import OPTION_INFO
-from camcli.pipeline.picture_api import EXPLAINING
 from tests.checkout import ROOT
 from tests.test_frame import SOURCES
 
@@ -25,7 +25,7 @@ OTHER_NAMES = {("load_model", "name"): "model"}
 # what is another thing than the option of the command line that has its name
 OTHERS = {("Explanation.overlay", "scale")}
 # how many options at least are described, lest the reading of docstrings finds none
-FEWEST = {"heatmaps": 17, "explain": 19, "load_model": 13, "overlay": 2, "activations": 2}
+FEWEST = {"heatmaps": 17, "explain": 25, "load_model": 13, "overlay": 2, "activations": 2}
 
 
 def list_public() -> Iterator[tuple[str, Any]]:
@@ -85,8 +85,29 @@ def test_what_is_public_lists_its_arguments(name: str) -> None:
     assert list(read_section(FUNCTIONS[name], "Args")) == list_parameters(FUNCTIONS[name])
 
 
-def test_explain_lists_its_options() -> None:
-    assert tuple(read_section(camcli.explain, "Options")) == EXPLAINING
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_keyword_that_nobody_knows_is_refused_with_the_closest(name: str) -> None:
+    parameter = list_parameters(FUNCTIONS[name])[-1] if list_parameters(FUNCTIONS[name]) else ""
+    with pytest.raises(errors.UnknownName, match=f"argument of .*{parameter}"):
+        FUNCTIONS[name](**{f"{parameter}x": 1})
+
+
+def test_the_defaults_of_explain_are_those_of_the_command_line() -> None:
+    shared = set(Options.model_fields) & set(inspect.signature(camcli.explain).parameters)
+    given = {name: inspect.signature(camcli.explain).parameters[name].default for name in shared}
+    defaults = {name: Options.model_fields[name].default for name in shared}
+    # None where the default depends on what else is given, and a name for a list of one
+    expected = {n: d if given[n] is not None else None for n, d in defaults.items()}
+    assert given == {**expected, "method": "gradcam"}
+    assert len(shared) > 20
+
+
+def test_explain_and_heatmaps_have_the_same_words() -> None:
+    one, other = (inspect.signature(f).parameters for f in (camcli.explain, camcli.heatmaps))
+    assert {"inputs", "method", "target_layers", "target_category", "target"} <= {*one} & {*other}
+    # of tensors or modules alone, or of pictures alone
+    assert {*other} - {*one} == {"module", "image_input"}
+    assert "targets" not in {*one, *other}
 
 
 @pytest.mark.parametrize("name", [n for n in PUBLIC if n not in FUNCTIONS])
@@ -102,7 +123,7 @@ def test_the_errors_that_are_listed_are_ours(name: str) -> None:
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_option_is_described_as_on_the_command_line(name: str) -> None:
-    listed = read_section(FUNCTIONS[name], "Args") | read_section(FUNCTIONS[name], "Options")
+    listed = read_section(FUNCTIONS[name], "Args")
     options = {
         OTHER_NAMES.get((name, argument), argument): text for argument, text in listed.items()
     }

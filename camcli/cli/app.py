@@ -38,7 +38,7 @@ from camcli.errors import (
     PrintError,
     first_line,
 )
-from camcli.models.user_code import find_own_line
+from camcli.models.own_code.user_code import find_own_line
 from camcli.utils.runtime_tuning import put_off_collecting
 
 DEFAULT = "explain"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from camcli.cli.model_loading import load_structure
 from camcli.errors import CamvizError, UnknownName, UsageError
 from camcli.media.sources.listing import IMAGE_SUFFIXES
-from camcli.models.user_code import is_code
+from camcli.models.own_code.user_code import is_code
 from camcli.registry import find_method_name
 
 if TYPE_CHECKING:

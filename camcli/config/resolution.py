@@ -23,7 +23,7 @@ from camcli.config.settings import (
 from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
 from camcli.method_info import METHOD_INFO
 from camcli.method_terms import BEST, expand_methods
-from camcli.models.user_code import is_code
+from camcli.models.own_code.user_code import is_code
 from camcli.registry import ALL, assign_options
 
 # places that the person who runs the command controls; a preset may come from elsewhere

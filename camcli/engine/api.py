@@ -35,7 +35,7 @@ from camcli.engine.targets import (
     make_target,
     parse_targets,
 )
-from camcli.errors import MethodError, UsageError
+from camcli.errors import MethodError, UsageError, check_keywords
 from camcli.method_terms import BEST, COMBINED, check_methods, find_method_names, split_term
 from camcli.methods import smoothing
 from camcli.models.acceleration import PrepackCache, accelerate
@@ -65,13 +65,14 @@ from camcli.registry import ALL, assign_options, depends_on_category
 Inputs = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
+@check_keywords(targets="target_category")
 def heatmaps(
     module: nn.Module,
     inputs: Inputs,
     method: str | Sequence[str] = "gradcam",
     *,
     target_layers: Layers | None = None,
-    targets: Targets | None = None,
+    target_category: Targets | None = None,
     target: TargetName | Callable[[Tensor, Tensor], Tensor] | None = None,
     contrast: int | Sequence[int] = (),
     contrast_strength: float = 0.6,
@@ -105,8 +106,9 @@ def heatmaps(
             dictionary.
         target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
             Modules, too. Several are fused at the input's size.
-        targets: Indices of the explained classes: one for all pictures, one a picture [b], or k for
-            each [b k]; default the predicted class. Of a model of values, which of them.
+        target_category: Classes to explain, by index or name; default the predicted one. Here
+            indices: one for all pictures, one a picture [b], or k for each [b k]. Of a model of
+            values, which of them.
         target: What is explained of the class: logit, probability, log-probability, rest,
             counterfactual (what speaks against it) or contrast; default logit. Or a function of
             logits [b n] and categories [b] to scores [b].
@@ -162,9 +164,10 @@ def heatmaps(
         >>> inputs = torch.zeros(2, 3, 224, 224)
         >>> camcli.heatmaps(model, inputs).shape
         torch.Size([2, 7, 7])
-        >>> maps = camcli.heatmaps(model, inputs, ["gradcam", "layercam"], targets=[[281, 285]] * 2)
+        >>> classes = [[281, 285]] * 2
+        >>> maps = camcli.heatmaps(model, inputs, ["gradcam", "cam"], target_category=classes)
         >>> {method: tuple(m.shape) for method, m in maps.items()}
-        {'gradcam': (2, 2, 7, 7), 'layercam': (2, 2, 7, 7)}
+        {'gradcam': (2, 2, 7, 7), 'cam': (2, 2, 7, 7)}
     """
     with call_on_model(module):
         others, pictures = _split_inputs(inputs, image_input)
@@ -181,11 +184,11 @@ def heatmaps(
                 " could explain. Try eigencam."
             )
         reading, is_unsure = OutputReading(output_key), False
-        if asking or targets is not None:
+        if asking or target_category is not None:
             with add_other_inputs(module, others):
                 output_options = (output_key, outputs, others and others.shapes)
                 reading = _find_reading(
-                    module, pictures, output_options, chosen=targets is not None
+                    module, pictures, output_options, chosen=target_category is not None
                 )
             is_unsure = reading.is_value and not reading.is_declared
             # a single number has two sides, as a logit has, until somebody says what it means
@@ -222,14 +225,14 @@ def heatmaps(
             combined=selected.combined,
         )
         choice: CategoryChoice | None = (
-            parse_targets(targets, len(pictures)) if targets is not None else None
+            parse_targets(target_category, len(pictures)) if target_category is not None else None
         )
         if choice is None and asking:
             choice = parse_targets(0, len(pictures)) if reading.is_value else TopKCategories()
         answered = answer_request(module, pictures, choice, request)
-        if is_unsure and targets is None and answered.logits is not None:
+        if is_unsure and target_category is None and answered.logits is not None:
             _warn_of_negative_logit(module, answered.logits)
-        k_wanted = targets is not None and torch.as_tensor(targets).ndim == 2
+        k_wanted = target_category is not None and torch.as_tensor(target_category).ndim == 2
 
         def shape_maps(name: str) -> Any:
             maps = answered.maps[name]
@@ -278,8 +281,8 @@ def _find_reading(
     reading = find_output_reading(check_hookable(module), shape, *output_options)
     if reading.is_value and reading.width != 1 and not chosen:
         raise UsageError(
-            f"This model puts out {reading.width or 'several'} values: targets says which of them"
-            " is explained."
+            f"This model puts out {reading.width or 'several'} values: target_category says"
+            " which of them is explained."
         )
     if reading.inverse or reading.mixes:
         _warn_once(module, reading.note)
@@ -300,9 +303,10 @@ def _warn_of_negative_logit(module: nn.Module, logits: Tensor) -> None:
 def _warn_once(module: nn.Module, note: str) -> None:
     if note and module not in _warned_modules:
         _warned_modules.add(module)
-        warnings.warn(f"This {type(module).__name__}: {note}.", stacklevel=4)
+        warnings.warn(f"This {type(module).__name__}: {note}.", stacklevel=5)
 
 
+@check_keywords()
 @contextmanager
 def packed(module: nn.Module) -> Iterator[None]:
     """Makes the calls in its block faster on a CPU, for about the memory of the weights.
@@ -336,6 +340,7 @@ def packed(module: nn.Module) -> Iterator[None]:
             stack.close()
 
 
+@check_keywords()
 def activations(
     module: nn.Module,
     inputs: Inputs,

@@ -88,7 +88,7 @@ def find_doubts(
 def warn_doubts(doubts: Iterable[str]) -> None:
     """Warns the caller of the Python interface; Python prints each warning once."""
     for doubt in doubts:
-        warnings.warn(doubt, CamvizWarning, stacklevel=3)
+        warnings.warn(doubt, CamvizWarning, stacklevel=4)
 
 
 _defaults: ModelCache[TargetLayer] = ModelCache()

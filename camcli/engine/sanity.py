@@ -167,7 +167,7 @@ def _normalise_all(
     options: Mapping[str, Any],
 ) -> Mapping[str, Tensor]:
     """Returns each method's maps at the input's size between 0 and 1, NaN where not finite."""
-    raw = heatmaps(module, inputs, list(methods), targets=targets, **options)
+    raw = heatmaps(module, inputs, list(methods), target_category=targets, **options)
     return {
         name: _normalise_to_size(maps, (inputs.shape[-2], inputs.shape[-1]))
         for name, maps in raw.items()

@@ -148,7 +148,7 @@ def _resize_whole(
 ) -> Image.Image:
     if resizer == "pillow":
         return image.resize(resized[::-1], resampling)
-    from camcli.models.hugging_face.image_resizing import resize_as_torchvision
+    from camcli.models.preprocessing.image_resizing import resize_as_torchvision
 
     pixels = np.asarray(image)
     return Image.fromarray(resize_as_torchvision(pixels, resized, resampling.name.lower()))

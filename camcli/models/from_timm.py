@@ -184,7 +184,7 @@ def _describe(module: nn.Module, request: ModelSpec, origin: str) -> BuiltModel:
     config: Any = module.pretrained_cfg
     num_classes = int(getattr(module, "num_classes", 0))
     new_head = request.pretrained and num_classes not in (0, config.get("num_classes"))
-    preprocessing = _read_preprocessing(module, request)
+    preprocessing = read_preprocessing(module, request)
     return BuiltModel(
         module=module,
         preprocessing=preprocessing,
@@ -203,7 +203,8 @@ def _list_tags(names: str | Sequence[str] | None) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
-def _read_preprocessing(module: nn.Module, request: ModelSpec) -> Preprocessing:
+def read_preprocessing(module: nn.Module, request: ModelSpec) -> Preprocessing:
+    """Reads what a module of timm says of its input."""
     config = resolve_model_data_config(module)  # type: ignore[no-untyped-call]
     channels = request.in_chans or config["input_size"][0]
     size = request.img_size or tuple(config["input_size"][1:])

@@ -5,52 +5,52 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from camcli.errors import CamvizError, DeviceError, ModelError, UnknownName, first_line
+from camcli.errors import (
+    CamvizError,
+    DeviceError,
+    ModelError,
+    UnknownName,
+    UsageError,
+    check_keywords,
+    first_line,
+)
 from camcli.models import embedded
 from camcli.models.acceleration import (
     convert_weights_format,
     convert_weights_format_if_safe,
     trust_channels_last,
 )
+from camcli.models.build import build_with_checkpoint, build_with_own_weights, list_origins
 from camcli.models.checkpoints import (
     Checkpoint,
-    FittedWeights,
     TrainingArgs,
     apply_training_args,
-    build_for_checkpoint,
-    carry_weights_over,
-    find_counterpart,
     is_transformers_folder,
-    load_into,
-    other_library_error,
-    place_weights_by_order,
     read_checkpoint,
 )
 from camcli.models.hugging_face.repository import is_model_folder
-from camcli.models.labels import Labels, choose_labels
-from camcli.models.memory_bound import check_numbers, limit_memory
+from camcli.models.labels import Labels, choose_labels, read_names
+from camcli.models.memory_bound import limit_memory
 from camcli.models.model_lookup import (
     FOLDER,
     OPEN_CLIP,
-    TIMM_SCHEMES,
     TRANSFORMERS,
     Origin,
     find_model,
-    import_builder,
 )
 from camcli.models.model_spec import (
     BuiltModel,
     ModelSpec,
-    describe,
+    make_spec,
+    parse_size,
     warn_of_channels,
 )
 from camcli.models.outputs.interpretation import (
@@ -61,26 +61,24 @@ from camcli.models.outputs.interpretation import (
     read_as_logit,
 )
 from camcli.models.outputs.logits import OutputKey
-from camcli.models.preprocessing import change_preprocessing
+from camcli.models.own_code import from_module
+from camcli.models.own_code.user_code import is_code
+from camcli.models.preprocessing import change_preprocessing, fit_view
 from camcli.models.state import keep_random_state, lock_loading, lock_model
-from camcli.models.user_code import is_code
 from camcli.records import Fit, Outputs, Preprocessing
 from camcli.utils.paths import expand_home, is_folder
 
+if TYPE_CHECKING:
+    from camcli.models.preprocessing.measured_view import MeasuredView
+    from camcli.models.preprocessing.transforms import PreprocessingLike
+
 # what is said where a model asks for more memory than there is
-LESS_OF_A_MODEL = (
-    "Take fewer classes (--num-classes) or channels, a smaller --img-size or other --model-kwargs; "
-    "they may stand in a preset, in the checkpoint or in the folder's config.json."
-)
 LESS_OF_A_PICTURE = "Take a smaller --img-size; it may stand in a preset or in the checkpoint."
-MANY_CLASSES = 2**16
 # numbers in an input that are tried before the first picture
 LARGE_INPUT = 2**24
-# longer edges than any model was built for would only fill the memory
-LONGEST_EDGE = 2**15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classifier:
     """A model in evaluation mode on its device, and all that is known about it.
 
@@ -117,6 +115,13 @@ class Classifier:
     warnings: tuple[str, ...] = ()
     reading: OutputReading = field(default_factory=OutputReading)
 
+    def __repr__(self) -> str:
+        """Says on a line what it is."""
+        height, width = self.preprocessing.size
+        outputs = "values" if self.reading.is_value else "classes"
+        what = f"{self.name}, {self.num_categories or 'no'} {outputs}"
+        return f"<Classifier {what}, {self.in_chans}x{height}x{width}, on {self.device}>"
+
     @property
     def output_key(self) -> OutputKey | None:
         """Where the outputs that count are in what the model returns."""
@@ -133,8 +138,9 @@ class Classifier:
         return next(self.module.parameters(), torch.empty(0)).device
 
 
+@check_keywords()
 def load_model(
-    name: str = embedded.NAME,
+    name: str | nn.Module = embedded.NAME,
     *,
     pretrained: bool = True,
     checkpoint: str | PathLike[str] | None = None,
@@ -142,23 +148,25 @@ def load_model(
     num_classes: int | None = None,
     img_size: int | tuple[int, int] | None = None,
     class_map: str | PathLike[str] | None = None,
+    labels: Iterable[str] | Mapping[int, str] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     device: str | torch.device = "auto",
     fit: Fit | None = None,
-    preprocessing: Mapping[str, Any] | None = None,
+    preprocessing: PreprocessingLike | None = None,
     output_key: OutputKey | None = None,
     outputs: Outputs | None = None,
 ) -> Classifier:
     """Loads the embedded model, a classifier of timm, torchvision or transformers, or a user's own.
 
-    The random state is left as it was. `camviz help weights` says how a checkpoint's names are
-    matched.
+    A module that you have is taken as it is: it stays in its mode and, unless a device is named, on
+    its device. The random state is left as it was. `camviz help weights` says how a checkpoint's
+    names are matched.
 
     Args:
         name: embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME,
             hf-hub:ORG/NAME, local-dir:PATH), one of transformers (hf:ORG/NAME, a folder), or your
             own (FILE.py:FUNCTION); default embedded. Code is also `package.module:FUNCTION`, an
-            architecture of transformers with random weights `transformers/NAME`.
+            architecture of transformers with random weights `transformers/NAME`. Or a module.
         pretrained: The model's published weights, or random ones; default pretrained.
         checkpoint: Your own weights: .pth, .pt or .safetensors. A folder that transformers saved,
             too.
@@ -166,11 +174,14 @@ def load_model(
         num_classes: Classes of the model's head. Left out, the model's own number.
         img_size: Input size in pixels; default the model's. One number, or (height, width).
         class_map: Class names: a name a line, index,name, or JSON.
+        labels: The classes' names, in their order, or some of them by index.
         model_kwargs: Arguments of the model's constructor.
         device: auto, cpu, cuda, cuda:N or mps; default auto. Auto is CUDA, else MPS, else the CPU.
         fit: What the network sees of the picture: crop, squash or pad; default the model's.
         preprocessing: What overrules the model's own preprocessing. A dictionary with any of mean,
-            std, interpolation, fit, crop_pct.
+            std, interpolation, fit, crop_pct; or all of it: a transform of torchvision or timm or
+            another function of a PIL picture, an image processor of transformers, or a
+            `camcli.records.Preprocessing`.
         output_key: Where your own model's logits are in the tuple or dictionary that it returns.
             For models of your own alone.
         outputs: What the outputs mean: logits, probabilities (of one class), independent (several
@@ -185,6 +196,7 @@ def load_model(
         CheckpointError: A file that is no checkpoint, or weights that do not fit.
         WeightsError: Published weights that cannot be fetched.
         ConfigError: A class map, or preprocessing, that cannot be used.
+        UsageError: Labels that do not fit, or options that do not go together.
         DeviceError: A device that this machine does not have.
 
     Example:
@@ -194,54 +206,48 @@ def load_model(
         (1000, 'tabby, tabby cat', (224, 224))
     """
     check_outputs_meaning(outputs)
-    place = resolve_device(device)
-    if checkpoint is None and _is_checkpoint_folder(name):
-        checkpoint = expand_home(name.removeprefix(FOLDER))
-        name = embedded.NAME
-    saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
-    name = _choose_name(name, saved)
-    origin, plain_name = find_model(name)
-    if output_key is not None and origin != "python":
-        raise ModelError(
-            f"{plain_name!r} returns logits and nothing else: leave --output-key out, which is for "
-            "models of your own."
-        )
-    # training scripts note arguments of the libraries' constructors, not of the user's function
-    noted = saved if origin != "python" else None
-    settings = noted.settings_for(plain_name) if noted else TrainingArgs()
-    kwargs = {**settings.model_kwargs, **(model_kwargs or {})}
+    if labels is not None and class_map is not None:
+        raise UsageError("labels and class_map both name the classes: give one of them.")
+    view = _read_view(preprocessing, img_size)
+    changes = dict(preprocessing) if isinstance(preprocessing, Mapping) else {}
+    fit = changes.pop("fit", None) if fit is None else fit
+    size = img_size if view is None else view.preprocessing.size
     request = replace(
-        _make_spec(plain_name, pretrained and saved is None, num_classes, img_size, kwargs),
-        preprocessing=preprocessing or {},
+        make_spec("", pretrained, num_classes, size, model_kwargs),
+        preprocessing=changes,
         output_key=output_key,
         outputs=outputs,
         fit=fit,
     )
-    with lock_loading(), _fix_random_state():
-        if saved:
-            origin, built = _build_with_checkpoint(
-                _list_origins(origin, name, request), request, saved, strict
+    if isinstance(name, nn.Module):
+        if not pretrained or checkpoint is not None or not strict or model_kwargs:
+            raise UsageError(
+                "A module is taken as it is, with its own weights: pretrained, checkpoint, strict "
+                "and model_kwargs are for a model that is built by its name."
             )
-        else:
-            built = _apply_class_choice(origin, request)
-        # the user's own code has run at its size
-        large = built.in_chans * prod(built.preprocessing.size) > LARGE_INPUT
-        if origin != "python" and (request.img_size is not None or large):
-            _check_size(built, request)
-        module = _prepare_module(origin, built, place)
+        own = view.preprocessing if view else None
+        loaded = _take_module(name, request, own, device)
+    else:
+        loaded = _load_named(name, request, checkpoint, strict, resolve_device(device))
+    built = loaded.built
     class_file = Path(class_map) if class_map is not None else None
-    reading = _find_reading(built, outputs, class_file)
-    labels, notes = choose_labels(
+    is_named = class_file is not None or labels is not None
+    reading = _find_reading(built, outputs, is_named=is_named)
+    names, notes = choose_labels(
         built.labels, built.num_classes, class_file, is_value=reading.is_value
     )
+    if labels is not None:
+        names = read_names(labels, built.num_classes, is_value=reading.is_value)
+    plain = apply_training_args(built.preprocessing, loaded.settings)
+    if view is not None:
+        plain = fit_view(view.preprocessing, built.in_chans)
+        notes = (*notes, *view.warnings)
     return Classifier(
-        module=module,
-        name=plain_name,
-        origin=origin,
-        preprocessing=change_preprocessing(
-            apply_training_args(built.preprocessing, settings), fit, preprocessing or {}
-        ),
-        labels=labels,
+        module=built.module,
+        name=loaded.name,
+        origin=loaded.origin,
+        preprocessing=change_preprocessing(plain, fit, changes),
+        labels=names,
         weights=built.weights,
         num_classes=built.num_classes,
         in_chans=built.in_chans,
@@ -250,9 +256,92 @@ def load_model(
     )
 
 
-def _find_reading(
-    built: BuiltModel, outputs: Outputs | None, class_file: Path | None
-) -> OutputReading:
+def _read_view(
+    preprocessing: PreprocessingLike | None, img_size: int | tuple[int, int] | None
+) -> MeasuredView | None:
+    """Returns the view that a transform makes, None where the model's own is changed at most."""
+    if preprocessing is None or isinstance(preprocessing, Mapping):
+        return None
+    # it needs torchvision, which takes a while
+    from camcli.models.preprocessing.transforms import read_preprocessing
+
+    return read_preprocessing(preprocessing, parse_size(img_size))
+
+
+@dataclass(frozen=True)
+class _LoadedModel:
+    """A model on its device, its name, and what its checkpoint's training said of pictures."""
+
+    name: str
+    origin: Origin
+    built: BuiltModel
+    settings: TrainingArgs = field(default_factory=TrainingArgs)
+
+
+def _take_module(
+    module: nn.Module, request: ModelSpec, view: Preprocessing | None, device: str | torch.device
+) -> _LoadedModel:
+    """Takes a module as it is; it is moved where a device is named."""
+    name = type(module).__name__
+    if str(device) != "auto":
+        with lock_model(module):
+            module.to(resolve_device(device))
+    with lock_loading(), _fix_random_state():
+        built = from_module.build(module, replace(request, name=name), view)
+    return _LoadedModel(name, "python", built)
+
+
+def _load_named(
+    name: str,
+    request: ModelSpec,
+    checkpoint: str | PathLike[str] | None,
+    strict: bool,
+    place: torch.device,
+) -> _LoadedModel:
+    """Builds a model by its name, and fills in its weights."""
+    if not isinstance(name, str):
+        raise UsageError(f"A model is a name or a torch.nn.Module, not a {type(name).__name__}.")
+    if checkpoint is None and _is_checkpoint_folder(name):
+        checkpoint = expand_home(name.removeprefix(FOLDER))
+        name = embedded.NAME
+    saved = read_checkpoint(Path(checkpoint)) if checkpoint is not None else None
+    name = _choose_name(name, saved)
+    origin, plain_name = find_model(name)
+    if request.output_key is not None and origin != "python":
+        raise ModelError(
+            f"{plain_name!r} returns logits and nothing else: leave --output-key out, which is for "
+            "models of your own."
+        )
+    # training scripts note arguments of the libraries' constructors, not of the user's function
+    noted = saved if origin != "python" else None
+    settings = noted.settings_for(plain_name) if noted else TrainingArgs()
+    kwargs = {**settings.model_kwargs, **request.model_kwargs}
+    pretrained = request.pretrained and saved is None
+    fresh = make_spec(plain_name, pretrained, request.num_classes, request.img_size, kwargs)
+    request = replace(
+        request,
+        name=plain_name,
+        pretrained=pretrained,
+        num_classes=fresh.num_classes,
+        img_size=fresh.img_size,
+        model_kwargs=fresh.model_kwargs,
+    )
+    with lock_loading(), _fix_random_state():
+        if saved:
+            origin, built = build_with_checkpoint(
+                list_origins(origin, name, request), request, saved, strict
+            )
+        else:
+            built = build_with_own_weights(origin, request)
+        # the user's own code has run at its size
+        large = built.in_chans * prod(built.preprocessing.size) > LARGE_INPUT
+        if origin != "python" and (request.img_size is not None or large):
+            _check_size(built, request)
+        built = replace(built, module=_prepare_module(origin, built, place))
+    return _LoadedModel(plain_name, origin, built, settings)
+
+
+def _find_reading(built: BuiltModel, outputs: Outputs | None, *, is_named: bool) -> OutputReading:
     """Returns how the output is read: measured, or as the libraries' classifiers' is."""
     if built.reading is None:
         height, width = built.preprocessing.size
@@ -260,7 +349,7 @@ def _find_reading(
         if outputs == "probabilities":
             return measure_output(built.module, shape, None, outputs)
         return declare_reading(outputs) if outputs else OutputReading()
-    if built.reading.is_value and not built.reading.is_declared and class_file:
+    if built.reading.is_value and not built.reading.is_declared and is_named:
         # who names a no and a yes has classes
         return read_as_logit(built.reading)
     return built.reading
@@ -317,137 +406,6 @@ def _list_devices() -> list[str]:
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return [*(["cuda"] if cuda else []), *cuda, *mps, "cpu"]
-
-
-def _make_spec(
-    name: str,
-    pretrained: bool,
-    num_classes: int | None,
-    img_size: int | tuple[int, int] | None,
-    model_kwargs: Mapping[str, Any] | None,
-) -> ModelSpec:
-    kwargs = dict(model_kwargs or {})
-    inside = {key: kwargs.pop(key, None) for key in ("num_classes", "img_size")}
-    classes = inside["num_classes"] if num_classes is None else num_classes
-    size = inside["img_size"] if img_size is None else img_size
-    if classes is not None and (not isinstance(classes, int) or classes < 0):
-        raise ModelError(f"A number of classes is a whole number from 0, not {classes!r}.")
-    return ModelSpec(name, pretrained, classes, _parse_size(size), kwargs)
-
-
-def _parse_size(given: Any) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    pair = (given, given) if isinstance(given, int) else tuple(given)
-    if len(pair) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in pair):
-        raise ModelError(f"An input size is one or two (height, width) pixels, not {given!r}.")
-    if max(pair) > LONGEST_EDGE:
-        raise ModelError(
-            f"An input has edges of up to {LONGEST_EDGE:,} pixels, not {pair[0]:,}x{pair[1]:,}: "
-            "give --img-size."
-        )
-    return pair
-
-
-def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
-    """Builds a model; where arguments choose its size, they are bounded by the memory there is."""
-    kwargs, classes = request.model_kwargs, request.num_classes
-    if origin == "python":
-        # the user's own code is disturbed where that is worth it alone
-        is_usual = classes is None or classes <= MANY_CLASSES
-    else:
-        check_numbers(kwargs)
-        # a folder or a repository brings arguments of its own
-        is_library = origin != TRANSFORMERS and not request.name.startswith(TIMM_SCHEMES)
-        is_usual = is_library and not kwargs and classes is None and request.img_size is None
-    if is_usual:
-        return _build_unbounded(origin, request)
-    with limit_memory(describe(request), LESS_OF_A_MODEL):
-        return _build_unbounded(origin, request)
-
-
-def _build_unbounded(origin: Origin, request: ModelSpec) -> BuiltModel:
-    built: BuiltModel = import_builder(origin).build(request)
-    return built
-
-
-def _apply_class_choice(origin: Origin, request: ModelSpec) -> BuiltModel:
-    """Builds a model with its library's weights, or with random ones and a warning of them."""
-    built = _build(origin, request)
-    if origin == "python" or request.pretrained:
-        return built
-    warning = f"{request.name!r} has random weights: its maps mean nothing."
-    return replace(built, warnings=(warning,))
-
-
-def _build_with_checkpoint(
-    origins: Iterable[Origin], request: ModelSpec, saved: Checkpoint, strict: bool
-) -> tuple[Origin, BuiltModel]:
-    """Builds the model of the first library that the weights fit, or of the one they fit best."""
-    attempts: list[tuple[Origin, BuiltModel, FittedWeights]] = []
-    for origin in origins:
-        attempts.append(
-            (
-                origin,
-                *build_for_checkpoint(saved, partial(_build, origin), request),
-            )
-        )
-        if not attempts[-1][-1].faults:
-            break
-    origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
-    build = partial(_build, origin)
-    if fitted.faults:
-        built, fitted = (
-            _build_from_counterpart(origin, request, saved, strict)
-            or place_weights_by_order(fitted, built, build, request)
-            or (built, fitted)
-        )
-    # arguments are tried on timm's constructors, never on the user's code
-    rebuild = build if origin == "timm" else None
-    notes = load_into(built, fitted, request, strict=strict, build=rebuild)
-    return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
-
-
-def _build_from_counterpart(
-    origin: Origin, request: ModelSpec, saved: Checkpoint, strict: bool
-) -> tuple[BuiltModel, FittedWeights] | None:
-    """Takes weights of the same network in the other library, if it is the same.
-
-    Raises CheckpointError if they fit the other library's network, and that is another one.
-    """
-    pair = find_counterpart(origin, request.name)
-    if pair is None or not import_builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
-        return None
-    library, name = pair
-    kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
-    other = replace(request, name=name, model_kwargs=kwargs)
-    try:
-        build = partial(_build, library)  # type: ignore[arg-type]
-        source, theirs = build_for_checkpoint(saved, build, other)
-    except (ModelError, UnknownName):  # it cannot be built at this size
-        return None
-    if not theirs.faults:
-        own = {"in_chans": source.in_chans} if source.in_chans != 3 else {}
-        kwargs = {**request.model_kwargs, **own}
-        adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
-        built = _build(origin, adapted)
-        fitted_weights = carry_weights_over(theirs, source, built)
-        if fitted_weights:
-            return built, fitted_weights
-    refusal = other_library_error(theirs, request, f"{library}/{name}")
-    if refusal and strict:
-        raise refusal
-    return None
-
-
-def _list_origins(origin: Origin, name: str, request: ModelSpec) -> Iterator[Origin]:
-    """Gives where a checkpoint's model may come from: one name can stand for two networks."""
-    yield origin
-    # with a library before the name, a tag behind it or arguments, timm's is meant
-    plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
-    torchvision = import_builder("torchvision")
-    if origin == "timm" and plain and torchvision.knows(name):
-        yield "torchvision"
 
 
 def _check_size(built: BuiltModel, request: ModelSpec) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 from camcli.errors import ModelError, UnknownName
 from camcli.models import embedded
 from camcli.models.hugging_face.repository import HUB, is_model_folder
-from camcli.models.user_code import is_code
+from camcli.models.own_code.user_code import is_code
 from camcli.utils.paths import is_file
 from camcli.utils.profiling import stage
 
@@ -22,7 +22,7 @@ Origin = Literal["embedded", "python", "timm", "torchvision", "transformers", "o
 # imported when asked, for seconds are at stake
 BUILDERS: Mapping[Origin, str] = {
     "embedded": "camcli.models.embedded.build",
-    "python": "camcli.models.from_python",
+    "python": "camcli.models.own_code.from_python",
     "timm": "camcli.models.from_timm",
     "torchvision": "camcli.models.from_torchvision",
     "open_clip": "camcli.models.words.from_open_clip",

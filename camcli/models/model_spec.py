@@ -16,6 +16,9 @@ from camcli.records import Fit, Outputs, Preprocessing
 
 Weights = dict[str, Tensor]
 
+# longer edges than any model was built for would only fill the memory
+LONGEST_EDGE = 2**15
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -68,6 +71,41 @@ class BuiltModel:
     warnings: tuple[str, ...] = ()
     reading: OutputReading | None = None
     convert: Callable[[Weights, nn.Module], Weights] | None = None
+
+
+def make_spec(
+    name: str,
+    pretrained: bool,
+    num_classes: int | None,
+    img_size: int | tuple[int, int] | None,
+    model_kwargs: Mapping[str, Any] | None,
+) -> ModelSpec:
+    """Makes a spec of what a user gave, some of it perhaps among the constructor's arguments.
+
+    Raises ModelError.
+    """
+    kwargs = dict(model_kwargs or {})
+    inside = {key: kwargs.pop(key, None) for key in ("num_classes", "img_size")}
+    classes = inside["num_classes"] if num_classes is None else num_classes
+    size = inside["img_size"] if img_size is None else img_size
+    if classes is not None and (not isinstance(classes, int) or classes < 0):
+        raise ModelError(f"A number of classes is a whole number from 0, not {classes!r}.")
+    return ModelSpec(name, pretrained, classes, parse_size(size), kwargs)
+
+
+def parse_size(given: Any) -> tuple[int, int] | None:
+    """Reads one edge, or (height, width), in pixels; raises ModelError."""
+    if given is None:
+        return None
+    pair = (given, given) if isinstance(given, int) else tuple(given)
+    if len(pair) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in pair):
+        raise ModelError(f"An input size is one or two (height, width) pixels, not {given!r}.")
+    if max(pair) > LONGEST_EDGE:
+        raise ModelError(
+            f"An input has edges of up to {LONGEST_EDGE:,} pixels, not {pair[0]:,}x{pair[1]:,}: "
+            "give --img-size."
+        )
+    return pair
 
 
 def build_error(

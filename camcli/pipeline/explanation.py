@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from camcli.errors import MethodError, OutputError, UsageError
+from camcli.errors import MethodError, OutputError, UsageError, check_keywords
 from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.pictures.write import write_map, write_picture
@@ -102,6 +102,7 @@ class Explanation:
         """The concepts that a method tells apart, the strongest first; empty for most methods."""
         return self.record.concepts
 
+    @check_keywords()
     @stage("draw")
     def overlay(
         self,
@@ -140,6 +141,7 @@ class Explanation:
             self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
         )
 
+    @check_keywords()
     @stage("draw")
     def pixels(self) -> NDArray[np.uint8]:
         """Draws what each pixel of the network's input counts, zero in grey.  -> uint8 RGB [H W 3]
@@ -161,6 +163,7 @@ class Explanation:
             )
         return draw_on_grey(self.details["pixels"])
 
+    @check_keywords()
     @stage("draw")
     def sized_map(self, size: str) -> NDArray[np.float32]:
         """Returns the raw map [h w] at the layer's, the network input's or the picture's size.
@@ -190,6 +193,7 @@ class Explanation:
             raise UsageError(f"A map's size is layer, input or image, not {size!r}.")
         return self.heatmap
 
+    @check_keywords()
     def save(self, path: str | Path) -> Path:
         """Writes the raw map (.npy) or the overlay (an image suffix), and returns the path.
 
@@ -218,6 +222,7 @@ class Explanation:
         return path
 
 
+@check_keywords()
 def overlay(
     picture: PictureLike,
     heatmap: drawing.MapLike,

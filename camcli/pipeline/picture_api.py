@@ -2,38 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from camcli.config import from_keywords
-from camcli.engine.layer_selection import warn_doubts
-from camcli.errors import UnknownName, UsageError
+from camcli.engine.layer_selection import Layers, name_layers, warn_doubts
+from camcli.errors import CamvizWarning, UsageError, check_keywords
 from camcli.media.pictures.read import make_picture
-from camcli.models.load import Classifier
+from camcli.models.load import Classifier, load_model
+from camcli.models.outputs.logits import OutputKey
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import make_plan
 from camcli.pipeline.stages import explain_batch, prepare
-from camcli.records import Picture
+from camcli.records import BestFor, Combination, Fusion, Outputs, Picture, Precision, TargetName
 
+if TYPE_CHECKING:
+    from camcli.models.preprocessing.transforms import PreprocessingLike
+
+Categories: TypeAlias = "int | str | Sequence[int | str] | Tensor | NDArray[np.integer[Any]]"
 Item = TypeVar("Item")
 
-# the others would be passed over in silence
-EXPLAINING = (
-    "target_layers", "layer_fusion", "combine", "best_for", "vit_like",
-    "num_extra_tokens", "target_category", "top_k", "threshold", "target",
-    "contrast", "contrast_strength", "set", "aug_smooth", "eigen_smooth",
-    "noise_smooth", "noise_sigma", "seed", "batch_size", "precision",
-)  # fmt: skip
-NOT_EXPLAINING = (
+ELSEWHERE = (
     "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
     "overlay of an explanation."
 )
 
 
+@check_keywords(ELSEWHERE, targets="target_category")
 def explain(
-    classifier: Classifier, inputs: Any, method: str | Sequence[str] = "gradcam", **options: Any
+    classifier: Classifier | nn.Module,
+    inputs: Any,
+    method: str | Sequence[str] = "gradcam",
+    *,
+    target_layers: Layers | None = None,
+    layer_fusion: Fusion = "mean",
+    combine: Combination | None = None,
+    best_for: BestFor | None = None,
+    vit_like: bool | None = None,
+    num_extra_tokens: int | None = None,
+    target_category: Categories | None = None,
+    top_k: int | None = None,
+    threshold: float | None = None,
+    target: TargetName | Callable[[Tensor, Tensor], Tensor] | None = None,
+    contrast: Categories | None = None,
+    contrast_strength: float = 0.6,
+    set: Mapping[str, Any] | None = None,  # noqa: A002
+    aug_smooth: bool = False,
+    eigen_smooth: bool = False,
+    noise_smooth: int | None = None,
+    noise_sigma: float = 0.15,
+    seed: int = 0,
+    batch_size: int | Literal["auto"] | None = None,
+    precision: Precision = "float32",
+    labels: Iterable[str] | Mapping[int, str] | None = None,
+    preprocessing: PreprocessingLike | None = None,
+    img_size: int | tuple[int, int] | None = None,
+    output_key: OutputKey | None = None,
+    outputs: Outputs | None = None,
 ) -> Iterator[Explanation]:
     """Explains pictures: paths, PIL pictures, arrays or tensors, one or many.
 
@@ -41,15 +74,14 @@ def explain(
     takes more than pictures goes to `heatmaps`.
 
     Args:
-        classifier: The model, of `load_model`.
+        classifier: The model, of `load_model`; or any module, with which that is done first. Then
+            the last five arguments say what `load_model` is told.
         inputs: One picture or an iterable of them: a path, a PIL picture, an array [h w 3] or a
             tensor [3 h w]; of uint8, or floats 0..1.
         method: Names of methods, see camviz methods; default gradcam. A list of names gives an
             explanation each.
-        **options: Those of the command line that say what is explained, below.
-
-    Options:
         target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
+            Modules, too.
         layer_fusion: Several layers: mean, max, product, refine (RefineCAM), or none for a map
             each; default mean.
         combine: Make one map of several methods, each at the target layers or, as METHOD@LAYER, at
@@ -63,7 +95,8 @@ def explain(
         top_k: Explain the K best classes.
         threshold: Explain all classes of at least this probability, or else the likeliest.
         target: What is explained of the class: logit, probability, log-probability, rest,
-            counterfactual (what speaks against it) or contrast; default logit.
+            counterfactual (what speaks against it) or contrast; default logit. Or a function of
+            logits [b n] and categories [b] to scores [b].
         contrast: Why this class and not those; with the target contrast, by default, the 3 most
             similar. Indices or names.
         contrast_strength: How much of the other classes' mean logit is taken away; default 0.6.
@@ -77,6 +110,16 @@ def explain(
         batch_size: Pictures in one pass, or copies that a method alters (32); auto finds what fits;
             default 8.
         precision: float32, bf16, fp16, or auto: bf16 where a GPU has it; default float32.
+        labels: Of a module, the classes' names, in their order, or some of them by index.
+        preprocessing: What overrules the model's own preprocessing. Of a module: a dictionary, a
+            transform of pictures, or an image processor, as in `load_model`.
+        img_size: Input size in pixels; default the model's. Of a module: one number, or (height,
+            width).
+        output_key: Where your own model's logits are in the tuple or dictionary that it returns.
+            Of a module, as in `load_model`.
+        outputs: What the outputs mean: logits, probabilities (of one class), independent (several
+            classes at once) or value (a real number); default measured. Of a module, as in
+            `load_model`.
 
     Returns:
         An iterator of explanations, picture by picture: for each its classes, for each class its
@@ -90,6 +133,7 @@ def explain(
         ImageError: A picture that cannot be read; then those of its batch are not explained.
         LayerError: A layer without a grid, or one that the model does not call.
         MethodError: A method that is not defined for this model or these options.
+        ModelError: A module that cannot be explained.
 
     Example:
         >>> import camcli
@@ -100,16 +144,43 @@ def explain(
         281 tabby, tabby cat (7, 7)
         967 espresso (7, 7)
     """
-    for name in options:
-        if name not in EXPLAINING:
-            raise UnknownName("option of explain", name, EXPLAINING, NOT_EXPLAINING)
     if isinstance(inputs, Mapping):
         raise UsageError(
             "explain takes pictures, and no dictionary of a model's inputs: camcli.heatmaps("
             "classifier.module, inputs) takes one, and passes on what stands beside the pictures."
         )
-    checked = from_keywords(method=method, **options)
-    plan = make_plan(classifier, checked)
+    classifier = _find_classifier(
+        classifier,
+        labels=labels,
+        preprocessing=preprocessing,
+        img_size=img_size,
+        output_key=output_key,
+        outputs=outputs,
+    )
+    options = {
+        "method": method,
+        "target_layers": _name_layers(classifier, target_layers),
+        "layer_fusion": layer_fusion,
+        "combine": combine,
+        "best_for": best_for,
+        "vit_like": vit_like,
+        "num_extra_tokens": num_extra_tokens,
+        "target_category": _list_categories(target_category),
+        "top_k": top_k,
+        "threshold": threshold,
+        "target": target,
+        "contrast": _list_categories(contrast),
+        "contrast_strength": contrast_strength,
+        "set": set,
+        "aug_smooth": aug_smooth,
+        "eigen_smooth": eigen_smooth,
+        "noise_smooth": noise_smooth,
+        "noise_sigma": noise_sigma,
+        "seed": seed,
+        "batch_size": batch_size,
+        "precision": precision,
+    }
+    plan = make_plan(classifier, from_keywords(**_leave_out_defaults(options)))
     warn_doubts(plan.doubts.values())
     items = [inputs] if _is_one_picture(inputs) else inputs
     return (
@@ -118,6 +189,48 @@ def explain(
         for explanations in explain_batch([prepare(make_picture(i), plan) for i in group], plan)
         for explanation in explanations
     )
+
+
+def _find_classifier(given: Any, **loading: Any) -> Classifier:
+    """Returns the classifier, or that of a module, with warnings of what was assumed of it."""
+    told = [name for name, value in loading.items() if value is not None]
+    if isinstance(given, Classifier):
+        if told:
+            raise UsageError(
+                f"{told[0]} is for a module, and this is a classifier already: give {told[0]} to "
+                "load_model."
+            )
+        return given
+    if isinstance(given, nn.Module):
+        classifier = load_model(given, **loading)
+        for warning in classifier.warnings:
+            warnings.warn(f"{classifier.name}: {warning}", CamvizWarning, stacklevel=4)
+        return classifier
+    way_on = f": camcli.load_model({given!r}) makes one" if isinstance(given, str) else ""
+    raise UsageError(
+        f"explain takes a Classifier or a torch.nn.Module, not a {type(given).__name__}{way_on}."
+    )
+
+
+def _name_layers(classifier: Classifier, given: Layers | None) -> Any:
+    """Returns the layers by their names, which a person may have given as modules."""
+    if given is None or isinstance(given, str):
+        return given
+    listed = [given] if isinstance(given, nn.Module) else list(given)
+    if not any(isinstance(layer, nn.Module) for layer in listed):
+        return listed
+    return name_layers(classifier.module, listed)
+
+
+def _list_categories(given: Categories | None) -> Any:
+    """Returns classes as a list, of an array or a tensor of indices, too."""
+    return given.tolist() if isinstance(given, Tensor | np.ndarray) else given
+
+
+def _leave_out_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is not the default: what is given at all may ask for something else."""
+    parameters = inspect.signature(explain).parameters
+    return {name: v for name, v in options.items() if v != parameters[name].default}
 
 
 def _is_one_picture(value: Any) -> bool:

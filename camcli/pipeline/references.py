@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from camcli.engine.explain_request import move_to_model
-from camcli.errors import ModelError, UsageError
+from camcli.errors import ModelError, UsageError, check_keywords
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.sources.listing import is_video
@@ -22,6 +22,7 @@ from camcli.models.outputs.interpretation import declare_reading
 from camcli.records import Likeness, Source
 
 
+@check_keywords()
 def compare_with(
     classifier: Classifier,
     references: PictureLike | Sequence[PictureLike],

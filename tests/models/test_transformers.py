@@ -457,7 +457,7 @@ PROCESSORS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("by", ["", "Pil"])
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_pixels_are_the_processors(name: str, by: str) -> None:
-    from camcli.models.hugging_face.image_processor import measure_view
+    from camcli.models.preprocessing.measured_view import measure_view
 
     kind, settings = PROCESSORS[name]
     processor = getattr(transformers, f"{kind}ImageProcessor{by}")(**settings)
@@ -474,7 +474,7 @@ def test_pixels_are_the_processors(name: str, by: str) -> None:
 
 
 def test_the_blue_channel_comes_first_where_the_processor_turns_them() -> None:
-    from camcli.models.hugging_face.image_processor import measure_view
+    from camcli.models.preprocessing.measured_view import measure_view
 
     view = measure_view(transformers.MobileViTImageProcessor()).preprocessing
     blue = np.zeros((300, 300, 3), np.uint8)
@@ -483,7 +483,7 @@ def test_the_blue_channel_comes_first_where_the_processor_turns_them() -> None:
 
 
 def test_what_a_view_cannot_do_is_said() -> None:
-    from camcli.models.hugging_face.image_processor import measure_view
+    from camcli.models.preprocessing.measured_view import measure_view
 
     measured = measure_view(transformers.PerceiverImageProcessor())
     assert "PerceiverImageProcessor does what a view of camviz does not" in measured.warnings[0]

@@ -163,7 +163,7 @@ def test_mistakes_are_reported_before_any_picture_is_read(classifier: Classifier
     with pytest.raises(MethodError, match="eigencam makes a map directly"):
         camcli.explain(classifier, PHOTO, "eigencam", eigen_smooth=True)
     for elsewhere in ({"fit": "pad"}, {"device": "cpu"}, {"alpha": 0.3}, {"save_path": "out"}):
-        with pytest.raises(UnknownName, match=r"option of explain .*load_model.*overlay"):
+        with pytest.raises(UnknownName, match=r"argument of explain .*load_model.*overlay"):
             camcli.explain(classifier, PHOTO, **elsewhere)
     with pytest.raises(UnknownName, match="Closest: 'target_category'"):
         camcli.explain(classifier, PHOTO, target_categories=[3])

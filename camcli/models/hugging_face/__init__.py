@@ -2,7 +2,7 @@
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (
-    "image_resizing.resize_as_torchvision",
+    "networks.undo_patches",
     "repository.HUB",
     "repository.is_model_folder",
     "repository.list_cached",

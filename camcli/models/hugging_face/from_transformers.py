@@ -21,7 +21,6 @@ from camcli.models.hugging_face.adapters import (
     find_base_name,
     merge_adapter,
 )
-from camcli.models.hugging_face.image_processor import measure_view
 from camcli.models.hugging_face.networks import (
     embeds_words,
     fix_arguments,
@@ -42,6 +41,7 @@ from camcli.models.hugging_face.texts import encode_texts
 from camcli.models.model_spec import BuiltModel, ModelSpec, build_error, warn_of_new_head
 from camcli.models.outputs.interpretation import OutputReading, declare_reading, measure_output
 from camcli.models.outputs.logits import LOGITS
+from camcli.models.preprocessing.measured_view import measure_view
 from camcli.records import Preprocessing
 
 __all__ = ["build", "encode_texts", "knows", "list_names"]
@@ -283,7 +283,7 @@ def _describe(
         weights=origin,
         classifiers=tuple(_list_heads(module, num_classes)),
         stems=tuple(_list_stems(module)),
-        labels=_read_labels(config, num_classes),
+        labels=read_labels(config, num_classes),
         in_chans=len(view.mean),
         warnings=(*((warn_of_new_head(num_classes),) if new_head else ()), *notes),
         reading=_find_reading(module, view, request, key) if is_classifier else OutputReading(key),
@@ -369,7 +369,8 @@ def _find_reading(
     return OutputReading(key)
 
 
-def _read_labels(config: Any, num_classes: int) -> tuple[str, ...] | None:
+def read_labels(config: Any, num_classes: int) -> tuple[str, ...] | None:
+    """Reads the names of the classes of a configuration; None where it has none of its own."""
     names = {int(index): str(name) for index, name in (config.id2label or {}).items()}
     if set(names) != set(range(num_classes)):
         return None

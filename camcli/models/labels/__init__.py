@@ -8,6 +8,7 @@ from camcli.models.labels.labels import (
     choose_labels,
     find_timm_labels,
     label_name,
+    read_names,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "label_name",
     "match_labels",
     "read_meanings",
+    "read_names",
 ]

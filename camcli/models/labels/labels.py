@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from camcli.errors import UsageError
 from camcli.models.labels.class_maps import read_class_map
 
 Labels = tuple[str, ...]
@@ -28,6 +30,32 @@ def choose_labels(
         return tuple(map(_join_lines, names)), said
     fits = own is not None and len(own) == num_classes
     return (tuple(map(_join_lines, own)) if own and fits else None), ()
+
+
+def read_names(
+    given: Iterable[str] | Mapping[int, str], num_classes: int, *, is_value: bool = False
+) -> Labels:
+    """Reads the names that a person has at hand: one for each class, or some by index.
+
+    A single logit is a no and a yes.  Raises UsageError.
+    """
+    count = 2 if num_classes == 1 and not is_value else num_classes
+    if isinstance(given, str | PathLike):
+        raise UsageError(f"labels are names of classes; a file of them goes to class_map: {given}.")
+    if isinstance(given, Mapping):
+        wrong = [index for index in given if index not in range(count)]
+        if wrong:
+            raise UsageError(
+                f"labels name the class {wrong[0]!r}: the indices are 0 to {count - 1}."
+            )
+        names = [given.get(index, "") for index in range(count)]
+    else:
+        names = list(given)
+    if len(names) != count:
+        raise UsageError(f"labels are {len(names)} names, and the model has {count} classes.")
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise UsageError(f"labels are names, and {odd[0]!r} is a {type(odd[0]).__name__}.")
+    return tuple(_join_lines(str(name)) for name in names)
 
 
 def _join_lines(name: str) -> str:

@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 from torch import nn
 
-from camcli.errors import ModelError
+from camcli.errors import ModelError, check_keywords
 from camcli.models.state.module_list import keep_notes
 
 # seconds after which a thread that waits looks again whether that can end
@@ -143,6 +143,7 @@ _loading = object()
 _torn: WeakSet[nn.Module] = WeakSet()
 
 
+@check_keywords()
 @contextmanager
 def lock_model(module: nn.Module) -> Iterator[None]:
     """Keeps all other threads from explaining a model in its block, and waits for those that do.

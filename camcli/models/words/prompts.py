@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from camcli.errors import ModelError, UsageError
+from camcli.errors import ModelError, UsageError, check_keywords
 from camcli.models.load import Classifier
 from camcli.models.model_lookup import import_builder
 from camcli.models.outputs.comparison import Comparison
@@ -31,6 +31,7 @@ class TextEmbeddings:
     link: Link
 
 
+@check_keywords()
 def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = PLACE) -> Classifier:
     """Returns a model of pictures and words with texts in the place of its classes.
 

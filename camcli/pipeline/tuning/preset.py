@@ -10,7 +10,7 @@ from typing import Any
 
 from camcli.errors import OutputError, UsageError
 from camcli.media.atomic_files import check_writable, write_file
-from camcli.models.user_code import is_code
+from camcli.models.own_code.user_code import is_code
 from camcli.pipeline.tuning.candidates import Candidate
 from camcli.pipeline.tuning.tuning_plan import TuningPlan
 from camcli.registry import list_changed_options

@@ -138,7 +138,7 @@ def find_own_line(error: BaseException) -> str:
 
     That is what is neither camviz's nor installed nor Python's own.
     """
-    camviz, own, was_called = Path(__file__).parents[1], "", False
+    camviz, own, was_called = Path(__file__).parents[2], "", False
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
         if path.is_relative_to(camviz):

@@ -1,4 +1,4 @@
-"""Models of the user's own, built by a function, a class or a module in their code."""
+"""Models of the user's own: what their code builds, and what is found out by running it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from camcli.models.model_spec import BuiltModel, ModelSpec
 from camcli.models.multiple_inputs import check_takes_a_picture_alone
 from camcli.models.outputs.interpretation import measure_output
 from camcli.models.outputs.logits import describe_output, select_output
-from camcli.models.preprocessing import compute_scale, fit_channels
+from camcli.models.own_code.user_code import describe_error, import_builder, run_user_code
+from camcli.models.preprocessing import compute_scale, fit_view
 from camcli.models.state import check_hookable, in_this_thread, lock_model, preserve_state
-from camcli.models.user_code import describe_error, import_builder, run_user_code
 from camcli.records import Preprocessing
 
 # what nearly every ImageNet model was evaluated with
@@ -34,30 +34,44 @@ def build(request: ModelSpec) -> BuiltModel:
     """
     with run_user_code(request.name):
         module = _check_module(import_builder(request.name), request)
-        size = request.img_size or SIZE
-        # the code may hand out a model that it has handed out before
-        with lock_model(module):
-            trial = _try_model(module, _list_channels(module, request), size, request)
-            channels = trial.channels
-            key, outputs = request.output_key, request.outputs
-            reading = measure_output(module, (channels, *size), key, outputs)
+        built = describe_module(module, request)
+    what, flags = say_assumed(request)
+    assumed = (f"{what}; change it with {flags}",) if what else ()
+    weights, warnings = f"as built by {request.name}", (*assumed, *built.warnings)
+    return replace(built, weights=weights, warnings=warnings)
+
+
+def describe_module(
+    module: nn.Module, request: ModelSpec, own: Preprocessing | None = None
+) -> BuiltModel:
+    """Runs a model on zeros, and says what is known of it; `own` is its preprocessing.
+
+    Raises ModelError where it does not run.
+    """
+    size = own.size if own else request.img_size or SIZE
+    # the code may hand out a model that it has handed out before
+    with lock_model(module):
+        trial = _try_model(module, _list_channels(module, request), size, request)
+        channels = trial.channels
+        key, outputs = request.output_key, request.outputs
+        reading = measure_output(module, (channels, *size), key, outputs)
     trial = replace(trial, width=reading.width or 0)
     num_classes = _count_classes(trial, request)
     return BuiltModel(
         module=module,
-        preprocessing=Preprocessing(
-            size=size,
-            scale=compute_scale(size, CROP_PCT),
-            mean=fit_channels(Preprocessing.mean, channels),
-            std=fit_channels(Preprocessing.std, channels),
-        ),
+        preprocessing=own or _assume_preprocessing(size, channels),
         num_classes=num_classes,
-        weights=f"as built by {request.name}",
+        weights="as given",
         classifiers=trial.classifiers if num_classes else (),
         in_chans=channels,
         reading=reading,
-        warnings=(*_warn_assumed_preprocessing(request), *_warn_no_logits(trial, request)),
+        warnings=_warn_no_logits(trial, request),
     )
+
+
+def _assume_preprocessing(size: tuple[int, int], channels: int) -> Preprocessing:
+    plain = Preprocessing(size=size, scale=compute_scale(size, CROP_PCT))
+    return fit_view(plain, channels)
 
 
 def _check_module(value: Any, request: ModelSpec) -> nn.Module:
@@ -156,6 +170,7 @@ def _run_trial(module: nn.Module, channels: int, size: tuple[int, int]) -> _Tria
         last[0] = layer_name, layer
 
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    inputs = torch.zeros(1, channels, *size, dtype=like.dtype, device=like.device)
     with ExitStack() as stack:
         for layer_name, layer in module.named_modules():
             # the model itself holds class tokens and position embeddings, and always comes last
@@ -163,7 +178,7 @@ def _run_trial(module: nn.Module, channels: int, size: tuple[int, int]) -> _Tria
                 hook = layer.register_forward_hook(in_this_thread(partial(note, layer_name)))
                 stack.callback(hook.remove)
         with torch.no_grad(), preserve_state(module):
-            output = module(torch.zeros(1, channels, *size, dtype=like.dtype))
+            output = module(inputs)
     return _Trial(channels, output, *last[0])
 
 
@@ -179,7 +194,8 @@ def _count_classes(trial: _Trial, request: ModelSpec) -> int:
     return width
 
 
-def _warn_assumed_preprocessing(request: ModelSpec) -> tuple[str, ...]:
+def say_assumed(request: ModelSpec) -> tuple[str, str]:
+    """Says what of the preprocessing nobody said, and which options say it; empty where all is."""
     moments = [key for key in ("mean", "std") if key not in request.preprocessing]
     assumed = {f"--{key}": f"ImageNet's {' and '.join(moments)}" for key in moments}
     if request.img_size is None:
@@ -188,7 +204,7 @@ def _warn_assumed_preprocessing(request: ModelSpec) -> tuple[str, ...]:
         assumed["--fit"] = "a crop of the centre (the edges are cut off)"
     *others, last = dict.fromkeys(assumed.values()) or ("",)
     what = f"{', '.join(others)}, and {last}" if others else last
-    return (f"preprocessing: {what} assumed; change it with {', '.join(assumed)}",) if what else ()
+    return (f"preprocessing: {what} assumed" if what else ""), ", ".join(assumed)
 
 
 def _warn_no_logits(trial: _Trial, request: ModelSpec) -> tuple[str, ...]:

@@ -76,6 +76,12 @@ def fit_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return (float(sum(values) / len(values)),) * channels
 
 
+def fit_view(preprocessing: Preprocessing, channels: int) -> Preprocessing:
+    """Fits a view's mean and std to a number of channels."""
+    mean, std = (fit_channels(v, channels) for v in (preprocessing.mean, preprocessing.std))
+    return replace(preprocessing, mean=mean, std=std)
+
+
 def change_fit(preprocessing: Preprocessing, fit: Fit) -> Preprocessing:
     """Chooses another view; `squash` and `pad` then show the whole picture."""
     if fit not in get_args(Fit):

@@ -1,4 +1,4 @@
-"""Measures what an image processor of transformers does to pictures, and says it as a view.
+"""Measures what an image processor or a transform does to pictures, and says it as a view.
 
 A processor is run on flat pictures, on ramps and on noise: the colours, the part of the picture
 that is seen and the pixels themselves show what it does, whatever its class is called.
@@ -6,21 +6,24 @@ that is seen and the pixels themselves show what it does, whatever its class is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from camcli.errors import ModelError, first_line
-from camcli.models.hugging_face.image_resizing import resize_as_torchvision
-from camcli.models.preprocessing import compute_centre_offset, compute_resized_size
-from camcli.records import ChannelOrder, Interpolation, Preprocessing, Resizer
+from camcli.errors import CamvizError, ModelError, first_line
+from camcli.models.preprocessing.image_resizing import resize_as_torchvision
+from camcli.models.preprocessing.view_rules import compute_centre_offset, compute_resized_size
+from camcli.records import Centring, ChannelOrder, Interpolation, Preprocessing, Resizer
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 Size = tuple[int, int]
+Resampling: TypeAlias = tuple[Interpolation, Resizer]
 
 # oblong, so that a picture that is squashed is told from one that is cut; and not by whole numbers,
 # so that it shows how processors round
@@ -46,39 +49,53 @@ class MeasuredView:
     warnings: tuple[str, ...] = ()
 
 
-def measure_view(processor: Any, size: Size | None = None) -> MeasuredView:
+def measure_view(
+    processor: Any, size: Size | None = None, resamplings: Sequence[Resampling] = ()
+) -> MeasuredView:
     """Measures what a processor makes of pictures; `size` (height, width) is for one that has none.
 
-    Raises ModelError where it makes no picture of a picture.
+    `resamplings` are the ways to resize that it may have, where it does not say so itself.  Raises
+    ModelError where it makes no picture of a picture.
     """
     trial = _Trial(processor, TRIAL)
     black, white, red = (trial.run(_paint(TRIAL, colour)) for colour in ((0,) * 3, (255,) * 3, RED))
-    order: ChannelOrder = "bgr" if _centre(red)[2] != _centre(black)[2] else "rgb"
     low, span = _centre(black), _centre(white) - _centre(black)
-    if black.shape[0] != 3 or not span.all():
+    if len(low) != 3 or not span.all():
         raise ModelError(f"{trial.name} makes no colours of colours: camviz cannot show a picture.")
+    order: ChannelOrder = "bgr" if _centre(red)[2] != low[2] else "rgb"
     colours = _Colours(low, span, order)
     _check_colours(trial, colours)
     shape = black.shape[1], black.shape[2]
     other = _Trial(processor, TRIAL[::-1]).run(_paint(TRIAL[::-1], RED)).shape[1:]
     resized = _measure_resized_size(colours.undo(trial.run(_draw_ramps(TRIAL))), TRIAL)
-    interpolation, resizer = _read_resampling(processor)
+    ways = resamplings or (_read_resampling(processor),)
+    # torchvision and timm round to the nearest, processors down
+    centrings: tuple[Centring, ...] = ("nearest", "down") if resamplings else ("down",)
     mean, std = _name_colours(processor, colours)
     plain = Preprocessing(
         size=shape,
         scale=resized,
         mean=mean,
         std=std,
-        interpolation=interpolation,
+        interpolation=ways[0][0],
         fit="squash",
-        resizer=resizer,
-        centring="down",
+        resizer=ways[0][1],
+        centring=centrings[0],
         channel_order=order,
     )
     if shape != other:
         return _cut_to_size(plain, trial.name, size or getattr(processor, "own_size", None))
-    noise = _draw_noise(TRIAL)
-    return _choose_view(trial, noise, colours.undo(trial.run(noise)), plain)
+    noise = draw_noise(TRIAL)
+    plains = [
+        replace(plain, interpolation=way, resizer=resizer, centring=centring)
+        for (way, resizer), centring in product(ways, centrings)
+    ]
+    return _choose_view(trial, noise, colours.undo(trial.run(noise)), plains)
+
+
+def run_on_picture(processor: Any, pixels: Pixels) -> Values:
+    """Returns what a processor makes of a picture.  [h w 3] -> [c H W]"""
+    return _Trial(processor, TRIAL).run(pixels)
 
 
 RED = (255, 0, 0)
@@ -99,6 +116,8 @@ class _Trial:
         """Returns what the network would be given.  [h w 3] -> [c H W]"""
         try:
             output = self.processor(images=Image.fromarray(pixels), return_tensors="np")
+        except CamvizError:
+            raise
         except Exception as error:  # every processor refuses in its own way
             raise ModelError(f"{self.name} takes no picture alone: {first_line(error)}.") from error
         values = output.get("pixel_values")
@@ -141,7 +160,7 @@ def _paint(size: Size, colour: tuple[int, ...]) -> Pixels:
     return np.full((*size, 3), colour, np.uint8)
 
 
-def _draw_noise(size: Size) -> Pixels:
+def draw_noise(size: Size) -> Pixels:
     """Draws smooth noise, in which neighbours are alike as in photos.  [h w 3]"""
     coarse = np.random.default_rng(0).integers(0, 256, (size[0] // 8, size[1] // 8, 3), np.uint8)
     return np.asarray(Image.fromarray(coarse).resize(size[::-1], Image.Resampling.BICUBIC))
@@ -206,13 +225,17 @@ def _is_same(values: Values, measured: Values) -> bool:
 
 
 def _choose_view(
-    trial: _Trial, pixels: Pixels, wanted: Values, plain: Preprocessing
+    trial: _Trial, pixels: Pixels, wanted: Values, plains: Sequence[Preprocessing]
 ) -> MeasuredView:
     """Chooses the view that shows what the processor made of a picture.  wanted [3 H W]"""
-    candidates = _list_candidates(plain)
+    candidates = [candidate for plain in plains for candidate in _list_candidates(plain)]
     if wanted[0].size > LARGE:
-        candidates = [each for each in candidates if each.scale[0] in plain.scale][:2]
-    best, least = plain, np.inf
+        candidates = [
+            candidate
+            for plain in plains
+            for candidate in [c for c in _list_candidates(plain) if c.scale[0] in plain.scale][:2]
+        ]
+    best, least = plains[0], np.inf
     for candidate in candidates:
         difference = np.abs(_draw_view(pixels, candidate) - wanted).max()
         if difference < least:

@@ -17,7 +17,7 @@ import camcli
 from camcli.errors import ConfigError, ModelError, UnknownName
 from camcli.models.load import Classifier, load_model
 from camcli.models.model_lookup import find_model
-from camcli.models.user_code import find_own_line, is_code
+from camcli.models.own_code.user_code import find_own_line, is_code
 from tests.networks import noise
 
 PARTS = """

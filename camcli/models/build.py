@@ -1,0 +1,130 @@
+"""Builds a model out of its library: with the library's weights, random ones or a checkpoint's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from camcli.errors import ModelError, UnknownName
+from camcli.models.checkpoints import (
+    Checkpoint,
+    FittedWeights,
+    build_for_checkpoint,
+    carry_weights_over,
+    find_counterpart,
+    load_into,
+    other_library_error,
+    place_weights_by_order,
+)
+from camcli.models.memory_bound import check_numbers, limit_memory
+from camcli.models.model_lookup import TIMM_SCHEMES, TRANSFORMERS, Origin, import_builder
+from camcli.models.model_spec import BuiltModel, ModelSpec, describe
+
+# what is said where a model asks for more memory than there is
+LESS_OF_A_MODEL = (
+    "Take fewer classes (--num-classes) or channels, a smaller --img-size or other --model-kwargs; "
+    "they may stand in a preset, in the checkpoint or in the folder's config.json."
+)
+MANY_CLASSES = 2**16
+
+
+def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
+    """Builds a model; where arguments choose its size, they are bounded by the memory there is."""
+    kwargs, classes = request.model_kwargs, request.num_classes
+    if origin == "python":
+        # the user's own code is disturbed where that is worth it alone
+        is_usual = classes is None or classes <= MANY_CLASSES
+    else:
+        check_numbers(kwargs)
+        # a folder or a repository brings arguments of its own
+        is_library = origin != TRANSFORMERS and not request.name.startswith(TIMM_SCHEMES)
+        is_usual = is_library and not kwargs and classes is None and request.img_size is None
+    if is_usual:
+        return _build_unbounded(origin, request)
+    with limit_memory(describe(request), LESS_OF_A_MODEL):
+        return _build_unbounded(origin, request)
+
+
+def _build_unbounded(origin: Origin, request: ModelSpec) -> BuiltModel:
+    built: BuiltModel = import_builder(origin).build(request)
+    return built
+
+
+def build_with_own_weights(origin: Origin, request: ModelSpec) -> BuiltModel:
+    """Builds a model with its library's weights, or with random ones and a warning of them."""
+    built = _build(origin, request)
+    if origin == "python" or request.pretrained:
+        return built
+    warning = f"{request.name!r} has random weights: its maps mean nothing."
+    return replace(built, warnings=(warning,))
+
+
+def build_with_checkpoint(
+    origins: Iterable[Origin], request: ModelSpec, saved: Checkpoint, strict: bool
+) -> tuple[Origin, BuiltModel]:
+    """Builds the model of the first library that the weights fit, or of the one they fit best."""
+    attempts: list[tuple[Origin, BuiltModel, FittedWeights]] = []
+    for origin in origins:
+        attempts.append(
+            (
+                origin,
+                *build_for_checkpoint(saved, partial(_build, origin), request),
+            )
+        )
+        if not attempts[-1][-1].faults:
+            break
+    origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
+    build = partial(_build, origin)
+    if fitted.faults:
+        built, fitted = (
+            _build_from_counterpart(origin, request, saved, strict)
+            or place_weights_by_order(fitted, built, build, request)
+            or (built, fitted)
+        )
+    # arguments are tried on timm's constructors, never on the user's code
+    rebuild = build if origin == "timm" else None
+    notes = load_into(built, fitted, request, strict=strict, build=rebuild)
+    return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
+
+
+def _build_from_counterpart(
+    origin: Origin, request: ModelSpec, saved: Checkpoint, strict: bool
+) -> tuple[BuiltModel, FittedWeights] | None:
+    """Takes weights of the same network in the other library, if it is the same.
+
+    Raises CheckpointError if they fit the other library's network, and that is another one.
+    """
+    pair = find_counterpart(origin, request.name)
+    if pair is None or not import_builder(pair[0]).knows(pair[1]):  # type: ignore[arg-type]
+        return None
+    library, name = pair
+    kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
+    other = replace(request, name=name, model_kwargs=kwargs)
+    try:
+        build = partial(_build, library)  # type: ignore[arg-type]
+        source, theirs = build_for_checkpoint(saved, build, other)
+    except (ModelError, UnknownName):  # it cannot be built at this size
+        return None
+    if not theirs.faults:
+        own = {"in_chans": source.in_chans} if source.in_chans != 3 else {}
+        kwargs = {**request.model_kwargs, **own}
+        adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
+        built = _build(origin, adapted)
+        fitted_weights = carry_weights_over(theirs, source, built)
+        if fitted_weights:
+            return built, fitted_weights
+    refusal = other_library_error(theirs, request, f"{library}/{name}")
+    if refusal and strict:
+        raise refusal
+    return None
+
+
+def list_origins(origin: Origin, name: str, request: ModelSpec) -> Iterator[Origin]:
+    """Gives where a checkpoint's model may come from: one name can stand for two networks."""
+    yield origin
+    # with a library before the name, a tag behind it or arguments, timm's is meant
+    plain = name == request.name and "." not in name and request.model_kwargs.keys() <= {"in_chans"}
+    torchvision = import_builder("torchvision")
+    if origin == "timm" and plain and torchvision.knows(name):
+        yield "torchvision"
