@@ -1,7 +1,7 @@
-"""Pure tensor functions that say how good maps are, one noun a file; importing fills the registry.
+"""Pure tensor functions that measure how good maps are; importing this room fills the registry.
 
-A metric takes several maps of one picture, at the picture's size, and gives a value for each of
-them.  Whatever it needs besides is named in `camcli.registry.METRIC_INPUTS`.
+A metric takes several maps of one picture, at the picture's size, and returns a value for each
+map.  `camcli.registry.METRIC_INPUTS` names everything else that a metric can ask for.
 """
 
 from camcli.metrics.faithfulness import (

@@ -1,4 +1,4 @@
-"""Maps made without the network, which a method has to beat."""
+"""Maps that are made without the network; a method has to beat them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-WIDTH = 0.25  # the Gaussian's deviation, as a share of each edge
+WIDTH = 0.25  # the Gaussian's standard deviation, as a share of each edge
 
 
 def centred_gaussian(image: Tensor) -> Tensor:
-    """Draws a Gaussian around the middle, a quarter of each edge wide.  [c H W] -> [H W]"""
+    """Draws a centred Gaussian; its deviation is a quarter of each edge.  [c H W] -> [H W]"""
     lines = []
     for edge in image.shape[-2:]:
         places = (torch.arange(edge, device=image.device) + 0.5) / edge - 0.5
@@ -21,9 +21,9 @@ def centred_gaussian(image: Tensor) -> Tensor:
 
 
 def sobel_edges(image: Tensor) -> Tensor:
-    """Returns how strong the edges of the picture's grey are, after Sobel.  [c H W] -> [H W]
+    """Returns the strength of Sobel's edges in the mean of the channels.  [c H W] -> [H W]
 
-    The rim's pixels are repeated beyond it.
+    The pixels at the border are repeated beyond it.
     """
     smooth = torch.tensor([1.0, 2.0, 1.0], device=image.device)
     change = torch.tensor([-1.0, 0.0, 1.0], device=image.device)

@@ -1,4 +1,4 @@
-"""Bootstrap: how sure a mean over pictures is."""
+"""Bootstrap: how certain a mean over pictures is."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ AT_ONCE = 2**22  # numbers that are drawn together
 def bootstrap_interval(
     values: Tensor, *, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the percentile interval of the mean, by pictures drawn anew.  [n] -> low, high
+    """Returns the mean's percentile interval over resampled pictures.  [n] -> low, high
 
     Efron, "Bootstrap methods: another look at the jackknife", 1979.  The same seed draws the same
-    pictures, so that intervals of several methods on the same pictures go together.  Raises
-    UsageError for fewer than two values, which have no interval, or what is no number.
+    pictures, so that the intervals of several methods can be compared.  Raises UsageError for fewer
+    than two values, for NaN or infinity, for a level that does not lie between 0 and 1, and for
+    fewer than one draw.
 
     Example:
         >>> import torch
@@ -30,11 +31,11 @@ def bootstrap_interval(
     values = values.detach().double().cpu()
     if values.ndim != 1 or len(values) < 2 or not values.isfinite().all():
         raise UsageError(
-            f"An interval is of two finite values or more, [n], not {list(values.shape)}."
+            f"An interval needs two or more finite values [n], not {list(values.shape)}."
         )
     if not 0 < level < 1 or draws < 1:
         raise UsageError(
-            f"A level lies between 0 and 1, and draws are 1 or more: {level}, {draws}."
+            f"A level lies between 0 and 1, and there are 1 or more draws, not {level} and {draws}."
         )
     draw = torch.Generator().manual_seed(seed)
     count = len(values)
@@ -51,16 +52,18 @@ def bootstrap_interval(
 def bootstrap_conclusion(
     values: Tensor, conclude: Callable[[Tensor], Tensor], *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the 95 % interval of what is concluded from a mean.  [n ...] -> low, high
+    """Returns the 95 % interval of a number computed from a mean.  [n ...] -> low, high
 
-    Percentiles as in `bootstrap_interval`, of the same pictures for the same seed; `conclude` makes
-    numbers [d] of the means [d ...] of the pictures drawn.  Raises UsageError for fewer than two
-    pictures.
+    `conclude` turns the means [d ...] of d draws into numbers [d].  The percentiles and the drawn
+    pictures are those of `bootstrap_interval` with the same seed.  Raises UsageError for fewer than
+    two pictures, and for NaN or infinity.
     """
     flat = values.detach().double().cpu().flatten(1)
     count = len(flat)
     if count < 2 or not flat.isfinite().all():
-        raise UsageError(f"An interval is of two pictures or more, [n ...], not {count}.")
+        raise UsageError(
+            f"An interval needs two or more pictures with finite values [n ...], not {count}."
+        )
     draw = torch.Generator().manual_seed(seed)
     rows, parts = max(1, AT_ONCE // count), []
     for start in range(0, draws, rows):

@@ -1,4 +1,4 @@
-"""Paired test: whether a difference on the same pictures is more than noise."""
+"""Paired test: whether a difference of two methods on the same pictures is more than noise."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from torch import Tensor
 from camcli.errors import UsageError
 
 DRAWS = 10_000
-EXACT = 13  # pictures up to which all signs are tried
+EXACT = 13  # up to so many pictures all signs are tried
 AT_ONCE = 2**22  # numbers that are drawn together
 ROUNDING = 1e-9  # sums that differ by less than this share of the largest one are equal
 
 
 def permute_signs(differences: Tensor, *, draws: int = DRAWS, seed: int = 0) -> float:
-    """Returns how likely a mean difference at least this large is if its signs are chance.  [n]
+    """Returns the two-sided p value of a mean difference: signs are permuted at random.  [n]
 
-    The two-sided permutation test of paired values (Fisher, "The design of experiments", 1935): if
-    two methods are equally good, each picture's difference is as likely to have the other sign.
-    All 2^n signs are tried where they are few, else so many draws, of which the observed one is
-    one.  Raises UsageError for no values, or what is no number.
+    The permutation test of paired values (Fisher, "The design of experiments", 1935): if two
+    methods are equally good, each picture's difference is as likely to have the other sign.  p is
+    the share of signs with a mean at least as large.  Up to 13 pictures all 2^n signs are tried,
+    for more so many `draws`, to which the observed signs are added.  Raises UsageError for no
+    values, and for NaN or infinity.
 
     Example:
         >>> import torch
@@ -30,7 +31,9 @@ def permute_signs(differences: Tensor, *, draws: int = DRAWS, seed: int = 0) -> 
     """
     values = differences.detach().double().cpu()
     if values.ndim != 1 or not len(values) or not values.isfinite().all():
-        raise UsageError(f"Differences are finite numbers [n], not {list(values.shape)}.")
+        raise UsageError(
+            f"Differences are one or more finite numbers [n], not {list(values.shape)}."
+        )
     scale = float(values.abs().sum())
     observed = abs(float(values.sum())) - ROUNDING * scale
     hits = (
@@ -47,14 +50,16 @@ def permute_pairs(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> float:
-    """Returns how likely a difference this large is if who had which picture's values is chance.
+    """Returns the two-sided p value of a difference: pictures' values are swapped at random.
 
-    As `permute_signs`, for what is concluded from the mean over the pictures: one and other
-    [n ...], and `conclude` makes numbers [d] of means [d ...].  Raises UsageError for no pictures.
+    Like `permute_signs`, for a number that is computed from a mean over pictures.  `one` and
+    `other` are [n ...], and `conclude` turns means [d ...] into numbers [d].  Raises UsageError for
+    no pictures, and for two different shapes.
     """
     if one.shape != other.shape or not len(one):
         raise UsageError(
-            f"Pairs have the same shape [n ...], not {list(one.shape)} and {list(other.shape)}."
+            f"Both sides have the same shape [n ...], not {list(one.shape)} and "
+            f"{list(other.shape)}."
         )
     shape = one.shape[1:]
     first, second = (values.detach().double().cpu().flatten(1) for values in (one, other))
@@ -76,7 +81,7 @@ def permute_pairs(
 
 
 def _draw_signs(count: int, draws: int, seed: int) -> Iterator[Tensor]:
-    """Yields all signs of a few pictures, or so many draws of them, some rows at a time.  [r n]"""
+    """Yields all signs of a few pictures, or random signs of many, some rows at a time.  [r n]"""
     if count <= EXACT:
         numbers = torch.arange(2**count)[:, None] >> torch.arange(count) & 1
         yield 1 - 2 * numbers.double()
@@ -89,20 +94,20 @@ def _draw_signs(count: int, draws: int, seed: int) -> Iterator[Tensor]:
 
 
 def _count_share(hits: int, count: int, draws: int) -> float:
-    # of draws, the observed signs are one more
+    # the observed signs are added to the random ones
     return hits / 2**count if count <= EXACT else (hits + 1) / (draws + 1)
 
 
 def smallest_p(count: int) -> float:
-    """Returns the least that `permute_signs` can give for a number of pictures."""
+    """Returns the smallest p that `permute_signs` can give for a number of pictures."""
     return 2.0 ** (1 - count) if count <= EXACT else 1 / (DRAWS + 1)
 
 
 def adjust_holm(values: Sequence[float]) -> list[float]:
-    """Corrects p values for their number, in their order (Holm, 1979).
+    """Corrects p values for the number of comparisons (Holm, 1979); their order stays.
 
-    The least is multiplied by their number, the next by one less, and so on; none is smaller than
-    one before it, or above 1.
+    The smallest p is multiplied by their number, the next one by one less, and so on.  None becomes
+    smaller than the one before it, or larger than 1.
 
     >>> adjust_holm([0.01, 0.5, 0.02])
     [0.03, 0.5, 0.04]

@@ -33,7 +33,7 @@ def test_the_interval_of_many_is_the_normal_one() -> None:
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, float("nan")], [[1.0, 2.0]]])
 def test_what_has_no_interval(values: list[float]) -> None:
-    with pytest.raises(UsageError, match="two finite values"):
+    with pytest.raises(UsageError, match="two or more finite values"):
         bootstrap_interval(torch.tensor(values))
     with pytest.raises(UsageError, match="level"):
         bootstrap_interval(torch.tensor([1.0, 2.0]), level=1.0)

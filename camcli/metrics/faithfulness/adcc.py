@@ -29,9 +29,9 @@ def adcc(
     *,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The harmonic mean of coherency, 1 - complexity and 1 - average drop.
+    """The harmonic mean of coherency, 1 - complexity and 1 - average drop, arXiv:2104.10252.
 
-    arXiv:2104.10252.  Where a part is 0, so is the mean.
+    The mean is 0 where one of the three is 0.
 
     unit_maps [b H W], image [c H W], score [n c H W] -> [n], a probability, explain (images
     [n c H W], row) -> maps [n H W]; returns [b].
@@ -44,7 +44,7 @@ def adcc(
 
 
 def harmonic_mean(*parts: Tensor) -> Tensor:
-    """Returns the parts' harmonic mean, 0 where a part is not above 0.  n x [b] -> [b]"""
+    """Returns the harmonic mean of the parts, 0 where a part is 0 or below.  n x [b] -> [b]"""
     stack = torch.stack([part.float() for part in parts])
     positive = (stack > 0).all(0)
     mean = len(parts) / torch.where(positive, stack, 1).reciprocal().sum(0)

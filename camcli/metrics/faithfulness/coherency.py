@@ -1,4 +1,4 @@
-"""Coherency: whether a map stays when the picture is shown as bright as the map is high."""
+"""Coherency: whether a map stays the same when the picture is multiplied by it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from camcli.errors import UsageError
 from camcli.metrics.validation import check_image, check_maps, check_unit_maps, image_size
 from camcli.registry import metric
 
-# maps altered images as a row of the maps was made: images [n c H W], the row -> [n H W]
+# explains altered images by the method of one row of the maps: images [n c H W], row -> [n H W]
 Explain = Callable[[Tensor, int], Tensor]
 
 
@@ -24,10 +24,9 @@ Explain = Callable[[Tensor, int], Tensor]
     explanations=1,
 )
 def coherency(unit_maps: Tensor, image: Tensor, explain: Explain) -> Tensor:
-    """How the map of the picture times its map correlates with the map, from 0 to 1.
+    """The correlation of a map with the map of the picture times that map, from 0 to 1.
 
-    (Pearson's r + 1) / 2, arXiv:2104.10252.  With a constant map r is not defined, and
-    taken as 0.
+    (Pearson's r + 1) / 2, arXiv:2104.10252.  A constant map has no r, which is then taken as 0.
 
     unit_maps [b H W], image [c H W] after normalisation, explain (images [n c H W], row) -> maps
     [n H W]; returns [b].
@@ -43,7 +42,9 @@ def explain_checked(explain: Explain, images: Tensor, row: int) -> Tensor:
     """Returns the maps of altered images; raises UsageError for another shape, NaN or infinity."""
     maps = check_maps(explain(images, row), image_size(images))
     if len(maps) != len(images):
-        raise UsageError(f"The maps of {len(images)} images are as many, not {len(maps)}.")
+        raise UsageError(
+            f"There must be a map for each of the {len(images)} images, not {len(maps)} maps."
+        )
     return maps
 
 
@@ -56,7 +57,7 @@ def correlate(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _centre(maps: Tensor) -> Tensor:
-    # the first pixel goes first: the rounded mean of equal values is not always theirs
+    # the first pixel is subtracted first: the rounded mean of equal values may differ from them
     flat = maps.flatten(1)
     flat = flat - flat[:, :1]
     return flat - flat.mean(1, keepdim=True)

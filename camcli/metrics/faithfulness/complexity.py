@@ -18,7 +18,7 @@ from camcli.registry import metric
 def complexity(unit_maps: Tensor) -> Tensor:
     """The map's mean, which is its L1 norm by pixel, arXiv:2104.10252.  [b H W] -> [b]
 
-    An empty map has the least, so that it says nothing by itself: it is one part of `adcc` and
-    `arcc`.
+    A map without heat has the lowest complexity, so the value alone says nothing: it is a part of
+    `adcc` and `arcc`.
     """
     return check_unit_maps(unit_maps).mean((1, 2))

@@ -1,4 +1,4 @@
-"""Confidence: what becomes of the score when a picture is shown as bright as its map is high."""
+"""Confidence: how the score changes when a picture is multiplied by its map."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from camcli.registry import metric
 
 
 def plan_average_drop(unit_maps: Tensor, image: Tensor) -> PassPlan:
-    """Plans `average_drop`, so that it can share its batches."""
+    """Plans the passes of `average_drop`, so that it can share batches."""
     return _plan_masked(unit_maps, image, _compute_drop)
 
 
 def plan_increase(unit_maps: Tensor, image: Tensor) -> PassPlan:
-    """Plans `increase_in_confidence`, so that it can share its batches."""
+    """Plans the passes of `increase_in_confidence`, so that it can share batches."""
     return _plan_masked(unit_maps, image, lambda whole, masked: (masked > whole).to(masked.dtype))
 
 
 def plan_average_gain(unit_maps: Tensor, image: Tensor) -> PassPlan:
-    """Plans `average_gain`, so that it can share its batches."""
+    """Plans the passes of `average_gain`, so that it can share batches."""
     return _plan_masked(unit_maps, image, _compute_gain)
 
 
@@ -40,13 +40,14 @@ def plan_average_gain(unit_maps: Tensor, image: Tensor) -> PassPlan:
 def average_drop(
     unit_maps: Tensor, image: Tensor, score: Score, *, batch_size: int = BATCH_SIZE
 ) -> Tensor:
-    """The share of the score that goes when the picture is multiplied by its map.
+    """The share of the score that is lost when the picture is multiplied by its map.
 
-    max(0, Y - O) / Y, Grad-CAM++, arXiv:1710.11063, a share and not per cent; their
-    score is the class's probability.  Its mean over pictures is the paper's Average Drop.
+    max(0, Y - O) / Y, Grad-CAM++, arXiv:1710.11063, from 0 to 1 and not in per cent.  The authors'
+    score is the class's probability.  The mean over pictures is the paper's Average Drop.
 
     unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
-    Raises UsageError for a picture whose score is not above 0, and maps beyond 0 and 1.
+    Raises UsageError for a picture whose score is not above 0, and for map values below 0 or above
+    1.
     """
     return plan_average_drop(unit_maps, image).carry_out(image, score, batch_size)
 
@@ -65,7 +66,8 @@ def increase_in_confidence(
 ) -> Tensor:
     """Whether the score grows when the picture is multiplied by its map: 1 or 0.
 
-    Grad-CAM++, arXiv:1710.11063.  Its mean over pictures is the paper's share.
+    Grad-CAM++, arXiv:1710.11063.  The mean over pictures is the paper's Increase in Confidence, as
+    a share.
 
     unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
     """
@@ -84,12 +86,12 @@ def increase_in_confidence(
 def average_gain(
     unit_maps: Tensor, image: Tensor, score: Score, *, batch_size: int = BATCH_SIZE
 ) -> Tensor:
-    """The share of what the probability lacks that comes when the picture is multiplied by its map.
+    """How far the probability rises towards 1 when the picture is multiplied by its map.
 
-    max(0, O - Y) / (1 - Y), Opti-CAM, arXiv:2301.07002, the other side of average drop.
+    max(0, O - Y) / (1 - Y), Opti-CAM, arXiv:2301.07002, the counterpart of average drop.
 
     unit_maps [b H W], image [c H W] after normalisation, score [n c H W] -> [n]; returns [b].
-    Raises UsageError for scores that are no probabilities.
+    Raises UsageError for scores that are not probabilities.
     """
     return plan_average_gain(unit_maps, image).carry_out(image, score, batch_size)
 
@@ -109,19 +111,19 @@ def _plan_masked(
 def _compute_drop(whole: Tensor, masked: Tensor) -> Tensor:
     if not whole > 0:
         raise UsageError(
-            f"Average drop is a share of the picture's score, which is {float(whole):.4g}, not "
-            "above 0: take the probability as the target."
+            "Average drop is a share of the picture's score, which must be above 0 and is "
+            f"{float(whole):.4g}: explain the probability (target probability)."
         )
     return (whole - masked).clamp(min=0) / whole
 
 
 def _compute_gain(whole: Tensor, masked: Tensor) -> Tensor:
     low, high = torch.minimum(whole, masked.amin()), torch.maximum(whole, masked.amax())
-    # softmax rounds beyond its ends
+    # softmax may round to slightly below 0 or above 1
     if low < -1e-5 or high > 1 + 1e-5:
         raise UsageError(
-            f"Average gain is of probabilities, and these scores reach from {float(low):.4g} to "
-            f"{float(high):.4g}: take the probability as the target."
+            f"Average gain needs probabilities, and these scores lie between {float(low):.4g} and "
+            f"{float(high):.4g}: explain the probability (target probability)."
         )
     lacking = (1 - whole).clamp(min=torch.finfo(whole.dtype).eps)
     return ((masked - whole).clamp(min=0) / lacking).clamp(max=1)

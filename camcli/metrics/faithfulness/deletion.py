@@ -1,4 +1,4 @@
-"""Deletion: how soon the score goes when the highest pixels are hidden first."""
+"""Deletion: how fast the score falls when the highest pixels are hidden first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from camcli.registry import metric
 def plan_deletion(
     maps: Tensor, image: Tensor, *, steps: int = 28, baseline: str = "zero"
 ) -> PassPlan:
-    """Plans `deletion`, so that it can share its batches."""
+    """Plans the passes of `deletion`, so that it can share batches."""
     check_at_least(1, steps=steps)
     image = check_image(image)
     maps = check_maps(maps, image_size(image))
@@ -37,12 +37,13 @@ def deletion(
     baseline: str = "zero",
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The area under the score while the highest pixels go first, arXiv:1806.07421.
+    """The area under the score while the highest pixels are hidden first, arXiv:1806.07421.
 
-    As `insertion`, from the whole picture to the baseline, which is zero after normalisation.
+    Like `insertion`, but from the whole picture to the baseline, by default zero (the mean colour
+    after normalisation), in `steps` equal steps, by default 28.
 
     maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b].  Raises UsageError for maps of
-    another size, or not finite.
+    another size, or with NaN or infinity.
 
     Example:
         >>> import torch

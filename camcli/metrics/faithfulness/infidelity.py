@@ -1,4 +1,4 @@
-"""Infidelity: how far a map's sums are from what the score loses."""
+"""Infidelity: how far the heat in hidden squares is from the loss of score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDEST = 10 / 28
 
 
 def plan_infidelity(maps: Tensor, image: Tensor, *, samples: int = 200, seed: int = 0) -> PassPlan:
-    """Plans `infidelity`, so that it can share its batches."""
+    """Plans the passes of `infidelity`, so that it can share batches."""
     check_at_least(1, samples=samples)
     image = check_image(image)
     maps = check_maps(maps, image_size(image))
@@ -55,21 +55,21 @@ def infidelity(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The mean square of what the score loses by a hidden square less the map's sum in it.
+    """The mean squared difference of the score that a hidden square costs and the heat in it.
 
-    arXiv:1901.09392, by square removal: squares of a random place and
-    of up to 10/28 of the picture's side become zero.  As in the authors' code the map is
-    scaled to fit best, since the scale of a heatmap means nothing; a map turned over fits as well.
-    All maps are measured by the same squares.
+    arXiv:1901.09392, square removal: `samples` squares (default 200) at random places, with sides
+    up to 10/28 of the picture's, become zero.  As in the authors' code the map is scaled by the
+    factor that fits best, since the scale of a heatmap means nothing; a negated map fits as well.
+    All maps are measured with the same squares.
 
-    maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b], in the score's units squared.
+    maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b], in squared units of the score.
     """
     plan = plan_infidelity(maps, image, samples=samples, seed=seed)
     return plan.carry_out(image, score, batch_size)
 
 
 def _draw_squares(size: tuple[int, int], samples: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Draws squares inside a picture: the rows [n H] and columns [n W] that each covers."""
+    """Draws squares inside a picture, as the rows [n H] and columns [n W] that each one covers."""
     draw = torch.Generator().manual_seed(seed)
     widest = max(1, ceil(WIDEST * min(size)))
     width = torch.randint(1, widest + 1, (samples,), generator=draw)

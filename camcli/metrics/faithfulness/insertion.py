@@ -1,4 +1,4 @@
-"""Insertion: how soon the score comes when the highest pixels are shown first."""
+"""Insertion: how fast the score rises when the highest pixels are shown first."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from camcli.registry import metric
 def plan_insertion(
     maps: Tensor, image: Tensor, *, steps: int = 28, baseline: str = "blur"
 ) -> PassPlan:
-    """Plans `insertion`, so that it can share its batches."""
+    """Plans the passes of `insertion`, so that it can share batches."""
     check_at_least(1, steps=steps)
     image = check_image(image)
     maps = check_maps(maps, image_size(image))
@@ -37,15 +37,15 @@ def insertion(
     baseline: str = "blur",
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The area under the score while the highest pixels come first, arXiv:1806.07421.
+    """The area under the score while the highest pixels are shown first, arXiv:1806.07421.
 
-    The scores of a picture that is the baseline at first and whole at last, in `steps` equal steps;
-    their sum, the ends by half, over the steps.  The authors' score is the probability of the class
-    that the whole picture is taken for, their baseline the blurred picture, and 28 steps are theirs
-    for a picture of 224x224.
+    The picture begins as the baseline and becomes the whole picture in `steps` equal steps.  The
+    value is the sum of all scores, the first and the last by half, over the number of steps.  The
+    authors' score is the probability of the predicted class, their baseline the blurred picture,
+    and 28 their number of steps for a picture of 224x224.
 
     maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b].  Raises UsageError for maps of
-    another size, or not finite.
+    another size, or with NaN or infinity.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""ROAD: what becomes of the score when pixels are removed and imputed, so that no mask shows."""
+"""ROAD: how the score changes when pixels are removed and imputed, so that no mask can be seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camcli.registry import metric
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 NOISE = 0.01
-# by whether the least relevant pixels go first
+# keyed by whether the least relevant pixels are removed first
 ORDERS = {False: "most", True: "least"}
 
 
@@ -27,7 +27,7 @@ def plan_road(
     noise: float = NOISE,
     seed: int = 0,
 ) -> PassPlan:
-    """Plans `road`, so that it can share its batches."""
+    """Plans the passes of `road`, so that it can share batches."""
 
     def conclude(whole: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG001 - it cancels out
         most, least = scores.view(2, len(maps), -1).mean(2)
@@ -44,7 +44,7 @@ def plan_road_most(
     noise: float = NOISE,
     seed: int = 0,
 ) -> PassPlan:
-    """Plans `road_most`, so that it can share its batches."""
+    """Plans the passes of `road_most`, so that it can share batches."""
     return _plan_imputed(maps, image, (False,), _change(len(maps)), shares, noise, seed)
 
 
@@ -56,7 +56,7 @@ def plan_road_least(
     noise: float = NOISE,
     seed: int = 0,
 ) -> PassPlan:
-    """Plans `road_least`, so that it can share its batches."""
+    """Plans the passes of `road_least`, so that it can share batches."""
     return _plan_imputed(maps, image, (True,), _change(len(maps)), shares, noise, seed)
 
 
@@ -79,15 +79,14 @@ def road(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """Half of what the score loses more by the most relevant pixels than by the least relevant.
+    """Half the difference of the score without the least and without the most relevant pixels.
 
-    (least - most) / 2, means over the shares of pixels removed; `road_most` and `road_least` are
-    the parts.  Removed pixels are imputed from their neighbours with a little noise,
-    arXiv:2202.00449, which hides where they were.  Of a map with ties exactly the
-    shares are removed.
+    (`road_least` - `road_most`) / 2; each is a mean over the `shares` of pixels that are removed.
+    Removed pixels are imputed from their neighbours with a little noise, which hides where they
+    were, arXiv:2202.00449.  Exactly these shares are removed, also where values are equal.
 
-    maps [b H W], image [c H W], score [n c H W] -> [n], `noise` its standard deviation in the
-    picture's units; returns [b].  Raises UsageError for shares beyond 0 and 1.
+    maps [b H W], image [c H W], score [n c H W] -> [n]; `noise` is a standard deviation in the
+    picture's units; returns [b].  Raises UsageError for shares below 0 or above 1.
     """
     plan = plan_road(maps, image, shares=shares, noise=noise, seed=seed)
     return plan.carry_out(image, score, batch_size)
@@ -112,9 +111,9 @@ def road_most(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The score's mean change when the most relevant pixels are removed and imputed.
+    """The mean change of the score when the most relevant pixels are removed and imputed.
 
-    As `road`, arXiv:2202.00449.  maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b].
+    See `road`, arXiv:2202.00449.  maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b].
     """
     plan = plan_road_most(maps, image, shares=shares, noise=noise, seed=seed)
     return plan.carry_out(image, score, batch_size)
@@ -139,7 +138,7 @@ def road_least(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """The score's mean change when the least relevant pixels are removed and imputed.
+    """The mean change of the score when the least relevant pixels are removed and imputed.
 
     As `road`, arXiv:2202.00449.  maps [b H W], image [c H W], score [n c H W] -> [n]; returns [b].
     """
@@ -183,7 +182,7 @@ def _plan_imputed(
         return torch.where(keep[:, None], filled, filled + added)
 
     def trace(whole: Tensor, scores: Tensor) -> dict[str, Curve]:
-        """Draws a curve for each order, which begin at the whole picture."""
+        """Returns a curve for each order of removal; both begin at the whole picture."""
         orders = scores.view(len(reversals), len(maps), -1)
         start = whole.expand(len(maps), 1)
         names = [""] if len(reversals) == 1 else [ORDERS[is_least] for is_least in reversals]
@@ -200,10 +199,11 @@ def _count_removed(shares: Sequence[float], pixels: int) -> Tensor:
         raise UsageError(
             f"Shares of pixels to remove lie between 0 and 1, as 0.1,0.5,0.9, not {shares}."
         )
-    # as many as lie at or above a percentile between two pixels of different values
+    # as many pixels as lie at or above a percentile, if all values differ
     counts = [1 + floor((pixels - 1) * share + 1e-9) for share in shares]
     if max(counts) >= pixels:
         raise UsageError(
-            f"Nothing is left to impute from when {max(shares)} of {pixels} pixels are removed."
+            f"No pixel is left to impute from when a share of {max(shares)} of {pixels} pixels is "
+            "removed."
         )
     return torch.tensor(counts, dtype=torch.int32)

@@ -1,4 +1,4 @@
-"""SaCo: whether pixels that are said to count more do, group by group."""
+"""SaCo: whether groups of pixels with more heat cost more score when they are hidden."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from camcli.registry import metric
 
 
 def plan_saco(maps: Tensor, image: Tensor, *, groups: int = 10) -> PassPlan:
-    """Plans `saco`, so that it can share its batches."""
+    """Plans the passes of `saco`, so that it can share batches."""
     check_at_least(2, groups=groups)
     image = check_image(image)
     maps = check_maps(maps, image_size(image))
     pixels = maps[0].numel()
     if groups > pixels:
-        raise UsageError(f"{pixels} pixels make no {groups} groups: take fewer.")
+        raise UsageError(
+            f"{pixels} pixels cannot be split into {groups} groups: take fewer groups."
+        )
     group = rank_pixels(maps).long() * groups // pixels
     filling = make_baseline(image, "mean")
 
@@ -51,12 +53,12 @@ def saco(
     groups: int = 10,
     batch_size: int = BATCH_SIZE,
 ) -> Tensor:
-    """How far groups of pixels with more heat cost more of the score, from -1 to 1.
+    """How consistently groups of pixels with more heat cost more of the score, from -1 to 1.
 
-    arXiv:2404.01415: the pixels are split by rank into equal groups, each hidden alone
-    under the picture's mean colour.  Each pair of groups adds its difference in heat, or takes it
-    away if the hotter group costs less; their sum is divided by that of all differences.  A
-    constant map has 0, where the authors' code raises.
+    arXiv:2404.01415: the pixels are split by rank into `groups` equal groups (default 10), and each
+    group alone is replaced by the picture's mean colour.  Each pair of groups adds its difference
+    in heat, or subtracts it if the hotter group costs less; the sum is divided by the sum of all
+    differences.  A constant map has 0; the authors' code raises an error for it.
 
     maps [b H W], image [c H W], score [n c H W] -> [n], a probability; returns [b].
     """
@@ -64,9 +66,9 @@ def saco(
 
 
 def _average_groups(maps: Tensor, group: Tensor, groups: int) -> Tensor:
-    """Returns the mean of each group, hottest first, less the map's least value.  [b groups]
+    """Returns each group's mean above the map's minimum, the hottest first.  [b groups]
 
-    The authors' sums are these times the pixels of a group, which are as many in each.
+    The authors sum instead; the number of pixels is the same in each group and cancels out.
     """
     heat = maps.flatten(1).double()
     heat = heat - heat.amin(1, keepdim=True)
@@ -76,7 +78,7 @@ def _average_groups(maps: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 def _compute_coefficient(heat: Tensor, lost: Tensor) -> Tensor:
-    """Sums the agreeing less the contradicting differences, over all of them.  [b k] x 2 -> [b]"""
+    """Returns (agreeing - contradicting) / all differences in heat.  [b k] x 2 -> [b]"""
     hotter, cooler = torch.triu_indices(heat.shape[1], heat.shape[1], 1, device=heat.device)
     weights = heat[:, hotter] - heat[:, cooler]
     signed = torch.where(lost[:, hotter] >= lost[:, cooler], weights, -weights)

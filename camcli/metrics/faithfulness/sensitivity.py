@@ -1,4 +1,4 @@
-"""Sensitivity: how far a map moves when the picture hardly does."""
+"""Sensitivity: how much a map changes when the picture hardly changes."""
 
 from __future__ import annotations
 
@@ -28,12 +28,11 @@ def max_sensitivity(
     seed: int = 0,
     batch_size: int = 8,
 ) -> Tensor:
-    """The furthest that a map moves, as a share of its norm, when uniform noise is added.
+    """The largest change of a map under uniform noise, as a share of the map's norm.
 
-    max ||map(x + d) - map(x)|| / ||map(x)|| over `samples` of d between -radius and radius,
-    arXiv:1901.09392, divided as in the authors' code; their radius for maps of the
-    whole input is 0.1, in the units of what the network is given.  A map of zeros that
-    stays has 0, one that moves infinity.
+    max ||map(x + d) - map(x)|| / ||map(x)|| over `samples` (default 50) draws of d between -radius
+    and radius, arXiv:1901.09392; the division is that of the authors' code, and so is the radius
+    0.1, in the units of the network's input.  A map of zeros has 0 if it stays zero, else infinity.
 
     maps [b H W] as `explain` makes them, image [c H W], explain (images [n c H W], row) -> maps
     [n H W]; returns [b].

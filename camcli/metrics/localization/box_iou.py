@@ -19,11 +19,12 @@ from camcli.registry import metric
     paper="arXiv:1512.04150",
 )
 def box_iou(maps: Tensor, boxes: Tensor, *, threshold: float = 0.2) -> Tensor:
-    """The IoU of the box around the largest hot region with the object's.  -> [b]
+    """The IoU of the box around the largest hot region with the object's box.  -> [b]
 
-    maps [b H W], boxes [n 4].  The CAM paper, arXiv:1512.04150, section 3.2: the region is what
-    exceeds 20 % of the map's maximum (`threshold`), its largest connected component counts, and of
-    several objects the one that fits best.  A map without positive heat scores 0.
+    maps [b H W], boxes [n 4].  The CAM paper, arXiv:1512.04150, section 3.2: the region is the
+    largest connected component of the pixels above 20 % of the map's maximum (`threshold`).  Of
+    several objects the one that fits best counts.  A map without positive heat scores 0.  Raises
+    UsageError for boxes that hold nothing, and for maps with NaN or infinity.
 
     >>> import torch
     >>> heat = torch.zeros(1, 4, 8)
@@ -46,8 +47,8 @@ def box_iou(maps: Tensor, boxes: Tensor, *, threshold: float = 0.2) -> Tensor:
 def box_overlap(one: Tensor, other: Tensor, *, extra: int = 0) -> Tensor:
     """Returns the IoU of each pair of boxes.  [n 4], [m 4] -> [n m]
 
-    `extra` is added to widths and heights: 0 for half-open boxes, 1 where the right and the bottom
-    edge are the last pixels inside.
+    `extra` is added to widths and heights: 0 for half-open boxes, 1 for boxes whose right and
+    bottom edges are the last pixels inside.
     """
     low = torch.maximum(one[:, None, :2], other[None, :, :2])
     high = torch.minimum(one[:, None, 2:], other[None, :, 2:])

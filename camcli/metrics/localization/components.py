@@ -12,10 +12,10 @@ Indices = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Components:
-    """The components of a mask: a box around each, [n 4] left, top, right, bottom, and its pixels.
+    """The components of a mask: boxes [n 4] left, top, right, bottom, and areas [n] in pixels.
 
     The right and the bottom edge lie outside (half-open): a pixel (x, y) is x, y, x + 1, y + 1.
-    They come in the order of their first pixels, row by row.
+    Components are ordered by their first pixels, row by row.
     """
 
     boxes: Indices
@@ -23,7 +23,7 @@ class Components:
 
     @property
     def largest(self) -> Indices:
-        """The box of the component with the most pixels, the first of several, [1 4] or [0 4]."""
+        """The box [1 4] of the largest component, the first one among equals; [0 4] for none."""
         return self.boxes[self.areas.argmax()][None] if len(self.areas) else self.boxes
 
 
@@ -59,13 +59,14 @@ def find_components(mask: NDArray[np.bool_], *, diagonal: bool = True) -> Compon
 
 
 def find_holes(mask: NDArray[np.bool_]) -> Indices:
-    """Lists the boxes around the pixels that frame the holes of a mask.  bool [h w] -> [n 4]
+    """Lists a box around the pixels that surround each hole of a mask.  bool [h w] -> [n 4]
 
-    A hole is what is not connected with the outside, corners apart; OpenCV's `RETR_TREE` gives its
-    frame as a contour of its own.
+    A hole is background without a way to the outside, where touching corners are no way.  OpenCV's
+    `RETR_TREE` returns the pixels around a hole as a contour of its own.
     """
     background = find_components(~np.pad(np.asarray(mask, bool), 1), diagonal=False)
-    # the outside is the first one; a pixel wider all round, in coordinates without the padding
+    # the first component is the outside; a box is one pixel wider on each side, and the padding is
+    # taken off its coordinates
     boxes: Indices = background.boxes[1:] + np.array([-2, -2, 0, 0])
     return boxes
 
@@ -73,7 +74,7 @@ def find_holes(mask: NDArray[np.bool_]) -> Indices:
 def _find_runs(mask: NDArray[np.bool_]) -> tuple[Indices, Indices, Indices]:
     """Lists the runs of pixels in the rows of a mask: their rows, starts and stops."""
     padded = np.pad(mask, ((0, 0), (1, 1)))
-    # each run has a change where it starts and one where it stops, by turns
+    # changes are starts and stops of runs in turn
     changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
     rows, columns = np.divmod(changes, mask.shape[1] + 1)
     return rows[::2], columns[::2], columns[1::2]
@@ -86,7 +87,7 @@ def _list_touching_runs(
     stride = width + 2
     below = (rows + 1) * stride
     start_keys, stop_keys = rows * stride + starts, rows * stride + stops
-    # of the next row's runs: the first that ends behind this one's start, the last that begins
+    # in the next row: the first run that ends behind this run's start, and the last run that begins
     # before its end
     first = np.searchsorted(stop_keys, below + starts, "left" if diagonal else "right")
     last = np.searchsorted(start_keys, below + stops, "right" if diagonal else "left")
@@ -97,7 +98,7 @@ def _list_touching_runs(
 
 
 def _join(count: int, one: Indices, other: Indices) -> Indices:
-    """Returns the least member of each element's set, once pairs are joined."""
+    """Joins pairs into sets and returns each element's set, named by its least member."""
     parents = np.arange(count)
     while True:
         roots = parents[one], parents[other]

@@ -1,4 +1,4 @@
-"""The grid pointing game: localisation without boxes, on pictures put together from several."""
+"""The grid pointing game: localisation without boxes, on grids of several pictures."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from camcli.registry import metric
 def build_grid(pictures: Tensor) -> Tensor:
     """Puts n x n pictures together, row by row.  [n*n c h w] -> [c n*h n*w]
 
-    arXiv:2104.00032: pictures of different classes, each classified rightly and surely.
-    Raises UsageError for a number of pictures that fills no square.
+    arXiv:2104.00032 takes pictures of different classes that are classified correctly and with high
+    confidence.  Raises UsageError for a number of pictures that fills no square.
     """
     edge = _compute_edge(len(pictures))
     rows = [torch.cat(list(pictures[i * edge : (i + 1) * edge]), -1) for i in range(edge)]
@@ -35,7 +35,8 @@ def grid_pointing_game(maps: Tensor) -> Tensor:
     """The share of each map's positive heat that lies in its own cell.  [b H W] -> [b]
 
     Map i of a grid of b = n*n explains the class of the picture in cell i, counted row by row
-    (arXiv:2104.00032).  Chance, and a uniform map, score 1 / (n*n).  Raises UsageError.
+    (arXiv:2104.00032).  Chance, and a uniform map, score 1 / (n*n).  Raises UsageError for a number
+    of maps that fills no square, and for a size that n does not divide.
 
     >>> import torch
     >>> heat = torch.zeros(4, 2, 2)
@@ -48,7 +49,7 @@ def grid_pointing_game(maps: Tensor) -> Tensor:
     height, width = maps.shape[-2:]
     if height % edge or width % edge:
         raise UsageError(
-            f"A grid of {edge} x {edge} pictures has cells of whole pixels; the maps are "
+            f"A grid of {edge} x {edge} pictures needs maps whose sides {edge} divides, not "
             f"{width} x {height}."
         )
     shares = []
@@ -64,5 +65,5 @@ def grid_pointing_game(maps: Tensor) -> Tensor:
 def _compute_edge(count: int) -> int:
     edge = math.isqrt(count)
     if edge < 1 or edge * edge != count:
-        raise UsageError(f"A grid is of 4, 9, 16, ... pictures, not {count}.")
+        raise UsageError(f"A grid has 1, 4, 9, 16, ... pictures, not {count}.")
     return edge

@@ -1,4 +1,4 @@
-"""Heat inside: what share of the heat lies on the object."""
+"""Heat inside: the share of the heat that lies on the object."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from camcli.registry import metric
 def heat_inside(maps: Tensor, mask: Tensor) -> Tensor:
     """The share of the positive heat that lies on the object.  maps [b H W], mask [H W] -> [b]
 
-    Score-CAM's energy-based pointing game, arXiv:1910.01279: what lies in the object's
-    boxes, or in its mask, by what lies anywhere.  A uniform map scores the object's share of the
-    picture, a map without positive heat 0.  Raises UsageError for an empty mask.
+    Score-CAM's energy-based pointing game, arXiv:1910.01279: the heat in the object's boxes, or in
+    its mask, over all heat.  A uniform map scores the object's share of the picture, a map without
+    positive heat 0.  Raises UsageError for an empty mask.
 
     >>> import torch
     >>> heat_inside(torch.tensor([[[1.0, 3.0, -5.0]]]), torch.tensor([[True, False, True]]))

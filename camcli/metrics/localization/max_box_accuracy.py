@@ -1,4 +1,4 @@
-"""MaxBoxAccV2: how often the box around the hot region fits, at the data's best threshold."""
+"""MaxBoxAccV2: how often the box around the hot region fits, at the data set's best threshold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEVELS = 255  # of a map in 8 bits
 
 @dataclass(frozen=True)
 class BoxAccuracy:
-    """MaxBoxAccV2, and for each IoU the best threshold's share of pictures, and that threshold."""
+    """MaxBoxAccV2, and for each IoU the best threshold and the share of pictures that fit there."""
 
     value: float
     shares: tuple[float, ...]
@@ -32,15 +32,17 @@ class BoxAccuracy:
 
 
 def threshold_overlaps(unit_maps: Tensor, boxes: Tensor, *, step: float = STEP) -> Tensor:
-    """Returns the best IoU of any hot region's box with any true one, at each threshold.
+    """Returns the best IoU of any hot region's box with any true box, at each threshold.
 
-    unit_maps [b H W] in 0..1, boxes [n 4] of the same picture -> [b t], thresholds 0, step, ... 1.
+    unit_maps [b H W] in 0..1, boxes [n 4] of the same picture -> [b t], at the thresholds 0, step,
+    2 step, ... below 1.
 
-    As the authors of arXiv:2007.04178 do it: the map in 8 bits by truncation; hot is what is above
-    `int(threshold * maximum)`; boxes of all contours, those of holes too; the right and the bottom
-    edge one pixel beyond the last one inside, but not beyond the picture's last, while widths count
-    one more; true boxes truncated to whole pixels.  They scale maps and boxes to 224 x 224 first.
-    Raises UsageError.
+    The steps are those of the code of arXiv:2007.04178.  The map is truncated to 8 bits, and pixels
+    above `int(threshold * maximum)` are hot.  All contours have a box, also those of holes.  The
+    right and the bottom edge lie one pixel beyond the last pixel inside, but not beyond the
+    picture's last pixel, and widths and heights count one more.  True boxes are truncated to whole
+    pixels.  (The authors first scale maps and boxes to 224 x 224; here the caller does.)  Raises
+    UsageError for values below 0 or above 1, and for boxes that hold nothing.
     """
     maps = check_unit_maps(unit_maps).double().cpu().numpy()
     truths = check_boxes(boxes).cpu().trunc()
@@ -55,7 +57,7 @@ def _compute_overlaps(
     grey: NDArray[np.uint8], truths: Tensor, thresholds: NDArray[np.float64]
 ) -> Tensor:
     limits = (thresholds * int(grey.max())).astype(np.intp)
-    # a thousand thresholds are 256 different ones at most
+    # a map in 8 bits has at most 256 different thresholds
     different, which = np.unique(limits, return_inverse=True)
     best = [
         box_overlap(_list_region_boxes(grey > limit), truths, extra=1).max() for limit in different
@@ -64,7 +66,7 @@ def _compute_overlaps(
 
 
 def _list_region_boxes(mask: NDArray[np.bool_]) -> Tensor:
-    """Lists the authors' boxes around regions and holes, 0, 0, 0, 0 where there are none.  [n 4]"""
+    """Lists the authors' boxes around regions and holes; one of zeros if there are none.  [n 4]"""
     boxes = np.concatenate([find_components(mask).boxes, find_holes(mask)])
     if not len(boxes):
         boxes = np.zeros((1, 4), np.intp)
@@ -77,10 +79,10 @@ def _list_region_boxes(mask: NDArray[np.bool_]) -> Tensor:
 def max_box_accuracy(
     overlaps: Tensor, ious: Sequence[float] = IOUS, *, step: float = STEP
 ) -> BoxAccuracy:
-    """Returns MaxBoxAccV2 of pictures, arXiv:2007.04178: overlaps [n t] of `threshold_overlaps`.
+    """Returns MaxBoxAccV2 of n pictures, arXiv:2007.04178, from `threshold_overlaps` [n t].
 
-    For each IoU the share of the n pictures that reach it, at the threshold that is best for all of
-    them; then the mean over the IoUs.  Raises UsageError for no pictures.
+    For each IoU it is the share of pictures that reach this IoU, at the threshold where most of
+    them do; the value is the mean over the IoUs.  Raises UsageError for no pictures.
 
     >>> import torch
     >>> max_box_accuracy(torch.tensor([[0.9, 0.2], [0.4, 0.6]]), (0.5,), step=0.5)
@@ -88,7 +90,8 @@ def max_box_accuracy(
     """
     if overlaps.ndim != 2 or not overlaps.numel():
         raise UsageError(
-            f"Box accuracy is of one or more pictures, [n t], not {list(overlaps.shape)}."
+            "Box accuracy needs overlaps [n t] of one or more pictures, not "
+            f"{list(overlaps.shape)}."
         )
     shares = torch.stack([(overlaps >= iou).double().mean(0) for iou in ious])
     best = shares.max(1)
@@ -100,9 +103,9 @@ def max_box_accuracy(
 
 
 def conclude_box_accuracy(shares: Tensor) -> Tensor:
-    """Makes MaxBoxAccV2 of the shares of pictures that reach each IoU at each threshold.
+    """Returns MaxBoxAccV2 from the shares of pictures that reach each IoU at each threshold.
 
-    [... ious t] -> [...]: the best threshold's share for each IoU, and their mean.
+    [... ious t] -> [...]: the share at each IoU's best threshold, and the mean over the IoUs.
     """
     return shares.amax(-1).mean(-1)
 
@@ -116,12 +119,12 @@ def conclude_box_accuracy(shares: Tensor) -> Tensor:
     conclude=conclude_box_accuracy,
 )
 def reach_ious(unit_maps: Tensor, boxes: Tensor) -> Tensor:
-    """Which IoUs the box around the hot region reaches at which threshold, for MaxBoxAccV2.
+    """Whether the box around the hot region reaches each IoU at each threshold, for MaxBoxAccV2.
 
-    unit_maps [b H W] in 0..1, boxes [n 4] of the same picture -> bool [b ious t], IoU 0.3, 0.5 and
-    0.7, and those of the authors' thousand thresholds that differ on a map that reaches 1.  The
-    mean over the pictures goes to `conclude_box_accuracy`; a single picture [b] has no value.
-    Raises UsageError.
+    unit_maps [b H W] in 0..1, boxes [n 4] of the same picture -> bool [b ious t], for IoU 0.3, 0.5
+    and 0.7.  Of the authors' thousand thresholds only those are kept that differ on a map that
+    reaches 1.  `conclude_box_accuracy` takes the mean over the pictures; a single picture has no
+    MaxBoxAccV2.  Raises UsageError for values below 0 or above 1, and for boxes that hold nothing.
 
     >>> import torch
     >>> heat = torch.zeros(1, 8, 8)
@@ -135,7 +138,7 @@ def reach_ious(unit_maps: Tensor, boxes: Tensor) -> Tensor:
 
 
 def list_levels() -> list[int]:
-    """Lists the first of the thresholds, by its number, that cuts at each of the map's 255 levels.
+    """Lists the number of the first threshold that cuts at each of a map's 255 levels.
 
     >>> list_levels()[:3]
     [0, 4, 8]

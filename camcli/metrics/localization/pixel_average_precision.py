@@ -1,4 +1,4 @@
-"""Pixel average precision: do the pixels of the object come first?"""
+"""Pixel average precision: whether the object's pixels rank before all others."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from camcli.registry import metric
 def pixel_average_precision(maps: Tensor, mask: Tensor) -> Tensor:
     """Average precision of the pixels, ranked by their heat.  maps [b H W], mask [H W] -> [b]
 
-    The sum of the precision at each threshold times the gain in recall, arXiv:2007.04178 (PxAP), of
-    one picture and at every value that occurs, where the authors pool the pixels of all pictures in
+    The sum over thresholds of the precision times the gain in recall, arXiv:2007.04178 (PxAP).
+    Here every value of one picture is a threshold; the authors pool the pixels of all pictures in
     1,000 bins.  A constant map scores the mask's share of the picture.  Raises UsageError for an
     empty mask.
 
@@ -37,10 +37,10 @@ def pixel_average_precision(maps: Tensor, mask: Tensor) -> Tensor:
 
 
 def average_precision(values: Tensor, hits: Tensor) -> Tensor:
-    """Returns the average precision of values [n] whose hits are known, bool [n]; ties are one."""
+    """Returns the average precision of values [n] with hits bool [n]; equal values rank as one."""
     order = values.sort(descending=True)
     reached = hits[order.indices].double().cumsum(0)
-    # a threshold takes all of what is equal, so only the last of equal values is one
+    # a threshold takes all equal values together, so it stands at the last of them
     ends = torch.ones_like(hits)
     ends[:-1] = order.values[1:] != order.values[:-1]
     ranks = torch.arange(1, len(values) + 1, device=values.device)[ends]

@@ -1,4 +1,4 @@
-"""The pointing game: does the hottest pixel lie on the object?"""
+"""The pointing game: whether the hottest pixel lies on the object."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from camcli.registry import metric
 def pointing_game(maps: Tensor, mask: Tensor, *, tolerance: int = 0) -> Tensor:
     """Whether the map's maximum lies on the object, 1 or 0.  maps [b H W], mask [H W] -> [b]
 
-    arXiv:1608.00507, section 4.1: a maximum counts that lies at most `tolerance` pixels from the
-    object (15 in the paper).  Of several equal maxima it is the share that hits, so that a constant
-    map scores what chance does.  Raises UsageError for an empty mask.
+    arXiv:1608.00507, section 4.1: a maximum hits if it lies at most `tolerance` pixels from the
+    object (default 0; 15 in the paper).  Several equal maxima score the share of them that hits, so
+    that a constant map scores as chance does.  Raises UsageError for an empty mask.
 
     >>> import torch
     >>> pointing_game(torch.tensor([[[0.0, 2.0, 1.0]]]), torch.tensor([[True, False, False]]))
@@ -40,7 +40,7 @@ def pointing_game(maps: Tensor, mask: Tensor, *, tolerance: int = 0) -> Tensor:
 
 
 def widen(mask: Tensor, tolerance: int) -> Tensor:
-    """Adds the pixels at most `tolerance` pixels from a mask, centre to centre.  bool [H W]"""
+    """Widens a mask by all pixels whose centres lie at most `tolerance` pixels away.  bool [H W]"""
     if tolerance == 0:
         return mask
     edge = min(tolerance, max(mask.shape))

@@ -1,4 +1,4 @@
-"""The altered pictures whose scores metrics ask for: what is taken away, what stands there."""
+"""The altered pictures whose scores metrics need: which pixels are replaced, and by what."""
 
 from camcli.metrics.perturbation.baseline import make_baseline
 from camcli.metrics.perturbation.curve import plan_curve, rank_pixels

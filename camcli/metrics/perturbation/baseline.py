@@ -1,4 +1,4 @@
-"""Baselines: what stands in a picture where pixels are taken away."""
+"""Baselines: the pixels that replace those that are removed from a picture."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from camcli.errors import UnknownName
 
-# as RISE's authors have them
+# the values of RISE's authors
 KERNEL, SIGMA = 11, 5.0
 
 
 def make_baseline(image: Tensor, name: str) -> Tensor:
-    """Returns the baseline of an image by its name, in `BASELINES`.  [c H W] -> [c H W]
+    """Returns an image's baseline by its name: blur, mean or zero.  [c H W] -> [c H W]
 
-    Raises UnknownName.
+    Raises UnknownName for another name.
     """
     if name not in BASELINES:
         raise UnknownName("baseline", name, BASELINES, f"All: {', '.join(BASELINES)}.")
@@ -26,9 +26,9 @@ def make_baseline(image: Tensor, name: str) -> Tensor:
 
 
 def blur(image: Tensor) -> Tensor:
-    """Blurs as RISE's authors do: 11x11, sigma 5, zeros around.  [c H W] -> [c H W]
+    """Blurs with the kernel of RISE's authors, 11x11 and sigma 5.  [c H W] -> [c H W]
 
-    Zero is the mean colour of a normalised picture.  The edges fade towards it.
+    Zeros lie outside the picture, so its border fades to zero, the mean colour after normalisation.
     """
     line = _kernel_line(KERNEL, SIGMA).to(image)
     rows = F.conv2d(image[:, None], line[None, None, :, None], padding=(KERNEL // 2, 0))
@@ -36,12 +36,12 @@ def blur(image: Tensor) -> Tensor:
 
 
 def fill_mean(image: Tensor) -> Tensor:
-    """Fills with each channel's mean.  [c H W] -> [c H W]"""
+    """Fills each channel with its mean.  [c H W] -> [c H W]"""
     return image.mean((1, 2), keepdim=True).expand_as(image)
 
 
 def fill_zero(image: Tensor) -> Tensor:
-    """Fills with zero, the mean colour of the training data where pictures are normalised."""
+    """Fills with zero, the training data's mean colour after normalisation.  [c H W] -> [c H W]"""
     return torch.zeros_like(image)
 
 
@@ -54,11 +54,10 @@ BASELINES: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 @lru_cache(4)
 def _kernel_line(width: int, sigma: float) -> Tensor:
-    """Returns one side of the authors' kernel, the outer product of which it is.  -> [width]
+    """Returns the vector whose outer product with itself is the authors' kernel.  -> [width]
 
-    They filter a single one in the middle of as many zeros, *reflected* at their ends, by a
-    Gaussian cut at four sigma: what leaves the kernel comes back into it, which makes it nearly
-    a box.
+    They filter a row of zeros with a one in its middle by a Gaussian that is cut at four sigma, and
+    *reflect* the row at its ends: what leaves the kernel comes back into it, so it is nearly a box.
     """
     reach = int(4 * sigma + 0.5)
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)

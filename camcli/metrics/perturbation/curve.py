@@ -1,4 +1,4 @@
-"""Curves: the score of a picture as its pixels go, or come, in a map's order."""
+"""Curves: the score of a picture while its pixels are hidden, or shown, in the order of a map."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from camcli.metrics.perturbation.pass_plan import Curve, PassPlan
 
 
 def rank_pixels(maps: Tensor) -> Tensor:
-    """Numbers each map's pixels from the highest value on; equal ones in reading order.
+    """Ranks each map's pixels from the highest value on; equal values in reading order.
 
     [b H W] -> int32 [b H W]
     """
@@ -25,19 +25,19 @@ def rank_pixels(maps: Tensor) -> Tensor:
 def count_pixels(pixels: int, steps: int) -> list[int]:
     """Returns how many pixels are altered at each point of a curve, from none to all of them.
 
-    All steps are equally long, as RISE's authors have them, and the last takes what is left.
+    All steps are equally long, as in the code of RISE's authors, but the last one takes what is
+    left.
     """
     size = ceil(pixels / steps)
     return [*range(0, pixels, size), pixels]
 
 
 def plan_curve(maps: Tensor, first: Tensor, last: Tensor, image: Tensor, steps: int) -> PassPlan:
-    """Plans the curve from `first` to `last`, one of which is the picture; concludes its area.
+    """Plans the passes of a curve from `first` to `last`, one of which is the picture.
 
-    Its trace is the curve itself, by the share of the pixels that have become `last`.
-
-    maps [b H W], first and last [c H W].  The area is the authors' sum, arXiv:1806.07421: all
-    scores, the two at the ends by half, over the number of steps.
+    maps [b H W], first and last [c H W].  The plan's value is the area, arXiv:1806.07421: the sum
+    of all scores, the first and the last by half, over the number of steps.  Its trace is the curve
+    itself, over the share of the pixels that have become `last`.
     """
     ranks, counts = rank_pixels(maps), count_pixels(maps[0].numel(), steps)
     between = torch.tensor(counts[1:-1], device=maps.device, dtype=torch.int32)

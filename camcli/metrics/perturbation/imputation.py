@@ -1,10 +1,10 @@
-"""Noisy linear imputation: pixels that are taken away become the weighted mean of their neighbours.
+"""Linear imputation: removed pixels become the weighted mean of their neighbours.
 
-arXiv:2202.00449: every missing pixel equals the mean of its eight neighbours, of which
-direct ones weigh 1/6 and diagonal ones 1/12; what lies outside the picture is left out and the rest
-weighs more.  The system is sparse, symmetric and positive definite, so that conjugate gradients
-solve it for all channels of many masks at once, without a factorisation; a multigrid cycle in front
-makes the number of steps independent of how large the missing areas are.
+arXiv:2202.00449: every missing pixel equals the mean of its eight neighbours; direct neighbours
+weigh 1/6 and diagonal ones 1/12.  Neighbours outside the picture are left out, and the others weigh
+more. The system is sparse, symmetric and positive definite, so conjugate gradients solve it for all
+channels of many masks at once, without a factorisation.  A multigrid cycle as the preconditioner
+makes the number of steps independent of the size of the missing areas.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DIAGONAL = 1 / 12  # a diagonal neighbour's weight; a direct one's is twice that
-# what is left of the residual, as a share of that at the start
+# the residual at which solving ends, as a share of the first one
 TOLERANCE = 1e-4
 MOST_STEPS = 200
-# of Jacobi's method, which damps the highest frequencies of this stencil best
+# of Jacobi's method; this value damps the highest frequencies of this stencil best
 DAMPING = 0.8
 SMALLEST_SIDE = 4
 COARSEST_SWEEPS = 8
@@ -25,11 +25,12 @@ MASKS_AT_ONCE = 4
 
 
 def impute(image: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
-    """Fills what is not kept of an image in each of some masks.
+    """Imputes the pixels of an image that each mask does not keep.
 
-    image [c H W], keep bool [n H W] with at least one pixel kept in each -> [n c H W]
+    image [c H W], keep bool [n H W] with at least one pixel kept in each mask -> [n c H W];
+    `tolerance` is the residual at which solving ends, as a share of the first one (default 1e-4).
     """
-    # a few at a time stay in a processor's cache; a GPU wants many
+    # a few masks at a time stay in a processor's cache; a GPU is faster with all of them
     size = MASKS_AT_ONCE if keep.is_cpu else len(keep)
     precise = image if image.element_size() >= 4 else image.float()
     parts = [keep[start : start + size] for start in range(0, len(keep), size)]
@@ -39,7 +40,7 @@ def impute(image: Tensor, keep: Tensor, tolerance: float = TOLERANCE) -> Tensor:
 def _impute(image: Tensor, keep: Tensor, tolerance: float) -> Tensor:
     missing = ~keep[:, None]
     known = torch.where(missing, 0, image)
-    # a good start: a mean of the known pixels around, taken on ever coarser grids
+    # a good start: the mean of the known pixels around, from coarser and coarser grids
     start = torch.where(missing, _pull(known, keep[:, None].to(image.dtype)), 0)
     levels = _Levels(missing, image.dtype)
     right = torch.where(missing, _count_neighbours(known + start) - levels.weights[0] * start, 0)
@@ -47,13 +48,13 @@ def _impute(image: Tensor, keep: Tensor, tolerance: float) -> Tensor:
 
 
 class _Levels:
-    """The missing pixels and their neighbours' weights, on the picture's and ever coarser grids."""
+    """The missing pixels and their neighbours' weights, on the picture's grid and coarser ones."""
 
     def __init__(self, missing: Tensor, dtype: torch.dtype) -> None:
-        # as floats: a product with them is faster than one with booleans
+        # as floats, since multiplying by floats is faster than by booleans
         self.missing = [missing.to(dtype)]
         while min(self.missing[-1].shape[-2:]) >= 2 * SMALLEST_SIDE:
-            # a coarse pixel is missing where all that it stands for are
+            # a coarse pixel is missing where all of its fine pixels are
             kept = _pool(1 - self.missing[-1])
             self.missing.append((kept == 0).to(dtype))
         self.weights = [
@@ -63,7 +64,7 @@ class _Levels:
 
 
 def _pool(values: Tensor) -> Tensor:
-    """Sums blocks of 2x2 pixels, zeros beyond the edge.  [... h w] -> [... ceil(h/2) ceil(w/2)]"""
+    """Sums blocks of 2x2 pixels, with zeros outside.  [... h w] -> [... ceil(h/2) ceil(w/2)]"""
     h, w = values.shape[-2:]
     if h % 2 or w % 2:
         values = F.pad(values, (0, w % 2, 0, h % 2))
@@ -72,7 +73,7 @@ def _pool(values: Tensor) -> Tensor:
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Adds to each pixel its neighbours, a direct one twice and itself four times.  [... H W]"""
+    """Sums each pixel four times, its direct neighbours twice, diagonal ones once.  [... H W]"""
     rows = values * 2
     rows[..., 1:, :] += values[..., :-1, :]
     rows[..., :-1, :] += values[..., 1:, :]
@@ -83,18 +84,18 @@ def _spread(values: Tensor) -> Tensor:
 
 
 def _count_neighbours(values: Tensor) -> Tensor:
-    """Sums each pixel's neighbours by their weights.  [... H W] -> [... H W]"""
+    """Returns the weighted sum of each pixel's neighbours.  [... H W] -> [... H W]"""
     return _spread(values).sub_(values, alpha=4).mul_(DIAGONAL)
 
 
 def _apply(levels: _Levels, level: int, values: Tensor) -> Tensor:
-    """Applies the system: a missing pixel less the weighted mean of its missing neighbours."""
+    """Applies the system: a missing pixel minus the weighted mean of its missing neighbours."""
     out = _count_neighbours(values)
     return torch.addcmul(out.neg_(), levels.weights[level], values).mul_(levels.missing[level])
 
 
 def _cycle(levels: _Levels, level: int, right: Tensor) -> Tensor:
-    """Solves a level roughly: smooth, correct by the coarser level, smooth.  [n c h w]"""
+    """Solves a level roughly: smooths, corrects by the coarser level, smooths.  [n c h w]"""
     step = DAMPING / levels.weights[level]
     values = right * step
     if level + 1 == len(levels.missing):
@@ -108,7 +109,7 @@ def _cycle(levels: _Levels, level: int, right: Tensor) -> Tensor:
 
 
 def _restrict(levels: _Levels, level: int, rest: Tensor) -> Tensor:
-    # the sum of four is four times their mean: a coarse pixel's distance is two fine ones, squared
+    # a sum, four times the mean: coarse pixels lie twice as far apart, which counts squared
     return _pool(_blur(rest)).mul_(levels.missing[level])
 
 
@@ -135,7 +136,7 @@ def _blur(values: Tensor) -> Tensor:
 
 
 def _pull(known: Tensor, kept: Tensor) -> Tensor:
-    """Guesses each pixel from the known ones around it, on ever coarser grids.  [n c H W]"""
+    """Guesses each pixel from known ones around it, on coarser and coarser grids.  [n c H W]"""
     h, w = known.shape[-2:]
     if min(h, w) < 2:
         return known.sum((-2, -1), keepdim=True) / kept.sum((-2, -1), keepdim=True).clamp(min=1)
@@ -149,7 +150,7 @@ def _pull(known: Tensor, kept: Tensor) -> Tensor:
 
 
 def _conjugate_gradients(levels: _Levels, right: Tensor, tolerance: float) -> Tensor:
-    """Solves all systems at once; each stops moving when it is solved.  [n c H W]"""
+    """Solves all systems at once; each one stays as it is once it is solved.  [n c H W]"""
     values, rest = torch.zeros_like(right), right
     enough = tolerance * _compute_norm(right)
     along, before = torch.zeros_like(right), torch.zeros_like(enough)

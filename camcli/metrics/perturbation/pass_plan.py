@@ -1,7 +1,7 @@
-"""Plans: the altered pictures that a metric wants to see the scores of, made when they are needed.
+"""Plans of passes: the altered pictures whose scores a metric needs, made when they are needed.
 
-Plans of several metrics and maps of one picture are carried out together: they share batches and
-the pass of the unaltered picture, and no more than one batch of altered pictures exists at a time.
+The plans of several metrics and maps of one picture are carried out together.  They share batches
+and the pass of the unaltered picture, and only one batch of altered pictures exists at a time.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from camcli.errors import UsageError
 
-# gives the explained number of altered images: [n c H W] -> [n]
+# returns the explained number of altered images: [n c H W] -> [n]
 Score = Callable[[Tensor], Tensor]
-# makes the altered images of a slice: -> [n c H W]
+# makes the altered images of a slice of the plan: -> [n c H W]
 Build = Callable[[slice], Tensor]
-# makes a value for each map of the unaltered picture's score [] and the altered ones' [n]: -> [b]
+# makes a value for each map from the scores of the picture [] and of its altered ones [n]: -> [b]
 Conclude = Callable[[Tensor, Tensor], Tensor]
 
 BATCH_SIZE = 32
@@ -27,21 +27,21 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Curve:
-    """Each map's scores [b p], by the share of the pixels that is altered, 0 to 1 [p]."""
+    """Each map's scores [b p] over the shares of altered pixels [p], 0 to 1."""
 
     shares: tuple[float, ...]
     scores: Tensor
 
 
-# draws curves by what tells them apart, "" where there is one, of the same scores as `Conclude`
+# makes curves from the same scores as `Conclude`, by name; a single curve is named ""
 Trace = Callable[[Tensor, Tensor], Mapping[str, Curve]]
 
 
 @dataclass(frozen=True)
 class PassPlan:
-    """How many altered pictures there are, what makes them, and what their scores mean.
+    """The number of altered pictures, what makes them, and what makes a value of their scores.
 
-    `trace` makes curves of the scores, where they are some.
+    `trace` makes curves of the scores, for metrics that are areas under a curve.
     """
 
     count: int
@@ -50,17 +50,18 @@ class PassPlan:
     trace: Trace | None = None
 
     def carry_out(self, image: Tensor, score: Score, batch_size: int = BATCH_SIZE) -> Tensor:
-        """Scores the picture and its altered ones, and returns a value for each map.  -> [b]"""
+        """Scores the picture and its altered ones, and returns a value for each map [b]."""
         return carry_out({"": self}, image, score, batch_size)[""]
 
 
 def carry_out(
     plans: Mapping[str, PassPlan], image: Tensor, score: Score, batch_size: int = BATCH_SIZE
 ) -> dict[str, Tensor]:
-    """Carries plans for one picture out in common batches; returns each one's values by its name.
+    """Carries out the plans of one picture in common batches; returns {plan's name: values [b]}.
 
-    image [c H W] is what all of them alter; `score` gives altered images their number, [n c H W] ->
-    [n].  Raises UsageError for a batch size below 1, and scores of another shape or not finite.
+    All plans alter `image` [c H W]; `score` returns the explained number of altered images,
+    [n c H W] -> [n]; `batch_size` is 32 by default.  Raises UsageError for a batch size below 1,
+    and for scores of another shape, NaN or infinity.
 
     Example:
         >>> import torch
@@ -81,9 +82,9 @@ def carry_out(
 def score_altered(
     plans: Mapping[str, PassPlan], image: Tensor, score: Score, batch_size: int = BATCH_SIZE
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Scores the picture [] and each plan's altered ones [n], in common batches.
+    """Scores the picture [] and each plan's altered pictures {name: [n]}, in common batches.
 
-    Raises as `carry_out`.
+    Raises UsageError as `carry_out` does.
     """
     if batch_size < 1:
         raise UsageError(f"Option batch_size is 1 or more, not {batch_size}.")
@@ -98,7 +99,7 @@ def score_altered(
 def _group_batches(
     plans: Mapping[str, PassPlan], image: Tensor, batch_size: int
 ) -> Iterator[Tensor]:
-    """Gives the picture and all altered ones, batch by batch.  [n c H W]"""
+    """Yields the picture and all altered ones, batch by batch.  [n c H W]"""
     ends = list(accumulate((plan.count for plan in plans.values()), initial=1))
     starts = dict(zip(plans, ends, strict=False))
     for first in range(0, ends[-1], batch_size):
@@ -115,8 +116,12 @@ def _compute_scores(score: Score, images: Tensor) -> Tensor:
     scores = score(images)
     if scores.shape != images.shape[:1]:
         raise UsageError(
-            f"A score of {len(images)} images is {len(images)} numbers, not {list(scores.shape)}."
+            f"The scores of {len(images)} images have the shape [{len(images)}], not "
+            f"{list(scores.shape)}."
         )
     if not scores.isfinite().all():
-        raise UsageError("The model scores an altered picture NaN or infinity: nothing to compare.")
+        raise UsageError(
+            "The model's score of an altered picture is NaN or infinity, so nothing can be "
+            "compared."
+        )
     return scores.detach().float()

@@ -1,4 +1,4 @@
-"""Equivariance: does the map move with the picture?"""
+"""Equivariance: whether the map moves with the picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Explain = Callable[[Tensor, int], Tensor]
     paper="arXiv:2304.06715",
 )
 def flip_equivariance(maps: Tensor, image: Tensor, explain: Explain) -> Tensor:
-    """The rank correlation of a map with that of the mirrored picture, mirrored back.  -> [b]
+    """The rank correlation of a map with the mirrored picture's map, mirrored back.  -> [b]
 
     maps [b H W], image [c H W]; after arXiv:2304.06715.  NaN for a constant map.
     """
@@ -45,19 +45,20 @@ def flip_equivariance(maps: Tensor, image: Tensor, explain: Explain) -> Tensor:
 def shift_equivariance(
     maps: Tensor, image: Tensor, explain: Explain, *, right: int = 16, down: int = 16
 ) -> Tensor:
-    """The rank correlation of a map with that of the moved picture, moved back.  -> [b]
+    """The rank correlation of a map with the shifted picture's map, shifted back.  -> [b]
 
-    maps [b H W], image [c H W]; after arXiv:2304.06715.  The picture is moved by `right` and
-    `down` pixels, what leaves it comes in on the other side, and only what stayed inside is
-    compared.  NaN for a constant map.  Raises UsageError for moves that leave nothing.
+    maps [b H W], image [c H W]; after arXiv:2304.06715.  The picture is shifted by `right` and
+    `down` pixels (16 each by default).  Pixels that leave it come in on the other side, and only
+    those that stayed inside are compared.  NaN for a constant map.  Raises UsageError for a shift
+    that leaves nothing inside.
     """
     maps = check_maps(maps)
     image = check_image(image)
     height, width = image.shape[-2:]
     if abs(right) >= width or abs(down) >= height:
         raise UsageError(
-            f"A picture of {width} x {height} pixels cannot be moved by {right} and {down}: "
-            "something has to stay inside."
+            f"A picture of {width} x {height} pixels cannot be shifted by {right} and {down} "
+            "pixels: a part of it has to stay inside."
         )
     moved = image.roll((down, right), (-2, -1))[None]
     others = torch.cat([explain(moved, row) for row in range(len(maps))]).to(maps)

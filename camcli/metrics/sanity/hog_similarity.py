@@ -19,8 +19,9 @@ CLIP, EPSILON = 0.2, 1e-5
 def hog_similarity(maps: Tensor, others: Tensor, *, cell: int = 16) -> Tensor:
     """Returns the correlation of the maps' HOG features, -1 to 1.  [b H W], [b H W] -> [b]
 
-    As in arXiv:1810.03292, section 3: Pearson's correlation of features of cells of 16 x 16 pixels
-    (`cell`).  NaN where a map has no edges at all.  Raises UsageError for maps smaller than a cell.
+    As in arXiv:1810.03292, section 3: Pearson's correlation of the features of cells of `cell` x
+    `cell` pixels (default 16).  NaN where a map has no edges.  Raises UsageError for maps that are
+    smaller than a cell, or of different sizes.
     """
     maps = check_maps(maps).double()
     others = check_maps(others, (maps.shape[1], maps.shape[2])).double()
@@ -34,8 +35,8 @@ def hog(maps: Tensor, cell: int) -> Tensor:
     """Returns histograms of oriented gradients.  [b H W] -> [b features]
 
     Dalal and Triggs 2005, doi:10.1109/CVPR.2005.177: central differences, 9 orientations of half a
-    turn, blocks of 3 x 3 cells (or as many as there are), L2-Hys.  A gradient counts for the one
-    orientation that it has, as in scikit-image, which the sanity checks' authors used.
+    turn, blocks of 3 x 3 cells (or as many as there are), L2-Hys.  A gradient counts for one
+    orientation only, as in scikit-image, which the authors of the sanity checks used.
     """
     down, right = torch.zeros_like(maps), torch.zeros_like(maps)
     down[:, 1:-1] = maps[:, 2:] - maps[:, :-2]

@@ -12,7 +12,7 @@ def rank_correlation(maps: Tensor, others: Tensor) -> Tensor:
     """Returns Spearman's rank correlation of pairs of maps, -1 to 1.  [b H W], [b H W] -> [b]
 
     As in arXiv:1810.03292, section 3; equal values share the mean of their ranks.  NaN where one of
-    the maps is constant, and so has no ranks.  Raises UsageError.
+    the maps is constant.  Raises UsageError for maps of different sizes, NaN or infinity.
 
     >>> import torch
     >>> one = torch.tensor([[[1.0, 2.0, 3.0]]])
@@ -33,7 +33,7 @@ def rank(values: Tensor) -> Tensor:
 
 
 def correlate(one: Tensor, other: Tensor) -> Tensor:
-    """Returns Pearson's correlation, NaN where one side is constant.  [n], [n] -> []"""
+    """Returns Pearson's correlation, NaN if one of the two is constant.  [n], [n] -> []"""
     one, other = one - one.mean(), other - other.mean()
     size = torch.linalg.vector_norm(one) * torch.linalg.vector_norm(other)
     correlation: Tensor = ((one * other).sum() / size).clamp(-1, 1)

@@ -16,8 +16,9 @@ def structural_similarity(maps: Tensor, others: Tensor, *, span: float = 1.0) ->
     """Returns the mean SSIM of pairs of maps, -1 to 1.  [b H W], [b H W] -> [b]
 
     Wang et al. 2004, doi:10.1109/TIP.2003.819861, eq. 13 and section III-C: a Gaussian window of 11
-    pixels and sigma 1.5, at the places where it lies inside; `span` is the range that values can
-    have.  Maps smaller than that get the largest odd window that fits.  Raises UsageError.
+    x 11 pixels and sigma 1.5, at all places where it lies inside the map.  Smaller maps get the
+    largest odd window that fits.  `span` is the range of the values (default 1).  Raises UsageError
+    for maps of different sizes, NaN or infinity.
     """
     maps = check_maps(maps).double()
     others = check_maps(others, (maps.shape[1], maps.shape[2])).double()

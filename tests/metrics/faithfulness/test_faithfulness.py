@@ -189,9 +189,9 @@ def test_maps_of_another_shape_are_refused(metric: Metric) -> None:
 
 @_parametrize(SCORED)
 def test_scores_that_are_no_numbers_are_refused(metric: Metric) -> None:
-    with pytest.raises(UsageError, match="scores an altered picture NaN or infinity"):
+    with pytest.raises(UsageError, match="score of an altered picture is NaN or infinity"):
         _measure(metric, _maps(), score=lambda x: _score(x) * float("nan"))
-    with pytest.raises(UsageError, match=r"numbers, not \[\d+, 1\]"):
+    with pytest.raises(UsageError, match=r"have the shape \[(\d+)\], not \[\1, 1\]"):
         _measure(metric, _maps(), score=lambda x: _score(x)[:, None])
 
 
@@ -235,7 +235,7 @@ def test_the_explanations_are_as_many_as_the_registry_says(metric: Metric) -> No
 
     _measure(metric, _maps()[:1], explain=explain)
     assert made == metric.count_explanations(**_options(metric))
-    with pytest.raises(UsageError, match="are as many, not"):
+    with pytest.raises(UsageError, match="a map for each of the"):
         _measure(metric, _maps(), explain=lambda x, _: torch.rand(len(x) + 1, SIDE, SIDE))
 
 

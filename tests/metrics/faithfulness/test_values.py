@@ -93,9 +93,9 @@ def test_confidence_by_hand() -> None:
     assert average_gain(upper, IMAGE, against).item() == pytest.approx(0.3 / 0.5)
     assert increase_in_confidence(upper, IMAGE, against).item() == 1
     assert average_drop(upper, IMAGE, against).item() == 0
-    with pytest.raises(UsageError, match=r"is -1, not above 0: take the probability"):
+    with pytest.raises(UsageError, match=r"must be above 0 and is -1: explain the probability"):
         average_drop(upper, IMAGE, lambda x: -_sum(x))
-    with pytest.raises(UsageError, match=r"from 7 to 10: take the probability"):
+    with pytest.raises(UsageError, match=r"between 7 and 10: explain the probability"):
         average_gain(upper, IMAGE, lambda x: 10 * _sum(x))
 
 
@@ -151,7 +151,7 @@ def test_saco_by_hand() -> None:
     swapped = torch.tensor([[[4.0, 3.0], [1.0, 2.0]]])
     assert saco(swapped, IMAGE, _sum, groups=4).item() == pytest.approx(8 / 10)
     assert saco(torch.full((1, 2, 2), 0.3), IMAGE, _sum, groups=4).item() == 0
-    with pytest.raises(UsageError, match="4 pixels make no 5 groups"):
+    with pytest.raises(UsageError, match="4 pixels cannot be split into 5 groups"):
         saco(RIGHT, IMAGE, _sum, groups=5)
 
 

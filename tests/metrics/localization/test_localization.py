@@ -186,7 +186,7 @@ def test_accuracy_is_that_of_the_best_common_threshold() -> None:
     assert actual.shares == pytest.approx((1, 2 / 3, 2 / 3))
     assert actual.thresholds == pytest.approx((1 / 3, 1 / 3, 2 / 3), abs=1e-6)
     assert actual.value == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
-    with pytest.raises(UsageError, match="one or more pictures"):
+    with pytest.raises(UsageError, match="n of 1 or more pictures"):
         max_box_accuracy(torch.zeros(0, 3))
 
 
@@ -237,7 +237,9 @@ def test_heat_in_its_own_cell_counts() -> None:
     assert grid_pointing_game(maps.roll(1, 0)).tolist() == [0] * 9
 
 
-@pytest.mark.parametrize(("shape", "what"), [((3, 4, 4), "4, 9, 16"), ((4, 5, 4), "whole pixels")])
+@pytest.mark.parametrize(
+    ("shape", "what"), [((3, 4, 4), "4, 9, 16"), ((4, 5, 4), "sides 2 divides")]
+)
 def test_grids_that_are_none(shape: tuple[int, ...], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         grid_pointing_game(torch.zeros(shape))
@@ -252,12 +254,12 @@ def test_empty_masks_and_boxes_are_refused() -> None:
     for measure in (pointing_game, heat_inside, pixel_average_precision):
         with pytest.raises(UsageError, match="The mask is empty"):
             measure(heat, empty)
-        with pytest.raises(UsageError, match=r"bool of the maps' size \[4, 5\]"):
+        with pytest.raises(UsageError, match=r"bool and has the maps' size \[4, 5\]"):
             measure(heat, empty.T)
         with pytest.raises(UsageError, match="NaN"):
             measure(heat * torch.nan, MASK)
     for boxes, what in (
-        (torch.zeros(0, 4), "one or more"),
+        (torch.zeros(0, 4), "n of 1 or more"),
         (torch.tensor([[2, 1, 2, 3]]), "right"),
     ):
         with pytest.raises(UsageError, match=what):

@@ -195,5 +195,5 @@ def test_only_what_stayed_inside_is_compared() -> None:
         return heat
 
     assert shift_equivariance(maps, image, edge_only, right=2, down=0).item() == pytest.approx(1)
-    with pytest.raises(UsageError, match="something has to stay inside"):
+    with pytest.raises(UsageError, match="a part of it has to stay inside"):
         shift_equivariance(maps, image, brightness, right=10, down=0)
