@@ -52,18 +52,18 @@ def check_methods(
 ) -> None:
     """Raises UsageError for what does not go together, before a model is looked at."""
     if best_for is not None and BEST not in terms:
-        raise UsageError(f"--best-for {best_for} is for --method best: give both, or none.")
+        raise UsageError(f"--best-for {best_for} belongs to --method best: give both, or neither.")
     placed = [term for term in terms if AT in term]
     if combination is None and placed:
         method, layer = split_term(placed[0])
         raise UsageError(
-            f"{placed[0]!r} names the layer of one method among several that become one map: give "
-            f"--combine product, or --method {method} --target-layers {layer}."
+            f"{placed[0]!r} names a method's own layer, which is for methods that are combined: "
+            f"give --combine product, or --method {method} --target-layers {layer}."
         )
     if combination is not None and (special := {ALL, BEST} & set(terms)):
         raise UsageError(
-            f"--combine {combination} makes one map of the methods that are named, and "
-            f"{special.pop()!r} stands for others: leave one of the two out."
+            f"--combine {combination} combines the named methods, and {special.pop()!r} stands for "
+            "other methods: leave one of the two out."
         )
     for term in placed:
         method, layer = split_term(term)

@@ -92,23 +92,23 @@ def heatmaps(
     outputs: Outputs | None = None,
     image_input: InputKey | None = None,
 ) -> Any:
-    """Computes raw float32 maps of any model, signed where the formula is.  [b 3 H W] -> [b h w]
+    """Computes raw float32 maps of any model, signed if the formula is.  [b 3 H W] -> [b h w]
 
     The model is left as it was found: mode, gradients, hooks and random state. `camviz help
     methods` says what each method computes, with its paper and equation.
 
     Args:
         module: Any model of pictures, on any device; inputs are moved to it.
-        inputs: A float batch [b 3 H W], normalised as the model wants it. Or a tuple or dictionary
-            of all that the model takes: the first [b 3 H W] in it is explained, the others are
-            passed on, each picture's own row of those that have b.
+        inputs: A float batch [b 3 H W], normalised as the model expects. Or a tuple or dictionary
+            of all inputs of the model: the first float tensor [b 3 H W] in it is explained, and
+            the others are passed on; a picture gets its own row of those that have b rows.
         method: Names of methods, see camviz methods; default gradcam. A list of names gives a
             dictionary.
         target_layers: Layers to explain at (layer4, blocks.-1.norm1); default found by measuring.
             Modules, too. Several are fused at the input's size.
         target_category: Classes to explain, by index or name; default the predicted one. Here
-            indices: one for all pictures, one a picture [b], or k for each [b k]. Of a model of
-            values, which of them.
+            indices: one for all pictures, one a picture [b], or k for each [b k]. For a model
+            whose outputs are values, the index of the explained value.
         target: What is explained of the class: logit, probability, log-probability, rest,
             counterfactual (what speaks against it) or contrast; default logit. Or a function of
             logits [b n] and categories [b] to scores [b].
@@ -145,15 +145,14 @@ def heatmaps(
             that is a float tensor [b 3 H W].
 
     Returns:
-        Maps [b h w] at the layer's own resolution; [b H W] of several layers, fused; [b k h w] for
-        k targets a picture; [b t h w] where the layer puts out t frames or slices of each picture,
-        [b*t ...]. In a dictionary {method: maps} for a list of methods, and {layer: maps} for
-        `layer_fusion="none"`.
+        Maps [b h w] at the layer's own resolution, or [b H W] if several layers are fused; [b k h
+        w] for k targets of each picture; [b t h w] for a layer whose output [b*t ...] has t frames
+        or slices of each picture. A list of methods gives a dictionary {method: maps}, and
+        `layer_fusion="none"` gives {layer: maps}.
 
     Raises:
-        UsageError: Inputs, targets or options that are none, or do not go together.
-        UnknownName: A method, layer, target or option that nobody knows; the message has the
-            closest.
+        UsageError: Inputs, targets or options that are invalid, or do not go together.
+        UnknownName: An unknown method, layer, target or option; the message names the closest one.
         LayerError: A layer without a grid, or one that the model does not call.
         MethodError: A method that is not defined for this model or these options.
         ModelError: A model that hooks cannot look inside, or whose output is not understood.
@@ -180,8 +179,8 @@ def heatmaps(
         asking = [m for m in terms if m == BEST or depends_on_category(split_term(m)[0])]
         if asking and not has_classifier(module):
             raise MethodError(
-                f"This {type(module).__name__} has no classifier, and so no class that {asking[0]}"
-                " could explain. Try eigencam."
+                f"This {type(module).__name__} has no classifier, so {asking[0]} has no class to "
+                "explain. Try eigencam."
             )
         reading, is_unsure = OutputReading(output_key), False
         if asking or target_category is not None:
@@ -191,7 +190,7 @@ def heatmaps(
                     module, pictures, output_options, chosen=target_category is not None
                 )
             is_unsure = reading.is_value and not reading.is_declared
-            # a single number has two sides, as a logit has, until somebody says what it means
+            # a single number is read as the logit of yes and no until the caller says what it means
             reading = read_as_logit(reading) if is_unsure else reading
         elif others is None and _must_run_alone(module, pictures):
             reading = replace(reading, is_alone=True)
@@ -256,12 +255,13 @@ def _check_terms(
     check_methods(terms, combine, best_for)
     if ALL in terms:
         raise UsageError(
-            "Method all draws a sheet, which the command does: name methods, such as gradcam."
+            "Method all is for the command line, where it draws a sheet: name methods here, such "
+            "as gradcam."
         )
 
 
 def _must_run_alone(module: nn.Module, pictures: Tensor) -> bool:
-    """Tells whether several pictures are given to a model that takes one at a time."""
+    """Tells whether several pictures go to a model that takes only one at a time."""
     shape = (pictures.shape[1], pictures.shape[2], pictures.shape[3])
     return len(pictures) > 1 and takes_one_alone(check_hookable(module), shape)
 
@@ -276,13 +276,13 @@ def _find_reading(
     *,
     chosen: bool,
 ) -> OutputReading:
-    """Returns how the outputs are read; raises UsageError where one of several is to be chosen."""
+    """Returns how outputs are read; raises UsageError if one of several values must be chosen."""
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
     reading = find_output_reading(check_hookable(module), shape, *output_options)
     if reading.is_value and reading.width != 1 and not chosen:
         raise UsageError(
-            f"This model puts out {reading.width or 'several'} values: target_category says"
-            " which of them is explained."
+            f"This model puts out {reading.width or 'several'} values: say with target_category"
+            " which one is explained."
         )
     if reading.inverse or reading.mixes:
         _warn_once(module, reading.note)
@@ -290,13 +290,13 @@ def _find_reading(
 
 
 def _warn_of_negative_logit(module: nn.Module, logits: Tensor) -> None:
-    """Warns where it matters whether a single number is a logit or a value: below zero."""
+    """Warns if a single number is below zero, where a logit and a value have different maps."""
     if bool((logits < 0).any()):
         _warn_once(
             module,
-            "its one output is taken for the logit of a yes, and where it is below zero the no is"
-            ' explained; outputs="value" explains the number itself, outputs="logits" says that it'
-            " is one",
+            "its single output is read as the logit of yes, so no is explained where it is below"
+            ' zero; outputs="value" explains the number itself, outputs="logits" confirms that it'
+            " is a logit",
         )
 
 
@@ -309,11 +309,11 @@ def _warn_once(module: nn.Module, note: str) -> None:
 @check_keywords()
 @contextmanager
 def packed(module: nn.Module) -> Iterator[None]:
-    """Makes the calls in its block faster on a CPU, for about the memory of the weights.
+    """Makes the calls in its block faster on a CPU, for about as much memory as the weights take.
 
-    Weights are laid out for their operations at the second pass, and kept until the block's end.
-    Weights that are changed are laid out anew, in whatever way that is done; only numbers inside
-    some filters that are set through `.data` cannot be seen, and are not to be set in the block.
+    The second pass prepacks the weights, and they stay prepacked until the block ends.  Weights
+    that change are prepacked again.  Only one kind of change cannot be seen: single numbers inside
+    some filters that are set through `.data`.  Do not set those within the block.
 
     Args:
         module: The model that `heatmaps` or `activations` is called with in the block.
@@ -333,7 +333,7 @@ def packed(module: nn.Module) -> Iterator[None]:
     try:
         with lock_model(module):
             stack.enter_context(accelerate(module, PrepackCache()))
-        # open, it keeps no other thread from its calls
+        # while the block is open, other threads can still call the model
         yield
     finally:
         with lock_to_restore(module):
@@ -367,7 +367,7 @@ def activations(
         puts out t frames or slices of each picture.
 
     Raises:
-        UsageError: Inputs that are none.
+        UsageError: Inputs that are not a float batch.
         UnknownName: A layer that the model does not have.
         LayerError: A layer without a grid, or one that the model does not call.
         ModelError: A model that hooks cannot look inside.
@@ -394,7 +394,7 @@ def activations(
                 )
                 maps = {layer: context.get("activations", layer) for layer in layers}
             b = len(pictures[rows])
-            # frames and slices are folded into the batch
+            # frames and slices are rows of the batch
             return {n: m if len(m) == b else m.unflatten(0, (b, -1)) for n, m in maps.items()}
 
         with torch.inference_mode(False), torch.no_grad():
@@ -406,12 +406,14 @@ def activations(
 def _split_inputs(
     inputs: Inputs, image_input: InputKey | None
 ) -> tuple[SeveralInputs | None, Tensor]:
-    """Returns a batch of pictures, and what stands beside it, if anything does."""
+    """Returns the batch of pictures, and the model's other inputs if there are any."""
     if isinstance(inputs, tuple | list | Mapping):
         given = split_several_inputs(inputs, image_input)
         return given, _check_batch(given.pictures)
     if image_input is not None:
-        raise UsageError(f"image_input {image_input!r} is for several inputs, and one is given.")
+        raise UsageError(
+            f"image_input {image_input!r} chooses among several inputs, and only one is given."
+        )
     return None, _check_batch(inputs)
 
 

@@ -1,4 +1,4 @@
-"""Holds one batch in one model, and computes each piece of its evidence once in its scope."""
+"""Holds one batch and its model, and computes each piece of evidence once in its scope."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int, str]
 CHUNK = 32
-# a GPU is busy only with more of them (camviz help speed)
+# a GPU needs more of them to be busy (camviz help speed)
 GPU_CHUNK = 128
 # a few pictures stay in the caches of a core (camviz help speed)
 FEWEST_PICTURES, PICTURES_A_CORE = 8, 4
 
 
 def choose_chunk(device: torch.device) -> int:
-    """Returns how many altered pictures, or outputs of a layer, pass together on a device."""
+    """Returns how many altered layer outputs pass together on a device."""
     return GPU_CHUNK if device.type == "cuda" else CHUNK
 
 
 def choose_picture_chunk(chunk: int, device: torch.device) -> int:
-    """Returns how many altered pictures pass together, given the number of layer outputs."""
+    """Returns how many altered pictures pass together, given the number for layer outputs."""
     if device.type != "cpu":
         return chunk
     return min(chunk, max(FEWEST_PICTURES, PICTURES_A_CORE * torch.get_num_threads()))
@@ -41,16 +41,16 @@ def choose_picture_chunk(chunk: int, device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class TokenOptions:
-    """What the user says of a layer's tokens; None leaves it to what is measured."""
+    """What the user says about a layer's tokens; None means that it is measured."""
 
     vit_like: bool | None = None
     num_extra_tokens: int | None = None
 
 
 class BatchContext:
-    """Holds one batch of inputs [b 3 H W] and the evidence that was computed of it so far.
+    """One batch of inputs [b 3 H W], and the evidence that was computed from it so far.
 
-    Raises ModelError for a model that hooks cannot look into.
+    Raises ModelError for a model that hooks cannot look inside.
     """
 
     def __init__(
@@ -81,16 +81,16 @@ class BatchContext:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Forgets all evidence: some of it holds the context, and would keep the batch alive."""
+        """Forgets all evidence, some of which refers to the context and keeps the batch alive."""
         for values in self._values.values():
             if isinstance(values, BatchContext) and values is not self:
                 values.__exit__()
         self._values.clear()
 
     def get(self, name: str, layer: str = "", slot: int = 0, asker: str = "") -> Any:
-        """Returns a piece of evidence for a layer and a category's slot, computed at most once.
+        """Returns a piece of evidence for a layer and a category's slot; computes it at most once.
 
-        `asker` is the method and its layer, for evidence that each method has for itself.
+        `asker` names the method and its layer, for evidence whose scope is one method.
         """
         scope = EVIDENCE[name].scope
         key = (
@@ -110,14 +110,14 @@ class BatchContext:
         return self._values[key]
 
     def apply(self, method: Method, layer: str, slot: int, **options: Any) -> Detailed:
-        """Runs a method on its evidence.  -> [b c h w] or [b h w], as the method gives"""
+        """Runs a method on its evidence.  -> [b c h w] or [b h w], whichever the method returns"""
         asker = f"{method.name} {layer}"
         evidence = [self.get(name, layer, slot, asker) for name in method.evidence]
         result: Tensor | Detailed = method.function(*evidence, **options)
         return result if isinstance(result, Detailed) else Detailed(result, {})
 
     def with_inputs(self, inputs: Tensor) -> BatchContext:
-        """Returns a context of other inputs that keeps these inputs' categories and references."""
+        """Returns a context for other inputs with the categories and references of these inputs."""
         other = copy(self)
         other.inputs, other._values = inputs, {}
         if self.choice:
@@ -128,20 +128,20 @@ class BatchContext:
         return other
 
     def slices(self, layer: str, output: Tensor) -> int:
-        """Returns how many rows of a layer's output are of each picture: frames, or slices."""
+        """Returns how many rows (frames or slices) of each picture a layer's output has."""
         known = self._layouts.get(layer)
         if len(output) == len(self.inputs) or (known and known.kind == "sequence first"):
             return 1
         return count_slices(self.module, layer, self.inputs, len(output))
 
     def batch_axis(self, layer: str, output: Tensor) -> int:
-        """Tells which axis of a layer's output counts the pictures."""
+        """Returns the axis of a layer's output that counts the pictures."""
         if layer in self._layouts:
             return int(self._layouts[layer].kind == "sequence first")
         return find_batch_axis(tuple(output.shape), len(self.inputs))
 
     def layout(self, layer: str, output: Tensor) -> Layout:
-        """Returns a layer's layout, measured on its output if it is not known yet."""
+        """Returns a layer's layout; measures it on this output if it is not known yet."""
         known = self._layouts.get(layer)
         if known and self.tokens == TokenOptions():
             return known
@@ -157,7 +157,7 @@ class BatchContext:
         )
         if known is None:
             self._layouts[layer] = layout
-        # the measured order of tokens holds, whatever else the user says of them
+        # the measured order of tokens stays, also if the user gives their kind or number
         in_order = known is not None and replace(known, order=()) == layout
         return known if known and in_order else layout
 
@@ -168,7 +168,7 @@ _places: ModelCache[Places | None] = ModelCache()
 def find_places(
     module: nn.Module, shape: tuple[int, int, int], layers: Sequence[str]
 ) -> dict[str, Places]:
-    """Finds where the places of layers lie for inputs (channels, H, W); measured only once."""
+    """Finds where in the picture the cells of layers lie, for inputs (channels, H, W)."""
     module = check_hookable(module)
     known = _places.of(module)
     new = [layer for layer in layers if (layer, shape) not in known]

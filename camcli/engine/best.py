@@ -1,7 +1,6 @@
-"""What is best by measurement: methods, layers and how they are combined, by kind of network.
+"""The choices of method `best`: methods, layers and their combination for each kind of network.
 
-The rows hold what was measured, on trained networks and photos with boxes, so that whoever doubts a
-choice sees what it rests on.
+Each row holds the measurements on trained networks and photos with boxes that the choice rests on.
 """
 
 from __future__ import annotations
@@ -27,11 +26,13 @@ Interval = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over cases with 95 % intervals (mean, low, high), in per cent, and GradCAM's beside.
+    """Means over cases in per cent, with 95 % intervals (mean, low, high), beside those of GradCAM.
 
-    Of each map: its peak in a box, its heat in the boxes, the average precision of its pixels
-    against the boxes, and the box around its largest part above 20 % at an IoU of 0.5.  The earlier
-    layer on Tiny-ImageNet's photos was `blocks.4` of timm's Lite0: as good as the one chosen now.
+    `peak`: the map's maximum lies in a box.  `heat`: the share of heat inside the boxes.
+    `pixel_ap`: average precision of the pixels against the boxes.  `box`: the box around the
+    largest region above 20 % of the maximum reaches an IoU of 0.5.  The earlier layer on
+    Tiny-ImageNet's photos was `blocks.4` of timm's Lite0, which is as good as the one that is
+    chosen now.
     """
 
     on: str
@@ -45,7 +46,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class BestRow:
-    """What is best for kinds of networks and aims: methods at places, combined."""
+    """The best choice for a kind of network and some aims: methods at layers, combined."""
 
     kind: Kind
     aims: tuple[BestFor, ...]
@@ -255,7 +256,7 @@ DESCRIBED: Mapping[Kind, str] = {
     "mixed tokens": "a network of tokens without readable attention",
 }
 
-# no trained network of these kinds was in reach: they take the rows of what they resemble most
+# no trained network of these kinds was at hand: they take the rows of the kind they resemble most
 RESEMBLES: Mapping[Kind, Kind] = {
     "hierarchical": "convolutional",  # stages whose grids halve, and a last grid that is pooled
     "mixed tokens": "convolutional",  # the score depends on every cell of the last grid
@@ -264,9 +265,9 @@ RESEMBLES: Mapping[Kind, Kind] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Methods, each with the layer it looks at ("" for none), and how they are combined.
+    """Methods, each with the layer that it looks at ("" for none), and how they are combined.
 
-    `measured` is what the choice rests on; empty where it was not measured for this kind.
+    `measured` holds the measurements of the choice; it is empty if this kind was not measured.
     """
 
     kind: Kind
@@ -278,12 +279,12 @@ class Recipe:
 
     @property
     def combined(self) -> CombinedMethod:
-        """What is computed."""
+        """The combination that is computed."""
         return CombinedMethod(BEST, self.parts, self.combination)
 
     @property
     def reason(self) -> str:
-        """Why this is chosen, and what it was measured on."""
+        """Why this was chosen, and on which data it was measured."""
         return f"{self.best_for}, for {DESCRIBED[self.kind]}; {self._evidence}"
 
     @property
@@ -307,8 +308,8 @@ def choose_best(
 ) -> Recipe:
     """Chooses methods, layers and their combination for a model and inputs (channels, H, W).
 
-    The kind of network and its layers are measured by passes of noise, once for a model.  Raises
-    UsageError for another aim, and LayerError where the model has no target layer.
+    A few passes of noise measure the kind of network and its layers, once for each model.  Raises
+    UsageError for an unknown aim, and LayerError for a model without a target layer.
 
     >>> import timm
     >>> model = timm.create_model("test_resnet").eval()
@@ -317,7 +318,7 @@ def choose_best(
     """
     if best_for not in get_args(BestFor):
         allowed = ", ".join(get_args(BestFor))
-        raise UsageError(f"A map is best for one of {allowed}, not {best_for!r}.")
+        raise UsageError(f"Method best is best for one of {allowed}, not {best_for!r}.")
     default = find_default_layer(module, inputs_shape, reading)
     with apply_output_reading(module, reading or OutputReading()):
         result = measure_anatomy(module, inputs_shape, default)

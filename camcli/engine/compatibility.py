@@ -1,4 +1,4 @@
-"""Finds which methods fit a model: those whose evidence the model can give."""
+"""Finds the methods that fit a model: it can provide all of their evidence."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def find_incompatible_methods(
     request: engine.ExplainRequest,
     methods: Iterable[str],
 ) -> dict[str, str]:
-    """Finds the methods that do not fit the request or the model, and says why.  [1 3 H W]
+    """Returns {method: reason} for methods that do not fit the request or the model.  [1 3 H W]
 
-    Without a choice there is no class to ask for.
+    `choice` None means that no class is asked for.
     """
     layer = request.layers[0]
     reasons = find_incompatible_parts(
@@ -43,9 +43,9 @@ def find_incompatible_parts(
     request: engine.ExplainRequest,
     parts: Iterable[tuple[str, str]],
 ) -> dict[tuple[str, str], str]:
-    """Finds at which layers which methods cannot be run, and says why.  [1 3 H W]
+    """Returns {(method, layer): reason} for pairs that cannot be run, after one pass.  [1 3 H W]
 
-    The request has all of the layers; one pass tells.
+    The request has to name all of the layers.
     """
     inputs = engine.move_to_model(module, inputs)
     context = engine.make_context(module, inputs, choice, request, graph=True)
@@ -64,7 +64,8 @@ def find_incompatible_parts(
                 for evidence in METHODS[name].evidence:
                     context.get(evidence, layer)
                     if evidence == "gradients_at":
-                        # of other inputs, later: they can be had where these can
+                        # computed for other inputs later, which works wherever it works for these
+                        # inputs
                         context.get("gradients", layer)
             except CamvizError as error:
                 reasons[name, layer] = str(error)

@@ -1,9 +1,10 @@
-"""Compiles blocks of a model for a long run; target layers and all around them stay as they are.
+"""Compiles blocks of a model for a long run; target layers and whatever holds them stay as they
+are.
 
-A model compiled as a whole ignores hooks that come after its first pass, and each pass of ours adds
-hooks.  So its blocks are compiled one by one, and each runs as it was written where a hook is
-inside, where a gradient is recorded, and for inputs of another size than it was compiled for.
-The output of a compiled block is compared with its output before.
+A model that is compiled as a whole ignores hooks that are set after its first pass, and every pass
+here sets hooks.  So its blocks are compiled one by one.  A block runs uncompiled if a hook is
+inside it, if a gradient is recorded, or if its inputs have another size than those it was compiled
+for.  The output of a compiled block is compared with that of the uncompiled one.
 """
 
 from __future__ import annotations
@@ -38,21 +39,20 @@ from camcli.models.state import (
 from camcli.registry import METHODS, collect_evidence
 from camcli.utils.shared_setting import SharedSetting
 
-# code behind a break in the graph is shared by blocks, and torch compiles only eight shapes of it
-# by default
+# blocks share the code behind a graph break, and torch compiles it for eight shapes by default
 MOST_SHAPES = 256
-# how far a compiled block may be off, as a share of its largest value
+# the allowed difference of a compiled block's output, as a share of its largest value
 TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 
 
-# the stance of the compiler while a block runs
+# the compiler's stance (torch.compiler.set_stance) while a block runs
 _stance: SharedSetting[str] = SharedSetting(set_stance)
 
 
 class CompiledBlock:
-    """A block's `forward` that runs compiled, or as it was written where that is needed.
+    """A block's `forward`, which runs compiled wherever that is safe.
 
-    Attention is fused in the compiled one alone.
+    Attention is fused only while the block runs compiled.
     """
 
     def __init__(
@@ -62,33 +62,36 @@ class CompiledBlock:
         self.to_be_fused = to_be_fused
         self.plain: Callable[..., Any] = layer.forward
         self.compiled: Callable[..., Any] = torch.compile(_copy_code(layer.forward), dynamic=False)
-        # a hook on the block itself is called outside of its forward
+        # a hook on the block itself runs outside of its forward, so it does not matter
         self.inside = tuple(layer.modules())[1:]
         self.run = self.compile
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the block, compiled if no hook is inside and no gradient is recorded."""
+        """Runs the block: compiled if no hook is inside and no gradient is recorded."""
         if torch.is_grad_enabled() or any(map(_is_hooked, self.inside)):
             return self.plain(*args, **kwargs)
         return self.run(*args, **kwargs)
 
     def compile(self, *args: Any, **kwargs: Any) -> Any:
-        """Compiles the block for these inputs; raises ModelError where that fails."""
+        """Compiles the block for these inputs; raises ModelError if that fails."""
         expected = self.plain(*_copy(args), **_copy(kwargs))
         try:
             with _stance.hold_at("default"), switch_on_fused_attention(self.to_be_fused):
                 output = self.compiled(*args, **kwargs)
-        except Exception as error:  # the plain block has just run: it is the compiler's own
+        except (
+            Exception
+        ) as error:  # the uncompiled block has just run, so this is the compiler's error
             raise ModelError(
-                f"--compile failed at {self.name!r}: {first_line(error)}. It needs a C++ compiler,"
-                " on a GPU Triton, and a model that torch.compile takes: leave --compile out."
+                f"--compile failed at {self.name!r}: {first_line(error)}. It needs a C++ compiler "
+                "(on a GPU also Triton) and a model that torch.compile supports: leave --compile "
+                "out."
             ) from error
         if not _is_close(output, expected, self.tolerance):
             self.run = self.plain
         return expected
 
     def run_compiled(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the compiled block; inputs of other shapes run as it was written."""
+        """Runs the compiled block; inputs of other shapes run uncompiled."""
         with _stance.hold_at("eager_on_recompile"), switch_on_fused_attention(self.to_be_fused):
             return self.compiled(*args, **kwargs)
 
@@ -96,9 +99,9 @@ class CompiledBlock:
 def _copy_code(forward: Callable[..., Any]) -> Callable[..., Any]:
     """Returns a copy of a forward with a code object of its own.
 
-    torch files compiled code by code object, which blocks of one kind share: each call would
-    search those of all blocks.  Its guards on modules stay: behind a break in the graph code is
-    shared, and without them it ran with another block's weights.
+    torch caches compiled code by code object, and blocks of one class share theirs, so that each
+    call would search the code of all blocks.  Guards on modules stay on: blocks still share the
+    code behind a graph break, and without guards it ran with another block's weights.
     """
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -108,9 +111,10 @@ def _copy_code(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_hooked(layer: nn.Module) -> bool:
-    # hooks in front of linear layers note the head's input (`hooks.record`); no block holds a head
+    # pre-hooks on linear layers only record the head's input (`hooks.record`), and no block has a
+    # head
     before = layer._forward_pre_hooks and not isinstance(layer, nn.Linear)
-    # its forward may be replaced, too, as by `replay_prefix`
+    # a patched forward counts as well, such as that of `replay_prefix`
     return bool(before or layer._forward_hooks or "forward" in vars(layer))
 
 
@@ -159,7 +163,7 @@ def compile_model(
                         module(inputs)
             for block in blocks:
                 block.run = block.run_compiled if block.run == block.compile else block.run
-        # other calls may come in between the batches of a run
+        # other calls may use the model between the batches of a run
         yield sum(block.run == block.run_compiled for block in blocks)
     finally:
         with lock_to_restore(module):
@@ -167,13 +171,13 @@ def compile_model(
 
 
 def _list_fusable_attention(block: nn.Module, precision: str) -> list[nn.Module]:
-    """Lists attention that is fused without compiling, too: on a CPU, and in float32."""
+    """Lists the attention layers that also run fused without compiling: on a CPU, in float32."""
     plain = precision == "float32" and _find_device(block).type == "cpu"
     return [layer for layer in block.modules() if can_fuse(layer)] if plain else []
 
 
 def _enable_freezing(device: torch.device) -> AbstractContextManager[Any]:
-    """Has torch.compile prepack weights and fold norms into convolutions, on a CPU alone."""
+    """Lets torch.compile prepack weights and fold norms into convolutions, on a CPU only."""
     import torch._inductor.config as inductor
 
     freezing: AbstractContextManager[Any] = inductor.patch(freezing=device.type == "cpu")

@@ -47,25 +47,25 @@ from camcli.utils.profiling import stage
 
 # method, layer and name -> [b k ...]
 Details = dict[tuple[str, str, str], Tensor]
-# the name under which a map of several layers stands, or one that looks at none
+# the layer's name of a map that is made of several layers, or of none
 WHOLE = ""
-# evidence of methods that pass a picture many times
+# evidence of methods that run many passes for a picture
 MANY_PASSES = {"score_cache", "gradients_at"}
-# evidence of whole pictures, which a layer with several slices of each picture does not have
+# evidence about whole pictures; a layer with several slices of each picture has none
 BY_PICTURE = {"score", "rescore", "recompute_logits", "guided_gradients", "class_weights"}
 
 
 @dataclass(frozen=True)
 class ExplainRequest:
-    """What is asked of a batch; layouts that are not given are measured on the pass itself.
+    """What is asked about a batch; layouts that are not given are measured in the pass itself.
 
-    Methods are run at all of the layers, and what is combined at the layers of its own parts.
+    Methods run at all of the layers; combinations run at the layers of their own parts.
     """
 
     methods: tuple[str, ...]
     layers: tuple[str, ...]
     combined: tuple[CombinedMethod, ...] = field(default=(), kw_only=True)
-    # methods, each at a layer of its own ("" for none), whose raw maps are handed out as they are
+    # (method, layer) pairs whose raw maps are returned as they are; "" is no layer
     parts: tuple[tuple[str, str], ...] = field(default=(), kw_only=True)
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     tokens: TokenOptions = field(default_factory=TokenOptions)
@@ -76,14 +76,14 @@ class ExplainRequest:
     target: Target = field(default_factory=PlainTarget)
     reading: OutputReading = field(default_factory=OutputReading)
     noise: smoothing.Noise | None = None
-    # how many altered pictures, or outputs of a layer, stand in memory together
+    # how many altered layer outputs are in memory together
     chunk: int = CHUNK
     precision: Precision = "float32"
-    # where a model takes more than pictures
+    # the other inputs of a model that takes more than pictures
     inputs: SeveralInputs | None = None
 
     def __post_init__(self) -> None:
-        """Raises for a request that is not defined, before any pass is run."""
+        """Raises UsageError or MethodError for a request that is not defined, before any pass."""
         for name in self.all_methods:
             check_options(name, self.options.get(name, {}))
         if self.precision not in get_args(Precision):
@@ -98,13 +98,13 @@ class ExplainRequest:
         maps = [name for name in self.all_methods if METHODS[name].gives == "map"]
         if self.eigen_smooth and maps:
             raise MethodError(
-                f"eigen-smooth takes the first component of weighted channels; "
-                f"{', '.join(maps)} makes a map directly. Leave --eigen-smooth out."
+                "eigen-smooth takes the first principal component of weighted channels, and "
+                f"{', '.join(maps)} makes a map directly: leave --eigen-smooth out."
             )
         detailed = [m for m in self.methods if METHODS[m].details and depends_on_layer(m)]
         if detailed and len(self.layers) > 1 and self.layer_fusion != "none":
             raise MethodError(
-                f"{detailed[0]} shows more than a map of each layer: give one layer, or "
+                f"{detailed[0]} shows more than a map for each layer: give one layer, or "
                 "--layer-fusion none."
             )
         alone = [*self.methods, *dict(self.parts)]
@@ -112,16 +112,16 @@ class ExplainRequest:
         classless += [str(combined) for combined in self.combined if not combined.asks_class]
         if self.target.name in ABOUT_A_CLASS and classless:
             raise MethodError(
-                f"Target {self.target.name} asks about a class, and {', '.join(classless)} shows "
-                "none in particular: leave one of the two out."
+                f"Target {self.target.name} asks about a class, and {', '.join(classless)} "
+                "explains no particular class: leave one of the two out."
             )
 
     def _check_refinable(self) -> None:
         layerless = [name for name in self.methods if not depends_on_layer(name)]
         if layerless:
             raise MethodError(
-                f"RefineCAM multiplies the maps of several layers, and {', '.join(layerless)} looks"
-                " at none: leave --layer-fusion refine out."
+                f"RefineCAM multiplies the maps of several layers, and {', '.join(layerless)} "
+                "looks at no layer: leave --layer-fusion refine out."
             )
         if len(self.layers) < 2:
             raise UsageError(
@@ -133,47 +133,48 @@ class ExplainRequest:
         is_best = any(combined.name == BEST for combined in self.combined)
         if is_best and self.eigen_smooth:
             raise UsageError(
-                "Method best was measured on sums over the channels: leave --eigen-smooth out, or "
-                "name the methods yourself, with --combine."
+                "Method best was measured with sums over the channels: leave --eigen-smooth out, "
+                "or name the methods yourself, with --combine."
             )
         if self.combined and not self.methods and self.layer_fusion != "mean":
             raise UsageError(
-                f"Layer fusion {self.layer_fusion} makes one map of a method's layers, and methods "
-                "at layers of their own are combined: leave --layer-fusion out."
+                f"Layer fusion {self.layer_fusion} fuses the layers of one method, and combined "
+                "methods have layers of their own: leave --layer-fusion out."
             )
         of_value = [one for one in self.combined if self.reading.is_value and one.asks_class]
         if of_value and (is_best or any(one.combination != "mean" for one in of_value)):
             raise UsageError(
-                f"The maps of a value have two signs, and {'method best' if is_best else 'product'}"
-                " is of maps from 0 to 1: name one method, or give --combine mean."
+                "The maps of a value have two signs, and "
+                f"{'method best' if is_best else 'product'} needs maps from 0 to 1: name one "
+                "method, or give --combine mean."
             )
 
     @property
     def all_methods(self) -> tuple[str, ...]:
-        """The methods that are run, for themselves or to be combined, each once."""
+        """All methods that run, alone or in a combination, each once."""
         return tuple(dict.fromkeys([*self.methods, *(method for method, _ in self.all_parts)]))
 
     @property
     def all_layers(self) -> tuple[str, ...]:
-        """The layers that any of them looks at, each once."""
+        """All layers that any method looks at, each once."""
         of_parts = (layer for _, layer in self.all_parts if layer)
         return tuple(dict.fromkeys([*self.layers, *of_parts]))
 
     @property
     def all_parts(self) -> tuple[tuple[str, str], ...]:
-        """Methods that look at layers of their own, handed out or combined, each once."""
+        """All (method, layer) pairs, of `parts` and of combinations, each once."""
         of_combined = (part for combined in self.combined for part in combined.parts)
         return tuple(dict.fromkeys([*self.parts, *of_combined]))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What maps are asked for: methods, and behind them combinations."""
+        """The names of the requested maps: methods first, then combinations."""
         return (*self.methods, *(combined.name for combined in self.combined))
 
     def select(self, names: Collection[str]) -> ExplainRequest:
-        """Returns the same request for some of its methods and combinations, by their names.
+        """Returns the same request for some of its methods and combinations, by name.
 
-        Parts are no names, and left out.
+        It has none of the `parts`, which have no names.
         """
         combined = tuple(one for one in self.combined if one.name in names)
         methods = tuple(name for name in names if self.find_combined(name) is None)
@@ -184,19 +185,19 @@ class ExplainRequest:
         return next((combined for combined in self.combined if combined.name == name), None)
 
     def asks_class(self, name: str) -> bool:
-        """Tells whether the map of a method, or a combination, is another for another class."""
+        """Tells whether the map of a method or combination depends on the class."""
         combined = self.find_combined(name)
         return combined.asks_class if combined else depends_on_category(name)
 
     @property
     def graph(self) -> bool:
-        """Whether any method needs a backward pass."""
+        """Whether a method needs a backward pass."""
         asked = collect_evidence(METHODS[m] for m in self.all_methods)
         return any(EVIDENCE[e].backward for e in asked)
 
     @property
     def many_passes(self) -> bool:
-        """Whether a picture passes more than once: altered, from other sides, or with noise."""
+        """Whether a picture passes more than once: altered, augmented, or with noise."""
         asked = collect_evidence(METHODS[m] for m in self.all_methods)
         return bool(asked & MANY_PASSES) or self.aug_smooth or self.noise is not None
 
@@ -207,8 +208,8 @@ class ExplainResult:
 
     Maps of a layer that puts out t slices of each picture are [b k t h w].
 
-    Where no class was asked for, there are no logits and no categories, and k is 1; references
-    [b k r] are there for a contrast only.  Details [b k ...] are those of the pictures as they are.
+    If no class was asked for, logits and categories are None, and k is 1.  Only a contrast has
+    references [b k r].  Details [b k ...] belong to the unaltered pictures.
     """
 
     logits: Tensor | None
@@ -221,15 +222,15 @@ class ExplainResult:
 
     @cached_property
     def probabilities(self) -> Tensor | None:
-        """Each class's probability, by softmax or sigmoid; none of values.  [b n]"""
+        """Each class's probability, by softmax or sigmoid; None for values.  [b n]"""
         if self.logits is None or self.reading.is_value:
             return None
         return self.reading.log_probabilities(self.logits).exp()
 
     @stage("fetch")
     def to_cpu(self) -> ExplainResult:
-        """Returns the same in main memory; waits for a GPU that is not done with it yet."""
-        # all of a batch together: each further fetch would wait for the GPU once more
+        """Returns the same result in main memory; waits until a GPU has computed it."""
+        # the whole batch at once, since every transfer waits for the GPU
         return replace(
             self,
             logits=_to_cpu(self.logits),
@@ -256,10 +257,10 @@ def answer_request(
     request: ExplainRequest,
     packings: PrepackCache | None = None,
 ) -> ExplainResult:
-    """Explains a batch [b 3 H W] at the requested layers; halves it where memory runs out.
+    """Explains a batch [b 3 H W] at the requested layers; halves it if memory runs out.
 
-    Without a choice the output is not read; only methods that ask for no class allow that.  With
-    the same packings for several batches, all passes but the first are faster.
+    With `choice` None the output is not read, which only methods without a class allow.  If several
+    batches share `packings`, all passes but the first are faster.
     """
     inputs, watched = move_to_model(module, inputs), check_hookable(module)
 
@@ -277,7 +278,7 @@ def answer_request(
         apply_output_reading(module, request.reading),
         use_precision(request.precision, inputs.device),
     ):
-        # a picture's other inputs go with all of its altered copies: one after the other
+        # all altered copies of a picture share its other inputs, so pictures pass one by one
         one_by_one = bool(request.inputs) or request.reading.is_alone
         parts = run_in_chunks(run, len(inputs), 1 if one_by_one else len(inputs))
         chosen = [part.categories for part in parts if part.categories is not None]
@@ -304,7 +305,7 @@ def _widen(tensor: Tensor, k: int) -> Tensor: ...
 @overload
 def _widen(tensor: Tensor | None, k: int) -> Tensor | None: ...
 def _widen(tensor: Tensor | None, k: int) -> Tensor | None:
-    """Repeats the last of the classes, where another part of the batch has more.  -> [b k ...]"""
+    """Repeats the last class if another part of the batch has more classes.  -> [b k ...]"""
     if tensor is None or tensor.shape[1] == k:
         return tensor
     missing = tensor[:, -1:].expand(-1, k - tensor.shape[1], *tensor.shape[2:])
@@ -338,7 +339,7 @@ def make_context(
     *,
     graph: bool,
 ) -> BatchContext:
-    """Returns the context of a batch [b 3 H W] for what is asked, or else for all methods."""
+    """Returns the context of a batch [b 3 H W] for a request."""
     asked = collect_evidence(METHODS[name] for name in request.all_methods or METHODS)
     return BatchContext(
         module,
@@ -365,7 +366,7 @@ def _collect_references(context: BatchContext) -> Tensor | None:
 def _smooth_explanation(
     context: BatchContext, request: ExplainRequest
 ) -> tuple[postprocessing.Maps, Details]:
-    """Returns raw maps, smoothed as asked; of augmented views, each is smoothed by itself."""
+    """Returns raw maps, smoothed as requested; each augmented view is smoothed on its own."""
     maps, details = _compute_raw_maps(context, request)
 
     def compute_views(views: Tensor) -> postprocessing.Maps:
@@ -412,7 +413,7 @@ def _compute_raw_maps(
 
 
 def _list_places(request: ExplainRequest) -> tuple[tuple[str, str], ...]:
-    """Lists at which layers which methods are run, each once; those that look at none at WHOLE."""
+    """Lists each (method, layer) that runs, once; methods without a layer run at WHOLE."""
     plain = [
         (name, layer) for name in request.methods for layer in _list_plain_layers(name, request)
     ]
@@ -420,16 +421,16 @@ def _list_places(request: ExplainRequest) -> tuple[tuple[str, str], ...]:
 
 
 def _count_slices(context: BatchContext, method: Method, layer: str) -> int:
-    """Returns how many slices of each picture a layer has maps of.
+    """Returns how many slices of each picture a layer's maps have.
 
-    Raises MethodError for a method that goes by pictures.
+    Raises MethodError for a method that needs whole pictures.
     """
     output = context.get("recording").outputs.get(layer)
     t = 1 if output is None else context.slices(layer, output)
     if t > 1 and not BY_PICTURE.isdisjoint(method.evidence):
         raise MethodError(
             f"{layer!r} puts out {t} slices of each picture, and {method.name} alters or compares "
-            "whole pictures: try --method gradcam, or a layer behind them."
+            "whole pictures: try --method gradcam, or a layer where the slices are joined."
         )
     return t
 
@@ -437,7 +438,7 @@ def _count_slices(context: BatchContext, method: Method, layer: str) -> int:
 def _fuse(
     maps: postprocessing.Maps, inputs: Tensor, request: ExplainRequest
 ) -> postprocessing.Maps:
-    """Fuses the layers of what is no part of a combination."""
+    """Fuses the layers of all methods that are not part of a combination."""
     plain = {
         name: {layer: maps[name][layer] for layer in _list_plain_layers(name, request)}
         for name in request.methods
@@ -453,8 +454,8 @@ def _fuse(
         every = list(plain[method].values())
         if len({m.ndim for m in every}) > 1:
             raise MethodError(
-                "Maps of slices and of whole pictures are not fused: name layers of one kind, or "
-                "give --layer-fusion none."
+                "Maps of slices cannot be fused with maps of whole pictures: name layers of one "
+                "kind, or give --layer-fusion none."
             )
         return {WHOLE: postprocessing.fuse(every, size, request.layer_fusion, keep_sign=of_value)}
 
@@ -468,14 +469,15 @@ def _list_plain_layers(method: str, request: ExplainRequest) -> tuple[str, ...]:
 def _combine(
     maps: postprocessing.Maps, inputs: Tensor, request: ExplainRequest
 ) -> postprocessing.Maps:
-    """Makes one map of each combination's parts, at the input's size."""
+    """Makes one map of the parts of each combination, at the input's size."""
     size = (inputs.shape[-2], inputs.shape[-1])
 
     def combine_parts(combined: CombinedMethod) -> Tensor:
         parts = [maps[method][layer] for method, layer in combined.parts]
         if len({part.ndim for part in parts}) > 1:
             raise MethodError(
-                "Maps of slices and of whole pictures are not combined: name layers of one kind."
+                "Maps of slices cannot be combined with maps of whole pictures: name layers of "
+                "one kind."
             )
         of_value = request.reading.is_value and combined.asks_class
         return combine(parts, size, combined.combination, keep_sign=of_value)
@@ -484,6 +486,6 @@ def _combine(
 
 
 def move_to_model(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Moves inputs to where the model's parameters are, in their precision."""
+    """Moves inputs to the device and the precision of the model's parameters."""
     parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
     return inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)

@@ -28,10 +28,10 @@ Hook = Callable[[nn.Module, tuple[Any, ...], Any], Any]
 
 @dataclass
 class Recording:
-    """What one forward pass left: raw layer outputs, heads' inputs, and the output.
+    """What one forward pass left: raw layer outputs, inputs of possible heads, and the output.
 
-    What may be a head is a linear layer with features [b c], or a convolution of 1x1 with maps
-    [b c h w], which are pooled already where they are 1x1, too.
+    A possible head is a linear layer with features [b c], or a 1x1 convolution with maps [b c h w]
+    (already pooled if h and w are 1).
     """
 
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -41,21 +41,21 @@ class Recording:
 
     @cached_property
     def logits(self) -> Tensor:
-        """The output as float32 logits [b n]; raises ModelError where it is none."""
-        # on demand: a method that asks for no class explains models without classes, too
+        """The output as float32 logits [b n]; raises ModelError if it has another shape."""
+        # only on demand, since a method without a class also explains models without classes
         with torch.enable_grad():
             return check_logits(self.output)
 
     @property
     def head(self) -> tuple[nn.Linear | nn.Conv2d, Tensor] | None:
-        """The layer that puts out as many numbers as there are logits, and its input, if any."""
+        """The last layer with as many outputs as there are logits, and its input; or None."""
         width = self.logits.shape[1]
         return next((h for h in reversed(self.head_inputs) if len(h[0].weight) == width), None)
 
 
 @contextmanager
 def attach_hooks(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
-    """Hooks the named layers; raises LayerError afterwards for one that was not called."""
+    """Hooks the named layers; raises LayerError at the end for a layer that was not called."""
     called: set[str] = set()
 
     def count_calls(name: str, hook: Hook) -> Hook:
@@ -74,11 +74,11 @@ def attach_hooks(module: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]
         yield
     for name in hooks:
         if name not in called:
-            raise LayerError(f"Layer {name!r} took no part in the forward pass: choose another.")
+            raise LayerError(f"Layer {name!r} was not called in the forward pass: choose another.")
 
 
 def is_linear(layer: nn.Conv2d) -> bool:
-    """Tells whether a convolution is a linear layer at each place."""
+    """Tells whether a convolution is a 1x1 convolution: a linear layer at each place."""
     plain = layer.kernel_size == layer.stride == (1, 1) and layer.padding in ((0, 0), "valid")
     return plain and layer.groups == 1
 
@@ -86,7 +86,7 @@ def is_linear(layer: nn.Conv2d) -> bool:
 @contextmanager
 def _record_head_inputs(module: nn.Module, recording: Recording) -> Iterator[None]:
     def note(m: nn.Module, args: tuple[Any, ...]) -> None:
-        # pooled features only: keeping every token projection's input would cost memory
+        # not the inputs of token projections [b n c], which would take much memory
         if isinstance(m, nn.Linear | nn.Conv2d) and args and args[0].ndim == m.weight.ndim:
             recording.head_inputs.append((m, args[0]))
 
@@ -103,9 +103,9 @@ def record(
 ) -> Recording:
     """Runs one forward pass and keeps the layers' outputs.  [b 3 H W]
 
-    With `graph`, autograd records from the first of these layers on, and nothing before it; with
-    `heads`, what linear layers are given behind it is kept, too.  Raises LayerError for a layer
-    that was not called.
+    With `graph`, autograd records from the first of these layers on, and nothing before it.  With
+    `heads`, the inputs of linear layers behind that layer are kept, too.  Raises LayerError for a
+    layer that was not called.
     """
     names = tuple(layers)
 
@@ -126,27 +126,27 @@ def _record(
     def keep(name: str, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         tensor = _find_tensor(output, name)
         if tensor.is_quantized:
-            # autograd knows no quantised numbers, and the layers behind take no others
+            # autograd does not support quantised numbers, and the layers behind take only those
             recording.outputs[name] = tensor.dequantize()
             recording.calls[name] += 1
             return output
         if graph and not tensor.requires_grad:
-            # nothing before this layer is recorded; what comes behind it is, from here on
+            # autograd records from here on, and nothing before this layer
             tensor = tensor.detach().requires_grad_()
             torch.set_grad_enabled(True)
         if heads and not recording.calls:
-            # no sooner: hooks on all projections of a network cost more than the backward pass
+            # only now, since hooks on all projections of a network cost more than the backward pass
             behind.enter_context(_record_head_inputs(module, recording))
-        # of several uses in one pass the last one counts
+        # if a layer is called several times, the last call counts
         recording.outputs[name] = tensor
         recording.calls[name] += 1
-        # a clone goes on, so that an in-place activation behind the layer stays legal
+        # the next layer gets a clone, so that it may work in place
         return replace_tensor(output, tensor.clone())
 
     hooks = {name: partial(keep, name) for name in layers}
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(not graph))
-        # no_grad puts the caller's gradient mode back, whatever a hook switched on
+        # no_grad restores the caller's gradient mode, even if a hook has switched recording on
         stack.enter_context(torch.no_grad())
         stack.enter_context(preserve_state(module))
         stack.enter_context(behind)
@@ -160,7 +160,7 @@ def _record(
 def rerun(
     module: nn.Module, inputs: Tensor, layer: str, output: Tensor, *, calls: int = 1
 ) -> Tensor:
-    """Runs a pass in which the layer's last call puts out something else.
+    """Runs a pass in which the layer's last call returns `output` instead.
 
     [b 3 H W] -> logits [b n]
     """
@@ -170,7 +170,7 @@ def rerun(
         if next(calls_to_come):
             return original
         tensor = _find_tensor(original, layer)
-        # a copy of its own, so that an in-place activation behind the layer stays legal
+        # the next layer gets a copy, so that it may work in place
         copied = output.clone(memory_format=torch.contiguous_format)
         return replace_tensor(original, _cast_like(tensor, copied))
 
@@ -180,7 +180,7 @@ def rerun(
 
 @stage("forward")
 def rerun_recorded(module: nn.Module, inputs: Tensor, layer: str, output: Tensor) -> Tensor:
-    """Runs a pass in which a layer puts out something else, and records what lies behind.
+    """Runs a pass in which a layer returns `output` instead; autograd records what follows.
 
     [b 3 H W] -> logits [b n]
     """
@@ -200,8 +200,8 @@ def check_logits(output: Any) -> Tensor:
     output = select_output(output, None)
     if not isinstance(output, Tensor):
         raise ModelError(
-            f"The model returned {describe_output(output)}, not a tensor of logits: --output-key"
-            " (in Python output_key) says which part of it they are."
+            f"The model returned {describe_output(output)}, not a tensor of logits: name the part "
+            "that holds them with --output-key (in Python output_key)."
         )
     if output.ndim == 1:
         output = output[:, None]
@@ -215,7 +215,7 @@ def check_logits(output: Any) -> Tensor:
 
 
 def _cast_like(tensor: Tensor, values: Tensor) -> Tensor:
-    """Gives values the type of a tensor, and its scale where that is quantised."""
+    """Converts values to a tensor's type, and to its scale if the tensor is quantised."""
     if not tensor.is_quantized:
         return values.to(tensor.dtype)
     scale = tensor.q_scale(), tensor.q_zero_point()
@@ -226,5 +226,7 @@ def _find_tensor(output: Any, layer: str) -> Tensor:
     tensor = find_tensor(output)
     if tensor is None or not (tensor.is_floating_point() or tensor.is_quantized):
         kind = type(output).__name__ if tensor is None else f"{tensor.dtype} tensor"
-        raise LayerError(f"Layer {layer!r} puts out a {kind}, which is no map: choose another.")
+        raise LayerError(
+            f"Layer {layer!r} puts out a {kind}, which cannot be read as maps: choose another."
+        )
     return tensor

@@ -1,4 +1,4 @@
-"""Selects the layers to explain at: those that are named, or the default one."""
+"""Selects the layers to explain at: the named ones, or the default one."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def find_layers_for(
     given: Layers | None,
     reading: OutputReading | None = None,
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
-    """Finds the layers that methods look at; none where they look at none and none is named."""
-    # they work where no layer can be found
+    """Finds the layers that methods look at; none if they need no layer and none is named."""
+    # such methods also work on models without a target layer
     if not given and not any(map(depends_on_layer, methods)):
         return (), {}
     return find_target_layers(module, inputs, given, reading)
@@ -51,7 +51,7 @@ def find_layers_for(
 def find_target_layers(
     module: nn.Module, inputs: Tensor, given: Layers | None, reading: OutputReading | None = None
 ) -> tuple[tuple[str, ...], dict[str, Layout]]:
-    """Finds the named layers, or the default one, and the layouts of those that have one."""
+    """Finds the named layers, or the default one, and the layouts that are known already."""
     shape = (inputs.shape[1], inputs.shape[2], inputs.shape[3])
     if given:
         names = name_layers(module, given)
@@ -75,7 +75,7 @@ def find_doubts(
     given: Layers | None,
     reading: OutputReading | None = None,
 ) -> dict[str, str]:
-    """Says for which of these layers it is in doubt where their cells lie, and why."""
+    """Returns {layer: reason} for layers where it is not certain which cell lies where."""
     size = (shape[0], shape[1], shape[2])
     if not given:
         doubts = {layer: find_default_layer(module, size, reading).doubt for layer in layers}
@@ -86,7 +86,7 @@ def find_doubts(
 
 
 def warn_doubts(doubts: Iterable[str]) -> None:
-    """Warns the caller of the Python interface; Python prints each warning once."""
+    """Warns a caller from Python; Python prints each warning once."""
     for doubt in doubts:
         warnings.warn(doubt, CamvizWarning, stacklevel=4)
 
@@ -100,7 +100,7 @@ def find_default_layer(
     shape: tuple[int, int, int],
     reading: OutputReading | OutputKey | None = None,
 ) -> TargetLayer:
-    """Finds a model's default target layer for inputs (channels, H, W); measured only once.
+    """Finds a model's default target layer for inputs (channels, H, W); measures it only once.
 
     `reading` says how the output is read; the key of the logits is enough.
     """
@@ -120,9 +120,10 @@ def spread_layers(
     count: int,
     reading: OutputReading | None = None,
 ) -> tuple[str, ...]:
-    """Returns at most so many layers from fine to coarse grids, the default one the last.
+    """Returns at most `count` layers from fine to coarse grids; the default one is the last.
 
-    Inputs are (channels, H, W).  Raises LayerError where the model has no target layer.
+    `shape` is that of the inputs (channels, H, W).  Raises LayerError if the model has no target
+    layer.
     """
     default = find_default_layer(module, shape, reading)
     with apply_output_reading(module, reading or OutputReading()):

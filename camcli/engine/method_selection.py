@@ -1,4 +1,4 @@
-"""Which methods are run, and which of them become one map: as they are named, or the best."""
+"""Selects the methods that run, and those that are combined into one map."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class MethodSelection:
-    """Methods that are run by themselves, and those of which several maps become one.
+    """The methods that run alone, and the combinations that make one map of several.
 
-    `recipe` is what was chosen as the best, where that was asked for.
+    `recipe` is the choice of method `best`; None if that was not asked for.
     """
 
     methods: tuple[str, ...]
@@ -42,13 +42,13 @@ class MethodSelection:
 
     @property
     def all_methods(self) -> tuple[str, ...]:
-        """All methods that are run, each once."""
+        """All methods that run, each once."""
         parts = (method for combined in self.combined for method in combined.methods)
         return tuple(dict.fromkeys([*self.methods, *parts]))
 
     @property
     def combined_layers(self) -> tuple[str, ...]:
-        """The layers of what is combined, each once."""
+        """The layers of all combinations, each once."""
         return tuple(dict.fromkeys(layer for one in self.combined for layer in one.layers))
 
 
@@ -62,11 +62,11 @@ def select_methods(
     best_for: BestFor | None = None,
     reading: OutputReading | None = None,
 ) -> MethodSelection:
-    """Finds what is run for inputs (channels, H, W), of methods as `find_method_names` gives them.
+    """Selects methods for inputs (channels, H, W); `terms` are those of `find_method_names`.
 
-    With a combination all of them become one map; a method without a layer of its own looks at each
-    of the target layers, or at the default one.  Raises UsageError for what does not go together,
-    and LayerError for an unknown layer.
+    A combination makes one map of all of them.  A method without a layer of its own then looks at
+    each of the target layers, or at the default one.  Raises UsageError for options that exclude
+    each other, and LayerError for an unknown layer.
     """
     check_methods(terms, combination, best_for)
     if combination is not None:
@@ -76,8 +76,8 @@ def select_methods(
         return MethodSelection(expand_methods(terms))
     if target_layers and set(terms) == {BEST}:
         raise UsageError(
-            "Method best chooses the layers: leave --target-layers out, or say METHOD@LAYER for "
-            "each of several methods, with --combine product."
+            "Method best chooses the layers itself: leave --target-layers out, or combine "
+            "METHOD@LAYER terms of your own with --combine product."
         )
     recipe = choose_best(module, inputs_shape, best_for or "balanced", reading)
     return MethodSelection(expand_methods(terms), (recipe.combined,), recipe)
@@ -90,9 +90,9 @@ def find_selected_layers(
     given: Layers | None,
     reading: OutputReading | None = None,
 ) -> tuple[tuple[str, ...], dict[str, Layout], dict[str, str]]:
-    """Finds the layers of methods that are no parts, and layouts and doubts of all layers.
+    """Finds the layers of methods outside combinations, and the layouts and doubts of all layers.
 
-    Inputs are [b 3 H W], of which the shape alone counts.
+    Only the shape of the inputs [b 3 H W] is used.
     """
     layers: tuple[str, ...] = ()
     layouts: dict[str, Layout] = {}

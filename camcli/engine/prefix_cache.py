@@ -1,6 +1,6 @@
-"""Keeps the outputs in front of a layer for one picture, so that reruns need not compute them.
+"""Keeps one picture's outputs in front of a layer, so that reruns need not compute them.
 
-Law 2: altered outputs of a layer run only what lies behind it.
+Law 2: altered outputs of a layer run only the layers behind it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from camcli.models.acceleration import copy_to_model_format
 from camcli.models.state import in_this_thread, list_modules, patch_forward, preserve_state
 from camcli.utils.profiling import stage
 
-# the outputs, call by call, of each layer that had finished when the target layer had
+# the outputs, call by call, of each layer that finished before the target layer did
 Prefix = Mapping[nn.Module, tuple[Any, ...]]
 EMPTY_PREFIX: Prefix = MappingProxyType({})
 
 
 @stage("forward")
 def record_prefix(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) -> Prefix:
-    """Runs a pass and keeps the outputs up to the end of a layer's last call.  [1 3 H W]
+    """Runs a pass and keeps all outputs until a layer's last call ends.  [1 3 H W]
 
-    Nothing is kept of a layer inside another one that had finished: it is not called again.
+    A layer inside another one that has finished is left out, since it is not called again.
     """
     target, to_come = module.get_submodule(layer), count(calls - 1, -1)
     inputs = copy_to_model_format(module, inputs)
-    # for the model and each of its running parts: the layers that they called, and their outputs
+    # for the model and each of its running parts: the layers that it called, and their outputs
     done: list[list[tuple[nn.Module, Any]]] = [[]]
     prefix: dict[nn.Module, tuple[Any, ...]] = {}
 
@@ -62,8 +62,8 @@ def record_prefix(module: nn.Module, inputs: Tensor, layer: str, *, calls: int) 
 def replay_prefix(prefix: Prefix) -> Iterator[None]:
     """Lets layers return their kept outputs, one for each earlier call, and then run as before.
 
-    They return the very tensors, because copies would cost more than the tail behind most layers.
-    The caller must make sure that nothing changes them.
+    They return the kept tensors themselves, because copies would cost more than the tail behind
+    most layers.  The caller must make sure that nothing changes them.
     """
     with ExitStack() as stack:
         for part, outputs in prefix.items():

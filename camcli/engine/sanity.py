@@ -1,4 +1,4 @@
-"""Sanity checks: does a map depend on the weights, and on the class, at all?"""
+"""Sanity checks: whether a map depends on the weights, and on the class, at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHIFT = 16  # pixels of the network's input
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 
-# of maps between 0 and 1, at the input's size
+# computed on maps between 0 and 1, at the input's size
 SIMILARITIES: Mapping[str, Similarity] = {
     "ssim": structural_similarity,
     "rank": rank_correlation,
@@ -35,10 +35,11 @@ SIMILARITIES: Mapping[str, Similarity] = {
 
 @dataclass(frozen=True)
 class SanityStep:
-    """How alike the maps are once a layer, and in a cascade all behind it, has fresh weights.
+    """The similarity of maps before and after layers got fresh weights.
 
-    `similarities`: {method: {`ssim`, `rank`, `hog`: [b]}}, NaN where a map is constant or not
-    finite.  `layer` is the one that this step adds, `randomized` how many have fresh weights.
+    `similarities` is {method: {`ssim`, `rank`, `hog`: [b]}}, NaN for a map that is constant or not
+    finite.  `layer` is the layer that this step adds, and `randomized` the number of layers with
+    fresh weights: in a cascade all layers behind it as well.
     """
 
     layer: str
@@ -59,21 +60,21 @@ def randomize_step_by_step(
 ) -> Iterator[SanityStep]:
     """Compares maps with those of the same model with fresh weights, arXiv:1810.03292, section 4.
 
-    inputs [b 3 H W], targets [b] the explained classes, which stay the same while the weights
-    change.  `cascading` draws the weights of the last layer anew, then those of the last two, and
-    so on to the input; `independent` those of one layer at a time.  `steps` of the layers are
-    tried, evenly spread, with the first and the last one; all of them where it is left out.
-    `options` are those of `camcli.heatmaps`.  The model is left as it was found after each step.
+    `targets` [b] are the explained classes of `inputs` [b 3 H W]; they stay while the weights
+    change.  `cascading` (the default) draws new weights for the last layer, then for the last two,
+    and so on to the input; `independent` for one layer at a time.  `steps` of the layers are tried,
+    evenly spread from the first to the last; by default all of them.  `options` are those of
+    `camcli.heatmaps`.  The model is left as it was found after each step.
 
-    Raises UsageError where a method asks for a class and there are no targets: a predicted class
-    changes with the weights, and a map that follows it says nothing.
+    Raises UsageError if a method explains a class and there are no targets: a predicted class
+    changes with the weights, and so does its map.
     """
     names = [find_method_name(method) for method in methods]
     asking = [name for name in names if depends_on_category(name)]
     if asking and targets is None:
         raise UsageError(
-            f"{asking[0]} explains a class, and fresh weights predict another one: give targets, "
-            "a class for each picture."
+            f"{asking[0]} explains a class, and fresh weights may predict another class: give "
+            "targets, a class for each picture."
         )
     layers = find_weighted_layers(module, inputs)
     plain = _normalise_all(module, inputs, names, targets, options)
@@ -96,15 +97,15 @@ def compare_classes(
     others: Targets,
     **options: Any,
 ) -> Mapping[str, Mapping[str, Tensor]]:
-    """Compares the maps of a class with those of another one.  inputs [b 3 H W], targets [b] each
+    """Compares the maps of one class with those of another.  inputs [b 3 H W], targets [b] each
 
-    -> {method: {`ssim`, `rank`, `hog`: [b]}}; alike maps do not tell the classes apart.  Raises
-    UsageError for a class compared with itself.
+    -> {method: {`ssim`, `rank`, `hog`: [b]}}; similar maps do not tell the classes apart.  Raises
+    UsageError if a class is compared with itself.
     """
     one, other = torch.as_tensor(targets), torch.as_tensor(others)
     if (one == other).any():
         raise UsageError(
-            f"Class {int(one[one == other][0])} is compared with itself: give another."
+            f"Class {int(one[one == other][0])} is compared with itself: give another class."
         )
     names = [find_method_name(method) for method in methods]
     plain, altered = (_normalise_all(module, inputs, names, t, options) for t in (one, other))
@@ -118,12 +119,12 @@ def compare_views(
     targets: Targets | None = None,
     **options: Any,
 ) -> Mapping[str, Mapping[str, Tensor]]:
-    """Compares maps with those of the mirrored and of the moved picture, put back.
+    """Compares maps with those of the mirrored and of the shifted picture, moved back.
 
     inputs [b 3 H W], targets [b] -> {method: {`flip`, `shift`: rank correlation [b]}}, after
-    arXiv:2304.06715.  The picture is moved by `SHIFT` pixels, or a quarter of an edge where that is
-    less, and what leaves it comes in on the other side; only what stayed inside is compared.  NaN
-    for a constant map.
+    arXiv:2304.06715.  The picture is shifted by `SHIFT` pixels, or by a quarter of an edge if that
+    is less.  Pixels that leave it come in on the other side, and only those that stayed inside are
+    compared.  NaN for a constant map.
     """
     names = [find_method_name(method) for method in methods]
     down, right = (min(SHIFT, edge // 4) for edge in inputs.shape[-2:])
@@ -149,7 +150,7 @@ def _correlate(maps: Tensor, others: Tensor) -> Tensor:
 
 
 def compare_maps(maps: Tensor, others: Tensor) -> dict[str, Tensor]:
-    """Returns the `SIMILARITIES` of maps, NaN where one is not finite.  [b H W], [b H W] -> [b]"""
+    """Returns the `SIMILARITIES` of maps, NaN if a map is not finite.  [b H W], [b H W] -> [b]"""
     finite = (maps.isfinite() & others.isfinite()).flatten(1).all(1)
     values = {}
     for name, similarity in SIMILARITIES.items():
@@ -166,7 +167,7 @@ def _normalise_all(
     targets: Targets | None,
     options: Mapping[str, Any],
 ) -> Mapping[str, Tensor]:
-    """Returns each method's maps at the input's size between 0 and 1, NaN where not finite."""
+    """Returns each method's maps from 0 to 1 at the input's size, NaN if a map is not finite."""
     raw = heatmaps(module, inputs, list(methods), target_category=targets, **options)
     return {
         name: _normalise_to_size(maps, (inputs.shape[-2], inputs.shape[-1]))
@@ -181,11 +182,11 @@ def _normalise_to_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _choose_steps(count: int, steps: int | None) -> list[int]:
-    """Chooses steps of a number of layers, the first and the last among them."""
+    """Chooses `steps` of `count` layers, with the first and the last one."""
     if steps is None or steps >= count:
         return list(range(count))
     if steps < 1:
-        raise UsageError(f"A cascade takes 1 step or more, not {steps}.")
+        raise UsageError(f"Steps are 1 or more, not {steps}.")
     if steps == 1:
         return [count - 1]
     return [round(index * (count - 1) / (steps - 1)) for index in range(steps)]

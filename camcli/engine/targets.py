@@ -1,4 +1,4 @@
-"""Which categories are explained, and the one number that is explained for each."""
+"""Targets: which categories are explained, and the one number that is explained for each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camcli.errors import UnknownName, UsageError
 from camcli.models.outputs.interpretation import Link, OutputReading, compute_log_probabilities
 from camcli.records import TargetName
 
-# torch takes booleans for whole numbers
+# without bool, which torch would take for indices
 INTEGERS = frozenset({torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64})
 
 Targets = int | Sequence[int] | Sequence[Sequence[int]] | Tensor
@@ -39,7 +39,7 @@ class TopKCategories:
     k: int = 1
 
     def pick(self, logits: Tensor) -> Tensor:
-        """Returns the k best; raises UsageError where the model has fewer.  [b n] -> [b k]"""
+        """Returns the k best; raises UsageError if the model has fewer.  [b n] -> [b k]"""
         expanded = expand_class_logits(logits)
         if self.k > expanded.shape[1]:
             raise UsageError(
@@ -54,20 +54,20 @@ class TopKCategories:
 
 @dataclass(frozen=True)
 class LikelyCategories:
-    """Each picture's classes of at least a probability, at most so many; or else its best one."""
+    """Each picture's classes with at least `probability`, but 1 at least and `most` at most."""
 
     probability: float
     most: int
     link: Link = "softmax"
 
     def pick(self, logits: Tensor) -> Tensor:
-        """Returns as many of each picture's best as any one has such classes.  [b n] -> [b k]"""
+        """Returns each picture's k best, the most such classes of any picture.  [b n] -> [b k]"""
         probabilities = compute_log_probabilities(logits, self.link).exp()
         k = int((probabilities >= self.probability).sum(1).clamp(1, self.most).max())
         return probabilities.topk(k).indices
 
     def part(self, rows: slice) -> CategoryChoice:  # noqa: ARG002
-        """Returns itself: every picture has its own."""
+        """Returns itself: every picture has its own classes."""
         return self
 
 
@@ -78,7 +78,7 @@ class FixedCategories:
     categories: Tensor
 
     def pick(self, logits: Tensor) -> Tensor:
-        """Returns them; raises UsageError for one the model does not have.  [b n] -> [b k]"""
+        """Returns them; raises UsageError for one that the model does not have.  [b n] -> [b k]"""
         return _check_categories(self.categories, logits)
 
     def part(self, rows: slice) -> CategoryChoice:
@@ -88,7 +88,7 @@ class FixedCategories:
 
 @dataclass(frozen=True)
 class PerPictureCategories:
-    """A category for each picture, and the predicted one where there is None."""
+    """A category for each picture; None stands for the predicted one."""
 
     categories: tuple[int | None, ...]
 
@@ -106,9 +106,9 @@ class PerPictureCategories:
 
 @dataclass(frozen=True)
 class LikeliestCategories:
-    """Of each picture the likeliest of some categories, and the predicted one where none are given.
+    """Each picture's likeliest of some categories, or the predicted one if none are given.
 
-    `among` has a tuple for each picture.
+    `among` has a tuple of categories for each picture.
     """
 
     among: tuple[tuple[int, ...], ...]
@@ -131,11 +131,11 @@ class LikeliestCategories:
 
 
 def parse_targets(targets: Targets, b: int) -> FixedCategories:
-    """Reads targets: one for all pictures, one a picture, or k a picture; raises UsageError."""
-    problem = f"Targets are indices, one a picture or k for each, not {targets!r}."
+    """Reads targets: one for all of b pictures, one for each, or k for each; raises UsageError."""
+    problem = f"Targets are indices of classes, one or k for each picture, not {targets!r}."
     try:
         indices = torch.as_tensor(targets)
-    except (TypeError, ValueError) as error:  # names of classes, or another k for each picture
+    except (TypeError, ValueError) as error:  # names of classes, or lists of different lengths
         raise UsageError(problem) from error
     if indices.ndim > 2 or indices.dtype not in INTEGERS or indices.numel() == 0:
         raise UsageError(problem)
@@ -152,15 +152,15 @@ def _check_categories(categories: Tensor, logits: Tensor) -> Tensor:
     if len(outside):
         raise UsageError(f"Category {int(outside[0])} is not in 0..{n - 1}.")
     if categories.is_inference():
-        # made in a caller's inference mode, where no graph could hold it
+        # a tensor that was made in inference mode cannot be part of a graph
         categories = categories.clone()
     return send_to_device(categories, logits.device)
 
 
 def expand_class_logits(logits: Tensor) -> Tensor:
-    """Gives each class a logit of its own: a single one is a no (0) and a yes (1).  [b n] or [b 2]
+    """Gives each class a logit: a single one becomes no (0) and yes (1).  [b n] or [b 2]
 
-    So is grad-cam's BinaryClassifierOutputTarget.
+    grad-cam's BinaryClassifierOutputTarget does the same.
     """
     return logits if logits.shape[1] > 1 else torch.cat([-logits, logits], 1)
 
@@ -170,7 +170,7 @@ def _pick(values: Tensor, categories: Tensor) -> Tensor:
 
 
 def logit(logits: Tensor, categories: Tensor) -> Tensor:
-    """The class's logit, in front of softmax or sigmoid.  [b n], [b] -> scores [b]"""
+    """The class's logit, before softmax or sigmoid.  [b n], [b] -> scores [b]"""
     return _pick(expand_class_logits(logits), categories)
 
 
@@ -195,9 +195,9 @@ def counterfactual(logits: Tensor, categories: Tensor) -> Tensor:
 
 
 def value(outputs: Tensor, chosen: Tensor) -> Tensor:
-    """A real number that the model puts out, as it is.  [b n], [b] -> scores [b]
+    """A real number among the model's outputs, as it is.  [b n], [b] -> scores [b]
 
-    Raises UsageError for one that is not there.
+    Raises UsageError for an index that the model does not have.
     """
     n = outputs.shape[1]
     if (chosen >= n).any():
@@ -206,18 +206,18 @@ def value(outputs: Tensor, chosen: Tensor) -> Tensor:
 
 
 def negated_value(outputs: Tensor, chosen: Tensor) -> Tensor:
-    """The negated value: what lowers it.  [b n], [b] -> scores [b]"""
+    """The negated value, whose map shows what lowers it.  [b n], [b] -> scores [b]"""
     return -value(outputs, chosen)
 
 
 def contrast(
     logits: Tensor, categories: Tensor, references: Tensor, *, strength: float = 0.6
 ) -> Tensor:
-    """Finer-CAM, arXiv:2501.11309: the logit minus so much of the references' mean logit.
+    """Finer-CAM, arXiv:2501.11309: the logit minus `strength` times the references' mean logit.
 
-    [b n], [b], references [b r] -> scores [b].  A plain mean and 0.6 are what the authors' code
-    calls `aggregate`; grad-cam weights the references by softmax, and takes 1.  A class is never
-    its own reference.
+    [b n], [b], references [b r] -> scores [b].  The plain mean and 0.6 are `aggregate` in the
+    authors' code; grad-cam weights the references by softmax and takes 1.  A class is never its own
+    reference.
     """
     counted = references != categories[:, None]
     total = (logits.gather(1, references) * counted).sum(1)
@@ -233,35 +233,35 @@ SCORES: Mapping[TargetName, Score] = {
     "rest": rest,
     "counterfactual": counterfactual,
 }
-# those that depend on what makes probabilities of logits, and take its name
+# targets that depend on the link, softmax or sigmoid, and take its name
 OF_PROBABILITY: Mapping[str, Callable[..., Tensor]] = {
     "probability": probability,
     "log-probability": log_probability,
     "rest": rest,
 }
 CONTRAST: TargetName = "contrast"
-# questions about a class, to which a map that shows none is no answer
+# targets that ask about a class, which methods without a class cannot answer
 ABOUT_A_CLASS: frozenset[TargetName] = frozenset({"counterfactual", CONTRAST})
 # how many classes Finer-CAM's authors compare with
 SIMILAR = 3
 
 
 class Target(Protocol):
-    """The number that is explained, as a function of the logits."""
+    """The explained number, as a function of the logits."""
 
     @property
     def name(self) -> str:
-        """What the target is called."""
+        """The target's name."""
 
     @property
     def mark(self) -> str:
-        """What files are called by; empty for the logit."""
+        """The target's mark in file names; empty for the logit."""
 
     def references(self, logits: Tensor, categories: Tensor) -> Tensor | None:
-        """Returns the classes that others are compared with.  [b n], [b] -> [b r]"""
+        """Returns the classes that the explained ones are compared with.  [b n], [b] -> [b r]"""
 
     def score(self, logits: Tensor, categories: Tensor, references: Tensor | None) -> Tensor:
-        """Returns the number for each row.  [b n], [b], [b r] -> [b]"""
+        """Returns each row's explained number.  [b n], [b], [b r] -> [b]"""
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,7 @@ class PlainTarget:
         return "" if self.function in (logit, value) else self.name
 
     def references(self, logits: Tensor, categories: Tensor) -> None:
-        """Compares with no class."""
+        """Returns None: no class is compared with."""
 
     def score(
         self,
@@ -285,28 +285,30 @@ class PlainTarget:
         categories: Tensor,
         references: Tensor | None,  # noqa: ARG002
     ) -> Tensor:
-        """Returns the function's scores; raises UsageError where they are not one a picture."""
+        """Returns the function's scores; raises UsageError unless they are one a picture."""
         scores = self.function(logits, categories)
         if not isinstance(scores, Tensor) or scores.shape != categories.shape:
             given = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
             raise UsageError(
-                f"Target {self.name!r} returned {given} for {len(categories)} pictures: it takes "
-                "logits [b n] and categories [b], and returns scores [b]."
+                f"Target {self.name!r} returned {given} for {len(categories)} pictures: a target "
+                "takes logits [b n] and categories [b], and returns scores [b]."
             )
         return scores
 
 
 @dataclass(frozen=True)
 class ContrastTarget:
-    """Why this class and not those: given ones, or else the most similar by their logits."""
+    """Why this class and not those: the given classes, or the most similar ones by their logits."""
 
     against: tuple[int, ...] = ()
     strength: float = 0.6
 
     def __post_init__(self) -> None:
-        """Refuses a strength that turns the question round."""
+        """Refuses a negative strength, which would reverse the question."""
         if not (isfinite(self.strength) and self.strength >= 0):
-            raise UsageError(f"A contrast's strength is a number from 0, not {self.strength!r}.")
+            raise UsageError(
+                f"A contrast's strength is a finite number of 0 or more, not {self.strength!r}."
+            )
 
     @property
     def name(self) -> str:
@@ -326,8 +328,8 @@ class ContrastTarget:
         b, n = logits.shape
         if n == 1:
             raise UsageError(
-                "A contrast compares the logits of classes, and this model has a single one: "
-                "its other side is --target counterfactual."
+                "A contrast compares the logits of classes, and this model has a single logit: "
+                "ask for its opposite with --target counterfactual."
             )
         if self.against:
             return _check_categories(torch.tensor(self.against), logits).expand(b, -1)
@@ -348,16 +350,17 @@ def make_target(
     strength: float = 0.6,
     reading: OutputReading | None = None,
 ) -> Target:
-    """Finds a target by name, or takes a function for one; classes to compare with mean a contrast.
+    """Finds a target by name, or makes one of a function; `against` means a contrast.
 
-    Raises UnknownName, or UsageError for a contrast with another target, and of a value.
+    Raises UnknownName for another name, and UsageError for a contrast together with another target,
+    or for values.
     """
     reading = reading or OutputReading()
     if reading.is_value and not callable(given):
         return _make_value_target(given, against)
     if against and given not in (None, CONTRAST):
         raise UsageError(
-            "A contrast is a target of its own: give --contrast or another --target, not both."
+            "A contrast is a target itself: give --contrast or another --target, not both."
         )
     if against or given == CONTRAST:
         return ContrastTarget(tuple(dict.fromkeys(against)), strength)
@@ -376,8 +379,8 @@ def make_target(
 def _make_value_target(given: str | None, against: Sequence[int]) -> Target:
     if against or given not in (None, "logit", "counterfactual"):
         raise UsageError(
-            f"The model's output is a value and no class's, which has no {given or CONTRAST}: leave"
-            " it out (--outputs says what the outputs are)."
+            f"The model's output is a value and not a class, so {given or CONTRAST} does not "
+            "apply: leave it out, or say with --outputs what the outputs are."
         )
     return (
         PlainTarget("counterfactual", negated_value)

@@ -18,7 +18,7 @@ WRONG = {
     "--colormap virids": ("Unknown colour map 'virids'", "'viridis'"),
     "--method gradcm": ("Unknown method 'gradcm'", "'gradcam'"),
     "--method best,gradcam@layer3": ("names the layer of one method", "--combine product"),
-    "--method gradcam --best-for extent": ("--best-for extent is for --method best",),
+    "--method gradcam --best-for extent": ("--best-for extent belongs to --method best",),
     "--set sampels=3 --method smoothgradcam++": ("'sampels'", "'samples'", "samples=8 (a whole"),
     "--set samples=x --method smoothgradcam++": ("takes a whole number, not 'x'",),
     "--max-channels 3": ("--max-channels 3", "an option of ablationcam, scorecam"),

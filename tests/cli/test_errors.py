@@ -241,7 +241,7 @@ WRONG = {
         "--preview-model",
     ),
     "--target-layers _avg_pooling": ("'_avg_pooling' puts out [1 ", "no grid larger than 1x1"),
-    f"{TINY_VIT} --target-layers blocks.0.attn.attn_drop": ("took no part in the forward pass",),
+    f"{TINY_VIT} --target-layers blocks.0.attn.attn_drop": ("was not called in the forward pass",),
     f"{VIT_LAYER} --num-extra-tokens 3": ("101 - 3 extra = 98", "100 = 10x10 with 1 extra"),
     f"{VIT_LAYER} --vit-like --num-extra-tokens 0": ("101 - 0 extra = 101", "with 1 extra"),
     f"{VIT_LAYER} --no-vit-like": ("[1 101 64], which are tokens", "--no-vit-like"),

@@ -197,7 +197,7 @@ def test_refinecam_multiplies_the_maps_of_layers_and_is_refused_without(name: st
     model, inputs = network_for(name), noise()
     options = {**REFINE, "targets": [1, 2]}
     if not depends_on_layer(name):
-        with pytest.raises(MethodError, match=f"RefineCAM multiplies .*{name} looks at none"):
+        with pytest.raises(MethodError, match=f"RefineCAM multiplies .*{name} looks at no layer"):
             camcli.heatmaps(model, inputs, name, **options)
         return
     if METHODS[name].details:
@@ -262,7 +262,7 @@ def test_cam_needs_pooling_and_one_linear_layer() -> None:
     no_linear = torch.nn.Sequential(
         torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.AdaptiveMaxPool2d(1), torch.nn.Flatten()
     )
-    with pytest.raises(MethodError, match="has none"):
+    with pytest.raises(MethodError, match="has no such layer"):
         camcli.heatmaps(no_linear, noise(), "cam", target_layers="0")
 
 

@@ -114,7 +114,7 @@ def test_frozen_weights_make_no_difference() -> None:
 def test_every_hook_must_have_fired() -> None:
     model = Staged()
     model.unused = nn.Conv2d(3, 3, 1)
-    with pytest.raises(LayerError, match="'unused' took no part"):
+    with pytest.raises(LayerError, match="'unused' was not called"):
         camcli.heatmaps(model, noise(), target_layers=["last", "unused"])
 
 

@@ -176,13 +176,13 @@ def test_a_combination_of_a_value_has_two_signs() -> None:
     ("method", "options", "message"),
     [
         ("best", {"best_for": "faith"}, "balanced, evidence, extent, not 'faith'"),
-        ("gradcam", {"best_for": "extent"}, "--best-for extent is for --method best"),
+        ("gradcam", {"best_for": "extent"}, "--best-for extent belongs to --method best"),
         ("best", {"target_layers": "last"}, "Method best chooses the layers"),
         ("best", {"layer_fusion": "none"}, "leave --layer-fusion out"),
         ("best", {"layer_fusion": "refine"}, "leave --layer-fusion out"),
         ("best", {"eigen_smooth": True}, "leave --eigen-smooth out"),
-        (["best", "gradcam"], {"combine": "mean"}, "'best' stands for others"),
-        ("all", {}, "Method all draws a sheet"),
+        (["best", "gradcam"], {"combine": "mean"}, "'best' stands for other methods"),
+        ("all", {}, "Method all is for the command line"),
         ("hirescam@last", {}, "--method hirescam --target-layers last"),
         ("hirescam@", {"combine": "mean"}, "'hirescam@' names no layer"),
         ("rise@last", {"combine": "mean"}, "rise looks at no layer"),
@@ -204,9 +204,9 @@ def test_an_unknown_name_in_a_part_is_told(terms: list[str]) -> None:
 
 def test_values_are_refused_by_best_and_by_a_product() -> None:
     network, inputs = Staged(1).eval(), noise()
-    with pytest.raises(UsageError, match="method best is of maps from 0 to 1"):
+    with pytest.raises(UsageError, match="method best needs maps from 0 to 1"):
         camcli.heatmaps(network, inputs, "best", outputs="value")
-    with pytest.raises(UsageError, match="product is of maps from 0 to 1"):
+    with pytest.raises(UsageError, match="product needs maps from 0 to 1"):
         camcli.heatmaps(network, inputs, TWO, combine="product", outputs="value")
 
 
@@ -215,12 +215,14 @@ def test_a_class_is_not_asked_of_what_shows_none() -> None:
     terms = ["eigencam@middle", "fem@last"]
     maps = camcli.heatmaps(network, inputs, terms, combine="product", targets=[[0, 1], [2, 3]])
     assert torch.equal(maps[:, 0], maps[:, 1])
-    with pytest.raises(MethodError, match=r"eigencam@middle x fem@last shows none"):
+    with pytest.raises(
+        MethodError, match=r"eigencam@middle x fem@last explains no particular class"
+    ):
         camcli.heatmaps(network, inputs, terms, combine="product", target="counterfactual")
 
 
 def test_a_model_without_classes_has_no_best_map() -> None:
     network = Staged().eval()
     network.num_classes = 0
-    with pytest.raises(MethodError, match="no classifier, and so no class that best could"):
+    with pytest.raises(MethodError, match="no classifier, so best has no class"):
         camcli.heatmaps(network, noise(), "best")

@@ -90,12 +90,12 @@ def test_a_value_is_explained_itself_whatever_its_sign() -> None:
     with pytest.raises(UsageError, match=r"Output 1 is not in 0\.\.0"):
         camcli.heatmaps(net, noise(), targets=1, **options)
     for wrong in ({"target": "probability"}, {"contrast": [0]}):
-        with pytest.raises(UsageError, match="is a value and no class's"):
+        with pytest.raises(UsageError, match="is a value and not a class"):
             camcli.heatmaps(net, noise(), **wrong, **options)
 
 
 def test_of_several_values_one_is_chosen() -> None:
-    with pytest.raises(UsageError, match="puts out 5 values: targets says which"):
+    with pytest.raises(UsageError, match="puts out 5 values: say with target_category which"):
         camcli.heatmaps(Staged(), noise(), target_layers=LAYER, outputs="value")
     heatmap = camcli.heatmaps(Staged(), noise(), target_layers=LAYER, outputs="value", targets=3)
     torch.testing.assert_close(
@@ -171,7 +171,7 @@ def test_one_row_for_several_pictures_is_refused_in_a_sentence() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).mean(0, keepdim=True)
 
-    message = r"returned \[1, 5\] for 4 inputs: a row for each is expected, \[4, n\]"
+    message = r"returned \[1, 5\] for 4 inputs, not a row for each, \[4, n\]"
     with pytest.raises(ModelError, match=message):
         camcli.heatmaps(Bag(), noise(4), target_layers=LAYER)
     torch.testing.assert_close(

@@ -251,7 +251,7 @@ def test_where_no_gradient_comes_back_it_is_said() -> None:
     model = Checkpointing(reentrant=True)
     with pytest.raises(ModelError, match=r"No gradient can be followed .*use_reentrant.*eigencam"):
         measure_default_layer(model, (3, 64, 64))
-    with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
+    with pytest.raises(MethodError, match=r"No gradient reaches 'last'.*eigencam"):
         camcli.heatmaps(model, INPUTS, target_layers="last")
     expected = camcli.heatmaps(Staged(), INPUTS, "eigencam", target_layers="last")
     heatmap = camcli.heatmaps(model, INPUTS, "eigencam", target_layers="last")
@@ -277,7 +277,7 @@ def test_a_layer_without_any_gradient_is_no_target() -> None:
 
     with pytest.raises(LayerError, match="no gradient comes back from its output"):
         measure_default_layer(Muted(), (3, 64, 64))
-    with pytest.raises(MethodError, match=r"No gradient comes back to 'last'.*eigencam"):
+    with pytest.raises(MethodError, match=r"No gradient reaches 'last'.*eigencam"):
         camcli.heatmaps(Muted(), INPUTS, target_layers="last")
 
 
@@ -413,5 +413,7 @@ def test_what_is_no_map_is_named(other: Callable[[Tensor], Any], kind: str) -> N
     model.unheard = nn.Identity()
     model.unheard.register_forward_hook(lambda _, __, x: other(x))
     model.stem.register_forward_hook(lambda _, __, x: (model.unheard(x), x)[1])
-    with pytest.raises(LayerError, match=f"'unheard' puts out a {kind}, which is no map: choose"):
+    with pytest.raises(
+        LayerError, match=f"'unheard' puts out a {kind}, which cannot be read as maps: choose"
+    ):
         camcli.heatmaps(model, INPUTS, target_layers="unheard")

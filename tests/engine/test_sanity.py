@@ -80,7 +80,7 @@ def test_steps_are_spread_over_the_layers(module: nn.Module) -> None:
     assert [step.randomized for step in steps] == [1, 4, 7]
     (step,) = randomize_step_by_step(module, noise(), ["eigencam"], steps=1)
     assert step.randomized == 7
-    with pytest.raises(UsageError, match="1 step or more"):
+    with pytest.raises(UsageError, match="Steps are 1 or more"):
         list(randomize_step_by_step(module, noise(), ["eigencam"], steps=0))
 
 

@@ -153,7 +153,7 @@ def test_an_image_input_is_named() -> None:
             r"image_input 't' is to be .* and is torch\.float32 \[2, ",
         ),
         ({"x": noise()}, "y", "and is not there; the inputs are 'x'"),
-        (noise(), 0, "is for several inputs, and one is given"),
+        (noise(), 0, "chooses among several inputs, and only one is given"),
     ],
 )
 def test_what_is_no_picture_is_reported(inputs: Any, named: Any, message: str) -> None:

@@ -247,7 +247,7 @@ def test_the_predicted_side_comes_first() -> None:
 
 def test_a_single_logit_is_in_contrast_to_none() -> None:
     for given in ({"target": "contrast"}, {"contrast": 0}):
-        with pytest.raises(UsageError, match=r"single one: .*counterfactual"):
+        with pytest.raises(UsageError, match=r"single logit: .*counterfactual"):
             camcli.heatmaps(Single(), noise(), target_layers="last", **given)
 
 
@@ -274,7 +274,7 @@ def test_any_function_of_the_logits_is_a_target() -> None:
     ],
 )
 def test_a_function_returns_one_number_a_picture(wrong: Function, given: str) -> None:
-    with pytest.raises(UsageError, match=rf"returned {given}: it takes logits \[b n\]"):
+    with pytest.raises(UsageError, match=rf"returned {given}: a target takes logits \[b n\]"):
         camcli.heatmaps(Staged(), noise(), target_layers="last", target=wrong)
 
 
@@ -284,19 +284,19 @@ def test_wrong_targets_are_reported() -> None:
 
     with pytest.raises(UnknownName, match=r"'counterfactal'\. Closest: 'counterfactual'"):
         ask(target="counterfactal")
-    with pytest.raises(UsageError, match="target of its own"):
+    with pytest.raises(UsageError, match="a target itself"):
         ask(target="rest", contrast=3)
     with pytest.raises(UsageError, match=r"Category 5 is not in 0\.\.4"):
         ask(contrast=[1, 5])
     for strength in (-0.1, float("nan")):
-        with pytest.raises(UsageError, match="strength is a number from 0"):
+        with pytest.raises(UsageError, match="strength is a finite number of 0 or more"):
             ask(contrast=1, contrast_strength=strength)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in OF_A_CLASS])
 @pytest.mark.parametrize("target", ["contrast", "counterfactual"])
 def test_a_method_that_shows_no_class_is_not_asked_about_one(name: str, target: str) -> None:
-    message = f"{target} asks about a class, and {name} shows none in particular"
+    message = f"{target} asks about a class, and {name} explains no particular class"
     with pytest.raises(MethodError, match=message):
         camcli.heatmaps(Staged(), noise(), ["gradcam", name], target=target)
 

@@ -296,6 +296,6 @@ def test_attention_that_gives_no_gradient_says_so() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).detach()
 
-    with pytest.raises(MethodError, match=r"No gradient comes back .*--method rollout"):
+    with pytest.raises(MethodError, match=r"No gradient reaches .*--method rollout"):
         camcli.heatmaps(Closed(), noise(), "genericattention", target_layers="last")
     assert camcli.heatmaps(Closed(), noise(), "rollout", target_layers="last").std() > 0

@@ -221,7 +221,7 @@ def test_what_does_not_rectify_is_left_alone_and_refused_alone(other: Rectifier)
     inputs = noise().requires_grad_()
     (expected,) = torch.autograd.grad(Paper().eval()(inputs)[:, 1].sum(), inputs)
     torch.testing.assert_close(pixels(Both(), inputs.detach(), category=1), expected)
-    with pytest.raises(MethodError, match="this Rectified has none that can be seen"):
+    with pytest.raises(MethodError, match="none was found in this Rectified"):
         camcli.heatmaps(Rectified(other), noise(), "guidedbackprop")
 
 
@@ -231,11 +231,11 @@ def test_models_that_cannot_be_guided_say_so() -> None:
             return super().forward(x).detach()
 
     for method in ("guidedbackprop", "guidedgradcam"):
-        with pytest.raises(MethodError, match="Pooled has none that can be seen"):
+        with pytest.raises(MethodError, match="none was found in this Pooled"):
             camcli.heatmaps(Pooled(), noise(1, 1), method, target_layers="features")
-    with pytest.raises(MethodError, match="No gradient comes back to the pixels"):
+    with pytest.raises(MethodError, match="No gradient reaches the pixels"):
         camcli.heatmaps(Counted(), noise(), "guidedbackprop", targets=1)
-    with pytest.raises(MethodError, match="guidedgradcam shows more than a map of each layer"):
+    with pytest.raises(MethodError, match="guidedgradcam shows more than a map for each layer"):
         camcli.heatmaps(Staged(), noise(), "guidedgradcam", target_layers=["middle", "last"])
 
 

@@ -97,7 +97,7 @@ REFUSED: dict[str, Callable[[], list[nn.Module]]] = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_no_such_head_is_refused(kind: str) -> None:
-    with pytest.raises(MethodError, match="between '0' and the logits there is more"):
+    with pytest.raises(MethodError, match="there is more between '0' and the logits"):
         camcli.heatmaps(network(REFUSED[kind]()), noise(2, 1), "cam", target_layers="0")
 
 

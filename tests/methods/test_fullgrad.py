@@ -449,7 +449,7 @@ def test_tokens_are_laid_out_as_they_stand() -> None:
 def test_a_network_without_a_gradient_is_reported() -> None:
     model = Staged()
     model.stem.register_forward_hook(lambda _, __, maps: maps.detach())
-    with pytest.raises(MethodError, match="No gradient comes back to the input"):
+    with pytest.raises(MethodError, match="No gradient reaches the input"):
         camcli.heatmaps(model, noise(), "fullgrad")
 
 

@@ -236,8 +236,8 @@ def test_preset_environment_and_flags_say_the_same(tmp_path: Path) -> None:
         ({"method": "best", "layer_fusion": "product"}, "leave --layer-fusion out"),
         ({"method": "best", "target_layers": "last"}, "leave --target-layers out"),
         ({"method": "hirescam@last"}, "give --combine product"),
-        ({"best_for": "extent"}, "is for --method best"),
-        ({"method": "all", "combine": "mean"}, "'all' stands for others"),
+        ({"best_for": "extent"}, "belongs to --method best"),
+        ({"method": "all", "combine": "mean"}, "'all' stands for other methods"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_a_run(

@@ -103,7 +103,7 @@ def test_categories_are_refused(headless: Classifier) -> None:
         with pytest.raises(UsageError, match=r"has no classes .*leave --target-category, --top-k"):
             camcli.explain(headless, PHOTO, "eigencam", **choosing)
     for method in ASKING:
-        with pytest.raises(ModelError, match=re.escape(f"no class that {method} could")):
+        with pytest.raises(ModelError, match=re.escape(f"has no class to explain {method} could")):
             camcli.explain(headless, PHOTO, ["eigencam", method])
 
 
@@ -159,7 +159,7 @@ def test_users_backbones_from_a_file(
     for function in ("vit", "maps"):
         assert main([str(PHOTO), "-m", f"dino.py:{function}", *typed, "gradcam"]) == 2
         message = capsys.readouterr().err
-        assert "has no classifier, and so no class that gradcam" in message
+        assert "has no classifier, and so has no class to explain gradcam" in message
         assert "let your code return logits [b n]" in message
 
 

@@ -509,7 +509,7 @@ def test_a_single_logit_is_a_no_and_a_yes(tmp_path: Path) -> None:
     assert classless.label == predicted.label
     with pytest.raises(UsageError, match="--top-k 3 is more than the 2 classes"):
         _run(single, [PHOTO], top_k=3, **options)
-    with pytest.raises(UsageError, match=r"single one: .*counterfactual"):
+    with pytest.raises(UsageError, match=r"single logit: .*counterfactual"):
         _run(single, [PHOTO], target="contrast", **options)
 
 
@@ -533,7 +533,7 @@ def test_a_precision_that_is_slow_here_is_reported(
 def test_a_strength_without_a_contrast_is_reported(classifier: Classifier) -> None:
     with pytest.raises(UsageError, match="--contrast-strength is for --contrast"):
         camcli.explain(classifier, PHOTO, contrast_strength=1)
-    with pytest.raises(UsageError, match="target of its own"):
+    with pytest.raises(UsageError, match="a target itself"):
         camcli.explain(classifier, PHOTO, contrast="tabby", target="logit")
 
 

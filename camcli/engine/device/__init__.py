@@ -1,4 +1,4 @@
-"""How passes are fitted to a device: its memory, its clock, its precision."""
+"""What passes need to know about a device: its memory, its clock, its precision."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

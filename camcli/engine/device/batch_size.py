@@ -1,4 +1,4 @@
-"""Finds how many pictures fit in one pass, from the memory that a pass of a few takes."""
+"""Finds how many pictures fit into one pass, by the memory that a pass of a few pictures takes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from camcli.registry import METHODS, collect_evidence
 from camcli.utils.cpu import measure_free_memory
 from camcli.utils.runtime_tuning import give_back_freed_memory
 
-# more make a pass no faster
+# larger batches are not faster
 MOST: Mapping[str, int] = {"cuda": 256, "cpu": 32}
 TRIAL_PICTURES = 4
-# of the free memory: allocators need some of it, and other programs grow
+# share of the free memory that is used: allocators need some of it, and other programs grow
 SHARE = 0.5
 RESET = Path("/proc/self/clear_refs")
-# measuring methods that pass once for each channel or mask would take as long as the run
+# measuring methods with a pass for each channel or mask would take as long as the run
 MANY_PASSES = frozenset({"score", "rescore", "recompute_logits"})
 
 
@@ -40,10 +40,10 @@ def find_largest_batch(
     choice: Callable[[int], CategoryChoice | None],
     most: int | None = None,
 ) -> int | None:
-    """Returns how many inputs (channels, H, W) fit in a pass, a power of two or `most`.
+    """Returns how many inputs (channels, H, W) fit into a pass: a power of two, or `most`.
 
-    `most` is by default what makes a pass no faster.  None where a device does not tell what it
-    has, as on MPS, or on the CPU without Linux.
+    `most` is by default the size from which larger batches are not faster.  Returns None if the
+    device does not tell its free memory: on MPS, and on a CPU without Linux.
     """
     draw = torch.Generator().manual_seed(0)
     inputs = move_to_model(module, torch.rand(TRIAL_PICTURES, *shape, generator=draw))
@@ -66,13 +66,13 @@ def find_largest_batch(
         if asked.all_methods:
             answer_request(module, inputs[:count], choice(count), asked)
 
-    run(1)  # a first pass, which sets things up, is not counted
+    run(1)  # the first pass sets things up and is not counted
     taken = measure_memory(inputs.device, lambda: run(TRIAL_PICTURES))
     return round_batch_size(room, taken / TRIAL_PICTURES, most or MOST[inputs.device.type])
 
 
 def round_batch_size(room: float, each: float, most: int) -> int:
-    """Returns how many of size `each` fit into the room: `most`, or a power of two below."""
+    """Returns how many pieces of `each` bytes fit into `room`: `most`, or a power of two below."""
     if most * each <= SHARE * room:
         return most
     count = 1
@@ -82,29 +82,29 @@ def round_batch_size(room: float, each: float, most: int) -> int:
 
 
 def measure_memory(device: torch.device, run: Callable[[], None]) -> int:
-    """Returns by how many bytes a run's peak lies above what is held before it."""
+    """Returns by how many bytes memory peaks above its level before the run."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    # memory that is kept after being freed would hide what is taken now
+    # freed memory that the allocator keeps would hide what the run takes
     give_back_freed_memory()
     before = _read_status("VmRSS")
-    # Linux then counts the peak anew
+    # makes Linux count the peak from here on
     RESET.write_text("5")
     run()
     return max(_read_status("VmHWM") - before, 1)
 
 
 def _measure_free_memory(device: torch.device) -> int | None:
-    """Returns the bytes that are left on a device."""
+    """Returns the free bytes of a device, or None if it does not tell them."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free + idle)
-    # the peak must be there to be reset, too
+    # the file that resets the peak must exist, too
     if device.type == "cpu" and sys.platform == "linux" and os.access(RESET, os.W_OK):
         return measure_free_memory()
     return None

@@ -1,4 +1,4 @@
-"""Measures how long work takes on its device; a GPU works later than the calls return."""
+"""Measures how long work takes on its device; a GPU still works when the calls have returned."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 
 
 class DeviceTimer:
-    """Measures the time from its making until `stop`, by the device's own clock."""
+    """Measures the time from its creation until `stop`, by the device's own clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._begin = self._end = self._now()
 
     def stop(self) -> None:
-        """Ends the time with the work that was given to the device so far."""
+        """Stops the clock behind the work that was queued on the device so far."""
         self._end = self._now()
 
     @property
     def seconds(self) -> float:
-        """The time between; a GPU is waited for until it is there."""
+        """The measured time; waits until a GPU has done the work."""
         if self._device.type != "cuda":
             return float(self._end - self._begin)
         self._end.synchronize()

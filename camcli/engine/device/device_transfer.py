@@ -1,4 +1,4 @@
-"""Copies tensors to a device without waiting for its earlier work."""
+"""Copies tensors to a device without waiting for the work queued on it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def send_to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies a tensor to a device; a GPU fetches it after its earlier work, on its own."""
+    """Copies a tensor to a device; a GPU copies it by itself, after the work queued before."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    # from memory that is not pinned, the copy would wait for all earlier work of the GPU
+    # a copy from memory that is not pinned would wait for all work queued on the GPU
     return tensor.pin_memory().to(device, non_blocking=True)

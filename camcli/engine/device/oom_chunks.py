@@ -10,8 +10,8 @@ import torch
 
 Result = TypeVar("Result")
 
-# words of errors when memory is full: CUDA and MPS have a type of their own, but the CPU, and
-# libraries that need memory of a GPU, have only words
+# error messages for full memory: CUDA and MPS raise a type of their own, but on a CPU, and from
+# libraries that use a GPU's memory, only the message tells
 _WORDS = (
     "can't allocate memory",
     "not enough memory",
@@ -22,17 +22,17 @@ _WORDS = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tells whether an error means that the device's memory is full."""
+    """Tells whether an error says that the device's memory is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _WORDS)
 
 
 def run_in_chunks(run: Callable[[slice], Result], count: int, size: int) -> list[Result]:
-    """Runs over `count` rows, at most `size` at a time, and lists the chunks' results.
+    """Runs over `count` rows, at most `size` at a time, and lists the results of the chunks.
 
-    A chunk that does not fit into memory is halved, and so are those behind it; one row that does
-    not fit raises the device's own error.
+    A chunk that does not fit into memory is halved, and so are all chunks behind it.  Raises the
+    device's own error if a single row does not fit.
     """
     results: list[Result] = []
     start = 0
@@ -47,7 +47,7 @@ def run_in_chunks(run: Callable[[slice], Result], count: int, size: int) -> list
         else:
             start = rows.stop
             continue
-        # outside the except clause: its traceback would keep the failed chunk's tensors alive
+        # outside the except clause, since the traceback keeps the failed chunk's tensors alive
         _free_memory()
     return results
 

@@ -1,4 +1,4 @@
-"""Sets the precision in which a pass runs; maps are float32 in any case."""
+"""Sets the precision of a pass; maps are float32 in any case."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def choose_precision(precision: Precision, device: torch.device) -> Precision:
     """Returns the precision that `auto` means on a device: bf16 where it is fast, else float32."""
     if precision != "auto":
         return precision
-    # processors that have bf16 differ too much in its speed
+    # the speed of bf16 differs too much among the processors that have it
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if fast else "float32"
 
 
 def is_emulated(precision: Precision, device: torch.device) -> bool:
-    """Tells whether a processor only emulates such numbers, which is slow (camviz help speed)."""
+    """Tells whether a processor only emulates a precision, which is slow (camviz help speed)."""
     asked = f"_is_mkldnn_{choose_precision(precision, device)}_supported"
     is_supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, asked, None)
-    # torch does not know, so nothing is claimed
+    # torch does not know, so this does not claim it
     return device.type == "cpu" and is_supported is not None and not is_supported()
 
 
 @contextmanager
 def use_precision(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Runs models in a precision; float32 leaves the caller's autocast on.
+    """Runs models in a precision; float32 leaves the caller's autocast as it is.
 
-    On CUDA float32 is all of float32, while every other precision, `auto` too, lets TF32 do what is
-    left in float32.  The caller's own settings come back afterwards.
+    On CUDA, float32 switches TF32 off; every other precision, also `auto`, lets TF32 do the
+    operations that remain in float32.  The caller's own settings are restored afterwards.
     """
     dtype = DTYPES.get(choose_precision(precision, device))
     with ExitStack() as stack:
@@ -71,7 +71,7 @@ def _list_settings(allowed: bool) -> list[tuple[Any, str, Any]]:
         for owner, name, _ in switches:
             getattr(owner, name)
     except RuntimeError:
-        # a caller has used the newer names of these, and torch wants no mixing of the two
+        # the caller has used the newer names of these settings, and torch refuses to mix the two
         value = "tf32" if allowed else "ieee"
         return [(owner, "fp32_precision", value) for owner in (matmul, cudnn.conv)]
     return switches

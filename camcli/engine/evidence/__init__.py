@@ -1,4 +1,4 @@
-"""The evidence that methods ask for; importing this fills the registry."""
+"""The evidence that methods ask for; importing this room fills the registry."""
 
 from camcli.engine.evidence import (
     attention,

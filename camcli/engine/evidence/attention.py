@@ -1,4 +1,4 @@
-"""Evidence of transformers: attention, its gradients, and the score read off each block."""
+"""Evidence of transformers: attention, its gradients, and each block's own score."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from camcli.utils.profiling import stage
 _known: ModelCache[AttentionLayout] = ModelCache()
 
 NO_GRADIENT = (
-    "No gradient comes back to this model's attention (detach, integers, quantised weights): try "
-    "--method rollout, which needs none."
+    "No gradient reaches this model's attention (detach, integers, quantised weights). "
+    "Try --method rollout, which needs none."
 )
 
 
 def find_attentions(module: nn.Module, shape: tuple[int, int, int]) -> AttentionLayout:
-    """Finds where a model attends for inputs (channels, H, W); measured only once."""
+    """Finds where a model attends for inputs (channels, H, W); measures it only once."""
     known = _known.of(module)
     if shape not in known:
         attentions_of_model = measure_attentions(module, shape)
@@ -53,9 +53,9 @@ def find_attentions(module: nn.Module, shape: tuple[int, int, int]) -> Attention
 
 @dataclass(frozen=True)
 class AttentionPass:
-    """A pass with readable attention: where it attends, its attention, blocks and logits.
+    """A pass with readable attention: where the model attends, the attention, blocks and logits.
 
-    `maps` has a list for each block, with the attention at its sites: l x sites x [b heads q m].
+    `maps` has a list for each of l blocks, with the attention of each site [b heads q m].
     """
 
     attentions: AttentionLayout
@@ -65,7 +65,7 @@ class AttentionPass:
 
 @evidence
 def attention_pass(context: BatchContext) -> AttentionPass:
-    """Runs a pass in which attention is not fused; recording begins at the first block's.
+    """Runs a pass without fused attention; autograd records from the first block's attention on.
 
     Raises MethodError for a model whose attention cannot be read.
     """
@@ -75,7 +75,7 @@ def attention_pass(context: BatchContext) -> AttentionPass:
 
     def store_attention(site: str, attention: Tensor) -> Tensor | None:
         if context.graph and not attention.requires_grad:
-            # nothing before the first attention is recorded; `record` puts the mode back
+            # autograd records nothing before the first attention; `record` restores the mode
             attention = attention.detach().requires_grad_()
             torch.set_grad_enabled(True)
         passed[site] = attention
@@ -92,7 +92,7 @@ def attention_pass(context: BatchContext) -> AttentionPass:
 @evidence
 def attention(attention_pass: AttentionPass) -> list[Tensor]:
     """Softmaxed attention among all tokens, block by block.  l x [b heads n n]"""
-    # a token that has not joined yet, or is not renewed, attends to itself
+    # a token that has not joined yet, or that is not updated, attends to itself
     return [
         _expand_to_all_tokens(maps, attention_pass.attentions.tokens, 1.0)
         for maps in attention_pass.maps
@@ -101,7 +101,7 @@ def attention(attention_pass: AttentionPass) -> list[Tensor]:
 
 @evidence
 def readout_weights(context: BatchContext, attention_pass: AttentionPass) -> Tensor:
-    """The weight of each token where the score is read off; the weights add up to 1.  [n]"""
+    """The weight of each token where the head reads the tokens; the weights add up to 1.  [n]"""
     counts = torch.zeros(attention_pass.attentions.tokens, device=context.inputs.device)
     counts[list(attention_pass.attentions.readers)] = 1 / len(attention_pass.attentions.readers)
     return counts
@@ -109,7 +109,7 @@ def readout_weights(context: BatchContext, attention_pass: AttentionPass) -> Ten
 
 @evidence
 def token_grid(attention_pass: AttentionPass) -> Tensor:
-    """Which token stands at each cell of the grid.  [h w]"""
+    """The index of the token at each cell of the grid.  [h w]"""
     layout = attention_pass.attentions.layout
     order = torch.tensor(layout.order) if layout.order else torch.arange(prod(layout.grid))
     return layout.prefix + order.view(layout.grid)
@@ -119,7 +119,7 @@ def token_grid(attention_pass: AttentionPass) -> Tensor:
 def attention_gradients(
     context: BatchContext, attention_pass: AttentionPass, target: ScoreFunction
 ) -> list[Tensor]:
-    """The score's gradients by the attention of all blocks, in its shape.  l x [b heads n n]"""
+    """The score's gradients with respect to the attention of all blocks.  l x [b heads n n]"""
     with torch.enable_grad():
         scores = target(attention_pass.recording.logits, None)
     sites = [site for maps in attention_pass.maps for site in maps]
@@ -132,9 +132,9 @@ def attention_gradients(
 
 @dataclass(frozen=True)
 class BlockReadout:
-    """Blocks whose outputs have one shape, these outputs one after another, and their logits.
+    """Blocks whose outputs have one shape, with these outputs and the logits that they give.
 
-    outputs [l*b ...], logits [l*b k], recorded from these outputs on.
+    outputs [l*b ...] one block after another, logits [l*b k]; autograd records from the outputs on.
     """
 
     blocks: tuple[str, ...]
@@ -144,9 +144,9 @@ class BlockReadout:
 
 @evidence
 def block_readouts(context: BatchContext, attention_pass: AttentionPass) -> list[BlockReadout]:
-    """Reads off each block what the model would say if it were the last of its kind.
+    """Computes each block's logits, as if it were the last block.
 
-    Its tokens are handed to what lies behind the last block with an output of the same shape.
+    The block's tokens go to the layers behind the last block with an output of the same shape.
     """
     recording = attention_pass.recording
     shapes = groupby(recording.outputs, lambda name: recording.outputs[name].shape)
@@ -172,7 +172,7 @@ def block_gradients(
     block_readouts: list[BlockReadout],
     target: ScoreFunction,
 ) -> list[Tensor]:
-    """The gradients of each block's own score by that block's attention.  l x [b heads q n]"""
+    """The gradients of each block's own score with respect to its attention.  l x [b heads q n]"""
     behind: dict[str, Tensor] = {}
     for reading in block_readouts:
         with torch.enable_grad():
@@ -194,7 +194,7 @@ def block_gradients(
 def _differentiate(
     context: BatchContext, outputs: Tensor, inputs: Sequence[Tensor], weights: Tensor | None = None
 ) -> tuple[Tensor, ...]:
-    """Differentiates outputs by inputs; raises MethodError if no gradient comes back at all."""
+    """Differentiates outputs by inputs; raises MethodError if no gradient reaches any input."""
     if not outputs.requires_grad:
         raise MethodError(NO_GRADIENT)
     weights = torch.ones_like(outputs) if weights is None else weights
@@ -209,15 +209,15 @@ def _differentiate(
 
 
 def _join_heads(sites: Sequence[Tensor], n: int) -> Tensor:
-    """Puts a block's heads side by side, and its keys to the last of n.  -> [b heads q n]"""
+    """Joins the heads of a block's sites, and places the keys last among n.  -> [b heads q n]"""
     heads = torch.cat([site.detach().float() for site in sites], 1)
     return F.pad(heads, (n - heads.shape[-1], 0))
 
 
 def _expand_to_all_tokens(sites: Sequence[Tensor], n: int, itself: float) -> Tensor:
-    """Expands a block's attention to n tokens; the others attend `itself` to themselves.
+    """Expands a block's attention to n tokens; all others attend to themselves, by `itself`.
 
-    sites x [b heads q m] -> [b heads n n], where q is 1 for a class token in front, or else m
+    sites x [b heads q m] -> [b heads n n]; q is 1 if only the class token in front attends, else m.
     """
     given = _join_heads(sites, n)
     (b, heads, q), m = given.shape[:3], sites[0].shape[-1]

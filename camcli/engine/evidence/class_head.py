@@ -1,4 +1,4 @@
-"""Evidence of CAM: the linear layer that reads the classes off the pooled features."""
+"""Evidence of CAM: the linear layer that computes the logits from the pooled features."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from camcli.engine.hooks import Recording
 from camcli.errors import MethodError
 from camcli.registry import evidence
 
-# names under which gradients by the head's input and by the logits stand, and no layer's
+# keys of the gradients at the head's input and at the logits; no layer has such a name
 HEAD, LOGITS = "", "."
-ROUNDING = 0.01  # of a tensor's length, in any precision
+ROUNDING = 0.01  # relative to a tensor's length, in any precision
 
 
 @dataclass(frozen=True)
 class ClassHead:
-    """How a layer's maps make the explained class's map: weights [b c], and a bias [b]."""
+    """What makes the class's map of a layer's maps: weights [b c] and a bias [b]."""
 
     weights: Tensor
     bias: Tensor
@@ -28,10 +28,11 @@ class ClassHead:
 def class_head(
     layer: str, recording: Recording, activations: Tensor, raw_gradients: dict[str, Tensor]
 ) -> ClassHead:
-    """The head behind a target layer as the class's map has it, arXiv:1512.04150.
+    """The weights and bias of the head behind a target layer, arXiv:1512.04150.
 
-    Behind pooling its bias is no part of the map; in front of pooling its output is the map itself.
-    Raises MethodError where the head is not average pooling and one linear layer, in either order.
+    The bias of a head behind the pooling is no part of the map; the output of a head in front of it
+    is the map itself.  Raises MethodError unless the head is average pooling and one linear layer,
+    in either order.
     """
     logits, by_logits = recording.logits.detach(), raw_gradients[LOGITS].float()
     none = by_logits.new_zeros(len(by_logits))
@@ -39,8 +40,8 @@ def class_head(
         return ClassHead(by_logits, none)
     if recording.head is None or HEAD not in raw_gradients:
         raise MethodError(
-            "CAM needs a head with one linear layer (or convolution of 1x1) beside average pooling,"
-            " and this model's has none. Try --method gradcam."
+            "CAM needs a head of average pooling and one linear layer (or 1x1 convolution), and "
+            "this model has no such layer. Try --method gradcam."
         )
     head, given = recording.head[0], recording.head[1].detach().float()
     pooled = activations.mean((2, 3))
@@ -56,9 +57,9 @@ def class_head(
         if _is_pooled_into(logits, maps):
             return ClassHead(by_logits @ weight, by_logits @ bias)
     raise MethodError(
-        f"CAM needs a head that is average pooling followed by one linear layer, or a convolution "
-        f"of 1x1 followed by average pooling; between {layer!r} and the logits there is more. Try "
-        "--method gradcam."
+        "CAM needs a head of average pooling followed by one linear layer, or of a 1x1 "
+        f"convolution followed by average pooling, and there is more between {layer!r} and the "
+        "logits. Try --method gradcam."
     )
 
 
@@ -70,12 +71,12 @@ def class_weights(class_head: ClassHead) -> Tensor:
 
 @evidence
 def class_bias(class_head: ClassHead) -> Tensor:
-    """What a head in front of pooling adds to the class's map at each place; else 0.  [b]"""
+    """The bias that a head in front of pooling adds to each place of its map, else 0.  [b]"""
     return class_head.bias
 
 
 def _is_pooled_into(logits: Tensor, maps: Tensor) -> bool:
-    """Tells whether logits [b n] are the mean of maps [b n h w], rectified or not."""
+    """Tells whether logits [b n] are the mean of maps [b n h w], with or without a ReLU."""
     if maps.shape[:2] != logits.shape:
         return False
     pooled = (maps.mean((2, 3)), maps.relu().mean((2, 3)))

@@ -1,4 +1,4 @@
-"""Evidence of gradients of gradients: the score's Hessian times the activations."""
+"""Evidence of second derivatives: the score's Hessian times the activations."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from camcli.models.state import preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 
-# what autograd calls all fused attention, whatever the device; none has a second derivative
+# autograd's name for fused attention on any device; it has no second derivative
 FUSED_ATTENTION = "ScaledDotProduct"
-# what stands in a graph for a derivative that is missing, torch's own and somebody else's; the
-# latter is passed over in silence, as if its derivative were zero
+# nodes that stand in a graph for a missing derivative: torch's own, and that of custom operators;
+# autograd skips the latter silently, as if the derivative were zero
 NO_SECOND_DERIVATIVE = {"torch::autograd::NotImplemented", "torch::autograd::Error"}
 
 
 @evidence
 def unfused_context(context: BatchContext, recording: Recording) -> BatchContext:
-    """The batch's context, or one of the same inputs whose pass ran without fused attention."""
+    """The batch's context, or one for the same inputs whose pass ran without fused attention."""
     if not any(
         FUSED_ATTENTION in node.name() for node in iterate_steps_to(recording.logits.grad_fn)
     ):
@@ -40,9 +40,9 @@ def unfused_context(context: BatchContext, recording: Recording) -> BatchContext
 
 
 class _PlainAttention(TorchFunctionMode):
-    """Attends in operations that have second derivatives.
+    """Computes attention by operations that have second derivatives.
 
-    torch's own switch for that is the process's, and other threads' passes would heed it, too.
+    torch's own switch is one for the whole process, so it would change the passes of other threads.
     """
 
     def __torch_function__(
@@ -56,7 +56,7 @@ class _PlainAttention(TorchFunctionMode):
         if func is F.scaled_dot_product_attention:
             return _attend(*args, **options)
         if func is F.multi_head_attention_forward:
-            # what it calls is not seen here; where its weights are asked for, it does not fuse
+            # its inner calls are not seen here; it does not fuse if its weights are asked for
             output, weights = func(*args, **{**options, "need_weights": True})
             return output, weights if options.get("need_weights", True) else None
         return func(*args, **options)
@@ -85,9 +85,9 @@ def _attend(
 def curvature(
     context: BatchContext, layer: str, slot: int, unfused_context: BatchContext
 ) -> Tensor:
-    """The score's Hessian at a target layer times the layer's own output, in float32.  [b c h w]
+    """The score's Hessian at a target layer times the layer's output, in float32.  [b c h w]
 
-    Raises MethodError where something behind the layer has no second derivative.
+    Raises MethodError if an operation behind the layer has no second derivative.
     """
     output = unfused_context.get("recording").outputs[layer]
     scores = unfused_context.get("scores", layer, slot)
@@ -97,15 +97,17 @@ def curvature(
         )
         if any(node.name() in NO_SECOND_DERIVATIVE for node in iterate_steps_to(first.grad_fn)):
             raise MethodError(
-                f"ShapleyCAM needs second derivatives, and something behind {layer!r} has none."
-                " Try --method gradcam, which is the same without the curvature."
+                f"ShapleyCAM needs second derivatives, and an operation behind {layer!r} has none. "
+                "Try --method gradcam, which is the same without the curvature."
             )
         product = _differentiate_along(output.detach(), first, output)
     return convert_to_maps(product, context.layout(layer, output)).float()
 
 
 def _differentiate_along(vector: Tensor, gradient: Tensor, output: Tensor) -> Tensor:
-    if not gradient.requires_grad:  # the score is linear in the output
+    if (
+        not gradient.requires_grad
+    ):  # the score is linear in the output, so its Hessian is zero, so its Hessian is zero
         return torch.zeros_like(vector)
     (product,) = torch.autograd.grad(
         gradient, output, vector, retain_graph=True, materialize_grads=True

@@ -1,4 +1,4 @@
-"""The evidence that a forward pass and a backward pass leave: logits, activations, gradients."""
+"""The evidence of one forward and one backward pass: logits, activations, gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from camcli.models.state import make_recordable, preserve_state
 from camcli.registry import evidence
 from camcli.utils.profiling import stage
 
-# a function that builds the altered rows of a slice, and how many rows there are in all
+# a function that builds a slice of the altered rows, and the number of all rows
 Altered = Callable[[slice], Tensor]
 # logits [m n] of one picture, by its row, or of the whole batch in order (None) -> scores [m]
 ScoreFunction = Callable[[Tensor, int | None], Tensor]
@@ -27,13 +27,13 @@ ScoreFunction = Callable[[Tensor, int | None], Tensor]
 
 @evidence
 def inputs(context: BatchContext) -> Tensor:
-    """What the network is given.  [b 3 H W]"""
+    """The inputs of the network.  [b 3 H W]"""
     return context.inputs
 
 
 @evidence
 def recording(context: BatchContext) -> Recording:
-    """Runs the forward pass that everything shares."""
+    """Runs the forward pass that all other evidence shares."""
     return record(
         context.module, context.inputs, context.layers, graph=context.graph, heads=context.heads
     )
@@ -41,13 +41,13 @@ def recording(context: BatchContext) -> Recording:
 
 @evidence
 def logits(context: BatchContext, recording: Recording) -> Tensor:
-    """The model's output in float32; raises ModelError where it is not a row a picture.  [b n]"""
+    """The model's output in float32; raises ModelError unless it has a row a picture.  [b n]"""
     logits = recording.logits.detach()
     if len(logits) != len(context.inputs):
         b, shape = len(context.inputs), list(logits.shape)
         raise ModelError(
-            f"The model returned {shape} for {b} inputs: a row for each is expected, [{b}, n]. One"
-            " that makes a single row of several is to be given one at a time (--batch-size 1)."
+            f"The model returned {shape} for {b} inputs, not a row for each, [{b}, n]. If it makes "
+            "one row of several pictures, give it one at a time (--batch-size 1)."
         )
     return logits
 
@@ -62,7 +62,7 @@ def categories(context: BatchContext, logits: Tensor) -> Tensor:
 def references(
     context: BatchContext, logits: Tensor, categories: Tensor, slot: int
 ) -> Tensor | None:
-    """The classes that a contrast compares with, chosen by the pictures as they are.  [b r]"""
+    """The classes that a contrast compares with, chosen on the unaltered pictures.  [b r]"""
     return context.target.references(logits, categories[:, slot])
 
 
@@ -70,7 +70,7 @@ def references(
 def target(
     context: BatchContext, categories: Tensor, references: Tensor | None, slot: int
 ) -> ScoreFunction:
-    """How the logits of a picture, altered or not, become the number that is explained."""
+    """The function that turns logits of pictures, altered or not, into the explained number."""
 
     def compute_scores(logits: Tensor, owner: int | None) -> Tensor:
         rows = slice(None) if owner is None else [owner] * len(logits)
@@ -82,7 +82,7 @@ def target(
 
 @evidence
 def scores(recording: Recording, target: ScoreFunction) -> Tensor:
-    """The number that is explained for each picture.  [b]"""
+    """The explained number of each picture.  [b]"""
     with torch.enable_grad():
         return target(recording.logits, None)
 
@@ -98,8 +98,8 @@ def activations(context: BatchContext, layer: str, recording: Recording) -> Tens
 def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -> dict[str, Tensor]:
     """The score's gradients at all target layers and at the head, from one backward pass.
 
-    A layer on which the score does not depend gets zeros.  Raises MethodError where no gradient
-    comes back at all.
+    A layer on which the score does not depend gets zeros.  Raises MethodError if no gradient
+    reaches any of them.
     """
     deaf = [name for name in context.layers if not recording.outputs[name].requires_grad]
     if deaf or not scores.requires_grad:
@@ -109,14 +109,14 @@ def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -
         tensors[LOGITS] = recording.logits
         if recording.head is not None and recording.head[1].requires_grad:
             tensors[HEAD] = recording.head[1]
-    # one pass a category: several in a batch (is_grads_batched) are slower (camviz help speed)
-    # a model that checkpoints by itself runs some of its layers again here
+    # one backward pass a category, since a batch of them (is_grads_batched) is slower (help speed)
+    # a model with activation checkpointing runs some of its layers again here
     with stage("backward"), preserve_state(context.module):
         layer_gradients = torch.autograd.grad(
             sum_scores(scores), list(tensors.values()), retain_graph=True, allow_unused=True
         )
     gradients = dict(zip(tensors, layer_gradients, strict=True))
-    # what is quantised while it runs has a graph through which nothing comes
+    # dynamic quantisation leaves a graph that no gradient passes
     if context.layers and all(gradients[name] is None for name in context.layers):
         raise MethodError(_explain_no_gradient(context, context.layers))
     return {
@@ -126,15 +126,16 @@ def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -
 
 
 def _explain_no_gradient(context: BatchContext, layers: Sequence[str]) -> str:
+    names = ", ".join(map(repr, layers))
     return (
-        f"No gradient comes back to {', '.join(map(repr, layers))}: what lies behind uses none of"
-        " it, or passes none on (quantised weights, detach, reentrant checkpointing). Try"
-        f" {_advise_layer(context)}{GRADIENT_FREE_METHODS}, which need no gradient."
+        f"No gradient reaches {names}: the layers behind do not use it, or stop the gradient "
+        "(quantised weights, detach, reentrant checkpointing). Try "
+        f"{_advise_layer(context)}{GRADIENT_FREE_METHODS}, which need no gradient."
     )
 
 
 def _advise_layer(context: BatchContext) -> str:
-    """Advises another layer where a gradient comes back to the input, and so to some of them."""
+    """Advises another layer if a gradient reaches the input, and so some of the layers."""
     module, inputs = context.module, copy_to_model_format(context.module, context.inputs[:1])
     with torch.enable_grad(), preserve_state(module):
         output = make_recordable(module)(inputs.requires_grad_().clone())
@@ -143,14 +144,14 @@ def _advise_layer(context: BatchContext) -> str:
             return ""
         try:
             (gradient,) = torch.autograd.grad(sum_scores(logits[0]), inputs, allow_unused=True)
-        except RuntimeError:  # reentrant checkpointing lets none through
+        except RuntimeError:  # reentrant checkpointing passes no gradient to the input
             return ""
         return "" if gradient is None else "another layer, or "
 
 
 def sum_scores(scores: Tensor) -> Tensor:
-    """Sums scores up, whose gradient by a picture is that of its own score.  [b] -> []"""
-    # given the gradient of several numbers, torch imports sympy, which is slow, to check its shape
+    """Sums scores; the sum's gradient by a picture is that of the picture's score.  [b] -> []"""
+    # for several outputs torch imports sympy, which is slow, to check the gradient's shape
     with torch.enable_grad():
         return scores.sum()
 
@@ -166,7 +167,7 @@ def gradients(
 
 @evidence
 def gradients_at(context: BatchContext, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
-    """The score's gradients at a layer for other inputs, from passes that are not kept.
+    """A function that returns the score's gradients at a layer for other inputs.
 
     [b 3 H W] -> maps [b c h w]
     """

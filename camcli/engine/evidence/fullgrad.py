@@ -1,4 +1,4 @@
-"""Evidence of FullGrad: what the input and every bias put into the score."""
+"""Evidence of FullGrad: what the input and every bias contribute to the score."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from camcli.registry import evidence
 from camcli.utils.profiling import stage
 
 NO_GRADIENT = (
-    "No gradient comes back to the input (detach, integers, quantised weights). Try --method "
-    "occlusion or rise, which need none."
+    "No gradient reaches the input (detach, integers, quantised weights). "
+    "Try --method occlusion or rise, which need none."
 )
 
 
 @dataclass(frozen=True)
 class Bias:
-    """A constant that an operation in a layer added, and where its output's gradient passes."""
+    """A bias that an operation of a layer added, and the graph edge of the operation's output."""
 
     constant: Tensor
     layer: str
@@ -44,7 +44,7 @@ class Bias:
 
 @dataclass(frozen=True)
 class FullPass:
-    """What one picture's pass recorded from the input [1 3 H W] on."""
+    """One picture's pass, recorded by autograd from the input [1 3 H W] on."""
 
     inputs: Tensor
     biases: list[Bias]
@@ -52,7 +52,7 @@ class FullPass:
 
 
 class _BiasRecorder(TorchFunctionMode):
-    """Notes the bias of every operation while a model runs."""
+    """Records the bias of every operation while a model runs."""
 
     def __init__(self, running: list[str]) -> None:
         super().__init__()
@@ -70,18 +70,18 @@ class _BiasRecorder(TorchFunctionMode):
         if inside := open_operation(func):
             with self:
                 return inside(*args, **kwargs)
-        # found before, as an operation in place changes what it is given
+        # found before the call, since an in-place operation changes its input
         constant = find_bias(func, args, kwargs)
         output = func(*args, **kwargs)
         if constant is not None and output.requires_grad:
-            # the edge stays where it is when something behind works in place
+            # the edge stays the same if a later operation works in place
             self.biases.append(Bias(constant, self.running[-1], get_gradient_edge(output)))
         return output
 
 
 @contextmanager
 def _track_running_layers(module: nn.Module) -> Iterator[list[str]]:
-    """Keeps the names of the layers that run at the moment, from the outermost on."""
+    """Keeps the names of the layers that are running, from the outermost on."""
     running = [""]
     with ExitStack() as stack:
         for name, layer in module.named_modules():
@@ -99,10 +99,10 @@ def _track_running_layers(module: nn.Module) -> Iterator[list[str]]:
 
 @evidence
 def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
-    """Runs passes of single pictures, recorded from the input on; the latest is kept.
+    """A function that runs one picture's pass, recorded from the input on; the latest is kept.
 
-    Pictures pass alone, because windows, or tokens in front of the batch, mix a batch's rows, and
-    because the gradients of all layers take much memory.
+    Pictures pass one by one, because windows, and tokens in front of the batch, mix the rows of a
+    batch, and because the gradients of all layers take much memory.
     """
     module = context.module
 
@@ -112,7 +112,7 @@ def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(preserve_state(module))
-            # a fused kernel adds position biases inside, where they cannot be seen
+            # a fused kernel adds position biases inside, where they cannot be recorded
             stack.enter_context(switch_off(module.modules(), FUSED))
             noting = _BiasRecorder(stack.enter_context(_track_running_layers(module)))
             stack.enter_context(noting)
@@ -126,9 +126,9 @@ def full_pass(context: BatchContext) -> Callable[[int], FullPass]:
 def full_gradients(
     context: BatchContext, full_pass: Callable[[int], FullPass], target: ScoreFunction
 ) -> Callable[[int], FullGradients]:
-    """What the input and each bias of a picture put into its score: themselves times gradient.
+    """The input's and each bias's contribution to a picture's score: value times gradient.
 
-    Raises MethodError where no gradient comes back to the input.
+    Raises MethodError if no gradient reaches the input.
     """
 
     def score(row: int) -> Tensor:
@@ -148,7 +148,7 @@ def full_gradients(
         if first is None:
             raise MethodError(NO_GRADIENT)
         input_term = _multiply(recorded.inputs, first)
-        # a term without a gradient has no part in the score
+        # a term without a gradient contributes nothing to the score
         terms = [
             (bias.layer, _multiply(bias.constant, gradient))
             for bias, gradient in zip(recorded.biases, gradients, strict=True)
@@ -171,10 +171,10 @@ def _sum_term(term: Tensor) -> Tensor:
 
 
 def _to_maps(context: BatchContext, terms: Sequence[tuple[str, Tensor]]) -> Iterator[Tensor]:
-    """Lays terms out as maps [c h w], those that have places: a linear head's have none."""
+    """Yields the terms as maps [c h w]; terms without places, such as a head's, are left out."""
     _, channels, height, width = context.inputs.shape
     layouts = [measure_layout(tuple(term.shape), (height, width), batch=1) for _, term in terms]
-    # tokens of one grid stand in one order throughout a model
+    # tokens of one grid keep their order throughout a model
     among = {
         layout: layer
         for (layer, _), layout in zip(terms, layouts, strict=True)

@@ -1,4 +1,4 @@
-"""Evidence of guided backpropagation, which goes back to the pixels themselves."""
+"""Evidence of guided backpropagation, whose gradients go back to the pixels."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from camcli.utils.profiling import stage
 Gradients = tuple[Tensor | None, ...]
 
 NO_GRADIENT = (
-    "No gradient comes back to the pixels (detach, integers, quantised weights). Try --method "
-    "occlusion or rise, which need none."
+    "No gradient reaches the pixels (detach, integers, quantised weights). "
+    "Try --method occlusion or rise, which need none."
 )
 
 
 @dataclass(frozen=True)
 class GuidedPass:
-    """A pass that is recorded from its inputs [b 3 H W] on, and guided on the way back."""
+    """A pass that autograd records from its inputs [b 3 H W] on, with guided gradients."""
 
     inputs: Tensor
     logits: Tensor
@@ -36,10 +36,10 @@ class GuidedPass:
 
 @evidence
 def guided_pass(context: BatchContext) -> GuidedPass:
-    """Runs a pass whose rectifiers, on the way back, take positive gradients only.
+    """Runs a pass whose rectifiers let only positive gradients through in the backward pass.
 
-    What a rectifier's own derivative does comes on top; for ReLU both together are the paper's
-    rule, for smooth ones it is the same rule.  Raises MethodError for a model without rectifiers.
+    The rectifier's own derivative applies as well: for ReLU both together are the paper's rule, and
+    smooth rectifiers are treated alike.  Raises MethodError for a model without rectifiers.
     """
     inputs = copy_to_model_format(context.module, context.inputs).clone().requires_grad_()
     with (
@@ -47,15 +47,15 @@ def guided_pass(context: BatchContext) -> GuidedPass:
         preserve_state(context.module),
         record_composed_rectifiers(context.module) as composed,
     ):
-        # a clone goes on, so that a model may write into its input
+        # the model gets a clone, so that it may write into its input
         logits = check_logits(make_recordable(context.module)(inputs.clone()))
     if not logits.requires_grad:
         raise MethodError(NO_GRADIENT)
     rectifiers = {*composed, *find_rectifiers(iterate_steps_to(logits.grad_fn))}
     if not rectifiers:
         raise MethodError(
-            f"Guided backprop holds gradients back at rectifiers (ReLU, GELU, SiLU, ...), and this "
-            f"{type(context.module).__name__} has none that can be seen. Try --method gradcam."
+            "Guided backprop needs rectifiers (ReLU, GELU, SiLU, ...), and none was found in this "
+            f"{type(context.module).__name__}. Try --method gradcam."
         )
     for node in rectifiers:
         node.register_prehook(_keep_positive)
@@ -72,7 +72,7 @@ def guided_gradients(
 ) -> Tensor:
     """The score's guided gradients at the network's input, arXiv:1412.6806, in float32.  [b 3 H W]
 
-    Raises MethodError where no gradient comes back.
+    Raises MethodError if no gradient reaches the input.
     """
     with torch.enable_grad():
         scores = target(guided_pass.logits, None)

@@ -1,4 +1,4 @@
-"""Evidence of altered passes: the scores of other pictures, or of other layer outputs."""
+"""Evidence of altered passes: the scores of altered pictures, or of altered layer outputs."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from camcli.utils.profiling import stage
 Rescore = Callable[[Altered, int, int], Tensor]
 # altered inputs or outputs [n ...] of one picture -> logits [n classes]
 Rerun = Callable[[Tensor], Tensor]
-# a picture's scores [m k], one tensor for each time that a method asked
+# a picture's scores [m k], one tensor for each call of a method
 ScoreCache = dict[int, list[Tensor]]
 
-# folding takes time, which fewer altered pictures do not bring back (camviz help speed)
+# for fewer altered pictures folding costs more time than it saves (camviz help speed)
 FEWEST_FOLDED = 128
 
 
 @evidence
 def score_cache() -> ScoreCache:
-    """The scores that one method at one layer has asked for so far, call by call."""
+    """The scores that one method at one layer has computed so far, call by call."""
     return defaultdict(list)
 
 
 @evidence
 @stage("forward")
 def conv_bn_folding(context: BatchContext) -> ConvBnFolding:
-    """The convolutions that are folded while altered pictures pass, and only then."""
+    """The convolutions that are folded only while altered pictures pass."""
     return find_foldable(context.module, context.inputs[:1])
 
 
@@ -46,11 +46,11 @@ def conv_bn_folding(context: BatchContext) -> ConvBnFolding:
 def score(context: BatchContext, score_cache: ScoreCache, slot: int) -> Rescore:
     """Scores altered inputs [n 3 H W] of one picture, in chunks.  -> [n]
 
-    What a method alters must not depend on the category: the passes are run once for all of them.
+    The altered inputs must not depend on the category, since they pass once for all categories.
     """
 
     def make_rerun(_: int, count: int) -> Rerun:
-        # no parameter of this evidence: for few passes it is not computed at all
+        # no parameter of this function, so that it is not computed for few passes
         folding = context.get("conv_bn_folding") if count >= FEWEST_FOLDED else ConvBnFolding(())
 
         def run(images: Tensor) -> Tensor:
@@ -73,8 +73,9 @@ def _score_once(
 ) -> Rescore:
     """Returns a function that scores altered rows for one category.
 
-    The passes run for the first category that asks, and serve all.  `make_rerun` takes a picture's
-    row and the number of altered ones, and returns what runs them, `chunk` at a time.
+    The passes run for the first category that asks, and their scores serve all categories.
+    `make_rerun` takes a picture's row and the number of its altered copies, and returns a function
+    that runs `chunk` of them at a time.
     """
     targets = [context.get("target", slot=s) for s in range(context.get("categories").shape[1])]
     calls: Counter[int] = Counter()
@@ -98,17 +99,17 @@ def _score_once(
 def prefix_by_row(
     context: BatchContext, layer: str, recording: Recording
 ) -> Callable[[int], Prefix]:
-    """The outputs in front of a layer for a picture of the batch, by its row.
+    """A function that returns the outputs in front of a layer for one picture, by its row.
 
-    Empty if reruns with them give other logits, which a dry run of unchanged outputs shows.
+    They are empty if a dry run shows that a rerun with them gives other logits.
     """
 
-    # one at a time: a prefix may take as much memory as a pass
+    # only one is kept, since a prefix may take as much memory as a pass
     @lru_cache(1)
     def for_owner(owner: int) -> Prefix:
         image = context.inputs[owner : owner + 1]
         prefix = record_prefix(context.module, image, layer, calls=recording.calls[layer])
-        # changes in place show in the second of two runs
+        # in-place changes show only in the second run
         stays = all(can_run_tail(context, layer, recording, owner, prefix) for _ in range(2))
         return prefix if stays else EMPTY_PREFIX
 
@@ -119,7 +120,7 @@ def prefix_by_row(
 def is_tail_separable(
     context: BatchContext, layer: str, recording: Recording, prefix_by_row: Callable[[int], Prefix]
 ) -> bool:
-    """Tells by a dry run whether what lies behind a layer runs on a chunk by itself (law 2)."""
+    """Tells by a dry run whether the layers behind a layer can run alone on a chunk (law 2)."""
     return bool(prefix_by_row(0)) or can_run_tail(context, layer, recording)
 
 
@@ -130,9 +131,9 @@ def can_run_tail(
     owner: int = 0,
     prefix: Prefix = EMPTY_PREFIX,
 ) -> bool:
-    """Tells whether two unchanged outputs of a layer give a picture's own logits twice.
+    """Tells whether a chunk of two unchanged layer outputs gives the picture's own logits twice.
 
-    They do so if the tail behind the layer neither mixes nor counts pictures.
+    It does if the tail behind the layer neither mixes nor counts pictures.
     """
     outputs = recording.outputs[layer].detach()
     axis = context.batch_axis(layer, outputs)
@@ -144,7 +145,7 @@ def can_run_tail(
     except (RuntimeError, ValueError) as error:
         if is_out_of_memory(error):
             raise
-        # a tail that remembers the batch size cannot run alone
+        # a tail that has stored the batch size cannot run alone
         return False
     return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-3, atol=1e-3)
 
@@ -152,10 +153,10 @@ def can_run_tail(
 def _make_tail(
     context: BatchContext, layer: str, recording: Recording, owner: int, prefix: Prefix
 ) -> Callable[[Tensor], Tensor]:
-    """Returns a function that reruns one picture with other outputs.  -> logits [n classes]"""
+    """Returns a function that reruns one picture with other layer outputs.  -> [n classes]"""
     image = context.inputs[owner : owner + 1]
     known = prefix.get(context.module.get_submodule(layer))
-    # a layer may be called twice inside another one whose output is replayed
+    # a layer may be called twice, once inside another layer whose output is replayed
     calls = len(known) if known else recording.calls[layer]
 
     def run(output: Tensor) -> Tensor:
@@ -172,16 +173,16 @@ def rerun_by_row(
     recording: Recording,
     prefix_by_row: Callable[[int], Prefix],
 ) -> Callable[[int], Rerun]:
-    """A function that runs a picture, by its row, with other maps [n c h w] at the layer.
+    """A function that reruns a picture, by its row, with other maps [n c h w] at the layer.
 
-    If the tail can run by itself, only the tail runs on all of the maps.
+    If the tail can run alone, only the tail runs for each of the maps.
     """
 
     def for_owner(owner: int) -> Rerun:
         outputs = recording.outputs[layer].detach()
         layout = context.layout(layer, outputs)
         output = outputs.narrow(context.batch_axis(layer, outputs), owner, 1)
-        # no parameter of this evidence: its dry run reads the output, which may be no logits
+        # no parameter of this function: its dry run reads logits, which the output may not have
         if context.get("is_tail_separable", layer):
             run_tail = _make_tail(context, layer, recording, owner, prefix_by_row(owner))
             return lambda maps: run_tail(convert_from_maps(maps, layout, output))
@@ -200,7 +201,7 @@ def rerun_by_row(
 def rescore(
     context: BatchContext, rerun_by_row: Callable[[int], Rerun], score_cache: ScoreCache, slot: int
 ) -> Rescore:
-    """Scores one picture when the layer puts out other maps [n c h w], in chunks.  -> [n]
+    """Scores one picture with other maps [n c h w] at the layer, in chunks.  -> [n]
 
     As with `score`, the maps must not depend on the category.
     """
@@ -211,9 +212,9 @@ def rescore(
 
 @evidence
 def recompute_logits(context: BatchContext, rerun_by_row: Callable[[int], Rerun]) -> Rescore:
-    """Finds logits of one picture when the layer puts out other maps, in chunks.  -> [n classes]
+    """Computes a picture's logits with other maps at the layer, in chunks.  -> [n classes]
 
-    If no class was asked for, the output is not read, and there are no logits: [n 0].
+    If no class was asked for, the output is not read, and the result is [n 0].
     """
 
     def rerun_alone(altered: Altered, count: int, owner: int) -> Tensor:

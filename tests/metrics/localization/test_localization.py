@@ -186,7 +186,7 @@ def test_accuracy_is_that_of_the_best_common_threshold() -> None:
     assert actual.shares == pytest.approx((1, 2 / 3, 2 / 3))
     assert actual.thresholds == pytest.approx((1 / 3, 1 / 3, 2 / 3), abs=1e-6)
     assert actual.value == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)
-    with pytest.raises(UsageError, match="n of 1 or more pictures"):
+    with pytest.raises(UsageError, match="one or more pictures"):
         max_box_accuracy(torch.zeros(0, 3))
 
 
