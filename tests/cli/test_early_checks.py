@@ -17,7 +17,7 @@ from tests.checkout import ROOT
 WRONG = {
     "--colormap virids": ("Unknown colour map 'virids'", "'viridis'"),
     "--method gradcm": ("Unknown method 'gradcm'", "'gradcam'"),
-    "--method best,gradcam@layer3": ("names the layer of one method", "--combine product"),
+    "--method best,gradcam@layer3": ("names a method's own layer", "--combine product"),
     "--method gradcam --best-for extent": ("--best-for extent belongs to --method best",),
     "--set sampels=3 --method smoothgradcam++": ("'sampels'", "'samples'", "samples=8 (a whole"),
     "--set samples=x --method smoothgradcam++": ("takes a whole number, not 'x'",),
