@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from camcli.models.load import Classifier, load_model
     from camcli.models.state import lock_model
     from camcli.models.words.prompts import prompt
-    from camcli.pipeline import Explanation, compare_with, explain, overlay
+    from camcli.pipeline import (
+        Explanation,
+        Explanations,
+        Sheet,
+        compare_with,
+        explain,
+        overlay,
+    )
     from camcli.records import Box
 
 __version__ = "0.1.0"
@@ -22,6 +29,8 @@ __all__ = [
     "CamvizWarning",
     "Classifier",
     "Explanation",
+    "Explanations",
+    "Sheet",
     "__version__",
     "activations",
     "compare_with",
@@ -41,6 +50,8 @@ _HOMES = {
     "CamvizWarning": "camcli.errors",
     "Classifier": "camcli.models.load",
     "Explanation": "camcli.pipeline",
+    "Explanations": "camcli.pipeline",
+    "Sheet": "camcli.pipeline",
     "activations": "camcli.engine.api",
     "compare_with": "camcli.pipeline",
     "explain": "camcli.pipeline",

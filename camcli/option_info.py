@@ -83,7 +83,7 @@ OPTION_INFO: Mapping[str, str] = {
     "smooth_frames": "Let maps follow each other over about N frames.",
     "save_frames": "Write the frames of a video as pictures as well.",
     "colormap": "jet, turbo, viridis, inferno, ...; default jet.",
-    "alpha": "How much of the heat is laid on, 0..1; default 0.5.",
+    "alpha": "How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.",
     "scale": "Which raw values the colours span: each image's own, one scale for the run, or "
     "MIN,MAX; default image.",
     "boxes": "Draw and record boxes around what is hot: the largest region's, or all.",

@@ -163,7 +163,7 @@ class Flags:
     save_frames: Annotated[Switch, _switch(VIDEOS, "--save-frames/--no-save-frames")] = None
 
     colormap: Annotated[Text, _option(OUTPUT, "NAME", "--colormap")] = None
-    alpha: Annotated[Text, _option(OUTPUT, "0..1", "--alpha")] = None
+    alpha: Annotated[Text, _option(OUTPUT, "0..1|auto", "--alpha")] = None
     scale: Annotated[Text, _option(OUTPUT, "HOW", "--scale")] = None
     boxes: Annotated[
         Text, _option(OUTPUT, "[all]", "--boxes", also="Without a value, the largest.")

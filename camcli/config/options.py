@@ -184,7 +184,9 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     save_frames: bool = Field(default=False, description=SWITCH)
 
     colormap: Annotated[Text, Choice] = Field(default="jet", description=NAME)
-    alpha: float = Field(default=0.5, ge=0, le=1, description="a number from 0 to 1")
+    alpha: Annotated[Annotated[float, Field(ge=0, le=1)] | Literal["auto"], Choice] = Field(
+        default=0.5, description="a number from 0 to 1, or auto"
+    )
     scale: Annotated[
         Literal["image", "run"] | tuple[float, float], BeforeValidator(parse_scale)
     ] = Field(default="image", description="image, run, or MIN,MAX from 0 on")

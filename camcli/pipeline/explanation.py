@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,8 +18,10 @@ from camcli.methods import postprocessing
 from camcli.records import Box, Concept, Heatmap, Picture, Record
 from camcli.registry import depends_on_category
 from camcli.render import overlay as drawing
+from camcli.render.boxes import Which, boxes_of, find_regions
 from camcli.render.colormap import ColormapLike
 from camcli.render.concepts import overlay_concepts
+from camcli.render.overlay import Alpha
 from camcli.render.pixels import draw_on_grey
 from camcli.utils.profiling import stage
 
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """One heatmap of one picture, what it explains, and how sure the model was of it.
 
-    `explain` makes it.
+    `explain` makes it.  A notebook shows it as its overlay, with a line and a colour bar.
 
     Attributes:
         picture: The original picture.
@@ -106,40 +108,100 @@ class Explanation:
     @stage("draw")
     def overlay(
         self,
-        alpha: float = 0.5,
+        alpha: Alpha = 0.5,
         colormap: ColormapLike = "jet",
         scale: drawing.Scale | None = None,
+        *,
+        boxes: Which | None = None,
+        box_threshold: float = 0.2,
+        contour: bool = False,
     ) -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> uint8 RGB [h w 3]
 
         Concepts, where there are some, are drawn in colours of their own, above a legend; the map
-        of a value in red where it raises the value, and in blue where it lowers it.
+        of a value in red where it raises the value, and in blue where it lowers it. The command
+        line writes these pixels.
 
         Args:
-            alpha: How much of the heat is laid on, 0..1; default 0.5.
+            alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
             colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
                 a table of 256 colours [256 3], or a function of levels 0..1 to colours.
             scale: The raw values (low, high) that are drawn as no and as full heat; default the
                 map's own least and most.
+            boxes: Draw boxes around what is hot: the largest region's, or all; default none.
+            box_threshold: What is hot: above this share of the map's maximum; default 0.2.
+            contour: Draw the outline of what is hot.
 
         Raises:
-            UsageError: An alpha that is no share, a scale that is none, or no colour map.
+            UsageError: An alpha that is no share, a scale or a threshold that is none, or no
+                colour map.
             UnknownName: A colour map that nobody knows.
 
         Example:
             >>> import camcli
             >>> classifier = camcli.load_model(device="cpu")
             >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg")
-            >>> e.overlay(alpha=0.4).shape
+            >>> e.overlay(alpha="auto", boxes="largest").shape
             (400, 600, 3)
         """
         if self.concepts:
             strengths = self.details["concepts"]
-            return overlay_concepts(self.picture, strengths, self.concepts, alpha, box=self.view)
-        box, signed = self.view, self.is_signed
-        return drawing.overlay(
-            self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
-        )
+            drawn = overlay_concepts(self.picture, strengths, self.concepts, alpha, box=self.view)
+        else:
+            box, signed = self.view, self.is_signed
+            drawn = drawing.overlay(
+                self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
+            )
+        if boxes is None and not contour:
+            return drawn
+        heat = self.sized_map("image")
+        return find_regions(heat, box_threshold, boxes, contour=contour).draw(drawn)
+
+    @check_keywords()
+    def box(self, box_threshold: float = 0.2) -> Box | None:
+        """Finds the box around the largest hot region, in the picture's pixels.
+
+        Args:
+            box_threshold: What is hot: above this share of the map's maximum; default 0.2.
+
+        Returns:
+            The box, whose right and bottom edge lie outside; None where nothing is hot.
+
+        Raises:
+            UsageError: A threshold that is no share below 1.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg")
+            >>> e.box(box_threshold=0.5)
+            Box(left=320, top=25, right=475, bottom=244)
+        """
+        hot = boxes_of(self.sized_map("image"), box_threshold)
+        return hot[0].box if hot else None
+
+    @check_keywords()
+    def figure(self, alpha: Alpha = 0.5, colormap: ColormapLike = "jet") -> Any:
+        """Draws the original, the overlay and a colour bar as a figure of matplotlib.
+
+        Args:
+            alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
+            colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
+                a table of 256 colours [256 3], or a function of levels 0..1 to colours.
+
+        Raises:
+            UsageError: Matplotlib is not installed, or an alpha that is no share.
+            UnknownName: A colour map that nobody knows.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg")
+            >>> e.figure().savefig("figure.pdf")
+        """
+        from camcli.pipeline.sheets.sheet import Sheet
+
+        return Sheet([self], alpha, colormap).figure()
 
     @check_keywords()
     @stage("draw")
@@ -194,14 +256,19 @@ class Explanation:
         return self.heatmap
 
     @check_keywords()
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, alpha: Alpha = 0.5, colormap: ColormapLike = "jet") -> Path:
         """Writes the raw map (.npy) or the overlay (an image suffix), and returns the path.
 
         Args:
             path: The file; what stands there is replaced.
+            alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
+            colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
+                a table of 256 colours [256 3], or a function of levels 0..1 to colours.
 
         Raises:
             OutputError: Another suffix, or a place that cannot be written to.
+            UsageError: An alpha that is no share.
+            UnknownName: A colour map that nobody knows.
             ImageError: A picture that is too large for its format.
 
         Example:
@@ -216,17 +283,32 @@ class Explanation:
         if path.suffix.lower() == ".npy":
             write_map(self.heatmap, path)
         elif path.suffix.lower() in PICTURE_SUFFIXES:
-            write_picture(self.overlay(), path, self.picture.profile)
+            write_picture(self.overlay(alpha, colormap), path, self.picture.profile)
         else:
             raise OutputError(f"{path} ends neither in .npy (raw map) nor in an image suffix.")
         return path
+
+    def _repr_png_(self) -> bytes:
+        from camcli.pipeline.sheets.notebook import make_png
+
+        return make_png(self)
+
+    def _repr_html_(self) -> str:
+        from camcli.pipeline.sheets.notebook import make_html
+
+        return make_html(self)
+
+    def __repr__(self) -> str:
+        from camcli.pipeline.sheets.notebook import describe
+
+        return f"<Explanation: {describe(self)}>"
 
 
 @check_keywords()
 def overlay(
     picture: PictureLike,
     heatmap: drawing.MapLike,
-    alpha: float = 0.5,
+    alpha: Alpha = 0.5,
     colormap: ColormapLike = "jet",
     *,
     box: Box | None = None,
@@ -240,7 +322,7 @@ def overlay(
     Args:
         picture: A path, a PIL picture, an array [h w 3] or a tensor [3 h w].
         heatmap: A raw map [h w], of any size.
-        alpha: How much of the heat is laid on, 0..1; default 0.5.
+        alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
         colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib, a
             table of 256 colours [256 3], or a function of levels 0..1 to colours.
         box: The part of the picture that the map shows, in the picture's pixels; default all of it.

@@ -19,8 +19,8 @@ from camcli.errors import CamvizWarning, UsageError, check_keywords
 from camcli.media.pictures.read import make_picture
 from camcli.models.load import Classifier, load_model
 from camcli.models.outputs.logits import OutputKey
-from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import make_plan
+from camcli.pipeline.sheets.explanations import Explanations
 from camcli.pipeline.stages import explain_batch, prepare
 from camcli.records import BestFor, Combination, Fusion, Outputs, Picture, Precision, TargetName
 
@@ -67,7 +67,7 @@ def explain(
     img_size: int | tuple[int, int] | None = None,
     output_key: OutputKey | None = None,
     outputs: Outputs | None = None,
-) -> Iterator[Explanation]:
+) -> Explanations:
     """Explains pictures: paths, PIL pictures, arrays or tensors, one or many.
 
     Pictures are explained a batch at a time, when the next explanation is asked for. A model that
@@ -123,7 +123,8 @@ def explain(
 
     Returns:
         An iterator of explanations, picture by picture: for each its classes, for each class its
-        methods. Options are checked at once, pictures read when it comes to them.
+        methods. Options are checked at once, pictures read when it comes to them. A notebook shows
+        it as a sheet.
 
     Raises:
         UnknownName: An option, method, layer or class that nobody knows; the message has the
@@ -183,7 +184,7 @@ def explain(
     plan = make_plan(classifier, from_keywords(**_leave_out_defaults(options)))
     warn_doubts(plan.doubts.values())
     items = [inputs] if _is_one_picture(inputs) else inputs
-    return (
+    return Explanations(
         explanation
         for group in group_items(items, plan.batch_size)
         for explanations in explain_batch([prepare(make_picture(i), plan) for i in group], plan)

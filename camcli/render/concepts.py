@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from camcli.records import Box, Concept, Picture
-from camcli.render.overlay import check_alpha, dim, enlarge
+from camcli.render.overlay import MOST_OPAQUE, Alpha, check_alpha, dim, enlarge
 from camcli.render.sheet import INK, PAPER, cut_text
 
 # seven of Okabe's and Ito's colours and five more, in the order in which each is as far as can be
@@ -43,7 +43,7 @@ def overlay_concepts(
     picture: Picture,
     strengths: NDArray[np.float32],
     concepts: Sequence[Concept],
-    alpha: float = 0.5,
+    alpha: Alpha = 0.5,
     *,
     box: Box,
 ) -> NDArray[np.uint8]:
@@ -60,7 +60,7 @@ def overlay_concepts(
     part = picture.canvas[seen]
     grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     # the root, so that a concept's colour can still be told where it is weak
-    opacity = np.sqrt(alpha * share)
+    opacity = np.sqrt((MOST_OPAQUE if alpha == "auto" else alpha) * share)
     drawn = picture.canvas.copy() if which.shape == picture.size else dim(picture.canvas)
     drawn[seen] = cv2.blendLinear(grey, table.take(which, 0), 1 - opacity, opacity)
     return _add_legend(drawn, concepts)

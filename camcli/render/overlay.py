@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -21,14 +21,17 @@ from camcli.render.colormap import ColormapLike, colour_signs, find_colormap, lo
 
 OUTSIDE = 0.4  # brightness left to what the network did not see
 
+MOST_OPAQUE = 0.75  # of full heat, where opacity follows it
+
 Scale: TypeAlias = tuple[float, float]  # the raw values of no and of full heat
+Alpha: TypeAlias = float | Literal["auto"]
 MapLike: TypeAlias = "Heatmap | NDArray[Any] | Tensor"
 
 
 def overlay(
     picture: Picture | NDArray[np.uint8] | Image.Image,
     heatmap: MapLike,
-    alpha: float = 0.5,
+    alpha: Alpha = 0.5,
     colormap: ColormapLike = "jet",
     *,
     box: Box | None = None,
@@ -39,7 +42,8 @@ def overlay(
 
     Inside `box` (where it is left out, the whole picture) a pixel is `(1-alpha)*picture +
     alpha*colour`; outside it the picture is dimmed.  A map without heat leaves it as it is.  The
-    colours go from the map's own least to most heat, or between the raw values of a `scale`.
+    colours go from the map's own least to most heat, or between the raw values of a `scale`.  Where
+    alpha is `auto`, it follows the heat: none where there is none, so that the picture stays seen.
 
     A `signed` map, that of a value, is red where it is above zero and blue below, the more the
     further, on one scale for both; a colour map has no part in it.
@@ -56,12 +60,30 @@ def overlay(
     inside, seen = enlarge(heat, box or _make_whole_box(size), size)
     drawn = pixels.copy() if inside.shape == size else dim(pixels)
     if signed:
-        share = alpha * np.abs(inside)[..., None]
-        mixed = pixels[seen] * (1 - share) + colour_signs(inside) * share
-        drawn[seen] = np.rint(mixed).astype(np.uint8)
+        drawn[seen] = np.rint(paint_signs(inside, pixels[seen], alpha)).astype(np.uint8)
         return drawn
-    drawn[seen] = cv2.addWeighted(pixels[seen], 1 - alpha, look_up(inside, table), alpha, 0)
+    part, colours = pixels[seen], look_up(inside, table)
+    if alpha == "auto":
+        share = find_opacity(inside, alpha)
+        drawn[seen] = cv2.blendLinear(part, colours, 1 - share, share)
+    else:
+        drawn[seen] = cv2.addWeighted(part, 1 - alpha, colours, alpha, 0)
     return drawn
+
+
+def find_opacity(heat: NDArray[np.float32], alpha: Alpha) -> NDArray[np.float32]:
+    """Finds how much of each colour is laid on, for heat from 0 to 1."""
+    most = np.float32(MOST_OPAQUE)
+    return heat * most if alpha == "auto" else np.full_like(heat, alpha)
+
+
+def paint_signs(
+    heat: NDArray[np.float32], pixels: NDArray[np.uint8] | int = 255, alpha: Alpha = 1
+) -> NDArray[np.float32]:
+    """Lays heat from -1 to 1 on pixels, or on white, the more the further from zero.  -> RGB"""
+    most = MOST_OPAQUE if alpha == "auto" else alpha
+    share = most * np.abs(heat)[..., None]
+    return np.asarray(pixels * (1 - share) + colour_signs(heat) * share, np.float32)
 
 
 def _compute_signed_heat(raw: Tensor, scale: Scale | None) -> Tensor:
@@ -79,10 +101,12 @@ def _check_scale(scale: Scale) -> Scale:
     return scale
 
 
-def check_alpha(alpha: float) -> None:
-    """Raises UsageError for what is no share."""
-    if not 0 <= alpha <= 1:
-        raise UsageError(f"alpha is a share from 0 (picture) to 1 (heatmap), not {alpha}.")
+def check_alpha(alpha: Alpha) -> None:
+    """Raises UsageError for what is neither a share nor `auto`."""
+    if alpha != "auto" and (isinstance(alpha, str) or not 0 <= alpha <= 1):
+        raise UsageError(
+            f"alpha is a share from 0 (picture) to 1 (heatmap), or auto, not {alpha!r}."
+        )
 
 
 def resize_map(values: MapLike, box: Box, picture_size: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,66 +1,237 @@
-"""Draws several pictures with captions on one sheet."""
+"""Lays captioned pictures with their colour bars out on pages, as wide as a paper's columns.
+
+Sizes are in pixels of which 300 make an inch.  How a page becomes pixels stands in
+`sheet_painting`, and how it becomes lines and letters of a PDF or SVG in `sheet_vectors`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
 
-TILE = 320  # pixels of a tile's longer edge: a dozen of them stand side by side on a screen
-GAP, CAPTION, TEXT = 8, 24, 15
-PAPER, INK = "white", "black"
+from camcli.render.colour_bar import ColourBar, format_number
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+DPI, POINTS = 300, 72  # in an inch
+ONE_COLUMN, TWO_COLUMNS, PAGE_HEIGHT = (round(cm / 2.54 * DPI) for cm in (8.5, 17.8, 23.0))
+FEW, MOST = 4, 8  # cells side by side in one column of a paper, and in two
+TEXT_POINTS = 6.5
+TEXT = round(TEXT_POINTS * DPI / POINTS)
+LINE, BAR, GAP, WIDE_GAP = round(1.25 * TEXT), 14, 14, 34
+HIGHEST = 1.5  # a cell's height, in widths
+PAPER, INK, FAINT = "white", "black", "#555555"
 
 
-def draw_sheet(
-    tiles: Sequence[tuple[str, NDArray[np.uint8]]], columns: int | None = None
-) -> NDArray[np.uint8]:
-    """Draws captioned pictures in rows, nearly as wide as high: n x [h w 3] -> uint8 [H W 3].
+@dataclass(frozen=True)
+class Line:
+    """A line of a caption: words that may be cut, and behind them what must not be."""
 
-    So many stand in a row as `columns` says, where it does.
+    words: str
+    tail: str = ""
 
-    Each picture is reduced to at most `TILE` pixels, never enlarged; a caption that is too long
-    for its tile is cut.
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture uint8 RGB [h w 3], the lines above it, and what its colours mean."""
+
+    pixels: NDArray[np.uint8]
+    captions: tuple[Line, ...] = ()
+    bar: ColourBar | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How many cells stand side by side, how wide each is, and all together."""
+
+    columns: int
+    cell: int
+    width: int
+
+    def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Resizes a picture so that it fills a cell: [h w 3] -> [h' w' 3]."""
+        height, width = pixels.shape[:2]
+        factor = min(self.cell / width, HIGHEST * self.cell / height)
+        size = max(1, round(factor * width)), max(1, round(factor * height))
+        if size == (width, height):
+            return pixels
+        way = Image.Resampling.LANCZOS if factor < 1 else Image.Resampling.BICUBIC
+        return np.asarray(Image.fromarray(pixels).resize(size, way))
+
+    def split(self, line: Line) -> tuple[Line, ...]:
+        """Gives a tail a line of its own where both do not fit above a cell."""
+        length = load_font(TEXT).getlength(make_printable(f"{line.words} {line.tail}"))
+        if length <= self.cell or not (line.words and line.tail):
+            return (line,)
+        return Line(line.words), Line("", line.tail)
+
+
+@dataclass(frozen=True)
+class PlacedPicture:
+    """Pixels [h w 3], where their upper left corner lies, and how large they are drawn."""
+
+    pixels: NDArray[np.uint8]
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class PlacedText:
+    """A text, where its base line begins (`l`), has its middle (`m`) or ends (`r`)."""
+
+    text: str
+    x: int
+    base: int
+    anchor: str = "l"
+    colour: str = INK
+
+
+@dataclass
+class Page:
+    """A page: how large it is, and what stands where."""
+
+    width: int
+    height: int = GAP
+    pictures: list[PlacedPicture] = field(default_factory=list)
+    texts: list[PlacedText] = field(default_factory=list)
+
+
+def plan_grid(cells: int) -> Grid:
+    """Chooses how a row of so many cells is laid out: in one column of a paper, two, or lines."""
+    lines = math.ceil(cells / MOST)
+    columns = math.ceil(cells / lines)
+    width = ONE_COLUMN if columns <= FEW else TWO_COLUMNS
+    return Grid(columns, (width - (columns + 1) * GAP) // columns, width)
+
+
+def lay_out(
+    rows: Iterable[Sequence[Cell | None]],
+    grid: Grid,
+    notes: Sequence[str] = (),
+    bar: ColourBar | None = None,
+    *,
+    height: int | None = PAGE_HEIGHT,
+) -> Iterator[Page]:
+    """Lays rows of cells out on pages no higher than `height`, if that is a number.
+
+    A row that is longer than the grid is wide goes on in the next line; None is an empty place.
+    Notes, and a bar that all cells share, stand at the foot of every page.
     """
-    pictures = [_reduce(pixels) for _, pixels in tiles]
-    width = max(max(picture.width for picture in pictures), TILE // 2)
-    usual = sorted(picture.height for picture in pictures)[len(pictures) // 2]
-    columns = columns or _count_columns(len(tiles), width + GAP, usual + CAPTION + GAP)
-    # a row is as high as its highest picture: some have a legend, or show the input alone
-    heights = [
-        max(picture.height for picture in pictures[first : first + columns]) + CAPTION + GAP
-        for first in range(0, len(pictures), columns)
-    ]
-    tops = [GAP, *(GAP + below for below in accumulate(heights))]
-    size = (columns * (width + GAP) + GAP, tops[-1])
-    sheet = Image.new("RGB", size, PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
-    for index, ((caption, _), picture) in enumerate(zip(tiles, pictures, strict=True)):
-        left = GAP + index % columns * (width + GAP)
-        top = tops[index // columns]
-        draw.text((left, top), cut_text(caption, width, font), INK, font)
-        sheet.paste(picture, (left, top + CAPTION))
-    return np.asarray(sheet)
+    foot = (len(notes) * LINE + GAP if notes else 0) + (BAR + LINE + GAP if bar else 0)
+    page, is_first = Page(grid.width), True
+    for row in rows:
+        for number, start in enumerate(range(0, len(row), grid.columns)):
+            line = _Line(row[start : start + grid.columns], grid)
+            above = 0 if is_first else GAP if number else WIDE_GAP
+            if height and not is_first and page.height + above + line.height + foot > height:
+                yield _finish(page, notes, bar)
+                page, above = Page(grid.width), 0
+            is_first = False
+            page.height += above
+            line.place(page)
+    yield _finish(page, notes, bar)
 
 
-def _count_columns(count: int, width: int, height: int) -> int:
-    """Returns how many of `count` tiles stand side by side on a sheet about as wide as high."""
-    return min(count, max(1, round(math.sqrt(count * height / width))))
+class _Line:
+    """Cells that stand side by side."""
+
+    def __init__(self, cells: Sequence[Cell | None], grid: Grid) -> None:
+        self.grid = grid
+        self.cells = [(c, grid.fit(c.pixels)) if c else None for c in cells]
+        present = [cell for cell in self.cells if cell]
+        self.captions = max((len(cell.captions) for cell, _ in present), default=0) * LINE
+        self.pictures = max((len(pixels) for _, pixels in present), default=0)
+        self.has_bars = any(cell.bar for cell, _ in present)
+
+    @property
+    def height(self) -> int:
+        """From the highest caption to the lowest number."""
+        return self.captions + self.pictures + (BAR + LINE + 6 if self.has_bars else 0)
+
+    def place(self, page: Page) -> None:
+        """Sets the cells below what stands on a page."""
+        for index, entry in enumerate(self.cells):
+            if entry is None:
+                continue
+            cell, pixels = entry
+            left, top = GAP + index * (self.grid.cell + GAP), page.height
+            # captions stand on the picture, so that cells of fewer lines leave the gap above
+            first = top + self.captions - len(cell.captions) * LINE
+            for number, caption in enumerate(cell.captions):
+                text = cut_text(caption.words, self.grid.cell, load_font(TEXT), caption.tail)
+                page.texts.append(PlacedText(text, left, first + number * LINE + TEXT - 4))
+            top += self.captions
+            height, width = pixels.shape[:2]
+            page.pictures.append(PlacedPicture(pixels, left, top, width, height))
+            if cell.bar:
+                _place_bar(cell.bar, page, left, top + self.pictures + 6, self.grid.cell)
+        page.height += self.height
 
 
-def _reduce(pixels: NDArray[np.uint8]) -> Image.Image:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-    return picture
+def _place_bar(bar: ColourBar, page: Page, left: int, top: int, width: int) -> None:
+    page.pictures.append(PlacedPicture(bar.colours[None], left, top, width, BAR))
+    low, high, font = format_number(bar.low), format_number(bar.high), load_font(TEXT)
+    base = top + BAR + TEXT
+    middle = format_number((bar.low + bar.high) / 2)
+    ends = PlacedText(low, left, base), PlacedText(high, left + width, base, "r")
+    page.texts.extend(ends)
+    taken = font.getlength(low) + font.getlength(high) + font.getlength(middle) + 2 * TEXT
+    if bar.low < 0 < bar.high and taken < width:
+        page.texts.append(PlacedText(middle, left + width // 2, base, "m"))
 
 
-def cut_text(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Shortens a text to a width in pixels, and marks it by three dots."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(f"{text}...") > width:
+def _finish(page: Page, notes: Sequence[str], bar: ColourBar | None) -> Page:
+    """Sets the foot of a page below its cells."""
+    if bar:
+        width = min(page.width - 2 * GAP, ONE_COLUMN // 2)
+        _place_bar(bar, page, GAP, page.height + GAP, width)
+        page.height += GAP + BAR + LINE
+    if notes:
+        page.height += GAP
+    for note in notes:
+        text = cut_text(note, page.width - 2 * GAP, load_font(TEXT))
+        page.texts.append(PlacedText(text, GAP, page.height + TEXT - 4, colour=FAINT))
+        page.height += LINE
+    page.height += GAP
+    return page
+
+
+def cut_text(text: str, width: int, font: Font, tail: str = "") -> str:
+    """Shortens a text to a width in pixels, and marks it by three dots; a tail stays whole."""
+    text = make_printable(text)
+    whole = f"{text} {tail}".strip()
+    if font.getlength(whole) <= width:
+        return whole
+    while text and font.getlength(f"{text}... {tail}".strip()) > width:
         text = text[:-1]
-    return f"{text}..."
+    return f"{text.rstrip()}... {tail}".strip() if text else tail or "..."
+
+
+def make_printable(text: str) -> str:
+    """Makes one line of letters of a text that others wrote."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+@lru_cache
+def load_font(size: int) -> Font:
+    """Loads the letters of sheets, of a size in pixels.
+
+    Matplotlib's own, with Greek and Cyrillic, where it is installed: it draws PDF and SVG with
+    them, and what is measured here is as long there.
+    """
+    spec = find_spec("matplotlib")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        file = Path(place) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        if file.is_file():
+            return ImageFont.truetype(str(file), size)
+    return ImageFont.load_default(size)

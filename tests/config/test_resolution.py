@@ -363,7 +363,9 @@ def test_python_keywords_are_checked_alike() -> None:
     assert options.target_category == ("3", "cat")
     assert config.from_keywords(target_category=np.int64(3)).target_category == ("3",)
     assert config.from_keywords(target_layers=None, alpha=None) == Options()
-    with pytest.raises(ConfigError, match=re.escape("alpha=2: alpha takes a number from 0 to 1.")):
+    with pytest.raises(
+        ConfigError, match=re.escape("alpha=2: alpha takes a number from 0 to 1, or auto.")
+    ):
         config.from_keywords(alpha=2)
     with pytest.raises(UnknownName, match="'top_k'"):
         config.from_keywords(topk=2)

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from camcli.render.pixels import draw_on_grey
+from camcli.records import Box
+from camcli.render.overlay import OUTSIDE
+from camcli.render.pixels import draw_on_grey, lay_pixels
 
 
 def test_zero_is_grey_and_both_sides_have_one_scale() -> None:
@@ -45,3 +47,31 @@ def test_what_cannot_be_drawn_is_grey(value: float) -> None:
     some = np.full((3, 2, 2), value, np.float32)
     some[:, 0, 0] = 1
     assert (draw_on_grey(some)[0, 0] == 255).all() and (draw_on_grey(some)[1] == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("box", "rows", "columns"),
+    [
+        (Box(0, 0, 60, 40), slice(0, 40), slice(0, 60)),
+        (Box(10, 0, 50, 40), slice(0, 40), slice(10, 50)),
+        (Box(-10, 0, 70, 40), slice(0, 40), slice(0, 60)),
+    ],
+)
+def test_pixels_lie_where_the_network_saw_them(box: Box, rows: slice, columns: slice) -> None:
+    picture = np.full((40, 60, 3), 200, np.uint8)
+    # the left half of what the network saw is black, the right one white
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[:, 10:] = 255
+    drawn = lay_pixels(picture, pixels, box)
+    outside = np.ones((40, 60), bool)
+    outside[rows, columns] = False
+    assert (drawn[outside] == round(200 * OUTSIDE)).all()
+    middle = round((box.left + box.right) / 2)
+    assert (drawn[rows, columns.start : middle - 4] == 0).all()
+    assert (drawn[rows, middle + 4 : columns.stop] == 255).all()
+
+
+def test_a_view_outside_the_picture_shows_no_pixels() -> None:
+    picture = np.full((4, 6, 3), 200, np.uint8)
+    drawn = lay_pixels(picture, np.zeros((2, 2, 3), np.uint8), Box(10, 0, 20, 4))
+    assert (drawn == round(200 * OUTSIDE)).all()

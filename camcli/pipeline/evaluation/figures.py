@@ -6,9 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from camcli.errors import CamvizError
 from camcli.media.pictures.write import write_picture
 from camcli.pipeline import stages
@@ -20,6 +17,7 @@ from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.stages import PreparedPicture
 from camcli.registry import ALL
+from camcli.render import sheet
 from camcli.render.charts import (
     HOW_TO_INSTALL,
     Bar,
@@ -31,7 +29,7 @@ from camcli.render.charts import (
     draw_curves,
     save_chart,
 )
-from camcli.render.sheet import draw_sheet
+from camcli.render.sheet_painting import draw_sheet
 
 DISAGREEMENTS = 8
 NO_CHARTS = f"no bars and curves are drawn: they need matplotlib ({HOW_TO_INSTALL}), or --no-plots"
@@ -89,9 +87,10 @@ def draw_disagreements(
     of the evaluation is kept.  Nothing is drawn where no picture can be read any more.  Raises
     OutputError.
     """
-    tiles: list[tuple[str, NDArray[np.uint8]]] = []
+    rows: list[list[sheet.Cell | None]] = []
     failures: list[str] = []
     plan = _drop_random(evaluation)
+    grid: sheet.Grid | None = None
     for group in group_items(cells, plan.batch_size):
         prepared = list(_read(evaluation, group, failures))
         if not prepared:
@@ -100,14 +99,22 @@ def draw_disagreements(
         for (cell, p), explanations in zip(
             prepared, stages.explain_batch(chosen, plan), strict=True
         ):
-            probability = "" if cell.probability is None else f" {cell.probability:.2f}"
-            caption = f"{cell.label}{probability}; agreement {cell.agreement:.2f}"
-            tiles.append((caption, np.asarray(p.picture.canvas)))
-            tiles += [(_name(e, plan), e.overlay()) for e in explanations]
-    if not tiles:
+            probability = "" if cell.probability is None else f"{cell.probability:.2f}"
+            captions = (
+                sheet.Line(cell.label, probability),
+                sheet.Line("", f"agreement {cell.agreement:.2f}"),
+            )
+            grid = grid or sheet.plan_grid(1 + len(explanations))
+            # small at once, lest all of them are in memory
+            original = sheet.Cell(grid.fit(p.picture.canvas), captions)
+            maps = [
+                sheet.Cell(grid.fit(e.overlay()), (sheet.Line(_name(e, plan)),))
+                for e in explanations
+            ]
+            rows.append([original, *maps])
+    if grid is None:
         return None, failures
-    columns = len(tiles) // max(1, len(cells) - len(failures))
-    write_picture(draw_sheet(tiles, columns), path)
+    write_picture(draw_sheet(rows, grid), path)
     return path, failures
 
 

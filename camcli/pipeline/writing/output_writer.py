@@ -12,14 +12,17 @@ from camcli.errors import CamvizError, ImageError
 from camcli.media.output_names import name_output
 from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_map, write_picture
-from camcli.pipeline.explanation import Explanation, explain_empty
+from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState
+from camcli.pipeline.sheets.arrangement import arrange
+from camcli.pipeline.sheets.items import SheetItem, make_record_bar
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions
-from camcli.render.sheet import draw_sheet
+from camcli.render.pixels import lay_pixels
+from camcli.render.sheet_painting import draw_sheet
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
@@ -163,7 +166,7 @@ class OutputWriter:
             path = self._place(first, replace(first.record, method=ALL, layers=()))
             try:
                 regions = [self.find_regions(explanation) for explanation in shown]
-                drawn = self._sheet(first, shown, regions)
+                drawn = self._sheet(shown, regions)
                 sheet = {str(path): write_picture(drawn, path, first.picture.profile)}
             except (ImageError, MemoryError) as error:
                 yield replace(first.record, method=ALL, error=describe_failure(error, path))
@@ -184,20 +187,27 @@ class OutputWriter:
 
     @stage("draw")
     def _sheet(
-        self, first: Explanation, shown: Sequence[Explanation], regions: Sequence[HotRegions]
+        self, shown: Sequence[Explanation], regions: Sequence[HotRegions]
     ) -> NDArray[np.uint8]:
-        percent = "" if first.probability is None else f" {first.probability:.1%}"
-        if first.value is not None:
-            percent = f" {first.value:.4g}"
-        tiles = [(f"{first.label}{percent}", first.picture.canvas)]
-        separate = self.options.layer_fusion == "none"
-        for e, hot in zip(shown, regions, strict=True):
-            layer = f" {e.map.layers[0]}" if separate and e.map.layers else ""
-            empty = " (empty)" if any(explain_empty(e.heatmap, signed=e.is_signed)) else ""
-            # pixels say more than the map that is made of them
-            drawn = e.pixels() if "pixels" in e.details else hot.draw(self.overlay(e))
-            tiles.append((f"{e.method}{layer}{empty}", drawn))
-        return draw_sheet(tiles)
+        items = [self._make_item(e, hot) for e, hot in zip(shown, regions, strict=True)]
+        sheet = arrange(items)
+        return draw_sheet(sheet.list_rows(), sheet.grid, sheet.notes, sheet.bar)
+
+    def _make_item(self, explanation: Explanation, hot: HotRegions) -> SheetItem:
+        """Makes a heatmap ready for a sheet."""
+        record, picture = self.make_record(explanation), explanation.picture.canvas
+        has_pixels = "pixels" in explanation.details
+        shows_values = not has_pixels and not explanation.concepts
+        alpha, colormap = self.options.alpha, self.options.colormap
+
+        def draw() -> NDArray[np.uint8]:
+            if has_pixels:
+                # they say more than the map that is made of them
+                return lay_pixels(picture, explanation.pixels(), explanation.view)
+            return hot.draw(self.overlay(explanation))
+
+        bar = make_record_bar(record, colormap, alpha) if shows_values else None
+        return SheetItem(record, draw, lambda: picture, bar, shows_values)
 
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
         """Names what stands beside a sheet for one of its heatmaps."""

@@ -17,8 +17,8 @@ from camcli.pipeline.evaluation.figures import draw_charts, draw_disagreements
 from camcli.pipeline.evaluation.map_metrics import ScoreCurve
 from camcli.pipeline.evaluation.metric_statistics import Collected
 from camcli.records import Source
-from camcli.render.sheet import CAPTION, GAP
-from tests.pipeline.evaluation.test_evaluation_run import EDGE, evaluate, make_pictures
+from camcli.render.sheet import GAP, LINE, WIDE_GAP, plan_grid
+from tests.pipeline.evaluation.test_evaluation_run import evaluate, make_pictures
 
 NAMES = (Contender("gradcam"), Contender("randomcam", True))
 
@@ -85,17 +85,18 @@ def test_the_sheet_has_a_row_a_picture_and_a_column_a_method(tmp_path: Path) -> 
     assert path == tmp_path / "sheet.png" and failures == []
     sheet = np.asarray(Image.open(path).convert("RGB"))
     # the picture and three methods; randomcam, which nobody asked for, is not among them
-    assert sheet.shape[1] == 4 * (160 + GAP) + GAP
-    assert sheet.shape[0] == 3 * (EDGE + CAPTION + GAP) + GAP
+    grid = plan_grid(4)
+    high, edge = 2 * LINE + grid.cell, grid.cell
+    assert sheet.shape[:2] == (3 * high + 2 * WIDE_GAP + 2 * GAP, grid.width)
     for row, cell in enumerate(cells):
-        top = GAP + row * (EDGE + CAPTION + GAP) + CAPTION
-        original = np.asarray(Image.open(cell.source.path).convert("RGB"))
-        np.testing.assert_array_equal(sheet[top : top + EDGE, GAP : GAP + EDGE], original)
+        top = GAP + row * (high + WIDE_GAP) + 2 * LINE
+        original = grid.fit(np.asarray(Image.open(cell.source.path).convert("RGB")))
+        np.testing.assert_array_equal(sheet[top : top + edge, GAP : GAP + edge], original)
     # one that has vanished is told, and the others are drawn
     cells[1].source.path.unlink()
     path, failures = draw_disagreements(run.evaluation, cells, tmp_path / "again.png")
     assert path and len(failures) == 1 and cells[1].source.path.name in failures[0]
-    assert np.asarray(Image.open(path)).shape[0] == 2 * (EDGE + CAPTION + GAP) + GAP
+    assert np.asarray(Image.open(path)).shape[0] == 2 * high + WIDE_GAP + 2 * GAP
     for cell in (cells[0], cells[2]):
         cell.source.path.unlink()
     assert draw_disagreements(run.evaluation, cells, tmp_path / "no.png")[0] is None

@@ -1,0 +1,13 @@
+"""Several heatmaps in one figure: which stands where, and its files."""
+
+# what other rooms may import; all else may change with this one
+PUBLIC = (
+    "arrangement.arrange",
+    "explanations.Explanations",
+    "items.SheetItem",
+    "items.make_record_bar",
+    "notebook.describe",
+    "notebook.make_html",
+    "notebook.make_png",
+    "sheet.Sheet",
+)

@@ -1,0 +1,57 @@
+"""What `explain` gives: explanations one after the other, which a notebook shows as a sheet."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from camcli.pipeline.sheets.sheet import Sheet
+
+if TYPE_CHECKING:
+    from camcli.pipeline.explanation import Explanation
+
+MOST_SHOWN = 32
+
+
+class Explanations(Iterator["Explanation"]):
+    """An iterator of explanations, made when they are asked for, and shown as a sheet.
+
+    A notebook that shows it has the first 32 made, and they are still given one after the other
+    afterwards.
+
+    Example:
+        >>> import camcli
+        >>> classifier = camcli.load_model(device="cpu")
+        >>> explanations = camcli.explain(classifier, "demo_images/chelsea.png", top_k=2)
+        >>> png = explanations._repr_png_()   # as a notebook does
+        >>> [e.label for e in explanations]
+        ['tiger cat', 'Egyptian cat']
+    """
+
+    def __init__(self, explanations: Generator[Explanation, None, None]) -> None:
+        self._rest = explanations
+        # made for a notebook to show, and not yet asked for
+        self._shown: deque[Explanation] = deque()
+
+    def __next__(self) -> Explanation:
+        return self._shown.popleft() if self._shown else next(self._rest)
+
+    def close(self) -> None:
+        """Ends it: no further explanation is made.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> explanations = camcli.explain(classifier, "demo_images/chelsea.png", top_k=2)
+            >>> explanations.close()
+            >>> list(explanations)
+            []
+        """
+        self._shown.clear()
+        self._rest.close()
+
+    def _repr_png_(self) -> bytes | None:
+        self._shown.extend(islice(self._rest, MOST_SHOWN - len(self._shown)))
+        return Sheet(self._shown)._repr_png_() if self._shown else None

@@ -1,0 +1,62 @@
+"""Writes sheets to files, whole or not at all, and replaces nothing but sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from camcli.errors import OutputError, UsageError
+from camcli.media.atomic_files import write_file
+from camcli.render.sheet import Page
+from camcli.render.sheet_painting import MAKER, write_png
+from camcli.render.sheet_vectors import check_can_draw, write_pdf, write_svg
+
+SUFFIXES = (".png", ".svg", ".pdf")
+# of pages that have a file each
+WRITERS = {".png": write_png, ".svg": write_svg}
+
+
+def check_sheet(path: Path) -> None:
+    """Raises UsageError or OutputError where a sheet cannot be written to this file."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"A sheet is a .png, .svg or .pdf, and {str(path)!r} is none.")
+    if suffix != ".png":
+        check_can_draw(f"A {suffix}")
+    _check_replaceable(path)
+
+
+def _check_replaceable(path: Path) -> None:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
+    if MAKER.encode() not in content:
+        raise UsageError(
+            f"{str(path)!r} is there already and no sheet of camviz, and would be lost: name "
+            "another file, or remove it."
+        )
+
+
+def write_sheet(pages: Iterable[Page], path: Path) -> tuple[Path, ...]:
+    """Writes pages: all into one PDF, or each into a PNG or SVG, `sheet-2.png` the second.
+
+    Returns the files.  Raises UsageError or OutputError.
+    """
+    check_sheet(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() == ".pdf":
+        write_file(memoryview(write_pdf(pages)), path)
+        return (path,)
+    return tuple(_write_each(pages, path))
+
+
+def _write_each(pages: Iterable[Page], path: Path) -> Iterator[Path]:
+    write = WRITERS[path.suffix.lower()]
+    for number, page in enumerate(pages, start=1):
+        place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        _check_replaceable(place)
+        write_file(memoryview(write(page)), place)
+        yield place

@@ -1,0 +1,49 @@
+"""Paints the pages of a sheet: pixels, and PNG of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+
+from camcli.render.colour_bar import ColourBar
+from camcli.render.sheet import DPI, PAPER, TEXT, Cell, Grid, Page, lay_out, load_font
+
+MAKER = "camviz sheet"  # what says that a file is one, which may be replaced
+
+
+def draw_sheet(
+    rows: Iterable[Sequence[Cell | None]],
+    grid: Grid,
+    notes: Sequence[str] = (),
+    bar: ColourBar | None = None,
+) -> NDArray[np.uint8]:
+    """Draws rows of cells on one page, however high: uint8 RGB [H W 3]."""
+    (page,) = lay_out(rows, grid, notes, bar, height=None)
+    return paint_page(page)
+
+
+def paint_page(page: Page) -> NDArray[np.uint8]:
+    """Paints a page: uint8 RGB [H W 3]."""
+    paper = Image.new("RGB", (page.width, page.height), PAPER)
+    for placed in page.pictures:
+        picture = Image.fromarray(placed.pixels)
+        if picture.size != (placed.width, placed.height):
+            picture = picture.resize((placed.width, placed.height), Image.Resampling.BILINEAR)
+        paper.paste(picture, (placed.left, placed.top))
+    draw, font = ImageDraw.Draw(paper), load_font(TEXT)
+    for text in page.texts:
+        draw.text((text.x, text.base), text.text, text.colour, font, f"{text.anchor}s")
+    return np.asarray(paper)
+
+
+def write_png(page: Page) -> bytes:
+    """Paints a page as a PNG file that says how large it is meant to be printed."""
+    content, info = BytesIO(), PngInfo()
+    info.add_text("Software", MAKER)
+    Image.fromarray(paint_page(page)).save(content, "PNG", dpi=(DPI, DPI), pnginfo=info)
+    return content.getvalue()

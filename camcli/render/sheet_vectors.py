@@ -1,0 +1,91 @@
+"""Draws the pages of a sheet with matplotlib, which is imported when asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from camcli.errors import UsageError
+from camcli.render.charts import HOW_TO_INSTALL, STYLE, can_draw_charts
+from camcli.render.sheet import DPI, PAPER, TEXT_POINTS, Page
+from camcli.render.sheet_painting import MAKER
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ANCHORS = {"l": "left", "m": "center", "r": "right"}
+# pictures apart as they are, letters as TrueType that journals take
+VECTORS = {"image.composite_image": False, "pdf.fonttype": 42, "savefig.dpi": DPI}
+
+
+def check_can_draw(what: str) -> None:
+    """Raises UsageError where matplotlib is not installed."""
+    if not can_draw_charts():
+        raise UsageError(f"{what} is drawn with matplotlib: {HOW_TO_INSTALL}. A .png needs none.")
+
+
+def make_figure(page: Page) -> Figure:
+    """Draws a page as a figure of matplotlib; raises UsageError where that is not installed."""
+    check_can_draw("A figure")
+    from matplotlib.figure import Figure
+
+    with _in_style():
+        figure = Figure((page.width / DPI, page.height / DPI), dpi=DPI, facecolor=PAPER)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        for placed in page.pictures:
+            right, bottom = placed.left + placed.width, placed.top + placed.height
+            # a colour bar is a row of pixels
+            smooth = "bilinear" if len(placed.pixels) == 1 else "none"
+            edges = (placed.left, right, bottom, placed.top)
+            axes.imshow(placed.pixels, extent=edges, interpolation=smooth, aspect="auto")
+        axes.set_xlim(0, page.width)
+        axes.set_ylim(page.height, 0)
+        for text in page.texts:
+            axes.text(
+                text.x,
+                text.base,
+                text.text,
+                size=TEXT_POINTS,
+                color=text.colour,
+                ha=ANCHORS[text.anchor],
+                va="baseline",
+                # somebody's dollar is no formula
+                parse_math=False,
+            )
+    return figure
+
+
+def write_svg(page: Page) -> bytes:
+    """Draws a page as SVG; raises UsageError where matplotlib is not installed."""
+    content = BytesIO()
+    figure = make_figure(page)
+    with _in_style():
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": MAKER})
+    return content.getvalue()
+
+
+def write_pdf(pages: Iterable[Page]) -> bytes:
+    """Draws pages as one PDF, a page at a time; raises UsageError without matplotlib."""
+    check_can_draw("A PDF")
+    from matplotlib.backends.backend_pdf import PdfPages
+
+    content = BytesIO()
+    about = {"Creator": MAKER, "Producer": None, "CreationDate": None}
+    with _in_style(), PdfPages(content, metadata=about) as book:
+        for page in pages:
+            book.savefig(make_figure(page))
+    return content.getvalue()
+
+
+@contextmanager
+def _in_style() -> Iterator[None]:
+    """Has matplotlib draw in our style, and say nothing of letters that its font has not."""
+    from matplotlib import style
+
+    with style.context(["default", STYLE, VECTORS]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
