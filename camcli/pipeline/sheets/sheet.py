@@ -95,7 +95,7 @@ class Sheet:
             >>> explanations = camcli.explain(classifier, "demo_images/chelsea.png", top_k=3)
             >>> figure = camcli.Sheet(explanations).figure()
             >>> [round(2.54 * float(inches), 1) for inches in figure.get_size_inches()]
-            [8.5, 2.9]
+            [8.5, 3.0]
         """
         from camcli.render.sheet_vectors import make_figure
 
