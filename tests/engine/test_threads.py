@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import gc
+import itertools
 import multiprocessing
 import os
 import pickle
@@ -253,16 +254,23 @@ def test_separate_models_run_side_by_side() -> None:
 
 @pytest.mark.parametrize("method", ["legrad", "gradcam", "shapleycam"])
 def test_settings_of_the_process_outlast_the_call_that_ends_first(method: str) -> None:
-    first, second = Attending(), Attending()
+    first, second, third = Attending(), Attending(), Attending()
     expected = explain_model(second, method=method)
+    assert torch.equal(explain_model(first, method=method), expected)
+    assert torch.equal(explain_model(third, method=method), expected)
     before = state_of(first), torch.backends.cuda.math_sdp_enabled()
     is_fast = torch.backends.mha.get_fastpath_enabled
+    # in which of its passes attention is watched; another thread's setting would not tell
+    fast: list[bool] = []
+    third.blocks[0].register_forward_hook(lambda *_: fast.append(is_fast()))
+    explain_model(third, method=method)
+    watched = fast.index(False) if method == "legrad" else 0
 
-    def when() -> bool:
-        # where attention is watched
-        return not is_fast() if method == "legrad" else True
+    def count_passes() -> Callable[[], bool]:
+        passes = itertools.count()
+        return lambda: next(passes) == watched
 
-    pauses = [Paused(first.blocks[0], when), Paused(second.blocks[0], when)]
+    pauses = [Paused(model.blocks[0], count_passes()) for model in (first, second)]
     calls = [begin(lambda m=m: explain_model(m, method=method)) for m in (first, second)]
     assert all(pause.has_begun.wait(PATIENCE) for pause in pauses)
     pauses[0].may_go_on.set()
