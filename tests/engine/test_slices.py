@@ -189,7 +189,7 @@ def test_windows_are_no_slices(kind: type[Staged], channels: int) -> None:
     if (kind, channels) == (Windows, 4):
         model.stem[0] = nn.Conv2d(4, 8, 3, 2, 1)
     inputs = noise(2, channels)
-    with pytest.raises(LayerError, match="windows, heads, or frames that have met, are folded"):
+    with pytest.raises(LayerError, match="windows, heads or joined frames are folded"):
         camcli.heatmaps(model, inputs, target_layers="last")
 
 

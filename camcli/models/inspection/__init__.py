@@ -1,4 +1,4 @@
-"""What is known of a model's inside, measured where it can be."""
+"""What is known about the inside of a model: measured wherever that is possible."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

@@ -1,6 +1,6 @@
 """Measures what kind of network a model is, and at which layers it is best explained.
 
-All of it is measured by passes of noise; names decide nothing.
+Passes of noise measure all of it; names decide nothing.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from camcli.models.state import ModelCache, check_hookable
 Kind = Literal["convolutional", "hierarchical", "class token", "pooled tokens", "mixed tokens"]
 Shape = tuple[int, int, int]
 
-# the stage before the last has a grid twice as fine, less what rounding takes
+# the stage before the last has a grid twice as fine, up to rounding
 FINER = 1.5
-# where strides end at this, as in dilated networks, half the channels mark a stage, too
+# where the stride stops growing (dilated networks), half the channels mark a stage, too
 FINE_STRIDE = 8
 HALF = 0.5
-# a transformer is also explained behind this share of its blocks
+# a transformer's earlier layer lies behind this share of its blocks
 SHARE_OF_BLOCKS = 1 / 6
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A network's kind, its default target layer, and an earlier one where there is one.
+    """A network's kind, its default target layer, and an earlier layer if there is one.
 
     `earlier` is the end of the stage before the last, or the block at a sixth of a transformer's
-    depth.  Tokens are pooled, or mixed where no attention among them can be read.
+    depth.  The kind `mixed tokens` means that no attention among the tokens can be read.
     """
 
     kind: Kind
@@ -51,9 +51,9 @@ _known: ModelCache[Anatomy] = ModelCache()
 
 
 def measure_anatomy(module: nn.Module, inputs_shape: Shape, default: TargetLayer) -> Anatomy:
-    """Measures what kind of network this is, for inputs (channels, H, W), only once.
+    """Measures what kind of network this is, for inputs (channels, H, W); measures it only once.
 
-    `default` is its default target layer.  Raises ModelError where the model does not run on noise.
+    `default` is its default target layer.  Raises ModelError if the model does not run on noise.
     """
     module = check_hookable(module)
     known, key = _known.of(module), (inputs_shape, default.name)
@@ -69,7 +69,7 @@ def _measure_tokens(module: nn.Module, inputs_shape: Shape, default: TargetLayer
     except MethodError:  # there is no attention, or none among all tokens
         return Anatomy("mixed tokens", default.name, None)
     is_token = len(attending.readers) < prod(attending.layout.grid)
-    # a block's output holds all features of its tokens; a norm in it feeds a branch alone
+    # a block's output holds all features of its tokens; a norm inside it feeds only a branch
     index = max(round(len(attending.blocks) * SHARE_OF_BLOCKS), 1) - 1
     kind: Kind = "class token" if is_token else "pooled tokens"
     return Anatomy(kind, default.name, attending.blocks[index].name)
@@ -89,7 +89,7 @@ def _measure_stages(module: nn.Module, inputs_shape: Shape, default: TargetLayer
 def _find_stage_before(
     module: nn.Module, observed: LayerObserver, default: TargetLayer
 ) -> str | None:
-    """Finds the last layer of the last stage but one that holds all features at each place."""
+    """Finds the last layer of the stage before the last that holds all features at each place."""
     last = observed.outputs[default.name]
     assert last.layout
     is_fine = max(observed.input_size) <= FINE_STRIDE * max(last.layout.grid)
@@ -114,19 +114,21 @@ def _find_stage_before(
 def list_spread_layers(
     module: nn.Module, inputs_shape: Shape, default: TargetLayer, count: int
 ) -> tuple[str, ...]:
-    """Lists at most so many layers with all features at each place, from fine to coarse grids.
+    """Lists at most `count` layers with all features at each place, from fine to coarse grids.
 
-    They are the last layers of the coarsest grids, the default target layer the last of all; where
-    grids are fewer, such as in transformers, the middles of the longest stretches between them,
-    too.  Inputs are (channels, H, W).  Raises ModelError where the model does not run on noise.
+    They are the last layers of the coarsest grids; the default target layer comes last.  If there
+    are fewer grids, as in transformers, layers in the middle of the longest gaps between them are
+    added.  Inputs are (channels, H, W).  Raises ModelError if the model does not run on noise.
     """
     module = check_hookable(module)
     observed = LayerObserver(inputs_shape[1:])
     run_probing_pass(module, inputs_shape, observed)
-    if default.name not in observed.outputs:  # it was measured on slices of the picture
+    if (
+        default.name not in observed.outputs
+    ):  # the default layer was measured on slices of the picture
         return (default.name,)
     names = [n for n in _iterate_backwards(observed, default.name) if observed.outputs[n].layout]
-    # of layers that put out the same tensor, the last
+    # of layers that put out the same tensor, the last one
     latest = {id(observed.outputs[name]): name for name in reversed([default.name, *names])}
     usable = [
         name
@@ -143,16 +145,16 @@ def list_spread_layers(
 
 
 def _find_middle(chosen: Collection[int]) -> int:
-    """Returns the middle of the longest stretch between numbers, the latest one; from -1 on."""
+    """Returns the middle of the longest gap between numbers, of the last such gap; from -1 on."""
     ends = sorted({-1, *chosen}, reverse=True)
     high, low = max(pairwise(ends), key=lambda ends: ends[0] - ends[1])
     return (low + high) // 2
 
 
 def _has_all_features(module: nn.Module, observed: LayerObserver, name: str) -> bool:
-    """Tells whether the score depends on a layer that holds all of the features at each place."""
+    """Tells whether a layer holds all features at each place, and the score depends on it."""
     share = observed.outputs[name].share
-    # with untrained weights, zero-initialised branches return only a part of the gradient
+    # in an untrained model, zero-initialised branches pass only a part of the gradient
     is_used = share is not None and share.item() > 0
     return is_used and not (
         observed.why_no_default(name) or why_never_default(kinds_around(module, name))
@@ -160,7 +162,7 @@ def _has_all_features(module: nn.Module, observed: LayerObserver, name: str) -> 
 
 
 def _iterate_backwards(observed: LayerObserver, layer: str) -> Iterator[str]:
-    """Yields the layers that finished before a given one, the latest first."""
+    """Yields the layers that finished before a given layer, the latest first."""
     yield from reversed(list(takewhile(lambda name: name != layer, observed.outputs)))
 
 

@@ -1,4 +1,4 @@
-"""Finds a model's softmaxed attention, the tokens that attend, and those that the head reads."""
+"""Finds a model's softmaxed attention, its tokens, and the tokens that the head reads."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from camcli.models.inspection.probing_pass import LayerObserver, run_probing_pas
 from camcli.models.state import check_hookable, in_this_thread, switch_off
 from camcli.utils.shared_setting import SharedSetting
 
-# the softmaxed attention [b heads q n] that passes a site -> what goes on instead, or None
+# softmaxed attention [b heads q n] at a site -> what replaces it, or None
 Instead = Callable[[Tensor], Tensor | None]
 
 FUSED = ("fused_attn",)
-# rows that sum to one do so within this in bfloat16
+# the tolerance in bfloat16 of a row's sum, which is one
 ROUNDING = 0.02
 
-# attention modules whose dropout comes too late: the child that takes the softmaxed attention in,
-# and the order of its dimensions that makes it [b heads q n]
+# attention modules whose dropout comes too late: the child whose input is the softmaxed attention,
+# and the order of dimensions that makes it [b heads q n]
 READ_FROM_INPUT: Mapping[str, tuple[str, tuple[int, ...]]] = {
-    # CaiT mixes its heads behind the softmax, and after that rows sum to anything
+    # CaiT mixes its heads behind the softmax, so that rows no longer sum to one
     "TalkingHeadAttn": ("proj_w", (0, 3, 1, 2)),
 }
-# attention modules whose dropouts are no sites, for the reason above or their own
+# attention modules whose dropouts are not sites, for the reason above or the one given here
 SKIPPED_MODULES: Mapping[str, str] = {
     **dict.fromkeys(READ_FROM_INPUT, "read elsewhere"),
-    "OutlookAttention": "VOLO weights the places around each place, as a convolution does",
+    "OutlookAttention": "VOLO weights the neighbours of each place, as a convolution does",
 }
-# attention modules that make something else of what they softmax
+# attention modules whose softmax is not the whole attention
 DERIVED: Mapping[str, str] = {
     "DiffAttention": "is one of two whose difference counts",
     "DiffParallelScalingBlock": "is one of two whose difference counts",
 }
-# what modules of transformers choose their attention by, and the kind whose softmax can be seen
+# the attribute by which transformers chooses an attention, and the choice whose softmax can be seen
 CONFIG, IMPLEMENTATION, SEEN = "config", "_attn_implementation_internal", "eager"
-# blocks that are attention modules themselves; the others have one inside
+# blocks that are attention modules themselves; other blocks have one inside
 OWN_BLOCKS = ("ParallelScalingBlock",)
 MHA = ("query", "key", "value", "key_padding_mask", "need_weights", "attn_mask")
 
 
 @dataclass(frozen=True)
 class AttentionBlock:
-    """A block with attention, and the sites in it where the softmaxed attention passes."""
+    """A block with attention, and its sites: where softmaxed attention can be read."""
 
     name: str
     sites: tuple[str, ...]
@@ -61,23 +61,23 @@ class AttentionBlock:
 
 @dataclass(frozen=True)
 class AttentionLayout:
-    """A model's blocks in order, the layout of its tokens, and those that the score is read off.
+    """A model's blocks in order, the layout of its tokens, and the tokens that the head reads.
 
-    Blocks may attend among the last of these tokens only, where a class token joins behind them.
+    If a class token joins later, earlier blocks attend only among the last of these tokens.
     """
 
     blocks: tuple[AttentionBlock, ...]
     layout: Layout
     tokens: int
     readers: tuple[int, ...]
-    # which axis of the blocks' outputs counts the pictures
+    # the axis of the blocks' outputs that counts the pictures
     batch_axis: int = 0
 
 
 def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) -> AttentionLayout:
     """Finds a model's attention by one forward and one backward pass of noise (channels, H, W).
 
-    Raises MethodError where attention cannot be read, or is not among the same tokens throughout.
+    Raises MethodError if attention cannot be read, or if its tokens are not the same in all blocks.
     """
     module = check_hookable(module)
     sites = tuple(_list_candidates(module))
@@ -88,13 +88,13 @@ def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
         run_probing_pass(module, inputs_shape, observer)
     observer.leave_out_pooling(module)
     softmaxed_sites = [site for site, _ in observer.softmaxed]
-    # without any gradient only methods that alter the picture work
+    # without a gradient only methods that alter the picture work
     other = "occlusion" if observer.problem else "gradcam"
     kind, ways_on = type(module).__name__, f"Try --method {other}."
     if not softmaxed_sites:
         raise MethodError(
-            f"This {kind} shows no softmaxed attention: it has none, or none in modules like timm's"
-            f" attn_drop or torch's MultiheadAttention. {ways_on}"
+            f"This {kind} shows no softmaxed attention: it has none, or not in modules like timm's "
+            f"attn_drop or torch's MultiheadAttention. {ways_on}"
         )
     for site, shape in observer.softmaxed:
         if why_not := _explain_unreadable(module, site, shape, observer):
@@ -110,8 +110,8 @@ def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
     ):
         among = ", then ".join(str(count) for count, _ in groupby(counts))
         raise MethodError(
-            f"Attention of this {kind} is among {among} tokens: these methods need the same tokens"
-            f" in all blocks, a grid of them, and each block once. {ways_on}"
+            f"Attention of this {kind} is among {among} tokens: these methods need the same grid "
+            f"of tokens in all blocks, and each block called once. {ways_on}"
         )
     named = groupby(softmaxed_sites, partial(_find_block, module))
     blocks = tuple(AttentionBlock(name, tuple(inside)) for name, inside in named)
@@ -123,9 +123,9 @@ def measure_attentions(module: nn.Module, inputs_shape: tuple[int, int, int]) ->
 
 
 def _list_candidates(module: nn.Module) -> Iterator[str]:
-    """Names where softmaxed attention may pass.
+    """Yields the names of modules where softmaxed attention may be read.
 
-    These are dropouts, torch's own modules, those of transformers, and `READ_FROM_INPUT`.
+    These are dropouts, torch's MultiheadAttention, modules of transformers, and `READ_FROM_INPUT`.
     """
     for name, layer in module.named_modules():
         kind, around = type(layer).__name__, module.get_submodule(name.rpartition(".")[0])
@@ -138,7 +138,7 @@ def _list_candidates(module: nn.Module) -> Iterator[str]:
 
 
 def _calls_dropout(layer: nn.Module) -> bool:
-    """Tells whether a layer may attend as transformers' do, which call dropout as a function."""
+    """Tells whether a layer may attend with dropout called as a function (transformers)."""
     inside = [part for part in layer.modules() if part is not layer]
     return _has_implementation(layer) and not any(
         isinstance(part, nn.Dropout) or _has_implementation(part) for part in inside
@@ -150,14 +150,14 @@ def _has_implementation(layer: nn.Module) -> bool:
 
 
 def _find_attention_module(module: nn.Module, site: str) -> str:
-    """Names the attention module that a site belongs to."""
+    """Returns the name of the attention module that a site belongs to."""
     layer = module.get_submodule(site)
     own = isinstance(layer, nn.MultiheadAttention) or _has_implementation(layer)
     return site if own else site.rpartition(".")[0]
 
 
 def _find_block(module: nn.Module, site: str) -> str:
-    """Names the block around a site: the first module around its attention that does more."""
+    """Returns the name of a site's block: the first module around its attention that does more."""
     attention = _find_attention_module(module, site)
     if type(module.get_submodule(attention)).__name__ in OWN_BLOCKS:
         return attention
@@ -168,7 +168,7 @@ def _find_block(module: nn.Module, site: str) -> str:
 
 
 def _only_holds(around: nn.Module, attention: nn.Module) -> bool:
-    """Tells whether a module is a list, or nothing but attention and its output's projection."""
+    """Tells whether a module is a list, or only attention and the projection of its output."""
     if isinstance(around, nn.Sequential | nn.ModuleList):
         return True
     own = set(attention.modules())
@@ -197,19 +197,19 @@ def _explain_unreadable(
 
 
 def _move_batch_first(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Turns the shape [n 1 c] of one picture's tokens into [1 n c]."""
+    """Turns the shape [n 1 c] of one picture's tokens into [1 n c]; others stay."""
     sequence_first = len(shape) == 3 and shape[0] != 1 and shape[1] == 1
     return (1, shape[0], shape[2]) if sequence_first else shape
 
 
 def _count_tokens(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Counts the tokens, whether channels stand last or second: [1 n c], [1 c h w]."""
+    """Returns the two possible numbers of tokens: channels last [1 n c], or second [1 c h w]."""
     return prod(shape[1:-1]), prod(shape[2:])
 
 
 @dataclass
 class _AttentionObserver(LayerObserver):
-    """Observes attention in a pass of noise, besides what is observed of every layer."""
+    """Observes attention in a pass of noise, beside what is observed of every layer."""
 
     around: set[str] = field(default_factory=set)
     softmaxed: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
@@ -217,12 +217,12 @@ class _AttentionObserver(LayerObserver):
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
     def take(self, site: str, attention: Tensor) -> None:
-        """Notes which of the tensors at the candidates are softmaxed."""
+        """Notes which tensors at the candidate sites are softmaxed."""
         if _is_softmaxed(attention):
             self.softmaxed.append((site, tuple(attention.shape)))
 
     def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Notes inputs of modules, and on which of their tokens the score depends."""
+        """Notes the inputs of modules, and on which of their tokens the score depends."""
         output = super().note(name, layer, args, output)
         if args and isinstance(args[0], Tensor):
             self.inputs[name] = tuple(args[0].shape)
@@ -232,14 +232,16 @@ class _AttentionObserver(LayerObserver):
         return output
 
     def find_input_shape(self, attention: str) -> tuple[int, ...]:
-        """Returns the shape of an attention module's tokens [1 n c], its output's if need be."""
+        """Returns the shape of an attention module's tokens [1 n c]."""
         shape = self.inputs.get(attention)
-        if shape is None and attention in self.outputs:  # they were handed over by name
+        if (
+            shape is None and attention in self.outputs
+        ):  # the tokens were passed by keyword, so the output tells
             shape = tuple(self.outputs[attention].shape)
         return _move_batch_first(shape or ())
 
     def leave_out_pooling(self, module: nn.Module) -> None:
-        """Leaves out a last attention whose one query is none of the tokens, as SigLIP pools."""
+        """Leaves out a last attention with one query that is no token (SigLIP's pooling)."""
         if len(self.softmaxed) > 1:
             site, shape = self.softmaxed[-1]
             given = self.find_input_shape(_find_attention_module(module, site))
@@ -247,12 +249,12 @@ class _AttentionObserver(LayerObserver):
                 del self.softmaxed[-1]
 
     def is_sequence_first(self, block: str) -> bool:
-        """Tells whether a block's tokens stand in front of the batch, [n b c]."""
+        """Tells whether a block's tokens come before the batch, [n b c]."""
         shape = self.outputs[block].shape if block in self.outputs else ()
         return _move_batch_first(shape) != shape
 
     def readers(self, block: str, n: int) -> tuple[int, ...]:
-        """Returns those of a block's n tokens on which the score depends; all where it is none."""
+        """Returns the tokens of a block's n on which the score depends; all n if there are none."""
         if block not in self.gradients:
             return tuple(range(n))
         gradient, layout = self.gradients[block], self.outputs[block].layout
@@ -275,10 +277,10 @@ def _is_softmaxed(tensor: Tensor) -> bool:
 def capture_attention(
     module: nn.Module, sites: Iterable[str], take: Callable[[str, Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Hands the softmaxed attention [b heads q n] of each site, with its name, to `take`.
+    """Calls `take` with each site's name and its softmaxed attention [b heads q n].
 
-    What that returns, if anything, takes its place.  Meanwhile nothing is fused: a fused kernel
-    never holds the attention.
+    If `take` returns a tensor, this replaces the attention.  Attention is not fused in the block,
+    because a fused kernel never holds it.
     """
     with ExitStack() as stack:
         stack.enter_context(switch_off(module.modules(), FUSED))
@@ -292,8 +294,8 @@ def capture_attention(
 
 @contextmanager
 def _show_attention(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Lets models of transformers attend by softmax, and as they did before afterwards."""
-    # one configuration is shared by all layers
+    """Lets models of transformers attend by a softmax that can be seen; restores their choice."""
+    # all layers share one configuration
     states = {
         id(layer.config): vars(layer.config) for layer in layers if _has_implementation(layer)
     }
@@ -337,7 +339,7 @@ def _attach_hooks(module: nn.Module, site: str, take: Instead) -> Iterator[Any]:
 
 
 class _DropoutWatch(TorchFunctionMode):
-    """While it is on, hands what the function dropout gives to `take`, as hooks do of layers."""
+    """While it is on, calls `take` with the output of the function dropout."""
 
     def __init__(self, take: Instead) -> None:
         super().__init__()
@@ -365,7 +367,7 @@ def _watch_dropout(layer: nn.Module, take: Instead) -> Iterator[Any]:
         watching.close()
 
     yield layer.register_forward_pre_hook(in_this_thread(begin))
-    # also where the layer raises
+    # also if the layer raises
     yield layer.register_forward_hook(in_this_thread(end), always_call=True)
 
 
@@ -391,7 +393,7 @@ def _attend_again(
     args: tuple[Tensor, Tensor, Tensor],
     output: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor] | None:
-    """Multiplies the values once more: the weights that the module returns get no gradient."""
+    """Multiplies the values again, since the weights that the module returns get no gradient."""
     instead = take(output[1])
     if instead is None:
         return None

@@ -1,7 +1,7 @@
 """Reads the steps that autograd recorded: where values are joined, multiplied and picked.
 
-Steps are recognised by torch's own names for its operations.  Parameters are frozen while a pass is
-recorded, so that whatever is recorded depends on the picture.
+torch's names of its operations tell what a step does.  Parameters are frozen while a pass is
+recorded, so that every recorded step depends on the picture.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def _node_names(operations: str) -> frozenset[str]:
     return frozenset(operations.split())
 
 
-# they take several values cell by cell, or hand them on (torch's backward hooks); whatever else
-# takes several multiplies them, as attention does
+# they take several values cell by cell, or pass them on (torch's backward hooks); every other
+# operation on several values multiplies them, as attention does
 JOINS = _node_names(
     "Add Sub Mul Div Cat Stack Where Maximum Minimum Lerp Addcmul Addcdiv CopySlices IndexPut"
     " SliceScatter SelectScatter Scatter BackwardHookFunction"
@@ -41,12 +41,12 @@ STAYING = _node_names(
     " UpsampleBilinear2D BackwardHookFunction"
 )
 CHANNELS = 1
-# in cells: with more of them around it a picture is moved in its grid
+# in cells; more padding than this shifts a picture in its grid
 MOST_PADDING = 8
 
 
 class AutogradGraph:
-    """The steps on the way to an output, and what takes the result of each."""
+    """The steps on the way to an output, and the steps that take each one's result."""
 
     def __init__(self, output: Tensor) -> None:
         self.steps = list(iterate_steps_to(output.grad_fn))
@@ -60,7 +60,7 @@ class AutogradGraph:
         return (s for s in self.steps if operation_name(s) in JOINS and _has_several_inputs(s))
 
     def behind(self, step: Node) -> set[Node]:
-        """Returns a step and all that depends on it."""
+        """Returns a step and all steps that depend on it."""
         dependants, waiting = {step}, [step]
         while waiting:
             new = [taker for taker in self._takers[waiting.pop()] if taker not in dependants]
@@ -71,7 +71,7 @@ class AutogradGraph:
     def has_shortcut(self, step: Node, joins: Iterable[Node]) -> bool:
         """Tells whether one of these joins adds an unchanged shortcut to a step's result.
 
-        Unchanged is what no weights have mixed since it parted from what the step was made of.
+        A shortcut is unchanged if no weights have mixed it since it branched off before the step.
         """
         behind, before = self.behind(step), set(iterate_steps_to(step)) - {step}
         return any(
@@ -97,8 +97,8 @@ class AutogradGraph:
     def is_attention_operand(self, step: Node) -> bool:
         """Tells whether a step makes queries, keys or values of attention.
 
-        They are multiplied in parts, with no weights in between; or with something that they are
-        not made of, such as values with the attention that queries and keys make.
+        These are split and multiplied with each other, with no weights in between; or they are
+        multiplied with something else, such as values with the attention of queries and keys.
         """
         parted: set[tuple[Node, bool]] = {(step, False)}
         waiting = [(step, False)]
@@ -147,17 +147,17 @@ def operation_name(step: Node) -> str:
 
 
 def list_sources(step: Node) -> list[Node]:
-    """Returns the steps whose results a step takes."""
+    """Returns the steps whose results a step takes as inputs."""
     return [source for source, _ in step.next_functions if source is not None]
 
 
 def _has_several_inputs(step: Node) -> bool:
-    # parts of one thing, such as queries and keys that were split, are several
+    # parts of one tensor, such as split queries and keys, count as several
     return len({taken for taken in step.next_functions if taken[0] is not None}) > 1
 
 
 def iterate_steps_to(step: Node | None) -> Iterator[Node]:
-    """Yields a step and all on the way to it."""
+    """Yields a step and all steps on the way to it."""
     waiting, seen = [step], set[Node]()
     while waiting:
         node = waiting.pop()
@@ -168,7 +168,7 @@ def iterate_steps_to(step: Node | None) -> Iterator[Node]:
 
 
 def is_in_place(step: Node | None) -> bool:
-    """Tells whether nothing on the way to a step's maps [b c h w] moves a place."""
+    """Tells whether no step on the way to a step's maps [b c h w] moves a place."""
     return step is not None and all(
         operation_name(one) in STAYING or _is_among_channels(one) or _has_little_padding(one)
         for one in iterate_steps_to(step)
@@ -176,7 +176,7 @@ def is_in_place(step: Node | None) -> bool:
 
 
 def _has_little_padding(step: Node) -> bool:
-    """Tells whether a step adds no more cells around maps than convolutions need."""
+    """Tells whether a step pads maps by no more cells than convolutions need."""
     if operation_name(step) != "ConstantPadNd":
         return False
     cells: Any = step._saved_pad  # type: ignore[attr-defined]
@@ -184,7 +184,7 @@ def _has_little_padding(step: Node) -> bool:
 
 
 def _is_among_channels(step: Node) -> bool:
-    """Tells whether a step parts or joins maps [b c h w] by their channels."""
+    """Tells whether a step splits or joins maps [b c h w] along their channels."""
     if operation_name(step) not in ("Cat", "Slice", "Split", "SplitWithSizes"):
         return False
     dim: int = step._saved_dim  # type: ignore[attr-defined]
@@ -199,7 +199,7 @@ def _is_dense(step: Node) -> bool:
 
 
 def _is_part(step: Node) -> bool:
-    """Tells whether a step takes a part; what leaves a class token out takes nearly all."""
+    """Tells whether a step takes only a part; leaving out a class token does not count."""
     if operation_name(step) != "Slice":
         return operation_name(step) in PARTS
     kind: Any = step
@@ -211,19 +211,19 @@ def _is_part(step: Node) -> bool:
 
 
 def _list_gathered(step: Node) -> list[Node]:
-    """What a product gathers, and by which weights: fused attention takes queries before them."""
+    """Lists the two operands of a product; of fused attention, those that follow the queries."""
     fused = operation_name(step).lstrip("_").startswith("ScaledDotProduct")
     taken = step.next_functions[1:3] if fused else step.next_functions
     return [source for source, _ in taken if source is not None]
 
 
 def _to_signed(n: int) -> int:
-    # autograd saves -1 as the largest number of 64 bits
+    # autograd saves -1 as the largest 64-bit number
     return n - 2**64 if n >= 2**63 else n
 
 
 def spread_picks(steps: Iterable[Node]) -> None:
-    """Lets the gradient of a maximum go back to all of its inputs, not to one place alone."""
+    """Lets the gradient of a maximum go back to all of its inputs, not only to one place."""
     for step in steps:
         name = operation_name(step)
         if name in PICKS or name in ("MaxPool2DWithIndices", "AdaptiveMaxPool2D"):
@@ -231,7 +231,7 @@ def spread_picks(steps: Iterable[Node]) -> None:
 
 
 class _SpreadHook:
-    """A hook that gives each picked place's gradient to its rivals as well."""
+    """A hook that gives the gradient of each picked place also to the places it was picked from."""
 
     def __init__(self, step: Node) -> None:
         self.step: Any = step

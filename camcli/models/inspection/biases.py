@@ -1,8 +1,8 @@
-"""Finds the constants that operations add: their biases, and whatever acts as one.
+"""Finds the constants that operations add: their biases, and whatever acts as a bias.
 
-Operations are watched, not modules: so nothing is missed that a subclass adds before its activation
-(timm's BatchNormAct2d), that is put together on the way (BEiT's biases of queries and values), or
-that stands in a model as a bare parameter (position embeddings).
+Operations are watched, not modules.  So a bias is found also if a subclass adds it before its
+activation (timm's BatchNormAct2d), if the forward pass puts it together (BEiT's biases of queries
+and values), or if it is a bare parameter of the model (position embeddings).
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ Rule = Callable[[Operation, Arguments, Keywords], Tensor | None]
 
 
 def find_bias(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor | None:
-    """Returns the constant that an operation adds to what depends on the input, or None.
+    """Returns the constant that an operation adds to values that depend on the input, or None.
 
-    It can be broadcast to the operation's output.  The input is what requires gradient.
+    It can be broadcast to the operation's output.  Values that depend on the input require
+    gradient.
     """
     rule = RULES.get(operation)
     if rule is None or not any(map(_requires_grad, _iterate_tensors((args, *kwargs.values())))):
         return None
     with torch.no_grad():
         bias = rule(operation, args, kwargs)
-        # -inf shuts places out of a softmax, and infinity times no gradient is no number
+        # -inf masks places in a softmax, and infinity times a zero gradient is NaN
         return None if bias is None else bias.masked_fill(bias.isinf(), 0)
 
 
 def open_operation(operation: Operation) -> Operation | None:
-    """Returns an operation that others are hidden in as one that shows them, or None for one."""
+    """Returns a replacement that shows the parts of a composed operation, or None for others."""
     if operation not in COMPOSED_OPERATIONS or not isinstance(operation, FunctionType):
         return None
-    # these would show a watcher of operations the whole call instead of its parts
+    # a watcher of operations would see only the whole call of these, and not their parts
     shown = {**operation.__globals__, "has_torch_function": lambda _: False}
     return FunctionType(
         operation.__code__, shown, operation.__name__, operation.__defaults__, operation.__closure__
@@ -78,8 +79,8 @@ def _find_bias_per_channel(
 
 
 def _compute_bias_of_zero_maps(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor:
-    """BatchNorm's is bias - weight * mean / std, where it takes the statistics of training."""
-    # two, for one place alone has no statistics of its own; both come out the same
+    """Returns BatchNorm's bias - weight * mean / std, with the training statistics."""
+    # two places, since one has no statistics; both get the same value
     zeros = args[0].new_zeros(2, *args[0].shape[1:])
     output: Tensor = operation(zeros, *args[1:], **kwargs)
     return output[:1]
@@ -97,10 +98,10 @@ def _compute_bias_of_zeros(
 
 
 def _compute_bias_beyond_slope(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor:
-    """Of an activation in straight pieces: what is left of a piece besides its slope."""
+    """Returns a piecewise linear activation's offset: its output minus slope times input."""
     x = args[0].detach().clone().requires_grad_()
     with torch.enable_grad():
-        # a clone, as it may be meant to work in place
+        # a clone, since the operation may work in place
         out: Tensor = operation(x.clone(), *args[1:], **kwargs)
     (slope,) = torch.autograd.grad(out, x, torch.ones_like(out))
     left: Tensor = out.detach() - slope * x

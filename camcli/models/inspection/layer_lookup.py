@@ -1,4 +1,4 @@
-"""Finds a layer's name by what a user types, or by the layer itself."""
+"""Finds a layer's name from what a user types, or from the layer itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from camcli.errors import LayerError, UnknownName
 from camcli.models.state import list_modules, unwrap
 
 ALL_LAYERS = "All: camviz --preview-model"
-# what wrappers call the module inside; people copy names with and without it
+# wrappers' names for the module inside; people copy layer names with and without them
 WRAPPERS = ("module", "_orig_mod")
 NUMBER = re.compile("-?[0-9]{1,9}")
 
@@ -18,9 +18,9 @@ NUMBER = re.compile("-?[0-9]{1,9}")
 def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
     """Finds a layer's name in `named_modules()`; raises UnknownName with the closest ones.
 
-    Letter case, `-` and `_` do not count where only one layer is meant, and negative numbers count
-    from the end: `blocks.-1.norm1`.  The layer itself will do, as grad-cam takes it.  Wrappers need
-    not be named, and may be: `module.layer4`, `_orig_mod.layer4`.
+    Letter case, `-` and `_` do not matter if only one layer fits, and negative numbers count from
+    the end: `blocks.-1.norm1`.  The layer itself can be given, too, as in grad-cam.  Prefixes of
+    wrappers are optional: `module.layer4`, `_orig_mod.layer4`.
     """
     module = unwrap(module)
     if isinstance(layer, str) and _is_the_name(module, layer):
@@ -28,7 +28,9 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
     names = _name_modules(module)
     if isinstance(layer, nn.Module):
         if layer not in names:
-            raise LayerError(f"This {type(layer).__name__} is no layer of the model. {ALL_LAYERS}")
+            raise LayerError(
+                f"This {type(layer).__name__} is not a layer of the model. {ALL_LAYERS}"
+            )
         return names[layer]
     layer_module: nn.Module | None = module
     for part in layer.split("."):
@@ -39,7 +41,7 @@ def find_layer(module: nn.Module, layer: str | nn.Module) -> str:
 
 
 def _is_the_name(module: nn.Module, layer: str) -> bool:
-    """Tells whether a layer has exactly this name; that is faster than listing all names."""
+    """Tells whether a layer has exactly this name; this is faster than listing all names."""
     part: nn.Module | None = module
     for key in layer.split("."):
         # TorchScript's own dictionary has no get()
@@ -47,12 +49,12 @@ def _is_the_name(module: nn.Module, layer: str) -> bool:
     if part is None:
         return False
     layers = list_modules(module)
-    # as many children as there are parts: none of them has two names
+    # the numbers are equal, so no child has two names
     return sum(len(m._modules) for m in layers) == len(layers) - 1
 
 
 def _name_modules(module: nn.Module) -> dict[nn.Module, str]:
-    """Gives all inside a module its first name in `named_modules()`, in less time than that."""
+    """Returns the first name of each module as in `named_modules()`, in less time."""
     names: dict[nn.Module, str] = {}
     waiting = [("", module)]
     while waiting:
@@ -76,7 +78,7 @@ def _find_child(module: nn.Module, part: str) -> nn.Module | None:
     if inner is not module:
         return _find_child(inner, part)
     if NUMBER.fullmatch(part):
-        # children of an nn.Sequential are in order whatever they are called
+        # children of an nn.Sequential have an order, whatever their names are
         ordered = isinstance(module, nn.Sequential | nn.ModuleList)
         numbered = [child for key, child in children.items() if ordered or key.isdigit()]
         return numbered[int(part)] if -len(numbered) <= int(part) < 0 else None

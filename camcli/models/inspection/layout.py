@@ -1,4 +1,4 @@
-"""Measures from its shape how each layer's output is laid out as maps."""
+"""Measures from a layer output's shape how it is laid out as maps."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ from torch import Tensor
 from camcli.errors import LayerError
 
 Kind = Literal["nchw", "nhwc", "tokens", "channel tokens", "sequence first"]
-# kinds whose places stand in a row, in whatever order
+# kinds whose places are tokens in a row, in any order
 TOKENS: tuple[Kind, ...] = ("tokens", "channel tokens", "sequence first")
 Size = tuple[int, int]
 
-# rounding on either side moves a grid by less than a cell from the input's aspect ratio
+# rounding of both sides moves a grid by less than a cell from the input's aspect ratio
 MISFIT = 1.0
 MOST_EXTRA_TOKENS = 16
-# what a cell of misfit weighs against extra tokens: with 25, patch grids of every stride from 8 to
-# 32 and every aspect ratio to 2:1 are read rightly behind 0 to 8 extra tokens; with 20 or 30 not
+# the weight of a cell of misfit against extra tokens: with 25 all patch grids of strides from 8 to
+# 32 and aspect ratios to 2:1 are read correctly behind 0 to 8 extra tokens; with 20 or 30 some are
+# not
 CELL_IN_TOKENS = 25.0
-# a class token and some registers are common; behind more, the other reading is the likelier
+# a class token and some registers are common; with more extra tokens another reading is likelier
 COMMON_EXTRA_TOKENS = 8
 CONVOLUTION_STRIDES = (1, 2, 4, 8, 16, 32, 64)
 PATCH_STRIDES = (8, 14, 16, 32)
 COMMON_STRIDES = sorted({*CONVOLUTION_STRIDES, *PATCH_STRIDES, 12})
-# what a stride that hardly any network has weighs against extra tokens: more than the common ones
+# the weight of an unusual stride against extra tokens: more than the common number of them
 ODD_STRIDE = COMMON_EXTRA_TOKENS + 1.0
 SQUARE_EXTRA_TOKENS = (0, 1, 2)
-# convolutions without padding leave 5x5 and 6x6 cells of small pictures, as LeNet's and capsules'
+# unpadded convolutions leave 5x5 and 6x6 cells of small pictures, as in LeNet and capsule networks
 FEW_TOKENS = {0, 1, 4}
 READINGS = {True: ("--vit-like", "[b h w c]"), False: ("--no-vit-like", "[b c h w]")}
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the grid stands in a layer's output.
+    """Where the grid is in a layer's output.
 
-    `nchw` [b c h w], `nhwc` [b h w c], `tokens` [b n c], `channel tokens` [b c n], `sequence first`
-    [n b c], where the n tokens are `prefix` extra tokens, then the h*w of the grid, then `suffix`
-    extra ones.  Those of the grid stand row by row, or else each cell's at its index in `order`,
-    counted from behind the prefix; the extra ones may then stand among them.
+    `kind` is `nchw` [b c h w], `nhwc` [b h w c], `tokens` [b n c], `channel tokens` [b c n] or
+    `sequence first` [n b c].  The n tokens are `prefix` extra tokens, then the h*w tokens of the
+    grid, then `suffix` extra tokens.  The grid's tokens are in reading order, or else `order` has
+    the index of each cell's token, counted from behind the prefix; extra tokens may then lie among
+    them.
     """
 
     kind: Kind
@@ -69,17 +71,17 @@ def find_tensor(output: Any) -> Tensor | None:
 
 
 def replace_tensor(output: Any, new: Tensor) -> Any:
-    """Puts a tensor back where `find_tensor` found one."""
+    """Replaces the tensor that `find_tensor` finds in an output."""
     if isinstance(output, Tensor):
         return new
     position = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
-    # a namedtuple takes its parts one by one
+    # a namedtuple takes its parts as separate arguments
     build = getattr(output, "_make", type(output))
     return build([*output[:position], new, *output[position + 1 :]])
 
 
 def convert_to_tokens(output: Tensor, layout: Layout) -> Tensor:
-    """Lays a layer's output out as [b c n], with its extra tokens, and in its own order."""
+    """Lays out a layer's output as [b c n], with its extra tokens and in its own order."""
     match layout.kind:
         case "nchw":
             return output.flatten(2)
@@ -94,7 +96,7 @@ def convert_to_tokens(output: Tensor, layout: Layout) -> Tensor:
 
 
 def convert_to_maps(output: Tensor, layout: Layout) -> Tensor:
-    """Lays a layer's output out as maps [b c h w], as a view of it where it stands row by row."""
+    """Lays out a layer's output as maps [b c h w]: a view of it, if it is in reading order."""
     if not layout.order:
         if layout.kind == "nchw":
             return output
@@ -112,9 +114,9 @@ def _list_cell_indices(layout: Layout, tokens: Tensor) -> Tensor:
 
 
 def convert_from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
-    """Puts maps [n c h w] back into the layer's shape, with the extra tokens of `like`.
+    """Lays out maps [n c h w] in the layer's own shape, with the extra tokens of `like`.
 
-    `like` is an output of the layer, of one picture or of n.
+    `like` is an output of the layer for one picture or for n.
     """
     if not layout.order:
         if layout.kind == "nchw":
@@ -143,18 +145,18 @@ def convert_from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
 
 
 def find_batch_axis(shape: tuple[int, ...], batch: int) -> int:
-    """Tells which axis of an output counts its pictures: 1 where tokens stand first, [n b c]."""
+    """Returns the axis of an output that counts its pictures: 0, or 1 if it is [n b c]."""
     return 1 if _may_be_sequence(shape, batch) else 0
 
 
 def measure_layout(
     shape: tuple[int, ...], input_size: Size, *, batch: int | None = None
 ) -> Layout | None:
-    """Finds a layout from an output's shape (batch first) and the input's size (H, W), or None.
+    """Finds a layout from an output's shape (batch first) and the input's size (H, W).
 
-    None where there is no grid larger than 1x1, or where the output's batch is not the given one
-    (windows or heads folded into the batch).  Where a batch is given, tokens may stand in front of
-    it.
+    Returns None if there is no grid larger than 1x1, or if the output's batch is not the given one
+    (windows or heads are folded into the batch).  If a batch is given, the output may also be [n b
+    c].
     """
     if batch is not None and shape[:1] != (batch,):
         return (
@@ -168,7 +170,7 @@ def measure_layout(
 
 
 def _may_be_sequence(shape: tuple[int, ...], batch: int) -> bool:
-    """Tells whether an output may be [n b c] for a batch of so many, and cannot be [b n c]."""
+    """Tells whether an output may be [n b c] for this batch, and cannot be [b n c]."""
     return len(shape) == 3 and shape[0] != batch and shape[1] == batch
 
 
@@ -187,11 +189,11 @@ def force_layout(
     batch: int | None = None,
     sequence_first: bool = False,
 ) -> Layout:
-    """Lays a layer out as its user says, and measures what is left open.
+    """Returns a layout by the user's options, and measures what they leave open.
 
-    `vit_like`: the channels stand last, [b n c] or [b h w c]; not `vit_like`: maps [b c h w].
-    `num_extra_tokens` stand before the grid's; `sequence_first`: as was seen, [n b c].  Raises
-    LayerError where the numbers are no grid.
+    `vit_like` True: channels are last, [b n c] or [b h w c]; False: maps [b c h w].
+    `num_extra_tokens` come before the grid's tokens.  `sequence_first`: the output was seen to be
+    [n b c].  Raises LayerError if the numbers give no grid.
     """
     output = f"{layer!r} puts out [{_format_shape(shape)}]"
     if sequence_first and len(shape) == 3:
@@ -205,15 +207,15 @@ def force_layout(
         return replace(read, kind="sequence first")
     if batch is not None and shape[:1] != (batch,):
         raise LayerError(
-            f"{output} for a batch of {batch}: windows, heads, or frames that have met, are folded "
-            "into it. Name the block around it instead. Layers with a grid: camviz --preview-model"
+            f"{output} for a batch of {batch}: windows, heads or joined frames are folded into the "
+            "batch. Name the block around it instead. Layers with a grid: camviz --preview-model"
         )
     if num_extra_tokens is not None and num_extra_tokens < 0:
         raise LayerError(f"--num-extra-tokens is 0 or more, not {num_extra_tokens}.")
     if len(shape) == 3 and vit_like is False:
         raise LayerError(
-            f"{output}, which are tokens, but --no-vit-like asks for maps [b c h w]."
-            " Leave it out, or name another layer."
+            f"{output}, which are tokens, and --no-vit-like asks for maps [b c h w]. Leave it out, "
+            "or name another layer."
         )
     if len(shape) == 4 and num_extra_tokens:
         raise LayerError(
@@ -265,7 +267,7 @@ def _read_behind_extra(
 
 
 def _explain_arithmetic(layer: str, n: int, extra: int, input_size: Size) -> str:
-    """Explains why n tokens less the extra ones are no grid, and which number would be."""
+    """Explains why n tokens minus the extra ones are no grid, and which number would be one."""
     others = sorted(range(MOST_EXTRA_TOKENS + 1), key=lambda other: abs(other - extra))
     near = ((other, _find_grid(n - other, input_size)) for other in others)
     nearest = next(
@@ -283,14 +285,14 @@ def _explain_arithmetic(layer: str, n: int, extra: int, input_size: Size) -> str
 
 
 def read_tokens(n: int, input_size: Size) -> Layout | None:
-    """Reads n tokens as few extra ones and a grid that fits the input's size (H, W), or None."""
+    """Reads n tokens as a few extra ones and a grid that fits the input's size (H, W), or None."""
     return _find_best_reading("tokens", n, input_size)[0]
 
 
 def _measure_maps(shape: tuple[int, ...], input_size: Size) -> Layout | None:
     readings = (Layout("nchw", (shape[2], shape[3])), Layout("nhwc", (shape[1], shape[2])))
     fitting = [reading for reading in readings if _is_grid(reading.grid, input_size)]
-    # min keeps the first of equals: ties are nchw
+    # min takes the first of equals, so ties are nchw
     best = min(fitting, key=lambda reading: _measure_misfit(reading.grid, input_size), default=None)
     if best and best.kind == "nchw" and _is_attention(best.grid, input_size):
         return None
@@ -300,28 +302,28 @@ def _measure_maps(shape: tuple[int, ...], input_size: Size) -> Layout | None:
 def _measure_tokens(shape: tuple[int, ...], input_size: Size) -> Layout | None:
     tokens, tokens_cost = _find_best_reading("tokens", shape[1], input_size)
     if shape[1] <= MOST_EXTRA_TOKENS:
-        # too few for channels: [b 1 c] is a class token by itself
+        # too few for channels: [b 1 c] is a class token alone
         return tokens
     channels, channels_cost = _find_best_reading("channel tokens", shape[2], input_size)
     tokens_cost += _score_oddity(tokens, COMMON_STRIDES, input_size)
-    # 256 and 1024 are squares, but numbers of channels much more often
+    # 256 and 1024 are squares, but they are much more often numbers of channels
     channels_cost += _score_oddity(channels, CONVOLUTION_STRIDES, input_size)
     return channels if channels_cost + COMMON_EXTRA_TOKENS < tokens_cost else tokens
 
 
 def _score_oddity(layout: Layout | None, strides: Sequence[int], input_size: Size) -> float:
-    """Scores how unusual a grid's stride is; a square number may be one of channels."""
+    """Scores how unusual a grid's stride is; a square number may be a number of channels."""
     usual = layout and any(_has_stride(layout.grid, stride, input_size) for stride in strides)
     return 0 if usual else ODD_STRIDE
 
 
 def _has_stride(grid: Size, stride: int, input_size: Size) -> bool:
-    # convolutions without padding leave out a cell
+    # an unpadded convolution leaves out a cell
     return all(abs(n - length / stride) <= 1 for n, length in zip(grid, input_size, strict=True))
 
 
 def _find_best_reading(kind: Kind, n: int, input_size: Size) -> tuple[Layout | None, float]:
-    """Reads n tokens as few extra ones and a grid that fits well; the cost is infinite for None."""
+    """Reads n tokens as a few extra ones and a grid that fits; returns (None, inf) for none."""
     best, lowest = None, float("inf")
     for prefix in range(MOST_EXTRA_TOKENS + 1):
         grid = _find_grid(n - prefix, input_size)
@@ -331,7 +333,7 @@ def _find_best_reading(kind: Kind, n: int, input_size: Size) -> tuple[Layout | N
 
 
 def _find_grid(n: int, input_size: Size) -> Size | None:
-    """Finds the grid of exactly n cells that fits the input's aspect ratio best, if one fits."""
+    """Finds the grid of exactly n cells that fits the input's aspect ratio best, or None."""
     if n <= 1:
         return None
     height, width = input_size
@@ -344,7 +346,7 @@ def _find_grid(n: int, input_size: Size) -> Size | None:
 def _measure_misfit(grid: Size, input_size: Size) -> float:
     """Returns by how many cells a grid misses the input's shape: max(|h - H/s|, |w - W/s|).
 
-    The stride s is the one that fits best, hence the closed form.
+    The stride s is the best possible one, which gives a closed form.
     """
     (h, w), (height, width) = grid, input_size
     return abs(h * width - w * height) / (height + width)
@@ -352,16 +354,16 @@ def _measure_misfit(grid: Size, input_size: Size) -> float:
 
 def _is_grid(grid: Size, input_size: Size) -> bool:
     (h, w), (height, width) = grid, input_size
-    # even kernels with padding make a grid of stride 1 a cell or two larger than its input
+    # with stride 1, padded even kernels make a grid a cell or two larger than its input
     if h * w <= 1 or h > height + 2 or w > width + 2:
         return False
     return h == w if height == width else _measure_misfit(grid, input_size) < MISFIT
 
 
 def _is_attention(grid: Size, input_size: Size) -> bool:
-    """Tells whether [b heads n n] looks like attention among n tokens, not like n x n cells.
+    """Tells whether [b heads n n] looks like attention among n tokens, and not like n x n cells.
 
-    Only square inputs need it: n x n cells do not fit another aspect ratio.
+    Only square inputs need this check: n x n cells fit no other aspect ratio.
     """
     n, side = grid[0], input_size[0]
     if grid[0] != grid[1] or any(n in (side // s, -(-side // s)) for s in CONVOLUTION_STRIDES):

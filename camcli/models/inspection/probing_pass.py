@@ -1,4 +1,4 @@
-"""Runs noise forward and back once, and notes what it shows of every layer."""
+"""Runs one forward and one backward pass of noise, and notes what they show of every layer."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from camcli.models.outputs.logits import describe_output, select_output
 from camcli.models.state import in_this_thread, make_recordable, preserve_state
 
 SEED = 0
-# strides and unpadded convolutions may leave out the last row of a grid, class tokens leave out all
+# strides and unpadded convolutions may skip the last row of a grid; a class token skips all rows
 EVERYWHERE = 0.9
-NO_GRADIENT = "no gradient comes back from its output (no_grad, detach, quantised weights)"
+NO_GRADIENT = "its output passes no gradient back (no_grad, detach, quantised weights)"
 GRADIENT_FREE_METHODS = "--method eigencam or scorecam"
 
 
 @dataclass
 class _LayerOutput:
-    """What a module put out: its shape and layout, and the step of the pass that made it.
+    """A module's output: its shape and layout, and the autograd step that made it.
 
-    `share` is that of the grid's cells on which the score depends.
+    `share` is the share of the grid's cells on which the score depends.
     """
 
     shape: tuple[int, ...]
@@ -46,8 +46,8 @@ class _LayerOutput:
     share: Tensor | None = None
 
     def see(self, gradient: Tensor | None) -> None:
-        """Notes on which share of the grid's cells any channel has gradient."""
-        # quantised layers hand back no gradient at all
+        """Notes the share of the grid's cells where any channel has a gradient."""
+        # quantised layers pass no gradient back
         if self.layout and gradient is not None:
             self.share = _compute_share(gradient, self.layout)
 
@@ -64,17 +64,17 @@ def _compute_share(gradient: Tensor, layout: Layout) -> Tensor:
 
 @dataclass
 class LayerObserver:
-    """Notes in hooks the last outputs of layers, the classifier, and the recorded graph.
+    """Hooks that note the layers' last outputs, the classifier, and the recorded graph.
 
-    `joins` are steps that join values in a grid on which the score depends everywhere.  Grids are
-    those of `slices` rows that the one picture is parted into.
+    `joins` are the steps that join values in a grid on which the score depends everywhere.  Outputs
+    have a row for each of `slices` slices of the one picture.
     """
 
     input_size: tuple[int, int]
     slices: int = 1
     outputs: dict[str, _LayerOutput] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
-    # the last module with weights of its own, and its input: the classifier, if it is linear
+    # the last module with weights of its own, and its input; it is the classifier if it is linear
     weighted: tuple[str, nn.Module, Tensor] | None = None
     classifier: str | None = None
     latest: tuple[Tensor, int, _LayerOutput] | None = None
@@ -86,19 +86,20 @@ class LayerObserver:
     problem: str = ""
 
     def count_writes(self, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
-        """Notes how often a layer's input was written to before; a forward pre-hook."""
+        """Notes how often a layer's input had been written to; a forward pre-hook."""
         given = find_tensor(args)
         if given is not None:
             self.versions[name] = given._version
 
     def note(self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Notes a call and returns what goes on; a forward hook once the name is bound."""
+        """Notes a call and returns what the next layer gets; a forward hook with a bound name."""
         tensor = find_tensor(output)
         if tensor is None:
             return output
         self.no_sources[name] = self._explain_no_source(name, layer, args, tensor)
         if any(arg is tensor for arg in args):
-            # what a layer hands on unchanged may be used beside it, which is no use of its output
+            # a tensor that a layer passes on unchanged may be used elsewhere, which is no use of
+            # the layer
             tensor = tensor.clone()
             output = replace_tensor(output, tensor)
         self.calls[name] += 1
@@ -109,11 +110,11 @@ class LayerObserver:
         return output
 
     def layout_of(self, tensor: Tensor) -> Layout | None:
-        """Measures a tensor's layout by its shape, if it has a row for each slice."""
+        """Measures a tensor's layout from its shape, if it has a row for each slice."""
         return measure_layout(tuple(tensor.shape), self.input_size, batch=self.slices)
 
     def _output(self, tensor: Tensor) -> _LayerOutput:
-        # stages, their last blocks and identities put out the same tensor: look at it once
+        # a stage, its last block and an identity put out the same tensor, which is looked at once
         if self.latest and self.latest[0] is tensor and self.latest[1] == tensor._version:
             return self.latest[2]
         shape, step = tuple(tensor.shape), tensor.grad_fn
@@ -121,8 +122,8 @@ class LayerObserver:
         if step is not None:
             self.steps.add(step)
         if output.layout and tensor.requires_grad:
-            # hooks on the tensor keep no gradient alive, and stay with the value that the layer
-            # put out when an in-place activation changes it afterwards
+            # hooks on the tensor keep no gradient alive, and they stay with this value even if an
+            # in-place activation changes the tensor afterwards
             tensor.register_hook(output.see)  # type: ignore[no-untyped-call]
         self.latest = (tensor, tensor._version, output)
         return output
@@ -130,19 +131,19 @@ class LayerObserver:
     def _explain_no_source(
         self, name: str, layer: nn.Module, args: tuple[Any, ...], output: Tensor
     ) -> str:
-        """Says what a layer does to another one's output if it has no output of its own."""
+        """Says what a layer does to another layer's output if it has no output of its own."""
         given = find_tensor(args)
         if given is None or next(layer.parameters(), None) is not None:
             return ""
         if given._version != self.versions[name] or not self._is_put_out(given.grad_fn):
             return ""
         if output is given or _has_same_values(given, output):
-            return "only hands it on" if torch.equal(given, output) else "only turns it"
+            return "only passes it on" if torch.equal(given, output) else "only turns it"
         before, behind = self.layout_of(given), self.layout_of(output)
         return "pools it" if before and behind and before.grid != behind.grid else ""
 
     def _is_put_out(self, step: Node | None) -> bool:
-        """Tells whether a layer put out a step's result, or something made of it alone."""
+        """Tells whether a layer put out a step's result, or something that is made only of it."""
         while step is not None and step not in self.steps:
             before = list_sources(step)
             step = before[0] if len(before) == 1 else None
@@ -162,7 +163,7 @@ class LayerObserver:
             self.joins.append(join)
 
     def why_no_default(self, name: str) -> str:
-        """Says why a layer's output is not all of the features at its place; empty if it is."""
+        """Says why a layer's output does not hold all features at its place; empty if it does."""
         step = self.outputs[name].step
         if self.no_sources[name] or not self.graph or step is None:
             return self.no_sources[name]
@@ -174,14 +175,14 @@ class LayerObserver:
 
 
 def _has_same_values(one: Tensor, other: Tensor) -> bool:
-    """Tells whether two tensors hold the same values, in whatever order."""
+    """Tells whether two tensors hold the same values, in any order."""
     if one.numel() != other.numel() or one.dtype != other.dtype:
         return False
     if one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr():
         return True
     one, other = one.detach(), other.detach()
     alike = (torch.equal(f(one), f(other)) for f in (torch.amin, torch.amax))
-    # zeros are what any activation makes of zeros
+    # any activation makes zeros of zeros
     return (
         all(alike)
         and not one.eq(one.amin()).all()
@@ -192,7 +193,7 @@ def _has_same_values(one: Tensor, other: Tensor) -> bool:
 def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:
     """Tells whether the last module with weights is linear and as wide as the logits.
 
-    A model without a classifier has a norm there, or something else that is none.
+    A model without a classifier ends in a norm, or in another module that is not linear.
     """
     width = logits.shape[-1] if logits.ndim < 3 else logits.shape[1]
     if isinstance(layer, nn.Conv2d):
@@ -203,7 +204,7 @@ def _is_classifier(layer: nn.Module, logits: Tensor) -> bool:
 def run_probing_pass(
     module: nn.Module, inputs_shape: tuple[int, int, int], observed: LayerObserver
 ) -> None:
-    """Runs noise (channels, H, W) forward and back, and notes what every layer puts out."""
+    """Runs noise (channels, H, W) forward and backward, and notes every layer's output."""
     # drawn on the CPU, so that every device sees the same noise
     generator = torch.Generator().manual_seed(SEED)
     with torch.inference_mode(False), torch.enable_grad(), preserve_state(module):
@@ -227,14 +228,14 @@ def run_probing_pass(
         elif isinstance(score, Tensor) and score.requires_grad:
             observed.follow(score)
             if not _has_gradient(score, inputs):
-                # what is quantised while it runs has a graph, through which nothing comes
+                # dynamic quantisation leaves a graph that no gradient passes
                 observed.problem = NO_GRADIENT
         else:
             observed.problem = NO_GRADIENT
 
 
 def like_parameters(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Moves inputs to where the parameters are, in their precision."""
+    """Moves inputs to the device and the precision of the parameters."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     return inputs.to(like.device, like.dtype)
 
@@ -251,8 +252,8 @@ def _run_model(module: nn.Module, inputs: Tensor) -> Tensor:
     logits = find_tensor(select_output(output, None))
     if logits is None:
         raise ModelError(
-            f"The model returned {describe_output(output)}, and no tensor of logits: --output-key"
-            " (in Python output_key) says which part of it they are."
+            f"The model returned {describe_output(output)}, not a tensor of logits: name the part "
+            "that holds them with --output-key (in Python output_key)."
         )
     return logits
 
@@ -263,8 +264,8 @@ def _has_gradient(score: Tensor, inputs: Tensor) -> bool:
     except RuntimeError as error:
         why = str(error).partition(". ")[0]
         raise ModelError(
-            f"No gradient can be followed through the model: {why}. Name a layer with"
-            f" --target-layers, and a method that needs no gradient: {GRADIENT_FREE_METHODS}."
+            f"No gradient passes through the model: {why}. Name a layer with --target-layers, and "
+            f"a method that needs no gradient: {GRADIENT_FREE_METHODS}."
         ) from error
     return gradient is not None
 

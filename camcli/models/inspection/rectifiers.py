@@ -1,4 +1,4 @@
-"""Finds activations that rectify in the recorded graph of a pass, however they were called."""
+"""Finds rectifying activations in the recorded graph of a pass, however they were called."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch.autograd.graph import Node
 
 from camcli.models.state import in_this_thread
 
-# what autograd calls activations that hold negative values back: modules, functions and methods of
-# tensors all end in the same
+# autograd's names for activations that hold negative values back; modules, functions and methods of
+# tensors share them
 NODES: Mapping[str, str] = {
     "ReluBackward0": "ReLU",
     "ThresholdBackward0": "threshold",
@@ -34,14 +34,14 @@ NODES: Mapping[str, str] = {
     "HardSwishAutoFnBackward": "timm's own",
     "HardMishAutoFnBackward": "timm's own",
 }
-# those that rectify where their lower bound is 0, and what holds it
+# clamps rectify if their lower bound is 0; the attribute that holds the bound
 BOUNDED: Mapping[str, str] = {
     "HardtanhBackward0": "_saved_min_val",  # ReLU6
     "HardtanhBackward1": "_saved_min_val",
     "ClampMinBackward0": "_saved_min",
-    "ClampBackward1": "_saved_min",  # and no upper one: between two it makes gates
+    "ClampBackward1": "_saved_min",  # without an upper bound, which would make a gate
 }
-# classes of modules that rectify in several operations, of which none tells; the last one counts
+# classes of modules that rectify in several operations, none of which tells; the last one counts
 COMPOSED: Mapping[str, str] = {
     "QuickGELU": "OpenAI's CLIP, timm's models of that name, and own code",
     "QuickGELUActivation": "transformers",
@@ -54,7 +54,7 @@ COMPOSED: Mapping[str, str] = {
 
 @contextmanager
 def record_composed_rectifiers(module: nn.Module) -> Iterator[list[Node]]:
-    """Lists, as a pass runs, the last step of each rectifier that is made of several steps."""
+    """Collects the last step of each rectifier that is made of several steps while a pass runs."""
     noted: list[Node] = []
 
     def note(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
@@ -69,7 +69,7 @@ def record_composed_rectifiers(module: nn.Module) -> Iterator[list[Node]]:
 
 
 def find_rectifiers(nodes: Iterable[Node]) -> Iterator[Node]:
-    """Yields the steps of a recorded pass that are rectifiers of their own."""
+    """Yields the steps of a recorded pass that are rectifiers in one operation."""
     for node in nodes:
         name = node.name()
         bound = BOUNDED.get(name)

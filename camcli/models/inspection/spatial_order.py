@@ -1,7 +1,7 @@
 """Measures where the cells of a layer's grid lie in the picture, by brightening parts of it.
 
-A shape does not tell whether a grid stands row by row, or is one at all: Hiera keeps together what
-its next poolings join, and Perceiver's latents have no place.
+A shape does not tell whether tokens are in reading order, or are places at all: Hiera orders its
+tokens by its next poolings, and Perceiver's latents have no place.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ Captured = TypeVar("Captured")
 
 SEED = 0
 # a strip along an edge takes this share of a side: little more than a column of most grids, so that
-# tokens that are read one too late are seen at the other edge
+# tokens that are read one place too late are seen at the other edge
 STRIP = 1 / 8
 EDGES = ("top", "bottom", "left", "right")
-# by how much noise of standard deviation 1 is brightened: much of it drowns in some networks of
-# random weights, little in others
+# the brightening added to noise of standard deviation 1: large ones are lost in some networks of
+# random weights, small ones in others
 BRIGHTER = (0.3, 0.03)
 DRAWS = 6
-# how far towards the brightened edge the change lies, 1 being as far as it can: in some hundred
-# models 0.5 to 1 at the default layer, and at most 0.3 where places are mixed up or none
+# how far towards the brightened edge the change lies, at most 1: some hundred models had 0.5 to 1
+# at the default layer, and at most 0.3 where places were mixed up or did not exist
 CLEAR, NONE, NONE_OF_FEW = 0.45, 0.25, 0.7
-# below the first an order of tokens is looked for; one as good as the second is taken
+# below the first value an order of tokens is searched; one at least as good as the second is used
 ORDERLY, ORDERED = 0.8, 0.85
-# fewer cells can be in some order by chance
+# fewer cells may be in some order by chance
 FEWEST = 9
-# parts along a side that tell where a token lies, and the most of them where these do not
+# the number of parts along a side that locate a token, and the number to try if these do not
 HATS, MOST = 9, 64
-# pictures in a pass: where pixels are tokens, each takes much memory
+# pictures in a pass; each takes much memory if pixels are tokens
 TOGETHER = 9
-# variances below this are taken for none where BatchNorms have seen nothing yet
+# smaller variances count as zero in BatchNorms that have seen no data yet
 FAINT = 1e-12
 FAILING = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 
@@ -60,10 +60,10 @@ NO_PLACES = "has cells that are no places of the picture"
 
 @dataclass(frozen=True)
 class Places:
-    """A layer's layout, its tokens put in order, and how clearly a change is seen where it is made.
+    """A layer's layout with its tokens in order, and how clearly changes stay where they are made.
 
-    `clarity` is 1 where it lies at the edge that was brightened, 0 where it lies anywhere, and nan
-    where nothing changes.  `unseen` are the edges of which no change comes to the layer.
+    `clarity` is 1 if changes lie at the brightened edge, 0 if they lie anywhere, and nan if nothing
+    changes.  `unseen` lists the edges whose changes do not reach the layer.
     """
 
     layout: Layout
@@ -72,51 +72,51 @@ class Places:
 
     @property
     def has_none(self) -> bool:
-        """Whether changes of the picture lie anywhere in the grid."""
-        # in few cells changes lie towards an edge by chance, too
+        """Whether changes of the picture may lie anywhere in the grid."""
+        # in a few cells changes may lie towards an edge by chance
         return self.clarity < (NONE if prod(self.layout.grid) >= FEWEST else NONE_OF_FEW)
 
     @property
     def may_be_out_of_order(self) -> bool:
-        """Whether it is worth looking for an order; of tokens that begins sooner than of maps."""
+        """Whether to search for an order; the limit is higher for tokens than for maps."""
         orderly = ORDERLY if self.layout.kind in TOKENS else CLEAR
         return self.clarity < orderly and prod(self.layout.grid) >= FEWEST
 
     @property
     def has_doubt(self) -> bool:
-        """Whether it is not sure that changes lie where the picture was changed."""
+        """Whether it is uncertain that changes lie where the picture was changed."""
         return self.has_none or self.clarity < CLEAR or bool(self.unseen)
 
     def doubt(self, layer: str) -> str:
-        """Says what is wrong with a map of this layer; nothing where all is well."""
+        """Says what is wrong with a map of this layer; empty if nothing is."""
         if not self.has_doubt:
             return ""
         grid = "x".join(map(str, self.layout.grid))
         if self.unseen:
             return (
-                f"Layer {layer!r} does not see the picture's {', '.join(self.unseen)}: what changes"
-                " there does not reach it (cut off inside the model, perhaps). Its map is of the"
-                " rest, and yet is drawn over the whole picture: do not read places off it."
+                f"Layer {layer!r} does not see the picture's {', '.join(self.unseen)}: changes "
+                "there do not reach it (the model may cut it off). Its map shows the rest, but is "
+                "drawn over the whole picture: do not read places from it."
             )
         if self.has_none:
             return (
-                f"The {grid} cells of layer {layer!r} are no places of the picture: a strip that is"
-                " brightened at one of its edges changes cells anywhere. Do not read its map as"
-                " one, and choose another layer (camviz --preview-model)."
+                f"The {grid} cells of layer {layer!r} are no places of the picture: brightening a "
+                "strip at an edge changes cells anywhere. Do not read places from its map, and "
+                "choose another layer (camviz --preview-model)."
             )
         return (
-            f"It is not clear that the {grid} cells of layer {layer!r} lie where the picture's"
-            " parts do: a strip that is brightened at one of its edges changes cells elsewhere,"
-            " too. Compare its map with that of an earlier layer."
+            f"It is uncertain whether the {grid} cells of layer {layer!r} lie where the picture's "
+            "parts do: brightening a strip at an edge changes cells elsewhere, too. Compare its "
+            "map with that of an earlier layer."
         )
 
 
 def measure_places(
     module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str]
 ) -> dict[str, Places]:
-    """Finds where the places of layers lie for inputs (channels, H, W), by a few passes of noise.
+    """Finds where the cells of layers lie, for inputs (channels, H, W), by a few passes of noise.
 
-    Layers that put out no grid are left out, and all where the model does not run on noise.
+    Layers without a grid are left out; all are, if the model does not run on noise.
     """
     look = _PlaceFinder(module, inputs_shape)
     places_seen: dict[str, Places] = {}
@@ -133,13 +133,13 @@ def measure_places(
 def find_moved_places(
     module: nn.Module, inputs_shape: tuple[int, int, int], layers: Sequence[str], slices: int = 1
 ) -> dict[str, Places]:
-    """Finds the places of layers in front of which something may have moved them.
+    """Finds the places of layers behind operations that may move places.
 
-    They put out a row for each picture, or for each of its `slices`.
+    The layers put out a row for each picture, or for each of its `slices`.
     """
     look = _PlaceFinder(module, inputs_shape, slices)
     places_seen: dict[str, Places] = {}
-    # where a pass of noise fails, the run itself raises the better error
+    # if a pass of noise fails, the run itself raises a better error
     with suppress(*FAILING):
         places_seen |= look.look_at_edges(layers, draws=1)
         places_seen |= look.find_token_order(places_seen)
@@ -153,7 +153,7 @@ def find_moved_places(
 
 @dataclass
 class _PlaceFinder:
-    """Passes of noise through one model, brightened in parts."""
+    """Passes of noise through one model, with parts of the noise brightened."""
 
     module: nn.Module
     inputs_shape: tuple[int, int, int]
@@ -163,9 +163,10 @@ class _PlaceFinder:
     normalising: bool = True
 
     def find_unmoved(self, layers: Sequence[str]) -> dict[str, Layout]:
-        """Finds layers that nothing but convolutions, norms, poolings and sums stand in front of.
+        """Finds layers behind nothing but convolutions, norms, poolings and sums.
 
-        They need no look: in a deep network every cell of theirs may see all of the picture.
+        Their places need no measuring, which would fail in a deep network where every cell sees the
+        whole picture.
         """
         with torch.inference_mode(False), preserve_state(self.module), torch.enable_grad():
             images = self._noise(0).to(**self._like()).requires_grad_()
@@ -178,7 +179,7 @@ class _PlaceFinder:
         }
 
     def group_by_slices(self, layers: Sequence[str]) -> dict[int, list[str]]:
-        """Groups layers that a pass has captured by how many slices of a picture they put out."""
+        """Groups the layers of a captured pass by how many slices of a picture they put out."""
         like = torch.empty(1, *self.inputs_shape, **self._like())
         groups: dict[int, list[str]] = {}
         for layer in layers:
@@ -189,11 +190,12 @@ class _PlaceFinder:
     def look_at_edges(
         self, layers: Sequence[str], *, draws: int, layouts: Mapping[str, Layout] | None = None
     ) -> dict[str, Places]:
-        """Brightens a strip along each edge, and finds how far towards it each layer changes."""
+        """Brightens a strip along each edge, and measures how far towards it each layer changes."""
         if not layers:
             return {}
         _, height, width = self.inputs_shape
-        # all of the picture last: it shows which edges are cut off and which cells never change
+        # the whole picture comes last: it shows which edges are cut off and which cells never
+        # change
         parts = [
             _list_edge_strips(height, width),
             _list_edge_strips(width, height).mT,
@@ -219,9 +221,10 @@ class _PlaceFinder:
     def look_untrained(
         self, layouts: Mapping[str, Layout], places_seen: Mapping[str, Places]
     ) -> dict[str, Places]:
-        """Looks again at untrained models, whose BatchNorms are left as they are this time.
+        """Measures untrained models again, with their BatchNorms left as they are.
 
-        Normalised, a branch that mixes all places may be stronger than it is in the model's maps.
+        If BatchNorms normalise by the batch, a branch that mixes all places may be stronger than it
+        is in the model's maps.
         """
         norms = (part for part in list_modules(self.module) if isinstance(part, _BatchNorm))
         if not any(map(_is_untrained, norms)):
@@ -235,7 +238,7 @@ class _PlaceFinder:
         }
 
     def find_token_order(self, places_seen: Mapping[str, Places]) -> dict[str, Places]:
-        """Finds the order of tokens that brings changes to the edges that were brightened."""
+        """Finds the order of tokens that puts changes at the brightened edges."""
         out_of_order = {name: p.layout for name, p in places_seen.items() if p.may_be_out_of_order}
         layouts = self.measure_orders(out_of_order, HATS)
         finer = {
@@ -254,7 +257,7 @@ class _PlaceFinder:
         }
 
     def find_order_by_others(self, places_seen: Mapping[str, Places]) -> dict[str, Places]:
-        """Finds the order of tokens by earlier layers if the tokens themselves see too far."""
+        """Finds the order of tokens from earlier layers if the tokens themselves see too far."""
         unclear = {
             name: places
             for name, places in places_seen.items()
@@ -291,7 +294,7 @@ class _PlaceFinder:
         return ordered_places
 
     def measure_orders(self, layouts: Mapping[str, Layout], most: int) -> dict[str, Layout]:
-        """Finds each cell's token by brightening part after part, where each cell has one."""
+        """Finds each cell's token by brightening part after part, if every cell has one."""
         if not layouts:
             return {}
         _, height, width = self.inputs_shape
@@ -327,7 +330,7 @@ class _PlaceFinder:
         return {"device": some.device, "dtype": some.dtype}
 
     def _measure_changes(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-        """Measures how far the others are from the first picture, by layer.  {layer: [b-1 n]}"""
+        """Measures how far the other pictures are from the first one.  {layer: [b-1 n]}"""
         images = images.to(**self._like())
         with (
             torch.inference_mode(False),
@@ -340,11 +343,11 @@ class _PlaceFinder:
                 with self._capture_outputs(layers, len(images), take) as changes:
                     self.module(images)
                 return changes
-            except FAILING:  # a model may take one picture at a time
+            except FAILING:  # a model may take only one picture at a time
                 return self._measure_one_by_one(layers, images)
 
     def _measure_one_by_one(self, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-        """Measures the same in a pass for each picture.  [b-1 n]"""
+        """Measures the same with a pass for each picture.  {layer: [b-1 n]}"""
         first: dict[str, Tensor] = {}
         changes: dict[str, list[Tensor]] = {}
         for image in torch.split(images, 1):
@@ -385,10 +388,10 @@ class _PlaceFinder:
 
 @contextmanager
 def _normalise_by_batch(module: nn.Module) -> Iterator[None]:
-    """Lets untrained BatchNorms normalise by the batch itself, in its block.
+    """Lets untrained BatchNorms normalise by the batch within its block.
 
-    With the statistics that they begin with, values grow from layer to layer until attention looks
-    at single places, wherever they are.
+    With their initial statistics, values grow from layer to layer until attention looks at single
+    places anywhere.
     """
     norms = [
         part
@@ -399,7 +402,7 @@ def _normalise_by_batch(module: nn.Module) -> Iterator[None]:
     try:
         for norm in norms:
             norm.training, norm.momentum, norm.num_batches_tracked = True, 0.0, None
-            # small first weights do not drown below it from layer to layer
+            # so that values of small initial weights do not fall below it from layer to layer
             norm.eps = FAINT
         yield
     finally:
@@ -407,7 +410,7 @@ def _normalise_by_batch(module: nn.Module) -> Iterator[None]:
             norm.training, norm.momentum, norm.num_batches_tracked = False, momentum, tracked
             norm.eps = eps
             assert norm.running_mean is not None and norm.running_var is not None
-            # no momentum leaves them as they were, but for what is not finite
+            # momentum 0 leaves the statistics as they were, unless the batch is not finite
             norm.running_mean.fill_(0)
             norm.running_var.fill_(1)
 
@@ -420,20 +423,20 @@ def _is_untrained(norm: _BatchNorm) -> bool:
 
 
 def _measure_distance_to_first(slices: int, output: Tensor, layout: Layout) -> Tensor:
-    """Measures how far tokens are from those of the first picture, slice by slice.  -> [b-1 n]"""
-    # at once: the outputs of all layers together take gigabytes
+    """Measures how far tokens are from the first picture's, slice by slice.  -> [b-1 n]"""
+    # computed at once, since the outputs of all layers together take gigabytes
     tokens = convert_to_tokens(output, layout).float()
     first, *others = tokens.view(-1, slices, *tokens.shape[1:])
     return torch.stack([(other - first).abs_().sum((0, 1)) for other in others]).cpu()
 
 
 def _copy_tokens(output: Tensor, layout: Layout) -> Tensor:
-    # what is behind the layer may change its output in place
+    # the next layer may change the output in place
     return convert_to_tokens(output, layout).clone()
 
 
 def _list_edge_strips(length: int, across: int) -> Tensor:
-    """Lists a strip along the first and one along the last edge of a side.  -> [2 length across]"""
+    """Returns a strip along the first and one along the last edge of a side.  [2 length across]"""
     thick = max(1, round(length * STRIP))
     parts = torch.zeros(2, length, across)
     parts[0, :thick], parts[1, -thick:] = 1, 1
@@ -441,16 +444,16 @@ def _list_edge_strips(length: int, across: int) -> Tensor:
 
 
 def _make_hats(length: int, count: int) -> Tensor:
-    """Makes overlapping parts of a side, which add up to 1 everywhere.  [count length]"""
+    """Makes overlapping parts of a side that add up to 1 everywhere.  [count length]"""
     at = torch.linspace(0, count - 1, length)
     return (1 - (at - torch.arange(count)[:, None]).abs()).clamp(min=0)
 
 
 def _find_order(layout: Layout, rows: Tensor, columns: Tensor) -> Layout | None:
-    """Assigns tokens to cells by what changed them, if each cell gets one.  [parts n]"""
+    """Assigns tokens [parts n] to cells by what changed them; None unless all cells get one."""
     (h, w), extra = layout.grid, rows.shape[1] - prod(layout.grid)
     rows, columns = (_subtract_common(part / part.sum(1, keepdim=True)) for part in (rows, columns))
-    # extra tokens answer to all parts alike
+    # extra tokens change with all parts alike
     sharpness = rows.amax(0) * columns.amax(0)
     places = sharpness.argsort(descending=True, stable=True)[: h * w].sort().values
     cells = _deal_tokens(rows[:, places], h) * w + _deal_tokens(columns[:, places], w)
@@ -465,26 +468,27 @@ def _find_order(layout: Layout, rows: Tensor, columns: Tensor) -> Layout | None:
 
 
 def _deal_tokens(changes: Tensor, count: int) -> Tensor:
-    """Assigns tokens to rows or columns, equally many to each, by what changed them.  -> [n]"""
-    # not by the part that changes one most: overlapping patches look at their neighbours as well
+    """Assigns equally many tokens to each row or column, by the parts that changed them.  [n]"""
+    # not by the part that changes a token most, since overlapping patches see their neighbours as
+    # well
     middle = torch.arange(len(changes), dtype=changes.dtype) @ changes / changes.sum(0)
     return middle.argsort(stable=True).argsort() // (changes.shape[1] // count)
 
 
 def _to_grid(shares: Tensor, layout: Layout) -> Tensor:
-    """Lays the values of tokens out in the grid.  [parts n] -> [parts h w]"""
+    """Lays out the values of tokens in the grid.  [parts n] -> [parts h w]"""
     n = prod(layout.grid)
     order = torch.tensor(layout.order) if layout.order else torch.arange(n)
     return shares[:, layout.prefix + order].view(-1, *layout.grid)
 
 
 def _subtract_common(shares: Tensor) -> Tensor:
-    """Subtracts what all parts change alike, as attention and pooled gates do."""
+    """Subtracts the change that all parts share, which attention and pooled gates make."""
     return (shares - shares.mean(0)).clamp(min=0)
 
 
 def _measure_clarity(shares: Tensor) -> float:
-    """Measures how far towards the brightened edges changes lie, on the worse axis.  [4 h w]"""
+    """Returns how far towards the brightened edges changes lie, for the worse axis.  [4 h w]"""
     shares_by_axis = []
     for pair, axis in ((shares[:2], 1), (shares[2:], 2)):
         n = shares.shape[axis]

@@ -1,4 +1,4 @@
-"""Measures in one pass of noise which layers can be targets, and which is the default."""
+"""Measures by one pass of noise which layers can be targets, and which one is the default."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FEW_NAMES = 3
 
 @dataclass(frozen=True)
 class TargetLayer:
-    """A layer to explain at, its output's layout, why it was chosen, and what is in doubt."""
+    """A layer to explain at, its output's layout, why it was chosen, and what is uncertain."""
 
     name: str
     layout: Layout
@@ -40,7 +40,8 @@ class TargetLayer:
     doubt: str = ""
 
 
-# of our own network at its own size; a test measures them, so that the first picture need not wait
+# those of the embedded network at its own size, so that the first picture need not wait for
+# measuring; a test measures them
 EMBEDDED_INPUT = (3, 224, 224)
 EMBEDDED_DEFAULT = TargetLayer(
     "features", Layout("nchw", (7, 7)), "the last 7x7 grid on which the score depends everywhere"
@@ -49,9 +50,10 @@ EMBEDDED_DEFAULT = TargetLayer(
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What one probing pass showed of a layer; `shape` is its last output's, batch of one first.
+    """What one probing pass showed about a layer.
 
-    `called` counts its calls.  `depends` says whether the score depends on every cell of the grid.
+    `shape` is that of its last output, with a batch of one first.  `called` counts its calls.
+    `depends` says whether the score depends on every cell of the grid.
     """
 
     name: str
@@ -72,8 +74,8 @@ class LayerFacts:
 class Survey:
     """All layers in the order of `named_modules()`, the default target, and the input's (H, W).
 
-    `problem` says why no dependence could be measured, and so no default found; `last_grid` is the
-    last layer that puts out a grid.
+    `problem` says why no dependence could be measured, so that there is no default; `last_grid` is
+    the last layer with a grid.
     """
 
     layers: tuple[LayerFacts, ...]
@@ -86,7 +88,7 @@ class Survey:
 def measure_default_layer(module: nn.Module, inputs_shape: tuple[int, int, int]) -> TargetLayer:
     """Returns the default target layer for inputs (channels, H, W).
 
-    Raises LayerError where no layer has a grid on which the score depends everywhere.
+    Raises LayerError if no layer has a grid on which the score depends everywhere.
     """
     if type(module) is EfficientNetLite0 and inputs_shape == EMBEDDED_INPUT:
         return EMBEDDED_DEFAULT
@@ -100,8 +102,8 @@ def measure_default_layer(module: nn.Module, inputs_shape: tuple[int, int, int])
         raise LayerError(_why_no_slices(module, inputs_shape, folded, layer_survey.problem))
     if not grids:
         raise LayerError(
-            f"No layer of this {kind} puts out a grid larger than 1x1 for a {size}"
-            " input, so there is no place that a map could show."
+            f"No layer of this {kind} puts out a grid larger than 1x1 for a {size} input, so there "
+            "are no places that a map could show."
         )
     if layer_survey.problem:
         without = f", and a method that needs none: {GRADIENT_FREE_METHODS}"
@@ -128,7 +130,7 @@ def _why_no_slices(
     folded: Sequence[LayerFacts],
     problem: str,
 ) -> str:
-    """Says which layers have a map of each slice if all put out several rows a picture."""
+    """Says which layers have a map of each slice, if all layers put out several rows a picture."""
     last, size = folded[-1], "x".join(map(str, inputs_shape))
     begin = (
         f"All layers of this {type(unwrap(module)).__name__} that put out grids put out several"
@@ -139,17 +141,17 @@ def _why_no_slices(
     named = [name for name, t in rows.items() if count_slices(module, name, like, t) == t]
     if not named:
         return (
-            f"{begin}, which are no frames or slices of it (windows, heads, or frames that have"
-            " met, are folded into the batch), so that none of them has a map of the picture. Try"
-            " --method occlusion or rise, which need no layer."
+            f"{begin}, which are no frames or slices of it (windows, heads or joined frames are "
+            "folded into the batch), so none of them has a map of the picture. Try --method "
+            "occlusion or rise, which need no layer."
         )
     why = problem or "the score depends on none of them everywhere"
     without = " and --method eigencam" if problem == NO_GRADIENT else ""
     few = ", ".join(map(repr, named[: -FEW_NAMES - 1 : -1]))
     return (
-        f"{begin}: slices are folded into the batch, and none can be chosen by measuring: {why}."
-        f" Name one with --target-layers, such as {few}{without}, and each slice gets a map."
-        f" {ALL_LAYERS}"
+        f"{begin}: slices are folded into the batch, and no layer can be chosen by measuring: "
+        f"{why}. Name one with --target-layers, such as {few}{without}, and each slice gets a map. "
+        f"{ALL_LAYERS}"
     )
 
 
@@ -157,9 +159,9 @@ def _why_no_slices(
 def survey_layers(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Survey:
     """Measures every layer with one forward and one backward pass of noise (channels, H, W).
 
-    The score that layers are tested against is a random projection of the classifier's input and of
-    the logits, because a classifier may be zero or saturated.  Raises ModelError where the model
-    does not run on such an input, or hooks cannot look into it.
+    The score of this pass is a random projection of the classifier's input and of the logits,
+    because a classifier may be zero or saturated.  Raises ModelError if the model does not run on
+    such an input, or if hooks cannot look inside it.
     """
     module = check_hookable(module)
     input_size = inputs_shape[1:]
@@ -177,9 +179,9 @@ def survey_layers(module: nn.Module, inputs_shape: tuple[int, int, int]) -> Surv
 def _by_slices(
     module: nn.Module, inputs_shape: tuple[int, int, int], observed: LayerObserver
 ) -> tuple[LayerObserver, TargetLayer | None]:
-    """Looks for a default layer that puts out a grid of each slice of the picture's channels.
+    """Looks for a default layer that puts out a grid for each slice of the picture's channels.
 
-    What was observed of whole pictures is handed back where there is none.
+    If there is none, returns what was observed of whole pictures.
     """
     like = like_parameters(module, torch.empty(1, *inputs_shape))
     rows = {output.shape[0] for output in observed.outputs.values() if len(output.shape) > 2}
@@ -217,10 +219,10 @@ def _describe_last_grid(observed: LayerObserver) -> str:
 def _choose_default(
     module: nn.Module, inputs_shape: tuple[int, int, int], observed: LayerObserver
 ) -> TargetLayer | None:
-    """Chooses the last layer in front of the classifier with a grid that the score depends on.
+    """Chooses the last layer before the classifier with a grid that the score depends on.
 
-    All of the features at each place are preferred to a part of them, and a grid whose cells are no
-    places of the picture is none.
+    A layer with all features at each place is preferred to one with a part of them, and a grid
+    whose cells are no places of the picture does not count.
     """
     in_front = takewhile(lambda item: item[0] != observed.classifier, observed.outputs.items())
     dependent = [name for name, o in reversed(list(in_front)) if o.layout and o.depends]
@@ -258,7 +260,7 @@ def _make_target(
 
 @dataclass
 class _PlacesFinder:
-    """Measures the places of layers that may be the default, only where they are in doubt."""
+    """Measures the places of layers that may be the default, only if they are in doubt."""
 
     module: nn.Module
     inputs_shape: tuple[int, int, int]
@@ -268,18 +270,18 @@ class _PlacesFinder:
     places_by_layer: dict[str, Places] = field(default_factory=dict)
 
     def of(self, name: str) -> Places:
-        """Returns a layer's places; its shape shows them if no operation can move any."""
+        """Returns a layer's places; its shape is enough if no operation can move any."""
         output = self.observed.outputs[name]
         if output.layout and output.layout.kind == "nchw" and is_in_place(output.step):
             return Places(output.layout, 1.0)
         if name not in self.asked:
-            # where the first one has none, the others are looked at together
+            # if the first layer has no places, all others are measured together
             new = [layer for layer in self.layers if layer not in self.asked]
             new = new if self.asked else [name]
             self.asked += new
             slices = self.observed.slices
             self.places_by_layer |= find_moved_places(self.module, self.inputs_shape, new, slices)
-        # a model that takes no batch of noise is believed
+        # a model that does not take a batch of noise gets the layout that its shape shows
         assert output.layout
         return self.places_by_layer.get(name) or Places(output.layout, nan)
 
@@ -291,12 +293,12 @@ class _PlacesFinder:
 
 
 def kinds_around(module: nn.Module, name: str) -> list[type[nn.Module]]:
-    """Returns the classes of a layer and of all around it but the model, outermost first."""
+    """Returns the classes of a layer and the modules around it (not the model), outermost first."""
     parts = name.split(".")
     around = (".".join(parts[: end + 1]) for end in range(len(parts)))
     return [type(unwrap(module.get_submodule(part))) for part in around]
 
 
 def describe_last_use(calls: int) -> str:
-    """Says which use of a shared layer is explained: the last."""
+    """Says that the last call of a layer with several calls is explained."""
     return f"runs {calls} times in a pass, and the last counts"

@@ -366,7 +366,7 @@ def test_torchs_own_attention_in_other_ways() -> None:
 def test_attention_used_twice_is_refused() -> None:
     module = Torch(batch_first=True)
     module.blocks[1] = module.blocks[0]
-    with pytest.raises(MethodError, match="each block once"):
+    with pytest.raises(MethodError, match="each block called once"):
         measure_attentions(module, (3, 64, 64))
 
 

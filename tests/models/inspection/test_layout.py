@@ -95,7 +95,7 @@ def test_tokens_may_stand_in_front_of_the_batch() -> None:
     turned = force_layout((49, 49, 96), SQUARE, batch=49, sequence_first=True)
     assert turned == Layout("sequence first", (7, 7))
     # windows are not taken for it where nothing was seen
-    with pytest.raises(LayerError, match="folded into it"):
+    with pytest.raises(LayerError, match="folded into the batch"):
         force_layout((256, 16, 72), SQUARE, batch=16)
 
 

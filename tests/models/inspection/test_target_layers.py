@@ -298,8 +298,8 @@ class Turned(nn.Module):
 
 
 PASSED_ON = [
-    (nn.Dropout(), "2 behind it only hands it on"),
-    (nn.AdaptiveAvgPool2d(8), "2 behind it only hands it on"),
+    (nn.Dropout(), "2 behind it only passes it on"),
+    (nn.AdaptiveAvgPool2d(8), "2 behind it only passes it on"),
     (nn.AvgPool2d(2), "2 behind it pools it"),
     (nn.MaxPool2d(2), "2 behind it pools it"),
     (Turned(), "2 behind it only turns it"),
@@ -468,7 +468,9 @@ class Silent(nn.Sequential):
 
 def test_why_nothing_could_be_measured() -> None:
     parts = [nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
-    with pytest.raises(LayerError, match=r"by measuring: no gradient comes back .* such as '0'"):
+    with pytest.raises(
+        LayerError, match=r"by measuring: its output passes no gradient back .* such as '0'"
+    ):
         measure_default_layer(Silent(*parts), (3, 8, 8))
     nn.init.constant_(parts[0].weight, torch.nan)
     with pytest.raises(LayerError, match=r"by measuring: its output is not finite .* such as '0'"):
