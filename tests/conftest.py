@@ -52,6 +52,17 @@ def _unfolded_passes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _notes_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps what is noted of models' layers out of the cache of whoever runs the tests."""
+    from camcli.models import known_names
+
+    folder = tmp_path_factory.mktemp("layers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(known_names, "find_notes_folder", lambda: folder)
+        yield
+
+
 @pytest.fixture
 def folds_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has models folded from their first pass on, as if all calls stood in one block."""

@@ -17,6 +17,7 @@ import typer.main
 
 from camcli.cli.advice import keep_model
 from camcli.cli.commands import (
+    completion,
     evaluate,
     explain,
     help,  # noqa: A004
@@ -27,6 +28,7 @@ from camcli.cli.commands import (
     tune,
     verify,
 )
+from camcli.cli.completion.shells import VARIABLE, answer
 from camcli.cli.foreign_options import find_own_option
 from camcli.cli.help_format import WIDEST, Command, Group
 from camcli.cli.printer import convert_print_errors, drop_output, print_error, print_text
@@ -103,6 +105,7 @@ app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)
 app.command("verify", cls=Command)(verify.command)
 app.command("help", cls=Command)(help.command)
+app.command("completion", cls=Command)(completion.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         put_off_collecting()
     typed = list(sys.argv[1:] if arguments is None else arguments)
     _open_closed_streams()
+    if shell := os.environ.get(VARIABLE):
+        return _complete(shell, typed)
     # file names need not be UTF-8: they are printed as the bytes that they are
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
@@ -134,6 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         print_error("interrupted")
     return code
+
+
+def _complete(shell: str, typed: Sequence[str]) -> int:
+    """Answers a shell that completes a line; what goes wrong there completes nothing."""
+    try:
+        print_text(answer(typer.main.get_command(app), DEFAULT, shell, typed))
+    except Exception:
+        return EXIT_BUG
+    return 0
 
 
 def _open_closed_streams() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from camcli.errors import ModelError, UsageError, first_line
+from camcli.models.known_names import note_layers
+from camcli.models.own_code.user_code import is_code
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def _load_with(
     load_model: Callable[..., Classifier], options: Options, pretrained: bool
 ) -> Classifier:
     preprocessing = options.preprocessing.model_dump(exclude_none=True)
-    return load_model(
+    classifier = load_model(
         options.model,
         pretrained=pretrained,
         checkpoint=options.checkpoint,
@@ -52,6 +54,10 @@ def _load_with(
         output_key=options.output_key,
         outputs=options.outputs,
     )
+    # for completion, which cannot wait until a model is built
+    if not is_code(options.model):
+        note_layers(options.model, (name for name, _ in classifier.module.named_modules() if name))
+    return classifier
 
 
 def _replace_classes(classifier: Classifier, options: Options) -> Classifier:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from camcli import __version__
+from camcli.cli.commands.completion import install_for
 from camcli.cli.printer import print_text
 from camcli.method_info import METHOD_INFO
 from camcli.option_info import OPTION_INFO
@@ -66,6 +67,12 @@ def _find_sentence(flag: str, also: str = "") -> str:
 def _show_version(asked: bool) -> None:
     if asked:
         print_text(f"camviz {__version__}")
+        raise typer.Exit
+
+
+def _install_completion(asked: bool) -> None:
+    if asked:
+        install_for()
         raise typer.Exit
 
 
@@ -234,6 +241,19 @@ class Flags:
         ),
     ] = False
 
+    install_completion: Annotated[
+        bool,
+        typer.Option(
+            "--install-completion",
+            metavar="",
+            help="Let your shell complete what you type, and stop; see camviz completion --help.",
+            callback=_install_completion,
+            is_eager=True,
+            rich_help_panel=SETTINGS,
+            show_default=False,
+        ),
+    ] = False
+
     @property
     def given(self) -> dict[str, Any]:
         """The options that were typed, without what only the command line itself needs."""
@@ -242,7 +262,17 @@ class Flags:
 
 
 OWN = frozenset(
-    {"preview_model", "json", "quiet", "profile", "config", "cfg_options", "debug", "version"}
+    {
+        "preview_model",
+        "json",
+        "quiet",
+        "profile",
+        "config",
+        "cfg_options",
+        "debug",
+        "version",
+        "install_completion",
+    }
 )
 
 

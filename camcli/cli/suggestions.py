@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from camcli.cli.options import Flags
     from camcli.config import Options
 
-COMMANDS = ("evaluate", "explain", "sanity", "tune", "methods", "models", "merge", "verify", "help")
+COMMANDS = (
+    "evaluate",
+    "explain",
+    "sanity",
+    "tune",
+    "methods",
+    "models",
+    "merge",
+    "verify",
+    "help",
+    "completion",
+)
 NAME = re.compile(r"[\w. -]*\w")
 ALIKE = 0.75  # of their letters, in order: with it, `hlep` is meant for `help`
 

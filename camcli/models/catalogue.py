@@ -18,7 +18,7 @@ from camcli.models import embedded, from_timm, from_torchvision
 from camcli.models.embedded import EfficientNetLite0, is_installed
 from camcli.models.hugging_face.repository import HUB, list_cached
 from camcli.models.inspection.quirks import can_classify
-from camcli.models.model_lookup import PARAMETERS
+from camcli.models.known_names import PARAMETERS
 from camcli.models.weight_download import find_cached_url_file
 
 Library = Literal["embedded", "timm", "torchvision", "transformers"]

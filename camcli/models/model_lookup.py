@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +13,7 @@ from typing import Literal
 from camcli.errors import ModelError, UnknownName
 from camcli.models import embedded
 from camcli.models.hugging_face.repository import HUB, is_model_folder
+from camcli.models.known_names import list_timm_names
 from camcli.models.own_code.user_code import is_code
 from camcli.utils.paths import is_file
 from camcli.utils.profiling import stage
@@ -35,8 +35,6 @@ TRANSFORMERS: Origin = "transformers"
 LOWEST_TRANSFORMERS = (5, 24)
 OPEN_CLIP: Origin = "open_clip"
 OPEN_CLIP_SCHEME = "open_clip:"
-# timm's names, and how many parameters their models have
-PARAMETERS = Path(__file__).with_name("parameters.csv")
 FOLDER = "local-dir:"
 TIMM_SCHEMES = ("hf-hub:", FOLDER)
 
@@ -95,9 +93,7 @@ def _list_libraries(name: str) -> tuple[Origin, ...]:
 
 @cache
 def _list_architectures() -> frozenset[str]:
-    """Lists what timm's parameters are known of."""
-    with PARAMETERS.open(encoding="utf-8", newline="") as file:
-        return frozenset(row["name"].partition(".")[0] for row in csv.DictReader(file))
+    return frozenset(known.partition(".")[0] for known in list_timm_names())
 
 
 @stage("import")

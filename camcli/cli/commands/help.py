@@ -34,12 +34,17 @@ def topics() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.md"))}
 
 
+def read_title(page: Path) -> str:
+    """Returns what a page says it is about."""
+    with page.open(encoding="utf-8") as lines:
+        return next(lines).lstrip("# ").strip()
+
+
 def _show_list(pages: dict[str, Path]) -> None:
     from rich.table import Table
 
     table = Table("topic", "what it tells", box=None, pad_edge=False)
     for name, path in pages.items():
-        with path.open(encoding="utf-8") as lines:
-            table.add_row(name, next(lines).lstrip("# ").strip())
+        table.add_row(name, read_title(path))
     show(table)
     print_text("\nRead one: camviz help TOPIC")
