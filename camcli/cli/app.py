@@ -30,7 +30,7 @@ from camcli.cli.commands import (
 )
 from camcli.cli.completion.shells import VARIABLE, answer
 from camcli.cli.foreign_options import find_own_option
-from camcli.cli.help_format import WIDEST, Command, Group
+from camcli.cli.help_format import WHOLE, WIDEST, Command, DefaultCommand, Group
 from camcli.cli.printer import convert_print_errors, drop_output, print_error, print_text
 from camcli.errors import (
     EXIT_FAILED_IMAGES,
@@ -53,7 +53,8 @@ class DefaultGroup(Group):
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         """Puts `explain` in front where no command is named."""
-        if args[:1] == ["--help"]:
+        if args[:1] in (["--help"], ["-h"], ["--help-all"]):
+            ctx.meta[WHOLE] = args[0] == "--help-all"
             print_text(ctx.get_help())
             raise typer.Exit
         named = bool(args) and args[0] in self.commands
@@ -93,10 +94,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={
         "token_normalize_func": lambda token: token.replace("_", "-"),
+        "help_option_names": ["--help", "-h"],
         "max_content_width": WIDEST,
     },
 )
-app.command("explain", cls=Command)(explain.command)
+app.command("explain", cls=DefaultCommand)(explain.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("tune", cls=Command)(tune.command)
 app.command("sanity", cls=Command)(sanity.command)
@@ -185,7 +187,7 @@ def _report_error(problem: Exception, typed: Sequence[str]) -> int:
         print_error(keep_model(str(problem), typed))
         return problem.exit_code
     if isinstance(problem, typer.TyperException):
-        print_error(f"{_describe_error(problem)}\nAll options: camviz --help")
+        print_error(f"{_describe_error(problem)}\nAll options: {_name_help(problem)}")
         return problem.exit_code
     if _is_out_of_memory(problem):
         print_error(
@@ -216,6 +218,14 @@ def _is_out_of_memory(problem: Exception) -> bool:
     from camcli.engine.device.oom_chunks import is_out_of_memory
 
     return is_out_of_memory(problem)
+
+
+def _name_help(problem: typer.TyperException) -> str:
+    """Names the page with all options of the command that was typed."""
+    context = getattr(problem, "ctx", None)
+    command = context.command.name if context is not None else None
+    is_other = command in context.command_path.split() if context and command != DEFAULT else False
+    return f"camviz {command} --help" if is_other else "camviz --help-all"
 
 
 def _describe_error(problem: typer.TyperException) -> str:

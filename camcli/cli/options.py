@@ -11,6 +11,7 @@ import typer
 
 from camcli import __version__
 from camcli.cli.commands.completion import install_for
+from camcli.cli.help_format import WHOLE
 from camcli.cli.printer import print_text
 from camcli.method_info import METHOD_INFO
 from camcli.option_info import OPTION_INFO
@@ -70,6 +71,13 @@ def _show_version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _show_all_options(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        ctx.meta[WHOLE] = True
+        print_text(ctx.get_help())
+        raise typer.Exit
+
+
 def _install_completion(asked: bool) -> None:
     if asked:
         install_for()
@@ -117,6 +125,15 @@ class Flags:
         bool,
         _switch(LAYER, "--preview-model", own="Show the model's layers and stop; needs no image."),
     ] = False
+    depth: Annotated[
+        Text,
+        _option(
+            LAYER,
+            "N",
+            "--depth",
+            own="How many levels of layers --preview-model shows; default all.",
+        ),
+    ] = None
 
     method: Annotated[
         Texts,
@@ -232,6 +249,7 @@ class Flags:
         bool,
         typer.Option(
             "--version",
+            "-V",
             metavar="",
             help="Show the version and stop.",
             callback=_show_version,
@@ -241,6 +259,18 @@ class Flags:
         ),
     ] = False
 
+    help_all: Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            metavar="",
+            help="Show all options and stop; --help shows those that most people use.",
+            callback=_show_all_options,
+            is_eager=True,
+            rich_help_panel=SETTINGS,
+            show_default=False,
+        ),
+    ] = False
     install_completion: Annotated[
         bool,
         typer.Option(
@@ -264,6 +294,7 @@ class Flags:
 OWN = frozenset(
     {
         "preview_model",
+        "depth",
         "json",
         "quiet",
         "profile",
@@ -271,6 +302,7 @@ OWN = frozenset(
         "cfg_options",
         "debug",
         "version",
+        "help_all",
         "install_completion",
     }
 )

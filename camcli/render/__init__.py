@@ -17,6 +17,7 @@ PUBLIC = (
     "charts.draw_curves",
     "charts.save_chart",
     "colormap.ColormapLike",
+    "colormap.COLORMAPS",
     "colormap.find_colormap",
     "colour_bar.ColourBar",
     "colour_bar.make_bar",

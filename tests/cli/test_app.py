@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from camcli.cli.app import app
+from camcli.cli.commands.help import READING_ORDER, topics
 from camcli.cli.suggestions import COMMANDS
 from camcli.errors import ImageError, OutputError
 from camcli.method_info import METHOD_INFO
 from camcli.records import Box, Record
+from camcli.registry import find_method_name
 from tests.checkout import ROOT
 from tests.cli.conftest import Asked, Run
 
@@ -322,6 +324,34 @@ def test_methods(run: Run) -> None:
     assert {"name": "sigma", "type": "float", "default": 0.15} in by_name["smoothgradcam++"][
         "options"
     ]
+
+
+@pytest.mark.parametrize("typed", ["gradcam", "Score-CAM", "rise"])
+def test_one_method(run: Run, typed: str) -> None:
+    result = run("methods", typed)
+    name = find_method_name(typed)
+    card = METHOD_INFO[name]
+    for words in (name, card.shows, card.cost, card.where, card.paper):
+        assert words in result.out
+    assert f"https://arxiv.org/abs/{card.paper.removeprefix('arXiv:')}" in result.out
+    for option, value in card.options.items():
+        assert f"{option}={value!r} (" in result.out
+    (line,) = run("methods", typed, "--json").out.splitlines()
+    every = [json.loads(one) for one in run("methods", "--json").out.splitlines()]
+    assert json.loads(line) in every and json.loads(line)["name"] == name
+
+
+def test_an_unknown_method_is_not_shown(run: Run) -> None:
+    result = run("methods", "gradcm")
+    assert (result.code, result.out) == (2, "")
+    assert "Unknown method 'gradcm'. Closest: 'gradcam'" in result.err
+
+
+def test_the_pages_of_the_handbook_are_listed_in_reading_order(run: Run) -> None:
+    rows = [line.split()[0] for line in run("help").out.splitlines() if line.strip()]
+    assert rows[1:3] == ["start", "inputs"] and rows[-2] == "architecture"
+    # a new page has a place in it
+    assert set(topics()) <= set(READING_ORDER)
 
 
 def test_help_pages(run: Run) -> None:

@@ -103,7 +103,10 @@ def test_files_are_the_shells_work(typed: str) -> None:
     assert complete(*words).files
 
 
-def test_layers_are_those_of_the_model_that_was_typed(run: Run) -> None:
+def test_layers_are_those_of_the_model_that_was_typed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_names, "find_notes_folder", lambda: tmp_path / "layers")
     words = ("-m", "test_resnet", "--target-layers")
     unknown = complete(*words, "")
     assert unknown.words == {} and "--preview-model -m test_resnet" in unknown.message

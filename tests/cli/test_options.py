@@ -187,7 +187,7 @@ def test_mean_and_std_reach_the_model(asked: Asked, run: Run, image: str) -> Non
 
 
 def test_help_tells_the_true_defaults(run: Run) -> None:
-    text = re.sub(r"[│\s]+", " ", run("--help").out)
+    text = re.sub(r"[│\s]+", " ", run("--help-all").out)
     for name in ("model", "layer_fusion", "seed", "device", "batch_size", "colormap", "alpha"):
         default = Options.model_fields[name].default
         row = re.search(rf"--{name.replace('_', '-')} .*?default ([\w.-]+?)\.? ", text)

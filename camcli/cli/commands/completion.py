@@ -26,7 +26,10 @@ Install = Annotated[
 
 
 def command(shell: Shell, installs: Install = False) -> None:
-    """Print what completes options, methods, models and layers in a shell, or install it."""
+    """Print, or install, what completes camviz in a shell.
+
+    Options, methods, models, layers, presets, colour maps and topics are completed.
+    """
     if installs:
         install_for(shell.lower())
     else:

@@ -134,7 +134,10 @@ def command(
     plots: Plots = True,
     disagreements: Disagreements = None,
 ) -> None:
-    """Measure which method's maps are true, beside maps that know nothing of the network."""
+    """Measure which method's maps are true, beside maps of noise.
+
+    The baselines know nothing of the network: noise, a blob in the middle, edges.
+    """
     if not images:
         raise UsageError("No image given. Name pictures or folders: camviz evaluate IMAGE...")
     if disagreements is not None and disagreements < 0:

@@ -56,12 +56,14 @@ BEST_HINT = "; --method best was measured to lie on the object more often"
 
 @with_flags
 def command(images: list[str], flags: Flags) -> None:
-    """Draw where a classifier looks, on top of the pictures (the default command)."""
+    """Draw where a classifier looks (the default command)."""
     leave_cores_free(os.environ)
     options = resolve_options(flags)
     if flags.preview_model:
-        preview.show_model(options, as_json=flags.json)
+        preview.show_model(options, depth=preview.read_depth(flags.depth), as_json=flags.json)
         return
+    if flags.depth is not None:
+        raise UsageError("--depth is for --preview-model: give that, too.")
     if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
     printer = Printer(choose_style(flags))

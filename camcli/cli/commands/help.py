@@ -10,6 +10,13 @@ import typer
 from camcli.cli.printer import print_text, show
 from camcli.errors import UnknownName
 
+# first steps first; pages that it does not name come last
+READING_ORDER = (
+    "start", "inputs", "methods", "layers", "models", "weights", "compare", "transformers", "paper",
+    "runs", "annotations", "metrics", "presets", "speed", "clusters", "python", "benchmarks",
+    "architecture",
+)  # fmt: skip
+
 Topic = Annotated[
     str | None, typer.Argument(metavar="TOPIC", help="A page's name.", show_default=False)
 ]
@@ -29,9 +36,10 @@ def command(topic: Topic = None) -> None:
 
 
 def topics() -> dict[str, Path]:
-    """Returns the pages of the handbook, name -> file."""
+    """Returns the pages of the handbook in the order to read them, name -> file."""
     folder = Path(__file__).parents[2] / "docs"
-    return {path.stem: path for path in sorted(folder.glob("*.md"))}
+    pages = {path.stem: path for path in sorted(folder.glob("*.md"))}
+    return {name: pages[name] for name in [*READING_ORDER, *pages] if name in pages}
 
 
 def read_title(page: Path) -> str:

@@ -27,7 +27,10 @@ Incomplete = Annotated[
 
 
 def command(folder: Folder, incomplete: Incomplete = False) -> None:
-    """Join what several processes of a run, or an evaluation, wrote; see camviz help clusters."""
+    """Join what several processes wrote; see camviz help clusters.
+
+    Their manifests of one run, or their figures of one evaluation, become one.
+    """
     # imported here: numpy comes with it
     from camcli.runs import WHOLE, list_world_sizes, merge_shards
 

@@ -36,7 +36,7 @@ Json = Annotated[
 
 
 def command(pattern: Pattern = "", here: Here = False, as_json: Json = False) -> None:
-    """List the models and their pretrained weights, and which of them are on this machine."""
+    """List the models, and whose weights are on this machine."""
     from camcli.models.catalogue import find_models
 
     entries = find_models(pattern)

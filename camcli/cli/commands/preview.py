@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from camcli.cli.model_loading import load_structure
 from camcli.cli.printer import print_json, print_text, show
+from camcli.errors import UsageError
 from camcli.utils.text_files import escape_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.text import Text
     from rich.tree import Tree
 
@@ -16,8 +19,11 @@ if TYPE_CHECKING:
     from camcli.models.inspection.target_layers import LayerFacts, Survey
 
 
-def show_model(options: Options, *, as_json: bool) -> None:
-    """Prints a model's layers as a tree, or as one JSON object; no weights are needed."""
+def show_model(options: Options, *, depth: int | None = None, as_json: bool) -> None:
+    """Prints the default layer and all as a tree, or one JSON object; no weights are needed.
+
+    A depth shows so many levels of the tree, and the default layer wherever it lies.
+    """
     from camcli.models.inspection.target_layers import survey_layers
     from camcli.models.outputs.interpretation import apply_output_reading
     from camcli.models.state import lock_model
@@ -26,14 +32,34 @@ def show_model(options: Options, *, as_json: bool) -> None:
     module = classifier.module
     with lock_model(module), apply_output_reading(module, classifier.reading):
         layer_survey = survey_layers(module, (classifier.in_chans, *classifier.preprocessing.size))
+    layers = _choose_layers(layer_survey, depth)
     if as_json:
-        print_json(_to_json(classifier.name, layer_survey))
+        print_json(_to_json(classifier.name, layer_survey, layers))
     else:
-        show(_build_tree(classifier.name, layer_survey), wide=True)
         print_text(escape_text(_format_default(layer_survey)))
+        show(_build_tree(classifier.name, layer_survey, layers), wide=True)
 
 
-def _to_json(model: str, survey: Survey) -> dict[str, Any]:
+def read_depth(typed: str | None) -> int | None:
+    """Reads how many levels are shown, None for all; raises UsageError."""
+    if typed is None:
+        return None
+    if not typed.isdecimal() or int(typed) < 1:
+        raise UsageError(f"--depth {typed}: takes a whole number from 1.")
+    return int(typed)
+
+
+def _choose_layers(survey: Survey, depth: int | None) -> list[LayerFacts]:
+    """Returns the layers of the upper levels, and the default one with what it lies in."""
+    default = f"{survey.default.name}." if survey.default else ""
+    return [
+        layer
+        for layer in survey.layers
+        if depth is None or layer.name.count(".") < depth or default.startswith(f"{layer.name}.")
+    ]
+
+
+def _to_json(model: str, survey: Survey, layers: Sequence[LayerFacts]) -> dict[str, Any]:
     default = survey.default
     return {
         "model": model,
@@ -51,19 +77,19 @@ def _to_json(model: str, survey: Survey) -> dict[str, Any]:
                 "is_target": layer.is_target,
                 "is_default": default is not None and layer.name == default.name,
             }
-            for layer in survey.layers
+            for layer in layers
         ],
     }
 
 
-def _build_tree(model: str, survey: Survey) -> Tree:
+def _build_tree(model: str, survey: Survey, layers: Sequence[LayerFacts]) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
     size = "x".join(map(str, survey.input_size))
     root = Tree(Text.assemble((escape_text(model), "bold"), f"  input {size}"), guide_style="dim")
     branches = {"": root}
-    for layer in survey.layers:
+    for layer in layers:
         if layer.name:
             parent, _, _ = layer.name.rpartition(".")
             branches[layer.name] = branches.get(parent, root).add(_format_layer(layer, survey))

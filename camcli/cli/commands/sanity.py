@@ -49,7 +49,10 @@ OrderName = Annotated[
 
 @with_some_flags(*MODEL_FLAGS)
 def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderName = None) -> None:
-    """Check whether maps depend on the model's weights and on the class, and follow the picture."""
+    """Check whether maps depend on the weights and the class.
+
+    And whether they follow the picture where it is flipped or shifted.
+    """
     if not images:
         raise UsageError("No image given. Name pictures or folders: camviz sanity IMAGE...")
     options = resolve_options(flags)

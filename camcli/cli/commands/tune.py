@@ -89,7 +89,10 @@ def command(
     budget: Budget = None,
     save_preset: SavePreset = None,
 ) -> None:
-    """Find the method, layers and fusion that are best on your pictures, and write a preset."""
+    """Find the method and layers that are best on your pictures.
+
+    How several layers are combined is found, too; the choice is written as a preset.
+    """
     leave_cores_free(os.environ)
     if not images:
         raise UsageError("No image given. Name pictures or folders: camviz tune IMAGE...")

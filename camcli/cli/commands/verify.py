@@ -21,7 +21,7 @@ Json = Annotated[
 
 
 def command(folder: Folder, as_json: Json = False) -> None:
-    """Read every file that a manifest names; list what is missing, cut off or changed."""
+    """List what of a run's files is missing, cut off or changed."""
     # imported here: numpy comes with it
     from camcli.runs import is_unfinished, verify_folder
 

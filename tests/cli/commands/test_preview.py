@@ -19,7 +19,29 @@ def test_a_tree_of_layers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "target" not in lines["fc"] and "grid" not in lines["fc"]
     assert lines["layer4.0"].startswith("│   └── ")
     assert result.out.count("<- default") == 1
-    assert result.out.splitlines()[-1].startswith("default: layer4, the last 5x5 grid")
+    assert result.out.splitlines()[0].startswith("default: layer4, the last 5x5 grid")
+
+
+def test_a_depth_shows_the_upper_levels_and_the_default_layer(run: Run) -> None:
+    shown = run("--preview-model", "-m", "test_vit", "--depth", "1")
+    first, model, *tree = shown.out.splitlines()
+    assert first.startswith("default: blocks.5.norm1, the last 10x10 grid")
+    assert model.startswith("test_vit  input 160x160")
+    names = [line.strip("│├└─ ").split("  ")[0] for line in tree]
+    nested = [name for name in names if "." in name]
+    assert nested == ["blocks.5", "blocks.5.norm1"] and "blocks" in names and "head" in names
+    data = json.loads(run("--preview-model", "-m", "test_vit", "--depth", "2", "--json").out)
+    named = [layer["name"] for layer in data["layers"]]
+    assert "blocks.0" in named and "blocks.0.attn" not in named and "blocks.5.norm1" in named
+
+
+@pytest.mark.parametrize("depth", ["0", "-1", "two"])
+def test_a_depth_is_a_number_from_1(run: Run, depth: str) -> None:
+    result = run("--preview-model", "--depth", depth)
+    assert (result.code, result.out) == (2, "")
+    assert f"--depth {depth}: takes a whole number from 1." in result.err
+    result = run("cat.jpg", "--depth", "2")
+    assert result.code == 2 and "--depth is for --preview-model" in result.err
 
 
 def test_the_same_as_data(run: Run) -> None:
