@@ -1,4 +1,4 @@
-"""Presets, the environment, --cfg-options and flags -> one frozen object of options."""
+"""Turns presets, the environment, --cfg-options and flags into one frozen object of options."""
 
 from camcli.config.consistency import refuse_contradictions
 from camcli.config.options import Options, PreprocessingOptions

@@ -1,4 +1,4 @@
-"""Refuses options that do not go together, as far as no model has to be asked."""
+"""Refuses options that do not go together, as far as that is known without a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from camcli.method_terms import check_methods
 
 
 def find_contradictions(options: Options) -> Iterator[UsageError]:
-    """Yields an error for each two options that contradict each other, or do nothing alone."""
+    """Yields an error for options that contradict each other, or that do nothing alone."""
     yield from _refuse_two_resumes(options)
     yield from _refuse_workers_without_ray(options)
     yield from _refuse_options_without_boxes(options)
@@ -27,7 +27,7 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
 
 
 def refuse_contradictions(options: Options) -> None:
-    """Raises the first of them."""
+    """Raises the first of these errors."""
     for contradiction in find_contradictions(options):
         raise contradiction
 

@@ -1,4 +1,4 @@
-"""Every option of a run as data: its type, its default, and in words what it takes."""
+"""Every option of a run as data: its type, its default, and the values that it takes."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from camcli.records import (
 Count = Annotated[int, Field(ge=1)]
 Text = Annotated[str, Field(min_length=1)]
 Category = Annotated[str, Field(pattern=r"[^\s,]")]
-# children of a layer stand behind a dot: none of them can be without a name
+# a layer's name has its parts between dots, and none of them is empty
 Layer = Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$")]
 Layers = Annotated[tuple[Layer, ...], BeforeValidator(split_items)]
-# longer edges than any model was built for would only fill the memory
+# no model takes longer edges, which would only fill the memory
 Edge = Annotated[int, Field(ge=1, le=2**15)]
 Size = Annotated[tuple[Edge, Edge], BeforeValidator(parse_size)]
 Numbers = Annotated[tuple[float, ...], BeforeValidator(split_items), Field(min_length=1)]
@@ -52,14 +52,14 @@ File = Annotated[Path, BeforeValidator(parse_path)]
 Choice = BeforeValidator(to_lower)
 Key = Annotated[str, BeforeValidator(to_text), Field(min_length=1)]
 
-# the description of a field says which values it takes; error messages quote it
+# a field's description says which values it takes; error messages quote it
 NAME, FILE, SWITCH = "a name", "a file", "true or false"
 WHOLE, NATURAL = "a whole number from 1", "a whole number from 0"
 SIZE = "a number of pixels, or height x width"
 
 
 class PreprocessingOptions(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """What overrules the model's own preprocessing."""
+    """Settings that override the model's own preprocessing."""
 
     mean: Numbers | None = Field(default=None, description="numbers, one a channel")
     std: (

@@ -1,4 +1,4 @@
-"""Finds presets, the shipped ones and people's own, and reads their TOML."""
+"""Finds shipped presets and users' own, and reads their TOML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from camcli.errors import ConfigError, UnknownName, first_line
 from camcli.utils.paths import expand_home, is_file
 from camcli.utils.text_files import read_text
 
-# what no preset needs, and what would exhaust the stack or Python's own numbers
+# no preset needs more, and more could exhaust the stack or Python's conversion of numbers
 LARGEST_FILE = 2**20  # bytes
 DEEPEST, LARGEST_NUMBER = 16, 2**63
 
@@ -27,7 +27,7 @@ def find_config(given: str) -> Path:
 
 
 def list_presets() -> dict[str, Path]:
-    """Returns the shipped presets, name -> file: from the wheel, else from the checkout."""
+    """Returns the shipped presets {name: file}, from the wheel or else from the checkout."""
     package = Path(__file__).parents[1]
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if f.is_dir()), folders[0])
@@ -35,12 +35,12 @@ def list_presets() -> dict[str, Path]:
 
 
 def read_toml(path: Path) -> dict[str, object]:
-    """Reads a TOML file, within bounds; raises ConfigError."""
+    """Reads a TOML file of limited size and depth; raises ConfigError."""
     try:
         table = tomllib.loads(read_text(path, largest=LARGEST_FILE))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file in UTF-8.") from error
-    except (ValueError, RecursionError) as error:  # not all that is wrong is a TOMLDecodeError
+    except (ValueError, RecursionError) as error:  # not every mistake raises a TOMLDecodeError
         raise ConfigError(f"{path} is not valid TOML: {first_line(error)}.") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error

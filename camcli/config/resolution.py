@@ -1,4 +1,4 @@
-"""Resolves settings of several places into options: the last on top, and all of them checked."""
+"""Resolves the settings of all places into checked options; later places win."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from camcli.method_terms import BEST, expand_methods
 from camcli.models.own_code.user_code import is_code
 from camcli.registry import ALL, assign_options
 
-# places that the person who runs the command controls; a preset may come from elsewhere
+# places that the user of the command controls; a preset may come from somebody else
 PLACES = frozenset({"flags", "--cfg-options", "the environment", "the arguments"})
 
 
@@ -37,9 +37,9 @@ def resolve(
     cfg_options: Sequence[str],
     environ: Mapping[str, str],
 ) -> Options:
-    """Makes options of all places: flags beat --cfg-options beat `CAMVIZ_*` beat the preset.
+    """Makes options of all places: flags beat --cfg-options, then `CAMVIZ_*`, then the preset.
 
-    Raises ConfigError or UnknownName.
+    Raises ConfigError for a wrong value, and UnknownName for an unknown option or preset.
     """
     chosen = environ.get(f"{ENVIRONMENT}CONFIG") if config is None else config
     return _validate(
@@ -53,7 +53,9 @@ def resolve(
 
 
 def from_keywords(**values: object) -> Options:
-    """Makes Options of Python keywords, None for a default; raises ConfigError or UnknownName."""
+    """Makes Options of Python keywords; None means the default.
+
+    Raises ConfigError for a wrong value, and UnknownName for an unknown option."""
     return _validate(
         Setting(key, part, f"{name}={value!r}", "the arguments")
         for name, value in values.items()
@@ -63,7 +65,7 @@ def from_keywords(**values: object) -> Options:
 
 
 def _validate(given: Iterable[Setting]) -> Options:
-    """Merges the settings, of which the last one of each key counts, and checks them all."""
+    """Merges the settings, where the last one of each key counts, and checks all of them."""
     on_top: dict[tuple[str, ...], Setting] = {}
     problems: list[CamvizError] = []
     for item in given:
@@ -88,7 +90,7 @@ def _validate(given: Iterable[Setting]) -> Options:
 
 
 def _refuse_code_in_file(on_top: Mapping[tuple[str, ...], Setting]) -> Iterator[ConfigError]:
-    """Refuses a file that names code to run: presets are data, which people pass on."""
+    """Refuses a file that names code to run: people share presets, so these must be data."""
     model = on_top.get(("model",))
     if model and model.where not in PLACES and is_code(str(model.value)):
         yield ConfigError(
@@ -120,7 +122,7 @@ def _unknown_key(item: Setting) -> UnknownName | None:
 
 
 def _list_fields_below(parents: tuple[str, ...]) -> Iterable[str] | None:
-    """Returns the names that may follow, or None where any may."""
+    """Returns the names that may follow; None means any name."""
     if not parents:
         return Options.model_fields
     if parents[0] in PARSERS:

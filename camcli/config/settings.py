@@ -1,4 +1,4 @@
-"""Reads settings out of presets, the environment, --cfg-options and flags, each with its place."""
+"""Reads settings from presets, the environment, --cfg-options and flags, each with its place."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES = {
     "--model-kwargs": "drop_rate=0.1",
     "--set": "samples=8",
 }
-# what becomes of a typed value below a table: a method's signature says what its options are
+# how a typed value below a table is converted; a method's signature tells the types of its options
 PARSERS: Mapping[str, Callable[[str], object]] = {
     "model_kwargs": parse_literal,
     "set": parse_optional_text,
@@ -34,7 +34,7 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of an option, how the person wrote it, and in which place."""
+    """One value of an option, with the place and the form in which it was written."""
 
     key: tuple[str, ...]
     value: object
@@ -43,7 +43,7 @@ class Setting:
 
 
 def read_preset_file(path: Path) -> Iterator[Setting]:
-    """Yields the settings of a preset; its paths begin at its own folder.  Raises ConfigError."""
+    """Yields a preset's settings; paths are relative to its own folder.  Raises ConfigError."""
     for key, value in iterate_leaves((), read_toml(path)):
         placed = value
         if key[-1] in PATHS and isinstance(value, str) and value:
@@ -52,7 +52,7 @@ def read_preset_file(path: Path) -> Iterator[Setting]:
 
 
 def read_environment(environ: Mapping[str, str]) -> Iterator[Setting]:
-    """Yields what the variables `CAMVIZ_...` set."""
+    """Yields the settings of the variables `CAMVIZ_...`."""
     for name, text in sorted(environ.items()):
         if name.startswith(ENVIRONMENT) and name not in OTHER_VARIABLES:
             key = tuple(name.removeprefix(ENVIRONMENT).lower().split("__"))
@@ -61,7 +61,7 @@ def read_environment(environ: Mapping[str, str]) -> Iterator[Setting]:
 
 
 def read_cfg_options(texts: Iterable[str]) -> Iterator[Setting]:
-    """Yields what `key=value` after --cfg-options sets; raises ConfigError."""
+    """Yields the settings `key=value` of --cfg-options; raises ConfigError."""
     for text in texts:
         key, value = _split_assignment(text, "--cfg-options")
         for leaf, part in _iterate_text_leaves(key, value):
@@ -69,7 +69,7 @@ def read_cfg_options(texts: Iterable[str]) -> Iterator[Setting]:
 
 
 def read_flags(flags: Mapping[str, object]) -> Iterator[Setting]:
-    """Yields what the options of the command line set; raises ConfigError."""
+    """Yields the settings of the command line's options; raises ConfigError."""
     for name, value in flags.items():
         shown = f"--{name.replace('_', '-')} {_format_value(value)}"
         for leaf, part in _iterate_text_leaves((name,), value):
@@ -79,7 +79,7 @@ def read_flags(flags: Mapping[str, object]) -> Iterator[Setting]:
 def _iterate_text_leaves(
     key: tuple[str, ...], value: object
 ) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yields what was typed for a key; only the values of `model_kwargs` have to guess a type."""
+    """Yields the values typed for a key; only those of `model_kwargs` have a guessed type."""
     table = key[0].replace("-", "_")
     read = PARSERS.get(table)
     if read is None:
@@ -93,7 +93,7 @@ def _iterate_text_leaves(
 
 
 def iterate_leaves(key: tuple[str, ...], value: object) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Yields the single values at and below a key: one for each entry of a table."""
+    """Yields the single values of a key: one for each entry of a table."""
     key = tuple(part.replace("-", "_") for part in key)
     key = (*ALIASES.get(key[0], key[:1]), *key[1:]) if key else key
     if isinstance(value, Mapping) and (not key or (len(key) == 1 and key[0] in TABLES)):

@@ -1,4 +1,4 @@
-"""Parses what people write for the value of an option; pydantic checks what comes out."""
+"""Parses the values that people write for options; pydantic checks the results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BYTE_UNITS: Mapping[str, int] = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
 def to_tuple(value: object) -> object:
-    """Takes a single item for a list of one."""
+    """Makes a tuple of a single item."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -35,7 +35,8 @@ def split_items(value: object) -> list[object]:
         listed = (inside[1:-1] if bracketed else inside).split(",")
         items: list[object] = [_unquote(item.strip()) for item in listed if item.strip()]
         if not items and not bracketed:
-            # such as an unset shell variable: the default would be used in silence
+            # an unset shell variable gives an empty text, for which the default would be used
+            # silently
             raise ValueError("no items")
         return items
     if isinstance(value, list | tuple):
@@ -44,8 +45,9 @@ def split_items(value: object) -> list[object]:
 
 
 def parse_categories(value: object) -> object:
-    """Reads classes by index or name: several in brackets, or given several times."""
-    # class names may hold commas, so only brackets make a list here; the labels decide the rest
+    """Reads classes by index or name; several are in brackets or repeated."""
+    # class names may contain commas, so only brackets make a list here; labels decide the rest
+    # later
     given = value if isinstance(value, list | tuple) else [value]
     several = [
         v for g in given for v in (split_items(g) if str(g).lstrip().startswith("[") else [g])
@@ -54,7 +56,7 @@ def parse_categories(value: object) -> object:
 
 
 def parse_methods(value: object) -> tuple[str, ...]:
-    """Reads names of methods in any spelling, as the registry has them."""
+    """Reads names of methods in any spelling, and returns those of the registry."""
     names = tuple(str(item) for item in split_items(value))
     try:
         return find_method_names(names)
@@ -71,7 +73,7 @@ def parse_size(value: object) -> object:
 
 
 def to_lower(value: object) -> object:
-    """Makes a text lower case; leaves all else."""
+    """Makes a text lower case; leaves other values."""
     return value.strip().lower() if isinstance(value, str) else value
 
 
@@ -82,18 +84,18 @@ def parse_target(value: object) -> object:
 
 
 def to_text(value: object) -> object:
-    """Makes a whole number a text; leaves all else."""
+    """Makes a text of a whole number; leaves other values."""
     return str(value) if isinstance(value, Integral) and not isinstance(value, bool) else value
 
 
 def parse_pixels(value: object) -> object:
-    """Reads `50M` and the like as a number; other values stay, for pydantic to refuse."""
+    """Reads numbers such as `50M`; leaves other values, which pydantic refuses."""
     match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([kmg]?)", str(to_lower(value)))
     return round(float(match[1]) * UNITS[match[2]]) if match else value
 
 
 def parse_memory(value: object) -> object:
-    """Reads `2G` as bytes, `50%` and `0.5` as a share; other values stay, to be refused."""
+    """Reads `2G` as bytes, `50%` and `0.5` as a share; leaves other values, which are refused."""
     if not isinstance(value, str):
         return value
     text = value.strip().lower()
@@ -107,7 +109,7 @@ def parse_memory(value: object) -> object:
 
 
 def parse_path(value: object) -> object:
-    """Reads a path as people type it, with ~ for their home."""
+    """Reads a path, with ~ for the home folder."""
     if value == "":
         raise ValueError("no name")  # Path("") would be the current folder
     if isinstance(value, str | Path) and b"\0" in os.fsencode(value):
@@ -131,7 +133,7 @@ def parse_span(value: object) -> object:
 
 
 def parse_literal(text: str) -> object:
-    """Reads a value as TOML would, `none` and bare words in lists too; else it is a text."""
+    """Reads a value as TOML, with `none` and bare words in lists; anything else is a text."""
     plain = text.strip()
     if plain.lower() in ("none", "null"):
         return None
@@ -139,7 +141,7 @@ def parse_literal(text: str) -> object:
         return plain.lower() == "true"
     try:
         table = tomllib.loads(f"value = {plain}")
-    except ValueError:  # also for a number of thousands of digits
+    except ValueError:  # also raised for a number of thousands of digits
         table = {}
     except RecursionError:
         return plain

@@ -1,4 +1,4 @@
-"""Keeps in the output folder what a run did, and what it needs to go on."""
+"""Keeps in the output folder what a run did, and what it needs to be resumed."""
 
 from camcli.runs.jsonl import STATE, read_manifest, unwritable_error, write_durably
 from camcli.runs.locks import FolderLocks

@@ -1,4 +1,4 @@
-"""A map of numbers in 16 bytes an entry, for millions of outputs."""
+"""A mapping of numbers that takes 16 bytes an entry, for millions of outputs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-SORT_AT = 1 << 16  # entries that a dictionary holds before they are merged into the arrays
+SORT_AT = 1 << 16  # so many entries stay in a dictionary before they are merged into the arrays
 
 
 def hash_texts(*parts: str) -> int:
@@ -26,12 +26,12 @@ class CompactMap:
 
     def __setitem__(self, key: int, value: int) -> None:
         self._recent[key] = value
-        # an eighth, so that the time for merging stays in proportion to the entries
+        # at least an eighth of all, so that merging takes time in proportion to the entries
         if len(self._recent) >= max(SORT_AT, len(self._keys) // 8):
             self._settle()
 
     def get(self, key: int) -> int | None:
-        """Returns the value that was last entered for a key, None without one."""
+        """Returns the value that was last set for a key; None if there is none."""
         if key in self._recent:
             return self._recent[key]
         number = np.uint64(key)
@@ -47,7 +47,7 @@ class CompactMap:
     def _settle(self) -> None:
         keys = np.fromiter(self._recent, np.uint64, len(self._recent))
         values = np.fromiter(self._recent.values(), np.uint64, len(self._recent))
-        # of a key that stands there twice the first is taken, which is the newer one
+        # if a key is there twice, the first one counts, which is the newer one
         self._keys, first = np.unique(np.concatenate([keys, self._keys]), return_index=True)
         self._values = np.concatenate([values, self._values])[first]
         self._recent.clear()

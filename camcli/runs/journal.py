@@ -1,4 +1,4 @@
-"""Keeps the journal of an output folder: which runs are at work or were cut off."""
+"""Keeps the journal of an output folder: which runs are under way or were interrupted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from camcli.runs.run_info import RunInfo
 
 
 class Journal:
-    """A file in the hidden folder while a run lasts; it stays behind if the run is cut off.
+    """A file in the hidden folder while a run lasts; it stays there if the run is interrupted.
 
-    Its first line holds configuration and start; the others name the outputs whose records were
-    dropped because they are made again.  `since` is the start by the clock of the file system in
-    ns, 0 where no run was cut off.
+    Its first line holds the configuration and the start.  The other lines name outputs whose
+    records were dropped because they are made again.  `since` is the start in ns by the file
+    system's clock, 0 if no run was interrupted.
     """
 
     def __init__(self, folder: Path, run: RunInfo) -> None:
@@ -26,17 +26,17 @@ class Journal:
         self.since = read_start(next(read_objects(self.path), {}))
 
     def begin(self, now: int) -> None:
-        """Writes the first line, unless a run that was cut off did."""
+        """Writes the first line, unless an interrupted run has written it."""
         if not self.since:
             run = self._run
             first = {"run": run.name, "since": now, "configuration": run.configuration}
             write_durably(self.path, [encode_record(first)])
 
     def note(self, outputs: Iterable[tuple[str, list[str]]]) -> None:
-        """Remembers the outputs of sources whose records are dropped; raises OutputError."""
+        """Notes the outputs of sources whose records are dropped; raises OutputError."""
         try:
             with self.path.open("ab") as file:
-                file.write(b"\n")  # what stands there may end in a torn line
+                file.write(b"\n")  # the file may end in a torn line
                 for id_, names in outputs:
                     file.write(encode_record({"run": self._run.name, "id": id_, "outputs": names}))
         except OSError as error:
@@ -49,7 +49,7 @@ class Journal:
 
 
 def read_journals(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Yields what the journals of a folder remember: run, source, and its outputs."""
+    """Yields the entries of a folder's journals: run, source, and the source's outputs."""
     for path in sorted((folder / STATE).glob("run-*.jsonl")):
         for line in read_objects(path):
             run, id_, outputs = line.get("run"), line.get("id"), line.get("outputs")
@@ -58,13 +58,13 @@ def read_journals(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def read_start(trace: Mapping[str, Any]) -> int:
-    """Returns when a run began by its journal, 0 where that does not say it."""
+    """Returns when a run began, by its journal; 0 if that is not known."""
     since = trace.get("since")
     return since if isinstance(since, int) else 0
 
 
 def read_objects(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the whole lines of a journal, which a run that was cut off may have left torn."""
+    """Yields the complete lines of a journal; an interrupted run may have left a torn one."""
     with suppress(OSError), path.open("rb") as file:
         for text in file:
             try:

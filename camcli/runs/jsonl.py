@@ -1,4 +1,4 @@
-"""Writes and reads the lines of a manifest, one JSON object each."""
+"""Writes and reads the lines of a manifest; each is a JSON object."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from camcli.records import FileStamp
 from camcli.runs.compact_map import hash_texts
 from camcli.utils.jsonable import to_jsonable
 
-STATE = ".camviz"  # the hidden folder of what a run needs while it lasts
+STATE = ".camviz"  # the hidden folder with the files that a run needs while it lasts
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: the record that it holds, and the byte of the file at which it begins."""
+    """A line: its record, and the byte of the file at which it begins."""
 
     record: dict[str, Any]
     text: bytes
@@ -28,37 +28,37 @@ class Line:
 
     @property
     def owner(self) -> int:
-        """A number that identifies its run and source."""
+        """A number that identifies the record's run and source."""
         return hash_texts(self.record["run"], self.record["id"])
 
     @property
     def outputs(self) -> list[str]:
-        """The files that it names, relative to the manifest's folder."""
+        """The files that the record names, relative to the manifest's folder."""
         sheet = self.record.get("sheet")
         return [*self.record.get("outputs", ()), *([sheet] if sheet else [])]
 
     @property
     def files(self) -> dict[str, FileStamp | None]:
-        """The files that it names, each with its stamp, where it has one.
+        """The files that the record names, each with its stamp, or None without one.
 
-        Lines of older versions have none, and a video is whole only in the last line of its source.
+        Lines of older versions have no stamps, and a video's stamp is in its source's last line.
         """
         stamps = self.record.get("files", {}).items()
         return dict.fromkeys(self.outputs) | {name: FileStamp(**stamp) for name, stamp in stamps}
 
 
 def read_manifest(path: str | Path) -> Iterator[dict[str, Any]]:
-    """Yields the records of a manifest; raises UsageError for a line that is none.
+    """Yields the records of a manifest; raises UsageError for a line that is not a record.
 
-    The last line is left out where it was cut off, or is being written.
+    An incomplete last line is left out: it was cut off, or is being written.
     """
     return (line.record for line in read_lines(Path(path)))
 
 
 def read_lines(path: Path, start: int = 0) -> Iterator[Line]:
-    """Yields the whole lines of a manifest, none where there is no file; raises UsageError.
+    """Yields the complete lines of a manifest, none if there is no file; raises UsageError.
 
-    They are read from a byte on at which one begins.
+    `start` is the byte at which the first of them begins.
     """
     try:
         file = path.open("rb")
@@ -85,13 +85,13 @@ def _parse_record(text: bytes, place: str) -> dict[str, Any]:
         if isinstance(record, dict) and _is_of_a_heatmap(record):
             return record
     raise UsageError(
-        f"Line {place} is no record of a heatmap: it was torn or changed. Take it "
-        "out, or choose another --save-path."
+        f"Line {place} is not a record of a heatmap: it was torn or changed. Remove it, or choose "
+        "another --save-path."
     )
 
 
 def _is_of_a_heatmap(record: Mapping[str, Any]) -> bool:
-    """Tells whether a line has the shape that a run writes."""
+    """Tells whether a line has the form that a run writes."""
     outputs, files = record.get("outputs", []), record.get("files", {})
     if not isinstance(outputs, list) or not isinstance(files, dict):
         return False
@@ -111,13 +111,14 @@ def _is_stamp(value: Any) -> bool:
 def encode_record(record: Mapping[str, Any]) -> bytes:
     """Encodes a record as a line of ASCII; numbers that are not finite become null.
 
-    Names that are no UTF-8 come back as they were, and nothing in a line can steer a terminal.
+    File names that are not UTF-8 survive a round trip, and no character of a line can control a
+    terminal.
     """
     return json.dumps(to_jsonable(record), allow_nan=False).encode("ascii") + b"\n"
 
 
 def remove_lines(path: Path, doomed: Callable[[Line], bool]) -> None:
-    """Removes lines from a manifest, and a torn one at its end; nobody else may write to it."""
+    """Removes lines from a manifest, and a torn last line; no other process may write to it."""
     whole, first, kept_behind = 0, None, False
     for line in read_lines(path):
         whole = line.start + len(line.text)
@@ -133,7 +134,7 @@ def remove_lines(path: Path, doomed: Callable[[Line], bool]) -> None:
 
 
 def write_durably(path: Path, texts: Iterable[bytes]) -> None:
-    """Writes a file, which replaces the path's once it is on the disk; raises OutputError."""
+    """Writes a file that replaces the old one once it is on the disk; raises OutputError."""
     hidden = path.parent if path.parent.name == STATE else path.parent / STATE
     temporary = hidden / f"{path.name}.{os.getpid()}.part"
     try:
@@ -150,7 +151,7 @@ def write_durably(path: Path, texts: Iterable[bytes]) -> None:
 
 
 def truncate(path: Path, size: int) -> None:
-    """Cuts a file, if there is one, to a number of bytes; raises OutputError."""
+    """Cuts a file to a number of bytes, if there is one; raises OutputError."""
     try:
         if path.exists() and path.stat().st_size > size:
             os.truncate(path, size)
@@ -159,7 +160,7 @@ def truncate(path: Path, size: int) -> None:
 
 
 def unwritable_error(path: Path, error: OSError) -> OutputError:
-    """Says that a file could not be written, why, and how to go on."""
+    """Makes the error for a file that could not be written: why, and how to go on."""
     return OutputError(
         f"Cannot write {str(path)!r}: {error.strerror or error}. Make room for it and go on with "
         "--resume, or choose another place (--save-path)."

@@ -1,4 +1,4 @@
-"""Locks which process writes what in an output folder; a lock ends with its process."""
+"""Locks that say which process writes what in an output folder; a lock ends with its process."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ except ImportError:  # Windows, where two runs at once are not kept apart
 
 LOCK_FILE = "lock"
 FOLDER = "folder"  # what every run holds
-PATIENCE = 60.0  # seconds; the other one reads or rewrites a manifest
-ATTEMPTS = 100  # the last one to leave may have taken the file away in between
+PATIENCE = 60.0  # seconds, while another process reads or rewrites a manifest
+ATTEMPTS = 100  # the last process to leave may have removed the file in between
 HELD_ERRORS = {errno.EAGAIN, errno.EACCES}
 
 
 class FolderLocks:
-    """Named locks in a folder, each shared or held alone; none of them outlives its process.
+    """Named locks in a folder, shared or exclusive; none of them outlives its process.
 
-    They are bytes of one hidden file: unlike flock's, such a lock goes from alone to shared without
-    a gap, and there may be thousands.  File systems without locks grant all of them, and then
-    `works` is False.  `task` says to other processes what this one is at.
+    They are locks on bytes of one hidden file: unlike flock's, such a lock goes from exclusive to
+    shared without a gap, and there may be thousands.  A file system without locks grants all of
+    them, and `works` is then False.  `task` tells other processes what this one does.
     """
 
-    # a process holds such locks once, whoever in it asks
+    # such locks belong to the process, whichever of its threads asks
     _here: ClassVar[set[Path]] = set()
 
     def __init__(self, folder: Path, task: str) -> None:
@@ -43,36 +43,36 @@ class FolderLocks:
         self._path = folder.resolve() / STATE / LOCK_FILE
         if self._path in self._here:
             raise UsageError(
-                f"This process writes into {str(folder)!r} already: one run at a time."
+                f"This process already writes into {str(folder)!r}: run one after the other."
             )
         above = [self._path.parents[1], *self._path.parents[1].parents]
         self._made = [place for place in above if not place.exists()]
         self._file = self._open()
         self._here.add(self._path)
         self._presence = Presence(self._path.parent, task)
-        # first: another process that sees the one without the other takes this process for dead
+        # the lock first: a process file without its lock would look like a dead process
         self.take(self._presence.lock, alone=True)
         self._presence.begin()
 
     def take(self, name: str, *, alone: bool = False) -> bool:
-        """Takes a lock, or changes one; False where another process is in the way."""
+        """Takes a lock, or changes its kind; returns False if another process is in the way."""
         return self._lock(self._file, name, alone)
 
     def wait(self, name: str) -> bool:
-        """Takes a shared lock, and waits for it up to a minute."""
+        """Takes a shared lock; waits for it for up to a minute."""
         return self._wait_for(self._file, name)
 
     def leave(self, name: str) -> None:
-        """Gives a lock back."""
+        """Releases a lock."""
         if fcntl:
             self._control(self._file, fcntl.LOCK_UN, name)
 
     def beat(self) -> None:
-        """Updates this process's sign of life, if the last one is old."""
+        """Updates this process's sign of life if the last one is old."""
         self._presence.beat()
 
     def others(self, task: str = "") -> list[Process]:
-        """Lists the other processes at work in the folder, or at a task; forgets dead ones."""
+        """Lists the other processes that work in the folder, or at a task; forgets dead ones."""
         return [
             process
             for process in list_processes(self._path.parent)
@@ -82,7 +82,7 @@ class FolderLocks:
         ]
 
     def busy_error(self, task: str = "") -> UsageError:
-        """Says that other processes are at work in the folder, or at a task, and how to go on."""
+        """Makes the error that others work in the folder, or at a task, and says how to go on."""
         folder, others = str(self._path.parents[1]), self.others(task)
         names = f" ({'; '.join(map(str, others))})" if others else ""
         why = "the same run cannot be shared" if task else "its manifest cannot be rewritten now"
@@ -92,7 +92,7 @@ class FolderLocks:
         )
 
     def describe(self, process: Process) -> str:
-        """Names a process; of one that was silent for long, it says how to go on without it."""
+        """Describes a process, and how to go on without it if it has been silent for long."""
         if not process.is_silent:
             return str(process)
         return f"{process}; if it is dead, {self._say_how_to_go_on([process])}"
@@ -102,19 +102,21 @@ class FolderLocks:
         return f"remove {files} and go on with --resume"
 
     def leave_last(self, name: str) -> bool:
-        """Gives a lock back; where nobody else has it, holds it alone and returns True."""
-        # if two leave together and each keeps its shared lock, neither gets it alone
+        """Releases a lock; if no other process has it, keeps it exclusively and returns True."""
+        # if two leave together and each keeps its shared lock, neither gets the exclusive one
         self.leave(name)
         return self.take(name, alone=True)
 
     def close(self) -> None:
-        """Gives all locks back; the last one to leave takes the file away.
+        """Releases all locks; the last process to leave removes the file.
 
-        So it does with folders that were made for a run which then wrote nothing.
+        It also removes folders that were made for a run that then wrote nothing.
         """
         self._presence.end()
         if fcntl and self.leave_last(FOLDER) and is_at(self._file, self._path):
-            with suppress(OSError):  # the folder vanished, or keeps the journal of a run cut off
+            with suppress(
+                OSError
+            ):  # the folder has vanished, or holds the journal of an interrupted run
                 self._path.unlink()
                 for folder in (self._path.parent, *self._made):
                     folder.rmdir()
@@ -175,7 +177,7 @@ class FolderLocks:
 
 
 def is_at(file: int, path: Path) -> bool:
-    """Tells whether an open file is the one that stands at a path."""
+    """Tells whether an open file is the one at a path."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except OSError:

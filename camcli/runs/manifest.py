@@ -1,4 +1,4 @@
-"""Keeps the manifest of an output folder: what was written, by which run, of which source.
+"""Keeps the manifest of an output folder: what was written, by which run, for which source.
 
 run = RunInfo(configuration, versions, ran_on)          # shard=(rank, world) for a share of a run
 with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
@@ -44,23 +44,23 @@ Mode = Literal["new", "resume", "skip"]
 
 WHOLE = "manifest.jsonl"
 SHARDS = "manifest.rank-*-of-*.jsonl"
-MARKS = (6, 12, 24)  # hex digits; more where fewer are taken
-LONG = 200  # bytes; a longer name grows no longer by its mark, for file systems allow 255
-# what is known of a source of this run
+MARKS = (6, 12, 24)  # hex digits of the mark; more if names with fewer are taken
+LONG = 200  # bytes; a longer name is cut for its mark, since file systems allow 255
+# the state of a source of this run
 DONE, TO_DO, DROPPED = 1, 2, 3
 
 
 def list_outputs(folder: Path) -> Iterator[Path]:
-    """Yields what runs wrote into a folder and below, by its manifests."""
+    """Yields the files that runs wrote into a folder and below, by its manifests."""
     for path in (folder / WHOLE, *folder.glob(SHARDS)):
-        # others may call something a manifest, too
+        # other programs may have files of this name, too
         with suppress(CamvizError):
             for line in read_lines(path):
                 yield from (folder / output for output in line.outputs)
 
 
 def source_id(source: Source) -> str:
-    """Returns 16 hex digits that identify a source, wherever a process runs."""
+    """Returns 16 hex digits that identify a source, the same in every process."""
     place = source.url or os.path.normpath(source.path.absolute())
     return f"{hash_texts(place, source.folder.as_posix(), source.category):016x}"
 
@@ -68,8 +68,8 @@ def source_id(source: Source) -> str:
 class Manifest:
     """`manifest.jsonl` of an output folder, opened by one run.
 
-    `skipped` (sources that were done already) and `replaced` (this run's own heatmaps that are made
-    again) are known after `list_remaining`.  `other_processes` are at work on the same run.
+    `list_remaining` sets `skipped` (the number of sources that were done already) and `replaced`
+    (heatmaps of this run that are made again).  `other_processes` work on the same run.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class Manifest:
         if mode == "resume":
             check_same_run(folder, run)
         self._journal = Journal(folder, run)
-        # another run of this name that is still at work was not cut off
+        # another run of this name that still works was not interrupted
         self._since = self._journal.since if self._alone else 0
         self._places, self._sources = CompactMap(), CompactMap()
         self._claims: dict[str, set[str]] = {}
         self._held: dict[str, Record] = {}
         self._file: int | None = None
-        # bytes of the manifest that are known, and those that this process wrote behind them
+        # bytes of the manifest that have been read, and those that this process wrote behind them
         self._known, self._own = 0, 0
         self._shared = shared
         self._mutex = threading.Lock()
@@ -104,11 +104,11 @@ class Manifest:
     def open(
         cls, folder: Path, run: RunInfo, mode: Mode = "new", *, shared: bool = True
     ) -> Manifest:
-        """Makes the folder, cuts off what an interruption left, and learns who owns which output.
+        """Makes the folder, removes what an interruption left, and reads who owns which output.
 
-        Raises UsageError where `resume` finds another configuration, where a line is no record,
-        where another process is rewriting the manifest, or is at work on the same run, which cannot
-        be `shared`; OutputError where nothing can be written.
+        Raises UsageError if `resume` finds another configuration, if a line is not a record, if
+        another process rewrites the manifest, or if one works on the same run and `shared` is
+        False.  Raises OutputError if nothing can be written.
         """
         locks = FolderLocks(folder, run.journal)
         try:
@@ -118,9 +118,9 @@ class Manifest:
             raise
 
     def list_remaining(self, sources: Iterable[Source]) -> list[Source]:
-        """Returns the sources that are still to do, in order; drops their old records.
+        """Returns the sources that still have to be done, in order; drops their old records.
 
-        Raises UsageError where there are some and another process writes into the folder.
+        Raises UsageError if there are old records and another process writes into the folder.
         """
         open_sources, dropped = [], False
         for source in sources:
@@ -141,13 +141,13 @@ class Manifest:
         return open_sources
 
     def describe_others(self) -> list[str]:
-        """Names the other processes; for one that was silent for long, says how to go on."""
+        """Describes the other processes, and how to go on without one that is silent for long."""
         return [self._locks.describe(process) for process in self.other_processes]
 
     def claim(self, source: Source) -> bool:
-        """Takes a source for this process until its last record; False where another one has it.
+        """Takes a source for this process until its last record; False if another one has it.
 
-        So has one that did it since this run began.
+        A process that has done it since this run began counts as well.
         """
         if not self._shared:
             return True
@@ -166,8 +166,8 @@ class Manifest:
     def place(self, path: Path, source: Source, *neighbour: str) -> Path:
         """Returns where a source's output may be written: at the path, or under a marked name.
 
-        `beside` are endings of files beside it (".npy", ".pixels.png"), which need a free name,
-        too.  May be called from any thread, and again for the same path.
+        `neighbour` are the endings of files beside it (".npy", ".pixels.png"), which need a free
+        name, too.  May be called from any thread, and again for the same path.
         """
         id_ = source_id(source)
         self._used = True
@@ -177,8 +177,8 @@ class Manifest:
                 if self._claim_files(files, id_):
                     return name
         raise OutputError(
-            f"Cannot write {str(path)!r}: this name and those made of it belong to other files. "
-            "Choose another place (--save-path)."
+            f"Cannot write {str(path)!r}: this name and the names made of it belong to other "
+            "files. Choose another place (--save-path)."
         )
 
     def append(
@@ -191,9 +191,9 @@ class Manifest:
     ) -> None:
         """Writes all records of a source in one piece, or, with `last=False`, some of a video.
 
-        A video may end with `append(source, [])`: its latest record is held back until then, and
-        takes the stamps of the whole videos, `files`.
-        A source that failed has one record, with its `error`.  Raises OutputError.
+        A video ends with `append(source, [])`: its latest record is held back until then, and gets
+        the stamps `files` of the finished videos.  A source that failed has one record, with its
+        `error`.  Raises OutputError.
         """
         id_ = source_id(source)
         held = self._held.pop(id_, None)
@@ -213,7 +213,7 @@ class Manifest:
                     self._locks.leave(claim)
 
     def finish(self, counts: Counts) -> None:
-        """Writes `run.json`, which says that the run is complete; raises OutputError."""
+        """Writes `run.json`, which marks the run as complete; raises OutputError."""
         try:
             os.fsync(self._open())
         except OSError as error:
@@ -236,21 +236,21 @@ class Manifest:
         with suppress(CamvizError):
             self._catch_up()
         untouched = not self._used and self._file is None and not self._journal.since
-        # sources whose records were dropped, and which nobody has done again, keep it
+        # the journal stays if sources were dropped that no process has done again
         is_over = untouched or (self._finished and DROPPED not in self._sources.values())
-        # as does another run of the same name that goes on beside this one
+        # it also stays for another process that still works on the same run
         if is_over and self._locks.leave_last(self._run.journal):
             self._journal.end()
         self._locks.close()
 
     def _join(self) -> None:
-        """Registers this process with the run; raises UsageError where it has to be alone.
+        """Registers this process with the run; raises UsageError if it must be alone.
 
-        Two that share a run know of each other's sources by their locks.
+        Processes that share a run see each other's sources by their locks.
         """
         locks, task = self._locks, self._run.journal
         self.other_processes = locks.others(task)
-        # without locks nothing says which process has a source
+        # without locks no process can tell who has a source
         if self.other_processes and not (self._shared and locks.works):
             raise locks.busy_error(task)
         if self._shared:
@@ -259,7 +259,7 @@ class Manifest:
             raise locks.busy_error(task)
 
     def _read(self) -> None:
-        """Reads which run owns which output, and which of this run's sources are done."""
+        """Reads which run owns which output, and which sources of this run are done."""
         for run, id_, outputs in read_journals(self._folder):
             for output in outputs:
                 self._places[hash_texts(_fold_name(output))] = hash_texts(run, id_)
@@ -270,7 +270,7 @@ class Manifest:
         else:
             self._learn(self._folder / WHOLE)
             if self._since:
-                # other ranks may have written meanwhile; only this rank's records were cut off
+                # other ranks may write meanwhile; only this rank's records were interrupted
                 self._learn_shards()
         unended, end = self._learn(self._path)
         if self._alone and unended:
@@ -285,7 +285,7 @@ class Manifest:
         self._known = end
 
     def _catch_up(self) -> None:
-        """Reads what other processes wrote into the manifest since the last look."""
+        """Reads what other processes have added to the manifest since the last call."""
         if _find_file_size(self._path) == self._known + self._own:
             return
         for line in read_lines(self._path, self._known):
@@ -297,7 +297,7 @@ class Manifest:
         self._own = 0
 
     def _learn(self, path: Path) -> tuple[set[int], int]:
-        """Reads a manifest; returns whose last record is missing, and where the last line ends."""
+        """Reads a manifest; returns sources without a last record, and the end of the last line."""
         going: dict[int, bool] = {}
         end = 0
         for line in read_lines(path):
@@ -331,12 +331,12 @@ class Manifest:
                     self._places[hash_texts(_fold_name(output))] = line.owner
 
     def _drop(self) -> None:
-        """Takes the records of sources that are done again out of the manifest."""
+        """Removes the records of sources that are done again from the manifest."""
         self._alone = self._alone or self._locks.take(self._run.manifest, alone=True)
         if not self._alone:
             raise self._locks.busy_error()
         self._used = True
-        # first to the journal: a run that is cut off now has to recognise its files
+        # the journal first: if the run is interrupted now, it must recognise its files later
         self._journal.note(self._list_replaced())
         remove_lines(self._path, self._is_dropped)
         self._known = _find_file_size(self._path)
@@ -369,7 +369,7 @@ class Manifest:
         return hash_texts(self._run.name, id_)
 
     def _claim_files(self, files: Sequence[Path], id_: str) -> bool:
-        """Takes all of some files for a source, or none of them."""
+        """Takes all of these files for a source, or none of them."""
         keys = [_fold_name(self._relative(file)) for file in files]
         held = self._claims.setdefault(id_, set())
         new = [key for key in keys if key not in held]
@@ -387,11 +387,11 @@ class Manifest:
         known = self._places.get(hash_texts(key))
         if known not in (None, self._find_owner(id_)):
             return False
-        # held until the record stands: another process sees the file or the lock
+        # held until the record is written, so that another process sees the record or the lock
         return self._locks.take(key, alone=True) and (known is not None or self._is_ours(file))
 
     def _is_ours(self, file: Path) -> bool:
-        """Tells whether a file that no record names is not there, or is what was cut off."""
+        """Tells whether a file without a record is free, or left by an interrupted run."""
         try:
             written = file.lstat().st_mtime_ns
         except OSError:
@@ -406,11 +406,11 @@ class Manifest:
         return encode_record({**content, "versions": self._run.versions})
 
     def _relative(self, path: str | Path) -> str:
-        # the folder may be moved, and its manifest with it
+        # relative, since the folder may be moved with its manifest
         return Path(os.path.relpath(path, self._folder)).as_posix()
 
     def _write(self, text: bytes) -> None:
-        """Appends lines: one call, so that those of other processes stand before or behind them."""
+        """Appends lines in one call, so that lines of other processes do not come in between."""
         self._share()
         self._locks.beat()
         with self._mutex:
@@ -421,8 +421,8 @@ class Manifest:
         file, written = self._open(), 0
         if not is_at(file, self._path):
             raise OutputError(
-                f"{str(self._path)!r} vanished while it was written: what this run did is known no "
-                "more. Begin it again."
+                f"{str(self._path)!r} vanished while it was written, so nothing says any more what "
+                "this run did. Begin the run again."
             )
         try:
             while written < len(text):
@@ -442,26 +442,26 @@ class Manifest:
 
 
 def _iterate_names(path: Path, text: str) -> Iterator[Path]:
-    """Yields a path, then the same one marked, each time with more digits."""
+    """Yields a path, then the same path with a mark of more and more digits."""
     yield path
     digest = blake2b(text.encode("ascii")).hexdigest()
     for digits in MARKS:
         mark = f"~{digest[:digits]}"
         room = max(LONG, len(os.fsencode(path.name))) - len(os.fsencode(mark + path.suffix))
         stem = os.fsencode(path.stem)
-        # cut between two characters; names that are no UTF-8 come with surrogates
+        # cut between two characters; names that are not UTF-8 have surrogates
         short = stem if len(stem) <= room else _cut_name(stem, room)
         yield path.with_name(os.fsdecode(short) + mark + path.suffix)
 
 
 def _cut_name(name: bytes, size: int) -> bytes:
-    while size and name[size] & 0xC0 == 0x80:  # in the middle of a character
+    while size and name[size] & 0xC0 == 0x80:  # not in the middle of a character
         size -= 1
     return name[:size]
 
 
 def _fold_name(output: str) -> str:
-    """Folds a name, so that two names of one file on some file system are equal."""
+    """Folds a name: two names that mean one file on some file system become equal."""
     return "output " + unicodedata.normalize("NFC", output).casefold()
 
 
@@ -473,23 +473,23 @@ def _find_file_size(path: Path) -> int:
 
 
 def _is_whole(path: Path, stamp: FileStamp | None) -> bool:
-    """Tells by its size whether a file is there; nothing is read."""
+    """Tells by its size whether a file is whole; the file is not read."""
     try:
         size = path.stat().st_size
-    except (OSError, ValueError):  # a null in a name
+    except (OSError, ValueError):  # a null character in a name
         return False
     return size == stamp.size if stamp else size > 0
 
 
 def _read_clock(folder: Path) -> int:
-    """Returns the time by the clock of the file system, which may be another machine's, in ns."""
+    """Returns the time in ns by the file system's clock, which may be another machine's."""
     file = folder / STATE / LOCK_FILE
     os.utime(file)
     return file.stat().st_mtime_ns
 
 
 def _take_back(file: int, written: int) -> None:
-    """Cuts off what was written of a line, unless somebody wrote behind it."""
+    """Removes the written part of a line, unless another process has written behind it."""
     end = os.lseek(file, 0, os.SEEK_CUR)
     with suppress(OSError):
         if written and os.fstat(file).st_size == end:

@@ -1,4 +1,4 @@
-"""Reads what other processes add to a manifest, while they do."""
+"""Reads what other processes add to a manifest, while they write it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FIELDS = frozenset(field.name for field in fields(Record))
 
 
 class ManifestTail:
-    """Reads what is added to a manifest from now on."""
+    """Reads the records that are added to a manifest from now on."""
 
     def __init__(self, manifest: Path) -> None:
         self._path, self._folder = manifest, manifest.parent
         self._place = manifest.stat().st_size if manifest.exists() else 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yields the pictures of which all records have come since the last call."""
+        """Yields the pictures whose records have become complete since the last call."""
         try:
-            # opened anew each time: a network file system shows then what others wrote
+            # opened each time, so that a network file system shows what others wrote
             file = self._path.open("rb")
         except FileNotFoundError:
             return
@@ -60,14 +60,14 @@ class ManifestTail:
 def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
     """Makes a record of a line, with its files in the manifest's folder.
 
-    Raises UsageError where somebody else wrote it.
+    Raises UsageError for a line that camviz did not write.
     """
     try:
         return _make_record(line, folder)
     except (TypeError, AttributeError, ValueError) as error:
         raise UsageError(
-            f"A line with the id {line['id']!r} in a manifest of {str(folder)!r} is no record of a "
-            f"heatmap ({first_line(error)}). Take it out, or choose another --save-path."
+            f"A line with the id {line['id']!r} in a manifest of {str(folder)!r} is not a record "
+            f"of a heatmap ({first_line(error)}). Remove it, or choose another --save-path."
         ) from error
 
 

@@ -21,13 +21,13 @@ SHARD = re.compile(r"manifest(\.rank-(\d+)-of-(\d+))\.jsonl")
 
 
 def merge_shards(folder: Path, *, incomplete: bool = False) -> Counts:
-    """Joins the shards of a run in `manifest.jsonl` and `run.json`, and takes them away.
+    """Joins the shards of a run in `manifest.jsonl` and `run.json`, and removes the shards.
 
-    Of a source's records only those of one shard are kept; they take the place of older ones.  Can
-    be repeated.  Raises UsageError where a shard is missing or not complete, unless `incomplete`.
+    A source keeps the records of only one shard, which replace older ones.  Merging can be
+    repeated.  Raises UsageError if a shard is missing or not complete, unless `incomplete` is set.
     """
     if not folder.is_dir():
-        raise UsageError(f"{str(folder)!r} is no folder: name the one that holds the shards.")
+        raise UsageError(f"{str(folder)!r} is not a folder: name the folder that holds the shards.")
     locks = FolderLocks(folder, "merge")
     try:
         return _merge(folder, locks, incomplete)
@@ -36,7 +36,7 @@ def merge_shards(folder: Path, *, incomplete: bool = False) -> Counts:
 
 
 def list_world_sizes(folder: Path) -> list[int]:
-    """Lists the numbers of ranks of which a folder holds shards."""
+    """Lists the numbers of ranks for which a folder holds shards."""
     matches = (SHARD.match(path.name) for path in folder.glob(SHARDS))
     return sorted({int(match[3]) for match in matches if match})
 
@@ -61,20 +61,20 @@ def _merge(folder: Path, locks: FolderLocks, incomplete: bool) -> Counts:
     counts = sum(map(_read_counts, present), Counts())
     if present:
         write_json(folder / "run.json", _sum_summaries(present, counts))
-    # if it is cut off from here on, joining the rest again gives the same result
+    # if it is interrupted from here on, joining the rest again gives the same result
     for path, match in shards.items():
         (folder / f"run{match[1]}.json").unlink(missing_ok=True)
         _hand_on_journals(folder, match[1])
         path.unlink()
     if not wrong:
-        # of shards of this run that were joined before they were complete
+        # journals of shards of this run that were joined before they were complete
         for summary in present:
             (folder / STATE / f"run-{summary['run']}.jsonl").unlink(missing_ok=True)
     return counts
 
 
 def _hand_on_journals(folder: Path, share: str) -> None:
-    """Lets a run without shards continue what a shard began."""
+    """Lets a run without shards go on with what a shard began."""
     for journal in (folder / STATE).glob(f"run-*{share}.jsonl"):
         journal.replace(journal.with_name(journal.name.replace(share, "")))
 
@@ -87,7 +87,7 @@ def _read_known(folder: Path) -> Mapping[str, Any]:
 
 
 def _read_shard_summary(path: Path) -> dict[str, Any] | None:
-    """Reads the summary of a complete run; None where it is no summary of a run."""
+    """Reads the summary of a complete run; None if the file is not one."""
     summary = read_summary(path)
     if summary is None:
         return None
@@ -109,7 +109,7 @@ def _read_counts(summary: Mapping[str, Any]) -> Counts:
 def _list_missing(shards: Mapping[Path, re.Match[str]]) -> Iterator[str]:
     present = {(int(match[3]), int(match[2])) for match in shards.values()}
     for world in sorted({world for world, _ in present}):
-        # a file's name may claim more ranks than there can be
+        # a file's name may claim any number of ranks
         gone = (str(rank) for rank in range(world) if (world, rank) not in present)
         if some := list(islice(gone, MOST_NAMED)):
             more = ", ..." if next(gone, "") else ""
@@ -130,7 +130,7 @@ def _list_unfinished(
 
 
 def _join_lines(whole: Path, shards: Sequence[Path]) -> Iterator[bytes]:
-    """Yields the lines of all, each source's from the shard that has it first."""
+    """Yields the lines of all shards; a source's lines come from the first shard that has it."""
     home = CompactMap()
     for place, shard in enumerate(shards):
         for line in read_lines(shard):

@@ -1,4 +1,4 @@
-"""Shows which processes are at work in an output folder, by a hidden file each."""
+"""Shows which processes work in an output folder: each has a hidden file."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pathlib import Path
 
 FILES = "process-*.json"
 EVERY = 30.0  # seconds between two signs of life
-# without locks, a process counts as dead after so many seconds without a sign of life: a slow
-# method may take long for what it writes next
+# without locks, a process counts as dead after so many seconds without a sign of life; a slow
+# method may take long until it writes again
 SILENCE = 3600.0
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process by its file: its number, its host, when it began, and its last sign of life."""
+    """A process, as its file describes it: number, host, start, and last sign of life."""
 
     path: Path
     task: str
     number: int
     host: str
     since: str
-    seen: float  # seconds since the epoch, by the clock of the file system
+    seen: float  # seconds since the epoch by the file system's clock
 
     def __str__(self) -> str:
         seen = datetime.fromtimestamp(self.seen, UTC).isoformat(" ", "seconds")
@@ -44,12 +44,12 @@ class Process:
 
     @property
     def lock(self) -> str:
-        """The name of the lock that it holds as long as it lives."""
+        """The name of the lock that the process holds as long as it lives."""
         return f"process {self.token}"
 
     @property
     def is_likely_alive(self) -> bool:
-        """Tells without a lock: on its own machine by its number, elsewhere by signs of life."""
+        """Tells without a lock: by its number on this machine, elsewhere by its sign of life."""
         if self.host == socket.gethostname() and os.name == "posix":
             try:
                 os.kill(self.number, 0)
@@ -66,13 +66,13 @@ class Process:
         return time.time() - self.seen >= SILENCE
 
     def forget(self) -> None:
-        """Takes the file of a dead process away."""
+        """Removes the file of a dead process."""
         with suppress(OSError):
             self.path.unlink()
 
 
 class Presence:
-    """This process's own file; a folder that refuses it is written to without one."""
+    """This process's own file; if the folder refuses it, the process works without one."""
 
     def __init__(self, state: Path, task: str) -> None:
         self.token = secrets.token_hex(8)
@@ -98,14 +98,14 @@ class Presence:
                 os.utime(self._path)
 
     def end(self) -> None:
-        """Takes the file away."""
+        """Removes the file."""
         for path in (self._path, self._path.with_suffix(".part")):
             with suppress(OSError):
                 path.unlink()
 
 
 def list_processes(state: Path) -> Iterator[Process]:
-    """Yields the processes that have a file in a hidden folder; what is none is taken away."""
+    """Yields the processes that have a file in a hidden folder; removes invalid files."""
     for path in sorted(state.glob(FILES)):
         try:
             seen, facts = path.stat().st_mtime, json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Decides whether a run may go on in a folder: it has the options of the run before."""
+"""Decides whether a run may be resumed in a folder: its options must be the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST = 200  # characters of a value in a message
 
 
 def check_same_run(folder: Path, run: RunInfo) -> None:
-    """Raises UsageError where a folder has runs to go on with, but not this one."""
+    """Raises UsageError if a folder holds other runs that could be resumed, but not this one."""
     traces = [next(read_objects(path), None) for path in (folder / STATE).glob("run-*.jsonl")]
     named_traces = [trace for trace in traces if trace and isinstance(trace.get("run"), str)]
     named_traces.sort(key=read_start)
@@ -36,7 +36,7 @@ def check_same_run(folder: Path, run: RunInfo) -> None:
 
 
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Says in words which options differ, and both values."""
+    """Says which options differ, with both values."""
     old, new = (
         dict(_iterate_leaves("", to_jsonable(before))),
         dict(_iterate_leaves("", to_jsonable(now))),

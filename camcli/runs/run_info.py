@@ -1,4 +1,4 @@
-"""Describes a run: the options that decide what it writes, what it ran on, and its summary."""
+"""Describes a run: the options that decide its outputs, what it ran on, and its summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIGITS = 12
 
 @dataclass(frozen=True)
 class Counts:
-    """What a run did: sources explained, heatmaps written, sources that failed or were done."""
+    """What a run did: explained sources, written heatmaps, failed and skipped sources."""
 
     pictures: int = 0
     heatmaps: int = 0
@@ -33,10 +33,10 @@ class Counts:
 
 @dataclass(frozen=True)
 class RunInfo:
-    """A run: `configuration` is what changes its outputs, `ran_on` what does not.
+    """A run: `configuration` decides its outputs, `ran_on` does not.
 
-    `configuration` and `ran_on` (device, batch size, ...) must be fit for JSON.  `shard` is a
-    rank and the number of ranks.
+    Both hold only values for JSON; `ran_on` has the device, the batch size, ...  `shard` is a rank
+    and the number of ranks.
     """
 
     configuration: Mapping[str, Any]
@@ -52,22 +52,22 @@ class RunInfo:
 
     @property
     def manifest(self) -> str:
-        """The name of the file that holds its records."""
+        """The name of the file that holds the run's records."""
         return f"manifest{self.share}.jsonl"
 
     @property
     def summary(self) -> str:
-        """The name of the file that says that it is complete."""
+        """The name of the file that marks the run as complete."""
         return f"run{self.share}.json"
 
     @property
     def journal(self) -> str:
-        """The name of the file that says that it is not complete."""
+        """The name of the file that marks the run as not complete."""
         return f"run-{self.name}{self.share}.jsonl"
 
     @property
     def share(self) -> str:
-        """What names of a shard's files have in front of their suffix, empty for a whole run."""
+        """The part of a shard's file names before the suffix; empty for a whole run."""
         return "" if self.shard is None else ".rank-{:04}-of-{:04}".format(*self.shard)
 
 
@@ -97,7 +97,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
-    """Reads what `write_summary` wrote; None where nothing of the kind is there."""
+    """Reads what `write_summary` wrote; None if there is no such file."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

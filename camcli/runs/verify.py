@@ -1,4 +1,4 @@
-"""Checks that the files in the manifests of a folder are there, as they were written."""
+"""Checks that the files named by a folder's manifests are still as they were written."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from camcli.runs.compact_map import CompactMap, hash_texts
 from camcli.runs.jsonl import STATE, read_lines
 from camcli.runs.manifest import SHARDS, WHOLE
 
-# `unknown`: the manifest tells neither size nor checksum of it
+# `unknown`: the manifest has neither its size nor its checksum
 State = Literal["whole", "unknown", "missing", "cut", "changed", "unreadable"]
 
 CHUNK = 2**20  # bytes
-UNSTAMPED, CHECKED = 0, 1  # in place of a stamp's number
+UNSTAMPED, CHECKED = 0, 1  # used if a file has no stamp
 
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file that a manifest names, by its place below the folder, and what became of it."""
+    """A file that a manifest names, by its path below the folder, and its state."""
 
     path: str
     state: State
 
     @property
     def is_lost(self) -> bool:
-        """Whether it is not as it was written."""
+        """Whether the file is missing or changed."""
         return self.state not in ("whole", "unknown")
 
 
 def verify_folder(folder: Path) -> Iterator[CheckedFile]:
     """Reads every file that the manifests of a folder name, each once.
 
-    Raises UsageError where there is no manifest, or one has a line that is no record.
+    Raises UsageError if there is no manifest, or if a line is not a record.
     """
     manifests = [path for path in (folder / WHOLE, *sorted(folder.glob(SHARDS))) if path.exists()]
     if not manifests:
@@ -50,7 +50,7 @@ def verify_folder(folder: Path) -> Iterator[CheckedFile]:
             end = line.start + len(line.text)
             for name, stamp in line.files.items():
                 key = hash_texts("file", name)
-                # the last record counts; those of a video's frames have no stamp yet
+                # the last record counts; earlier frames of a video have no stamp yet
                 if stamp or stamps.get(key) is None:
                     stamps[key] = _stamp_number(stamp)
         if end < manifest.stat().st_size:
@@ -65,7 +65,7 @@ def verify_folder(folder: Path) -> Iterator[CheckedFile]:
 
 
 def is_unfinished(folder: Path) -> bool:
-    """Tells whether a run into a folder was cut off, or is at work."""
+    """Tells whether a run into a folder was interrupted, or is under way."""
     return any((folder / STATE).glob("run-*.jsonl"))
 
 
@@ -86,7 +86,7 @@ def _find_state(path: Path, stamp: FileStamp | None) -> State:
     try:
         status = path.stat()
         if not S_ISREG(status.st_mode):
-            return "changed"  # and perhaps without an end
+            return "changed"  # a device or pipe, which may never end
         if stamp is None:
             return "unknown" if status.st_size else "cut"
         if status.st_size != stamp.size:

@@ -289,7 +289,7 @@ def test_a_damaged_file_of_a_process_is_taken_away(tmp_path: Path, content: str)
 def test_one_process_writes_one_run_at_a_time(tmp_path: Path) -> None:
     with (
         Manifest.open(tmp_path, RunInfo(PLAIN)),
-        pytest.raises(UsageError, match="one run at a time"),
+        pytest.raises(UsageError, match="run one after the other"),
     ):
         Manifest.open(tmp_path, RunInfo({}))
     Manifest.open(tmp_path, RunInfo({})).__exit__(None, None, None)

@@ -276,7 +276,7 @@ def test_rubbish_in_the_middle_is_named(tmp_path: Path, line: bytes) -> None:
     first, second = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + line + second)
     for mode in ("new", "resume", "skip"):
-        with pytest.raises(UsageError, match=r"Line 2 of '.*manifest.jsonl' is no record"):
+        with pytest.raises(UsageError, match=r"Line 2 of '.*manifest.jsonl' is not a record"):
             Manifest.open(tmp_path, RunInfo(PLAIN), mode)
     with pytest.raises(UsageError, match="Line 2"):
         list(read_manifest(path))

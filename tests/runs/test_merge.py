@@ -112,6 +112,6 @@ def test_a_run_without_shards_asks_for_them_to_be_joined(tmp_path: Path) -> None
 def test_nothing_to_join_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no shards"):
         merge_shards(tmp_path)
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         merge_shards(tmp_path / "nowhere")
     assert files(tmp_path) == []
