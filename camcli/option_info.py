@@ -39,6 +39,8 @@ OPTION_INFO: Mapping[str, str] = {
     "method": "Names of methods, see camviz methods; default gradcam.",
     "best_for": "What the method best is best for: evidence (where the score comes from), extent "
     "(what the object covers) or balanced; default balanced.",
+    "layers_sweep": "Explain the model layer by layer, from its coarsest grid to finer ones, and "
+    "draw a sheet.",
     "combine": "Make one map of several methods, each at the target layers or, as METHOD@LAYER, at "
     "one of its own: product or mean.",
     "target_category": "Classes to explain, by index or name; default the predicted one.",
@@ -90,6 +92,8 @@ OPTION_INFO: Mapping[str, str] = {
     "box_threshold": "What is hot: above this share of the map's maximum; default 0.2.",
     "contour": "Draw the outline of what is hot.",
     "export": "Write the boxes of a run's pictures into the output folder: coco, voc or yolo.",
+    "sheet": "Draw the run's pictures and maps as one figure with colour bars: a .png, .svg or "
+    ".pdf file; see camviz help figures.",
     "save_path": "A folder, or a file for a single picture or video; default camviz-out.",
     "format": "jpg or png; default the input's own.",
     "save_map": "Write the raw map as well.",

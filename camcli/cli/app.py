@@ -44,6 +44,7 @@ from camcli.models.own_code.user_code import find_own_line
 from camcli.utils.runtime_tuning import put_off_collecting
 
 DEFAULT = "explain"
+KINDS_OF_SHEETS = ("png", "svg", "pdf", "none")
 WHICH_BOXES = ("largest", "all", "none")
 EXIT_BUG = EXIT_BROKEN_PIPE = 1
 
@@ -59,7 +60,7 @@ class DefaultGroup(Group):
             raise typer.Exit
         named = bool(args) and args[0] in self.commands
         whole = args if named else [DEFAULT, *args]
-        return super().parse_args(ctx, complete_boxes(whole) if whole[0] == DEFAULT else whole)
+        return super().parse_args(ctx, complete_values(whole) if whole[0] == DEFAULT else whole)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         """Shows the default command's options, then the commands."""
@@ -72,6 +73,30 @@ class DefaultGroup(Group):
             subcommand_metavar="",
         )
         page.format_help(ctx, formatter)
+
+
+def complete_values(args: Sequence[str]) -> list[str]:
+    """Gives `--boxes` and `--sheet` alone a value, so that they take no picture for one."""
+    return complete_sheet(complete_boxes(args))
+
+
+def complete_sheet(args: Sequence[str]) -> list[str]:
+    """Says which kind of sheet where `--sheet` alone was typed."""
+    end = args.index("--") if "--" in args else len(args)
+    completed = list(args)
+    for place in range(end):
+        following = "".join(args[place + 1 : min(place + 2, end)])
+        if args[place] == "--sheet" and _names_pictures(following):
+            completed[place] = "--sheet=png"
+    return completed
+
+
+def _names_pictures(word: str) -> bool:
+    """Tells whether a word behind `--sheet` is none of its own: an option, or pictures."""
+    if word.lower().endswith(KINDS_OF_SHEETS):
+        return False
+    is_pattern = word.startswith(("-", "@")) or "*" in word or "://" in word
+    return not word or is_pattern or os.path.exists(word)  # noqa: PTH110  (a URL is no path)
 
 
 def complete_boxes(args: Sequence[str]) -> list[str]:

@@ -119,6 +119,7 @@ class Flags:
         Texts, _option(LAYER, "NAMES", "--target-layers", also="By commas or repeated.")
     ] = None
     layer_fusion: Annotated[Text, _option(LAYER, "HOW", "--layer-fusion")] = None
+    layers_sweep: Annotated[Switch, _switch(LAYER, "--layers-sweep/--no-layers-sweep")] = None
     vit_like: Annotated[Switch, _switch(LAYER, "--vit-like/--no-vit-like")] = None
     num_extra_tokens: Annotated[Text, _option(LAYER, "N", "--num-extra-tokens")] = None
     preview_model: Annotated[
@@ -195,6 +196,9 @@ class Flags:
     box_threshold: Annotated[Text, _option(OUTPUT, "SHARE", "--box-threshold")] = None
     contour: Annotated[Switch, _switch(OUTPUT, "--contour/--no-contour")] = None
     export: Annotated[Text, _option(OUTPUT, "FORMAT", "--export")] = None
+    sheet: Annotated[
+        Text, _option(OUTPUT, "FILE", "--sheet", also="Without a value, a .png beside them.")
+    ] = None
     save_path: Annotated[Text, _option(OUTPUT, "PATH", "--save-path")] = None
     format: Annotated[Text, _option(OUTPUT, "FORMAT", "--format")] = None
     save_map: Annotated[Text, _option(OUTPUT, "npy", "--save-map")] = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from camcli.config.options import Options
 from camcli.errors import UsageError
-from camcli.method_terms import check_methods
+from camcli.method_terms import BEST, check_methods
 
 
 def find_contradictions(options: Options) -> Iterator[UsageError]:
@@ -17,6 +17,7 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
     yield from _refuse_two_choices_of_classes(options)
     yield from _refuse_methods_that_differ(options)
     yield from _refuse_two_replacements_of_classes(options)
+    yield from _refuse_two_choices_of_layers(options)
     given = options.model_fields_set
     if "noise_sigma" in given and not options.noise_smooth:
         yield UsageError("--noise-sigma is for --noise-smooth N: give that, too.")
@@ -69,6 +70,27 @@ def _refuse_two_choices_of_classes(options: Options) -> Iterator[UsageError]:
             yield UsageError(
                 f"--target-category and {name} each choose the classes: give one of them."
             )
+
+
+def _refuse_two_choices_of_layers(options: Options) -> Iterator[UsageError]:
+    if not options.layers_sweep:
+        return
+    if options.target_layers:
+        yield UsageError(
+            "--layers-sweep and --target-layers each choose the layers: give one of them "
+            "(--layer-fusion none gives named layers a map each)."
+        )
+    if options.combine or BEST in options.method:
+        chooser = "--combine" if options.combine else "--method best"
+        yield UsageError(
+            f"--layers-sweep gives each layer a map, and {chooser} makes one of several: give one "
+            "of them."
+        )
+    if "layer_fusion" in options.model_fields_set and options.layer_fusion != "none":
+        yield UsageError(
+            f"--layers-sweep gives each layer a map, and --layer-fusion {options.layer_fusion} "
+            "makes one of several: give one of them."
+        )
 
 
 def _refuse_methods_that_differ(options: Options) -> Iterator[UsageError]:

@@ -15,6 +15,7 @@ from camcli.config.value_parsers import (
     parse_path,
     parse_pixels,
     parse_scale,
+    parse_sheet,
     parse_size,
     parse_span,
     parse_target,
@@ -105,6 +106,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     layer_fusion: Annotated[Fusion, Choice] = Field(
         default="mean", description="mean, max, product, refine or none"
     )
+    layers_sweep: bool = Field(default=False, description=SWITCH)
     combine: Annotated[Combination, Choice] | None = Field(
         default=None, description="mean or product"
     )
@@ -199,6 +201,9 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     contour: bool = Field(default=False, description=SWITCH)
     export: Annotated[Literal["coco", "voc", "yolo"], Choice] | None = Field(
         default=None, description="coco, voc or yolo"
+    )
+    sheet: Annotated[Path, BeforeValidator(parse_sheet)] | None = Field(
+        default=None, description="a .png, .svg or .pdf file, or png, svg or pdf"
     )
     save_path: File = Field(default=Path("camviz-out"), description="a file or a folder")
     format: Annotated[Literal["jpg", "png"], Choice] | None = Field(

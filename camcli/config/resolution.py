@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from camcli.config.settings import (
     read_flags,
     read_preset_file,
 )
+from camcli.config.value_parsers import SHEETS
 from camcli.errors import CamvizError, ConfigError, UnknownName, UsageError
 from camcli.method_info import METHOD_INFO
 from camcli.method_terms import BEST, expand_methods
@@ -86,7 +88,15 @@ def _validate(given: Iterable[Setting]) -> Options:
         raise ConfigError("\n".join(["Several options are wrong:", *map(str, problems)]))
     if problems:
         raise problems[0]
-    return options
+    return _add_what_follows(options)
+
+
+def _add_what_follows(options: Options) -> Options:
+    """Adds what an option brings with it."""
+    if not options.layers_sweep:
+        return options
+    sheet = options.sheet or Path(SHEETS[0])
+    return options.model_copy(update={"layer_fusion": "none", "sheet": sheet})
 
 
 def _refuse_code_in_file(on_top: Mapping[tuple[str, ...], Setting]) -> Iterator[ConfigError]:

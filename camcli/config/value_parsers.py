@@ -18,6 +18,7 @@ from camcli.utils.paths import expand_home
 
 LITERALS = (bool, int, float, str, list, dict)
 BRACKETS = {"[": "]", "(": ")"}
+SHEETS = ("png", "svg", "pdf")
 UNITS: Mapping[str, int] = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 BYTE_UNITS: Mapping[str, int] = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
@@ -125,6 +126,16 @@ def parse_scale(value: object) -> object:
     if not 0 <= low < high < inf:
         raise ValueError("not two raw values, the second one larger")
     return low, high
+
+
+def parse_sheet(value: object) -> object:
+    """Reads a file of a kind that sheets have, or the kind alone, for a file named by the run."""
+    if isinstance(value, str) and value.strip().lower() in SHEETS:
+        return Path(value.strip().lower())
+    path = parse_path(value)
+    if isinstance(path, Path) and path.suffix.lower().removeprefix(".") not in SHEETS:
+        raise ValueError("no file of a sheet")
+    return path
 
 
 def parse_span(value: object) -> object:

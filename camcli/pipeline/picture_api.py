@@ -44,6 +44,7 @@ def explain(
     *,
     target_layers: Layers | None = None,
     layer_fusion: Fusion = "mean",
+    layers_sweep: bool = False,
     combine: Combination | None = None,
     best_for: BestFor | None = None,
     vit_like: bool | None = None,
@@ -84,6 +85,8 @@ def explain(
             Modules, too.
         layer_fusion: Several layers: mean, max, product, refine (RefineCAM), or none for a map
             each; default mean.
+        layers_sweep: Explain the model layer by layer, from its coarsest grid to finer ones, and
+            draw a sheet. Here: an explanation each, which `Sheet` draws.
         combine: Make one map of several methods, each at the target layers or, as METHOD@LAYER, at
             one of its own: product or mean.
         best_for: What the method best is best for: evidence (where the score comes from), extent
@@ -162,6 +165,7 @@ def explain(
         "method": method,
         "target_layers": _name_layers(classifier, target_layers),
         "layer_fusion": layer_fusion,
+        "layers_sweep": layers_sweep,
         "combine": combine,
         "best_for": best_for,
         "vit_like": vit_like,

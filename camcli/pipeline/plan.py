@@ -16,7 +16,7 @@ from camcli.engine.compile import compile_model as blocks_compiled
 from camcli.engine.device.batch_size import find_largest_batch
 from camcli.engine.device.precision import is_emulated
 from camcli.engine.explain_request import ExplainRequest
-from camcli.engine.layer_selection import find_default_layer
+from camcli.engine.layer_selection import find_default_layer, spread_layers
 from camcli.engine.method_selection import (
     MethodSelection,
     find_selected_layers,
@@ -45,6 +45,7 @@ from camcli.records import Source
 from camcli.registry import ALL, assign_options, depends_on_category, depends_on_layer
 from camcli.utils.profiling import stage
 
+SWEPT_LAYERS = 5
 BATCH = 8  # pictures in a pass where nobody says more
 LARGE_BATCH = 256  # larger ones are held against the memory there is
 
@@ -153,24 +154,29 @@ def make_plan(classifier: Classifier, options: Options) -> Plan:
 def _make_plan(classifier: Classifier, options: Options) -> Plan:
     refuse_contradictions(options)
     classifier = _apply_class_choice(classifier, options)
-    on_sheets = ALL in options.method
-    if not on_sheets:
+    has_all = ALL in options.method
+    # a run with one sheet for all pictures writes the overlays that stand on it
+    on_sheets = has_all and options.sheet is None
+    if not has_all:
         _check_has_classes(classifier, options.method)
     categories = _find_categories(classifier, options)
     target = _make_target(classifier, options, categories)
     tokens = TokenOptions(options.vit_like, options.num_extra_tokens)
+    given = options.target_layers or _list_swept_layers(classifier, options)
     selected = select_methods(
         classifier.module,
         find_input_shape(classifier),
         options.method,
-        options.target_layers,
+        given,
         options.combine,
         options.best_for,
         classifier.reading,
     )
     methods = selected.methods
     chosen = assign_options(selected.all_methods, options.set, options.seed)
-    layers, layouts, reason, doubts = _find_layers(classifier, selected, options.target_layers)
+    layers, layouts, reason, doubts = _find_layers(classifier, selected, given)
+    if options.layers_sweep:
+        reason = "one of the model's grids, by --layers-sweep"
     request = ExplainRequest(
         (),
         layers,
@@ -193,7 +199,7 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
     )
     reasons = _explain_combined(classifier, selected, options)
     plan = replace(plan, threshold=options.threshold, combined_reasons=reasons)
-    left_out = _find_left_out(plan, methods) if on_sheets else {}
+    left_out = _find_left_out(plan, methods) if has_all else {}
     fitting = tuple(name for name in methods if name not in left_out)
     plan = replace(plan, request=replace(request, methods=fitting), left_out=left_out)
     if options.batch_size == "auto":
@@ -297,6 +303,15 @@ def _find_layers(
     if given or not layers:
         return layers, layouts, "named by --target-layers" if given else "", doubts
     return layers, layouts, find_default_layer(module, shape, reading).reason, doubts
+
+
+def _list_swept_layers(classifier: Classifier, options: Options) -> tuple[str, ...]:
+    """Lists layers from the coarsest grid to finer ones, where a sweep is asked for."""
+    if not options.layers_sweep:
+        return ()
+    shape = find_input_shape(classifier)
+    from_fine = spread_layers(classifier.module, shape, SWEPT_LAYERS, classifier.reading)
+    return from_fine[::-1]
 
 
 def _explain_combined(

@@ -20,6 +20,7 @@ from camcli.models.state import hash_weights
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.writing.color_scale import Key, read_scales
 from camcli.records import Outcome, Source
+from camcli.registry import ALL
 from camcli.render.overlay import Scale
 from camcli.runs import Counts, Manifest, Mode, RunInfo, read_manifest
 
@@ -29,11 +30,13 @@ NOT_WRITTEN = frozenset(
     {
         "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
         "skip_existing", "fail_fast", "max_failures", "max_pixels", "max_memory",
-        "engine", "ray_workers", "export",
+        "engine", "ray_workers", "export", "sheet",
     }
 )  # fmt: skip
 # what the weights' hash and the classes' names tell better than where they were read
-RESOLVED_ELSEWHERE = frozenset({"checkpoint", "class_map", "target", "frames", "preprocessing"})
+RESOLVED_ELSEWHERE = frozenset(
+    {"checkpoint", "class_map", "target", "frames", "preprocessing", "layers_sweep"}
+)
 
 Shard = tuple[int, int]
 
@@ -157,8 +160,11 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
     typed = options.model_dump(exclude=set(NOT_WRITTEN | RESOLVED_ELSEWHERE))
     classifier, request = plan.classifier, plan.request
     names = classifier.labels
+    # of all methods, a sheet each picture or, with one sheet for all, an overlay each
+    apart = {"apart": True} if ALL in options.method and not plan.on_sheets else {}
     return {
         **typed,
+        **apart,
         "frames": str(options.frames or ""),
         "model": classifier.name,
         "weights": weights,

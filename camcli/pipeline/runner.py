@@ -16,6 +16,7 @@ from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.flow import Ending, Flow, Work
 from camcli.pipeline.plan import Plan, compile_model, make_plan
 from camcli.pipeline.run_state import RunState, Shard, open_run
+from camcli.pipeline.sheets.run_sheet import DrawnSheet, draw_run_sheet
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
@@ -42,7 +43,8 @@ class RunCallbacks:
     `begins` is called with the state of the run, `compiled` with the number of compiled blocks,
     `looked_at` with the number of pictures whose maps are known before any is drawn (where they
     share a scale), `left_out` with the number of further sources that another process has (negative
-    where that process died), `exported` with the files of boxes that were written.
+    where that process died), `exported` with the files of boxes that were written, `drawn` with the
+    run's sheet.
     """
 
     begins: Callable[[RunState], None] = _ignore
@@ -50,6 +52,7 @@ class RunCallbacks:
     looked_at: Callable[[int], None] = _ignore
     left_out: Callable[[int], None] = _ignore
     exported: Callable[[tuple[Path, ...]], None] = _ignore
+    drawn: Callable[[DrawnSheet], None] = _ignore
 
 
 NO_CALLBACKS = RunCallbacks()
@@ -85,6 +88,7 @@ def carry_out_plan(
     find_colormap(options.colormap)
     plan.check_named(sources)
     check_outputs(sources, plan, options)
+    made: list[Record] = []
     with open_run(plan, sources, options, shard) as state:
         callbacks.begins(state)
         threads = _count_threads(plan, state.sources, options)
@@ -98,6 +102,8 @@ def carry_out_plan(
                     # what was begun behind it may still find its place
                     stop.ask(error)
                     continue
+                if options.sheet and not state.run:
+                    made += recorded.records
                 yield recorded
                 check_failures(state.counts.failed, options, stop)
         # nothing else ends a camera's film
@@ -116,6 +122,8 @@ def carry_out_plan(
                 per_layer=options.layer_fusion == "none",
             )
             callbacks.exported(written)
+        if options.sheet:
+            callbacks.drawn(draw_run_sheet(made, sources, options, state.run))
         state.finish()
 
 

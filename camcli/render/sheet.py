@@ -174,7 +174,7 @@ class _Line:
             height, width = pixels.shape[:2]
             page.pictures.append(PlacedPicture(pixels, left, top, width, height))
             if cell.bar:
-                _place_bar(cell.bar, page, left, top + self.pictures + 6, self.grid.cell)
+                _place_bar(cell.bar, page, left, top + height + 6, self.grid.cell)
         page.height += self.height
 
 

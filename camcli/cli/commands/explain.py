@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from camcli.config import Options
     from camcli.pipeline import StopRequest
     from camcli.pipeline.run_state import RunState, Shard
+    from camcli.pipeline.sheets.run_sheet import DrawnSheet
     from camcli.records import Outcome, Record, Source
 
 EMBEDDED_NOTE = (
@@ -231,6 +232,7 @@ def _prepare_local_run(
         results.report_first_pass,
         results.tally.leave_out,
         results.report_export,
+        results.report_sheet,
     )
     return lambda stop: carry_out_plan(plan, share, options, stop, watch, shard)
 
@@ -354,6 +356,18 @@ class _Results:
             self.printer.note(f"boxes of pictures: {path}")
         if not written:
             self.printer.note("no boxes were exported: no picture was explained")
+
+    def report_sheet(self, drawn: DrawnSheet) -> None:
+        """Says where a run's sheet is, and what is not on it."""
+        for path in drawn.files:
+            if self.printer.style == "paths":
+                print_path(str(path))
+            else:
+                self.printer.note(f"sheet: {path}")
+        for missing in drawn.missing:
+            self.printer.note(f"left out of the sheet: {missing}")
+        if not drawn.files:
+            self.printer.note("no sheet was drawn: no picture was explained")
 
     def print_all(self, outcome: Outcome) -> None:
         """Prints what came of a picture; a run goes on where nothing more can be printed."""

@@ -73,6 +73,11 @@ def check_can_shard(options: Options) -> None:
             "processes share the run, and give the same command with --resume to one process "
             "afterwards."
         )
+    if options.sheet:
+        raise UsageError(
+            "--sheet shows what a whole run found: leave it out where several processes share the "
+            "run, and give the same command with --resume to one process afterwards."
+        )
     if is_file(options.save_path):
         raise UsageError(
             f"--save-path {options.save_path} is one file, and several processes share this run: "

@@ -9,5 +9,8 @@ PUBLIC = (
     "notebook.describe",
     "notebook.make_html",
     "notebook.make_png",
+    "run_sheet.DrawnSheet",
+    "run_sheet.check_run_sheet",
+    "run_sheet.draw_run_sheet",
     "sheet.Sheet",
 )

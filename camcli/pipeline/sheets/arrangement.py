@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+from camcli.errors import CamvizError
 from camcli.pipeline.sheets.items import SheetItem
 from camcli.records import Record
 from camcli.render.colour_bar import ColourBar
@@ -36,17 +37,29 @@ class Arrangement:
         """How many cells stand side by side, with the original."""
         return plan_grid(1 + max((len(row) for row in self.rows), default=0))
 
-    def list_rows(self) -> Iterator[list[Cell | None]]:
-        """Draws the rows, one after the other: the original first, then its maps."""
-        grid = self.grid
+    def list_rows(
+        self, leave_out: Callable[[str], None] | None = None
+    ) -> Iterator[list[Cell | None]]:
+        """Draws the rows, one after the other: the original first, then its maps.
+
+        A row of which a picture cannot be read is left out where `leave_out` takes the reason.
+        """
         for row in self.rows:
-            present = [item for item in row if item]
-            original = grid.fit(present[0].draw_picture())
-            lines = self._describe_row(present[0].record)
-            yield [
-                Cell(original, tuple(part for line in lines for part in grid.split(line))),
-                *(self._draw(item, grid) if item else None for item in row),
-            ]
+            try:
+                yield self._draw_row(row)
+            except (CamvizError, MemoryError) as error:
+                if leave_out is None:
+                    raise
+                leave_out(str(error))
+
+    def _draw_row(self, row: Sequence[SheetItem | None]) -> list[Cell | None]:
+        grid = self.grid
+        first = next(item for item in row if item)
+        lines = [part for line in self._describe_row(first.record) for part in grid.split(line)]
+        return [
+            Cell(grid.fit(first.draw_picture()), tuple(lines)),
+            *(self._draw(item, grid) if item else None for item in row),
+        ]
 
     def _draw(self, item: SheetItem, grid: Grid) -> Cell:
         caption = self._describe_column(item.record)
@@ -72,7 +85,7 @@ def arrange(items: Sequence[SheetItem]) -> Arrangement:
     """Puts each picture in a row of its own, or several, and what differs in its columns."""
     pictures: dict[object, list[SheetItem]] = {}
     for item in items:
-        pictures.setdefault((item.record.source, item.record.frame), []).append(item)
+        pictures.setdefault(item.picture, []).append(item)
     varying = [axis for axis in AXES if any(_varies(axis, group) for group in pictures.values())]
     axis = varying[0] if varying else ""
     # classes differ from picture to picture, and their columns mean a rank

@@ -25,9 +25,11 @@ if TYPE_CHECKING:
 class SheetItem:
     """One heatmap of a sheet; its pixels and those of its picture are made when they are placed.
 
-    `shows_values` says whether its colours mean raw values, and so whether it has a bar.
+    `picture` is equal for heatmaps of one picture.  `shows_values` says whether the colours mean
+    raw values, and so whether there is a bar.
     """
 
+    picture: object
     record: Record
     draw: Callable[[], Pixels]
     draw_picture: Callable[[], Pixels]
@@ -71,6 +73,5 @@ def _make_item(explanation: Explanation, alpha: Alpha, colormap: ColormapLike) -
             return lay_pixels(explanation.picture.canvas, explanation.pixels(), explanation.view)
         return explanation.overlay(alpha, colormap)
 
-    return SheetItem(
-        explanation.record, draw, lambda: explanation.picture.canvas, bar, shows_values
-    )
+    picture, record = explanation.picture, explanation.record
+    return SheetItem(id(picture), record, draw, lambda: picture.canvas, bar, shows_values)

@@ -46,7 +46,6 @@ def write_sheet(pages: Iterable[Page], path: Path) -> tuple[Path, ...]:
     Returns the files.  Raises UsageError or OutputError.
     """
     check_sheet(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() == ".pdf":
         write_file(memoryview(write_pdf(pages)), path)
         return (path,)

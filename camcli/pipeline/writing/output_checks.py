@@ -12,6 +12,7 @@ from camcli.media.pictures.output_formats import find_format
 from camcli.media.sources.listing import is_video
 from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan
+from camcli.pipeline.sheets.run_sheet import check_run_sheet
 from camcli.pipeline.work_items import is_film, may_have_films
 from camcli.pipeline.writing.output_writer import output_path
 from camcli.records import Record, Source
@@ -21,6 +22,8 @@ from camcli.registry import ALL
 def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> None:
     """Raises UsageError or OutputError where outputs would collide or cannot be written."""
     _check_films(sources, plan, options)
+    if options.sheet:
+        check_run_sheet(options)
     if options.export:
         # brings readers of YAML and XML, which no other run needs
         from camcli.pipeline.writing.box_export import check_export

@@ -207,7 +207,7 @@ class OutputWriter:
             return hot.draw(self.overlay(explanation))
 
         bar = make_record_bar(record, colormap, alpha) if shows_values else None
-        return SheetItem(record, draw, lambda: picture, bar, shows_values)
+        return SheetItem(0, record, draw, lambda: picture, bar, shows_values)
 
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
         """Names what stands beside a sheet for one of its heatmaps."""

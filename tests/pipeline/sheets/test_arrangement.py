@@ -20,7 +20,8 @@ def item(source: str = "a/cat.jpg", **facts: Any) -> SheetItem:
     }  # fmt: skip
     record = Record(source, **{**defaults, **facts})
     pixels = np.zeros((4, 6, 3), np.uint8)
-    return SheetItem(record, lambda: pixels, lambda: pixels, make_record_bar(record, "jet", 0.5))
+    bar = make_record_bar(record, "jet", 0.5)
+    return SheetItem(source, record, lambda: pixels, lambda: pixels, bar)
 
 
 def read(sheet: Arrangement) -> list[list[str]]:

@@ -177,8 +177,7 @@ def test_files_of_each_kind(explained: list[Explanation], tmp_path: Path) -> Non
 
 def test_pages_have_a_file_each(explained: list[Explanation], tmp_path: Path) -> None:
     many = [
-        replace(explained[0], record=replace(explained[0].record, source=f"{n}.png"))
-        for n in range(16)
+        replace(explained[0], picture=replace(explained[0].picture, frame=n)) for n in range(16)
     ]
     written = Sheet(many).save(tmp_path / "sheet.png")
     assert [path.name for path in written] == ["sheet.png", "sheet-2.png", "sheet-3.png"]
