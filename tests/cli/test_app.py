@@ -257,7 +257,7 @@ def test_an_interruption(asked: Asked, run: Run, image: str) -> None:
         (["--nope"], "No such option: --nope"),
         (["--modle", "x"], "--model"),
         (["a.jpg", "--model"], "--model"),
-        (["a.jpg", "--alpha", "2"], "--alpha 2: takes a number from 0 to 1."),
+        (["a.jpg", "--alpha", "2"], "--alpha 2: takes a number from 0 to 1, or auto."),
         (["a.jpg", "--method", "gradcm"], "Closest: 'gradcam'"),
         (["a.jpg", "--config", "resnet5"], "Closest: 'resnet50'"),
         (["a.jpg", "--cfg-options", "alpa=1"], "Closest: 'alpha'"),

@@ -76,14 +76,14 @@ def draw_run_sheet(
     pictures that cannot be read again are left out.  Raises UsageError or OutputError.
     """
     if is_file(options.save_path):
-        by_picture = {source_id(sources[0]): list(made)} if sources else {}
+        records: Mapping[str, list[Record]] = {source_id(sources[0]): list(made)}
     else:
-        by_picture = _read_records(options.save_path, run)
+        records = _read_records(options.save_path, run)
     reader = _Reader(options)
     items: list[SheetItem] = []
     failed = videos = 0
     for source in sources:
-        own = by_picture.get(source_id(source), [])
+        own = records.get(source_id(source), [])
         failed += any(record.error for record in own)
         videos += any(record.frame is not None for record in own)
         items += [
