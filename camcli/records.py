@@ -50,13 +50,15 @@ class Source:
     """Where a picture comes from: its path, and the place its outputs take below the save path.
 
     What lies behind a URL has its path there for a name.  `category` is the class that a list asks
-    for, empty where the run's own options say it.
+    for, empty where the run's own options say it.  It has a namesake where another source of the
+    run, whose outputs take the same place, has its name but for the suffix.
     """
 
     path: Path
     folder: Path = Path()
     url: str = ""
     category: str = ""
+    has_namesake: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         return self.url or str(self.path)
@@ -284,7 +286,11 @@ class Record:
     `sheet` the file in which the heatmap stands among others;
     `files` the stamps of outputs and sheet, of a video in the last record of its source.
     `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
-    pictures share them, `seconds` the heatmap's share of its batch's pass.
+    pictures share them, `colormap` and `alpha` how it is drawn (no colour map where colours say
+    something else), `seconds` the heatmap's share of its batch's pass.
+    `recipe` is a digest of what the picture is made with: those of one source and recipe are the
+    same; `beside` has the endings of what stands beside it, and how that is made; `renamed` says
+    why the outputs have another name than they would have in an empty folder.
     """
 
     source: str
@@ -320,7 +326,12 @@ class Record:
     statistics: Statistics | None = None
     residual: float | None = None
     scale: tuple[float, float] | None = None
+    colormap: str = ""
+    alpha: float | None = None
+    recipe: str = ""
     outputs: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
+    renamed: str = ""
     sheet: str = ""
     files: Mapping[str, FileStamp] = field(default_factory=dict)
     seconds: float | None = None

@@ -35,14 +35,17 @@ def name_output(
     target: str = "",
     frame: int | None = None,
     value: float | None = None,
+    front: Sequence[str] = (),
+    behind: Sequence[str] = (),
 ) -> Path:
     """Names an output: `<stem>[_<frame>]_<method>[_<layer>][_<target>][_<index>-<label>]<suffix>`.
 
-    That of a value ends in `[_<index>]-<label>-<value>`, such as `_value-37.2`.
+    That of a value ends in `[_<index>]-<label>-<value>`, such as `_value-37.2`.  What else the name
+    is to say stands in `front` of the layer, or `behind` the class.
 
     It stands below the save path, whatever the source and the label are.  Where the output cannot
-    have the input's own suffix, the input's whole name stands for its stem, but for a video's
-    frames.  Raises UnknownName for a format that cannot be written.
+    have the input's own suffix, and the source has a namesake, the input's whole name stands for
+    its stem, but for a video's frames.  Raises UnknownName for a format that cannot be written.
     """
     own = source.path.suffix
     chosen = find_suffix(format) if format else None
@@ -50,24 +53,36 @@ def name_output(
         None,
         *list_suffixes_like(own),
     )
-    head, suffix = (
-        (source.path.stem, own) if keeps_own else (source.path.name, chosen or DEFAULT_SUFFIX)
-    )
+    suffix = own if keeps_own else chosen or DEFAULT_SUFFIX
+    head = choose_head(source, keeps_own=keeps_own)
     if frame is not None:
         head, suffix = source.path.stem, chosen or DEFAULT_SUFFIX
         method = f"{frame:0{FRAME_DIGITS}}_{method}"
-    parts = list_name_parts(method, category, label, layer, target)
+    parts = list_name_parts(method, category, label, layer, target, front)
     if value is not None:
         shown = _make_part(f"{label}-{value:.4g}")
         parts[-1:] = [parts[-1], shown] if category is None else [f"{parts[-1]}-{value:.4g}"]
-    return join_name(source, head, parts, suffix)
+    return join_name(source, head, [*parts, *map(_make_part, behind)], suffix)
+
+
+def choose_head(source: Source, *, keeps_own: bool) -> str:
+    """Returns what a name begins with: the stem, or all of the input's name where that is needed.
+
+    It is where two inputs would else give one name: those that keep their own suffix do not.
+    """
+    return source.path.name if source.has_namesake and not keeps_own else source.path.stem
 
 
 def list_name_parts(
-    method: str, category: int | None, label: str, layer: str | None, target: str
+    method: str,
+    category: int | None,
+    label: str,
+    layer: str | None,
+    target: str,
+    front: Sequence[str] = (),
 ) -> list[str]:
     """Lists what a name says behind the input's own, in letters that every file system takes."""
-    parts = [method, *(_make_part(part) for part in (layer, target) if part)]
+    parts = [method, *(_make_part(part) for part in (*front, layer, target) if part)]
     return parts + ([] if category is None else [_name_category(category, label)])
 
 

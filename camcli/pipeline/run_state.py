@@ -19,10 +19,11 @@ from camcli.media.output_place import is_file
 from camcli.models.state import hash_weights
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.writing.color_scale import Key, read_scales
+from camcli.pipeline.writing.output_naming import digest_shared_options
 from camcli.records import Outcome, Source
 from camcli.registry import ALL
 from camcli.render.overlay import Scale
-from camcli.runs import Counts, Manifest, Mode, RunInfo, read_manifest
+from camcli.runs import Counts, Manifest, Mode, Rename, RunInfo, read_manifest
 
 PACKAGES = ("camviz", "torch", "torchvision", "timm", "transformers")
 # what decides how fast and how far a run goes, and not what it writes
@@ -37,6 +38,8 @@ NOT_WRITTEN = frozenset(
 RESOLVED_ELSEWHERE = frozenset(
     {"checkpoint", "class_map", "target", "frames", "preprocessing", "layers_sweep"}
 )
+
+NOTHING: Mapping[str, str] = {}
 
 Shard = tuple[int, int]
 
@@ -57,6 +60,8 @@ class RunState:
     # the digest of what makes it the same run, empty where no manifest is kept
     run: str = ""
     weights: str = ""
+    # a digest of what all its pictures are made with, empty where they depend on each other
+    shared_options: str = ""
     # those at work on the same run
     other_processes: Sequence[str] = ()
     # with which pictures of this run were drawn that are done
@@ -84,9 +89,26 @@ class RunState:
                 left_out(-1)
                 yield source
 
-    def place(self, path: Path, source: Source, *endings: str) -> Path:
-        """Returns where an output may be written, without overwriting what another run wrote."""
-        return self.manifest.place(path, source, *endings) if self.manifest else path
+    def place(
+        self,
+        path: Path,
+        source: Source,
+        beside: Mapping[str, str] = NOTHING,
+        *,
+        method: str = "",
+        recipe: str = "",
+        rename: Rename | None = None,
+    ) -> Path:
+        """Returns where an output may be written, without overwriting what another run wrote.
+
+        `beside` are the endings of what stands beside it, and how that is made; `recipe` what the
+        picture is made with, and `rename` the name that says what differs from another run's.
+        """
+        if self.manifest is None:
+            return path
+        return self.manifest.place(
+            path, source, beside, method=method, recipe=recipe, rename=rename
+        )
 
     def add(self, outcome: Outcome) -> Outcome:
         """Records the outcome of a picture and returns it; a video counts as one picture."""
@@ -146,6 +168,7 @@ def open_run(
             manifest=manifest,
             run=run.name,
             weights=weights,
+            shared_options=digest_shared_options(description.configuration),
             other_processes=manifest.describe_others(),
             scales=_read_scales(options.save_path / run.manifest, run) if manifest.skipped else {},
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 from camcli.errors import OutputError, UsageError
 from camcli.records import FileStamp
-from camcli.runs.compact_map import hash_texts
+from camcli.utils.compact_map import hash_texts
 from camcli.utils.jsonable import to_jsonable
 
 STATE = ".camviz"  # the hidden folder with the files that a run needs while it lasts

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from camcli.errors import UsageError
-from camcli.runs.compact_map import hash_texts
 from camcli.runs.jsonl import STATE, unwritable_error
 from camcli.runs.presence import Presence, Process, list_processes
+from camcli.utils.compact_map import hash_texts
 
 try:
     import fcntl

@@ -4,7 +4,7 @@ run = RunInfo(configuration, versions, ran_on)          # shard=(rank, world) fo
 with Manifest.open(folder, run, mode) as manifest:  # "new", "resume" or "skip"
     plan = manifest.list_remaining(sources)         # once, before anything is placed
     manifest.claim(source)                          # False: another process has it; any thread
-    path = manifest.place(path, source, ".npy")     # before writing; from any thread
+    path = manifest.place(path, source)             # before writing; from any thread
     manifest.append(source, records)                # after writing; one thread, in order
     manifest.finish(counts)                         # only when all is done
 """
@@ -13,19 +13,16 @@ from __future__ import annotations
 
 import os
 import threading
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 from camcli.errors import CamvizError, OutputError, UsageError
 from camcli.records import FileStamp, Record, Source
-from camcli.runs.compact_map import CompactMap, hash_texts
 from camcli.runs.journal import Journal, read_journals
 from camcli.runs.jsonl import (
     STATE,
@@ -37,15 +34,16 @@ from camcli.runs.jsonl import (
     unwritable_error,
 )
 from camcli.runs.locks import LOCK_FILE, FolderLocks, is_at
+from camcli.runs.places import Places, Rename, beside_recipe, iterate_marked, lock_name
 from camcli.runs.resume import check_same_run
 from camcli.runs.run_info import Counts, RunInfo, write_summary
+from camcli.utils.compact_map import CompactMap, hash_texts
 
 Mode = Literal["new", "resume", "skip"]
 
 WHOLE = "manifest.jsonl"
 SHARDS = "manifest.rank-*-of-*.jsonl"
-MARKS = (6, 12, 24)  # hex digits of the mark; more if names with fewer are taken
-LONG = 200  # bytes; a longer name is cut for its mark, since file systems allow 255
+NOTHING: Mapping[str, str] = {}
 # the state of a source of this run
 DONE, TO_DO, DROPPED = 1, 2, 3
 
@@ -87,7 +85,7 @@ class Manifest:
         self._journal = Journal(folder, run)
         # another run of this name that still works was not interrupted
         self._since = self._journal.since if self._alone else 0
-        self._places, self._sources = CompactMap(), CompactMap()
+        self._places, self._sources = Places(), CompactMap()
         self._claims: dict[str, set[str]] = {}
         self._held: dict[str, Record] = {}
         self._file: int | None = None
@@ -163,23 +161,54 @@ class Manifest:
             self._claims.setdefault(id_, set()).add(claim)
         return True
 
-    def place(self, path: Path, source: Source, *neighbour: str) -> Path:
-        """Returns where a source's output may be written: at the path, or under a marked name.
+    def place(
+        self,
+        path: Path,
+        source: Source,
+        beside: Mapping[str, str] = NOTHING,
+        *,
+        method: str = "",
+        recipe: str = "",
+        rename: Rename | None = None,
+    ) -> Path:
+        """Returns where a source's output may be written: at the path, or under another name.
 
-        `neighbour` are the endings of files beside it (".npy", ".pixels.png"), which need a free
-        name, too.  May be called from any thread, and again for the same path.
+        `beside` are endings of files beside it (".npy", ".pixels.png"), which need a free name,
+        too, and in words how they are made.  A name that this run has already comes first; one that
+        another run has is taken where the `recipe` says that the picture is the same.  Else
+        `rename` names it by what differs, or a mark tells it apart.  May be called from any thread,
+        and again for the same path.
         """
         id_ = source_id(source)
         self._used = True
         with self._mutex:
-            for name in _iterate_names(path, f"{self._run.name} {id_}"):
-                files = [name, *(name.with_name(name.name + ending) for ending in neighbour)]
+            for name in self._list_names(path, id_, method, rename):
+                files = {name: recipe}
+                for ending, made in beside.items():
+                    neighbour = name.with_name(name.name + ending)
+                    files[neighbour] = beside_recipe(recipe, ending, made)
                 if self._claim_files(files, id_):
                     return name
         raise OutputError(
             f"Cannot write {str(path)!r}: this name and the names made of it belong to other "
             "files. Choose another place (--save-path)."
         )
+
+    def _list_names(
+        self, path: Path, id_: str, method: str, rename: Rename | None
+    ) -> Iterable[Path]:
+        """Lists the names that an output may have, the best first."""
+        output, text = self._relative(path), f"{self._run.name} {id_}"
+        owner = self._places.find_owner(output)
+        if owner == self._find_owner(id_) or rename is None:
+            return (path, *iterate_marked(path, text))
+        names = [path]
+        renamed = rename(self._places.find_run(output, id_, method))
+        names += [renamed] if renamed != path else []
+        names += [*iterate_marked(renamed, text), *iterate_marked(path, text)]
+        mine = self._find_owner(id_)
+        # stable: false, for what is this run's, comes before true
+        return sorted(names, key=lambda n: self._places.find_owner(self._relative(n)) != mine)
 
     def append(
         self,
@@ -262,7 +291,7 @@ class Manifest:
         """Reads which run owns which output, and which sources of this run are done."""
         for run, id_, outputs in read_journals(self._folder):
             for output in outputs:
-                self._places[hash_texts(_fold_name(output))] = hash_texts(run, id_)
+                self._places.give(output, hash_texts(run, id_))
             if run == self._run.name:
                 self._sources[hash_texts(run, id_)] = DROPPED
         if self._run.shard is None:
@@ -290,8 +319,7 @@ class Manifest:
             return
         for line in read_lines(self._path, self._known):
             self._known = line.start + len(line.text)
-            for output in line.outputs:
-                self._places[hash_texts(_fold_name(output))] = line.owner
+            self._places.learn(line)
             if line.record["run"] == self._run.name and line.record.get("last"):
                 self._sources[line.owner] = DONE
         self._own = 0
@@ -302,8 +330,7 @@ class Manifest:
         end = 0
         for line in read_lines(path):
             owner, end = line.owner, line.start + len(line.text)
-            for output in line.outputs:
-                self._places[hash_texts(_fold_name(output))] = owner
+            self._places.learn(line)
             is_done = going.get(owner, True) and self._is_done(line)
             going[owner] = is_done
             if line.record.get("last"):
@@ -327,8 +354,7 @@ class Manifest:
                         f"{str(self._folder)!r} holds the shards of this run: join them first "
                         f"(camviz merge {self._folder})."
                     )
-                for output in line.outputs:
-                    self._places[hash_texts(_fold_name(output))] = line.owner
+                self._places.learn(line)
 
     def _drop(self) -> None:
         """Removes the records of sources that are done again from the manifest."""
@@ -368,24 +394,26 @@ class Manifest:
     def _find_owner(self, id_: str) -> int:
         return hash_texts(self._run.name, id_)
 
-    def _claim_files(self, files: Sequence[Path], id_: str) -> bool:
-        """Takes all of these files for a source, or none of them."""
-        keys = [_fold_name(self._relative(file)) for file in files]
+    def _claim_files(self, files: Mapping[Path, str], id_: str) -> bool:
+        """Takes all of some files, with their recipes, for a source, or none of them."""
+        keys = {file: lock_name(self._relative(file)) for file in files}
         held = self._claims.setdefault(id_, set())
-        new = [key for key in keys if key not in held]
-        free = [self._is_free(file, key, id_) for file, key in zip(files, keys, strict=True)]
+        new = [key for key in keys.values() if key not in held]
+        free = [self._is_free(file, keys[file], id_, files[file]) for file in files]
         if not all(free):
             for key in new:
                 self._locks.leave(key)
             return False
         held.update(new)
-        for key in keys:
-            self._places[hash_texts(key)] = self._find_owner(id_)
+        for file in files:
+            self._places.give(self._relative(file), self._find_owner(id_))
         return True
 
-    def _is_free(self, file: Path, key: str, id_: str) -> bool:
-        known = self._places.get(hash_texts(key))
-        if known not in (None, self._find_owner(id_)):
+    def _is_free(self, file: Path, key: str, id_: str, recipe: str) -> bool:
+        output = self._relative(file)
+        known = self._places.find_owner(output)
+        is_mine = known in (None, self._find_owner(id_))
+        if not is_mine and not self._places.is_same(output, id_, recipe):
             return False
         # held until the record is written, so that another process sees the record or the lock
         return self._locks.take(key, alone=True) and (known is not None or self._is_ours(file))
@@ -439,30 +467,6 @@ class Manifest:
             except OSError as error:
                 raise unwritable_error(self._path, error) from error
         return self._file
-
-
-def _iterate_names(path: Path, text: str) -> Iterator[Path]:
-    """Yields a path, then the same path with a mark of more and more digits."""
-    yield path
-    digest = blake2b(text.encode("ascii")).hexdigest()
-    for digits in MARKS:
-        mark = f"~{digest[:digits]}"
-        room = max(LONG, len(os.fsencode(path.name))) - len(os.fsencode(mark + path.suffix))
-        stem = os.fsencode(path.stem)
-        # cut between two characters; names that are not UTF-8 have surrogates
-        short = stem if len(stem) <= room else _cut_name(stem, room)
-        yield path.with_name(os.fsdecode(short) + mark + path.suffix)
-
-
-def _cut_name(name: bytes, size: int) -> bytes:
-    while size and name[size] & 0xC0 == 0x80:  # not in the middle of a character
-        size -= 1
-    return name[:size]
-
-
-def _fold_name(output: str) -> str:
-    """Folds a name: two names that mean one file on some file system become equal."""
-    return "output " + unicodedata.normalize("NFC", output).casefold()
 
 
 def _find_file_size(path: Path) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from camcli.errors import UsageError
-from camcli.runs.compact_map import CompactMap
 from camcli.runs.jsonl import STATE, read_lines, write_durably
 from camcli.runs.locks import FolderLocks
 from camcli.runs.manifest import SHARDS, WHOLE
 from camcli.runs.run_info import Counts, read_summary, write_json
+from camcli.utils.compact_map import CompactMap
 
 MOST_NAMED = 100  # ranks
 SHARD = re.compile(r"manifest(\.rank-(\d+)-of-(\d+))\.jsonl")

@@ -11,9 +11,9 @@ from typing import Literal
 
 from camcli.errors import UsageError
 from camcli.records import FileStamp
-from camcli.runs.compact_map import CompactMap, hash_texts
 from camcli.runs.jsonl import STATE, read_lines
 from camcli.runs.manifest import SHARDS, WHOLE
+from camcli.utils.compact_map import CompactMap, hash_texts
 
 # `unknown`: the manifest has neither its size nor its checksum
 State = Literal["whole", "unknown", "missing", "cut", "changed", "unreadable"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 
@@ -35,3 +36,8 @@ def is_there(path: str | Path) -> bool:
         return expand_home(path).exists()
     except (OSError, ValueError):
         return True
+
+
+def fold_name(name: str) -> str:
+    """Folds a name, so that two names of one file on some file system are equal."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -212,11 +212,11 @@ def _run_of(folder: Path) -> list[dict[str, object]]:
 def test_what_stands_beside_needs_a_free_name_too(tmp_path: Path) -> None:
     (tmp_path / "a.jpg.npy").write_text("mine")
     with Manifest.open(tmp_path, RunInfo(PLAIN)) as manifest:
-        marked = manifest.place(tmp_path / "a.jpg", A, ".npy")
+        marked = manifest.place(tmp_path / "a.jpg", A, {".npy": ""})
         assert marked.name.startswith("a~")
         # what was not taken is free for others
         assert manifest.place(tmp_path / "a.jpg", B) == tmp_path / "a.jpg"
-        assert manifest.place(tmp_path / "a.jpg", A, ".npy") == marked
+        assert manifest.place(tmp_path / "a.jpg", A, {".npy": ""}) == marked
 
 
 def test_a_mark_grows_where_somebody_has_the_name(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def go_on(mode: Any, run: RunInfo) -> Callable[[Path], object]:
         with Manifest.open(folder, run, mode) as manifest:
             for source in manifest.list_remaining(SOURCES):
                 if manifest.claim(source):
-                    path = manifest.place(folder / source.path.name, source, ".npy")
+                    path = manifest.place(folder / source.path.name, source, {".npy": ""})
                     manifest.append(source, [Record("in", outputs=(str(path),))])
             manifest.finish(Counts())
 

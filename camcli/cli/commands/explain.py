@@ -322,6 +322,8 @@ class _Results:
     show: Callable[[], None] = lambda: None
     # of the one whose frames come
     videos: set[str] = field(default_factory=set)
+    # reasons of names that were told
+    reasons: set[str] = field(default_factory=set)
     # parts of the combinations that were told
     choices: set[tuple[str, ...]] = field(default_factory=set)
     unprinted: bool = False
@@ -384,6 +386,10 @@ class _Results:
             drop_output()
 
     def print(self, record: Record) -> None:
+        if record.renamed and record.renamed not in self.reasons:
+            self.reasons.add(record.renamed)
+            name = Path(record.sheet or next(iter(record.outputs), "")).name
+            self.printer.note(f"named {name}: {record.renamed}")
         if record.parts:
             self._print_choice(record)
         elif not self.is_layer_printed and record.layers:

@@ -6,7 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +17,7 @@ from camcli.media.sources import path_lists, remote
 from camcli.media.sources.byte_stream import URL, check_protocol
 from camcli.media.sources.walk import EVERYTHING, MAGIC, Pattern, walk
 from camcli.records import Source
+from camcli.utils.paths import fold_name
 
 AVIF = frozenset({".avif", ".avifs"})
 JPEG_2000 = frozenset({".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"})
@@ -108,7 +109,25 @@ def find_sources(
             sources.setdefault((str(source), source.category), source)
     if selection.unread:
         tell(_count_unread(selection.unread))
-    return tuple(sources.values())
+    return mark_namesakes(sources.values())
+
+
+def mark_namesakes(sources: Iterable[Source]) -> tuple[Source, ...]:
+    """Marks the sources that have another one's name but for the suffix, at the same place."""
+    listed = tuple(sources)
+    first: dict[tuple[Path, str], str] = {}
+    shared = set()
+    for source in listed:
+        key = source.folder, fold_name(source.path.stem)
+        if first.setdefault(key, source.path.name) != source.path.name:
+            shared.add(key)
+    if not shared:
+        return listed
+    keys = ((source.folder, fold_name(source.path.stem)) for source in listed)
+    return tuple(
+        replace(source, has_namesake=True) if key in shared else source
+        for source, key in zip(listed, keys, strict=True)
+    )
 
 
 def camera_source(index: int) -> Source:

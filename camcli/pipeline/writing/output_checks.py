@@ -14,7 +14,7 @@ from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.sheets.run_sheet import check_run_sheet
 from camcli.pipeline.work_items import is_film, may_have_films
-from camcli.pipeline.writing.output_writer import output_path
+from camcli.pipeline.writing.output_naming import output_path
 from camcli.records import Record, Source
 from camcli.registry import ALL
 

@@ -18,6 +18,7 @@ from camcli.pipeline.run_state import RunState
 from camcli.pipeline.sheets.arrangement import arrange
 from camcli.pipeline.sheets.items import SheetItem, make_record_bar
 from camcli.pipeline.writing.color_scale import ColorScales
+from camcli.pipeline.writing.output_naming import OutputName, make_recipe, output_path
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions
@@ -31,25 +32,6 @@ if TYPE_CHECKING:
 
 # what stands beside an overlay has its name, and behind it
 PIXELS, MAP = ".pixels.png", ".npy"
-
-
-def output_path(
-    source: Source, record: Record, layers: Sequence[str], plan: Plan, options: Options
-) -> Path:
-    """Returns where an overlay stands, and a video's frame; `layers` are those it may name."""
-    layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
-    name = name_output(
-        source,
-        record.method,
-        record.category,
-        record.label,
-        format=options.format,
-        layer=layer,
-        target=plan.request.target.mark if record.target else "",
-        frame=record.frame,
-        value=record.value,
-    )
-    return options.save_path / name
 
 
 def find_source(picture: Picture) -> Source:
@@ -78,8 +60,7 @@ class OutputWriter:
             yield self._write(explanation)
 
     def _write(self, explanation: Explanation) -> Record:
-        record = self.make_record(explanation)
-        path = self._place(explanation, record)
+        path, record = self._place(explanation, self.make_record(explanation))
         files: dict[str, FileStamp] = {}
         try:
             regions, profile = self.find_regions(explanation), explanation.picture.profile
@@ -113,20 +94,34 @@ class OutputWriter:
         return replace(record, boxes=regions.boxes, box_threshold=self.options.box_threshold)
 
     def make_record(self, explanation: Explanation) -> Record:
-        """Returns a heatmap's record with the scale by which it is drawn."""
-        return replace(explanation.record, scale=self.scales.of(explanation))
+        """Returns a heatmap's record with how it is drawn."""
+        has_own_colours = explanation.is_signed or explanation.concepts
+        return replace(
+            explanation.record,
+            scale=self.scales.of(explanation),
+            colormap="" if has_own_colours else self.options.colormap,
+            alpha=self.options.alpha,
+        )
 
-    def _place(self, explanation: Explanation, record: Record) -> Path:
+    def _place(self, explanation: Explanation, record: Record) -> tuple[Path, Record]:
+        """Finds a place for a heatmap's picture, and notes what is known by it."""
+        beside = dict(self.list_endings(explanation))
         if is_file(self.options.save_path):
-            return self.options.save_path
-        source = find_source(explanation.picture)
-        path = output_path(source, record, self.list_named_layers(record), self.plan, self.options)
-        return self.state.place(path, source, *self.list_endings(explanation))
+            return self.options.save_path, replace(record, beside=beside)
+        source, layers = find_source(explanation.picture), self.list_named_layers(record)
+        name = OutputName(source, record, layers, self.plan, self.options)
+        # a sheet shows more than its record says
+        shared = "" if record.method == ALL else self.state.shared_options
+        recipe, method = make_recipe(shared, record), record.method
+        path = self.state.place(
+            name.plain, source, beside, method=method, recipe=recipe, rename=name.rename
+        )
+        return path, replace(record, recipe=recipe, beside=beside, renamed=name.find_reason(path))
 
     def place_frame(self, explanation: Explanation) -> Path:
         """Returns where the picture of a video's frame stands, and what stands beside it."""
         if not is_file(self.options.save_path):
-            return self._place(explanation, explanation.record)
+            return self._place(explanation, self.make_record(explanation))[0]
         record, video = explanation.record, self.options.save_path
         named = self.options.model_copy(update={"save_path": video.parent})
         return output_path(Source(Path(video.name)), record, (), self.plan, named)
@@ -135,18 +130,18 @@ class OutputWriter:
         """Returns the layers of which a name has to tell."""
         return record.layers if len(self.plan.request.layers) > 1 else ()
 
-    def list_endings(self, explanation: Explanation) -> Iterator[str]:
-        """Yields the endings of what stands beside an overlay."""
+    def list_endings(self, explanation: Explanation) -> Iterator[tuple[str, str]]:
+        """Yields the endings of what stands beside an overlay, and how it is made."""
         if "pixels" in explanation.details:
-            yield PIXELS
+            yield PIXELS, "pixels"
         if self.options.save_map:
-            yield MAP
+            yield MAP, self.options.map_size
 
     def write_sidecars(
         self, explanation: Explanation, path: Path
     ) -> Iterator[tuple[str, FileStamp]]:
         """Writes what stands beside an overlay."""
-        for ending in self.list_endings(explanation):
+        for ending, _ in self.list_endings(explanation):
             sidecar = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # without loss: single pixels count here
@@ -163,7 +158,7 @@ class OutputWriter:
             shown = [e for e in explanations if e.category == category or not e.record.target]
             shown.sort(key=lambda e: self.plan.request.methods.index(e.method))
             first = next((e for e in shown if e.record.target), shown[0])
-            path = self._place(first, replace(first.record, method=ALL, layers=()))
+            path, named = self._place(first, replace(first.record, method=ALL, layers=()))
             try:
                 regions = [self.find_regions(explanation) for explanation in shown]
                 drawn = self._sheet(shown, regions)
@@ -178,7 +173,7 @@ class OutputWriter:
                     own = self._place_beside(explanation, path)
                     files: dict[str, FileStamp] = {}
                     record = self.note_boxes(self.make_record(explanation), hot)
-                    record = replace(record, sheet=str(path))
+                    record = replace(record, sheet=str(path), renamed=named.renamed)
                     try:
                         files.update(self.write_sidecars(explanation, own))
                     except (ImageError, MemoryError) as error:
@@ -212,7 +207,7 @@ class OutputWriter:
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
         """Names what stands beside a sheet for one of its heatmaps."""
         if not is_file(self.options.save_path):
-            return self._place(explanation, explanation.record)
+            return self._place(explanation, self.make_record(explanation))[0]
         layer = ".".join(explanation.map.layers) if self.options.layer_fusion == "none" else None
         return sheet.parent / name_output(
             Source(Path(sheet.name)), explanation.method, None, "", layer=layer

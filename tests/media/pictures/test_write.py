@@ -22,6 +22,7 @@ from camcli.media.atomic_files import check_writable, remove_orphans, write_atom
 from camcli.media.output_names import name_output
 from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
 from camcli.media.pictures.write import write_map, write_picture
+from camcli.media.sources.listing import mark_namesakes
 from camcli.records import FileStamp, Source
 from tests.checkout import ROOT
 
@@ -29,8 +30,9 @@ SUFFIXES = (*PICTURE_SUFFIXES, ".npy")
 WRITE = os.write
 
 
-def name(path: str, label: str = "cat", **options: str | None) -> str:
-    return str(name_output(Source(Path(path)), "gradcam", 3, label, **options))
+def name(path: str, label: str = "cat", *, namesake: bool = False, **options: str | None) -> str:
+    source = Source(Path(path), has_namesake=namesake)
+    return str(name_output(source, "gradcam", 3, label, **options))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -48,19 +50,29 @@ def scene() -> NDArray[np.uint8]:
         ("in/a.jpg", None, "a_gradcam_3-cat.jpg"),
         ("in/a.JPEG", None, "a_gradcam_3-cat.JPEG"),
         ("a.b.tiff", None, "a.b_gradcam_3-cat.tiff"),
-        ("a.gif", None, "a.gif_gradcam_3-cat.jpg"),
-        ("a.gif", "png", "a.gif_gradcam_3-cat.png"),
-        ("a.png", "jpg", "a.png_gradcam_3-cat.jpg"),
+        ("a.gif", None, "a_gradcam_3-cat.jpg"),
+        ("a.gif", "png", "a_gradcam_3-cat.png"),
+        ("a.png", "jpg", "a_gradcam_3-cat.jpg"),
         ("a.jpg", "jpg", "a_gradcam_3-cat.jpg"),
         ("a.JPEG", "jpg", "a_gradcam_3-cat.JPEG"),
         ("a.jpg", ".JPEG", "a_gradcam_3-cat.jpg"),
-        ("a.jpg", "PNG", "a.jpg_gradcam_3-cat.png"),
+        ("a.jpg", "PNG", "a_gradcam_3-cat.png"),
         ("photo", None, "photo_gradcam_3-cat.jpg"),
         (".jpg", None, ".jpg_gradcam_3-cat.jpg"),
     ],
 )
 def test_names(path: str, format: str | None, expected: str) -> None:  # noqa: A002
     assert name(path, format=format) == expected
+
+
+def test_the_suffix_stays_where_it_tells_two_inputs_apart() -> None:
+    listed = mark_namesakes(Source(Path(path)) for path in ("a.jpg", "A.png", "b.jpg", "x/b.jpg"))
+    assert [source.has_namesake for source in listed] == [True, True, False, False]
+    names = [str(name_output(source, "cam", None, "", format="png")) for source in listed]
+    assert names == ["a.jpg_cam.png", "A_cam.png", "b_cam.png", "b_cam.png"]
+    # what lies elsewhere below the save path is no namesake
+    apart = mark_namesakes([Source(Path("a.jpg")), Source(Path("x/a.png"), Path("x"))])
+    assert not any(source.has_namesake for source in apart)
 
 
 def test_unknown_format_is_refused() -> None:
@@ -71,7 +83,7 @@ def test_unknown_format_is_refused() -> None:
 @pytest.mark.parametrize("format", [None, "jpg", "png"])
 def test_siblings_never_share_a_name(format: str | None) -> None:  # noqa: A002
     suffixes = (*PICTURE_SUFFIXES, ".gif", ".JPG", ".ppm")
-    names = {name("a" + suffix, format=format) for suffix in suffixes}
+    names = {name("a" + suffix, namesake=True, format=format) for suffix in suffixes}
     assert len(names) == len(suffixes)
 
 

@@ -171,7 +171,7 @@ def test_a_frame_is_drawn_as_if_it_were_a_picture(
         assert difference(in_video, read(drawn)) < 6
         at = {"frame": of_frame.frame, "time": of_frame.frame / 10}
         message = replace(of_picture, source=of_frame.source, **at)
-        unlike = {"outputs": (), "files": {}, "seconds": None}
+        unlike = {"outputs": (), "files": {}, "seconds": None, "recipe": "", "beside": {}}
         assert replace(message, **unlike) == replace(of_frame, **unlike)
     # nor is it any frame
     assert difference(video[0], read(records[-1].outputs[1])) > 6
@@ -256,7 +256,7 @@ def test_clips_and_pictures_share_batches_and_keep_their_order(
     assert batches == [4, 4, 2]
     assert counts(tmp_path / "out") == {"pictures": 4, "heatmaps": 10, "failed": 1, "skipped": 0}
     names = {path.name for path in outputs(tmp_path / "out")}
-    assert {"b_gradcam.mp4", "d.avi_gradcam.mp4"} < names and len(names) == 4
+    assert {"b_gradcam.mp4", "d_gradcam.mp4"} < names and len(names) == 4
 
 
 def test_an_animated_picture_moves_when_it_is_asked_to(
@@ -273,7 +273,7 @@ def test_an_animated_picture_moves_when_it_is_asked_to(
         ("still.gif", None),
     ]
     expected = [Fraction(time, 1000) for time in (0, 100, 120, 620)]
-    assert times_of(tmp_path / "out/pets.gif_gradcam.mp4") == expected
+    assert times_of(tmp_path / "out/pets_gradcam.mp4") == expected
 
 
 def test_an_animated_picture_that_breaks_off(
@@ -284,9 +284,9 @@ def test_an_animated_picture_that_breaks_off(
     records = records_of(carry(every=1))
     assert [r.frame for r in records[:-1]] == list(range(len(records) - 1))
     assert "breaks off at frame" in records[-1].error and len(records) > 2
-    assert len(show(tmp_path / "out/a.png_gradcam.mp4")) == len(records) - 1
+    assert len(show(tmp_path / "out/a_gradcam.mp4")) == len(records) - 1
     expected = [Fraction(index, 10) for index in range(len(records))]
-    assert times_of(tmp_path / "out/a.png_gradcam.mp4") == expected
+    assert times_of(tmp_path / "out/a_gradcam.mp4") == expected
 
 
 def test_each_heatmap_of_a_frame_has_a_video(
@@ -317,8 +317,10 @@ def test_what_a_video_is_called() -> None:
         return str(name_video(Source(Path(path), Path("sub")), "gradcam", None, "", **more))
 
     assert name("x/clip.MOV") == "sub/clip_gradcam.MOV"
-    # what cannot be written as it is keeps its suffix in its name
-    assert name("x/clip.mpg", rank=2) == "sub/clip.mpg_gradcam_rank2.mp4"
+    assert name("x/clip.mpg", rank=2) == "sub/clip_gradcam_rank2.mp4"
+    # what cannot be written as it is keeps its suffix beside another clip
+    twin = Source(Path("x/clip.mpg"), has_namesake=True)
+    assert str(name_video(twin, "gradcam", None, "")) == "clip.mpg_gradcam.mp4"
     assert name("camera0", layer="a/b").startswith("sub/camera0_gradcam_a_b~")
 
 
@@ -381,7 +383,7 @@ def test_a_video_that_breaks_off_is_finished_there(
     made = [r.frame for r in records_of(iter(outcomes)) if "b.avi" in r.source and not r.error]
     assert made == list(range(len(made))) and 3 < len(made) < COUNT
     assert f"breaks off at frame {len(made)}" in failed[1].records[0].error
-    assert len(show(tmp_path / "out/b.avi_gradcam.mp4")) == len(made)
+    assert len(show(tmp_path / "out/b_gradcam.mp4")) == len(made)
     expected = {"pictures": 1, "heatmaps": len(made) + 2, "failed": 2, "skipped": 0}
     assert counts(tmp_path / "out") == expected
 
@@ -394,7 +396,7 @@ def test_a_video_that_breaks_off_ends_a_run_that_fails_fast(
     write_video(input_folder / "c.mp4", 40)
     with pytest.raises(TooManyFailures):
         list(carry(fail_fast=True))
-    assert [path.name for path in outputs(tmp_path / "out")] == ["b.avi_gradcam.mp4"]
+    assert [path.name for path in outputs(tmp_path / "out")] == ["b_gradcam.mp4"]
     # what failed is done for --resume, and tried again by --skip-existing
     assert {Path(r.source).name for r in records_of(carry(resume=True))} == {"c.mp4"}
     write_video(input_folder / "b.avi")

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from camcli.runs import compact_map
-from camcli.runs.compact_map import CompactMap, hash_texts
+from camcli.utils import compact_map
+from camcli.utils.compact_map import CompactMap, hash_texts
 
 
 def test_it_is_a_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:

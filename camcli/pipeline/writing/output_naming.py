@@ -1,0 +1,153 @@
+"""Names a picture's output, and says in the name what differs from another run's of that name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from camcli.config import Options
+from camcli.media.output_names import name_output
+from camcli.pipeline.plan import Plan
+from camcli.records import Record, Source
+from camcli.utils.jsonable import to_jsonable
+
+# what a name says of a run in front of the class, and behind it: record's field -> in words
+IN_FRONT = {"model": "model", "parts": "parts", "layers": "layer", "layer_fusion": "fusion"}
+BEHIND = {
+    "options": "options", "smoothing": "smoothing", "precision": "precision",
+    "colormap": "colour map", "alpha": "alpha",
+}  # fmt: skip
+
+
+def output_path(
+    source: Source,
+    record: Record,
+    layers: Sequence[str],
+    plan: Plan,
+    options: Options,
+    differing: Mapping[str, str] | None = None,
+) -> Path:
+    """Returns where an overlay stands, and a video's frame; `layers` are those it may name.
+
+    `differing` are texts of what else the name says, by the record's field.
+    """
+    told = differing or {}
+    layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
+    name = name_output(
+        source,
+        record.method,
+        record.category,
+        record.label,
+        format=options.format,
+        layer=layer,
+        target=plan.request.target.mark if record.target else "",
+        frame=record.frame,
+        value=record.value,
+        front=[told[name] for name in IN_FRONT if name in told],
+        behind=[told[name] for name in BEHIND if name in told],
+    )
+    return options.save_path / name
+
+
+@dataclass
+class OutputName:
+    """The name of an output, and the one that it gets where another run has that already.
+
+    `why` says what another name is for.
+    """
+
+    source: Source
+    record: Record
+    layers: Sequence[str]
+    plan: Plan
+    options: Options
+    why: str = field(default="", init=False)
+
+    @property
+    def plain(self) -> Path:
+        """The name in an empty folder."""
+        return output_path(self.source, self.record, self.layers, self.plan, self.options)
+
+    def rename(self, other: Mapping[str, Any] | None) -> Path:
+        """Names the output by what differs from the other run's record."""
+        if other is None:
+            self.why = "the plain name is another input's, or a file's that no run wrote"
+            whole = Source(**{**vars(self.source), "has_namesake": True})
+            return output_path(whole, self.record, self.layers, self.plan, self.options)
+        differing, words = {}, []
+        for name, said in {**IN_FRONT, **BEHIND}.items():
+            own, theirs = getattr(self.record, name), other.get(name)
+            if name == "layers" and self.options.layer_fusion == "none":
+                continue
+            text, their_text = _describe(name, own), _describe(name, theirs)
+            # a line of an older version does not say
+            if theirs is not None and text and text != their_text:
+                differing[name] = text
+                words.append(f"there {said} {their_text or 'none'}, here {text}")
+        self.why = f"the plain name is another run's ({', '.join(words) or OTHER_OPTIONS})"
+        plan, options = self.plan, self.options
+        return output_path(self.source, self.record, self.layers, plan, options, differing)
+
+    def find_reason(self, path: Path) -> str:
+        """Says why the output has another name than the plain one, empty where it has that."""
+        if path == self.plain:
+            return ""
+        return self.why or "the plain name was another run's"
+
+
+OTHER_OPTIONS = "other options, which the mark stands for"
+
+
+def _describe(name: str, value: Any) -> str:
+    """Writes what a record says as a part of a name."""
+    if name == "alpha":
+        return "" if value is None else f"alpha{value:g}"
+    if isinstance(value, Mapping):
+        pairs = ((key, value[key]) for key in value)
+        return "+".join(key if v is True else f"{key}={v}" for key, v in pairs)
+    if isinstance(value, list | tuple):
+        return "+".join(map(str, value))
+    return str(value or "")
+
+
+# options that say which pictures are made, or which a record holds by itself
+ELSEWHERE = frozenset(
+    {
+        "method", "top_k", "threshold", "target_category", "target_layers", "layer_fusion",
+        "combine", "best_for", "set", "combined", "layers", "format", "save_map", "map_size",
+    }
+)  # fmt: skip
+
+
+def digest_shared_options(configuration: Mapping[str, Any]) -> str:
+    """Returns a digest of what all pictures of a run are made with; empty where they have no own.
+
+    So it is where pictures share a scale, and depend on each other, or are compared with files.
+    """
+    if configuration["scale"] == "run" or configuration["like"]:
+        return ""
+    return _digest({name: v for name, v in configuration.items() if name not in ELSEWHERE})
+
+
+def make_recipe(shared: str, record: Record) -> str:
+    """Returns the digest of what a picture is made with; empty for a frame.
+
+    `shared` is that of what all pictures of the run are made with; where it is empty, so is this.
+    """
+    if not shared or record.frame is not None:
+        return ""
+    own = [
+        shared, record.picture_size, record.view, record.method, record.layers,
+        record.layer_fusion, record.parts, record.combination, record.options, record.category,
+        record.label, record.target, record.contrast,
+    ]  # fmt: skip
+    return _digest(own)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(to_jsonable(value), sort_keys=True)
+    return blake2b(text.encode("ascii"), digest_size=6).hexdigest()
