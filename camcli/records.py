@@ -327,7 +327,7 @@ class Record:
     residual: float | None = None
     scale: tuple[float, float] | None = None
     colormap: str = ""
-    alpha: float | None = None
+    alpha: float | str | None = None
     recipe: str = ""
     outputs: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)

@@ -66,8 +66,8 @@ class Places:
         run = next(of_source, None)
         if run is None:
             return None
-        looks = [look for (other, _), look in self._looks.items() if other == run]
-        return self._looks.get((run, method), looks[0])
+        looks = {of: look for (other, of), look in self._looks.items() if other == run}
+        return looks.get(method) or next(iter(looks.values()))
 
 
 def beside_recipe(recipe: str, ending: str, made: str) -> str:

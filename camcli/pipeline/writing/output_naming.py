@@ -105,7 +105,7 @@ OTHER_OPTIONS = "other options, which the mark stands for"
 def _describe(name: str, value: Any) -> str:
     """Writes what a record says as a part of a name."""
     if name == "alpha":
-        return "" if value is None else f"alpha{value:g}"
+        return "" if value is None else f"alpha{value if isinstance(value, str) else f'{value:g}'}"
     if isinstance(value, Mapping):
         pairs = ((key, value[key]) for key in value)
         return "+".join(key if v is True else f"{key}={v}" for key, v in pairs)
@@ -118,7 +118,8 @@ def _describe(name: str, value: Any) -> str:
 ELSEWHERE = frozenset(
     {
         "method", "top_k", "threshold", "target_category", "target_layers", "layer_fusion",
-        "combine", "best_for", "set", "combined", "layers", "format", "save_map", "map_size",
+        "combine", "best_for", "set", "combined", "layers", "apart", "format", "save_map",
+        "map_size",
     }
 )  # fmt: skip
 
