@@ -353,7 +353,7 @@ def test_outputs_that_would_meet(
     workplace.mkdir()
     (workplace / "cat.jpg").write_bytes(Path("cat.jpg").read_bytes())
     before, pixels = files_in(Path()), Path("cat.jpg").read_bytes()
-    result = run(*shlex.split(typed.format(workplace)))
+    result = run(*(word.format(workplace) for word in shlex.split(typed)))
     assert (result.code, result.out) == (2, "")
     for words in message:
         assert words in result.err

@@ -184,7 +184,7 @@ def test_the_bar_stands_below_the_results(tmp_path: Path) -> None:
     results = [line for line in lines if "gradcam at features" in line and ".png" in line]
     # whole lines, of nothing else
     assert len(results) == 5
-    assert all(re.match(r"\S+/out/\d_gradcam_\S+\.png  ", line) for line in results)
+    assert all(re.match(r"/.+/out/\d_gradcam_\S+\.png  ", line) for line in results)
     assert "5 pictures, 5 heatmaps, 1 failed" in lines[-2]
     with (tmp_path / "list.txt").open("wb") as file:
         code, shown = _on_a_terminal([*command, "--json"], stdout=file.fileno())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def needs_sympy_on_meta_device() -> bool:
 
 def test_a_reader_that_goes_away_is_no_error() -> None:
     # the pipe's reader is gone before the first line is written
-    command = f"({sys.executable} -m camcli methods; echo code $? >&2) | true"
+    command = f"({shlex.quote(sys.executable)} -m camcli methods; echo code $? >&2) | true"
     done = subprocess.run(
         ["sh", "-c", f"sleep 0.1; {command}"], capture_output=True, text=True, check=True, cwd=ROOT
     )

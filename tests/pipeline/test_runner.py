@@ -232,7 +232,7 @@ def test_a_full_disk_ends_the_run_and_what_is_written_is_recorded(
     names = _names(seen)
     # those behind it which were begun are finished, and it is in none of the records
     assert names[:9] == list(NAMES[:9]) and "09.jpg" not in names
-    assert names == sorted(names) and len(names) < 19
+    assert names == sorted(names) and len(names) < (20 if threads else 19)
     written = {Path(p).name for o in seen for r in o.records for p in r.outputs}
     assert set(_files(tmp_path / "out")) - written == {"09_gradcam_1-class_1.jpg"}
 
@@ -303,7 +303,8 @@ def test_a_run_puts_up_with_so_many_failures(
         for outcome in carry(workers=threads, **given):
             seen.append(outcome)
     assert raised.value.exit_code == 1
-    assert last + 1 <= len(seen) < 20
+    # what was begun is finished: with threads that may be all there is
+    assert last + 1 <= len(seen) <= (20 if threads else 19)
     assert _names(seen) == list(NAMES[: len(seen)])
     written = {Path(p).name for o in seen for r in o.records for p in r.outputs}
     assert set(_files(tmp_path / "out")) == written

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from camcli.errors import ConfigError
@@ -271,6 +271,7 @@ NAMES = st.lists(NAME, min_size=2, max_size=6, unique=True)
 
 
 @pytest.mark.parametrize("form", FORMS)
+@settings(deadline=None)
 @given(names=NAMES, shuffle=st.randoms(use_true_random=False))
 def test_no_class_ever_has_anothers_name(
     tmp_path_factory: pytest.TempPathFactory, form: str, names: list[str], shuffle: object

@@ -572,7 +572,7 @@ def test_a_files_folder_and_the_current_one_are_looked_in(
 
 
 def _advice(error: ModelError) -> tuple[str, Path]:
-    match = re.search(r"As a part of its package it is -m (\S+:net)(?: in (\S+))?\.$", str(error))
+    match = re.search(r"As a part of its package it is -m (\S+:net)(?: in (.+))?\.$", str(error))
     assert match
     return match[1], Path(match[2]) if match[2] else Path.cwd()
 
