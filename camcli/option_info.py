@@ -86,6 +86,9 @@ OPTION_INFO: Mapping[str, str] = {
     "save_frames": "Write the frames of a video as pictures as well.",
     "colormap": "jet, turbo, viridis, inferno, ...; default jet.",
     "alpha": "How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.",
+    "outside": "What the network did not see of the picture: dim, keep (as it is) or crop (away); "
+    "default dim.",
+    "caption": "Write the class and its probability below the picture, or each frame of a video.",
     "scale": "Which raw values the colours span: each image's own, one scale for the run, or "
     "MIN,MAX; default image.",
     "boxes": "Draw and record boxes around what is hot: the largest region's, or all.",

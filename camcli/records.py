@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "squash", "pad"]
 Fusion = Literal["mean", "max", "product", "refine", "none"]
+# how a picture looks outside what the network saw of it
+Outside = Literal["dim", "keep", "crop"]
 # how the maps of several methods become one
 Combination = Literal["mean", "product"]
 # what a map is to be best for: what the score comes from, what the object covers, or some of both

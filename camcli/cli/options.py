@@ -189,6 +189,8 @@ class Flags:
 
     colormap: Annotated[Text, _option(OUTPUT, "NAME", "--colormap")] = None
     alpha: Annotated[Text, _option(OUTPUT, "0..1|auto", "--alpha")] = None
+    outside: Annotated[Text, _option(OUTPUT, "HOW", "--outside")] = None
+    caption: Annotated[Switch, _switch(OUTPUT, "--caption/--no-caption")] = None
     scale: Annotated[Text, _option(OUTPUT, "HOW", "--scale")] = None
     boxes: Annotated[
         Text, _option(OUTPUT, "[all]", "--boxes", also="Without a value, the largest.")

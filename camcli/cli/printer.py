@@ -51,13 +51,7 @@ class Printer:
 
     def record(self, record: Record) -> None:
         """Prints one result, and its warnings and error on standard error."""
-        # on a sheet it is not to be seen which of the heatmaps is meant
-        name = escape_text(record.source)
-        title = f"{name}: {record.method}" if record.sheet else name
-        for warning in record.warnings:
-            if warning in self.printed_warnings:
-                continue
-            print_error(f"{title}: {warning}", self.above)
+        self.warn_of(record, record.warnings)
         if record.error:
             print_error(_make_failure(record), self.above)
         if self.style == "json":
@@ -68,8 +62,22 @@ class Printer:
                     print_path(path)
         elif not record.error and not record.sheet:
             frame = "" if record.frame is None else f", frame {record.frame}"
-            made = f"{record.method}{_format_place(record)}{_format_target(record)}{frame}"
-            self._print(_format_line(record, ", ".join(record.outputs), made))
+            made = f"{format_made(record)}{frame}"
+            self._print(_format_record(record, ", ".join(record.outputs), made))
+
+    def warn_of(self, record: Record, warnings: Iterable[str]) -> None:
+        """Says on standard error what is doubtful about a heatmap."""
+        # on a sheet it is not to be seen which of the heatmaps is meant
+        name = escape_text(record.source)
+        title = f"{name}: {record.method}" if record.sheet else name
+        for warning in warnings:
+            if warning not in self.printed_warnings:
+                print_error(f"{title}: {warning}", self.above)
+
+    def line(self, parts: tuple[str, str, str]) -> None:
+        """Prints a file, what it shows, and how it was made."""
+        place, shown, made = parts
+        self._print(_format_line(place, shown, "", made))
 
     def sheet(self, record: Record, methods: int) -> None:
         """Prints that a sheet was written, by the first record of it."""
@@ -77,7 +85,7 @@ class Printer:
             print_path(record.sheet)
         elif self.style == "text":
             made = f"{methods} methods{_format_place(record)}{_format_target(record)}"
-            self._print(_format_line(record, record.sheet, made))
+            self._print(_format_record(record, record.sheet, made))
 
     def _print(self, result: Text | str) -> None:
         with convert_print_errors():
@@ -202,16 +210,25 @@ def _make_failure(record: Record) -> str:
     return record.error if named else f"{escape_text(record.source)}: {record.error}"
 
 
-def _format_line(record: Record, place: str, made: str) -> Text:
-    from rich.text import Text
+def format_made(record: Record) -> str:
+    """Says how a heatmap was made: its method, layers and target."""
+    return f"{record.method}{_format_place(record)}{_format_target(record)}"
 
+
+def _format_record(record: Record, place: str, made: str) -> Text:
     known = record.label or ("" if record.category is None else f"class {record.category}")
     percent = "" if record.probability is None else f" {record.probability:.1%}"
     if record.value is not None:
         percent = f" {record.value:.4g}"
+    return _format_line(place, known, percent, made)
+
+
+def _format_line(place: str, shown: str, percent: str, made: str) -> Text:
+    from rich.text import Text
+
     parts = (
         Text(escape_text(place)),
-        Text.assemble((escape_text(known), "bold"), percent),
+        Text.assemble((escape_text(shown), "bold"), percent),
         Text(escape_text(made), "dim"),
     )
     # a model without classes has no middle part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ class Tally:
     """What a run has done so far, of how many pictures.
 
     `beyond` are heatmaps with values above the scale that they share with others, `left_out`
-    pictures that another process does.
+    pictures that another process does, `frames` those of videos.
     """
 
     total: int
@@ -35,6 +35,7 @@ class Tally:
     beyond: int = 0
     left_out: int = 0
     looked_at: int = 0
+    frames: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
     _failing: bool = False
 
@@ -44,9 +45,14 @@ class Tally:
         self._failing = self._failing or outcome.failed
         self.heatmaps += sum(not record.error for record in outcome.records)
         self.beyond += sum(_is_beyond(record) for record in outcome.records)
+        self.frames += not outcome.last
         if outcome.last:
             self.pictures += not self._failing
             self._failing = False
+
+    def begin(self) -> None:
+        """Says that the model is loaded: what it took is not what pictures take."""
+        self.start = time.monotonic()
 
     def leave_out(self, pictures: int) -> None:
         """Counts pictures that another process does."""
@@ -72,12 +78,18 @@ class Tally:
     def so_far(self) -> str:
         """How far it is, how fast, and how long it will take, in one line."""
         if not self.done:
+            if self.frames:
+                return f"{_pluralise(self.frames, 'frame')}, {self._count_per_second(self.frames)}"
             seen = f"{self.looked_at} of {self.total} pictures"
             return f"{seen} looked at, for the scale they share" if self.looked_at else seen
         speed = self.done / max(time.monotonic() - self.start, 1e-9)
         left = timedelta(seconds=round((self.total - self.done) / speed))
         what = f"{self.done} of {self.total} pictures{self._failed}"
-        return f"{what}, {speed:.{0 if speed >= 10 else 2}f} a second, {left} left"
+        return f"{what}, {self._count_per_second(self.done)}, {left} left"
+
+    def _count_per_second(self, number: int) -> str:
+        speed = number / max(time.monotonic() - self.start, 1e-9)
+        return f"{speed:.{0 if speed >= 10 else 2}f} a second"
 
     @property
     def _failed(self) -> str:
@@ -96,20 +108,36 @@ def _pluralise(number: int, noun: str) -> str:
 def show_progress(tally: Tally, printer: Printer) -> Iterator[tuple[Printer, Callable[[], None]]]:
     """Shows how far a run is; gives what prints meanwhile, and what is called after a picture."""
     console = stderr_console()
-    if printer.style == "paths" or tally.total < 2:
+    if printer.style == "paths":
         yield printer, lambda: None
     elif console.is_terminal:
-        with _make_bar(console) as bar:
-            task = bar.add_task(tally.so_far, total=tally.total)
-            above = replace(printer, above=console)
-
-            def show() -> None:
-                behind = tally.done or tally.looked_at
-                bar.update(task, completed=behind, description=tally.so_far)
-
-            yield above, show
+        with closing(_Bar(tally, console)) as bar:
+            yield replace(printer, above=console), bar.show
     else:
         yield printer, _Lines(tally, tally.start)
+
+
+class _Bar:
+    """A bar on a terminal, which a single picture does not need."""
+
+    def __init__(self, tally: Tally, console: Console) -> None:
+        self._tally, self._bar = tally, _make_bar(console)
+        self._task = self._bar.add_task(tally.so_far, total=tally.total)
+        if tally.total > 1:
+            self._bar.start()
+
+    def show(self) -> None:
+        """Shows how far the run is; a lone video is of unknown length."""
+        tally = self._tally
+        if tally.total < 2 and not tally.frames:
+            return
+        behind, total = tally.done or tally.looked_at, tally.total if tally.total > 1 else None
+        self._bar.update(self._task, completed=behind, total=total, description=tally.so_far)
+        self._bar.start()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._bar.stop()
 
 
 @dataclass
@@ -120,10 +148,12 @@ class _Lines:
     last: float
 
     def __call__(self) -> None:
-        now = time.monotonic()
-        if now - self.last >= LINE_EVERY:
+        now, tally = time.monotonic(), self.tally
+        if tally.total < 2 and not tally.frames:
+            return
+        if now - max(self.last, tally.start) >= LINE_EVERY:
             self.last = now
-            print_error(self.tally.so_far)
+            print_error(tally.so_far)
 
 
 def _make_bar(console: Console) -> Progress:

@@ -34,6 +34,7 @@ from camcli.records import (
     Interpolation,
     Likeness,
     Outputs,
+    Outside,
     Precision,
     Span,
     TargetName,
@@ -189,6 +190,8 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     alpha: Annotated[Annotated[float, Field(ge=0, le=1)] | Literal["auto"], Choice] = Field(
         default=0.5, description="a number from 0 to 1, or auto"
     )
+    outside: Annotated[Outside, Choice] = Field(default="dim", description="dim, keep or crop")
+    caption: bool = Field(default=False, description=SWITCH)
     scale: Annotated[
         Literal["image", "run"] | tuple[float, float], BeforeValidator(parse_scale)
     ] = Field(default="image", description="image, run, or MIN,MAX from 0 on")

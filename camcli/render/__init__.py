@@ -25,6 +25,8 @@ PUBLIC = (
     "colour_bar.format_number",
     "concepts.make_palette",
     "concepts.overlay_concepts",
+    "finish.add_caption",
+    "finish.show_outside",
     "overlay",
     "overlay.Alpha",
     "overlay.Scale",

@@ -124,10 +124,15 @@ def enlarge(
 
     Bilinear between the centres of the map's cells, and constant beyond the outermost ones.
     """
-    rows = _find_pixel_range(box.top, box.bottom, picture_size[0])
-    columns = _find_pixel_range(box.left, box.right, picture_size[1])
+    rows, columns = find_seen(box, picture_size)
     wide = _interpolate(torch.from_numpy(values).T, columns, box.left, box.width).T.contiguous()
     return _interpolate(wide, rows, box.top, box.height).numpy(), (rows, columns)
+
+
+def find_seen(box: Box, picture_size: tuple[int, int]) -> tuple[slice, slice]:
+    """Finds the rows and columns of a picture (height, width) that lie in a view."""
+    rows = _find_pixel_range(box.top, box.bottom, picture_size[0])
+    return rows, _find_pixel_range(box.left, box.right, picture_size[1])
 
 
 def _find_pixel_range(start: float, stop: float, count: int) -> slice:

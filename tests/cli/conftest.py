@@ -107,7 +107,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     ) -> Iterator[Outcome]:
         memory.options, memory.sources = options, tuple(sources)
         for record in memory.records:
-            yield Outcome(Source(Path(record.source)), (record,))
+            yield Outcome(Source(Path(record.source)), (record,), last=record.frame is None)
+        if memory.records and memory.records[-1].frame is not None:
+            yield Outcome(Source(Path(memory.records[-1].source)), ())
         if memory.problem:
             raise memory.problem
 

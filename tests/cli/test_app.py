@@ -25,7 +25,7 @@ from tests.cli.conftest import Asked, Run
 RECORD = Record(
     source="cat.jpg",
     picture_size=(30, 40),
-    view=Box(5, 0, 35, 30),
+    view=Box(0, 0, 40, 30),
     model="resnet50",
     method="gradcam",
     layers=("layer4",),
@@ -70,6 +70,56 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
         "to lie on the object more often\n"
     )
     assert "target layer" not in run(image, "--target-layers", "layer4").err
+
+
+def test_what_the_models_own_crop_leaves_out_is_said_once(
+    asked: Asked, run: Run, image: str
+) -> None:
+    cropped = replace(RECORD, view=Box(5, 0, 35, 30))
+    asked.records = [replace(RECORD, view=Box(-9, 0, 40, 30)), cropped, cropped]
+    said = (
+        "camviz: the model's own crop leaves out 25% of cat.jpg, which is dimmed: --fit squash or "
+        "pad shows the network all of it, --outside keep shows you the picture as it is\n"
+    )
+    assert run(image).err.count(said) == 1
+    for knows in ("--fit=crop", "--outside=keep", "--outside=crop", "-q"):
+        assert "leaves out" not in run(image, knows).err
+    asked.records = [RECORD, replace(RECORD, view=None)]
+    assert "leaves out" not in run(image).err
+
+
+FRAME = replace(RECORD, source="clip.mp4", frame=0, outputs=("out/clip_gradcam.mp4",))
+
+
+def test_a_video_is_a_line(asked: Asked, run: Run, image: str) -> None:
+    def frames(*labels: str) -> list[Record]:
+        warnings = ("the map is flat",)
+        return [
+            replace(FRAME, frame=n, label=label, probability=0.5 + n / 10, warnings=warnings)
+            for n, label in enumerate(labels)
+        ]
+
+    asked.records = frames("tabby", "tabby", "tabby")
+    result = run(image)
+    assert result.out == (
+        "out/clip_gradcam.mp4  tabby 50.0% to 70.0%  gradcam at layer4, 3 frames\n"
+    )
+    assert result.err.count("clip.mp4: the map is flat") == 1
+    asked.records = [*frames("lynx", "tabby", "tabby"), replace(FRAME, error="cut", outputs=())]
+    result = run(image)
+    assert result.code == 1 and "clip.mp4: cut" in result.err
+    assert result.out == (
+        "out/clip_gradcam.mp4  tabby in 2, lynx in 1  gradcam at layer4, 3 frames\n"
+    )
+    other = replace(FRAME, method="cam", outputs=("out/clip_cam.mp4", "out/clip_0_cam.png"))
+    asked.records = [*frames("tabby"), other, *frames("lynx", "fox", "cat", "dog")]
+    assert run(image).out.splitlines() == [
+        "out/clip_gradcam.mp4  tabby in 1, lynx in 1, fox in 1 and 2 more  gradcam at layer4, "
+        "5 frames",
+        "out/clip_cam.mp4  tabby 93.1%  cam at layer4, 1 frame",
+    ]
+    # as data, each frame is told
+    assert len(run(image, "--json").out.splitlines()) == 6
 
 
 BEST_PARTS = ("gradcamelementwise@layer3", "hirescam@layer4")
@@ -178,7 +228,7 @@ def test_json_is_one_object_a_record(asked: Asked, run: Run, image: str) -> None
     first, second = map(json.loads, result.out.splitlines())
     assert result.code == 1
     assert (first["label"], first["probability"]) == ("tabby", 0.931)
-    assert first["view"] == {"left": 5, "top": 0, "right": 35, "bottom": 30}
+    assert first["view"] == {"left": 0, "top": 0, "right": 40, "bottom": 30}
     assert (first["minimum"], first["maximum"]) == (-1.0, None)
     assert first["outputs"] == list(RECORD.outputs)
     assert second["error"] == "cat.jpg: not an image"
@@ -349,9 +399,9 @@ def test_an_unknown_method_is_not_shown(run: Run) -> None:
 
 def test_the_pages_of_the_handbook_are_listed_in_reading_order(run: Run) -> None:
     rows = [line.split()[0] for line in run("help").out.splitlines() if line.strip()]
-    assert rows[1:3] == ["start", "inputs"] and rows[-2] == "architecture"
     # a new page has a place in it
     assert set(topics()) <= set(READING_ORDER)
+    assert rows[1:3] == ["start", "inputs"] and rows[-2] == "architecture"
 
 
 def test_help_pages(run: Run) -> None:

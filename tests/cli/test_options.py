@@ -47,7 +47,8 @@ def test_every_option_arrives(
         "-b 4 -j 3 --resume --fail-fast --max-failures 7 --colormap turbo --alpha 0.25 "
         "--every 2 --frames 10:50 --camera 1 --smooth-frames 5 --save-frames --scale 0,2.5 "
         "--save-path out --format png --save-map npy --max-pixels 1.5M --max-memory 2G "
-        "--map-size image --engine Local --boxes all --box-threshold 0.5 --contour --export COCO"
+        "--map-size image --engine Local --boxes all --box-threshold 0.5 --contour --export COCO "
+        "--outside Keep --caption"
     )
     assert options_of(asked, run, *typed.split()) == Options(
         model="x",
@@ -102,6 +103,8 @@ def test_every_option_arrives(
         box_threshold=0.5,
         contour=True,
         export="coco",
+        outside="keep",
+        caption=True,
     )
 
 

@@ -92,6 +92,55 @@ def test_a_video_is_counted_once() -> None:
     assert (tally.done, tally.summary) == (3, "1 picture, 4 heatmaps, 2 failed")
 
 
+def test_the_first_estimate_counts_from_the_end_of_loading(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = Tally(100)
+    with show_progress(tally, Printer()) as (_, show):
+        clock[0] += 60  # until the model is loaded
+        tally.begin()
+        clock[0] += 0.5
+        tally.add(outcome(""))
+        show()
+        assert capsys.readouterr().err == ""
+        assert tally.so_far == "1 of 100 pictures, 2.00 a second, 0:00:50 left"
+        clock[0] += LINE_EVERY
+        tally.add(outcome(""))
+        show()
+    assert capsys.readouterr().err.startswith("camviz: 2 of 100 pictures, 0.19 a second")
+
+
+@pytest.mark.usefixtures("asked")
+def test_a_run_begins_when_the_model_is_loaded(
+    run: Run, image: str, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out_plan(*given: Any) -> Iterator[Outcome]:
+        clock[0] += 600
+        given[4].begins(RunState(given[1]))
+        clock[0] += LINE_EVERY
+        for _ in range(2):
+            yield outcome("")
+
+    monkeypatch.setattr(sys.modules["camcli.pipeline"], "carry_out_plan", carry_out_plan)
+    other = Path(image).with_name("dog.jpg")
+    other.touch()
+    assert "camviz: 1 of 2 pictures, 0.10 a second, 0:00:10 left\n" in run(image, str(other)).err
+
+
+def test_a_lone_video_says_how_many_frames_it_has_done(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = Tally(1)
+    with show_progress(tally, Printer()) as (_, show):
+        for _ in range(4):
+            clock[0] += LINE_EVERY / 2
+            tally.add(replace(outcome(""), last=False))
+            show()
+    assert capsys.readouterr().err == (
+        "camviz: 2 frames, 0.20 a second\ncamviz: 4 frames, 0.20 a second\n"
+    )
+
+
 def test_a_long_run_says_now_and_then_how_far_it_is(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,18 +17,15 @@ from camcli.cli.options import Flags, with_flags
 from camcli.cli.printer import (
     Printer,
     Style,
-    drop_output,
     format_profile,
-    list_videos,
     print_error,
-    print_path,
 )
 from camcli.cli.progress import Tally, show_progress
+from camcli.cli.results import Results
 from camcli.errors import (
     EXIT_FAILED_IMAGES,
     EXIT_INTERRUPTED,
     CheckpointError,
-    PrintError,
     SourceError,
     UsageError,
 )
@@ -44,15 +40,12 @@ if TYPE_CHECKING:
     from camcli.config import Options
     from camcli.pipeline import StopRequest
     from camcli.pipeline.run_state import RunState, Shard
-    from camcli.pipeline.sheets.run_sheet import DrawnSheet
-    from camcli.records import Outcome, Record, Source
+    from camcli.records import Outcome, Source
 
 EMBEDDED_NOTE = (
     "using the embedded model, EfficientNet-Lite0 with ImageNet's 1,000 classes; choose another "
     "with --model NAME (such as --model resnet50) or --config PRESET"
 )
-
-BEST_HINT = "; --method best was measured to lie on the object more often"
 
 
 @with_flags
@@ -170,8 +163,12 @@ def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer
 
     shard = sharding.find_shard(os.environ)
     tally = Tally(len(sources))
-    results = _Results(
-        printer, tally, bool(options.target_layers), recommends_best=BEST not in options.method
+    results = Results(
+        printer,
+        tally,
+        bool(options.target_layers),
+        recommends_best=BEST not in options.method,
+        tells_crop=options.preprocessing.fit is None and options.outside == "dim",
     )
     if options.engine == "ray":
         if shard and shard[0]:
@@ -203,7 +200,7 @@ def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer
 
 
 def _prepare_local_run(
-    sources: tuple[Source, ...], options: Options, results: _Results, shard: Shard | None
+    sources: tuple[Source, ...], options: Options, results: Results, shard: Shard | None
 ) -> Callable[[StopRequest], Iterator[Outcome]]:
     """Prepares a run of this process, or its share of one."""
     with stage("import"):
@@ -256,7 +253,7 @@ def _take_share(
 
 
 def _prepare_ray_run(
-    sources: tuple[Source, ...], options: Options, results: _Results
+    sources: tuple[Source, ...], options: Options, results: Results
 ) -> Callable[[StopRequest], Iterator[Outcome]]:
     """Prepares a run that workers of Ray share."""
     with stage("import"):
@@ -272,7 +269,7 @@ def _prepare_ray_run(
 
 
 def _print_run(
-    carry_out_plan: Callable[[StopRequest], Iterator[Outcome]], results: _Results
+    carry_out_plan: Callable[[StopRequest], Iterator[Outcome]], results: Results
 ) -> None:
     from camcli.pipeline import StopRequest, handle_interrupts
 
@@ -307,125 +304,3 @@ def _exit_at_once() -> None:
     with suppress(OSError):
         os.write(2, b"camviz: interrupted\n")
     os._exit(EXIT_INTERRUPTED)
-
-
-@dataclass
-class _Results:
-    """Prints what a run does, its records, and what they share once."""
-
-    printer: Printer
-    tally: Tally
-    is_layer_printed: bool
-    recommends_best: bool = True
-    methods: int = 1
-    sheet: str = ""
-    show: Callable[[], None] = lambda: None
-    # of the one whose frames come
-    videos: set[str] = field(default_factory=set)
-    # reasons of names that were told
-    reasons: set[str] = field(default_factory=set)
-    # parts of the combinations that were told
-    choices: set[tuple[str, ...]] = field(default_factory=set)
-    unprinted: bool = False
-
-    def report_plan(self, left_out: Mapping[str, str], methods: int) -> None:
-        """Says which methods are left out, and why."""
-        self.methods = methods
-        for why, names in _group_reasons(left_out).items():
-            self.printer.note(f"left out: {', '.join(names)}: {why}")
-
-    def report_start(self, sources: int, skipped: int, replaced: int) -> None:
-        """Says what is done already, or done again."""
-        self.tally.total = sources
-        if skipped:
-            total = sources + skipped
-            self.printer.note(f"{skipped} of {total} were done before, and are left as they are")
-        if replaced:
-            self.printer.note(f"heatmaps of the same command are replaced: {replaced}")
-
-    def report_compiled(self, blocks: int) -> None:
-        """Says how much of the model is compiled."""
-        self.printer.note(f"compiled blocks of the model: {blocks}")
-
-    def report_first_pass(self, pictures: int) -> None:
-        """Counts what is known before the first picture is drawn."""
-        self.tally.look(pictures)
-        self.show()
-
-    def report_export(self, written: Sequence[Path]) -> None:
-        """Says where boxes were written."""
-        for path in written:
-            self.printer.note(f"boxes of pictures: {path}")
-        if not written:
-            self.printer.note("no boxes were exported: no picture was explained")
-
-    def report_sheet(self, drawn: DrawnSheet) -> None:
-        """Says where a run's sheet is, and what is not on it."""
-        for path in drawn.files:
-            if self.printer.style == "paths":
-                print_path(str(path))
-            else:
-                self.printer.note(f"sheet: {path}")
-        for missing in drawn.missing:
-            self.printer.note(f"left out of the sheet: {missing}")
-        if not drawn.files:
-            self.printer.note("no sheet was drawn: no picture was explained")
-
-    def print_all(self, outcome: Outcome) -> None:
-        """Prints what came of a picture; a run goes on where nothing more can be printed."""
-        if self.unprinted:
-            return
-        try:
-            for record in outcome.records:
-                self.print(record)
-            if outcome.last:
-                self.print_videos()
-        except PrintError as problem:
-            self.unprinted = True
-            print_error(str(problem))
-            drop_output()
-
-    def print(self, record: Record) -> None:
-        if record.renamed and record.renamed not in self.reasons:
-            self.reasons.add(record.renamed)
-            name = Path(record.sheet or next(iter(record.outputs), "")).name
-            self.printer.note(f"named {name}: {record.renamed}")
-        if record.parts:
-            self._print_choice(record)
-        elif not self.is_layer_printed and record.layers:
-            # the maps of values have two signs, and best has one
-            is_usual = record.method == "gradcam" and record.value is None
-            hint = BEST_HINT if is_usual and self.recommends_best else ""
-            layers = ", ".join(record.layers)
-            self.printer.note(f"target layer {layers}: {record.layer_reason}{hint}")
-            self.is_layer_printed = True
-        if record.sheet and record.sheet != self.sheet:
-            self.sheet = record.sheet
-            self.printer.sheet(record, self.methods)
-        self.videos.update(list_videos(record))
-        self.printer.record(record)
-
-    def _print_choice(self, record: Record) -> None:
-        """Says once what is combined, why, and how to say it oneself."""
-        if record.parts in self.choices:
-            return
-        self.choices.add(record.parts)
-        what = f"{record.combination} of {', '.join(record.parts)}: {record.layer_reason}"
-        if record.method == BEST:
-            by_hand = f"--method {','.join(record.parts)} --combine {record.combination}"
-            what = f"{what}; to say it yourself: {by_hand}"
-        self.printer.note(f"{record.method}: {what}")
-
-    def print_videos(self) -> None:
-        """Prints the paths of a video's videos, which are there only when it has ended."""
-        if self.printer.style == "paths":
-            for path in sorted(self.videos):
-                print_path(path)
-        self.videos.clear()
-
-
-def _group_reasons(left_out: Mapping[str, str]) -> dict[str, list[str]]:
-    reasons: dict[str, list[str]] = {}
-    for method, why in left_out.items():
-        reasons.setdefault(why, []).append(method)
-    return reasons

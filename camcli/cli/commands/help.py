@@ -12,8 +12,8 @@ from camcli.errors import UnknownName
 
 # first steps first; pages that it does not name come last
 READING_ORDER = (
-    "start", "inputs", "methods", "layers", "models", "weights", "compare", "transformers", "paper",
-    "runs", "figures", "annotations", "metrics", "presets", "speed", "clusters", "python",
+    "start", "inputs", "methods", "layers", "models", "weights", "compare", "transformers",
+    "figures", "paper", "runs", "annotations", "metrics", "presets", "speed", "clusters", "python",
     "notebook", "benchmarks", "architecture",
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 # what other rooms may import; all else may change with this one
 PUBLIC = (
     "arrangement.arrange",
+    "arrangement.describe_class",
     "explanations.Explanations",
     "items.SheetItem",
     "items.make_record_bar",

@@ -15,13 +15,14 @@ from camcli.media.pictures.write import write_map, write_picture
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState
-from camcli.pipeline.sheets.arrangement import arrange
+from camcli.pipeline.sheets.arrangement import arrange, describe_class
 from camcli.pipeline.sheets.items import SheetItem, make_record_bar
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_naming import OutputName, make_recipe, output_path
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions
+from camcli.render.finish import add_caption, show_outside
 from camcli.render.pixels import lay_pixels
 from camcli.render.sheet_painting import draw_sheet
 from camcli.utils.profiling import stage
@@ -65,7 +66,7 @@ class OutputWriter:
         try:
             regions, profile = self.find_regions(explanation), explanation.picture.profile
             record = self.note_boxes(record, regions)
-            drawn = regions.draw(self.overlay(explanation))
+            drawn = self.draw(explanation, regions)
             files[str(path)] = write_picture(drawn, path, profile)
             files.update(self.write_sidecars(explanation, path))
         except (ImageError, MemoryError) as error:
@@ -73,10 +74,25 @@ class OutputWriter:
             record = replace(record, error=describe_failure(error, path))
         return replace(record, outputs=tuple(files), files=files)
 
-    def overlay(self, explanation: Explanation) -> NDArray[np.uint8]:
-        """Draws a heatmap as the options say.  -> RGB [h w 3]"""
+    def draw(self, explanation: Explanation, regions: HotRegions) -> NDArray[np.uint8]:
+        """Draws a heatmap as the options say, with what is hot and its caption.  -> RGB [H W 3]"""
+        drawn = self._draw_heat(explanation, regions)
+        if not self.options.caption:
+            return drawn
+        with stage("draw"):
+            return add_caption(drawn, describe_class(explanation.record))
+
+    def _draw_heat(self, explanation: Explanation, regions: HotRegions) -> NDArray[np.uint8]:
         alpha, colormap = self.options.alpha, self.options.colormap
-        return explanation.overlay(alpha, colormap, self.scales.of(explanation))
+        drawn = explanation.overlay(alpha, colormap, self.scales.of(explanation))
+        # boxes lie where the whole picture has them
+        return self._show_outside(regions.draw(drawn), explanation)
+
+    def _show_outside(
+        self, drawn: NDArray[np.uint8], explanation: Explanation
+    ) -> NDArray[np.uint8]:
+        canvas, outside = explanation.picture.canvas, self.options.outside
+        return show_outside(drawn, canvas, explanation.view, outside)
 
     def find_regions(self, explanation: Explanation) -> HotRegions:
         """Finds what is hot, where the options ask for boxes or outlines."""
@@ -198,11 +214,19 @@ class OutputWriter:
         def draw() -> NDArray[np.uint8]:
             if has_pixels:
                 # they say more than the map that is made of them
-                return lay_pixels(picture, explanation.pixels(), explanation.view)
-            return hot.draw(self.overlay(explanation))
+                laid = lay_pixels(picture, explanation.pixels(), explanation.view)
+                return self._show_outside(laid, explanation)
+            return self._draw_heat(explanation, hot)
 
         bar = make_record_bar(record, colormap, alpha) if shows_values else None
-        return SheetItem(0, record, draw, lambda: picture, bar, shows_values)
+        return SheetItem(
+            0, record, draw, lambda: self._show_original(explanation), bar, shows_values
+        )
+
+    def _show_original(self, explanation: Explanation) -> NDArray[np.uint8]:
+        is_cropped = self.options.outside == "crop"
+        picture = explanation.picture.canvas
+        return self._show_outside(picture, explanation) if is_cropped else picture
 
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
         """Names what stands beside a sheet for one of its heatmaps."""

@@ -68,7 +68,7 @@ class FrameWriter:
         try:
             regions = writer.find_regions(explanation)
             record = writer.note_boxes(record, regions)
-            drawn = regions.draw(writer.overlay(explanation))
+            drawn = writer.draw(explanation, regions)
             if writer.options.save_frames or any(writer.list_endings(explanation)):
                 path = writer.place_frame(explanation)
                 if writer.options.save_frames:
