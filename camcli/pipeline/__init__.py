@@ -1,4 +1,4 @@
-"""From sources to heatmaps, files and records."""
+"""Takes sources to heatmaps, files and records."""
 
 from camcli.pipeline.explanation import Explanation, explain_empty, overlay
 from camcli.pipeline.picture_api import explain

@@ -1,4 +1,4 @@
-"""Makes explanations of the results of a pass, with all that their records say."""
+"""Makes explanations of the results of a pass, with everything that their records say."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# a share of the score that rounding alone does not reach
+# as a share of the score; rounding alone stays below it
 LARGEST_RESIDUAL = 0.01
 
 CLASSES_OF_A_CONCEPT = 3
-SMALLEST_CONCEPT = 1e-6  # as a share of the strongest
+SMALLEST_CONCEPT = 1e-6  # as a share of the strongest concept concept concept
 
 
 @dataclass(frozen=True)
 class BatchResults:
-    """An answer in main memory, and how many seconds of the pass each of its pictures took."""
+    """The result of a pass in main memory, and the seconds that each of its pictures took."""
 
     result: ExplainResult
     plan: Plan
     seconds: float
 
     def of(self, picture: Picture, view: View, row: int) -> Iterator[Explanation]:
-        """Explains the picture in a row of the batch: each of its classes by each method."""
+        """Yields the explanations of a row's picture: each of its classes by each method."""
         for slot, category in enumerate(self._categories[row]):
             if slot and self._is_unlikely(row, slot):
                 continue
             for method, layers in self.result.maps.items():
                 if slot and not self.plan.request.asks_class(method):
-                    continue  # one map for all classes, which stands under the predicted one
+                    continue  # one map for all classes, recorded under the predicted one
                 facts, warnings = self._describe_class(method, row, slot, category)
                 facts |= _describe_picture(picture, view, self.plan)
                 for name in layers:
@@ -71,7 +71,7 @@ class BatchResults:
                     )
 
     def _details(self, method: str) -> tuple[str, ...]:
-        """Names what a method finds besides its map; of several that are combined, nothing."""
+        """Returns the names of a method's details; a combination has none."""
         return () if self.plan.request.find_combined(method) else METHODS[method].details
 
     def _layers(self, method: str, name: str) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class BatchResults:
     ) -> Explanation:
         (facts, warnings), plan = facts_and_warnings, self.plan
         method, used = facts["method"], facts["layers"]
-        # one record made at once: a copy for each field takes as long as the drawing
+        # the record is made in one step, since a copy for each field takes as long as drawing
         record = Record(
             **facts,
             **_describe_method(method, used, plan),
@@ -122,7 +122,7 @@ class BatchResults:
     def _describe_class(
         self, method: str, row: int, slot: int, category: int | None
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
-        """Says which class is explained, what the model makes of it, and warns."""
+        """Returns the record's fields about the explained class, and warnings."""
         asks_class = self.plan.request.asks_class(method)
         if self.result.reading.is_value and category is not None:
             return self._describe_value(row, category, asks=asks_class), ()
@@ -144,11 +144,14 @@ class BatchResults:
         of_target, warnings = _describe_target(category, compared, self.plan)
         least = self.plan.threshold
         if least is not None and facts.get("probability", 1.0) < least:
-            warnings = (*warnings, f"no class reaches {least:g}: this is the likeliest one")
+            warnings = (
+                *warnings,
+                f"no class has a probability of {least:g} or more: this is the likeliest one",
+            )
         return facts | of_target, warnings
 
     def _describe_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
-        """Says which of the model's values is explained, and what it is."""
+        """Returns the record's fields about the explained value."""
         assert self.result.logits is not None
         target, n = self.plan.request.target.name, self.result.logits.shape[1]
         names = self.plan.classifier.labels
@@ -160,7 +163,7 @@ class BatchResults:
         }
 
     def _is_unlikely(self, row: int, slot: int) -> bool:
-        """Tells whether a class is there for other pictures of the batch alone."""
+        """Tells whether a class was only chosen for other pictures of the batch."""
         categories, least = self._categories[row], self.plan.threshold
         if least is None or self._probabilities is None:
             return False
@@ -194,7 +197,7 @@ class BatchResults:
 
 
 def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tuple[Concept, ...]:
-    """Names the classes that each concept speaks for, if there are concepts."""
+    """Returns the concepts with the classes that they speak for, if there are any."""
     if "concept_logits" not in details:
         return ()
     reading = plan.request.reading
@@ -204,7 +207,7 @@ def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tu
     probabilities = reading.log_probabilities(logits).exp()
     best = probabilities.topk(min(CLASSES_OF_A_CONCEPT, probabilities.shape[1]))
     peaks = details["concepts"].max((1, 2))
-    # what rounding left of a concept speaks for nothing
+    # a concept that is only rounding speaks for no class
     present = (peaks > SMALLEST_CONCEPT * peaks.max()).tolist()
     colours, names = make_palette(len(probabilities)), plan.classifier.labels
     rows = zip(colours, present, best.indices.tolist(), best.values.tolist(), strict=True)
@@ -217,7 +220,7 @@ def _name_concepts(details: Mapping[str, NDArray[np.float32]], plan: Plan) -> tu
 
 
 def _describe_method(method: str, layers: Sequence[str], plan: Plan) -> dict[str, Any]:
-    """Says at which layers a method looks and why, or what is combined, and how."""
+    """Returns the record's fields about a method: its layers and why, or what it combines."""
     options = plan.request.options
     if combined := plan.request.find_combined(method):
         changed = {
@@ -239,7 +242,7 @@ def _describe_method(method: str, layers: Sequence[str], plan: Plan) -> dict[str
 
 
 def _describe_smoothing(request: ExplainRequest) -> dict[str, Any]:
-    """Names the options of smoothing that are no defaults."""
+    """Returns the smoothing options that differ from the defaults."""
     views = {"aug_smooth": request.aug_smooth, "eigen_smooth": request.eigen_smooth}
     chosen: dict[str, Any] = {name: True for name, asked in views.items() if asked}
     if noise := request.noise:
@@ -263,12 +266,15 @@ def _describe_picture(picture: Picture, view: View, plan: Plan) -> dict[str, Any
 def _describe_target(
     category: int | None, references: Tensor | None, plan: Plan
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Says what is explained of a class, and with which classes it is compared, and warns.  [r]"""
+    """Returns the record's fields about the target and a contrast's classes, and warnings."""
     target, labels = plan.request.target, plan.classifier.labels
     if not isinstance(target, ContrastTarget) or references is None:
         return {"target": target.name}, ()
     others = tuple(c for c in references.tolist() if c != category)
-    alone = "the only class to compare with is the explained one: nothing is taken from its logit"
+    alone = (
+        "the only class to compare with is the explained one, so nothing is subtracted from its "
+        "logit"
+    )
     facts = {
         "target": target.name,
         "contrast": others,
@@ -285,13 +291,13 @@ def _warn_of_reuse(layers: Iterable[str], result: ExplainResult) -> Iterator[str
 
 
 def _explain_residual(details: Mapping[str, NDArray[np.float32]]) -> Iterator[str]:
-    """Says how much of a score a map leaves out that should explain all of it."""
+    """Yields a warning if a map that should add up to the whole score leaves a part of it out."""
     if "residual" not in details:
         return
     residual, score = float(details["residual"]), float(details["score"])
     if abs(residual) > LARGEST_RESIDUAL * abs(score):
         yield (
-            f"input and biases put {score - residual:.3g} into a score of {score:.3g}: they make up"
-            " the logits of networks in straight pieces (ReLU, BatchNorm), and less where"
-            " activations are smooth, or gates, attention and norms look at the picture"
+            f"input and biases contribute {score - residual:.3g} to a score of {score:.3g}: they "
+            "make up all of it only in piecewise linear networks (ReLU, BatchNorm), and not with "
+            "smooth activations, or with gates, attention and norms that depend on the picture"
         )

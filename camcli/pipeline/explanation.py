@@ -1,4 +1,4 @@
-"""A picture's heatmap with all that is known of it, which draws or saves itself."""
+"""A picture's heatmap with everything that is known about it; it can be drawn and saved."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """One heatmap of one picture, what it explains, and how sure the model was of it.
+    """One heatmap of one picture, what it explains, and how sure the model was of that.
 
-    `explain` makes it.  A notebook shows it as its overlay, with a line and a colour bar.
+    `explain` yields them.  A notebook shows it as its overlay, with a line and a colour bar.
 
     Attributes:
         picture: The original picture.
         view: The part of it that the network saw, in its pixels.
-        record: All that is known of the heatmap, as the command line writes it down.
+        record: Everything that is known about the heatmap, as in the command's manifest.
         map: The heatmap with its method, layers and class.
         input_size: The network input's height and width, in pixels.
-        details: What a method computes besides, by name, float32 arrays.
+        details: Further float32 arrays that the method computes, by name.
 
     Example:
         >>> import camcli
@@ -86,22 +86,22 @@ class Explanation:
 
     @property
     def value(self) -> float | None:
-        """What a model of values puts out; None for one of classes."""
+        """The explained value of a model of values; None for a model of classes."""
         return self.record.value
 
     @property
     def is_signed(self) -> bool:
-        """Whether the map says what raises a value and what lowers it, and is drawn so."""
+        """Whether the map shows what raises a value and what lowers it, in two colours."""
         return self.value is not None and bool(self.record.target)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is wrong with the map, in words; empty where nothing is."""
+        """What is wrong with the map, in words; empty if nothing is."""
         return self.record.warnings
 
     @property
     def concepts(self) -> tuple[Concept, ...]:
-        """The concepts that a method tells apart, the strongest first; empty for most methods."""
+        """The concepts that the method separates, the strongest first; empty for most methods."""
         return self.record.concepts
 
     @check_keywords()
@@ -118,22 +118,22 @@ class Explanation:
     ) -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> uint8 RGB [h w 3]
 
-        Concepts, where there are some, are drawn in colours of their own, above a legend; the map
-        of a value in red where it raises the value, and in blue where it lowers it. The command
-        line writes these pixels.
+        If there are concepts, each has its own colour, with a legend below. The map of a value is
+        red where it raises the value, and blue where it lowers it. The command line writes these
+        pixels.
 
         Args:
             alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
             colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
                 a table of 256 colours [256 3], or a function of levels 0..1 to colours.
-            scale: The raw values (low, high) that are drawn as no and as full heat; default the
-                map's own least and most.
+            scale: The raw values (low, high) that are drawn as no heat and as full heat; default
+                the map's own lowest and highest value.
             boxes: Draw boxes around what is hot: the largest region's, or all; default none.
             box_threshold: What is hot: above this share of the map's maximum; default 0.2.
             contour: Draw the outline of what is hot.
 
         Raises:
-            UsageError: An alpha that is no share, a scale or a threshold that is none, or no
+            UsageError: An alpha outside 0..1, or an invalid scale, threshold or
                 colour map.
             UnknownName: A colour map that nobody knows.
 
@@ -190,7 +190,7 @@ class Explanation:
                 a table of 256 colours [256 3], or a function of levels 0..1 to colours.
 
         Raises:
-            UsageError: Matplotlib is not installed, or an alpha that is no share.
+            UsageError: Matplotlib is not installed, or an alpha outside 0..1.
             UnknownName: A colour map that nobody knows.
 
         Example:
@@ -206,10 +206,10 @@ class Explanation:
     @check_keywords()
     @stage("draw")
     def pixels(self) -> NDArray[np.uint8]:
-        """Draws what each pixel of the network's input counts, zero in grey.  -> uint8 RGB [H W 3]
+        """Draws the contribution of each input pixel, zero in grey.  -> uint8 RGB [H W 3]
 
         Raises:
-            MethodError: A method that does not tell: guidedbackprop and guidedgradcam do.
+            MethodError: A method without pixel values; guidedbackprop and guidedgradcam have them.
 
         Example:
             >>> import camcli
@@ -220,8 +220,8 @@ class Explanation:
         """
         if "pixels" not in self.details:
             raise MethodError(
-                f"{self.method} gives a map, and nothing for single pixels: guidedbackprop and"
-                " guidedgradcam do."
+                f"{self.method} gives a map, and no values of single pixels: guidedbackprop and "
+                "guidedgradcam do."
             )
         return draw_on_grey(self.details["pixels"])
 
@@ -260,14 +260,14 @@ class Explanation:
         """Writes the raw map (.npy) or the overlay (an image suffix), and returns the path.
 
         Args:
-            path: The file; what stands there is replaced.
+            path: The file; an existing one is replaced.
             alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
             colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
                 a table of 256 colours [256 3], or a function of levels 0..1 to colours.
 
         Raises:
             OutputError: Another suffix, or a place that cannot be written to.
-            UsageError: An alpha that is no share.
+            UsageError: An alpha outside 0..1.
             UnknownName: A colour map that nobody knows.
             ImageError: A picture that is too large for its format.
 
@@ -326,11 +326,11 @@ def overlay(
         colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib, a
             table of 256 colours [256 3], or a function of levels 0..1 to colours.
         box: The part of the picture that the map shows, in the picture's pixels; default all of it.
-        signed: Whether the map is that of a value: red above zero, blue below; default one of heat,
-            of which what is below zero is not drawn.
+        signed: Whether the map is that of a value, red above zero and blue below; default a map of
+            heat, whose negative part is not drawn.
 
     Raises:
-        UsageError: A map of another shape, an alpha that is no share, or no colour map.
+        UsageError: A map of another shape, an alpha outside 0..1, or an invalid colour map.
         UnknownName: A colour map that nobody knows.
         ImageError: A picture that cannot be read.
 
@@ -347,15 +347,16 @@ def overlay(
 def explain_empty(
     values: NDArray[np.float32], method: str = "gradcam", layers: int = 1, *, signed: bool = False
 ) -> Iterator[str]:
-    """Says why a raw map [h w] shows nothing, with the likely cause; nothing where it does show.
+    """Yields why a raw map [h w] shows nothing, with the likely cause; nothing if it shows heat.
 
-    A map of several layers is empty where one of them is, or where they do not meet; a map of none
-    is one of the whole network.  A signed map shows what is below zero, too.
+    `layers` is the number of layers that the map is made of.  A map of several layers is empty if
+    one of them is, or if their heat does not overlap; with 0 the map is one of the whole network.
+    A `signed` map also shows values below zero.
     """
     raw, is_combined = torch.from_numpy(values), method in (BEST, COMBINED)
     asks_class = is_combined or depends_on_category(method)
     seen = "this layer" if layers else "the picture"
-    # more than constant above zero, which a drawn map stretches
+    # not constant above zero, so that drawing can stretch it
     if postprocessing.has_contrast(raw.relu()) or (
         signed and postprocessing.scale_signed(raw).any()
     ):
@@ -364,26 +365,26 @@ def explain_empty(
         yield "the map is not finite: activations or gradients overflowed (half precision?)"
     elif not raw.any() and is_combined:
         yield (
-            "the combined maps together are zero everywhere: one or all of them are empty, or no "
-            "place is hot in each; named with --target-layers, their methods show them one by one"
+            "the combination of the maps is zero everywhere: at least one of them is empty, or no "
+            "place is hot in all of them; look at each method alone, with --target-layers"
         )
     elif not raw.any() and layers > 1:
         yield (
-            "the layers' maps together are zero everywhere: one or all of them are empty, or no "
-            "place is hot in each; --layer-fusion none shows them one by one"
+            "the fused map of the layers is zero everywhere: at least one layer's map is empty, "
+            "or no place is hot in all of them; --layer-fusion none shows them one by one"
         )
     elif not raw.any() and asks_class:
         yield (
             f"the map is zero everywhere: the score does not depend on {seen} (a dead layer, a "
-            "head that is zero, a layer behind the last attention, or a probability of 0 or 1), or "
-            "the layer says the same everywhere"
+            "head of zeros, a layer behind the last attention, or a probability of 0 or 1), or "
+            "the layer is the same everywhere"
         )
     elif not raw.any():
-        yield f"the map is zero everywhere: {seen} is dead, or says the same everywhere"
+        yield f"the map is zero everywhere: {seen} is dead, or the same everywhere"
     elif raw.max() <= 0 and asks_class:
         yield f"the map is negative everywhere: {seen} speaks against the class at every place"
     elif raw.max() <= 0:
-        yield "the map is negative everywhere, and only what is above zero is drawn"
+        yield "the map is negative everywhere, and only values above zero are drawn"
     else:
         choice = "; choose an earlier one" if layers else ""
         yield f"the map is constant: {seen} says the same everywhere{choice}"

@@ -84,8 +84,8 @@ class Flow(Generic[Input]):
 
         coming -> opening -> decoding -> batch -> passes -> drawing -> finishing
 
-    Whoever asks for outcomes moves what is done from one place to the next, runs the model, and
-    waits where nothing can be moved.  In the places with "-ing" threads are at work.
+    The caller that asks for outcomes moves items from one place to the next, runs the model, and
+    waits if nothing can be moved.  In the places whose names end in "-ing", threads work on items.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Flow(Generic[Input]):
     ) -> None:
         self._items, self._work, self._plan, self._options = items, work, plan, options
         self._pool, self._stop = pool, stop
-        # a GPU passes on to the next batch while what it found in this one is looked at
+        # a GPU runs the next batch while the results of this one are read
         self._passes_ahead = 1 if plan.classifier.device.type == "cuda" else 0
         memory = resolve_memory(options.max_memory)
         self._budget = MemoryBudget(memory, max(1, pool.count))
@@ -111,9 +111,9 @@ class Flow(Generic[Input]):
         self._error: Exception | None = None
 
         here = WorkerPool(0)
-        # films have their next frame decoded meanwhile, and a thread that writes their frames
+        # a film has a thread that decodes its next frame, and one that writes its frames
         self._pens = int(has_films and pool.count > 0)
-        # while the model looks at a batch, the one before is written and the next one is read
+        # while the model runs a batch, the one before it is written and the next one is read
         ahead = plan.batch_size + 1 if pool.count else 1
         self._coming = WorkLine[None, "WorkItem | None"](pool if has_films else here, 1)
         self._upcoming = deque[WorkItem](maxlen=1)
@@ -127,26 +127,26 @@ class Flow(Generic[Input]):
 
     @property
     def _places(self) -> Sequence[_Place]:
-        """All places, from where items come to where they leave."""
+        """All places, in the order in which items pass them."""
         return (
             self._coming, self._upcoming, self._opening, self._opened, self._decoding,
             self._batch, self._passes, self._drawing, self._finishing,
         )  # fmt: skip
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yields the outcome of each item; raises, in order, errors that no picture caused."""
+        """Yields each item's outcome; raises errors that no picture caused, in their place."""
         with start_workers(self._pens) as pen:
             self._finishing.pool = pen
             try:
                 while True:
-                    # looked up first: what is done while others are moved has to be seen
+                    # listed first, so that whatever is done while others are moved is not missed
                     pending = self._list_pending()
                     finished = list(self._take_finished())
                     yield from finished
                     if self._stop.reason and self._options.camera is None:
-                        # what the model has seen is finished; a camera's film ends by itself
+                        # items that the model has seen are finished; a camera's film ends by itself
                         self._drop(self._batch)
-                    # in each place, those in front first
+                    # in each place, the first items first
                     moved = [self._finish(), self._draw(), self._read(), self._run_model()]
                     if not any(self._places):
                         break
@@ -160,14 +160,14 @@ class Flow(Generic[Input]):
             raise self._error
 
     def _list_pending(self) -> list[Future[Any]]:
-        """Returns the futures that items wait for."""
+        """Returns the futures that items are waiting for."""
         lines = (place for place in self._places if isinstance(place, WorkLine))
         return [future for line in lines for future in line.list_pending()]
 
     # in front of the model
 
     def _read(self) -> bool:
-        """Opens, decodes and prepares the next items, as many as there is room for."""
+        """Opens, decodes and prepares as many of the next items as there is room for."""
         if self._is_batch_due and not self._pool.count:
             return False
         return any([self._fill_batch(), self._begin_decoding(), self._begin_opening()])
@@ -189,7 +189,7 @@ class Flow(Generic[Input]):
         return moved
 
     def _fetch(self) -> bool:
-        """Asks for the next item, or takes it where it is there; an error among them ends them."""
+        """Asks for the next item, or takes it if it has come; an error ends the items."""
         if self._has_ended:
             return False
         if not self._coming:
@@ -226,11 +226,11 @@ class Flow(Generic[Input]):
 
     @property
     def _is_memory_full(self) -> bool:
-        """Whether the next picture finds no room before others have left."""
+        """Whether the next picture has no room until others have left."""
         return bool(self._opened) and not self._budget.has_room(self._need(self._opened[0]))
 
     def _need(self, step: Step[OpenPicture]) -> Need:
-        """Returns the memory that a picture, or a frame, takes until all of it is written."""
+        """Returns the memory that a picture or frame takes until all of it is written."""
         item, opened, overlays = step.item, step.result, self._plan.overlays_per_picture
         if item.outcome:
             return Need()
@@ -259,7 +259,7 @@ class Flow(Generic[Input]):
 
     @property
     def _is_batch_due(self) -> bool:
-        """Whether a batch is full, or cannot become so; failures alone wait for no picture."""
+        """Whether a batch is full or cannot become full; failures alone do not wait."""
         if not self._batch:
             return False
         readable, size = sum(not step.item.outcome for step in self._batch), self._work.batch_size
@@ -268,7 +268,7 @@ class Flow(Generic[Input]):
 
     @property
     def _is_reading_over(self) -> bool:
-        """Whether nothing more comes out of what is read before what is in front has left."""
+        """Whether no further item can be read until items in front have left."""
         if self._decoding:
             return False
         unread = (self._coming, self._upcoming, self._opening, self._opened)
@@ -277,7 +277,7 @@ class Flow(Generic[Input]):
     # the model
 
     def _run_model(self) -> bool:
-        """Begins the pass of a batch that is due, where those before it were looked at."""
+        """Begins the pass of a due batch, once the results of the batches before it were read."""
         if not self._is_batch_due or len(self._passes) > self._passes_ahead:
             return False
         batch = list(self._batch)
@@ -293,14 +293,14 @@ class Flow(Generic[Input]):
         return True
 
     def _hold_threads(self) -> AbstractContextManager[None]:
-        """Gives a model on the CPU the cores that it runs on."""
+        """Holds the threads while a model runs on the CPU, so that it has all cores."""
         on_cpu = self._plan.classifier.device.type == "cpu"
         return self._pool.hold() if on_cpu else nullcontext()
 
     # behind the model
 
     def _draw(self) -> bool:
-        """Begins to draw what the model found; where the next pass can begin, that goes first."""
+        """Begins to draw the model's results; the next pass goes first if it can begin."""
         moved = False
         while self._passes and self._drawing.has_room:
             is_next_near = not self._is_reading_over or self._batch
@@ -327,7 +327,7 @@ class Flow(Generic[Input]):
         return None if step.result is None else self._work.ending.draw(step.item, step.result)
 
     def _finish(self) -> bool:
-        """Hands on what is drawn, each in its place."""
+        """Passes on what is drawn, in order."""
         moved, ending = False, self._work.ending
         while self._drawing.is_ready and self._finishing.has_room:
             moved = True
@@ -346,7 +346,7 @@ class Flow(Generic[Input]):
             for step in self._settle(self._finishing):
                 self._budget.leave()
                 if isinstance(step.result, OutputError):
-                    # what was begun behind it may still find its place
+                    # pictures that were begun behind it may still be written
                     self._stop.ask(step.result)
                 else:
                     outcome = step.result or step.item.outcome
@@ -356,7 +356,7 @@ class Flow(Generic[Input]):
     # failures
 
     def _settle(self, line: WorkLine[WorkItem, Any]) -> Iterator[Step[Any]]:
-        """Yields the first step of a line, a failure as its outcome; none if the run breaks off."""
+        """Yields a line's first step, a failure as its outcome; nothing if the run breaks off."""
         item, future = line.take()
         try:
             yield Step(item, future.result())
@@ -368,12 +368,12 @@ class Flow(Generic[Input]):
             self._break_off(error, line)
 
     def _break_off(self, error: Exception, place: _Place) -> None:
-        """Ends the flow with an error behind all that came before it."""
+        """Ends the flow with an error, after all items before it."""
         self._error = error
         self._drop(place)
 
     def _drop(self, last: _Place) -> None:
-        """Drops what came later than what stands in a place, and that as well."""
+        """Drops the items in a place, and all items that came later."""
         self._has_ended = True
         for place in self._places:
             place.clear()
@@ -384,6 +384,6 @@ class Flow(Generic[Input]):
 def _in_order(
     batch: Sequence[Step[Input]], explained: Iterator[list[Explanation]]
 ) -> Iterator[Step[list[Explanation]]]:
-    """Puts a batch's results back among those of its items that failed."""
+    """Puts a batch's results and its failed items back in order."""
     for step in batch:
         yield Step(step.item, None if step.result is None else next(explained))

@@ -13,7 +13,7 @@ from camcli.runs import describe_map
 
 
 class FrameSmoothing:
-    """Smooths the raw maps of films over some frames, each film by itself."""
+    """Smooths the raw maps of films over some frames, each film on its own."""
 
     def __init__(self, frames: int) -> None:
         self._frames = frames
@@ -21,9 +21,9 @@ class FrameSmoothing:
         self._smoother = FrameSmoother(frames)
 
     def smooth(self, film: Film | None, explanations: list[Explanation]) -> list[Explanation]:
-        """Takes a frame's raw maps into the averages of its film, and returns those.
+        """Adds a frame's raw maps to the averages of its film, and returns the averages.
 
-        What is no frame stays as it is.
+        Pictures that are not frames stay as they are.
         """
         if film is not self._film:
             self._film, self._smoother = film, FrameSmoother(self._frames)
@@ -33,9 +33,9 @@ class FrameSmoothing:
 
 
 def _smooth(explanation: Explanation, smoother: FrameSmoother, frames: int) -> Explanation:
-    """Takes a frame's raw map into the average of its method, layers and class, and returns that.
+    """Adds a frame's raw map to the average of its method, layers and class; returns that.
 
-    The record describes the average, and says over how many frames it goes.
+    The record describes the average, and says over how many frames it is taken.
     """
     record, map_ = explanation.record, explanation.map
     asked = explanation.category if record.target else None

@@ -1,4 +1,4 @@
-"""Explains pictures of any kind that a caller in Python has."""
+"""Explains pictures for a caller in Python, in any form that it has them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ Categories: TypeAlias = "int | str | Sequence[int | str] | Tensor | NDArray[np.i
 Item = TypeVar("Item")
 
 ELSEWHERE = (
-    "What loads a model (device, fit, ...) goes to load_model, what draws (alpha, colormap) to "
-    "overlay of an explanation."
+    "Options of loading (device, fit, ...) belong to load_model, and options of drawing (alpha, "
+    "colormap) to an explanation's overlay."
 )
 
 
@@ -71,8 +71,8 @@ def explain(
 ) -> Explanations:
     """Explains pictures: paths, PIL pictures, arrays or tensors, one or many.
 
-    Pictures are explained a batch at a time, when the next explanation is asked for. A model that
-    takes more than pictures goes to `heatmaps`.
+    A batch of pictures is explained when its first explanation is asked for. For a model that takes
+    more than pictures there is `heatmaps`.
 
     Args:
         classifier: The model, of `load_model`; or any module, with which that is done first. Then
@@ -125,16 +125,16 @@ def explain(
             `load_model`.
 
     Returns:
-        An iterator of explanations, picture by picture: for each its classes, for each class its
-        methods. Options are checked at once, pictures read when it comes to them. A notebook shows
-        it as a sheet.
+        An iterator of explanations: picture by picture, class by class, method by method. Options
+        are checked at once; pictures are read when their turn comes. A notebook shows it as a
+        sheet.
 
     Raises:
-        UnknownName: An option, method, layer or class that nobody knows; the message has the
-            closest.
+        UnknownName: An unknown option, method, layer or class; the message names the closest one.
         ConfigError: An option with a value that it does not take.
         UsageError: Options that do not go together.
-        ImageError: A picture that cannot be read; then those of its batch are not explained.
+        ImageError: A picture that cannot be read; the other pictures of its batch are then not
+            explained.
         LayerError: A layer without a grid, or one that the model does not call.
         MethodError: A method that is not defined for this model or these options.
         ModelError: A module that cannot be explained.
@@ -150,8 +150,8 @@ def explain(
     """
     if isinstance(inputs, Mapping):
         raise UsageError(
-            "explain takes pictures, and no dictionary of a model's inputs: camcli.heatmaps("
-            "classifier.module, inputs) takes one, and passes on what stands beside the pictures."
+            "explain takes pictures, and not a dictionary of a model's inputs: camcli.heatmaps("
+            "classifier.module, inputs) takes one, and passes on the inputs beside the pictures."
         )
     classifier = _find_classifier(
         classifier,
@@ -218,7 +218,7 @@ def _find_classifier(given: Any, **loading: Any) -> Classifier:
 
 
 def _name_layers(classifier: Classifier, given: Layers | None) -> Any:
-    """Returns the layers by their names, which a person may have given as modules."""
+    """Returns the names of layers, which may be given as modules."""
     if given is None or isinstance(given, str):
         return given
     listed = [given] if isinstance(given, nn.Module) else list(given)
@@ -228,12 +228,12 @@ def _name_layers(classifier: Classifier, given: Layers | None) -> Any:
 
 
 def _list_categories(given: Categories | None) -> Any:
-    """Returns classes as a list, of an array or a tensor of indices, too."""
+    """Returns classes as a list, also those of an array or tensor of indices."""
     return given.tolist() if isinstance(given, Tensor | np.ndarray) else given
 
 
 def _leave_out_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is not the default: what is given at all may ask for something else."""
+    """Returns the options that are not defaults; giving one may already mean something."""
     parameters = inspect.signature(explain).parameters
     return {name: v for name, v in options.items() if v != parameters[name].default}
 
@@ -241,12 +241,12 @@ def _leave_out_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
 def _is_one_picture(value: Any) -> bool:
     if isinstance(value, str | Path | Picture) or not isinstance(value, Iterable):
         return True
-    # an array or a tensor of several pictures has four dimensions, a list has none
+    # an array or tensor of several pictures has four dimensions
     return getattr(value, "ndim", 4) <= 3
 
 
 def group_items(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Groups items, at most `size` together."""
+    """Yields groups of at most `size` items."""
     remaining = iter(items)
     while group := list(islice(remaining, size)):
         yield group

@@ -1,4 +1,4 @@
-"""What is done to every picture: layers, methods and categories, resolved once for a run."""
+"""The plan of a run: layers, methods and categories for every picture, resolved once."""
 
 from __future__ import annotations
 
@@ -46,38 +46,38 @@ from camcli.registry import ALL, assign_options, depends_on_category, depends_on
 from camcli.utils.profiling import stage
 
 SWEPT_LAYERS = 5
-BATCH = 8  # pictures in a pass where nobody says more
-LARGE_BATCH = 256  # larger ones are held against the memory there is
+BATCH = 8  # pictures in a pass by default
+LARGE_BATCH = 256  # larger batches are checked against the free memory
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to every picture: the request, the categories, and why this layer.
+    """What is done to every picture: the request, the categories, and why this layer was chosen.
 
-    The categories are given ones, a number of best ones, or None for a model without classes.
+    `categories` are indices, or the number of best classes, or None for a model without classes.
     """
 
     classifier: Classifier
     request: ExplainRequest
     categories: tuple[int, ...] | int | None
     layer_reason: str
-    # by layer, where it is not sure that its cells lie where the picture's parts do
+    # by layer: why it is uncertain that its cells lie where the picture's parts do
     doubts: Mapping[str, str] = field(default_factory=dict)
     on_sheets: bool = False
-    # of all methods those that do not fit, and why
+    # methods of `all` that do not fit the model, and why
     left_out: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = BATCH
     compile: bool = False
     packings: PrepackCache = field(default_factory=PrepackCache)
-    # the least probability of the classes that are explained
+    # classes of at least this probability are explained
     threshold: float | None = None
-    # by combination, why these methods and layers
+    # by combination: why these methods and layers were chosen
     combined_reasons: Mapping[str, str] = field(default_factory=dict)
 
     def choice(self, named: Sequence[int | None]) -> CategoryChoice | None:
-        """Returns the choice of categories for a batch, if there are any.
+        """Returns the choice of categories for a batch, or None for a model without classes.
 
-        A list may name one for a picture, which then counts.
+        `named` holds the category that a list names for each picture, which then counts.
         """
         if self.categories is None:
             return None
@@ -90,13 +90,13 @@ class Plan:
         return FixedCategories(torch.tensor(self.categories).expand(len(named), -1))
 
     def find_named_category(self, name: str) -> int | None:
-        """Finds the category that a list names for a picture; raises UnknownName."""
+        """Finds the index of a category that a list names for a picture; raises UnknownName."""
         if not name:
             return None
         return find_category(name, self.classifier.labels, self.classifier.num_categories)
 
     def check_named(self, sources: Sequence[Source]) -> None:
-        """Raises UsageError where lists name categories that the options choose otherwise."""
+        """Raises UsageError if lists name categories and the options choose others."""
         named = next((source for source in sources if source.category), None)
         if named is None or self.categories == 1:
             return
@@ -112,7 +112,7 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is told before a run: how outputs are read, and what is slow here."""
+        """Warnings before a run: how outputs are read, and what is slow on this machine."""
         precision, note = self.request.precision, self.request.reading.note
         notes = (f"{self.classifier.name!r}: {note}",) if note and self.categories else ()
         if not is_emulated(precision, self.classifier.device):
@@ -120,13 +120,13 @@ class Plan:
         return (
             *notes,
             *self.doubts.values(),
-            f"This processor has no {precision}, and takes several times as long for it as for "
+            f"This processor only emulates {precision}, which takes several times as long as "
             "float32: leave --precision out.",
         )
 
     @property
     def overlays_per_picture(self) -> int:
-        """How many overlays are written of each picture: one a heatmap, or a sheet a class."""
+        """How many overlays each picture gets: one for each heatmap, or a sheet for each class."""
         chosen = 1 if self.categories is None else self.categories
         k = chosen if isinstance(chosen, int) else len(chosen)
         if self.on_sheets:
@@ -143,9 +143,9 @@ class Plan:
 
 @stage("load")
 def make_plan(classifier: Classifier, options: Options) -> Plan:
-    """Resolves layers, methods and categories of a run; raises UsageError for what is unknown.
+    """Resolves a run's layers, methods and categories; raises UsageError for unknown ones.
 
-    Of all methods, those are left out that do not fit.
+    Methods that do not fit the model are left out of `all`.
     """
     with call_on_model(classifier.module):
         return _make_plan(classifier, options)
@@ -208,7 +208,7 @@ def _make_plan(classifier: Classifier, options: Options) -> Plan:
 
 
 def _apply_class_choice(classifier: Classifier, options: Options) -> Classifier:
-    """Takes a single number for the logit of a no and a yes where one of them is asked for."""
+    """Reads a single output as the logit of no and yes if one of these classes is asked for."""
     reading = classifier.reading
     of_classes = options.target_category or options.contrast or options.target in OF_PROBABILITY
     if not (of_classes and reading.is_value) or reading.is_declared or classifier.num_classes != 1:
@@ -222,7 +222,7 @@ def _find_chunk(options: Options, device: torch.device) -> int:
 
 
 def _fit_batch_size(plan: Plan) -> Plan:
-    """Takes as many pictures together, and altered copies, as fit into memory."""
+    """Chooses as many pictures, and altered copies, in a pass as fit into memory."""
     module, shape = plan.classifier.module, find_input_shape(plan.classifier)
     size = find_largest_batch(module, plan.request, shape, lambda n: plan.choice([None] * n))
     if size is None:
@@ -231,7 +231,7 @@ def _fit_batch_size(plan: Plan) -> Plan:
 
 
 def _limit_batch_size(plan: Plan) -> Plan:
-    """Takes no more pictures together than fit into memory, and says so where they are fewer."""
+    """Lowers the number of pictures in a pass to what fits into memory, and says so."""
     module, shape, asked = (
         plan.classifier.module,
         find_input_shape(plan.classifier),
@@ -241,8 +241,8 @@ def _limit_batch_size(plan: Plan) -> Plan:
     if size is None or size >= asked:
         return plan
     doubt = (
-        f"a batch of {asked:,} pictures asks for more memory than there is: {size:,} are taken "
-        "together (--batch-size)"
+        f"a batch of {asked:,} pictures needs more memory than there is: batches have {size:,} "
+        "pictures (--batch-size)"
     )
     return replace(
         plan,
@@ -254,9 +254,9 @@ def _limit_batch_size(plan: Plan) -> Plan:
 
 @contextmanager
 def compile_model(plan: Plan) -> Iterator[int | None]:
-    """Compiles the model's blocks for a run where that is asked for, and gives their number.
+    """Compiles the model's blocks for a run if that is asked for; yields their number.
 
-    Raises ModelError where they cannot be compiled.
+    Raises ModelError if they cannot be compiled.
     """
     if not plan.compile:
         yield None
@@ -282,14 +282,14 @@ def _find_left_out(plan: Plan, methods: Sequence[str]) -> dict[str, str]:
 
 
 def draw_grey_noise(classifier: Classifier) -> Tensor:
-    """Draws a picture on which it shows what a network allows.  [1 3 H W]"""
-    # a constant picture may leave the network without a gradient
+    """Draws a grey noise picture for checking which methods a network allows.  [1 3 H W]"""
+    # noise, since a constant picture may give a gradient of zero
     shape, draw = find_input_shape(classifier), torch.Generator().manual_seed(0)
     return torch.rand(1, *shape, generator=draw)
 
 
 def find_input_shape(classifier: Classifier) -> tuple[int, int, int]:
-    """Returns channels, height and width of what the network is given."""
+    """Returns the channels, height and width of the network's input."""
     return (len(classifier.preprocessing.mean), *classifier.preprocessing.size)
 
 
@@ -317,7 +317,7 @@ def _list_swept_layers(classifier: Classifier, options: Options) -> tuple[str, .
 def _explain_combined(
     classifier: Classifier, selected: MethodSelection, options: Options
 ) -> Mapping[str, str]:
-    """Says of each combination why these methods and layers."""
+    """Returns {combination: why these methods and layers were chosen}."""
     if selected.recipe:
         return {BEST: selected.recipe.reason}
     if not selected.combined:
@@ -338,8 +338,8 @@ def _check_has_classes(classifier: Classifier, terms: Sequence[str]) -> None:
         if classifier.origin == "python":
             way_on = "let your code return logits [b n], or name them with --output-key"
         raise ModelError(
-            f"{classifier.name!r} has no classifier, and so no class that {asking[0]} could "
-            f"explain: {way_on}, or try --method eigencam."
+            f"{classifier.name!r} has no classifier, so {asking[0]} has no class to explain: "
+            f"{way_on}, or try --method eigencam."
         )
 
 
@@ -348,8 +348,8 @@ def _find_categories(classifier: Classifier, options: Options) -> tuple[int, ...
         chosen = options.target_category or options.top_k or options.contrast
         if chosen or options.threshold is not None:
             raise UsageError(
-                f"{classifier.name!r} has no classes that could be chosen: leave --target-category,"
-                " --top-k, --threshold and --contrast out."
+                f"{classifier.name!r} has no classes to choose from: leave --target-category, "
+                "--top-k, --threshold and --contrast out."
             )
         return None
     if classifier.reading.is_value:
@@ -367,8 +367,8 @@ def _find_categories(classifier: Classifier, options: Options) -> tuple[int, ...
 def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
     if options.top_k or options.threshold is not None:
         raise UsageError(
-            f"The outputs of {classifier.name!r} are values, and no classes that could be ranked: "
-            "leave --top-k and --threshold out (--outputs says what the outputs are)."
+            f"The outputs of {classifier.name!r} are values and not classes, so they cannot be "
+            "ranked: leave --top-k and --threshold out (--outputs says what the outputs are)."
         )
     if options.target_category:
         return _match_categories(options.target_category, classifier)
@@ -376,8 +376,8 @@ def _find_values(classifier: Classifier, options: Options) -> tuple[int, ...]:
         return tuple(range(classifier.num_classes))
     if classifier.num_classes > 1:
         raise UsageError(
-            f"{classifier.name!r} puts out {classifier.num_classes} values: --target-category says "
-            "which of them are explained, by their index from 0."
+            f"{classifier.name!r} puts out {classifier.num_classes} values: say with "
+            "--target-category which ones are explained, by their index from 0."
         )
     return (0,)
 
@@ -391,8 +391,8 @@ def _make_target(
     alone = [c for c in categories if {c} == set(against)] if isinstance(categories, tuple) else []
     if alone:
         raise UsageError(
-            f"--contrast compares {label_name(classifier.labels, alone[0])!r} with itself: name"
-            " another class, or leave it to --target contrast."
+            f"--contrast compares {label_name(classifier.labels, alone[0])!r} with itself: name "
+            "another class, or let --target contrast choose."
         )
     return target
 
@@ -410,7 +410,7 @@ def _match_categories(given: Sequence[str], classifier: Classifier) -> tuple[int
 
 
 def _split_names(text: str, classifier: Classifier) -> list[str]:
-    """Splits at commas, but not a class name that holds some (`tabby, tabby cat`)."""
+    """Splits at commas, but not within a class name that contains commas (`tabby, tabby cat`)."""
     whole = text.strip().lower()
     if any(whole == known.lower() for known in classifier.labels or ()):
         return [text.strip()]

@@ -1,4 +1,4 @@
-"""Lets a model say how alike a picture is to reference pictures, in place of classes."""
+"""Puts the likeness to reference pictures in the place of a model's classes."""
 
 from __future__ import annotations
 
@@ -30,9 +30,10 @@ def compare_with(
 ) -> Classifier:
     """Returns the model with reference pictures in the place of its classes.
 
-    What it puts out for a picture is how alike their embeddings are, a value for each reference: an
-    explanation shows what makes them alike, and, below zero, what makes them unlike. The embedding
-    is what the classifier at the model's end is given, or the output of a model without one.
+    For a picture it puts out the likeness of its embedding to each reference's, a value a
+    reference. An explanation shows what raises the likeness, and, below zero, what lowers it. The
+    embedding is the input of the classifier at the model's end, or the output of a model without a
+    classifier.
 
     Args:
         classifier: The model, of `load_model`.
@@ -45,8 +46,8 @@ def compare_with(
 
     Raises:
         ImageError: A reference that cannot be read.
-        UsageError: No reference, or a likeness that there is not.
-        ModelError: A model that puts out no embedding.
+        UsageError: No reference, or an unknown likeness.
+        ModelError: A model without an embedding.
 
     Example:
         >>> import camcli
@@ -61,18 +62,18 @@ def compare_with(
         references if isinstance(references, list | tuple) else (cast("PictureLike", references),)
     )
     if not items:
-        raise UsageError("Nothing is compared: name one reference picture or more.")
+        raise UsageError("There is nothing to compare with: name one or more reference pictures.")
     if is_film := [i for i in items if isinstance(i, Source) and is_video(i)]:
-        raise UsageError(f"{str(is_film[0])!r} is a video, and pictures are compared.")
+        raise UsageError(f"{str(is_film[0])!r} is a video, and references are pictures.")
     pictures = [make_picture(item) for item in items]
     inputs = torch.stack([make_view(p, classifier.preprocessing).inputs for p in pictures])
     layer = _find_layer(classifier, inputs[:1])
-    # one at a time, as pictures of many models are: batch equals single
+    # one at a time, so that a reference does not depend on the others
     embeddings = torch.cat([_embed(classifier, one, layer) for one in inputs[:, None]])
     if likeness == "cosine" and not bool((embeddings.norm(dim=1) > 0).all()):
         raise ModelError(
-            f"{classifier.name!r} embeds a reference in zeros, and no angle to that is defined: "
-            "take another reference, or the likeness l2."
+            f"The embedding of a reference by {classifier.name!r} is all zeros, and an angle to it "
+            "is not defined: take another reference, or the likeness l2."
         )
     comparison = Comparison(embeddings, likeness, layer)
     reading = replace(declare_reading("value", classifier.output_key), comparison=comparison)
@@ -99,7 +100,7 @@ def _embed(classifier: Classifier, inputs: Tensor, layer: str) -> Tensor:
 
 
 def _name_references(items: Sequence[PictureLike]) -> tuple[str, ...]:
-    """Names references by their files, with their folders where the files' names are the same."""
+    """Returns the references' file names, with the folder if file names are the same."""
     paths = [_find_path(item) for item in items]
     names = [path.name if path else f"reference {i}" for i, path in enumerate(paths)]
     return tuple(

@@ -1,4 +1,4 @@
-"""Opens the output folder for a run, which may go on there and overwrites nothing."""
+"""Opens the output folder for a run, which overwrites nothing and may resume an earlier run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from camcli.render.overlay import Scale
 from camcli.runs import Counts, Manifest, Mode, Rename, RunInfo, read_manifest
 
 PACKAGES = ("camviz", "torch", "torchvision", "timm", "transformers")
-# what decides how fast and how far a run goes, and not what it writes
+# options that decide how fast and how far a run goes, and not what it writes
 NOT_WRITTEN = frozenset(
     {
         "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
@@ -34,7 +34,7 @@ NOT_WRITTEN = frozenset(
         "engine", "ray_workers", "export", "sheet",
     }
 )  # fmt: skip
-# what the weights' hash and the classes' names tell better than where they were read
+# options whose effect the hash of the weights and the classes' names describe better
 RESOLVED_ELSEWHERE = frozenset(
     {"checkpoint", "class_map", "target", "frames", "preprocessing", "layers_sweep"}
 )
@@ -46,10 +46,10 @@ Shard = tuple[int, int]
 
 @dataclass
 class RunState:
-    """A run under way: which sources it has still to do, and what it has done.
+    """A run under way: the sources that it still has to do, and what it has done.
 
-    `skipped` are sources that were done before, `replaced` this run's own heatmaps that are made
-    again.
+    `skipped` is the number of sources that were done before, `replaced` the number of this run's
+    heatmaps that are made again.
     """
 
     sources: Sequence[Source]
@@ -57,14 +57,14 @@ class RunState:
     replaced: int = 0
     counts: Counts = field(default_factory=Counts)
     manifest: Manifest | None = None
-    # the digest of what makes it the same run, empty where no manifest is kept
+    # the digest of the run's configuration; empty if there is no manifest
     run: str = ""
     weights: str = ""
     # a digest of what all its pictures are made with, empty where they depend on each other
     shared_options: str = ""
-    # those at work on the same run
+    # other processes that work on the same run
     other_processes: Sequence[str] = ()
-    # with which pictures of this run were drawn that are done
+    # the scales with which finished pictures of this run were drawn
     scales: Mapping[Key, Scale] = field(default_factory=dict)
     _failing: bool = False
     _lost: tuple[Source, OutputError] | None = None
@@ -72,8 +72,8 @@ class RunState:
     def claim_sources(self, left_out: Callable[[int], None]) -> Iterator[Source]:
         """Yields the sources that no other process has.
 
-        `left_out` is called with 1 for each source of another process, and with -1 where that
-        process turns out to have died; such sources are yielded last.
+        `left_out` is called with 1 for each source of another process, and with -1 if that process
+        turns out to be dead; such sources are yielded last.
         """
         left = []
         for source in self.sources:
@@ -99,7 +99,7 @@ class RunState:
         recipe: str = "",
         rename: Rename | None = None,
     ) -> Path:
-        """Returns where an output may be written, without overwriting what another run wrote.
+        """Returns where an output may be written without overwriting another run's file.
 
         `beside` are the endings of what stands beside it, and how that is made; `recipe` what the
         picture is made with, and `rename` the name that says what differs from another run's.
@@ -115,7 +115,7 @@ class RunState:
         records = tuple(replace(record, weights=self.weights) for record in outcome.records)
         self._append(replace(outcome, records=records))
         made = sum(not record.error for record in records)
-        # a video fails once, at the first of its frames that does
+        # a video fails only once, at its first frame that fails
         fails = outcome.failed and not self._failing
         self._failing = self._failing or outcome.failed
         self.counts += Counts(outcome.last and not self._failing, made, fails)
@@ -126,7 +126,7 @@ class RunState:
     def _append(self, outcome: Outcome) -> None:
         source = outcome.source
         if self._lost and self._lost[0] == source:
-            # a video of which a frame's record is missing must not end well
+            # a video must not end as complete if a frame's record is missing
             raise self._lost[1]
         try:
             if self.manifest:
@@ -147,9 +147,10 @@ class RunState:
 def open_run(
     plan: Plan, sources: Sequence[Source], options: Options, shard: Shard | None = None
 ) -> Iterator[RunState]:
-    """Opens the manifest of the output folder; a run into a single file keeps none.
+    """Opens the manifest of the output folder; a run into a single file has none.
 
-    Raises UsageError where it cannot go on with what is there, or OutputError.
+    Raises UsageError if an earlier run cannot be resumed, and OutputError if nothing can be
+    written.
     """
     weights = hash_weights(plan.classifier.module)
     if is_file(options.save_path):
@@ -157,7 +158,7 @@ def open_run(
         return
     description = _RunDescription(plan, options, weights)
     run = RunInfo(description.configuration, description.versions, description.ran_on, shard)
-    # its pictures have one scale, for which a process has to see them all
+    # all pictures share one scale, for which one process has to see them all
     shared = options.scale != "run"
     with Manifest.open(options.save_path, run, description.mode, shared=shared) as manifest:
         remaining = manifest.list_remaining(sources)
@@ -179,7 +180,7 @@ def _read_scales(path: Path, run: RunInfo) -> Mapping[Key, Scale]:
 
 
 def describe_configuration(plan: Plan, options: Options, weights: str) -> Mapping[str, Any]:
-    """Returns the options that decide what is written, with what they were resolved to."""
+    """Returns the options that decide what is written, with their resolved values."""
     typed = options.model_dump(exclude=set(NOT_WRITTEN | RESOLVED_ELSEWHERE))
     classifier, request = plan.classifier, plan.request
     names = classifier.labels
@@ -202,7 +203,7 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
 
 @dataclass(frozen=True)
 class _RunDescription:
-    """Describes the run for its manifest."""
+    """Describes a run for its manifest."""
 
     plan: Plan
     options: Options
@@ -216,7 +217,7 @@ class _RunDescription:
 
     @cached_property
     def configuration(self) -> Mapping[str, Any]:
-        """What decides what is written."""
+        """The options that decide what is written."""
         return describe_configuration(self.plan, self.options, self.weights)
 
     @property
@@ -233,6 +234,6 @@ class _RunDescription:
         for name in PACKAGES:
             try:
                 versions[name] = version(name)
-            except PackageNotFoundError:  # run from its source
+            except PackageNotFoundError:  # camviz is run from its source
                 continue
         return versions

@@ -1,4 +1,4 @@
-"""Runs a plan: explains the sources and records the outcomes in their order."""
+"""Runs a plan: explains the sources and records the outcomes in order."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _ignore(_: object) -> None:
 
 @dataclass(frozen=True)
 class RunCallbacks:
-    """Functions that a run calls as it goes.
+    """Functions that a run calls on its way.
 
     `begins` is called with the state of the run, `compiled` with the number of compiled blocks,
     `looked_at` with the number of pictures whose maps are known before any is drawn (where they
@@ -61,10 +61,10 @@ NO_CALLBACKS = RunCallbacks()
 def run_sources(
     classifier: Classifier, sources: Sequence[Source], options: Options
 ) -> Iterator[Record]:
-    """Explains sources and writes the files; one record a heatmap, or a picture that failed.
+    """Explains sources and writes files; yields a record for each heatmap or failed picture.
 
-    Raises UsageError before anything is written where names, outputs or options do not fit, and
-    else as `carry_out_plan`.
+    Raises UsageError before anything is written if names, outputs or options do not fit, and
+    otherwise the errors of `carry_out_plan`.
     """
     for outcome in carry_out_plan(make_plan(classifier, options), sources, options):
         yield from outcome.records
@@ -78,11 +78,11 @@ def carry_out_plan(
     callbacks: RunCallbacks = NO_CALLBACKS,
     shard: Shard | None = None,
 ) -> Iterator[Outcome]:
-    """Explains the sources as planned, with threads beside the model; outcomes come in order.
+    """Explains the sources by a plan, with threads beside the model; outcomes come in order.
 
-    A shard is a rank and the number of ranks, whose share the sources are.  Raises OutputError
-    where files can no longer be written, TooManyFailures, or the reason for which `stop` was asked:
-    each when all that was begun has come out.
+    `shard` is the rank whose share the sources are, and the number of ranks.  Raises OutputError if
+    files can no longer be written, TooManyFailures, or the reason that `stop` was given; each of
+    them after everything that was begun has come out.
     """
     stop = stop or StopRequest()
     find_colormap(options.colormap)
@@ -99,19 +99,19 @@ def carry_out_plan(
                 try:
                     recorded = stages.record(outcome, state)
                 except OutputError as error:
-                    # what was begun behind it may still find its place
+                    # pictures that were begun behind it may still be written
                     stop.ask(error)
                     continue
                 if options.sheet and not state.run:
                     made += recorded.records
                 yield recorded
                 check_failures(state.counts.failed, options, stop)
-        # nothing else ends a camera's film
+        # a camera's film does not end otherwise
         by_hand = options.camera is not None and isinstance(stop.reason, KeyboardInterrupt)
         if stop.reason and not by_hand:
             raise stop.reason
         if options.export:
-            # brings readers of YAML and XML, which no other run needs
+            # imported here: it imports readers of YAML and XML, which no other run needs
             from camcli.pipeline.writing.box_export import export_boxes
 
             written = export_boxes(
@@ -128,7 +128,7 @@ def carry_out_plan(
 
 
 def check_failures(failures: int, options: Options, stop: StopRequest) -> None:
-    """Asks a run to end if it has more failures than its options allow."""
+    """Asks the run to end if it has more failures than its options allow."""
     if options.fail_fast and failures:
         stop.ask(TooManyFailures("Stopped at the first picture that failed (--fail-fast)."))
     if options.max_failures is not None and failures > options.max_failures:
@@ -138,7 +138,7 @@ def check_failures(failures: int, options: Options, stop: StopRequest) -> None:
 
 def _count_threads(plan: Plan, sources: Sequence[Source], options: Options) -> int:
     if len(sources) == 1 and not may_have_films(sources, options):
-        return 0  # nothing could be done beside it
+        return 0  # a single picture leaves nothing to do beside the model
     if options.workers is not None:
         return options.workers
     return default_workers(plan.classifier.device.type)
@@ -146,7 +146,7 @@ def _count_threads(plan: Plan, sources: Sequence[Source], options: Options) -> i
 
 @dataclass(frozen=True)
 class _LocalRun:
-    """A run's flows: one from files to overlays, or two where its pictures have one scale."""
+    """A run's flows: one from files to overlays, or two if its pictures share one scale."""
 
     plan: Plan
     state: RunState
@@ -165,7 +165,7 @@ class _LocalRun:
             yield from self._explain(ending).outcomes()
 
     def _on_one_scale(self) -> Iterator[Outcome]:
-        """Finds all raw maps before the first one is drawn, and reads the pictures once more."""
+        """Computes all raw maps before it draws the first one; then reads the pictures again."""
         with Spool() as spool:
             failed = looked_at = 0
             for outcome in self._explain(LayAside(spool)).outcomes():
@@ -174,7 +174,7 @@ class _LocalRun:
                 self.callbacks.looked_at(looked_at)
                 check_failures(failed, self.options, self.stop)
             if self.stop.reason:
-                # nothing is drawn, and so only pictures that failed are done
+                # nothing is drawn yet, so only failed pictures are done
                 yield from spool.failures(self.options)
                 return
             scales = ColorScales(by_key={**spool.scales, **self.state.scales})
@@ -188,7 +188,7 @@ class _LocalRun:
         return self._flow(list_items(sources, self.options, self.stop), work)
 
     def _draw_again(self, spool: Spool, ending: Ending) -> Flow[list[Explanation]]:
-        """Reads the pictures again and draws the explanations that were laid aside."""
+        """Reads the pictures again and draws the stored explanations."""
         work = Work(restore_pixels, iter, 1, ending)
         return self._flow(read_again(iter(spool), self.options), work)
 
@@ -207,7 +207,7 @@ class _LocalRun:
 
 
 class WriteOutputs(ExitStack):
-    """Draws explanations and writes them, those of frames into videos."""
+    """Draws and writes explanations; those of frames go into videos."""
 
     def __init__(self, writer: OutputWriter) -> None:
         super().__init__()
@@ -228,12 +228,12 @@ class WriteOutputs(ExitStack):
         return stages.add_to_video(drawn, item.film, self._videos)
 
     def pass_by(self, item: WorkItem) -> Outcome:
-        """Completes a film's videos where it ends; raises OutputError."""
+        """Completes a film's videos at its end; raises OutputError."""
         assert item.outcome is not None
         return self._videos.pass_by(item.outcome, item.film) if item.film else item.outcome
 
     def give_up(self, item: WorkItem, error: OutputError) -> NoReturn:
-        """Drops the videos of a film of which a frame is missing; raises the error."""
+        """Drops the videos of a film that lacks a frame; raises the error."""
         if item.film:
             self._videos.give_up(error, item.film)
         raise error
@@ -241,21 +241,21 @@ class WriteOutputs(ExitStack):
 
 @dataclass(frozen=True)
 class LayAside:
-    """Lays explanations aside until those of all pictures are known."""
+    """Stores explanations on disk until those of all pictures are known."""
 
     spool: Spool
 
     def draw(self, _: WorkItem, explanations: list[Explanation]) -> list[Explanation]:
-        """Draws nothing yet."""
+        """Returns the explanations: nothing is drawn yet."""
         return explanations
 
     def finish(self, item: WorkItem, explanations: list[Explanation]) -> Outcome:
-        """Lays an item's explanations aside; raises OutputError."""
+        """Stores an item's explanations; raises OutputError."""
         self.spool.add(item, explanations)
         return Outcome(item.source, (), last=item.ends_picture)
 
     def pass_by(self, item: WorkItem) -> Outcome:
-        """Lays aside an outcome; raises OutputError."""
+        """Stores an outcome; raises OutputError."""
         assert item.outcome is not None
         self.spool.add(item, ())
         return item.outcome

@@ -1,4 +1,4 @@
-"""Ends a run early: pictures under way are finished, and no others begin."""
+"""Ends a run early: pictures under way are finished, and no other picture begins."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PATIENCE = 5.0  # seconds
 
 @dataclass
 class StopRequest:
-    """A request that a run ends, and the error to end it with: the first one counts."""
+    """A request to end a run, with the error to end it with; the first request counts."""
 
     reason: BaseException | None = None
 
     def ask(self, reason: BaseException) -> None:
-        """Asks the run to end."""
+        """Asks the run to end with an error."""
         self.reason = self.reason or reason
 
     def until(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yields items until the run is to end."""
+        """Yields items until the run is asked to end."""
         for item in items:
             if self.reason:
                 return
@@ -39,12 +39,12 @@ def handle_interrupts(
 ) -> Iterator[None]:
     """Turns a first Ctrl-C or SIGTERM into a request to stop; a second raises KeyboardInterrupt.
 
-    Schedulers end a job with SIGTERM.  `tell` is called within the signal's handler, and so must
-    not print through Python's streams.  `give_up` is to end the process: it is called, from another
-    thread, where all has not ended within some seconds of the second one.
+    Schedulers end a job with SIGTERM.  `tell` is called inside the signal handler, so it must not
+    print through Python's streams.  `give_up` has to end the process: another thread calls it if
+    the run has not ended some seconds after the second signal.
     """
-    # the exception may strike between a lock's being taken and the `with` that gives it back, and
-    # then a thread waits for it for ever
+    # the exception may come between taking a lock and the `with` that releases it, and then a
+    # thread waits for that lock for ever
     last = threading.Timer(PATIENCE, give_up)
     last.daemon = True
     started = False
@@ -62,7 +62,7 @@ def handle_interrupts(
     # Python lets only the main thread handle signals
     in_main = threading.current_thread() is threading.main_thread()
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM) if in_main}
-    # who ignores a signal (nohup), or handles it outside Python, meant it
+    # a signal that is ignored (nohup) or handled outside Python stays so
     ours = {s: old for s, old in before.items() if old not in (None, signal.SIG_IGN)}
     for number in ours:
         signal.signal(number, ask)

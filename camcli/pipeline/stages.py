@@ -9,7 +9,8 @@
     add_to_video   DrawnFrame         -> Outcome            written into the video of each heatmap
     record         Outcome            -> Outcome            lines in the manifest
 
-Each does its own and raises what it cannot do.  Threads, order and failures are `flow`'s.
+Each stage does one thing and raises an error if it cannot.  Threads, order and failures are handled
+in `flow`.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class PreparedPicture:
 
 @stage("decode")
 def open_file(source: Source, max_pixels: int) -> OpenPicture:
-    """Reads a picture file, of which nothing but the size is decoded yet; raises ImageError."""
+    """Reads a picture file, but decodes only its size; raises ImageError."""
     return open_picture(source, max_pixels)
 
 
@@ -59,21 +60,21 @@ def decode(opened: OpenPicture) -> Picture:
 
 @stage("decode")
 def prepare(picture: Picture, plan: Plan) -> PreparedPicture:
-    """Makes a picture ready for the network; raises UnknownName for its category."""
+    """Prepares a picture for the network; raises UnknownName for an unknown category of a list."""
     category = plan.find_named_category(picture.source.category if picture.source else "")
     return PreparedPicture(picture, view_of(picture, plan.classifier.preprocessing), category)
 
 
 def explain_batch(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list[Explanation]]:
-    """Explains some pictures in one pass, which is begun at once; a list for each picture.
+    """Explains pictures in one pass, which begins at once; yields a list for each picture.
 
-    A GPU is not waited for until the first of them is asked for.
+    It does not wait for a GPU until the first list is asked for.
     """
     inputs = _stack([p.view.inputs for p in batch], plan.classifier.device)
     choice = plan.choice([p.category for p in batch])
     clock = DeviceTimer(plan.classifier.device)
     module = plan.classifier.module
-    # between batches, other threads have their turn
+    # other threads may use the model between batches
     with call_on_model(module):
         result = answer_request(module, inputs, choice, plan.request, plan.packings)
     clock.stop()
@@ -81,13 +82,13 @@ def explain_batch(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list
 
 
 def draw_picture(explanations: Sequence[Explanation], writer: OutputWriter) -> Outcome:
-    """Draws a picture's heatmaps, and writes their files; raises OutputError."""
+    """Draws a picture's heatmaps and writes their files; raises OutputError."""
     records = tuple(writer.write(explanations))
     return Outcome(find_source(explanations[0].picture), records)
 
 
 def draw_frame(explanations: Sequence[Explanation], writer: OutputWriter) -> DrawnFrame:
-    """Draws a frame's heatmaps, and writes the files of its own; raises OutputError."""
+    """Draws a frame's heatmaps and writes the frame's own files; raises OutputError."""
     return FrameWriter(writer).draw(explanations)
 
 
@@ -97,7 +98,7 @@ def add_to_video(frame: DrawnFrame, film: Film, videos: VideoOutputs) -> Outcome
 
 
 def record(outcome: Outcome, state: RunState) -> Outcome:
-    """Writes what came of a picture into the manifest; raises OutputError."""
+    """Writes a picture's outcome into the manifest; raises OutputError."""
     return state.add(outcome)
 
 
@@ -111,12 +112,12 @@ def _explain_pictures(
 
 
 def _stack(inputs: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Lays inputs [3 H W] together on the device.  -> [b 3 H W]"""
-    # channels last, as views are and networks want them: nothing is moved around
+    """Stacks inputs [3 H W] on the device.  -> [b 3 H W]"""
+    # channels last, the format of views and networks, so that nothing is rearranged
     views = [one.permute(1, 2, 0) for one in inputs]
     if device.type != "cuda":
         return torch.stack(views).permute(0, 3, 1, 2)
-    # pinned memory is fetched by the GPU itself, while the CPU goes on
+    # the GPU copies from pinned memory by itself while the CPU goes on
     like = views[0]
     pinned = torch.empty(len(views), *like.shape, dtype=like.dtype, pin_memory=True)
     together = torch.stack(views, out=pinned).permute(0, 3, 1, 2)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Film:
-    """A video whose frames are explained, and in what unit their times are whole."""
+    """A video whose frames are explained, and the unit of their times."""
 
     source: Source
     times: FrameTimes
@@ -35,10 +35,10 @@ class Film:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """A picture file, a frame of a film, or a film's end: what has one place in a run's order.
+    """A picture file, a frame of a film, or a film's end; it has one place in a run's order.
 
-    `outcome` is what came of it where that is known: a film's end, and whatever failed.
-    `explanations` are those of a picture that was laid aside and has to be drawn.
+    `outcome` is set if it is known already: for a film's end, and for failed items.  `explanations`
+    are those of a stored picture that has to be drawn.
     """
 
     source: Source
@@ -49,38 +49,38 @@ class WorkItem:
 
     @property
     def is_file(self) -> bool:
-        """Whether a picture file is still to be read."""
+        """Whether the item is a picture file that still has to be read."""
         return self.frame is None and self.outcome is None
 
     @property
     def file_size(self) -> int:
-        """The bytes of a picture file, as far as that is known before it is read."""
+        """The size of a picture file in bytes, as far as it is known before reading."""
         if not self.is_file or self.source.url:
             return 0
         try:
             return self.source.path.stat().st_size
-        except (OSError, ValueError):  # whoever reads it says what is wrong
+        except (OSError, ValueError):  # reading it will say what is wrong
             return 0
 
     @property
     def ends_picture(self) -> bool:
-        """Whether a picture, or a whole film, is behind the run with this."""
+        """Whether a picture, or a whole film, is finished with this item."""
         return self.frame is None
 
     def make_failed(self, why: str) -> WorkItem:
-        """Returns the item with its failure for an outcome."""
+        """Returns the item with its failure as the outcome."""
         number = self.frame.frame if self.frame else None
         return replace(self, outcome=Outcome.failure(self.source, why, number))
 
 
 def may_have_films(sources: Sequence[Source], options: Options) -> bool:
-    """Tells by options and names whether there may be films; opens nothing."""
+    """Tells from options and file names whether there may be films; opens no file."""
     asked = options.every is not None or options.frames is not None
     return asked or options.camera is not None or any(map(is_video, sources))
 
 
 def is_film(source: Source, options: Options) -> bool:
-    """Tells whether a source is explained frame by frame; opens pictures that may be animated."""
+    """Tells whether a source is explained frame by frame; opens files that may be animated."""
     if options.camera is not None or is_video(source):
         return True
     return (options.every is not None or options.frames is not None) and is_moving(source)
@@ -89,10 +89,10 @@ def is_film(source: Source, options: Options) -> bool:
 def list_items(
     sources: Iterable[Source], options: Options, stop: StopRequest
 ) -> Iterator[WorkItem]:
-    """Yields items until the run is asked to end, which ends a camera's film as well.
+    """Yields items until the run is asked to end, which also ends a camera's film.
 
-    A film that breaks off has its frames, and an outcome that says so.  Raises SourceError for a
-    camera that is not there.
+    A film that breaks off yields its frames, and an outcome that says so.  Raises SourceError for a
+    missing camera.
     """
     for source in stop.until(sources):
         if options.camera is not None:
@@ -104,12 +104,12 @@ def list_items(
 
 
 def read_frames(source: Source, options: Options) -> Iterator[Picture]:
-    """Reads the frames of a film that are asked for; raises ImageError."""
+    """Reads the requested frames of a film; raises ImageError."""
     return frames(source, options.every or 1, options.frames or EVERYTHING, options.max_pixels)
 
 
 def _film_items(source: Source, options: Options) -> Iterator[WorkItem]:
-    # of one that cannot be opened, nothing is written
+    # nothing is written for a film that cannot be opened
     opened: Film | None = None
     outcome = Outcome(source, ())
     try:

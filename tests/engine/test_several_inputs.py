@@ -202,5 +202,7 @@ def test_explain_says_what_takes_a_dictionary() -> None:
         num_classes=5,
         in_chans=3,
     )
-    with pytest.raises(UsageError, match=r"no dictionary .* camcli\.heatmaps\(classifier\.module"):
+    with pytest.raises(
+        UsageError, match=r"not a dictionary .* camcli\.heatmaps\(classifier\.module"
+    ):
         camcli.explain(classifier, {"image": noise(1), "ages": AGES[:1]})

@@ -382,7 +382,7 @@ def test_a_record_has_the_residual_and_says_when_it_is_large() -> None:
     (explanation,) = camcli.explain(vit, PHOTO, "fullgrad")
     share = abs(explanation.record.residual) / abs(explanation.details["score"])
     assert share > 0.01
-    assert any("input and biases put" in message for message in explanation.warnings)
+    assert any("input and biases contribute" in message for message in explanation.warnings)
     (other,) = camcli.explain(vit, PHOTO, "gradcam")
     assert other.record.residual is None
 

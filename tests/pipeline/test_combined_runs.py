@@ -164,7 +164,7 @@ def test_a_map_in_which_the_parts_do_not_meet_says_so(small: Classifier) -> None
     (explanation,) = camcli.explain(dead, pixels, "best", best_for="evidence")
     assert explanation.record.parts
     (warning,) = explanation.warnings
-    assert warning.startswith("the combined maps together are zero everywhere")
+    assert warning.startswith("the combination of the maps is zero everywhere")
 
 
 def test_a_contrast_is_explained_by_the_best(small: Classifier, pictures: Path) -> None:

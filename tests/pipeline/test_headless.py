@@ -103,7 +103,7 @@ def test_categories_are_refused(headless: Classifier) -> None:
         with pytest.raises(UsageError, match=r"has no classes .*leave --target-category, --top-k"):
             camcli.explain(headless, PHOTO, "eigencam", **choosing)
     for method in ASKING:
-        with pytest.raises(ModelError, match=re.escape(f"has no class to explain {method} could")):
+        with pytest.raises(ModelError, match=re.escape(f"{method} has no class to explain")):
             camcli.explain(headless, PHOTO, ["eigencam", method])
 
 
@@ -159,7 +159,7 @@ def test_users_backbones_from_a_file(
     for function in ("vit", "maps"):
         assert main([str(PHOTO), "-m", f"dino.py:{function}", *typed, "gradcam"]) == 2
         message = capsys.readouterr().err
-        assert "has no classifier, and so has no class to explain gradcam" in message
+        assert "has no classifier, so gradcam has no class to explain" in message
         assert "let your code return logits [b n]" in message
 
 
@@ -171,6 +171,6 @@ def test_a_module_as_it_is() -> None:
 
 def test_a_bare_module_without_a_classifier_has_no_class_to_ask_for() -> None:
     module, inputs = timm.create_model("test_resnet", num_classes=0), torch.zeros(1, 3, 96, 96)
-    with pytest.raises(MethodError, match=r"ResNet has no classifier, .* gradcam could"):
+    with pytest.raises(MethodError, match=r"ResNet has no classifier, so gradcam"):
         camcli.heatmaps(module, inputs, ["eigencam", "gradcam"])
     assert camcli.heatmaps(module, inputs, "eigencam").shape == (1, 3, 3)

@@ -398,7 +398,7 @@ def test_a_contrast_names_its_classes(classifier: Classifier, tmp_path: Path) ->
 def test_a_class_that_could_only_be_compared_with_itself(classifier: Classifier) -> None:
     (plain,) = camcli.explain(classifier, PHOTO)
     (explanation,) = camcli.explain(classifier, PHOTO, contrast="Egyptian cat")
-    assert "nothing is taken from its logit" in explanation.warnings[0]
+    assert "nothing is subtracted from its logit" in explanation.warnings[0]
     assert explanation.record.contrast == ()
     np.testing.assert_allclose(explanation.heatmap, plain.heatmap, rtol=1e-4, atol=1e-6)
     for given in ({}, {"target": "contrast"}):
@@ -475,9 +475,9 @@ def test_what_is_typed_reaches_the_record(
     ("value", "method", "layers", "words"),
     [
         (0.0, "rise", 0, "does not depend on the picture"),
-        (0.0, "eigencam", 1, "this layer is dead, or says the same everywhere"),
+        (0.0, "eigencam", 1, "this layer is dead, or the same everywhere"),
         (-1.0, "rise", 0, "the picture speaks against the class"),
-        (-1.0, "randomcam", 1, "only what is above zero is drawn"),
+        (-1.0, "randomcam", 1, "only values above zero are drawn"),
         (1.0, "rollout", 0, "the picture says the same everywhere$"),
         (1.0, "gradcam", 1, "this layer says the same everywhere; choose an earlier one"),
     ],
@@ -491,7 +491,7 @@ def test_an_empty_map_is_explained_by_what_was_looked_at(
 
 def test_layers_that_do_not_meet_say_so() -> None:
     (warning,) = explain_empty(np.zeros((3, 3), np.float32), layers=2)
-    assert "no place is hot in each; --layer-fusion none" in warning
+    assert "no place is hot in all of them; --layer-fusion none" in warning
     assert "this layer" not in warning
 
 
@@ -526,7 +526,7 @@ def test_a_precision_that_is_slow_here_is_reported(
     monkeypatch.setattr(module, "is_emulated", lambda asked, _: asked == "bf16")
     command = [str(PHOTO), "--precision", precision, "--save-path", str(tmp_path)]
     assert main([*command, "--device", "cpu"]) == 0
-    said = "This processor has no bf16, and takes several times as long"
+    said = "This processor only emulates bf16, which takes several times as long"
     assert (said in " ".join(capsys.readouterr().err.split())) is message
 
 

@@ -82,13 +82,13 @@ def test_what_asks_for_classes_makes_a_logit_of_a_number(picture: Image.Image) -
     (explanation,) = camcli.explain(classifier, picture, target_category="1", target_layers="last")
     assert (explanation.label, explanation.value) == ("yes", None)
     for wrong in ({"top_k": 2}, {"threshold": 0.5}):
-        with pytest.raises(UsageError, match="are values, and no classes that could be ranked"):
+        with pytest.raises(UsageError, match="are values and not classes"):
             make_plan(classifier, from_keywords(**wrong))
 
 
 def test_of_several_values_some_are_chosen(picture: Image.Image) -> None:
     classifier = classifier_of(Staged(4), "value")
-    with pytest.raises(UsageError, match="puts out 4 values: --target-category says which"):
+    with pytest.raises(UsageError, match="puts out 4 values: say with --target-category which"):
         make_plan(classifier, from_keywords())
     options = {"target_category": ["0", "3"], "target_layers": "last"}
     explanations = list(camcli.explain(classifier, picture, **options))
@@ -118,7 +118,10 @@ def test_independent_classes_may_be_several_at_once(picture: Image.Image) -> Non
     assert sum(e.probability or 0 for e in both) > 3.5
     (none,) = camcli.explain(classifier, picture, threshold=0.999999, **options)
     assert none.category == 2
-    assert none.warnings[-1] == "no class reaches 0.999999: this is the likeliest one"
+    assert (
+        none.warnings[-1]
+        == "no class has a probability of 0.999999 or more: this is the likeliest one"
+    )
     (one,) = camcli.explain(classifier, picture, threshold=0.5, top_k=1, **options)
     assert one.category == 2
     with pytest.raises(UsageError, match="each choose the classes"):
@@ -143,7 +146,9 @@ def test_a_video_has_no_threshold(tmp_path: Path, picture: Image.Image) -> None:
         threshold=0.5, every=1, target_layers="net.last", save_path=str(tmp_path / "out")
     )
     sources = find_sources([tmp_path / "a.gif"])
-    with pytest.raises(UsageError, match="--threshold finds other classes in each frame"):
+    with pytest.raises(
+        UsageError, match="--threshold may find another number of classes in each frame"
+    ):
         list(run_sources(classifier_of(Independent(0.0, 0.0)), sources, options))
 
 

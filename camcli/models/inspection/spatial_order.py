@@ -165,8 +165,7 @@ class _PlaceFinder:
     def find_unmoved(self, layers: Sequence[str]) -> dict[str, Layout]:
         """Finds layers behind nothing but convolutions, norms, poolings and sums.
 
-        Their places need no measuring, which would fail in a deep network where every cell sees the
-        whole picture.
+        Their places are known; measuring could fail where every cell sees the whole picture.
         """
         with torch.inference_mode(False), preserve_state(self.module), torch.enable_grad():
             images = self._noise(0).to(**self._like()).requires_grad_()
@@ -223,8 +222,7 @@ class _PlaceFinder:
     ) -> dict[str, Places]:
         """Measures untrained models again, with their BatchNorms left as they are.
 
-        If BatchNorms normalise by the batch, a branch that mixes all places may be stronger than it
-        is in the model's maps.
+        Normalising by the batch may make a branch that mixes all places too strong.
         """
         norms = (part for part in list_modules(self.module) if isinstance(part, _BatchNorm))
         if not any(map(_is_untrained, norms)):

@@ -1,4 +1,4 @@
-"""One run by several processes: who has which sources, and Ray."""
+"""One run by several processes: shares of the sources, and Ray."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

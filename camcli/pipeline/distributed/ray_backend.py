@@ -1,7 +1,7 @@
-"""Spreads a run over a Ray cluster, or this machine; each worker has a model and a share.
+"""Spreads a run over a Ray cluster, or over this machine; each worker has a model and a share.
 
-Each worker writes a shard of the manifest into the output folder, which all machines see; from
-there the driver reads how far they are, and joins them in the end.
+Each worker writes a shard of the manifest into the output folder, which all machines share.  The
+driver reads these shards to follow the run, and joins them at the end.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ Load = Callable[[Options], Classifier]
 
 POLL = 0.25  # seconds
 PATIENCE = 10.0  # seconds
-# what kills a worker at the same picture each time has to come to an end
+# limited, since a picture that kills its worker would do so every time
 RESTARTS = 100
-# standard output is for results, and Ray prints there what happens to its workers
+# Ray prints news of its workers to standard output, which is for results
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "1",
@@ -56,7 +56,7 @@ QUIET = {
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """What workers have still to do, and what their models and plans say."""
+    """What workers still have to do, and the warnings of their models and plans."""
 
     sources: int
     replaced: int
@@ -67,7 +67,7 @@ class WorkerStart:
 
 @dataclass(frozen=True)
 class WorkerTask:
-    """A worker's share of a run; names of files are meant from `folder`."""
+    """A worker's share of a run; names of files are relative to `folder`."""
 
     sources: tuple[Source, ...]
     options: Options
@@ -83,10 +83,10 @@ def run_on_ray(
     stop: StopRequest,
     begins: Callable[[WorkerStart], None],
 ) -> Iterator[Outcome]:
-    """Explains sources in workers of Ray, and joins their manifests; outcomes as they come.
+    """Explains sources in Ray workers and joins their manifests; yields outcomes as they come.
 
-    What is still to be done is told to `begins`.  Raises UsageError where Ray or its workers
-    cannot do it, and else as `carry_out_plan`.
+    `begins` is called with what still has to be done.  Raises UsageError if Ray or its workers
+    cannot do it, and otherwise the errors of `carry_out_plan`.
     """
     sharding.check_can_shard(options)
     ray = import_ray()
@@ -107,7 +107,7 @@ def run_on_ray(
 
 
 def import_ray() -> Any:
-    """Imports Ray, which is an extra; raises UsageError where it is not installed."""
+    """Imports Ray, which is an extra; raises UsageError if it is not installed."""
     os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
     try:
         import ray
@@ -134,7 +134,7 @@ def join_cluster(ray: Any) -> Iterator[None]:
         where = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray here"
         raise UsageError(f"Cannot {where}: {error}") from error
     finally:
-        # Ray puts its own in the place of the one that ends a run in good order
+        # Ray replaces the signal handler that ends a run in order
         if in_main:
             signal.signal(signal.SIGTERM, handler)
     try:
@@ -144,7 +144,7 @@ def join_cluster(ray: Any) -> Iterator[None]:
 
 
 def _check_answers(address: str) -> None:
-    """Raises OSError where nobody listens: Ray itself tries for many minutes."""
+    """Raises OSError if no process listens there; Ray itself would try for many minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
@@ -152,7 +152,7 @@ def _check_answers(address: str) -> None:
 
 @dataclass(frozen=True)
 class RayWorkers:
-    """How many workers there are, and what each of them takes of the cluster."""
+    """The number of workers, and what each of them takes of the cluster."""
 
     count: int
     needs: dict[str, float]
@@ -160,12 +160,12 @@ class RayWorkers:
 
     @classmethod
     def of(cls, ray: Any, options: Options, pictures: int) -> RayWorkers:
-        """Finds a worker a GPU of the cluster, or a CPU where it has none, or the number given."""
+        """Plans the given number of workers, or one for each GPU (without GPUs, each CPU)."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         kind = _find_kind(nodes, options.device)
         places = sum(node.get(kind, 0) for node in nodes)
         count = max(1, min(options.ray_workers or int(places), pictures))
-        # several share a place where more are asked for than there are
+        # several workers share a GPU or CPU if more workers are asked for
         part = min(1.0, places / count)
         homes = [(node.get("CPU", 1), node[kind] / part) for node in nodes if node.get(kind)]
         cores = _share_cores(homes, count)
@@ -175,7 +175,7 @@ class RayWorkers:
         threads = default_workers(device, cores) if options.workers is None else options.workers
         changed: dict[str, Any] = {"device": device, "workers": threads}
         if isinstance(options.max_memory, float):
-            # those of one machine share its memory
+            # the workers of one machine share its memory
             changed["max_memory"] = options.max_memory / -(-count // len(homes))
         return cls(count, of_gpu if kind == "GPU" else of_cpu, options.model_copy(update=changed))
 
@@ -185,12 +185,12 @@ class RayWorkers:
         return [(rank, self.count) for rank in range(self.count)]
 
     def start(self, ray: Any, tasks: Sequence[WorkerTask]) -> list[Any]:
-        """Starts a worker a task; Ray starts it again where it dies, and calls it once more."""
+        """Starts a worker for each task; if one dies, Ray starts it and calls it again."""
         actor = ray.remote(Worker).options(
             **self.needs,
             max_restarts=RESTARTS,
             max_task_retries=-1,
-            # it can be asked to stop while it works
+            # so that it can be asked to stop while it works
             max_concurrency=3,
         )
         return [actor.remote(task) for task in tasks]
@@ -200,23 +200,23 @@ def _find_kind(nodes: Sequence[dict[str, float]], device: str) -> str:
     """Says whether workers are placed by GPU or by CPU; raises DeviceError."""
     if device not in ("auto", "cuda", "cpu"):
         raise DeviceError(
-            f"--device {device}: Ray gives each worker a GPU of its own; take auto, cuda or cpu."
+            f"--device {device}: Ray gives each worker its own GPU; give auto, cuda or cpu."
         )
     if device != "cpu" and any(node.get("GPU") for node in nodes):
         return "GPU"
     if device == "cuda":
-        raise DeviceError("--device cuda: the Ray cluster has no GPU; take auto or cpu.")
+        raise DeviceError("--device cuda: the Ray cluster has no GPU; give auto or cpu.")
     return "CPU"
 
 
 def _share_cores(homes: Sequence[tuple[float, float]], count: int) -> int:
-    """Returns a worker's cores, so that all find room; of each node its cores and most workers."""
+    """Returns a worker's cores, so that all fit; `homes`: each node's cores and most workers."""
     each = -(-count // len(homes))
     return max(1, int(min(cores // max(1, min(most, each)) for cores, most in homes)))
 
 
 def _join_leftovers(options: Options, world: int) -> None:
-    """Joins the shards of runs that were cut off, unless this one goes on with them."""
+    """Joins the shards of interrupted runs, unless this run resumes them."""
     counts = list_world_sizes(options.save_path)
     if counts and not (options.resume and counts == [world]):
         merge_shards(options.save_path, incomplete=True)
@@ -229,7 +229,7 @@ def _drive(
     stop: StopRequest,
     begins: Callable[[WorkerStart], None],
 ) -> Iterator[Outcome]:
-    """Waits for the workers to end, and yields what they write meanwhile."""
+    """Waits for the workers to end, and yields the outcomes that they write."""
     world = len(workers)
     names = [RunInfo({}, shard=(rank, world)).manifest for rank in range(world)]
     followers = [ManifestTail(options.save_path / name) for name in names]
@@ -255,11 +255,11 @@ def _drive(
 
 
 def _report_start(ray: Any, starting: Sequence[Any], begins: Callable[[WorkerStart], None]) -> None:
-    """Tells what all workers together have begun, if all of them have."""
+    """Reports what all workers together have begun, once all of them have."""
     try:
         starts: list[WorkerStart] = [one for one in ray.get(list(starting)) if one]
     except ray.exceptions.RayActorError:
-        return  # which is what `work` tells, too
+        return  # `work` reports the same error
     if len(starts) == len(starting):
         sources = sum(one.sources for one in starts)
         begins(replace(starts[0], sources=sources, replaced=sum(one.replaced for one in starts)))
@@ -270,25 +270,25 @@ def _find_error(ray: Any, end: Any) -> CamvizError | None:
         problem: CamvizError | None = ray.get(end)
     except ray.exceptions.RayActorError:
         return UsageError(
-            f"A worker of Ray died, was started again {RESTARTS} times, and died again: is there "
-            "memory enough? --resume goes on, with fewer at a time: --ray-workers, --batch-size."
+            f"A Ray worker died, was started again {RESTARTS} times, and died again. Perhaps "
+            "memory is too small: go on with --resume and a smaller --ray-workers or --batch-size."
         )
     return problem
 
 
 def enter_folder(folder: Path) -> None:
-    """Goes to the folder that files are named from; raises UsageError where it is not."""
+    """Changes to the folder that file names are relative to; raises UsageError if it is missing."""
     try:
         os.chdir(folder)
     except OSError as error:
         raise UsageError(
-            f"{str(folder)!r} is not to be found on every machine of the Ray cluster: start camviz "
-            "in a folder that all of them share."
+            f"{str(folder)!r} is missing on a machine of the Ray cluster: start camviz in a folder "
+            "that all machines share."
         ) from error
 
 
 class Worker:
-    """A process of Ray that explains its share, and goes on with it where it was started again."""
+    """A Ray process that explains its share, and resumes it if it is started again."""
 
     def __init__(self, task: WorkerTask) -> None:
         self._task = task
@@ -297,22 +297,22 @@ class Worker:
         self._begun: WorkerStart | None = None
 
     def wait_for_start(self) -> WorkerStart | None:
-        """Waits until it is known what is to be done; None where it failed before."""
+        """Waits until it is known what has to be done; returns None if the worker failed before."""
         self._ready.wait()
         return self._begun
 
     def stop(self) -> None:
-        """Asks it to finish what is in flight, and no more."""
+        """Asks the worker to finish only the pictures in flight."""
         self._stop.ask(KeyboardInterrupt())
 
     def work(self) -> CamvizError | None:
-        """Explains the share; returns why it ended before its last picture."""
+        """Explains the share; returns why it ended early, or None."""
         try:
             self._work()
         except KeyboardInterrupt:
             return None
         except CamvizError as error:
-            # some could not be made again of their message at the other end
+            # some errors cannot be made again from their message in the driver
             kind = UsageError if error.exit_code == EXIT_USAGE else TooManyFailures
             return kind(str(error))
         finally:
@@ -344,7 +344,7 @@ class Worker:
             pass
 
     def _take_remaining(self) -> tuple[Sequence[Source], Counts]:
-        """Returns what is left of the share where the process is a new one, and what was done."""
+        """Returns the rest of the share and what was done, if this process replaces a dead one."""
         import ray
 
         task = self._task

@@ -1,7 +1,7 @@
-"""An evaluation whose pictures are measured by workers of Ray, a batch at a time.
+"""An evaluation whose pictures are measured by Ray workers, a batch at a time.
 
-Workers write nothing: what they measured comes back to the driver, which writes it in the pictures'
-order, as if it had measured it itself.
+Workers write nothing: they return what they measured to the driver, which writes it in the
+pictures' order, as if it had measured the pictures itself.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from camcli.pipeline.workers.worker_pool import WorkerPool
 from camcli.records import Source
 from camcli.utils.runtime_tuning import keep_freed_memory
 
-# batches of each worker that may be under way, or wait for one before them
+# batches of each worker that may be under way, or may wait for an earlier one
 AHEAD = 2
 
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """What a worker has to know; names of files are meant from `folder`."""
+    """What a worker has to know; names of files are relative to `folder`."""
 
     options: Options
     metrics: tuple[str, ...]
@@ -48,9 +48,9 @@ class EvaluationTask:
 def measure_on_ray(
     evaluation: Evaluation, load: Load, sources: Sequence[Source]
 ) -> Iterator[PictureScores]:
-    """Measures pictures in workers of Ray; yields what came of them in their order.
+    """Measures pictures in Ray workers; yields their scores in order.
 
-    Raises UsageError where Ray or its workers cannot do it.
+    Raises UsageError if Ray or its workers cannot do it.
     """
     if not sources:
         return
@@ -71,7 +71,7 @@ def measure_on_ray(
 def _share_out(
     ray: Any, actors: Sequence[Any], sources: Sequence[Source], size: int
 ) -> Iterator[PictureScores]:
-    """Gives each worker a batch when it has none; a slow one holds up a few others at most."""
+    """Gives a worker a batch when it has none; a slow batch holds up only a few others."""
     free, batches = deque(actors), group_items(sources, size)
     busy: dict[Any, Any] = {}
     in_order: deque[Any] = deque()
@@ -98,8 +98,8 @@ def _fetch(ray: Any, measuring: Any) -> list[PictureScores]:
         measured: list[PictureScores] | str = ray.get(measuring)
     except ray.exceptions.RayActorError as error:
         raise UsageError(
-            f"A worker of Ray died, was started again {RESTARTS} times, and died again: is there "
-            "memory enough? --resume goes on, with fewer at a time: --ray-workers, --batch-size."
+            f"A Ray worker died, was started again {RESTARTS} times, and died again. Perhaps "
+            "memory is too small: go on with --resume and a smaller --ray-workers or --batch-size."
         ) from error
     if isinstance(measured, str):
         raise UsageError(measured)
@@ -107,7 +107,7 @@ def _fetch(ray: Any, measuring: Any) -> list[PictureScores]:
 
 
 class EvaluationWorker:
-    """A process of Ray that measures batches of pictures."""
+    """A Ray process that measures batches of pictures."""
 
     def __init__(self, task: EvaluationTask) -> None:
         self._task = task
@@ -115,12 +115,12 @@ class EvaluationWorker:
         self._pool = WorkerPool(task.options.workers or 0)
 
     def measure(self, sources: Sequence[Source]) -> list[PictureScores] | str:
-        """Measures some pictures; returns why it cannot where no picture is to blame."""
+        """Measures pictures; returns the reason if it fails for another cause than a picture."""
         try:
             self._evaluation = self._evaluation or self._begin()
             return list(self._evaluation.measure(sources, self._pool))
         except CamvizError as error:
-            # some could not be made again of their message at the other end
+            # some errors cannot be made again from their message in the driver
             return str(error)
 
     def _begin(self) -> Evaluation:

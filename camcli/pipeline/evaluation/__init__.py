@@ -1,4 +1,4 @@
-"""How good maps are on a person's own pictures: metrics, sanity checks, and what is noise."""
+"""Measures how good maps are on a user's own pictures: metrics and sanity checks."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

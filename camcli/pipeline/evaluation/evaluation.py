@@ -1,4 +1,4 @@
-"""Methods, and maps that know nothing, measured by metrics picture by picture."""
+"""Measures the maps of methods, and baseline maps, by metrics picture by picture."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ USUAL_METRICS = ("deletion", "insertion", "road", *LOCALISATION)
 
 @dataclass(frozen=True)
 class Contender:
-    """A method, at one of several layers if these are not fused, or a map that knows nothing."""
+    """A method (at one of several layers if these are not fused), or a baseline map."""
 
     name: str
     is_baseline: bool = False
@@ -54,14 +54,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class PictureScores:
-    """What metrics say of the contenders' maps of one picture: {metric: [contenders]}.
+    """The metrics of the contenders' maps of one picture: {metric: [contenders]}.
 
-    A metric that cannot be measured on the picture is not among them; `notes` say why.  With an
-    `error` there is nothing else.  `kept` is what metrics of the whole data set keep of the
-    picture, bool [contenders ...], and `curves` are what areas are taken of, each by its name.
-    `agreement` is the mean rank correlation of the methods' maps, two by two, None with fewer.
-    `number` is the picture's place among those that are evaluated, and `grid` the number of the
-    grid that it is a part of, where the values are those of its cell.
+    A metric that cannot be measured on the picture is missing, and `notes` say why.  With an
+    `error` there is nothing else.  `kept` is what metrics of the whole data set need of the
+    picture, bool [contenders ...], and `curves` are those whose areas are metrics, by name.
+    `agreement` is the mean rank correlation of all pairs of the methods' maps; None for fewer than
+    two.  `number` is the picture's place among the evaluated ones.  If the values are those of a
+    cell in a grid, `grid` is the grid's number.
     """
 
     source: Source
@@ -81,27 +81,26 @@ class PictureScores:
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of the pictures: objects by path, and which classes their names mean.
+    """What annotations say about the pictures: objects by path, and the classes that names mean.
 
-    Where `classes` knows none of the names, all objects of a picture count for the class that is
-    explained.
+    If `classes` knows none of the names, all objects of a picture count for the explained class.
     """
 
     by_picture: Mapping[Path, PictureAnnotations] = field(default_factory=dict)
     classes: LabelMatches = field(default_factory=lambda: LabelMatches({}))
     notes: tuple[str, ...] = ()
-    # of all that the annotations say, to know them again
+    # the digest of the annotations, by which they are recognised
     digest: str = ""
 
     def find(self, prepared: PreparedPicture) -> PictureAnnotations | None:
-        """Returns what is known of a picture."""
+        """Returns a picture's annotations, or None."""
         source = prepared.picture.source
         return self.by_picture.get(source.path) if source else None
 
     def list_categories(self, prepared: PreparedPicture) -> tuple[int, ...]:
-        """Returns the annotated classes of a picture, of which the likeliest is explained.
+        """Returns the annotated classes of a picture; the likeliest of them is explained.
 
-        None where a list names its class, or where the model has none of them.
+        There are none if a list names the picture's class, or if the model has none of them.
         """
         known = self.find(prepared)
         if known is None or prepared.category is not None:
@@ -114,7 +113,8 @@ class Truth:
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Returns the class's objects as the network sees them: `mask` [H W], `boxes` [n 4].
 
-        Nothing, and a note, where it sees none; of a picture that is not known, nothing.
+        Returns nothing but a note if the network sees none, and nothing for a picture without
+        annotations.
         """
         known = self.find(prepared)
         if known is None:
@@ -126,7 +126,7 @@ class Truth:
         mask = _see_mask(placed.masks(names)[0], prepared.view.box, size)
         boxes = _see_boxes(placed.boxes(names), prepared.view.box, size)
         if not mask.any() or not len(boxes):
-            return {}, (*notes, f"no object of {label!r} that the network sees")
+            return {}, (*notes, f"the network sees no object of {label!r}")
         return {"mask": torch.from_numpy(mask), "boxes": torch.from_numpy(boxes)}, notes
 
 
@@ -136,9 +136,9 @@ def know_truth(
     classifier: Classifier,
     meanings: Mapping[str, Sequence[int]] | None = None,
 ) -> Truth:
-    """Finds what annotations say of the pictures; raises AnnotationError where they are of others.
+    """Matches annotations with pictures; raises AnnotationError if they belong to other pictures.
 
-    `meanings` says which of the model's classes a name means; raises UsageError where it knows none
+    `meanings` says which of the model's classes a name means.  Raises UsageError if it knows none
     of the names.
     """
     matches = match_pictures([source.path for source in sources], annotations)
@@ -151,15 +151,15 @@ def know_truth(
         notes += classes.notes
     elif names and meanings is not None:
         raise UsageError(
-            f"None of the annotated classes ({_name_some(list(names))}) is in the label map or one "
-            f"of the model's; the map knows {_name_some(list(meanings))}. Numbers stand for classes"
-            " without names: --box-names gives them."
+            f"None of the annotated classes ({_name_some(list(names))}) is in the label map or "
+            f"among the model's classes; the map has {_name_some(list(meanings))}. If the classes "
+            "are numbers, name them with --box-names."
         )
     elif names:
         notes.append(
-            f"none of the annotated classes ({_name_some(list(names))}) is one of the model's: all "
-            "objects of a picture count for the class that is explained; --label-map says what "
-            "names mean"
+            f"none of the annotated classes ({_name_some(list(names))}) is a class of the model: "
+            "all objects of a picture count for the explained class; --label-map says what names "
+            "mean"
         )
     digest = sha256(f"{annotations.digest} {sorted(classes.categories.items())}".encode())
     return Truth(matches.by_picture, classes, tuple(notes), digest.hexdigest()[:12])
@@ -171,9 +171,9 @@ def _name_some(names: Sequence[str]) -> str:
 
 
 def choose_metrics(given: Sequence[str], *, has_objects: bool) -> tuple[tuple[str, ...], str]:
-    """Returns the metrics that are measured, and a line on those left out for want of boxes.
+    """Returns the metrics to measure, and a line about those left out because they need boxes.
 
-    Raises UnknownName, or UsageError where nothing is left.
+    Raises UnknownName for an unknown metric, and UsageError if none is left.
     """
     asked = tuple(METRICS) if ALL in given else tuple(dict.fromkeys(given or USUAL_METRICS))
     for name in asked:
@@ -191,7 +191,8 @@ def choose_metrics(given: Sequence[str], *, has_objects: bool) -> tuple[tuple[st
 def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
     """Resolves methods, layers and class as a run does, with RandomCAM among the methods.
 
-    Raises UsageError for a model or options that metrics of one class's map cannot have.
+    Raises UsageError for a model without probabilities, and for options that choose several
+    classes.
     """
     methods = options.method if ALL in options.method else (*options.method, RANDOM)
     given = options.model_copy(update={"method": tuple(dict.fromkeys(methods))})
@@ -199,11 +200,11 @@ def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
 
 
 def plan_one_class(classifier: Classifier, options: Options) -> Plan:
-    """Resolves methods, layers and class as a run does; raises UsageError as `plan_evaluation`."""
+    """Resolves methods, layers and one class; raises UsageError as `plan_evaluation` does."""
     if classifier.reading.is_value or not classifier.num_classes:
         raise UsageError(
-            f"{classifier.name!r} gives no probability of a class, and metrics measure what becomes"
-            " of it: evaluate a classifier."
+            f"{classifier.name!r} gives no probability of a class, which the metrics measure: "
+            "evaluate a classifier."
         )
     if options.top_k or options.threshold is not None or len(options.target_category) > 1:
         raise UsageError(
@@ -217,15 +218,15 @@ def plan_one_class(classifier: Classifier, options: Options) -> Plan:
 
 
 def read_picture(source: Source, plan: Plan, options: Options) -> PreparedPicture:
-    """Reads a picture; raises ImageError, for a video too, or UnknownName for its category."""
+    """Reads a picture; raises ImageError (also for a video), and UnknownName for its category."""
     if is_video(source):
-        raise ImageError(f"{str(source)!r} is a video, and pictures are measured.")
+        raise ImageError(f"{str(source)!r} is a video, and only pictures are measured.")
     return stages.prepare(stages.decode(stages.open_file(source, options.max_pixels)), plan)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured of each picture, and what is known of it."""
+    """The metrics to measure on each picture, and the plan and annotations for it."""
 
     plan: Plan
     options: Options
@@ -235,9 +236,9 @@ class Evaluation:
     def measure(
         self, sources: Sequence[Source], pool: WorkerPool | None = None
     ) -> Iterator[PictureScores]:
-        """Measures pictures in their order; one that fails is told.
+        """Measures pictures in their order; a failed one has its error.
 
-        A batch is in memory at a time, and with threads that read beside the model the next one.
+        One batch is in memory, and with threads that read beside the model also the next one.
         """
         pool = pool or WorkerPool(0)
         ahead = self.plan.batch_size + 1 if pool.count else 1
@@ -245,7 +246,7 @@ class Evaluation:
         on_cpu = self.plan.classifier.device.type == "cpu"
         for group in group_items(coming, self.plan.batch_size):
             read = [one for _, one in group if isinstance(one, PreparedPicture)]
-            # a model on the CPU has all cores
+            # a model on the CPU gets all cores
             with pool.hold() if on_cpu else nullcontext():
                 explained = iter(self._explain(read))
             for source, one in group:
@@ -272,7 +273,7 @@ class Evaluation:
         return list(zip(chosen, stages.explain_batch(chosen, self.plan), strict=True))
 
     def _choose_categories(self, batch: Sequence[PreparedPicture]) -> list[PreparedPicture]:
-        """Has annotated pictures explained at the likeliest of their own classes."""
+        """Chooses the likeliest of its annotated classes for each picture."""
         true_categories = [self.truth.list_categories(p) for p in batch]
         if not any(true_categories) or not isinstance(self.plan.categories, int):
             return list(batch)
@@ -333,7 +334,7 @@ class PictureMaps:
     contenders: tuple[Contender, ...]
     raw: Tensor
     unit: Tensor
-    # of each method's row its name and its place among the layers
+    # for each method's row: its name and its place among the layers
     rows: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
 
@@ -345,7 +346,7 @@ class PictureMaps:
         plan: Plan,
         layer_fusion: str,
     ) -> PictureMaps:
-        """Takes the maps of a picture's explanations, and makes those that know nothing."""
+        """Takes the maps of a picture's explanations, and adds the baseline maps."""
         image = prepared.view.inputs.to(plan.classifier.device)
         apart = layer_fusion == "none" and len(plan.request.layers) > 1
         contenders, raw, rows, notes = [], [], [], []
@@ -360,12 +361,12 @@ class PictureMaps:
             contenders.append(Contender(f"{e.method}{layer}", e.method == RANDOM))
             raw.append(enlarge(values, e.input_size))
             rows.append((e.method, plan.request.layers.index(e.map.layers[0]) if layer else 0))
-        # methods first, then what knows nothing
+        # methods first, then baseline maps
         order = sorted(range(len(rows)), key=lambda row: contenders[row].is_baseline)
         baselines = [make(image).to(raw[0]) for make in BASELINE_MAPS.values()]
         stack = torch.stack([*(raw[row] for row in order), *baselines])
         unit = normalise(stack)
-        # what is the same everywhere shows the whole picture
+        # a constant map shows the whole picture
         unit[-1] = 1
         return cls(
             image,
@@ -377,11 +378,11 @@ class PictureMaps:
         )
 
     def count_methods(self) -> int:
-        """Returns how many are maps of methods, which stand in front."""
+        """Returns how many are maps of methods, which come first."""
         return sum(not contender.is_baseline for contender in self.contenders)
 
     def inputs(self, plan: Plan, category: int) -> dict[str, Any]:
-        """Returns what metrics ask for, `registry.METRIC_INPUTS`."""
+        """Returns the inputs of metrics, named in `registry.METRIC_INPUTS`."""
 
         def score(images: Tensor) -> Tensor:
             return score_classes(plan, images)[:, category].to(images.device)
@@ -426,9 +427,11 @@ def answer_methods(
     methods: tuple[str, ...],
     layouts: Mapping[str, Layout] | None = None,
 ) -> ExplainResult:
-    """Explains images [n c H W] by some of the plan's methods, by none to have logits alone.
+    """Explains images [n c H W] by some of the plan's methods; without methods it returns only
+    logits.
 
-    Images of another size than the network's own have other layouts, which {} has measured.
+    Images of another size than the network's have other layouts; `layouts={}` lets them be
+    measured.
     """
     request = plan.request.select(methods)
     if layouts is not None:
@@ -441,7 +444,7 @@ def answer_methods(
 
 
 def _see_mask(mask: NDArray[np.bool_], view: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Looks a picture's mask up at the centres of the network's pixels.  [h w] -> [H W]"""
+    """Samples a picture's mask at the centres of the network's pixels.  [h w] -> [H W]"""
     rows = np.floor(view.top + (np.arange(size[0]) + 0.5) / size[0] * view.height).astype(int)
     columns = np.floor(view.left + (np.arange(size[1]) + 0.5) / size[1] * view.width).astype(int)
     inside_rows = (rows >= 0) & (rows < mask.shape[0])

@@ -1,4 +1,4 @@
-"""An evaluation from its first picture to its summary: what is done already, pictures, grids."""
+"""Runs an evaluation from its first picture to its summary: earlier results, pictures, grids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from camcli.runs import RunInfo, source_id
 
 
 def describe_run(evaluation: Evaluation, shard: Shard | None = None) -> RunInfo:
-    """Returns what makes it the same evaluation: options, model, metrics and annotations."""
+    """Returns what identifies an evaluation: options, model, metrics and annotations."""
     weights = hash_weights(evaluation.plan.classifier.module)
     configuration = describe_configuration(evaluation.plan, evaluation.options, weights)
     own = {"metrics": list(evaluation.metrics), "annotations": evaluation.truth.digest}
@@ -38,11 +38,11 @@ def _ignore(_: str) -> None:
 
 @dataclass
 class EvaluationRun:
-    """Measures what is not measured yet, writes it and collects all of it.
+    """Measures what is not measured yet, writes it, and collects all results.
 
-    `sources` are those of this process, `places` where they stand among all that are evaluated, and
-    `failures` those that could not be measured.  `note` is told what a person should know.
-    `measure` measures pictures in their order, elsewhere than in this process where it is given.
+    `sources` are those of this process, `places` their numbers among all evaluated pictures, and
+    `failures` the pictures that could not be measured.  `note` is called with lines for the user.
+    `measure`, if given, measures pictures in their order outside of this process.
     """
 
     evaluation: Evaluation
@@ -56,7 +56,7 @@ class EvaluationRun:
     skipped: int = 0
 
     def __post_init__(self) -> None:
-        """Takes in what was measured before."""
+        """Collects what was measured before."""
         self.collected = Collected(self.evaluation.options.seed)
         done: set[str] = set()
         for scores in self.files.read_done(self.sources):
@@ -71,11 +71,11 @@ class EvaluationRun:
 
     @property
     def total(self) -> int:
-        """How many pictures are still to be measured."""
+        """How many pictures still have to be measured."""
         return len(self._remaining)
 
     def carry_out(self, pool: WorkerPool) -> Iterator[PictureScores]:
-        """Measures pictures in their order, and then grids; each is written when it comes out."""
+        """Measures pictures in their order, then grids; writes each one when it is measured."""
         remaining = [source for _, source in self._remaining]
         measure = self.measure or partial(self.evaluation.measure, pool=pool)
         measured = measure(remaining)
@@ -85,7 +85,7 @@ class EvaluationRun:
             yield from self._measure_grids()
 
     def _number(self, scores: PictureScores) -> PictureScores:
-        """Gives a picture its place among those of all processes."""
+        """Gives a picture its number among the pictures of all processes."""
         rank, world = self.shard or (0, 1)
         return replace(scores, number=scores.number * world + rank)
 
@@ -103,19 +103,19 @@ class EvaluationRun:
         classes = len({cell.category for cell in self.collected.cells})
         if not grids:
             self.note(
-                f"{GridGame.metric}: a grid is of {EDGE * EDGE} pictures of different classes, and "
-                f"the pictures are of {classes}: it is left out"
+                f"{GridGame.metric} is left out: a grid needs {EDGE * EDGE} pictures of different "
+                f"classes, and the pictures have {classes}"
             )
             return
         rank, world = self.shard or (0, 1)
         game = GridGame(self.evaluation)
         if game.refusal:
-            self.note(f"{GridGame.metric}: {game.refusal}: it is left out")
+            self.note(f"{GridGame.metric} is left out: {game.refusal}")
             return
         size = "reduced to the network's size" if game.is_reduced else "each at its full size"
         self.note(
             f"{GridGame.metric}: {len(grids)} grids of {EDGE} x {EDGE} pictures of different "
-            f"classes, {size}, put together by --seed {seed}"
+            f"classes, {size}, drawn by --seed {seed}"
         )
         for place, grid in enumerate(grids):
             number = place * world + rank
@@ -126,9 +126,9 @@ class EvaluationRun:
                     yield taken
 
     def _find_before(self, number: int, grid: Sequence[Cell]) -> list[PictureScores]:
-        """Returns what an earlier process measured of the same grid, nothing where it is another.
+        """Returns what an earlier process measured of the same grid; empty if it was another one.
 
-        The pictures stand in it as they do now.
+        The same grid has the same pictures in the same cells.
         """
         known = self.files.grids.get(number, {})
         ids = [source_id(cell.source) for cell in grid]
@@ -140,14 +140,14 @@ class EvaluationRun:
         ]
 
     def summarise(self) -> tuple[tuple[MetricResult, ...], dict[str, Any]]:
-        """Returns what the metrics say, and the summary that is written."""
+        """Returns the results of the metrics, and the summary that is written."""
         results = self.collected.summarise(self.evaluation.metrics)
         subject = describe_evaluation(self.evaluation)
         return results, make_summary(subject, results, len(self.sources), self.failures)
 
 
 def describe_evaluation(evaluation: Evaluation) -> dict[str, Any]:
-    """Returns what a summary says of an evaluation besides what was found."""
+    """Returns the part of a summary that describes the evaluation, without results."""
     plan, options = evaluation.plan, evaluation.options
     return {
         "model": plan.classifier.name,

@@ -1,4 +1,4 @@
-"""What an evaluation found as pictures: bars, curves, and where the methods disagree most."""
+"""Draws the results of an evaluation: bars, curves, and pictures where methods disagree most."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ from camcli.render.charts import (
 from camcli.render.sheet_painting import draw_sheet
 
 DISAGREEMENTS = 8
-NO_CHARTS = f"no bars and curves are drawn: they need matplotlib ({HOW_TO_INSTALL}), or --no-plots"
-# what is done to the picture, and which pixels come first, by a curve's name
+NO_CHARTS = (
+    f"no bars and curves are drawn, which need matplotlib ({HOW_TO_INSTALL}); --no-plots leaves "
+    "them out"
+)
+# the labels of a curve's axis and of the curve, by its name
 CURVES = {
     "insertion": ("share of the pixels shown, hottest first", "Insertion"),
     "deletion": ("share of the pixels removed, hottest first", "Deletion"),
@@ -45,9 +48,9 @@ CURVES = {
 def draw_charts(
     stem: Path, results: Sequence[MetricResult], curves: Sequence[CurveResult]
 ) -> list[Path]:
-    """Writes bars of the metrics and curves, as PNG and SVG; nothing without matplotlib.
+    """Writes bars of the metrics, and curves, as PNG and SVG; nothing without matplotlib.
 
-    Raises OutputError.
+    Raises OutputError if a file cannot be written.
     """
     if not can_draw_charts():
         return []
@@ -81,11 +84,11 @@ def _make_lines(curve: CurveResult) -> LinePanel:
 def draw_disagreements(
     evaluation: Evaluation, cells: Sequence[Cell], path: Path
 ) -> tuple[Path | None, list[str]]:
-    """Draws pictures beside all methods' maps of them, a row each, and says what failed.
+    """Draws a row for each picture, with the maps of all methods; returns what failed, too.
 
-    They are explained again, a batch in memory at a time and their small overlays: none of the maps
-    of the evaluation is kept.  Nothing is drawn where no picture can be read any more.  Raises
-    OutputError.
+    The pictures are explained again, since no map of the evaluation is kept; one batch and the
+    small overlays are in memory.  Nothing is drawn if no picture can be read any more.  Raises
+    OutputError if the file cannot be written.
     """
     rows: list[list[sheet.Cell | None]] = []
     failures: list[str] = []
@@ -105,7 +108,7 @@ def draw_disagreements(
                 sheet.Line("", f"agreement {cell.agreement:.2f}"),
             )
             grid = grid or sheet.plan_grid(1 + len(explanations))
-            # small at once, lest all of them are in memory
+            # reduced at once, since all of them are in memory
             original = sheet.Cell(grid.fit(p.picture.canvas), captions)
             maps = [
                 sheet.Cell(grid.fit(e.overlay()), (sheet.Line(_name(e, plan)),))
@@ -119,7 +122,7 @@ def draw_disagreements(
 
 
 def _drop_random(evaluation: Evaluation) -> Plan:
-    """Returns the plan without the random maps, unless they were asked for by name."""
+    """Returns the plan without random maps, unless they were asked for by name."""
     plan, asked = evaluation.plan, evaluation.options.method
     names = [n for n in plan.request.names if n != RANDOM or (RANDOM in asked and ALL not in asked)]
     return replace(plan, request=plan.request.select(names))
@@ -138,7 +141,7 @@ def _read(
 
 
 def _name(explanation: Explanation, plan: Plan) -> str:
-    """Names a map's method, and its layer where there are several."""
+    """Returns the name of a map's method, with its layer if there are several."""
     apart = plan.request.layer_fusion == "none" and len(plan.request.layers) > 1
     layers = explanation.map.layers
     return f"{explanation.method} {layers[0]}" if apart and layers else explanation.method

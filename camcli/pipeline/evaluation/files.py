@@ -1,8 +1,8 @@
-"""The files of an evaluation: a row for each picture, method and metric, and what they say.
+"""The files of an evaluation: a row for each picture, method and metric, and a summary.
 
 They are `evaluation.csv`, `.jsonl` and `.json`, or `evaluation-2` and so on.  While an evaluation
-is under way, a file in the hidden folder says by which options; a shard of one that several
-processes share has rows and a summary of its own, `evaluation.rank-0000-of-0002.jsonl`.
+is under way, a file in the hidden folder holds its options.  If several processes share an
+evaluation, each has rows and a summary of its own, `evaluation.rank-0000-of-0002.jsonl`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WHOLE = re.compile(rf"{NAME}(?:-(\d+))?\.(?:csv|jsonl|json)")
 
 @dataclass(frozen=True)
 class EvaluationNames:
-    """The names of an evaluation's files in its folder, by its number and what a shard adds."""
+    """The names of an evaluation's files in its folder, made of its number and its shard."""
 
     folder: Path
     number: int = 1
@@ -47,38 +47,38 @@ class EvaluationNames:
 
     @property
     def stem(self) -> str:
-        """What all of its files begin with."""
+        """The beginning of all of its file names."""
         mark = "" if self.number == 1 else f"-{self.number}"
         return f"{NAME}{mark}"
 
     @cached_property
     def csv(self) -> Path:
-        """The rows as a table; a shard has none."""
+        """The file with the rows as a table; a shard has none."""
         return self.folder / f"{self.stem}.csv"
 
     @cached_property
     def jsonl(self) -> Path:
-        """The rows."""
+        """The file with the rows."""
         return self.folder / f"{self.stem}{self.share}.jsonl"
 
     @cached_property
     def json(self) -> Path:
-        """The summary."""
+        """The file with the summary."""
         return self.folder / f"{self.stem}{self.share}.json"
 
     @cached_property
     def state(self) -> Path:
-        """What says by which options, until the summary does."""
+        """The file with the options, until the summary holds them."""
         return self.folder / STATE / f"{self.stem}{self.share}.json"
 
     @property
     def shards(self) -> list[Path]:
-        """The rows of all shards that are there."""
+        """The existing files with rows of shards."""
         pattern = f"{self.stem}.rank-*.jsonl"
         return sorted(p for p in self.folder.glob(pattern) if SHARDS.fullmatch(p.name))
 
     def read_description(self) -> Mapping[str, Any] | None:
-        """Returns `run` and `configuration` of what stands there; None where nothing says it."""
+        """Returns the existing evaluation's `run` and `configuration`; None if no file has them."""
         of_shards = [p.with_suffix(".json") for p in self.shards]
         states = [self.folder / STATE / path.name for path in of_shards]
         for path in (self.state, self.json, *states, *of_shards):
@@ -89,7 +89,7 @@ class EvaluationNames:
         return None
 
     def take_away_shards(self) -> None:
-        """Removes the shards, once their rows stand in the whole evaluation's file."""
+        """Removes the shards, once their rows are in the whole evaluation's file."""
         for path in self.shards:
             for other in (
                 path.with_suffix(".json"), self.folder / STATE / f"{path.stem}.json", path,
@@ -98,11 +98,11 @@ class EvaluationNames:
 
 
 class EvaluationFiles:
-    """Writes rows as pictures come, and the summary at the end, beside earlier evaluations.
+    """Writes rows as pictures come, and the summary at the end; earlier evaluations stay.
 
-    With `resume` it goes on with the evaluation of the same options that is there; `read_done` and
-    `grids` are what that has.  Raises UsageError where those that are there have other options, and
-    OutputError where nothing can be written.
+    `resume` goes on with the existing evaluation of the same options, whose results are in
+    `read_done` and `grids`.  Raises UsageError if all existing ones have other options, and
+    OutputError if nothing can be written.
     """
 
     def __init__(self, folder: Path, run: RunInfo | None = None, *, resume: bool = False) -> None:
@@ -112,13 +112,13 @@ class EvaluationFiles:
         self._open = ExitStack()
         self._files: dict[Path, IO[str]] = {}
         self._known: Sequence[Path] = ()
-        # of an earlier process: grids by their number, and their cells by the pictures' ids
+        # results of an earlier process: grids by their number, and their cells by the pictures' ids
         self.grids: dict[int, dict[str, PictureScores]] = {}
         self.names = EvaluationNames(folder, share=self._run.share)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that a person wants to have: rows and summary."""
+        """The files for the user: rows and summary."""
         if self._run.shard:
             return self.names.jsonl, self.names.json
         return self.names.csv, self.names.jsonl, self.names.json
@@ -149,14 +149,14 @@ class EvaluationFiles:
                 f"Another process is writing {str(self.names.jsonl)!r}: wait for it, or choose "
                 "another --save-path."
             )
-        locks.others()  # forgets those that died
+        locks.others()  # forgets dead processes
         description = {"run": self._run.name, "configuration": self._run.configuration}
         write_json(self.names.state, description)
         if before:
             self._keep_whole_rows()
         for path in self.paths[:-1]:
             try:
-                # not over what another process began meanwhile
+                # not over the files that another process has begun meanwhile
                 file = path.open("a" if before else "x", newline="", encoding="utf-8",
                                  errors="surrogateescape")  # fmt: skip
             except OSError as error:
@@ -176,7 +176,7 @@ class EvaluationFiles:
             number += 1
 
     def _find_same(self) -> EvaluationNames | None:
-        """Finds the latest evaluation of the same options; None where there is none at all."""
+        """Finds the latest evaluation of the same options; None if there is none at all."""
         described = []
         for number in list_numbers(self._folder):
             names = EvaluationNames(self._folder, number)
@@ -196,7 +196,7 @@ class EvaluationFiles:
         )
 
     def _keep_whole_rows(self) -> None:
-        """Takes away what was cut off, and takes in what stands elsewhere."""
+        """Removes incomplete rows, and adds rows that are in other files."""
         own, whole = self.names.jsonl, EvaluationNames(self._folder, self.names.number)
         parts = [own] if self._run.shard else [own, *whole.shards]
         for id_, scores in _read_once(parts):
@@ -206,11 +206,11 @@ class EvaluationFiles:
         if not self._run.shard:
             write_durably(self.names.csv, encode_table(own))
             whole.take_away_shards()
-        # what a shard did before it was joined stands in the whole evaluation's rows
+        # rows of a shard that was joined before are in the whole evaluation's file
         self._known = [own, whole.jsonl] if self._run.shard else [own]
 
     def read_done(self, sources: Sequence[Source]) -> Iterator[PictureScores]:
-        """Yields what was measured of these sources before, with their places among them."""
+        """Yields what was measured of these sources before, with their numbers."""
         places = {source_id(source): place for place, source in enumerate(sources)}
         for id_, scores in _read_once(self._known):
             place = places.get(id_)
@@ -218,7 +218,7 @@ class EvaluationFiles:
                 yield replace(scores, source=sources[place], number=place)
 
     def add(self, scores: PictureScores) -> None:
-        """Writes a picture's rows, at once: an interruption loses no picture that was measured."""
+        """Writes a picture's rows at once, so that an interruption loses no measured picture."""
         rows = list_rows(scores, source_id(scores.source))
         if not self._run.shard:
             self._write(self.names.csv, encode_csv(list(row.cells.values()) for row in rows))
@@ -239,7 +239,7 @@ class EvaluationFiles:
 
 
 def list_numbers(folder: Path) -> list[int]:
-    """Lists the numbers of the evaluations in a folder, the latest first."""
+    """Lists the numbers of the evaluations in a folder, the latest one first."""
     if not folder.is_dir():
         return []
     matches = (WHOLE.fullmatch(p.name) or SHARDS.fullmatch(p.name) for p in folder.iterdir())
@@ -247,7 +247,7 @@ def list_numbers(folder: Path) -> list[int]:
 
 
 def _read_once(parts: Iterable[Path]) -> Iterator[tuple[str, PictureScores]]:
-    """Yields what was measured of each picture, and in a grid, once, whoever wrote it."""
+    """Yields the results of each picture, and of each cell of a grid, only once."""
     known: set[tuple[str, bool]] = set()
     for path in parts:
         for id_, scores in read_rows(path):
@@ -258,14 +258,14 @@ def _read_once(parts: Iterable[Path]) -> Iterator[tuple[str, PictureScores]]:
 
 
 def encode_pictures(parts: Iterable[Path], *, with_grids: bool) -> Iterator[bytes]:
-    """Encodes the rows of several files, each picture's once."""
+    """Encodes the rows of several files; each picture's rows appear once."""
     for id_, scores in _read_once(parts):
         if with_grids or scores.grid is None:
             yield from (row.encode() for row in list_rows(scores, id_))
 
 
 def encode_table(jsonl: Path) -> Iterator[bytes]:
-    """Makes the table of rows."""
+    """Yields the rows as lines of the table."""
     yield encode_csv([COLUMNS]).encode("ascii")
     for id_, scores in read_rows(jsonl):
         rows = encode_csv(list(row.cells.values()) for row in list_rows(scores, id_))

@@ -1,4 +1,4 @@
-"""The grid pointing game on a person's own pictures: grids of different classes, and their maps."""
+"""The grid pointing game on a user's own pictures: grids of different classes, and their maps."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ EDGE = 2  # pictures along each edge of a grid
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture that was measured, with the class that is explained of it: it can go into a grid.
+    """A measured picture that can go into a grid, with its explained class.
 
-    `agreement` is that of the methods' maps of it.
+    `agreement` is that of the methods' maps of the picture.
     """
 
     source: Source
@@ -48,7 +48,8 @@ class Cell:
 def choose_grids(cells: Sequence[Cell], seed: int, edge: int = EDGE) -> list[tuple[Cell, ...]]:
     """Draws grids of edge x edge pictures, all of different classes; each picture once at most.
 
-    Those classes go first that have most pictures left, so that there are as many grids as can be.
+    Classes with the most remaining pictures are drawn first, which gives the largest number of
+    grids.
 
     >>> from pathlib import Path
     >>> from camcli.records import Source
@@ -76,10 +77,11 @@ def choose_grids(cells: Sequence[Cell], seed: int, edge: int = EDGE) -> list[tup
 
 
 class GridGame:
-    """Puts pictures together and measures the maps of each one's class on the grid.
+    """Puts pictures together, and measures the maps of each picture's class on the grid.
 
-    A grid is as large as its pictures together, as in arXiv:2104.00032, where the network takes
-    that; else the pictures are reduced, so that it has the network's own size: `is_reduced`.
+    A grid is as large as its pictures together, as in arXiv:2104.00032, if the network takes that
+    size.  Otherwise the pictures are reduced (`is_reduced`), so that the grid has the network's own
+    size.
     """
 
     metric = "grid_pointing_game"
@@ -92,29 +94,30 @@ class GridGame:
 
     @property
     def refusal(self) -> str:
-        """Why there is no grid that the network takes, empty where there is one."""
+        """Why the network takes no grid; empty if it takes one."""
         if not self.is_reduced or all(size % self._edge == 0 for size in self._size):
             return ""
         height, width = self._size
         edge = self._edge
         return (
-            f"the network takes {width} x {height} alone, which {edge} x {edge} cells do not fill"
+            f"the network takes only {width} x {height} pixels, which cannot be split into {edge} "
+            f"x {edge} cells"
         )
 
     def _takes_large(self, channels: int) -> bool:
         height, width = (edge * self._edge for edge in self._size)
         try:
             score_classes(self._evaluation.plan, torch.zeros(1, channels, height, width))
-        except Exception:  # networks refuse a size in as many ways as there are networks
+        except Exception:  # networks refuse a size by all kinds of errors
             return False
         return True
 
     def measure(
         self, grid: Sequence[Cell], number: int, contenders: Sequence[Contender]
     ) -> Iterator[PictureScores]:
-        """Measures a grid in one pass: for each cell the share of its class's heat that is in it.
+        """Measures a grid in one pass: for each cell, the share of its class's heat that is inside.
 
-        A picture that cannot be read is told, and its grid is left out.
+        If a picture cannot be read, its error is returned and its grid is left out.
         """
         views: list[Tensor] = []
         for cell in grid:
@@ -155,7 +158,7 @@ class GridGame:
         result = answer_methods(plan, image[None], choice, plan.request.names, layouts={})
         apart = self._evaluation.options.layer_fusion == "none" and len(plan.request.layers) > 1
         size = (image.shape[-2], image.shape[-1])
-        # small ones: enlarged when they are measured
+        # at the layer's size; they are enlarged when they are measured
         by_name = {name: make(image)[None] for name, make in BASELINE_MAPS.items()}
         for method, layers in result.maps.items():
             for layer, maps in layers.items():
@@ -163,18 +166,18 @@ class GridGame:
                 by_name[name] = _join_slices(maps[0]).float()
         function = METRICS[self.metric].function
         shares = [
-            # a method that asks no class has one map for all cells
+            # a method without a class has one map for all cells
             function(enlarge(by_name[one.name].cpu(), size).expand(len(categories), *size))
             for one in contenders
         ]
         return torch.stack(shares)
 
     def _reduce(self, views: Tensor) -> Tensor:
-        """Reduces pictures so that as many as a grid has fill the network's size.  [n c h w]"""
+        """Reduces pictures, so that a grid of them has the network's size.  [n c h w]"""
         height, width = (edge // self._edge for edge in self._size)
         return F.interpolate(views, (height, width), mode="bilinear", antialias=True)
 
 
 def _join_slices(maps: Tensor) -> Tensor:
-    """Takes the mean over a picture's slices.  [k (t) h w] -> [k h w]"""
+    """Averages the maps of a picture's slices.  [k (t) h w] -> [k h w]"""
     return maps.mean(1) if maps.ndim == 4 else maps

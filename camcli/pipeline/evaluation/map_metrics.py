@@ -1,4 +1,4 @@
-"""Metrics of one picture's maps, all at once: values, curves, and how much the maps agree."""
+"""Measures one picture's maps by all metrics together: values, curves, and agreement."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from camcli.metrics.perturbation import PassPlan, score_altered
 from camcli.metrics.sanity.rank_correlation import correlate, rank
 from camcli.registry import METRICS
 
-DIGITS = 6  # that are kept of a curve's points
+DIGITS = 6  # digits that are kept of a curve's points
 
 
 @dataclass(frozen=True)
 class ScoreCurve:
-    """The contenders' scores [contenders p] of pictures of which so large a share is altered."""
+    """The contenders' scores [contenders p] over the shares [p] of altered pixels."""
 
     shares: tuple[float, ...]
     scores: NDArray[np.float64]
@@ -30,7 +30,7 @@ class ScoreCurve:
 
 @dataclass(frozen=True)
 class MeasuredMaps:
-    """What metrics found of one picture's maps: values [contenders ...], and curves by name."""
+    """The metrics of one picture's maps: values [contenders ...], and curves by name."""
 
     values: Mapping[str, NDArray[np.float64]]
     curves: Mapping[str, ScoreCurve]
@@ -39,9 +39,9 @@ class MeasuredMaps:
 def measure_all(
     metrics: Sequence[str], inputs: Mapping[str, Any], batch_size: int, **plan_options: Any
 ) -> MeasuredMaps:
-    """Measures maps; metrics of altered pictures share batches and the unaltered one's pass.
+    """Measures maps; metrics that alter pictures share batches and the pass of the unaltered one.
 
-    The options are for those that alter pictures, such as their steps.
+    `plan_options` are options of the metrics that alter pictures, such as `steps`.
     """
     plans: dict[str, PassPlan] = {}
     values: dict[str, Tensor] = {}
@@ -68,9 +68,9 @@ def measure_all(
 
 
 def compute_agreement(maps: Tensor) -> float | None:
-    """Returns the mean rank correlation of maps, two by two; constant ones are left out.  [b H W]
+    """Returns the mean rank correlation of all pairs of maps; constant maps are left out.  [b H W]
 
-    None where there are not two.
+    Returns None if there are fewer than two maps.
     """
     ranks = [rank(one.flatten()) for one in maps]
     pairs = [float(correlate(one, other)) for one, other in combinations(ranks, 2)]

@@ -1,4 +1,4 @@
-"""What the measured values of many pictures say: means, intervals, and what is noise."""
+"""Statistics of the measured values of many pictures: means, intervals, and what is noise."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from camcli.pipeline.evaluation.grid_game import Cell
 from camcli.registry import METRICS
 
 SIGNIFICANT = 0.05
-NORMAL = 1.959964  # deviations on each side of 95 % of a normal distribution
+NORMAL = 1.959964  # standard deviations on each side that hold 95 % of a normal distribution
 
 Verdict = Literal["useful", "useless", "untold"]
 
 
 @dataclass(frozen=True)
 class ContenderResult:
-    """A contender's mean, its 95 % interval, and whether another one is better beyond noise.
+    """A contender's mean, its 95 % interval, and the p value of its difference from the reference.
 
-    `p` is that of the difference from the best, or whichever all are compared with, corrected for
-    their number; None for that one itself, and for a single picture, which has no interval either.
+    The reference is the best contender, unless another one is given.  `p` is corrected for the
+    number of comparisons.  It is None for the reference itself, and for a single picture, which has
+    no interval either.
     """
 
     name: str
@@ -40,16 +41,16 @@ class ContenderResult:
 
     @property
     def is_noise(self) -> bool:
-        """Whether its difference may be noise."""
+        """Whether the difference from the reference may be noise."""
         return self.p is not None and self.p >= SIGNIFICANT
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """What a metric says of the contenders on so many pictures.
+    """A metric's results for the contenders, on a number of pictures.
 
-    `verdict`: `useful` where a method beats random maps beyond noise, by name in `better`;
-    `useless` where none does; `untold` where the pictures are too few to say so.
+    `verdict` is `useful` if methods (named in `better`) beat random maps beyond noise, `useless` if
+    none does, and `untold` if there are too few pictures to tell.
     """
 
     metric: str
@@ -62,7 +63,7 @@ class MetricResult:
 
     @property
     def best_method(self) -> str:
-        """The best of those that are no baselines, or of all where there is none."""
+        """The best method, or the best contender if there are only baseline maps."""
         rows = [row for row in self.contenders if not row.is_baseline] or list(self.contenders)
         sign = METRICS[self.metric].sign
         return max(rows, key=lambda row: sign * row.mean).name
@@ -70,9 +71,9 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class CurveResult:
-    """Contenders' mean scores [contenders p] over the pictures, by the share that is altered.
+    """Contenders' mean scores [contenders p] of all pictures, over the share of altered pixels.
 
-    `margins` reach from a mean to both ends of its 95 % interval (the normal one), zero for a
+    `margins` are the distances from a mean to both ends of its normal 95 % interval; zero for a
     single picture.
     """
 
@@ -106,9 +107,9 @@ class _CurveSums:
 
 @dataclass
 class Collected:
-    """The values of all pictures so far: 8 bytes for each metric and contender of one.
+    """The values of all pictures so far: 8 bytes for each picture, metric and contender.
 
-    Of a metric of the whole data set there are 96 bytes, and curves are sums.
+    A metric of the whole data set takes 96 bytes instead; of curves only sums are kept.
     """
 
     seed: int = 0
@@ -119,7 +120,7 @@ class Collected:
     _curves: dict[str, _CurveSums] = field(default_factory=dict)
 
     def add(self, scores: PictureScores) -> None:
-        """Takes a picture's values in."""
+        """Adds a picture's values."""
         if scores.error:
             return
         self.contenders = self.contenders or scores.contenders
@@ -146,7 +147,7 @@ class Collected:
             )
 
     def summarise(self, metrics: Sequence[str]) -> tuple[MetricResult, ...]:
-        """Returns what each metric says that was measured on any picture."""
+        """Returns the result of each metric that was measured on at least one picture."""
         results = (
             summarise_metric(name, self.contenders, self._stack(name), self.seed)
             for name in metrics
@@ -155,14 +156,14 @@ class Collected:
         return tuple(result for result in results if result is not None)
 
     def _stack(self, metric: str) -> NDArray[Any]:
-        """Lays the pictures' values together, in the pictures' order, whoever measured them."""
+        """Stacks the values in the order of the pictures, whichever process measured them."""
         rows = sorted(self._values[metric], key=lambda row: row[0])
         values = np.stack([values for _, values in rows])
         width = self._width.get(metric)
         return values if width is None else np.unpackbits(values, axis=-1, count=width)
 
     def average_curves(self) -> tuple[CurveResult, ...]:
-        """Returns the mean curves of all metrics that have some."""
+        """Returns the mean curves of all metrics that have curves."""
         return tuple(sums.conclude(n, self.contenders) for n, sums in self._curves.items())
 
     def find_disagreements(self, most: int) -> list[Cell]:
@@ -174,9 +175,9 @@ class Collected:
 def summarise_metric(
     name: str, contenders: Sequence[Contender], values: NDArray[Any], seed: int = 0
 ) -> MetricResult | None:
-    """Compares contenders on the pictures where all have a value, None where there is none.
+    """Compares contenders on the pictures where all have a value; None if there is no such picture.
 
-    values [pictures contenders], of a metric of the whole data set [pictures contenders ...]
+    values [pictures contenders], for a metric of the whole data set [pictures contenders ...]
     """
     values = values[np.isfinite(values).all(tuple(range(1, values.ndim)))]
     if not len(values):
@@ -197,9 +198,9 @@ def compare_contenders(
     seed: int = 0,
     statistic: Statistic | None = None,
 ) -> tuple[ContenderResult, ...]:
-    """Compares contenders with the one at a place, on pictures where all have a finite value.
+    """Compares contenders with the one at index `reference`, where all have a finite value.
 
-    values [pictures contenders], or [pictures contenders ...] of a statistic that is no mean
+    values [pictures contenders], or [pictures contenders ...] for a statistic that is not a mean
     """
     statistic = statistic or Statistic(None)
     others = [place for place in range(len(contenders)) if place != reference]
@@ -221,17 +222,17 @@ def compare_contenders(
 
 @dataclass(frozen=True)
 class Statistic:
-    """What is made of the pictures' values: their mean, or what a metric concludes from that."""
+    """The statistic of the pictures' values: their mean, or a number that is computed from it."""
 
     make: Callable[[Tensor], Tensor] | None
 
     @classmethod
     def of(cls, name: str) -> Statistic:
-        """Returns that of a metric."""
+        """Returns a metric's statistic."""
         return cls(METRICS[name].conclude)
 
     def conclude(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Makes the contenders' values of their means [n ...].  -> [n]"""
+        """Computes the contenders' values from their means [n ...].  -> [n]"""
         return means if self.make is None else self.make(torch.from_numpy(means)).numpy()
 
     def draw(self, values: NDArray[Any], seed: int) -> tuple[float, float]:
@@ -242,7 +243,7 @@ class Statistic:
         return bootstrap_conclusion(drawn, self.make, seed=seed)
 
     def test(self, one: NDArray[Any], other: NDArray[Any]) -> float:
-        """Returns how likely the difference of two contenders is by chance.  [pictures ...]"""
+        """Returns the p value of the difference of two contenders.  [pictures ...]"""
         if self.make is None:
             return permute_signs(torch.from_numpy(one - other))
         first, second = (torch.from_numpy(values.astype(np.float64)) for values in (one, other))
@@ -252,10 +253,10 @@ class Statistic:
 def _compare_with_random(
     statistic: Statistic, contenders: Sequence[Contender], values: NDArray[Any], sign: int
 ) -> tuple[tuple[str, ...], Verdict]:
-    """Returns the methods that beat random maps beyond noise, and what that says of the metric."""
+    """Returns the methods that beat random maps beyond noise, and the verdict on the metric."""
     names = [contender.name for contender in contenders]
     methods = [place for place, contender in enumerate(contenders) if not contender.is_baseline]
-    # at several layers there are as many random maps
+    # there is a random map for each layer
     randoms = [p for p, n in enumerate(names) if n == RANDOM or n.startswith(f"{RANDOM} ")]
     if not methods or not randoms:
         return (), "untold"
@@ -275,9 +276,11 @@ def _compare_with_random(
 
 
 def describe_verdict(result: MetricResult) -> str:
-    """Says in words what a metric is worth on these pictures, and which differences are noise."""
+    """Says what a metric is worth on these pictures, and which differences are noise."""
     if result.pictures == 1:
-        return f"{result.metric}: one picture has no interval, and no difference can be told noise"
+        return (
+            f"{result.metric}: one picture has no interval, so no difference can be told from noise"
+        )
     near = [row.name for row in result.contenders if row.is_noise]
     noise = f"; its difference from {', '.join(near)} is noise" if near else ""
     text = f"{result.metric}: {result.best} is best on {result.pictures} pictures{noise}"
@@ -291,7 +294,7 @@ def describe_verdict(result: MetricResult) -> str:
 
 
 def to_plain(results: Iterable[MetricResult]) -> list[Mapping[str, object]]:
-    """Returns the results as JSON holds them."""
+    """Returns the results in the form of the JSON file."""
     return [
         {
             **{key: value for key, value in vars(result).items() if key != "contenders"},

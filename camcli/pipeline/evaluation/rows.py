@@ -1,4 +1,4 @@
-"""An evaluation's rows: what was measured of a picture as lines of JSON and of CSV, and back."""
+"""Turns the results of a picture into lines of JSON and CSV, and back."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Row:
-    """A picture, method and metric: what the CSV has of it, and what JSON has besides."""
+    """The row of a picture, method and metric: the columns of the CSV, and what only JSON holds."""
 
     cells: Mapping[str, Any]
     more: Mapping[str, Any]
 
     def encode(self) -> bytes:
-        """Writes it as a line of JSON, in ASCII: names that are no UTF-8 come back as they were."""
+        """Encodes the row as a line of JSON in ASCII; names that are not UTF-8 survive."""
         content = {**self.cells, **self.more}
         return json.dumps(to_jsonable(content), allow_nan=False).encode("ascii") + b"\n"
 
 
 def list_rows(scores: PictureScores, id_: str) -> list[Row]:
-    """Lists a picture's rows, the last of which says so; none where nothing was measured."""
+    """Lists a picture's rows, the last one marked as such; none if nothing was measured."""
     rows = []
     for metric in [*scores.values, *scores.kept]:
         for place, contender in enumerate(scores.contenders):
@@ -69,7 +69,7 @@ def list_rows(scores: PictureScores, id_: str) -> list[Row]:
 
 
 def _list_more(scores: PictureScores, metric: str, place: int) -> dict[str, Any]:
-    """Returns what a row of JSON has besides: curves, and what a metric of all pictures keeps."""
+    """Returns what only JSON holds: curves, and what a metric of the whole data set keeps."""
     more: dict[str, Any] = {"number": scores.number}
     curves = {
         name: {"shares": list(curve.shares), "scores": curve.scores[place].tolist()}
@@ -85,13 +85,13 @@ def _list_more(scores: PictureScores, metric: str, place: int) -> dict[str, Any]
 
 
 def _find_runs(line: NDArray[np.bool_]) -> list[list[int]]:
-    """Lists where a line is true: first and behind the last, of each run."""
+    """Lists the runs of true values in a line: the first index and the one behind the last."""
     changes = np.flatnonzero(np.diff(np.pad(line, 1).astype(np.int8))).tolist()
     return [[start, stop] for start, stop in zip(changes[::2], changes[1::2], strict=True)]
 
 
 def encode_csv(rows: Iterable[Sequence[Any]]) -> str:
-    """Writes lines of CSV; what is not known is empty."""
+    """Encodes rows as CSV; unknown values are empty."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([["" if v is None else v for v in row] for row in rows])
     return text.getvalue()
@@ -100,9 +100,9 @@ def encode_csv(rows: Iterable[Sequence[Any]]) -> str:
 def read_rows(path: Path) -> Iterator[tuple[str, PictureScores]]:
     """Yields each picture's id and what was measured of it, in a file's order.
 
-    What was cut off is left out.
+    Incomplete pictures are left out.
 
-    Raises OutputError where the file cannot be read, and UsageError for a line that is no row.
+    Raises OutputError if the file cannot be read, and UsageError for a line that is not a row.
     """
     group: list[dict[str, Any]] = []
     try:
@@ -117,7 +117,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, PictureScores]]:
                 return
             row = _parse(text, number, path)
             if group and group[-1]["id"] != row["id"]:
-                # a picture that was cut off, behind which a later process went on
+                # an incomplete picture, behind which a later process went on
                 group.clear()
             group.append(row)
             if row.get("last"):
@@ -134,8 +134,8 @@ def _parse(text: bytes, number: int, path: Path) -> dict[str, Any]:
         if isinstance(row, dict) and all(n in row for n in NEEDED) and row["metric"] in METRICS:
             return row
     raise UsageError(
-        f"Line {number} of {str(path)!r} is no row of an evaluation that could go on: it was torn, "
-        "changed, or written by an older version. Take it out, or leave --resume out to begin "
+        f"Line {number} of {str(path)!r} is not a row of an evaluation that can be resumed: it was "
+        "torn, changed, or written by an older version. Remove it, or leave --resume out to begin "
         "another evaluation."
     )
 

@@ -1,4 +1,4 @@
-"""Sanity checks of pictures: whether maps depend on weights, class and place, in words."""
+"""Sanity checks on pictures: whether maps depend on weights, class and place, with verdicts."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Source
 from camcli.registry import ALL, depends_on_category
 
-# rank correlations, by which a verdict is given
+# limits of the rank correlation for the verdicts
 SAME, OTHER, FOLLOWS = 0.9, 0.5, 0.5
 STEPS = 8
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Mean similarities of a method's maps once so many layers have fresh weights."""
+    """Mean similarities of a method's maps after a number of layers got fresh weights."""
 
     layer: str
     randomized: int
@@ -42,10 +42,10 @@ class StepResult:
 
 @dataclass(frozen=True)
 class MethodSanity:
-    """What came of one method: the cascade, another class, flips and shifts, and the verdict.
+    """The results of one method: the cascade, another class, flips and shifts, and the verdicts.
 
-    Values are means over the pictures, NaN where all maps were constant; `other_class` is empty for
-    a method that asks no class.
+    Values are means over the pictures, NaN if all maps were constant.  `other_class` is empty for a
+    method without a class.
     """
 
     method: str
@@ -57,7 +57,7 @@ class MethodSanity:
 
 @dataclass
 class SanityReport:
-    """The methods' results on so many pictures, and the pictures that failed."""
+    """The methods' results, the number of pictures, and the pictures that failed."""
 
     order: Order
     pictures: int = 0
@@ -73,13 +73,14 @@ def check_sanity(
     order: Order = "cascading",
     steps: int | None = STEPS,
 ) -> SanityReport:
-    """Checks pictures, a batch in memory at a time.
+    """Checks pictures, with one batch in memory at a time.
 
-    The explained class is the predicted one or that of the options, and the other one the likeliest
-    besides.  Raises UsageError where no picture can be read.
+    The explained class is the predicted one or that of the options; the other class is the
+    likeliest of all others.  `order` and `steps` are those of `randomize_step_by_step`.  Raises
+    UsageError if no picture can be read, and for combined methods.
     """
     if plan.request.combined:
-        # without randomcam, which runs beside the others
+        # without randomcam, which the plan adds
         parts = ",".join(replace(plan.request, methods=()).all_methods)
         raise UsageError(
             f"Sanity checks single methods, and {plan.request.combined[0].name!r} is made of "
@@ -135,7 +136,7 @@ def _read_all(
 def _choose_classes(
     plan: Plan, inputs: Tensor, named: Sequence[int | None]
 ) -> tuple[Tensor, Tensor]:
-    """Returns the explained class of each picture, and the likeliest one besides.  [b], [b]"""
+    """Returns each picture's explained class, and the likeliest other class.  [b], [b]"""
     probabilities = score_classes(plan, inputs)
     best = probabilities.argmax(1)
     chosen = plan.categories[0] if isinstance(plan.categories, tuple) else None
@@ -149,7 +150,7 @@ def _choose_classes(
 
 
 def _heatmap_options(options: Options, plan: Plan) -> dict[str, Any]:
-    """Returns the options of `camcli.heatmaps` by which a run makes its maps."""
+    """Returns the options of `camcli.heatmaps` that make the same maps as a run."""
     reading = plan.classifier.reading
     return {
         "target_layers": plan.request.layers or None,
@@ -167,13 +168,13 @@ def _heatmap_options(options: Options, plan: Plan) -> dict[str, Any]:
 
 @dataclass
 class _Means:
-    """Sums and counts of similarities, constant maps left out."""
+    """Sums and counts of similarities; constant maps are left out."""
 
     sums: dict[tuple[object, ...], float] = field(default_factory=dict)
     counts: dict[tuple[object, ...], int] = field(default_factory=dict)
 
     def add(self, key: tuple[object, ...], values: Mapping[str, Tensor]) -> None:
-        """Takes a batch's values in, by name [b]."""
+        """Adds a batch's values [b], by name."""
         for name, tensor in values.items():
             finite = tensor[tensor.isfinite()].double()
             one = (*key, name)
@@ -181,7 +182,7 @@ class _Means:
             self.counts[one] = self.counts.get(one, 0) + len(finite)
 
     def read(self, *key: object) -> dict[str, float]:
-        """Returns the means by name, NaN where all were constant."""
+        """Returns the means by name, NaN if all maps were constant."""
         return {
             str(one[-1]): self.sums[one] / self.counts[one] if self.counts[one] else nan
             for one in self.sums
@@ -206,12 +207,12 @@ def _conclude(
 
 
 def _judge_weights(steps: Sequence[StepResult], order: Order) -> str:
-    """Says whether maps change with the weights, by their rank correlation with the true ones."""
+    """Says whether maps change with the weights, by rank correlation with the first maps."""
     known = [(step, step.similarities["rank"]) for step in steps]
     known = [(step, rank) for step, rank in known if isfinite(rank)]
     if not known:
-        return "weights: the maps are constant, and nothing can be compared"
-    # the whole network at the end of a cascade, else the layer that changes most
+        return "weights: the maps are constant, so nothing can be compared"
+    # at the end of a cascade the whole network, else the layer that changes the map most
     step, rank = known[-1] if order == "cascading" else min(known, key=lambda pair: pair[1])
     by = "all layers tried" if order == "cascading" else step.layer or "the model itself"
     what = f"(rank correlation {rank:.2f} with fresh weights in {by})"
@@ -226,10 +227,10 @@ def _judge_weights(steps: Sequence[StepResult], order: Order) -> str:
 
 def _judge_class(other: Mapping[str, float]) -> str:
     if not other:
-        return "class: the method asks none, and shows the same for each"
+        return "class: the method uses no class, and shows the same for each"
     rank = other["rank"]
     if not isfinite(rank):
-        return "class: a map is constant, and nothing can be compared"
+        return "class: a map is constant, so nothing can be compared"
     what = f"(rank correlation {rank:.2f} with the next likely class's map)"
     if rank >= SAME:
         return f"class: HARDLY TELLS classes apart {what}, at least {SAME}"
@@ -238,7 +239,7 @@ def _judge_class(other: Mapping[str, float]) -> str:
 
 def _judge_view(name: str, rank: float) -> str:
     if not isfinite(rank):
-        return f"{name}: a map is constant, and nothing can be compared"
+        return f"{name}: a map is constant, so nothing can be compared"
     what = f"follow the picture (rank correlation {rank:.2f}"
     if rank >= FOLLOWS:
         return f"{name}: maps {what}, at least {FOLLOWS})"

@@ -1,4 +1,4 @@
-"""Joins what several processes measured of one evaluation, without the model."""
+"""Joins the shards of an evaluation that several processes measured, without the model."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from camcli.pipeline.evaluation.metric_statistics import Collected
 from camcli.pipeline.evaluation.rows import read_rows
 from camcli.runs import STATE, FolderLocks, write_durably, write_json
 
-# of a summary, what is another for each share
+# parts of a summary that differ from shard to shard
 OWN = ("pictures", "failed", "metrics", "verdicts", "run", "configuration")
 
 
 @dataclass(frozen=True)
 class MergedEvaluation:
-    """An evaluation that was joined: its summary, how many pictures, how many failed, figures.
+    """A joined evaluation: its summary, the numbers of pictures and failures, and its figures.
 
-    The summary is the file of rows where pictures are still missing.
+    If pictures are still missing, `summary` is the file of rows.
     """
 
     summary: Path
@@ -42,10 +42,11 @@ class MergedEvaluation:
 
 
 def merge_evaluations(folder: Path, *, incomplete: bool = False) -> list[MergedEvaluation]:
-    """Joins the shards of all evaluations in a folder, and takes them away; none where none are.
+    """Joins the shards of all evaluations in a folder, and removes the shards.
 
-    Raises UsageError where a shard is missing, not finished, or of other options, unless
-    `incomplete`: then what is there is joined, and --resume does the rest.
+    Returns nothing if there are no shards.  Raises UsageError if a shard is missing, not finished,
+    or has other options, unless `incomplete` is set: then the existing shards are joined, and
+    --resume does the rest.
     """
     unmerged = [
         names
@@ -95,7 +96,7 @@ def _merge(names: EvaluationNames, locks: FolderLocks, incomplete: bool) -> Merg
         write_json(names.json, {**summary, **described})
         drawn = draw_charts(names.folder / names.stem, results, collected.average_curves())
     else:
-        # what goes on there has to know what it is
+        # a resumed evaluation has to find its description
         write_json(names.state, {key: description.get(key) for key in ("run", "configuration")})
     names.take_away_shards()
     return MergedEvaluation(

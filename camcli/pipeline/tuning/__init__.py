@@ -1,4 +1,4 @@
-"""Searches methods, layers and their combination on a person's own pictures."""
+"""Searches the best methods, layers and combinations for a user's own pictures."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

@@ -1,4 +1,4 @@
-"""What is searched: methods at layers, and pairs of them that become one map."""
+"""The candidates of a search: methods at layers, and pairs of them combined into one map."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from camcli.methods.combine import SIGNS, CombinedMethod, combine
 from camcli.methods.postprocessing import enlarge
 from camcli.records import Combination
 
-SAME = 1e-6  # metrics of the same map, but for rounding
+SAME = 1e-6  # metrics of one map differ by less, from rounding
 # a method and the layer that it looks at, "" for none
 Part = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Methods, each at a layer, and how their maps are combined; one as it is without that."""
+    """Methods, each at a layer, and how their maps are combined; a single one is not."""
 
     parts: tuple[Part, ...]
     combination: Combination | None = None
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Each part as a person writes it: METHOD@LAYER, or METHOD."""
+        """Each part in the form of the command line: METHOD@LAYER, or METHOD."""
         return CombinedMethod("", self.parts, self.combination or "mean").terms
 
     def is_same(self, other: Candidate) -> bool:
-        """Tells whether it is another candidate's map, in whatever order its parts stand."""
+        """Tells whether two candidates make the same map, in any order of their parts."""
         return {*self.parts} == {*other.parts} and self.combination == other.combination
 
     def make_map(self, raw: Mapping[Part, Tensor], size: tuple[int, int]) -> Tensor:
-        """Makes the candidate's map of raw ones, [h w] each, or [t h w] of t slices.  -> [H W]"""
+        """Makes the candidate's map [H W] of raw maps, [h w] each, or [t h w] for t slices."""
         if self.combination:
             made = combine([raw[part] for part in self.parts], size, self.combination)
             return made.mean(0) if made.ndim == 3 else made
@@ -52,10 +52,10 @@ class Candidate:
 def choose_paired(
     ranked: Sequence[Candidate], most: int, values: Mapping[Candidate, NDArray[np.float64]]
 ) -> tuple[Candidate, ...]:
-    """Chooses the best single maps of each layer, at most so many; the best one comes first.
+    """Chooses the best single maps of each layer, at most `most`; the best one comes first.
 
-    Of those whose values are equal the first counts: their maps are the same, as LayerCAM's and
-    GradCAMElementWise's are behind a ReLU.
+    Of maps with equal values only the first counts, since they are the same map: LayerCAM's and
+    GradCAMElementWise's are the same behind a ReLU.
     """
     taken: dict[str, list[Candidate]] = {}
     for candidate in ranked:
@@ -69,7 +69,7 @@ def choose_paired(
 
 
 def list_pairs(singles: Sequence[Candidate]) -> Iterator[Candidate]:
-    """Yields each two of some single maps, combined in every way."""
+    """Yields all pairs of single maps, each combined in every way."""
     for one, other in combinations(singles, 2):
         for how in get_args(Combination):
             yield Candidate((*one.parts, *other.parts), how)

@@ -1,4 +1,4 @@
-"""Raw maps of pictures, laid aside in a file until it is known which of them become candidates."""
+"""Stores the raw maps of pictures in a file until it is known which candidates need them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from camcli.records import Source
 
 @dataclass(frozen=True)
 class LaidPicture:
-    """What a picture's pass gave: raw maps of all parts [h w], or [t h w] of t slices.
+    """The results of a picture's pass: raw maps of all parts [h w], or [t h w] for t slices.
 
-    `size` is the network's input; `image` [3 H W] is there where altered pictures are to be made,
-    and `objects` where it is known what is right: `mask` and `boxes`.
+    `size` is that of the network's input.  `image` [3 H W] is stored if altered pictures are
+    needed, and `objects` (`mask` and `boxes`) if there are annotations.
     """
 
     source: Source
@@ -35,7 +35,7 @@ class LaidPicture:
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where a picture's arrays begin in the file, and what else is known of it."""
+    """Where a picture's arrays begin in the file, and its other data."""
 
     place: int
     source: Source
@@ -47,7 +47,7 @@ class _Entry:
 
 
 class MapStore:
-    """Pictures in a file without a name, which goes with the process; raises OutputError."""
+    """Pictures in a file without a name, which vanishes with the process; raises OutputError."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
@@ -69,7 +69,7 @@ class MapStore:
         return len(self._entries)
 
     def add(self, picture: LaidPicture) -> None:
-        """Lays a picture aside, behind all others."""
+        """Stores a picture behind all others."""
         with _convert_errors():
             place = self._file.seek(0, 2)
             for array in (*picture.raw.values(), *picture.objects.values()):

@@ -1,4 +1,4 @@
-"""The preset of a choice: a TOML file for `--config` that gives the maps that were measured."""
+"""Writes the preset of a choice: a TOML file for `--config` that makes the measured maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from camcli.pipeline.tuning.tuning_plan import TuningPlan
 from camcli.registry import list_changed_options
 
 NAME = "camviz-tune.toml"
-# what decides, besides the choice, what a map is: the model, what it sees, and what is explained
+# options that decide a map beside the choice: the model, its input, and what is explained
 KEPT = (
     "pretrained", "checkpoint", "strict", "num_classes", "img_size", "model_kwargs", "class_map",
     "output_key", "outputs", "vit_like", "num_extra_tokens", "target", "contrast",
@@ -25,9 +25,9 @@ KEPT = (
 
 
 def check_place(given: Path | None, folder: Path) -> None:
-    """Raises OutputError where no preset can be written, and UsageError where one is there.
+    """Raises OutputError if no preset can be written there, and UsageError if the file exists.
 
-    Without a name of its own it takes a free one in the folder.
+    Without a given name the preset gets a free name in the folder.
     """
     if given is None:
         check_writable(folder)
@@ -36,8 +36,8 @@ def check_place(given: Path | None, folder: Path) -> None:
         raise OutputError(f"--save-preset {given} is a folder: name a file in it, such as {NAME}.")
     if given.exists():
         raise UsageError(
-            f"--save-preset {given} is there already, and nothing is overwritten: name another "
-            "file, or remove that one."
+            f"--save-preset {given} exists already, and nothing is overwritten: name another file, "
+            "or remove that one."
         )
     check_writable(given.parent)
 
@@ -48,9 +48,9 @@ def write_preset(
     notes: Sequence[str],
     given: Path | None,
 ) -> Path:
-    """Writes the preset of a choice under a name that is free, and returns it; raises OutputError.
+    """Writes the preset of a choice under a free name, and returns its path; raises OutputError.
 
-    The notes stand at its head.
+    The notes are comments at its head.
     """
     path = find_free_name(given or tuning.options.save_path / NAME)
     comments = [f"# {line}" for note in notes for line in note.splitlines()]
@@ -60,7 +60,7 @@ def write_preset(
 
 
 def find_free_name(path: Path) -> Path:
-    """Returns a path, or one with a number behind its stem, at which nothing is."""
+    """Returns a path that does not exist yet: this one, or one with a number behind its stem."""
     free, number = path, 1
     while free.exists():
         number += 1
@@ -117,11 +117,11 @@ def _to_toml_key(key: str) -> str:
 
 
 def _to_toml(value: Any) -> str:
-    """Writes a value as TOML has it; raises UsageError for what it has none for."""
+    """Encodes a value as TOML; raises UsageError for a value that TOML cannot hold."""
     if isinstance(value, Path):
         return _to_toml(str(value.absolute()))
     if isinstance(value, str):
-        # a basic string of TOML escapes as JSON does, and has no DEL
+        # TOML's basic strings escape as JSON does, and may not contain DEL
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool | int | float):
         return str(value).lower()
@@ -130,4 +130,4 @@ def _to_toml(value: Any) -> str:
     if isinstance(value, Mapping):
         pairs = (f"{_to_toml_key(key)} = {_to_toml(inner)}" for key, inner in value.items())
         return f"{{ {', '.join(pairs)} }}"
-    raise UsageError(f"A preset holds no {type(value).__name__}: {value!r}.")
+    raise UsageError(f"A preset cannot hold a {type(value).__name__}: {value!r}.")

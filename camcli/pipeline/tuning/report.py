@@ -1,4 +1,4 @@
-"""What a search says: what is tried, what the choice is worth on other pictures, and in words."""
+"""Reports a search: what is tried, and what the choice is worth on other pictures."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ TUNED, GRADCAM, BEST = "tuned", "gradcam", "best"
 
 @dataclass(frozen=True)
 class HeldMetric:
-    """What a metric, or the score, says of the choice and its rivals on pictures held back.
+    """The results of a metric, or of the score, for the choice and its rivals on pictures held
+    back.
 
-    Each `p` is that of the difference from the choice.
+    Each `p` is the p value of the difference from the choice.
     """
 
     metric: str
@@ -37,18 +38,18 @@ class HeldMetric:
     contenders: tuple[ContenderResult, ...]
 
     def find(self, name: str) -> ContenderResult | None:
-        """Returns a contender by its name; None where the choice is what the name stands for."""
+        """Returns a contender by its name; None if the name stands for the choice itself."""
         return next((row for row in self.contenders if row.name == name), None)
 
 
 def name_contenders(tuning: TuningPlan, result: TuningResult) -> dict[str, Candidate]:
-    """Returns the choice and its rivals, other than itself, by the names that tables have."""
+    """Returns the choice and its rivals by their names in tables, without equal rivals."""
     named = {TUNED: result.chosen, GRADCAM: tuning.gradcam, BEST: tuning.best}
     return {n: c for n, c in named.items() if n == TUNED or c != result.chosen}
 
 
 def compare_held(tuning: TuningPlan, result: TuningResult) -> tuple[HeldMetric, ...]:
-    """Compares the choice with its rivals on the pictures that were held back, score first."""
+    """Compares the choice with its rivals on the pictures held back; the score comes first."""
     named = name_contenders(tuning, result)
     values = np.stack([result.held[candidate] for candidate in named.values()], 1)
     values = values[np.isfinite(values).all((1, 2))]
@@ -69,7 +70,7 @@ def compare_held(tuning: TuningPlan, result: TuningResult) -> tuple[HeldMetric, 
 
 
 def describe_search(tuning: TuningPlan, schedule: Schedule, pictures: int, budget: int) -> str:
-    """Says beforehand what is tried, on which pictures, and how many passes that takes at most."""
+    """Says what will be tried, on which pictures, and the largest number of passes."""
     size = tuning.size
     of = "" if schedule.pictures == pictures else f" of {pictures}"
     at = f" at {', '.join(tuning.layers)}" if tuning.layers else ""
@@ -85,20 +86,20 @@ def describe_search(tuning: TuningPlan, schedule: Schedule, pictures: int, budge
 
 
 def describe_score(tuning: TuningPlan) -> str:
-    """Says what ranks the candidates."""
+    """Says by which metrics candidates are ranked."""
     names = " and ".join(
         name if METRICS[name].direction == "higher" else f"1 - {name}" for name in tuning.counting
     )
     if tuning.has_boxes:
         return f"ranked by boxes, for {tuning.best_for}: the mean of {names.replace(' and ', ', ')}"
     return (
-        f"ranked by faithfulness, as there are no boxes: the mean of {names}; that tells where the "
-        "score comes from, and not whether a map lies on the object (--boxes)"
+        f"ranked by faithfulness, since there are no boxes: the mean of {names}; this tells where "
+        "the score comes from, and not whether a map lies on the object (--boxes)"
     )
 
 
 def is_worth_it(held: Sequence[HeldMetric]) -> bool:
-    """Tells whether the choice has a better score than GradCAM beyond noise on other pictures."""
+    """Tells whether the choice's score is better than GradCAM's beyond noise on other pictures."""
     rows = held[0] if held else None
     rival = rows.find(GRADCAM) if rows else None
     if rows is None or rival is None or rival.p is None:
@@ -109,14 +110,17 @@ def is_worth_it(held: Sequence[HeldMetric]) -> bool:
 def list_verdicts(
     tuning: TuningPlan, result: TuningResult, held: Sequence[HeldMetric]
 ) -> tuple[str, ...]:
-    """Says in words what was chosen, and whether it is worth using."""
+    """Says what was chosen, and whether it is worth using."""
     chosen = f"chosen: {describe_candidate(result.chosen)}"
     if not held:
-        return chosen, "no held picture could be measured: nothing says what the choice is worth"
+        return (
+            chosen,
+            "no picture held back could be measured, so it is not known what the choice is worth",
+        )
     pictures = f"{len(next(iter(result.held.values())))} pictures held back"
     if result.chosen == tuning.gradcam:
         return chosen, (
-            "that is GradCAM at the default layer, which camviz draws anyway: the preset is not "
+            "this is GradCAM at the default layer, which camviz draws anyway: the preset is not "
             "needed"
         )
     (first, *_), worth = held, is_worth_it(held)
@@ -129,9 +133,7 @@ def list_verdicts(
         if smallest_p(count) * (len(first.contenders) - 1) >= SIGNIFICANT:
             lines.append(f"of {count} pictures held back no difference can be told from noise")
     lines.append(
-        _compare(first, BEST, pictures)
-        if first.find(BEST)
-        else "that is what method best chooses, too"
+        _compare(first, BEST, pictures) if first.find(BEST) else "method best chooses the same"
     )
     return tuple(lines)
 
@@ -150,7 +152,7 @@ def _compare(score: HeldMetric, name: str, pictures: str) -> str:
 
 
 def describe_candidate(candidate: Candidate) -> str:
-    """Says a candidate as options: `--method a@x,b@y --combine product`."""
+    """Returns a candidate as options: `--method a@x,b@y --combine product`."""
     how = f" --combine {candidate.combination}" if candidate.combination else ""
     if how or candidate.parts[0][1] == "":
         return f"--method {','.join(candidate.terms)}{how}"
@@ -161,7 +163,7 @@ def describe_candidate(candidate: Candidate) -> str:
 def summarise(
     tuning: TuningPlan, result: TuningResult, held: Sequence[HeldMetric], pictures: int, budget: int
 ) -> dict[str, Any]:
-    """Returns all of it as JSON holds it."""
+    """Returns the whole report in the form of its JSON."""
     schedule = result.schedule
     return {
         "model": tuning.plan.classifier.name,

@@ -1,7 +1,7 @@
-"""How passes are spent: on which pictures how many candidates are measured.
+"""Decides how passes are spent: how many candidates are measured on how many pictures.
 
-Where boxes say what is right, a candidate costs no pass.  Faithfulness costs passes, which are
-spent by halving: single maps are measured on a few pictures, pairs of the best of them on some, and
+With boxes a candidate costs no pass.  Faithfulness costs passes, so the number of candidates is
+halved in rounds: single maps are measured on a few pictures, pairs of the best of them on more, and
 the finalists on all.
 """
 
@@ -12,24 +12,24 @@ from dataclasses import dataclass
 from camcli.errors import UsageError
 
 BUDGET = 6000
-# points of a curve, of which the two at its ends are shared by all maps of a picture
+# points of a curve; all maps of a picture share the two at its ends
 STEPS = 8
 CURVES = 2  # deletion and insertion
 FEWEST_PICTURES = 3
 FINALISTS = 6
 RIVALS = 2
-# of each layer as many single maps are paired
+# so many single maps of each layer are paired
 PAIRED_BY_BOXES, PAIRED_BY_PASSES = 2, 1
-# what the finalists and the pictures that are held back may take of a budget, and single maps of
-# what is left
+# the share of a budget for the finalists and the pictures held back, and the share of the rest for
+# single maps
 SHARE_OF_FINALISTS, SHARE_OF_SINGLES = 0.4, 0.5
 
 
 @dataclass(frozen=True)
 class SearchSize:
-    """What is searched, and what a picture costs.
+    """The size of a search, and the cost of a picture.
 
-    `map_passes` give all single maps of a picture; `has_boxes` says that candidates cost no pass.
+    `map_passes` passes make all single maps of a picture; with `has_boxes` candidates cost no pass.
     """
 
     singles: int
@@ -39,27 +39,27 @@ class SearchSize:
 
     @property
     def paired(self) -> int:
-        """How many single maps are paired at most."""
+        """The largest number of single maps that are paired."""
         each = PAIRED_BY_BOXES if self.has_boxes else PAIRED_BY_PASSES
         return min(self.singles, each * self.layers)
 
     @property
     def pairs(self) -> int:
-        """How many pairs there are at most, each combined in two ways."""
+        """The largest number of pairs, each combined in two ways."""
         return self.paired * (self.paired - 1)
 
     def cost(self, candidates: int) -> int:
-        """Returns how many passes it takes to measure candidates on a picture."""
-        # the picture itself, and the other end of each curve
+        """Returns the number of passes that measure so many candidates on a picture."""
+        # beside them the picture itself, and the other end of each curve
         shared = 1 + CURVES
         return 0 if self.has_boxes else shared + candidates * CURVES * (STEPS - 1)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many pictures choose and how many are held back, and how many each round has of them.
+    """How many pictures choose, how many are held back, and how many each round uses.
 
-    `passes` is what all of it takes at most.
+    `passes` is the largest number of passes of the whole search.
     """
 
     search: int
@@ -69,14 +69,14 @@ class Schedule:
 
     @property
     def pictures(self) -> int:
-        """How many pictures are used."""
+        """The number of pictures that are used."""
         return self.search + self.held
 
 
 def make_schedule(pictures: int, size: SearchSize, budget: int) -> Schedule:
-    """Spends a budget of passes on at most so many pictures; raises UsageError where it is small.
+    """Spends a budget of passes on at most `pictures` pictures; a third of them is held back.
 
-    A third of the pictures is held back.
+    Raises UsageError if the budget is too small.
     """
     least = _spend(FEWEST_PICTURES, size, None)
     if least.passes > budget:
@@ -94,20 +94,20 @@ def make_schedule(pictures: int, size: SearchSize, budget: int) -> Schedule:
 
 
 def split_pictures(pictures: int) -> tuple[int, int]:
-    """Returns how many of some pictures choose, and how many are held back: a third."""
+    """Returns how many pictures choose, and how many are held back: a third."""
     held = max(1, pictures // 3)
     return pictures - held, held
 
 
 def _count_fixed(pictures: int, size: SearchSize) -> int:
-    """Counts the passes of all maps, of the finalists, and of the pictures that are held back."""
+    """Counts the passes of all maps, of the finalists, and of the pictures held back."""
     search, held = split_pictures(pictures)
     maps = pictures * size.map_passes
     return maps + search * size.cost(FINALISTS) + held * size.cost(1 + RIVALS)
 
 
 def _spend(pictures: int, size: SearchSize, budget: int | None) -> Schedule:
-    """Spends the rest of a budget on single maps and pairs; without one, as little as can be."""
+    """Spends the rest of a budget on single maps and pairs; the least without a budget."""
     search, held = split_pictures(pictures)
     passes = _count_fixed(pictures, size)
     first, second = size.cost(size.singles + RIVALS), size.cost(size.paired + size.pairs + RIVALS)
@@ -122,5 +122,5 @@ def _spend(pictures: int, size: SearchSize, budget: int | None) -> Schedule:
 
 
 def _afford(passes: float, cost: int, most: int) -> int:
-    """Returns for how many pictures the passes suffice, one at least."""
+    """Returns for how many pictures the passes are enough; at least one."""
     return max(1, min(most, int(passes // cost)))

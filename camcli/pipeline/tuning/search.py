@@ -1,4 +1,4 @@
-"""The search: maps laid aside, measured in rounds, and the choice held against other pictures."""
+"""The search: maps are stored, measured in rounds, and the choice is tested on other pictures."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from camcli.pipeline.writing.output_writer import describe_failure
 from camcli.records import Source
 from camcli.registry import METRICS
 
-DIGITS = 5  # of scores that count
-# a candidate's values of the metrics by the picture's number
+DIGITS = 5  # digits of a score that count
+# a candidate's metrics, by the picture's number
 Values = dict[int, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
 class SearchStep:
-    """How far a stage of the search is, and what is to be said of the picture that was done.
+    """The progress of a stage of the search, and notes about the picture that was done.
 
-    `error` says why it could not be read, `useless` why nothing can be measured on it.
+    `error` says why the picture could not be read, `useless` why nothing can be measured on it.
     """
 
     stage: str
@@ -58,13 +58,13 @@ class SearchStep:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """The choice, what each candidate scored where it was made, and what is worth it elsewhere.
+    """The choice, the scores of the candidates, and the choice's metrics on other pictures.
 
-    `ranking` has the candidates of the last round by their scores on the pictures that chose;
-    `held` values [pictures metrics] of the choice and its rivals on those held back.  Of `sources`,
-    the pictures that were used, the first chose and the last were held back.  `passes` are those
-    that were run, `failed` the pictures that could not be read, `useless` those on which nothing
-    can be measured.
+    `ranking` has the candidates of the last round, by their scores on the pictures that chose.
+    `held` has metrics [pictures metrics] of the choice and its rivals on the pictures held back.
+    Of the used `sources`, the first ones chose and the last ones were held back.  `passes` is the
+    number of passes that were run.  `failed` are the pictures that could not be read, and `useless`
+    those on which nothing can be measured.
     """
 
     chosen: Candidate
@@ -85,10 +85,10 @@ def tune(
     budget: int,
     report: Callable[[SearchStep], None],
 ) -> TuningResult:
-    """Searches the candidates on two thirds of the pictures, and measures the choice on the rest.
+    """Searches the best candidate on two thirds of the pictures, and measures it on the rest.
 
-    The pictures are drawn at random by the options' seed.  Raises UsageError where fewer than three
-    can be used.
+    The options' seed draws the pictures.  `budget` is the largest number of passes, and `report` is
+    called after each picture.  Raises UsageError if fewer than three pictures can be used.
     """
     check_count(len(sources), len(sources))
     order = list(sources)
@@ -103,7 +103,7 @@ def tune(
         chosen, best_score = ranking[0]
         if not np.isfinite(best_score):
             raise UsageError(
-                "No candidate has finite maps of all pictures: try --precision float32."
+                "No candidate has finite maps for all pictures: try --precision float32."
             )
         rivals = tuple(dict.fromkeys([chosen, tuning.gradcam, tuning.best]))
         held = range(schedule.search, schedule.pictures)
@@ -123,14 +123,14 @@ def tune(
 
 
 def check_count(usable: int, given: int) -> None:
-    """Raises UsageError where pictures are too few to choose on some and look at others."""
+    """Raises UsageError if there are too few pictures to choose on some and test on others."""
     if usable >= FEWEST_PICTURES:
         return
     what = f"{usable} {'picture' if usable == 1 else 'pictures'}"
     said = f"{what} can be used of {given}" if usable < given else f"{what} given"
     raise UsageError(
-        f"{said}: tune takes {FEWEST_PICTURES} or more, of which two thirds choose and a third is "
-        "held back; from 21 on a difference can be told from noise."
+        f"{said}: tune needs {FEWEST_PICTURES} or more, of which two thirds choose and a third is "
+        "held back; from 21 pictures on, a difference can be told from noise."
     )
 
 
@@ -142,7 +142,7 @@ def _say(
 
 @dataclass
 class _Search:
-    """The pictures that are laid aside, by number, and what was measured of the candidates."""
+    """The stored pictures, by number, and the metrics of the candidates."""
 
     tuning: TuningPlan
     truth: Truth
@@ -153,7 +153,7 @@ class _Search:
     passes: int = 0
 
     def lay_maps(self, order: Sequence[Source], count: int, budget: int) -> None:
-        """Lays the maps of so many pictures aside, a batch in memory at a time."""
+        """Stores the maps of `count` pictures, with one batch in memory at a time."""
         waiting, each, looked = list(order), self.tuning.size.map_passes, 0
         while waiting and len(self.store) < count and self.passes + each <= budget:
             affordable = (budget - self.passes) // each
@@ -167,7 +167,7 @@ class _Search:
                 self.report(placed)
 
     def _lay_group(self, group: Sequence[Source]) -> Iterator[SearchStep]:
-        """Lays a batch aside; says of each picture what is to be said."""
+        """Stores a batch; yields the notes about each picture."""
         prepared: list[PreparedPicture] = []
         steps: dict[int, SearchStep] = {}
         for place, source in enumerate(group):
@@ -185,14 +185,14 @@ class _Search:
             yield steps[place] if place in steps else next(laid)
 
     def _explain_useless(self, prepared: PreparedPicture) -> str:
-        """Says, before any pass, why there is no object of the class that would be explained."""
+        """Says before any pass why the picture has no object of the class to explain."""
         if not self.tuning.has_boxes:
             return ""
         if self.truth.find(prepared) is None:
-            return "nothing is known of it in --boxes"
+            return "--boxes says nothing about it"
         predicted = prepared.category is None and isinstance(self.tuning.plan.categories, int)
         if predicted and self.truth.classes.categories and not self.truth.list_categories(prepared):
-            return "none of its objects is of a class of the model"
+            return "none of its objects has a class of the model"
         return ""
 
     def _lay(self, prepared: Sequence[PreparedPicture]) -> Iterator[SearchStep]:
@@ -244,7 +244,7 @@ class _Search:
         return _say(source, notes)
 
     def _choose_categories(self, prepared: Sequence[PreparedPicture]) -> CategoryChoice | None:
-        """Chooses the class that is given, or the likeliest annotated one, or the predicted one."""
+        """Chooses the given class, or the likeliest annotated one, or the predicted one."""
         named = [picture.category for picture in prepared]
         if not isinstance(self.tuning.plan.categories, int):
             return self.tuning.plan.choice(named)
@@ -256,7 +256,7 @@ class _Search:
         )
 
     def choose(self, schedule: Schedule) -> tuple[tuple[Candidate, float], ...]:
-        """Measures round by round, and ranks the candidates of the last round."""
+        """Measures candidates round by round, and ranks those of the last round."""
         tuning = self.tuning
         first, second, last = map(range, schedule.rounds)
         rivals = (tuning.gradcam, tuning.best)
@@ -278,13 +278,13 @@ class _Search:
     def rank(
         self, candidates: Sequence[Candidate], numbers: Sequence[int]
     ) -> tuple[tuple[Candidate, float], ...]:
-        """Returns candidates with their scores on pictures, the best first, equal ones in order."""
+        """Returns candidates with their scores, the best first; equal ones keep their order."""
         scores = {c: self.score(c, numbers) for c in candidates}
-        # what differs by rounding alone is equal
+        # scores that differ only by rounding are equal
         return tuple(sorted(scores.items(), key=lambda item: -round(item[1], DIGITS)))
 
     def score(self, candidate: Candidate, numbers: Sequence[int]) -> float:
-        """Returns a candidate's mean score; one whose map is not finite somewhere is the last."""
+        """Returns a candidate's mean score; -inf if one of its maps is not finite."""
         values = np.stack([self.values[candidate][number] for number in numbers])
         score = float(compute_scores(self.tuning, values).mean())
         return score if np.isfinite(score) else -np.inf
@@ -295,7 +295,7 @@ class _Search:
         return np.asarray(np.stack(values).mean(0))
 
     def measure(self, candidates: Sequence[Candidate], numbers: Sequence[int], stage: str) -> None:
-        """Measures what was not measured yet of candidates on pictures, a picture at a time."""
+        """Measures candidates on pictures where they are not measured yet, a picture at a time."""
         for done, number in enumerate(numbers, 1):
             picture = self.store.read(number)
             new = [c for c in candidates if number not in self.values.setdefault(c, {})]
@@ -307,11 +307,11 @@ class _Search:
     def _measure(
         self, picture: LaidPicture, candidates: Sequence[Candidate]
     ) -> NDArray[np.float64]:
-        """Returns the metrics of candidates' maps of a picture.  -> [candidates metrics]"""
+        """Returns the metrics of the candidates' maps of a picture.  [candidates metrics]"""
         plan, device = self.tuning.plan, self.tuning.plan.classifier.device
         raw = {part: torch.from_numpy(values).to(device) for part, values in picture.raw.items()}
         made = [candidate.make_map(raw, picture.size) for candidate in candidates]
-        # methods may make the same map, which is measured once
+        # methods may make the same map, which is measured only once
         places: dict[bytes, int] = {}
         which = [places.setdefault(m.cpu().numpy().tobytes(), len(places)) for m in made]
         maps = torch.stack([made[which.index(place)] for place in range(len(places))])
@@ -336,7 +336,8 @@ class _Search:
 
 
 def compute_scores(tuning: TuningPlan, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the mean of the metrics that count, of those where less is better one minus them.
+    """Returns the mean of the metrics that count; a metric where lower is better counts as 1 minus
+    it.
 
     values [pictures metrics] -> [pictures]
     """

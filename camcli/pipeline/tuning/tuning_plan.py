@@ -1,4 +1,4 @@
-"""What is searched for a model: which maps one pass gives, and what they are compared with."""
+"""The plan of a search: the maps that one pass gives, and what they are compared with."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from camcli.records import BestFor
 from camcli.registry import ALL, METHODS, assign_options, collect_evidence, depends_on_layer
 
 GRADCAM = "gradcam"
-# a handful of grids, from fine to coarse
+# a few grids, from fine to coarse
 LAYERS = 5
-# where CAM is defined, its map is GradCAM's
+# if CAM is defined, its map is GradCAM's
 LIKE_OTHERS = frozenset({"cam"})
-# evidence that has a pass of its own
+# evidence that needs a pass of its own
 OWN_PASS = "attention_pass"
 
 FAITHFULNESS = ("deletion", "insertion")
@@ -48,10 +48,10 @@ BY_BOXES: Mapping[BestFor, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TuningPlan:
-    """What one pass of a picture gives, of which candidates are made, and what counts.
+    """What one pass of a picture gives for the candidates, and which metrics count.
 
-    The plan's request has all single maps as parts.  `left_out` says which of the methods that were
-    named cannot be run, or at which layers, and why.
+    The plan's request has all single maps as parts.  `left_out` says which of the named methods
+    cannot be run, or at which layers, and why.
     """
 
     plan: Plan
@@ -65,7 +65,7 @@ class TuningPlan:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is measured of each candidate."""
+        """The metrics that are measured of each candidate."""
         return LOCALISATION if self.has_boxes else FAITHFULNESS
 
     @property
@@ -85,13 +85,13 @@ class TuningPlan:
 
     @property
     def size(self) -> SearchSize:
-        """What is searched, and what a picture costs."""
+        """The size of the search, and the cost of a picture."""
         places = {candidate.parts[0][1] for candidate in self.singles}
         passes = _count_passes(self.plan.request)
         return SearchSize(len(self.singles), len(places), passes, self.has_boxes)
 
     def find_doubts(self, candidate: Candidate) -> tuple[str, ...]:
-        """Says for which of a candidate's layers it is in doubt where their cells lie."""
+        """Says for which of a candidate's layers it is uncertain where their cells lie."""
         layers, classifier = list_layers([candidate]), self.plan.classifier
         if not layers:
             return ()
@@ -113,7 +113,7 @@ def list_layers(candidates: Sequence[Candidate]) -> tuple[str, ...]:
 
 
 def check_options(options: Options, *, has_boxes: bool) -> None:
-    """Raises UsageError for what cannot be searched, before a model is looked at."""
+    """Raises UsageError for options that tune cannot search, before the model is needed."""
     fixed = {
         "--combine": options.combine,
         "--layer-fusion": options.layer_fusion != "mean",
@@ -123,27 +123,28 @@ def check_options(options: Options, *, has_boxes: bool) -> None:
     }
     if given := [flag for flag, value in fixed.items() if value]:
         raise UsageError(
-            f"{', '.join(given)}: tune tries single maps and pairs of them, combined in both ways, "
-            "as plain methods make them: leave that out (in a preset: --cfg-options combine=none)."
+            f"{', '.join(given)}: tune itself tries single maps of plain methods, and pairs of "
+            "them combined in both ways: leave that out (in a preset: --cfg-options combine=none)."
         )
     if options.best_for == "extent" and not has_boxes:
         raise UsageError(
-            "--best-for extent asks what the object covers, which only boxes tell: give --boxes, "
-            "or leave it out."
+            "--best-for extent asks what the object covers, which only boxes can tell: give "
+            "--boxes, or leave it out."
         )
     if BEST in options.method:
         raise UsageError(
-            "Method best is always among the candidates: leave it out, and name those that are "
-            "searched, if not all."
+            "Method best is always among the candidates: leave it out, and name only the methods "
+            "to search."
         )
     _list_terms(options)
 
 
 def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) -> TuningPlan:
-    """Finds the layers, the methods that fit, and the rivals: GradCAM by default, and the best.
+    """Finds the layers, the methods that fit, and the rivals: GradCAM at the default layer, and
+    `best`.
 
-    Raises UsageError for a model or options that cannot be searched, and LayerError where the
-    model has no target layer.
+    Raises UsageError for a model or options that cannot be searched, and LayerError if the model
+    has no target layer.
     """
     check_options(options, has_boxes=has_boxes)
     best_for = options.best_for or "balanced"
@@ -168,7 +169,10 @@ def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) ->
     fitting = tuple(part for part in needed if part not in unfit)
     singles = tuple(Candidate((part,)) for part in singles_to_try if part not in unfit)
     if lacking := [part for part in (*gradcam.parts, *best.parts) if part in unfit]:
-        raise MethodError(f"GradCAM and method best are compared with: {unfit[lacking[0]]}")
+        raise MethodError(
+            "tune compares with GradCAM and method best, and this model does not allow that: "
+            f"{unfit[lacking[0]]}"
+        )
     if not singles:
         raise MethodError(f"None of the methods fits this model: {next(iter(unfit.values()))}")
     named = "method" in options.model_fields_set and ALL not in options.method
@@ -178,7 +182,7 @@ def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) ->
 
 
 def _list_terms(options: Options) -> tuple[str, ...]:
-    """Returns the methods that are searched, or METHOD@LAYER; raises UsageError for a dear one."""
+    """Returns the methods to search, or METHOD@LAYER; raises UsageError for an expensive one."""
     is_given = "method" in options.model_fields_set and ALL not in options.method
     if not is_given:
         searched = ALL in options.method
@@ -193,14 +197,14 @@ def _list_terms(options: Options) -> tuple[str, ...]:
         cost = METHOD_INFO[method].cost
         if cost not in (GRADIENT, FORWARD):
             raise UsageError(
-                f"{method} takes more than the forward and the backward pass of a picture that all "
-                f"candidates share ({cost}): leave it out, and compare it with camviz evaluate."
+                f"{method} needs more passes ({cost}) than the one forward and one backward pass "
+                "that all candidates share: leave it out, and compare it with camviz evaluate."
             )
     return options.method
 
 
 def _list_parts(classifier: Classifier, options: Options, best: Candidate) -> tuple[Part, ...]:
-    """Lists methods at the layers that are named or measured; methods that look at none once."""
+    """Lists methods at the named or measured layers; a method without a layer appears once."""
     module = classifier.module
     if options.target_layers:
         layers = name_layers(module, options.target_layers)
@@ -221,7 +225,7 @@ def _list_parts(classifier: Classifier, options: Options, best: Candidate) -> tu
 
 
 def _request_parts(plan: Plan, options: Options, parts: Sequence[Part]) -> ExplainRequest:
-    """Asks for raw maps of methods at layers, with the options that were set."""
+    """Makes the request for raw maps of methods at layers, with the given options."""
     module, shape = plan.classifier.module, find_input_shape(plan.classifier)
     layers = tuple(dict.fromkeys(layer for _, layer in parts if layer))
     inputs = torch.empty(1, *shape)
@@ -238,8 +242,8 @@ def _request_parts(plan: Plan, options: Options, parts: Sequence[Part]) -> Expla
 
 
 def _count_passes(request: ExplainRequest) -> int:
-    """Counts the forward and backward passes that give all parts of a picture, at most."""
+    """Counts the forward and backward passes that at most are needed for all parts of a picture."""
     passes = 1 + request.graph
     asked = collect_evidence(METHODS[name] for name in request.all_methods)
-    # attention cannot be read in a pass of fused attention
+    # attention cannot be read in a pass with fused attention
     return 2 * passes if OWN_PASS in asked else passes

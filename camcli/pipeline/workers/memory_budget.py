@@ -11,18 +11,18 @@ from heapq import nlargest
 from camcli.pipeline.distributed.sharding import count_local_processes
 from camcli.utils.cpu import measure_free_memory
 
-# bytes a pixel: its decoded values, and each overlay that is held at once with others
+# bytes a pixel: its decoded values, and each overlay in memory
 HELD, OVERLAY = 3, 3
-# what decoding, drawing and encoding have besides, while a thread is at it
+# further bytes a pixel while a thread decodes, draws or encodes
 AT_WORK = 18
-# what of the memory is for files that are read and not decoded yet: one in so many parts
+# one part in so many is for files that are read and not decoded yet
 FOR_FILES = 4
-# bytes, where a system does not say how many are free
+# bytes, if a system does not say how many are free
 UNKNOWN_MEMORY = 2**32
 
 
 def resolve_memory(asked: float) -> int:
-    """Returns bytes for a number of them, or for a share of what is free now (float)."""
+    """Returns a limit in bytes, from a number of bytes or a share (float) of the free memory."""
     if isinstance(asked, int):
         return asked
     free = measure_free_memory()
@@ -32,14 +32,14 @@ def resolve_memory(asked: float) -> int:
 
 @dataclass(frozen=True)
 class Need:
-    """The bytes that a picture takes while it is in flight, and those while a thread is at it."""
+    """The bytes of a picture in flight, and further ones while a thread works on it."""
 
     held: int = 0
     at_work: int = 0
 
     @classmethod
     def of(cls, size: tuple[int, int], held: int = 0, at_work: int = 0) -> Need:
-        """Returns the cost of a picture of a height and width with so many overlays."""
+        """Returns a picture's need: `held` overlays stay, `at_work` more exist for a while."""
         pixels = size[0] * size[1]
         return cls(pixels * (HELD + OVERLAY * held), pixels * (AT_WORK + OVERLAY * at_work))
 
@@ -48,7 +48,7 @@ class Need:
 class MemoryBudget:
     """What the pictures in flight take of a limit in bytes; they leave in the order they came.
 
-    So many threads at most are at work on them.
+    At most `threads` threads work on them.
     """
 
     limit: int
@@ -57,11 +57,11 @@ class MemoryBudget:
 
     @property
     def taken(self) -> int:
-        """The bytes of all in flight."""
+        """The bytes of all pictures in flight."""
         return self._sum(self._inside)
 
     def has_room(self, need: Need) -> bool:
-        """Tells whether a picture finds room; one that is larger than the limit does if alone."""
+        """Tells whether a picture has room; one above the limit has room only if it is alone."""
         return not self._inside or self._sum([*self._inside, need]) <= self.limit
 
     def enter(self, need: Need) -> None:
@@ -69,7 +69,7 @@ class MemoryBudget:
         self._inside.append(need)
 
     def leave(self) -> None:
-        """Removes the first picture in flight, which is written."""
+        """Removes the first picture in flight, once it is written."""
         self._inside.popleft()
 
     def _sum(self, needs: Collection[Need]) -> int:

@@ -1,4 +1,4 @@
-"""Reads what comes next in threads, while what is there is looked at; in order."""
+"""Reads the next items in threads while the current one is used; in order."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 def read_ahead(
     items: Iterable[Item], read: Callable[[Item], Result], pool: WorkerPool, most: int
 ) -> Iterator[tuple[Item, Result]]:
-    """Yields items with what is read of them, at most so many of them read ahead.
+    """Yields items with the results of `read`, and reads at most `most` items ahead.
 
-    What `read` raises is raised in the item's place.  Without threads each is read when it is asked
-    for.
+    An error of `read` is raised in the item's place.  Without threads each item is read when it is
+    asked for.
     """
     line: WorkLine[Item, Result] = WorkLine(pool, most)
     try:

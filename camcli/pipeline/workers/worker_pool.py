@@ -24,21 +24,21 @@ MOST_WORKERS = 8
 
 
 def default_workers(device: str, cores: int | None = None) -> int:
-    """Returns how many threads stand beside a model on a device, of all cores or of some."""
+    """Returns how many threads work beside a model on a device, of all cores or of `cores`."""
     own = _count_own_cores() if cores is None else cores
-    # on one core, threads that have to wait for the model gain nothing
+    # on one core threads have to wait for the model and gain nothing
     return 0 if device == "cpu" and own == 1 else min(own, MOST_WORKERS)
 
 
 def _count_own_cores() -> int:
-    # torchrun gives all of its processes all cores
+    # torchrun gives all cores to each of its processes
     return max(1, cpu.count_cores() // count_local_processes(os.environ))
 
 
 class WorkerPool:
-    """Threads that work on what they are given in its order, but begin nothing while held.
+    """Threads that do tasks in their order, but begin none while they are held.
 
-    Without any, everything is done when it is given.
+    Without threads each task is done when it is submitted.
     """
 
     def __init__(self, count: int) -> None:
@@ -67,7 +67,7 @@ class WorkerPool:
         except BaseException:
             all_there.abort()
             raise
-        # what each of them has set for itself counts for threads that are yet to come, too
+        # a thread's own setting also counts for threads that start later
         torch.set_num_threads(here)
         return executor
 
@@ -90,9 +90,10 @@ class WorkerPool:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps tasks from beginning for the length of a block.
+        """Keeps tasks from beginning within a block.
 
-        A model on the CPU has all cores, and waits at every layer for one that is taken from it.
+        A model on the CPU uses all cores, and waits at every layer for a core that a task has
+        taken.
         """
         self._free.clear()
         try:
@@ -101,7 +102,7 @@ class WorkerPool:
             self._free.set()
 
     def end(self) -> None:
-        """Finishes what was begun, and drops the rest."""
+        """Finishes the tasks that were begun, and drops the rest."""
         if self._executor:
             self._executor.shutdown(cancel_futures=True)
 
@@ -109,19 +110,19 @@ class WorkerPool:
 def _work_alone() -> None:
     """Limits torch to one thread for operations in this thread.
 
-    Each would start helpers of its own otherwise; where there are more than cores, OpenMP lets all
-    of them sleep between any two operations, the model's as well.
+    Otherwise each thread would start helpers of its own.  If there are more threads than cores,
+    OpenMP lets all of them sleep between operations, also the model's.
     """
     import torch
 
-    # only what has been read once is a thread's own
+    # a setting becomes the thread's own only once it has been read
     torch.get_num_threads()
     torch.set_num_threads(1)
 
 
 @contextmanager
 def start_workers(count: int) -> Iterator[WorkerPool]:
-    """Starts threads; afterwards none is left, and what had not begun is dropped."""
+    """Starts threads and ends them afterwards; tasks that had not begun are dropped."""
     pool = WorkerPool(count)
     try:
         yield pool
@@ -130,7 +131,7 @@ def start_workers(count: int) -> Iterator[WorkerPool]:
 
 
 class WorkLine(Generic[Item, Result]):
-    """Work that was begun in a pool and is not taken yet: at most `most` items, in their order."""
+    """Tasks that were begun in a pool and not taken yet: at most `most` items, in order."""
 
     def __init__(self, pool: WorkerPool, most: int) -> None:
         self.pool = pool
@@ -147,7 +148,7 @@ class WorkLine(Generic[Item, Result]):
 
     @property
     def size(self) -> int:
-        """The sizes of all items together."""
+        """The sum of the sizes of all items."""
         return sum(size for _, _, size in self._begun)
 
     @property
@@ -167,21 +168,21 @@ class WorkLine(Generic[Item, Result]):
         return item, future
 
     def list_pending(self) -> list[Future[Result]]:
-        """Returns the result of the first item where it is still to come."""
+        """Returns the future of the first item, if it is not done yet."""
         return [] if not self._begun or self.is_ready else [self._begun[0][1]]
 
     def clear(self) -> None:
-        """Drops everything: nothing begins that has not, and what runs is waited for."""
+        """Drops all items: none begins any more, and those that run are waited for."""
         from concurrent.futures import wait
 
-        # from behind, so that none begins while others are cancelled
+        # the last first, so that none begins while others are cancelled
         wait([future for _, future, _ in reversed(self._begun) if not future.cancel()])
         self._begun.clear()
 
 
 @stage("wait")
 def wait_for_any(futures: Sequence[Future[Any]]) -> None:
-    """Waits until one of several results is there."""
+    """Waits until one of several futures is done."""
     from concurrent.futures import FIRST_COMPLETED, wait
 
     assert futures, "nothing is under way that could be waited for"

@@ -1,4 +1,4 @@
-"""Where a run writes: whether its outputs fit, their files and videos, their common scale."""
+"""Writes the outputs of a run: checks, files and videos, and the common scale."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

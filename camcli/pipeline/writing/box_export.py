@@ -12,13 +12,13 @@ from camcli.media.annotations import FORMATS, Instance, PictureAnnotations
 from camcli.records import Box, Source
 from camcli.runs import WHOLE, read_manifest, source_id, unwritable_error
 
-# formats of a file a picture, with its suffix: two of a stem would be one
+# formats with a file for each picture, and its suffix: pictures of one stem would share a file
 SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
 RUN_DIGITS = 6
 
 
 def check_export(sources: Sequence[Source], format: str) -> None:  # noqa: A002
-    """Raises UsageError where files of two pictures would have the same name."""
+    """Raises UsageError if the files of two pictures would have the same name."""
     if format not in SUFFIXES:
         return
     # a list may name a picture once for each class
@@ -27,7 +27,7 @@ def check_export(sources: Sequence[Source], format: str) -> None:  # noqa: A002
     double = next((stem for stem, count in stems.items() if count > 1), None)
     if double is not None:
         raise UsageError(
-            f"--export {format} writes a file a picture, and two would be "
+            f"--export {format} writes a file for each picture, and two pictures would write "
             f"{double.with_suffix(SUFFIXES[format])}: give --export coco, or rename one picture."
         )
 
@@ -40,10 +40,11 @@ def export_boxes(
     *,
     per_layer: bool = False,
 ) -> tuple[Path, ...]:
-    """Writes what a run recorded of pictures, a file or folder for each method, or also each layer.
+    """Writes the recorded boxes of a run: a file or folder for each method, or each method and
+    layer.
 
-    A picture in which nothing is hot is written without boxes, one that failed not at all, nor are
-    frames of videos.  Returns what was written; raises OutputError.
+    A picture without a hot region is written without boxes; failed pictures and frames of videos
+    are left out.  Returns what was written; raises OutputError.
     """
     place = folder / f"boxes-{run[:RUN_DIGITS]}"
     written = []
@@ -66,7 +67,7 @@ def _write(pictures: Sequence[PictureAnnotations], target: Path, format: str) ->
     if format in SUFFIXES:
         write(pictures, target)
         return
-    # whoever looks meanwhile finds the whole file or none
+    # written in one step, so that readers see the whole file or none
     part = target.with_name(f"{target.name}.part")
     write(pictures, part)
     part.replace(target)
@@ -75,7 +76,7 @@ def _write(pictures: Sequence[PictureAnnotations], target: Path, format: str) ->
 def _collect(
     folder: Path, run: str, sources: Sequence[Source], per_layer: bool
 ) -> Mapping[str, Mapping[str, PictureAnnotations]]:
-    """Returns by method and layer, and by picture, the hot regions."""
+    """Returns the hot regions by method and layer, and by picture."""
     names = {source_id(source): (source.folder / source.path.name) for source in sources}
     annotations_by_kind: dict[str, dict[str, PictureAnnotations]] = defaultdict(dict)
     for record in read_manifest(folder / WHOLE):

@@ -11,31 +11,31 @@ from camcli.pipeline.explanation import Explanation
 from camcli.records import Record
 from camcli.render.overlay import Scale
 
-# the maps of two methods, or of two layers, are of different sizes and meanings
+# maps of different methods or layers have different ranges and meanings
 Key = tuple[str, tuple[str, ...]]
 
 
 def scale_key(record: Record) -> Key:
-    """Returns what heatmaps share that have one scale."""
+    """Returns the key of a heatmap's scale; heatmaps with the same key share one."""
     return record.method, record.layers
 
 
 @dataclass(frozen=True)
 class ColorScales:
-    """The scale of a whole run, or one for each method and its layers; none: each map's own."""
+    """One scale for a whole run, or one for each method and layers, or each map's own."""
 
     common: Scale | None = None
     by_key: Mapping[Key, Scale] = field(default_factory=dict)
 
     def of(self, explanation: Explanation) -> Scale | None:
-        """Returns a heatmap's scale, if it shares one; concepts have colours of their own."""
+        """Returns a heatmap's scale if it shares one; concepts have their own colours."""
         if explanation.concepts:
             return None
         return self.by_key.get(scale_key(explanation.record), self.common)
 
 
 def read_scales(records: Iterable[Mapping[str, Any]]) -> dict[Key, Scale]:
-    """Finds the scales with which heatmaps were drawn, by the lines of a manifest."""
+    """Finds the scales with which heatmaps were drawn, from the lines of a manifest."""
     return {
         (record["method"], tuple(record["layers"])): tuple(record["scale"])
         for record in records
@@ -44,7 +44,7 @@ def read_scales(records: Iterable[Mapping[str, Any]]) -> dict[Key, Scale]:
 
 
 def _has_scale(record: Mapping[str, Any]) -> bool:
-    """Tells whether a line, which others may have changed, names a scale and whose it is."""
+    """Tells whether a line, which somebody may have changed, has a valid scale and its key."""
     layers, scale = record.get("layers"), record.get("scale")
     return (
         isinstance(record.get("method"), str)

@@ -20,12 +20,12 @@ from camcli.registry import ALL
 
 
 def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> None:
-    """Raises UsageError or OutputError where outputs would collide or cannot be written."""
+    """Raises UsageError or OutputError if outputs would collide or cannot be written."""
     _check_films(sources, plan, options)
     if options.sheet:
         check_run_sheet(options)
     if options.export:
-        # brings readers of YAML and XML, which no other run needs
+        # imported here: it imports readers of YAML and XML, which no other run needs
         from camcli.pipeline.writing.box_export import check_export
 
         check_export(sources, options.export)
@@ -44,13 +44,14 @@ def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> No
 def _check_films(sources: Sequence[Source], plan: Plan, options: Options) -> None:
     if options.camera is not None and options.scale == "run":
         raise UsageError(
-            "--scale run looks at everything twice, and a camera shows it once: give --scale "
+            "--scale run reads everything twice, and a camera shows it only once: give --scale "
             "MIN,MAX."
         )
     if plan.threshold is not None and may_have_films(sources, options):
         raise UsageError(
-            "--threshold finds other classes in each frame, and a video shows one in all: give "
-            "--top-k or --target-category, or leave videos, --every, --frames and --camera out."
+            "--threshold may find another number of classes in each frame, and a video shows one "
+            "in all: give --top-k or --target-category, or leave videos, --every, --frames and "
+            "--camera out."
         )
     if plan.on_sheets and may_have_films(sources, options):
         video = next((f"{str(source)!r} is a video" for source in sources if is_video(source)), "")
@@ -69,11 +70,11 @@ def _check_single_file(sources: Sequence[Source], plan: Plan, options: Options) 
 
 
 def _check_kind(source: Source, options: Options) -> None:
-    """Raises OutputError or UsageError where a picture is to be a video, or a video a picture."""
+    """Raises an error if a picture would be written as a video, or a video as a picture."""
     if is_film(source, options):
         if options.save_path.suffix.lower() not in FORMATS:
             raise UsageError(
-                f"--save-path {options.save_path} is no video as {str(source)!r} is, of a kind "
+                f"{str(source)!r} is a video, and --save-path {options.save_path} is not a video "
                 f"that can be written ({' '.join(FORMATS)}): name such a file, or a folder."
             )
     elif is_video(Source(options.save_path)):

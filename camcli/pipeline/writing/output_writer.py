@@ -1,4 +1,4 @@
-"""Writes explanations to files, with a record of each."""
+"""Writes explanations to files, and makes a record of each."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# what stands beside an overlay has its name, and behind it
+# a file beside an overlay has the overlay's name with one of these endings
 PIXELS, MAP = ".pixels.png", ".npy"
 
 
 def find_source(picture: Picture) -> Source:
-    """Returns where a picture comes from; one that Python made has a name only."""
+    """Returns a picture's source; a picture from Python has only a name."""
     return picture.source or Source(Path("picture"))
 
 
 @dataclass(frozen=True)
 class OutputWriter:
-    """Writes what was found in pictures, each output where it overwrites nobody else's."""
+    """Writes the heatmaps of pictures; no output overwrites another run's."""
 
     plan: Plan
     options: Options
@@ -50,9 +50,9 @@ class OutputWriter:
     scales: ColorScales
 
     def write(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
-        """Writes what was found in one picture: a record for each heatmap; raises OutputError.
+        """Writes the heatmaps of one picture; yields a record for each; raises OutputError.
 
-        A heatmap that cannot be drawn, or held by its format, has the reason in its record.
+        If a heatmap cannot be drawn, or its format cannot hold it, its record has the reason.
         """
         if self.plan.on_sheets:
             yield from self._write_sheets(explanations)
@@ -70,7 +70,7 @@ class OutputWriter:
             files[str(path)] = write_picture(drawn, path, profile)
             files.update(self.write_sidecars(explanation, path))
         except (ImageError, MemoryError) as error:
-            # what stands there already is known, too
+            # names of existing files are known, too
             record = replace(record, error=describe_failure(error, path))
         return replace(record, outputs=tuple(files), files=files)
 
@@ -95,7 +95,7 @@ class OutputWriter:
         return show_outside(drawn, canvas, explanation.view, outside)
 
     def find_regions(self, explanation: Explanation) -> HotRegions:
-        """Finds what is hot, where the options ask for boxes or outlines."""
+        """Finds the hot regions, if the options ask for boxes or outlines."""
         options = self.options
         if options.boxes is None and not options.contour:
             return NO_REGIONS
@@ -104,7 +104,7 @@ class OutputWriter:
             return find_regions(heat, options.box_threshold, options.boxes, contour=options.contour)
 
     def note_boxes(self, record: Record, regions: HotRegions) -> Record:
-        """Returns a record with the boxes that were asked for."""
+        """Returns the record with the boxes that the options ask for."""
         if self.options.boxes is None:
             return record
         return replace(record, boxes=regions.boxes, box_threshold=self.options.box_threshold)
@@ -135,7 +135,7 @@ class OutputWriter:
         return path, replace(record, recipe=recipe, beside=beside, renamed=name.find_reason(path))
 
     def place_frame(self, explanation: Explanation) -> Path:
-        """Returns where the picture of a video's frame stands, and what stands beside it."""
+        """Returns the path of a frame's picture, and so of the files beside it."""
         if not is_file(self.options.save_path):
             return self._place(explanation, self.make_record(explanation))[0]
         record, video = explanation.record, self.options.save_path
@@ -143,7 +143,7 @@ class OutputWriter:
         return output_path(Source(Path(video.name)), record, (), self.plan, named)
 
     def list_named_layers(self, record: Record) -> tuple[str, ...]:
-        """Returns the layers of which a name has to tell."""
+        """Returns the layers that the file name has to tell."""
         return record.layers if len(self.plan.request.layers) > 1 else ()
 
     def list_endings(self, explanation: Explanation) -> Iterator[tuple[str, str]]:
@@ -156,18 +156,18 @@ class OutputWriter:
     def write_sidecars(
         self, explanation: Explanation, path: Path
     ) -> Iterator[tuple[str, FileStamp]]:
-        """Writes what stands beside an overlay."""
+        """Writes the files beside an overlay."""
         for ending, _ in self.list_endings(explanation):
             sidecar = path.with_name(path.name + ending)
             if ending == PIXELS:
-                # without loss: single pixels count here
+                # lossless, since single pixels matter here
                 yield str(sidecar), write_picture(explanation.pixels(), sidecar)
             else:
                 values = explanation.sized_map(self.options.map_size)
                 yield str(sidecar), write_map(values, sidecar)
 
     def _write_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
-        """Draws a class's heatmaps on one sheet; those that ask no class stand on every sheet."""
+        """Draws a class's heatmaps on one sheet; heatmaps without a class are on every sheet."""
         classes = dict.fromkeys(e.category for e in explanations if e.record.target)
         recorded: set[tuple[str, ...]] = set()
         for category in classes or [explanations[0].category]:
@@ -205,7 +205,7 @@ class OutputWriter:
         return draw_sheet(sheet.list_rows(), sheet.grid, sheet.notes, sheet.bar)
 
     def _make_item(self, explanation: Explanation, hot: HotRegions) -> SheetItem:
-        """Makes a heatmap ready for a sheet."""
+        """Prepares a heatmap for a sheet."""
         record, picture = self.make_record(explanation), explanation.picture.canvas
         has_pixels = "pixels" in explanation.details
         shows_values = not has_pixels and not explanation.concepts
@@ -213,7 +213,7 @@ class OutputWriter:
 
         def draw() -> NDArray[np.uint8]:
             if has_pixels:
-                # they say more than the map that is made of them
+                # they show more than the map that is made of them
                 laid = lay_pixels(picture, explanation.pixels(), explanation.view)
                 return self._show_outside(laid, explanation)
             return self._draw_heat(explanation, hot)
@@ -229,7 +229,7 @@ class OutputWriter:
         return self._show_outside(picture, explanation) if is_cropped else picture
 
     def _place_beside(self, explanation: Explanation, sheet: Path) -> Path:
-        """Names what stands beside a sheet for one of its heatmaps."""
+        """Returns the path of the files beside a sheet for one of its heatmaps."""
         if not is_file(self.options.save_path):
             return self._place(explanation, self.make_record(explanation))[0]
         layer = ".".join(explanation.map.layers) if self.options.layer_fusion == "none" else None

@@ -1,4 +1,4 @@
-"""Keeps the results of a run's pictures on disk until their common scale is known."""
+"""Stores a run's explanations on disk until the pictures' common scale is known."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
 
 
 class Spool:
-    """Explanations without their pixels, in a file that has no name and goes with the process.
+    """Explanations without pixels, in a file that has no name and vanishes with the process.
 
-    `largest` are the largest raw values, for each method and its layers.
+    `largest` has the largest raw value for each method and its layers.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Spool:
         self._file.close()
 
     def add(self, item: WorkItem, explanations: Sequence[Explanation]) -> None:
-        """Lays aside what a picture's explanations say, or what came of it without any."""
+        """Stores a picture's explanations, or its outcome if it has none."""
         for explanation in explanations:
             self._note(explanation.record)
         frame = drop_pixels(item.frame) if item.frame else None
@@ -61,11 +61,11 @@ class Spool:
 
     @property
     def scales(self) -> Mapping[Key, Scale]:
-        """From zero to the largest raw value; none where nothing is above zero."""
+        """The scales, from zero to the largest raw value; none if no value is above zero."""
         return {key: (0.0, most) for key, most in self.largest.items() if most > 0}
 
     def failures(self, options: Options) -> Iterator[Outcome]:
-        """Yields the pictures that failed; a film that did has frames to be drawn, too."""
+        """Yields the outcomes of failed pictures; a failed film also has frames to draw."""
         ended = (item.outcome for item in self if item.outcome and item.outcome.last)
         yield from (e for e in ended if e.failed and not is_film(e.source, options))
 
@@ -74,7 +74,7 @@ class Spool:
         film: Film | None = None
         for _ in range(self._count):
             item: WorkItem = pickle.load(self._file)
-            # the frames of a film have one in common again
+            # the frames of a film share one Film again
             film = film if item.film == film else item.film
             yield replace(item, film=film)
 
@@ -88,12 +88,12 @@ class Spool:
 
 
 def drop_pixels(picture: Picture) -> Picture:
-    """Leaves a picture's pixels out, which can be read again."""
+    """Returns a picture without its pixels, which can be read again."""
     return replace(picture, pixels=NO_PIXELS, shown=None)
 
 
 def read_again(items: Iterator[WorkItem], options: Options) -> Iterator[WorkItem]:
-    """Yields what was laid aside, each frame with its pixels; a film that changed ends there."""
+    """Yields the stored items, frames with their pixels; a film that has changed ends there."""
     film: Film | None = None
     frames: Iterator[Picture] = iter(())
     changed: Outcome | None = None
@@ -117,13 +117,15 @@ def _find_frame(stored: Picture, frames: Iterator[Picture]) -> Picture:
     for picture in frames:
         if picture.frame == stored.frame:
             return picture
-    raise ImageError(f"frame {stored.frame} is no more there: it changed while the run went on")
+    raise ImageError(f"frame {stored.frame} is missing: the file changed while the run went on")
 
 
 def restore_pixels(item: WorkItem, picture: Picture) -> list[Explanation]:
-    """Gives an item's explanations their picture back; raises ImageError where it changed."""
+    """Gives an item's explanations their picture again; raises ImageError if it has changed."""
     if picture.size != item.explanations[0].record.picture_size:
-        raise ImageError(f"Cannot read {str(item.source)!r}: it changed while the run went on.")
+        raise ImageError(
+            f"Cannot read {str(item.source)!r}: the file changed while the run went on."
+        )
     return [replace(explanation, picture=picture) for explanation in item.explanations]
 
 

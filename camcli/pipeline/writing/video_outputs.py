@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DrawnFrame:
-    """A frame's heatmaps: for each its record, the video that shows it, and pixels if drawn.
+    """A frame's heatmaps: for each one its record, its video, and its pixels if it was drawn.
 
-    `time` and `duration` are the picture's.
+    `time` and `duration` are those of the frame.
     """
 
     source: Source
@@ -45,14 +45,14 @@ class DrawnFrame:
 
 @dataclass(frozen=True)
 class FrameWriter:
-    """Draws the heatmaps of frames, and writes the files that a frame has of its own."""
+    """Draws the heatmaps of frames, and writes the frames' own files."""
 
     writer: OutputWriter
 
     def draw(self, explanations: Sequence[Explanation]) -> DrawnFrame:
         """Draws a frame's heatmaps; raises OutputError.
 
-        One that cannot be drawn, or held by its format, has the reason in its record.
+        If one cannot be drawn, or its format cannot hold it, its record has the reason.
         """
         drawn = [self._draw(explanation) for explanation in explanations]
         picture = explanations[0].picture
@@ -81,7 +81,7 @@ class FrameWriter:
         return replace(record, outputs=tuple(files), files=files), drawn
 
     def _videos(self, source: Source, explanations: Sequence[Explanation]) -> Iterator[Path]:
-        """Yields the video of each heatmap, which is the same for all frames."""
+        """Yields the path of each heatmap's video, which is the same for all frames."""
         ranks = Counter[Key]()
         for explanation in explanations:
             key = scale_key(explanation.record)
@@ -93,7 +93,7 @@ class FrameWriter:
         if is_file(options.save_path):
             return options.save_path
         layers = self.writer.list_named_layers(record)
-        # which classes are the likeliest changes from frame to frame
+        # the likeliest classes may change from frame to frame
         is_fixed = bool(record.target and (source.category or isinstance(plan.categories, tuple)))
         is_ranked = bool(record.target and not is_fixed and plan.categories != 1)
         name = name_video(
@@ -109,10 +109,9 @@ class FrameWriter:
 
 
 class VideoOutputs:
-    """Writes one film after the other, for each heatmap of its frames a video.
+    """Writes one film after the other: a video for each heatmap of its frames.
 
-    The videos of a film are not there where its end never comes, or one of its files could not be
-    written.
+    A film has no videos if its end never comes, or if one of its files could not be written.
     """
 
     def __init__(self) -> None:
@@ -134,16 +133,16 @@ class VideoOutputs:
         self._drop(error or GeneratorExit())
 
     def add(self, frame: DrawnFrame, film: Film) -> Outcome:
-        """Writes a frame, after those before it and none at once with it; raises OutputError."""
+        """Writes a frame; frames come in order and one at a time; raises OutputError."""
         with self._of(film):
-            # what a span of frames begins with is where its video begins
+            # the video begins at the first frame of the span
             self._begin = frame.time if self._begin is None else self._begin
             heatmaps = zip(frame.records, frame.videos, frame.pixels, strict=True)
             records = tuple(self._write(*heatmap, frame, film) for heatmap in heatmaps)
         return Outcome(frame.source, records, last=False)
 
     def pass_by(self, outcome: Outcome, film: Film) -> Outcome:
-        """Takes note of a frame that failed, or of a film's end, which completes its videos.
+        """Passes on a failed frame, or a film's end, which completes its videos.
 
         Raises OutputError; a film that cannot be completed has failed.
         """
@@ -161,13 +160,13 @@ class VideoOutputs:
                 self._film, self._videos = None, {}
 
     def give_up(self, error: OutputError, film: Film) -> NoReturn:
-        """Drops a film's videos, of which a frame could not be written; raises the error."""
+        """Drops the videos of a film whose frame could not be written; raises the error."""
         with self._of(film):
             raise error
 
     @contextmanager
     def _of(self, film: Film) -> Iterator[None]:
-        """Begins a film where it is another one; what cannot be written ends it for good."""
+        """Begins a new film if it is another one; an error of writing ends the film for good."""
         if film is not self._film:
             self._film, self._error, self._begin = film, None, None
         if self._error:

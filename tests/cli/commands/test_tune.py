@@ -78,7 +78,7 @@ def test_without_boxes_it_says_that_faithfulness_ranks_and_what_it_cost(
     typed = ["tune", str(folder), *FAST, "--budget", "1500", "--json"]
     assert main([*typed, "--save-preset", str(preset)]) == 1
     printed = capsys.readouterr()
-    assert "ranked by faithfulness, as there are no boxes" in printed.err
+    assert "ranked by faithfulness, since there are no boxes" in printed.err
     assert "torn.png" in printed.err
     said = json.loads(printed.out)
     assert said["ranked_by"] == "faithfulness" and said["score"] == ["deletion", "insertion"]

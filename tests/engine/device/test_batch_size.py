@@ -96,7 +96,9 @@ def test_a_large_batch_is_held_against_the_memory_there_is(
     make_taking(4 * MEGA, room)
     plan = make_plan(classifier, from_keywords(batch_size=asked))
     assert (plan.batch_size, plan.request.chunk) == (expected, expected)
-    words = f"a batch of {asked:,} pictures asks for more memory than there is: {expected:,} are"
+    words = (
+        f"a batch of {asked:,} pictures needs more memory than there is: batches have {expected:,}"
+    )
     assert any(words in warning for warning in plan.warnings) == (expected < asked)
 
 

@@ -72,7 +72,7 @@ def test_why_a_worker_cannot_is_told() -> None:
     with pytest.raises(UsageError, match="no such class"):
         list(_share_out(ray, [ray.make_worker(0)], SOURCES, 2))
     ray = FakeRay(answer=WorkerDied())
-    with pytest.raises(UsageError, match="A worker of Ray died, was started again"):
+    with pytest.raises(UsageError, match="A Ray worker died, was started again"):
         list(_share_out(ray, [ray.make_worker(0)], SOURCES, 2))
 
 

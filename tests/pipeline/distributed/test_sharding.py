@@ -46,12 +46,12 @@ def test_torchrun_within_a_job_of_slurm_counts() -> None:
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
-        ({"RANK": "8", "WORLD_SIZE": "8"}, "RANK=8 is no rank among WORLD_SIZE=8"),
-        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 is no rank among WORLD_SIZE=0"),
-        ({"RANK": "-1", "WORLD_SIZE": "8"}, "RANK='-1' is no whole number"),
-        ({"RANK": "", "WORLD_SIZE": "8"}, "RANK='' is no whole number"),
-        ({"RANK": "²", "WORLD_SIZE": "8"}, "RANK='²' is no whole number"),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "two"}, "SLURM_NTASKS='two' is no whole number"),
+        ({"RANK": "8", "WORLD_SIZE": "8"}, "RANK=8 is not a rank among WORLD_SIZE=8"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "RANK=0 is not a rank among WORLD_SIZE=0"),
+        ({"RANK": "-1", "WORLD_SIZE": "8"}, "RANK='-1' is not a whole number"),
+        ({"RANK": "", "WORLD_SIZE": "8"}, "RANK='' is not a whole number"),
+        ({"RANK": "²", "WORLD_SIZE": "8"}, "RANK='²' is not a whole number"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "two"}, "SLURM_NTASKS='two' is not a whole number"),
     ],
 )
 def test_numbers_that_make_no_share_are_refused(environ: Mapping[str, str], message: str) -> None:

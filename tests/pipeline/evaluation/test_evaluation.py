@@ -185,7 +185,7 @@ def test_the_annotated_class_is_explained_and_not_the_predicted_one(
     # names that are no classes count for what is predicted
     sources = find_sources([folder])
     known = know_truth(annotate(*NAMES, label="thing"), sources, classifier)
-    assert "none of the annotated classes ('thing') is one of the model's" in known.notes[-1]
+    assert "none of the annotated classes ('thing') is a class of the model" in known.notes[-1]
     scores = measure(classifier, folder, ("pointing_game",), annotate(*NAMES, label="thing"))
     assert [s.label for s in scores] == ["red"] * 4
     assert all("pointing_game" in s.values for s in scores)
@@ -212,7 +212,7 @@ def test_what_is_bad_is_told_and_the_rest_is_measured(classifier: Classifier, fo
     scores = measure(
         classifier, folder, ("deletion", "pointing_game"), truth, target_category="green"
     )
-    assert "no object of 'green' that the network sees" in scores[0].notes
+    assert "the network sees no object of 'green'" in scores[0].notes
     assert sorted(scores[0].values) == ["deletion"]
 
 
@@ -319,7 +319,7 @@ def test_the_command_writes_rows_and_prints_what_they_say(
     assert "heat_inside \N{UPWARDS ARROW}" in printed.out
     assert "complexity \N{DOWNWARDS ARROW}" in printed.out
     assert "(gaussian)" in printed.out and "torn.png" in printed.err
-    assert "none of the annotated classes ('red') is one of the model's" in printed.err
+    assert "none of the annotated classes ('red') is a class of the model" in printed.err
     with (out / "evaluation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     # pictures, maps and metrics

@@ -191,7 +191,7 @@ def test_other_options_are_refused_and_without_resume_it_begins_anew(tmp_path: P
     assert measured == [] and not (out / "evaluation-3.json").exists()
     lines = (out / "evaluation.jsonl").read_bytes().splitlines(keepends=True)
     (out / "evaluation.jsonl").write_bytes(b"".join([lines[0], b"{}\n", *lines[1:]]))
-    with pytest.raises(UsageError, match=r"Line 2 of .* is no row of an evaluation"):
+    with pytest.raises(UsageError, match=r"Line 2 of .* is not a row of an evaluation"):
         evaluate(folder, out, resume=True, metrics=("average_drop",))
 
 
@@ -437,8 +437,8 @@ def test_a_network_of_an_odd_size_alone_has_no_grid(tmp_path: Path) -> None:
     metrics = ("average_drop", "grid_pointing_game")
     run, _, notes = evaluate(folder, tmp_path / "out", metrics=metrics, classifier=classifier)
     assert notes == [
-        "grid_pointing_game: the network takes 41 x 41 alone, which 2 x 2 cells do not fill: it is "
-        "left out"
+        "grid_pointing_game is left out: the network takes only 41 x 41 pixels, which cannot be "
+        "split into 2 x 2 cells"
     ]
     assert [r.metric for r in run.summarise()[0]] == ["average_drop"]
 
@@ -449,8 +449,8 @@ def test_pictures_of_too_few_classes_have_no_grid(tmp_path: Path) -> None:
         folder, tmp_path / "out", metrics=("average_drop", "grid_pointing_game")
     )
     assert notes == [
-        "grid_pointing_game: a grid is of 4 pictures of different classes, and the pictures are of "
-        "2: it is left out"
+        "grid_pointing_game is left out: a grid needs 4 pictures of different classes, and the "
+        "pictures have 2"
     ]
     assert [r.metric for r in run.summarise()[0]] == ["average_drop"]
 

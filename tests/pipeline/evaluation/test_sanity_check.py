@@ -67,7 +67,7 @@ def test_maps_of_a_network_depend_on_its_weights(classifier: Classifier, folder:
     assert any("weights: depends on them" in line for line in grad.verdict)
     # what reads the layer alone is the same whatever stands behind it, and for each class
     assert eigen.steps[0].similarities["rank"] == pytest.approx(1)
-    assert eigen.other_class == {} and "class: the method asks none" in eigen.verdict[1]
+    assert eigen.other_class == {} and "class: the method uses no class" in eigen.verdict[1]
     assert set(grad.views) == {"flip", "shift"}
     after = classifier.module.state_dict()
     assert all(torch.equal(value, before[name]) for name, value in after.items())

@@ -135,7 +135,7 @@ def test_a_preset_runs_no_code(tmp_path: Path) -> None:
 def test_where_a_preset_cannot_go_is_told_before(tmp_path: Path) -> None:
     present = tmp_path / "mine.toml"
     present.write_text("keep")
-    with pytest.raises(UsageError, match=r"is there already, and nothing is overwritten"):
+    with pytest.raises(UsageError, match=r"exists already, and nothing is overwritten"):
         check_place(present, tmp_path)
     with pytest.raises(OutputError, match="is a folder: name a file in it"):
         check_place(tmp_path, tmp_path)

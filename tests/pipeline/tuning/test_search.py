@@ -157,7 +157,7 @@ def test_without_boxes_faithfulness_ranks_within_the_budget(folder: Path) -> Non
     tuning, result = search(
         folder, classifier=classifier, budget=budget, method="gradcam,layercam,hirescam"
     )
-    assert "ranked by faithfulness, as there are no boxes" in describe_score(tuning)
+    assert "ranked by faithfulness, since there are no boxes" in describe_score(tuning)
     module = classifier.module
     assert isinstance(module, Astray)
     schedule = make_schedule(9, tuning.size, budget)
@@ -183,13 +183,15 @@ def test_what_cannot_be_read_or_is_not_known_is_told_and_the_rest_is_used(folder
     assert result.schedule.pictures == 7 and len(result.sources) == 7
     (failed,), (useless,) = result.failed, result.useless
     assert failed.source.path.name == "04.png" and "04.png" in failed.error
-    assert useless.source.path.name == "00.png" and "nothing is known of it" in useless.useless
+    assert (
+        useless.source.path.name == "00.png" and "--boxes says nothing about it" in useless.useless
+    )
     assert [step for step in steps if step.error or step.useless] == sorted(
         (failed, useless), key=lambda step: step.done
     )
     for number in range(7):
         (folder / f"{number:02}.png").write_bytes(b"torn")
-    with pytest.raises(UsageError, match="2 pictures can be used of 9: tune takes 3 or more"):
+    with pytest.raises(UsageError, match="2 pictures can be used of 9: tune needs 3 or more"):
         search(folder, annotate(), method="gradcam")
 
 
@@ -204,7 +206,7 @@ def test_a_class_of_which_a_picture_has_no_object_leaves_it_out(folder: Path) ->
     _, result = search(folder, truth, classifier=classifier, method="gradcam")
     (useless,) = result.useless
     assert useless.source.path.name == "02.png" and not useless.error
-    assert "none of its objects is of a class of the model" in useless.useless
+    assert "none of its objects has a class of the model" in useless.useless
     module = classifier.module
     assert isinstance(module, Astray)
     assert module.forwards == 8 and result.passes == 16
@@ -247,11 +249,11 @@ def test_what_cannot_be_searched_is_refused() -> None:
     def plan(has_boxes: bool = True, **given: Any) -> TuningPlan:
         return plan_tuning(classifier, from_keywords(**given), has_boxes=has_boxes)
 
-    with pytest.raises(UsageError, match="scorecam takes more than the forward and the backward"):
+    with pytest.raises(UsageError, match="scorecam needs more passes"):
         plan(method="gradcam,scorecam")
     with pytest.raises(UsageError, match="Method best is always among the candidates"):
         plan(method="best")
-    with pytest.raises(UsageError, match="--combine, --eigen-smooth: tune tries single maps"):
+    with pytest.raises(UsageError, match="--combine, --eigen-smooth: tune itself tries single maps"):
         plan(combine="mean", eigen_smooth=True)
     with pytest.raises(UsageError, match="extent asks what the object covers"):
         plan(best_for="extent", has_boxes=False)

@@ -239,10 +239,10 @@ def test_what_cannot_be_exported_is_refused(classifier: Classifier, folder: Path
             classifier, folder / "both.png", boxes="all", export="voc", save_path=Path("one.png")
         )
     Image.fromarray(picture()).save(folder / "both.jpg")
-    with pytest.raises(UsageError, match=r"two would be both.xml: give --export coco"):
+    with pytest.raises(UsageError, match=r"two pictures would write both.xml: give --export coco"):
         explain(classifier, folder, boxes="all", export="voc")
     shared = from_keywords(boxes="all", export="coco")
-    with pytest.raises(UsageError, match="leave it out where several processes share the run"):
+    with pytest.raises(UsageError, match="several processes share this run: leave it out"):
         sharding.check_can_shard(shared)
 
 

@@ -179,4 +179,4 @@ def test_a_warning_names_its_method(tmp_path: Path, capsys: pytest.CaptureFixtur
     model = ["-m", "test_vit", "--cfg-options", "pretrained=false"]
     command = [str(grey), *model, "--method", "all", *settings, "--save-path", str(tmp_path / "o")]
     assert main(command) == 0
-    assert f"{grey}: fullgrad: input and biases put " in capsys.readouterr().err
+    assert f"{grey}: fullgrad: input and biases contribute " in capsys.readouterr().err

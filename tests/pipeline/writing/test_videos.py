@@ -340,12 +340,12 @@ def test_one_video_into_one_file(carry: Carry, input_folder: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "asked", "message"),
     [
-        ("clip.mp4", {"save_path": "x.jpg"}, r"x\.jpg is no video as '.*clip\.mp4' is"),
+        ("clip.mp4", {"save_path": "x.jpg"}, r"--save-path x\.jpg is not a video"),
         ("clip.mp4", {"save_path": "x.mpg"}, r"can be written \(\.mp4"),
         ("a.png", {"save_path": "x.mp4"}, r"x\.mp4 is a video, and '.*a\.png' a picture"),
         ("clip.mp4", {"method": "all"}, r"no videos; '.*clip\.mp4' is a video"),
         ("a.png", {"method": "all", "every": 2}, "leave videos, --every"),
-        ("a.png", {"camera": 0, "scale": "run"}, "a camera shows it once"),
+        ("a.png", {"camera": 0, "scale": "run"}, "a camera shows it only once"),
     ],
 )
 def test_what_does_not_go_together(
