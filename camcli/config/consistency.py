@@ -15,7 +15,6 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
     yield from _refuse_workers_without_ray(options)
     yield from _refuse_options_without_boxes(options)
     yield from _refuse_two_choices_of_classes(options)
-    yield from _refuse_methods_that_differ(options)
     yield from _refuse_two_replacements_of_classes(options)
     yield from _refuse_two_choices_of_layers(options)
     given = options.model_fields_set
@@ -28,9 +27,13 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
 
 
 def refuse_contradictions(options: Options) -> None:
-    """Raises the first of these errors."""
+    """Raises the first of these errors, also for methods that a run cannot have together.
+
+    `camviz tune` takes other methods than a run: METHOD@LAYER and --best-for by themselves.
+    """
     for contradiction in find_contradictions(options):
         raise contradiction
+    check_methods(options.method, options.combine, options.best_for)
 
 
 def _refuse_two_resumes(options: Options) -> Iterator[UsageError]:
@@ -91,13 +94,6 @@ def _refuse_two_choices_of_layers(options: Options) -> Iterator[UsageError]:
             f"--layers-sweep gives each layer a map, and --layer-fusion {options.layer_fusion} "
             "makes one of several: give one of them."
         )
-
-
-def _refuse_methods_that_differ(options: Options) -> Iterator[UsageError]:
-    try:
-        check_methods(options.method, options.combine, options.best_for)
-    except UsageError as error:
-        yield error
 
 
 def _refuse_two_replacements_of_classes(options: Options) -> Iterator[UsageError]:

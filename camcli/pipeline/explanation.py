@@ -377,7 +377,7 @@ def explain_empty(
         yield (
             f"the map is zero everywhere: the score does not depend on {seen} (a dead layer, a "
             "head of zeros, a layer behind the last attention, or a probability of 0 or 1), or "
-            "the layer is the same everywhere"
+            "the output of the layer is the same everywhere"
         )
     elif not raw.any():
         yield f"the map is zero everywhere: {seen} is dead, or the same everywhere"

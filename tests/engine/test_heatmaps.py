@@ -304,7 +304,7 @@ def test_a_layer_itself_names_it(model: Staged) -> None:
     )
     both = camcli.heatmaps(model, noise(), target_layers=[model.middle, "last"])
     assert both.shape == (2, 48, 64)
-    with pytest.raises(LayerError, match="Conv2d is no layer of the model"):
+    with pytest.raises(LayerError, match="Conv2d is not a layer of the model"):
         camcli.heatmaps(model, noise(), target_layers=[torch.nn.Conv2d(3, 3, 1)])
 
 

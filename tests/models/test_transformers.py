@@ -568,7 +568,7 @@ def test_a_backbone_is_explained_by_methods_without_a_class(tmp_path: Path, name
         values = explanation.heatmap
         assert np.isfinite(values).all() and values.std() > 0
         assert explanation.category is None
-    with pytest.raises(ModelError, match="has no classifier, and so no class that gradcam"):
+    with pytest.raises(ModelError, match="has no classifier, so gradcam has no class"):
         list(camcli.explain(classifier, str(PHOTOS[0])))
 
 

@@ -53,6 +53,9 @@ def command(images: list[str], flags: Flags) -> None:
     """Draw where a classifier looks (the default command)."""
     leave_cores_free(os.environ)
     options = resolve_options(flags)
+    with stage("import"):
+        from camcli.config import refuse_contradictions
+    refuse_contradictions(options)
     if flags.preview_model:
         preview.show_model(options, depth=preview.read_depth(flags.depth), as_json=flags.json)
         return

@@ -95,16 +95,16 @@ def test_without_boxes_it_says_that_faithfulness_ranks_and_what_it_cost(
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["1.png"], "1 picture given: tune takes 3 or more"),
-        (["1.png", "2.png"], "2 pictures given: tune takes 3 or more"),
+        (["1.png"], "1 picture given: tune needs 3 or more"),
+        (["1.png", "2.png"], "2 pictures given: tune needs 3 or more"),
         ([], "No image given"),
-        (["--method", "scorecam", "."], "scorecam takes more than the forward and the backward"),
+        (["--method", "scorecam", "."], "scorecam needs more passes"),
         (["--combine", "mean", "."], "No such option: --combine"),
         (["--best-for", "extent", "."], "extent asks what the object covers"),
         (["--budget", "few", "."], "--budget few: takes a whole number of passes from 1"),
         (["--budget", "9", "."], "--budget 9 is too small"),
         (["--label-map", "map.csv", "."], "--label-map is about the objects of --boxes"),
-        (["--save-preset", "1.png", "."], "--save-preset 1.png is there already"),
+        (["--save-preset", "1.png", "."], "--save-preset 1.png exists already"),
         (["--layers", "a", "--target-layers", "b", "."], "--layers a and --target-layers each"),
         (["--layers", "nothing", "."], "Unknown layer 'nothing'"),
         (["--json", "--quiet", "."], "--json and --quiet each say"),
@@ -141,5 +141,5 @@ def test_what_is_interrupted_leaves_nothing(
 
 
 def test_it_is_among_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    assert "\n  tune      Find the method, layers and fusion" in capsys.readouterr().out
+    assert main(["--help-all"]) == 0
+    assert "\n  tune        Find the method" in capsys.readouterr().out

@@ -253,7 +253,9 @@ def test_what_cannot_be_searched_is_refused() -> None:
         plan(method="gradcam,scorecam")
     with pytest.raises(UsageError, match="Method best is always among the candidates"):
         plan(method="best")
-    with pytest.raises(UsageError, match="--combine, --eigen-smooth: tune itself tries single maps"):
+    with pytest.raises(
+        UsageError, match="--combine, --eigen-smooth: tune itself tries single maps"
+    ):
         plan(combine="mean", eigen_smooth=True)
     with pytest.raises(UsageError, match="extent asks what the object covers"):
         plan(best_for="extent", has_boxes=False)
