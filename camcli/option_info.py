@@ -101,6 +101,7 @@ OPTION_INFO: Mapping[str, str] = {
     "format": "jpg or png; default the input's own.",
     "save_map": "Write the raw map as well.",
     "map_size": "The raw map's size: layer, input or image; default layer.",
+    "report": "Make a page of the folder's heatmaps at the end (.html), as camviz report does.",
     "resume": "Go on with the run that was cut off in this folder; see camviz help runs.",
     "skip_existing": "Pass over pictures that these options explained, and try failed ones again.",
     "fail_fast": "Stop at the first picture that fails.",

@@ -260,6 +260,19 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class PackedMap:
+    """A raw map of a few cells as text: `levels` is base64 of 16-bit numbers, row by row.
+
+    They go from 0 at `low` to 65,535 at `high`; the least significant byte comes first.
+    """
+
+    shape: tuple[int, int]
+    low: float
+    high: float
+    levels: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
 class FileStamp:
     """By what a file that was written is known again: bytes, and CRC-32 in 8 hex digits."""
 
@@ -282,7 +295,8 @@ class Record:
     `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
     map; `parts` METHOD@LAYER for each map of which `combination` made this one, as the methods best
     and combined do; `options` the method's own, and `smoothing` those of smoothing, where they are
-    not the defaults; `residual` what a map that should be complete leaves of the score; `concepts`
+    not the defaults; `map` the raw map itself, averaged where it is finer than 32 x 32, None where
+    it is not finite; `residual` what a map that should be complete leaves of the score; `concepts`
     those that a method tells apart; `boxes` those around its hot regions, above the share
     `box_threshold` of the map's maximum, None where nobody asked;
     `sheet` the file in which the heatmap stands among others;
@@ -326,6 +340,7 @@ class Record:
     minimum: float | None = None
     maximum: float | None = None
     statistics: Statistics | None = None
+    map: PackedMap | None = None
     residual: float | None = None
     scale: tuple[float, float] | None = None
     colormap: str = ""

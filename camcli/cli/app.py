@@ -24,7 +24,9 @@ from camcli.cli.commands import (
     merge,
     methods,
     models,
+    report,
     sanity,
+    summary,
     tune,
     verify,
 )
@@ -127,6 +129,8 @@ app.command("explain", cls=DefaultCommand)(explain.command)
 app.command("evaluate", cls=Command)(evaluate.command)
 app.command("tune", cls=Command)(tune.command)
 app.command("sanity", cls=Command)(sanity.command)
+app.command("report", cls=Command)(report.command)
+app.command("summary", cls=Command)(summary.command)
 app.command("methods", cls=Command)(methods.command)
 app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)

@@ -205,6 +205,7 @@ class Flags:
     format: Annotated[Text, _option(OUTPUT, "FORMAT", "--format")] = None
     save_map: Annotated[Text, _option(OUTPUT, "npy", "--save-map")] = None
     map_size: Annotated[Text, _option(OUTPUT, "SIZE", "--map-size")] = None
+    report: Annotated[Text, _option(OUTPUT, "FILE", "--report")] = None
     resume: Annotated[Switch, _switch(OUTPUT, "--resume/--no-resume")] = None
     skip_existing: Annotated[Switch, _switch(OUTPUT, "--skip-existing/--no-skip-existing")] = None
     fail_fast: Annotated[Switch, _switch(OUTPUT, "--fail-fast/--no-fail-fast")] = None

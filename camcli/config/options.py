@@ -216,6 +216,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     map_size: Annotated[Literal["layer", "input", "image"], Choice] = Field(
         default="layer", description="layer, input or image"
     )
+    report: File | None = Field(default=None, description=FILE)
     resume: bool = Field(default=False, description=SWITCH)
     skip_existing: bool = Field(default=False, description=SWITCH)
     fail_fast: bool = Field(default=False, description=SWITCH)

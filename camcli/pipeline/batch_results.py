@@ -20,7 +20,7 @@ from camcli.pipeline.plan import Plan
 from camcli.records import Concept, Heatmap, Picture, Record, View
 from camcli.registry import METHODS, depends_on_layer, list_changed_options
 from camcli.render.concepts import make_palette
-from camcli.runs import describe_map
+from camcli.runs import describe_map, pack_map
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,6 +97,7 @@ class BatchResults:
             smoothing=_describe_smoothing(plan.request),
             concepts=_name_concepts(details, plan),
             statistics=describe_map(values, view.box, picture.size),
+            map=pack_map(values),
             minimum=float(values.min()),
             maximum=float(values.max()),
             residual=float(details["residual"]) if "residual" in details else None,

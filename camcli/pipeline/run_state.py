@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ NOT_WRITTEN = frozenset(
     {
         "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
         "skip_existing", "fail_fast", "max_failures", "max_pixels", "max_memory",
-        "engine", "ray_workers", "export", "sheet",
+        "engine", "ray_workers", "export", "sheet", "report",
     }
 )  # fmt: skip
 # options whose effect the hash of the weights and the classes' names describe better
@@ -201,6 +202,14 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
     }
 
 
+def _relate_working_folder(save_path: Path) -> str:
+    """Names the folder that the run was started in as seen from its outputs, which may be moved."""
+    try:
+        return Path(os.path.relpath(Path.cwd(), save_path)).as_posix()
+    except (OSError, ValueError):  # it was removed, or is on another drive
+        return ""
+
+
 @dataclass(frozen=True)
 class _RunDescription:
     """Describes a run for its manifest."""
@@ -226,6 +235,8 @@ class _RunDescription:
             "device": str(self.plan.classifier.device),
             "batch_size": self.plan.batch_size,
             "compile": self.options.compile,
+            # from which relative names of pictures are read
+            "working_folder": _relate_working_folder(self.options.save_path),
         }
 
     @property

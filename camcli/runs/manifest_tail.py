@@ -15,6 +15,7 @@ from camcli.records import (
     FileStamp,
     HotBox,
     Outcome,
+    PackedMap,
     Record,
     Source,
     Statistics,
@@ -73,7 +74,7 @@ def parse_record(line: Mapping[str, Any], folder: Path) -> Record:
 
 def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
     values = {name: _to_tuples(value) for name, value in line.items() if name in FIELDS}
-    for name, kind in (("view", Box), ("statistics", Statistics)):
+    for name, kind in (("view", Box), ("statistics", Statistics), ("map", PackedMap)):
         if values.get(name):
             values[name] = kind(**values[name])
     values["concepts"] = tuple(Concept(**concept) for concept in values.get("concepts", ()))

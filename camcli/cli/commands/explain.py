@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from camcli.cli.commands import preview
+from camcli.cli.commands.report import check_page, write_page_of
 from camcli.cli.model_loading import load
 from camcli.cli.options import Flags, with_flags
 from camcli.cli.printer import (
@@ -64,15 +65,40 @@ def command(images: list[str], flags: Flags) -> None:
     if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
     printer = Printer(choose_style(flags))
+    if options.report is not None:
+        check_report(options)
     sources = find_sources_of(images, flags, options)
     _check_output_place(sources, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
     finished = _explain_all(sources, options, printer)
+    if options.report is not None:
+        write_page_of(options.save_path, options.report, None, printer)
     if flags.profile:
         print_error(format_profile(STOPWATCH))
     if not finished:
         raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def check_report(options: Options, environ: Mapping[str, str] = os.environ) -> None:
+    """Raises UsageError where no page can be made at the end."""
+    from camcli.media.sources.listing import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+    assert options.report is not None
+    check_page(options.report)
+    if options.save_path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
+        raise UsageError(
+            f"--report is of a folder's heatmaps, and --save-path {options.save_path} is a file: "
+            "name a folder there."
+        )
+    # brings torch
+    from camcli.pipeline.distributed.sharding import find_shard
+
+    if find_shard(environ):
+        raise UsageError(
+            "--report is of a whole run, and this is a share of one: when all shares have ended, "
+            f"camviz merge {options.save_path} and camviz report {options.save_path} make it."
+        )
 
 
 def resolve_options(flags: Flags, environ: Mapping[str, str] = os.environ) -> Options:

@@ -6,17 +6,17 @@ import ctypes
 import io
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from camcli.errors import ImageError, UsageError, first_line
 from camcli.media.pictures import color_profiles
@@ -39,6 +39,9 @@ from camcli.media.pictures.tiff import (
 from camcli.media.sources.byte_stream import open_source
 from camcli.records import MAX_PIXELS, Picture, Source
 from camcli.utils.warning_filters import ignore_warnings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PictureLike: TypeAlias = (
     "Picture | Source | str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor"
@@ -153,7 +156,7 @@ def make_picture(value: PictureLike) -> Picture:
         return read_picture(Source(Path(value)))
     if isinstance(value, Image.Image):
         return _make_from_pil(value)
-    if isinstance(value, Tensor):
+    if _is_tensor(value):
         return Picture(_read_array(_channels_last(value)))
     if isinstance(value, np.ndarray):
         return Picture(_read_array(value))
@@ -368,6 +371,12 @@ def _make_upright(
         shown=None if shown is None else turn_upright(shown, orientation),
         notes=notes,
     )
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    # who has a tensor has imported torch, which reading files alone does not need
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def _channels_last(tensor: Tensor) -> NDArray[Any]:

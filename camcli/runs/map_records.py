@@ -1,0 +1,79 @@
+"""Makes what a record says of a raw map: what its values are like, and the values themselves."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+from numpy.typing import NDArray
+
+from camcli.records import Box, PackedMap, Statistics
+
+FINEST = 32  # cells along an edge: what a thumbnail shows
+LEVELS = 2**16 - 1
+LITTLE_ENDIAN = np.dtype("<u2")
+
+
+def describe_map(values: NDArray[np.float32], view: Box, size: tuple[int, int]) -> Statistics:
+    """Describes a raw map [h w] that shows a view of a picture of some height and width."""
+    most = float(values.max())
+    return Statistics(
+        mean=float(values.mean(dtype=np.float64)),
+        std=float(values.std(dtype=np.float64)),
+        above_half=float((values > most / 2).mean()) if most > 0 else 0.0,
+        peak=_find_peak(values, view, size) if most > 0 else None,
+    )
+
+
+def _find_peak(
+    values: NDArray[np.float32], view: Box, size: tuple[int, int]
+) -> tuple[float, float]:
+    rows, columns = values.shape
+    row, column = divmod(int(values.argmax()), columns)
+    x = view.left + (column + 0.5) / columns * view.width
+    y = view.top + (row + 0.5) / rows * view.height
+    return x / size[1], y / size[0]
+
+
+def pack_map(values: NDArray[np.float32]) -> PackedMap | None:
+    """Packs a raw map [h w] in 16 bits a cell; None for one that is not finite.
+
+    A finer one than 32 x 32 is averaged over blocks of cells.  What is unpacked differs from that
+    by 1/131,070 of the map's range at most.
+
+    >>> import numpy as np
+    >>> pack_map(np.array([[0.0, 1.0]], np.float32))
+    PackedMap(shape=(1, 2), low=0.0, high=1.0)
+    """
+    if not np.isfinite(values).all():
+        return None
+    # float64, in which the range of any two of float32 is finite
+    small = average_cells(values.astype(np.float64))
+    low, high = float(small.min()), float(small.max())
+    levels = np.rint((small - low) * (LEVELS / ((high - low) or 1.0)))
+    text = base64.b64encode(levels.astype(LITTLE_ENDIAN).tobytes()).decode("ascii")
+    height, width = small.shape
+    return PackedMap((height, width), low, high, text)
+
+
+def unpack_map(packed: PackedMap) -> NDArray[np.float32]:
+    """Returns the map [h w] that `pack_map` packed; raises ValueError for what it did not."""
+    height, width = packed.shape
+    levels = np.frombuffer(base64.b64decode(packed.levels, validate=True), LITTLE_ENDIAN)
+    if not (0 < height <= FINEST and 0 < width <= FINEST):
+        raise ValueError(f"a packed map has 1 to {FINEST} cells along an edge")
+    # float64, as it was packed: a range may be beyond float32
+    values = packed.low + levels.astype(np.float64) / LEVELS * (packed.high - packed.low)
+    return values.reshape(height, width).astype(np.float32)
+
+
+def average_cells(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Averages a map [h w] that is finer than 32 x 32 over blocks; others stay as they are."""
+    for axis in (0, 1):
+        cells = values.shape[axis]
+        if cells > FINEST:
+            starts = np.arange(FINEST) * cells // FINEST
+            sizes = np.diff([*starts, cells])
+            sums = np.add.reduceat(values, starts, axis)
+            values = sums / (sizes[:, None] if axis == 0 else sizes)
+    return values
