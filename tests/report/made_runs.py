@@ -48,7 +48,7 @@ def failed(name: str, why: str = "it is no image") -> Made:
 
 
 def record_of(one: Made, source: Source, outputs: Sequence[Path] = ()) -> Record:
-    fields = dict(one.fields)
+    fields: dict[str, Any] = {"source": str(source), **one.fields}
     if one.values is not None:
         fields = {
             "picture_size": SIZE,
@@ -57,7 +57,7 @@ def record_of(one: Made, source: Source, outputs: Sequence[Path] = ()) -> Record
             "statistics": describe_map(one.values, VIEW, SIZE),
             **fields,
         }
-    return Record(source=str(source), outputs=tuple(map(str, outputs)), **fields)
+    return Record(outputs=tuple(map(str, outputs)), **fields)
 
 
 def stored(one: Made) -> StoredHeatmap:
