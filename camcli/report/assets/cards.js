@@ -142,7 +142,8 @@ function makeCard() {
     made.textContent = describeMade(i) + mark + (rows.warnings[i].length ? " · warning" : "");
     file.textContent = titleOf(i);
     file.title = pictureOf(i).source;
-    button.setAttribute("aria-label", [titleOf(i), name, describeScore(i), describeMade(i) + mark].filter(Boolean).join(", "));
+    const spoken = [titleOf(i), name, describeScore(i), describeMade(i) + mark, layers.frame.hidden ? rows.error[i] : ""];
+    button.setAttribute("aria-label", spoken.filter(Boolean).join(", "));
   };
   return one;
 }

@@ -28,7 +28,9 @@ function drawInView() {
       spare.push(one);
     }
   }
-  for (let place = first; place < end; place++) {
+  // from the last one on, so that each stands in front of the next: what is read aloud is in order
+  let next = null;
+  for (let place = end - 1; place >= first; place--) {
     let one = live.get(place);
     if (!one) {
       one = spare.pop() || addCard();
@@ -43,7 +45,9 @@ function drawInView() {
       one.card.setAttribute("aria-setsize", shown.length);
       one.card.setAttribute("aria-posinset", place + 1);
       one.show(shown[place], width, height);
+      if (one.card.nextSibling !== next) grid.insertBefore(one.card, next);
     }
+    next = one.card;
     one.button.tabIndex = place === gallery.active ? 0 : -1;
   }
   for (const one of spare) one.card.hidden = true;
