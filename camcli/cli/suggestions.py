@@ -24,6 +24,8 @@ COMMANDS = (
     "explain",
     "sanity",
     "tune",
+    "report",
+    "summary",
     "methods",
     "models",
     "merge",

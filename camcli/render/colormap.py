@@ -35,6 +35,7 @@ def look_up(heat: NDArray[np.float32], table: NDArray[np.uint8]) -> NDArray[np.u
     return np.asarray(cv2.applyColorMap(level, table), np.uint8)
 
 
+MOST_OPAQUE = 0.75  # of full heat, where opacity follows it
 RAISES, LOWERS = (215, 25, 28), (44, 80, 200)  # what raises a value, and what lowers it: RGB
 
 

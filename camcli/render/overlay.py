@@ -17,11 +17,15 @@ from camcli.errors import UsageError
 from camcli.methods.postprocessing import normalise, scale_to_range
 from camcli.methods.postprocessing import scale_signed as signed_heat
 from camcli.records import Box, Heatmap, Picture
-from camcli.render.colormap import ColormapLike, colour_signs, find_colormap, look_up
+from camcli.render.colormap import (
+    MOST_OPAQUE,
+    ColormapLike,
+    colour_signs,
+    find_colormap,
+    look_up,
+)
 
 OUTSIDE = 0.4  # brightness left to what the network did not see
-
-MOST_OPAQUE = 0.75  # of full heat, where opacity follows it
 
 Scale: TypeAlias = tuple[float, float]  # the raw values of no and of full heat
 Alpha: TypeAlias = float | Literal["auto"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from camcli.render.colormap import MOST_OPAQUE
 from camcli.report.known_classes import KnownClasses, read_known_classes
 from camcli.report.page import WrittenPage, write_page
 from camcli.report.page_data import THRESHOLD, Look, PageContent, choose_colormap
@@ -87,9 +88,11 @@ def _read_look(folder: Path) -> Look:
     configuration: Any = (read_summary(folder / RUN) or {}).get("configuration")
     if not isinstance(configuration, dict):
         return Look()
+    alpha = configuration.get("alpha")
     return Look(
         choose_colormap(configuration.get("colormap")),
-        _read_share(configuration.get("alpha"), Look.alpha),
+        _read_share(alpha, MOST_OPAQUE if alpha == "auto" else Look.alpha),
+        alpha == "auto",
         _read_share(configuration.get("box_threshold"), THRESHOLD),
     )
 

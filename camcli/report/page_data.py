@@ -11,7 +11,7 @@ from typing import Any
 
 from camcli.errors import UnknownName
 from camcli.records import Box, Record
-from camcli.render.colormap import COLORMAPS, find_colormap
+from camcli.render.colormap import COLORMAPS, LOWERS, RAISES, find_colormap
 from camcli.report.agreement import measure_agreement
 from camcli.report.known_classes import NOTHING_KNOWN, KnownClasses, judge
 from camcli.report.stored_heatmaps import StoredHeatmap
@@ -28,10 +28,14 @@ Columns = dict[str, list[Any]]
 
 @dataclass(frozen=True)
 class Look:
-    """How a run drew its overlays, with which the page begins."""
+    """How a run drew its overlays, with which the page begins.
+
+    Where the opacity `follows_heat`, as with --alpha auto, alpha is that of full heat.
+    """
 
     colormap: str = "jet"
     alpha: float = 0.5
+    follows_heat: bool = False
     threshold: float = THRESHOLD
 
 
@@ -69,7 +73,9 @@ def make_page_data(content: PageContent, page: Path) -> dict[str, Any]:
         "names": {name: list(found.texts) for name, found in names.items()},
         "colormaps": _encode_colormaps(look.colormap),
         "colormap": look.colormap,
+        "signs": [list(RAISES), list(LOWERS)],
         "alpha": look.alpha,
+        "follows_heat": look.follows_heat,
         "threshold": look.threshold,
         "pictures": pictures.rows,
         "heatmaps": columns,

@@ -15,7 +15,7 @@ LITTLE_ENDIAN = np.dtype("<u2")
 
 
 def describe_map(values: NDArray[np.float32], view: Box, size: tuple[int, int]) -> Statistics:
-    """Describes a raw map [h w] that shows a view of a picture of some height and width."""
+    """Describes a raw map [h w] of a picture's `view`; `size` is the picture's height and width."""
     most = float(values.max())
     return Statistics(
         mean=float(values.mean(dtype=np.float64)),

@@ -127,6 +127,18 @@ def test_the_slider_lays_more_or_less_heat_on_the_picture(shown: Shown) -> None:
             assert np.abs(actual[int(y * height), int(x * width)] - at).max() < 16, (alpha, y, x)
 
 
+def test_opacity_can_follow_the_heat(shown: Shown) -> None:
+    shown.page.check("#follows")
+    shown.set_range("alpha", 0.75)
+    actual = shown.pixels(f"{CARDS} .frame").astype(int)
+    picture = make_picture(np.full((48, 64, 3), (90, 120, 60), np.uint8))
+    expected = overlay(picture, spot(1, 2), "auto", "jet", box=Box(8, 0, 56, 48)).astype(int)
+    height, width = actual.shape[:2]
+    for y, x in ((0.2, 0.4), (0.3, 0.5), (0.9, 0.8)):
+        at = expected[int(y * 48), int(x * 64)]
+        assert np.abs(actual[int(y * height), int(x * width)] - at).max() < 24, (y, x)
+
+
 def test_other_colours_are_shown(shown: Shown) -> None:
     before = shown.pixels(f"{CARDS} .frame").astype(int)
     shown.page.select_option("#colormap", "viridis")

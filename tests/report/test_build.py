@@ -45,7 +45,14 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "pip install 'camviz[summary]'" in notes
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"run": "x", "configuration": {"alpha": "auto"}}'])
+def test_an_opacity_that_follows_the_heat_does_so_on_the_page(tmp_path: Path) -> None:
+    data = data_of(
+        write_report(write_run(tmp_path, [made("a.png", spot(1, 1))], alpha="auto")).page.path
+    )
+    assert (data["alpha"], data["follows_heat"]) == (0.75, True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"run": "x", "configuration": {"alpha": "much"}}'])
 def test_an_odd_run_json_gives_the_defaults(tmp_path: Path, text: str) -> None:
     out = write_run(tmp_path, [made("a.png", spot(1, 1))])
     (out / "run.json").write_text(text)

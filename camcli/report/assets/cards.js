@@ -62,13 +62,13 @@ function makeLayers(finest) {
     const i = layers.row, known = mapOf(i), { place } = layers;
     // an overlay that stands in for its picture has its heat already
     const heatShown = known && rows.overlay[i] < 0 ? known.heat : null;
-    const colours = `${chosen.colormap}`, marks = `${chosen.contour}${chosen.boxes}${chosen.threshold}`;
+    const colours = `${chosen.colormap}${chosen.follows}`, marks = `${chosen.contour}${chosen.boxes}${chosen.threshold}`;
     const scale = Math.min(finest / Math.max(place.view.width, place.view.height), 1);
     const columns = Math.max(1, Math.round(place.view.width * scale)), down = Math.max(1, Math.round(place.view.height * scale));
     view.classList.toggle("part", place.isPart && Boolean(heatShown));
     if (layers.drawn !== colours) {
       if (heat.width !== columns || heat.height !== down) Object.assign(heat, { width: columns, height: down });
-      paintHeat(heat, heatShown, tables.get(chosen.colormap), rows.signed[i]);
+      paintHeat(heat, heatShown, tables.get(chosen.colormap), rows.signed[i], chosen.follows);
       layers.drawn = colours;
       layers.marks = "";
     }

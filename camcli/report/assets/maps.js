@@ -1,7 +1,6 @@
 // Maps as numbers, and in colour: the same steps as camviz's overlays.
 
 const SMALLEST_CONTRAST = 1e-6;
-const RAISES = [215, 25, 28], LOWERS = [44, 80, 200];
 
 function bytesOf(base64) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
@@ -77,7 +76,7 @@ function enlarge(map, width, height) {
 }
 
 // Colours a canvas by heat; `table` has 256 colours of three bytes.
-function paintHeat(canvas, heat, table, signed) {
+function paintHeat(canvas, heat, table, signed, follows) {
   const { width, height } = canvas, context = canvas.getContext("2d");
   if (!heat) {
     context.clearRect(0, 0, width, height);
@@ -88,13 +87,13 @@ function paintHeat(canvas, heat, table, signed) {
   for (let i = 0, at = 0; i < large.values.length; i++, at += 4) {
     const value = large.values[i];
     if (signed) {
-      const ink = value > 0 ? RAISES : LOWERS;
+      const ink = data.signs[value > 0 ? 0 : 1];
       pixels[at] = ink[0]; pixels[at + 1] = ink[1]; pixels[at + 2] = ink[2];
       pixels[at + 3] = Math.abs(value) * 255;
     } else {
       const place = 3 * Math.floor(255 * value);
       pixels[at] = table[place]; pixels[at + 1] = table[place + 1]; pixels[at + 2] = table[place + 2];
-      pixels[at + 3] = 255;
+      pixels[at + 3] = follows ? 255 * value : 255;
     }
   }
   context.putImageData(image, 0, 0);

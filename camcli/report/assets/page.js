@@ -34,6 +34,7 @@ function countLabels() {
 function showChosen() {
   for (const name of ["alpha", "threshold", "agreement", "size", "search", "label", "least", "most", "sort", "colormap", "boxes"]) byId(name).value = chosen[name];
   byId("contour").checked = chosen.contour;
+  byId("follows").checked = chosen.follows;
   byId("direction").setAttribute("aria-pressed", chosen.reverse);
   for (const name of Object.keys(SEGMENTS)) {
     for (const input of byId(name).querySelectorAll("input")) input.checked = input.value === chosen[name];
@@ -86,6 +87,7 @@ function later(name, act) {
 byId("alpha").addEventListener("input", (event) => setAlpha(Number(event.target.value)));
 byId("threshold").addEventListener("input", (event) => { chosen.threshold = Number(event.target.value); showNumbers(); repaint(); });
 byId("contour").addEventListener("change", (event) => { chosen.contour = event.target.checked; repaint(); });
+byId("follows").addEventListener("change", (event) => { chosen.follows = event.target.checked; repaint(); });
 byId("boxes").addEventListener("change", (event) => { chosen.boxes = event.target.value; repaint(); });
 byId("colormap").addEventListener("change", (event) => { chosen.colormap = event.target.value; repaintAll(); });
 byId("agreement").addEventListener("input", (event) => { chosen.agreement = Number(event.target.value); showNumbers(); later("agreement", refreshRows); });

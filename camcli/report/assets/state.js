@@ -19,7 +19,7 @@ const ORDERS = [
 ];
 
 const defaults = () => ({
-  alpha: data.alpha, colormap: data.colormap, contour: false, boxes: "", threshold: data.threshold,
+  alpha: data.alpha, follows: data.follows_heat, colormap: data.colormap, contour: false, boxes: "", threshold: data.threshold,
   method: "", layer: "", model: "", rank: "", search: "", label: "", least: "", most: "",
   verdict: "", agreement: 1, state: "", sort: "run", reverse: false, size: 220,
 });

@@ -16,7 +16,7 @@ let isSummaryMade = false;
 function paintMean(canvas, grid) {
   const height = grid.length, width = grid[0].length, map = { height, width, values: Float32Array.from(grid.flat()) };
   Object.assign(canvas, { width: 96, height: 96 });
-  paintHeat(canvas, heatOf(map, null, false), tables.get(chosen.colormap), false);
+  paintHeat(canvas, heatOf(map, null, false), tables.get(chosen.colormap), false, false);
 }
 
 function makeBars(one) {
