@@ -250,13 +250,18 @@ class Statistics:
     """What a raw map's values are like; `above_half` is the share above half of the maximum.
 
     `peak` is where the maximum lies, from the picture's upper left corner, in shares of its width
-    and height; None where nothing speaks for the class.
+    and height, and `peak_in_view` the same in what the network saw.  `border_distance` is how far
+    the heat lies from the nearest edge of the view, on average, in shares of the edge across: 0 at
+    the border, 1/6 for heat that is spread evenly, 1/2 in the middle.  All three are None where
+    nothing speaks for the class.
     """
 
     mean: float
     std: float
     above_half: float
     peak: tuple[float, float] | None
+    peak_in_view: tuple[float, float] | None = None
+    border_distance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -291,6 +296,8 @@ class Record:
 
     `time` is when a video's frame is shown, in seconds from the first one.  `value` is what a model
     of values puts out, which has no probability, and no category where it is the only one.
+    `short_label` is the label's first synonym; `margin` is the class's probability less that of
+    the likeliest other one; the `top` fields list the likeliest classes of the picture.
     `target` says which number of the class is explained, empty where the method asks no class;
     `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
     map; `parts` METHOD@LAYER for each map of which `combination` made this one, as the methods best
@@ -325,8 +332,13 @@ class Record:
     combination: str = ""
     category: int | None = None
     label: str = ""
+    short_label: str = ""
     probability: float | None = None
+    margin: float | None = None
     rank: int | None = None
+    top_categories: tuple[int, ...] = ()
+    top_labels: tuple[str, ...] = ()
+    top_probabilities: tuple[float, ...] = ()
     value: float | None = None
     target: str = ""
     contrast: tuple[int, ...] = ()

@@ -14,7 +14,7 @@ from camcli.engine.device.precision import choose_precision
 from camcli.engine.explain_request import ExplainRequest, ExplainResult
 from camcli.engine.targets import ContrastTarget
 from camcli.models.inspection.target_layers import describe_last_use
-from camcli.models.labels import label_name
+from camcli.models.labels import label_name, shorten_label
 from camcli.pipeline.explanation import Explanation, explain_empty
 from camcli.pipeline.plan import Plan
 from camcli.records import Concept, Heatmap, Picture, Record, View
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 LARGEST_RESIDUAL = 0.01
 
 CLASSES_OF_A_CONCEPT = 3
-SMALLEST_CONCEPT = 1e-6  # as a share of the strongest concept concept concept
+LIKELIEST = 5  # classes of a picture that its records list
+SMALLEST_CONCEPT = 1e-6  # as a share of the strongest concept
 
 
 @dataclass(frozen=True)
@@ -131,13 +132,7 @@ class BatchResults:
         if self._probabilities is not None:
             of_all = self._probabilities[row]
             shown = category if asks_class and category is not None else int(of_all.argmax())
-            probability = of_all[shown]
-            facts = {
-                "category": shown,
-                "label": label_name(self.plan.classifier.labels, shown),
-                "probability": float(probability),
-                "rank": int((of_all > probability).sum()) + 1,
-            }
+            facts = self._describe_probability(row, shown)
         if not asks_class:
             return facts, ()
         references = self.result.references
@@ -150,6 +145,29 @@ class BatchResults:
                 f"no class has a probability of {least:g} or more: this is the likeliest one",
             )
         return facts | of_target, warnings
+
+    def _describe_probability(self, row: int, category: int) -> dict[str, Any]:
+        """Says how likely a class is, and which classes are likeliest."""
+        assert self._probabilities is not None
+        of_all, label = self._probabilities[row], self._name(category)
+        categories, probabilities = self._likeliest[0][row], self._likeliest[1][row]
+        probability = of_all[category]
+        others = (p for c, p in zip(categories, probabilities, strict=True) if c != category)
+        best_other = next(others, None)
+        return {
+            "category": category,
+            "label": label,
+            "short_label": shorten_label(label),
+            "probability": float(probability),
+            "margin": None if best_other is None else float(probability) - best_other,
+            "rank": int((of_all > probability).sum()) + 1,
+            "top_categories": tuple(categories),
+            "top_labels": tuple(shorten_label(self._name(c)) for c in categories),
+            "top_probabilities": tuple(probabilities),
+        }
+
+    def _name(self, category: int) -> str:
+        return label_name(self.plan.classifier.labels, category)
 
     def _describe_value(self, row: int, index: int, *, asks: bool) -> dict[str, Any]:
         """Returns the record's fields about the explained value."""
@@ -190,6 +208,14 @@ class BatchResults:
             return chosen
         pictures = len(next(iter(next(iter(self.result.maps.values())).values())))
         return [[None]] * pictures
+
+    @cached_property
+    def _likeliest(self) -> tuple[list[list[int]], list[list[float]]]:
+        """The likeliest classes of each picture, and their probabilities."""
+        assert self.result.probabilities is not None
+        count = min(LIKELIEST, self.result.probabilities.shape[1])
+        best = self.result.probabilities.topk(count)
+        return best.indices.tolist(), best.values.tolist()
 
     @cached_property
     def _probabilities(self) -> NDArray[np.float32] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +18,43 @@ LITTLE_ENDIAN = np.dtype("<u2")
 def describe_map(values: NDArray[np.float32], view: Box, size: tuple[int, int]) -> Statistics:
     """Describes a raw map [h w] of a picture's `view`; `size` is the picture's height and width."""
     most = float(values.max())
+    if not most > 0:
+        mean, std = _compute_moments(values)
+        return Statistics(mean=mean, std=std, above_half=0.0, peak=None)
+    rows, columns = values.shape
+    row, column = divmod(int(values.argmax()), columns)
+    x, y = (column + 0.5) / columns, (row + 0.5) / rows
+    across, down = view.left + x * view.width, view.top + y * view.height
+    mean, std = _compute_moments(values)
     return Statistics(
-        mean=float(values.mean(dtype=np.float64)),
-        std=float(values.std(dtype=np.float64)),
-        above_half=float((values > most / 2).mean()) if most > 0 else 0.0,
-        peak=_find_peak(values, view, size) if most > 0 else None,
+        mean=mean,
+        std=std,
+        above_half=float((values > most / 2).mean()),
+        peak=(across / size[1], down / size[0]),
+        peak_in_view=(x, y),
+        border_distance=_measure_border_distance(values),
     )
 
 
-def _find_peak(
-    values: NDArray[np.float32], view: Box, size: tuple[int, int]
-) -> tuple[float, float]:
-    rows, columns = values.shape
-    row, column = divmod(int(values.argmax()), columns)
-    x = view.left + (column + 0.5) / columns * view.width
-    y = view.top + (row + 0.5) / rows * view.height
-    return x / size[1], y / size[0]
+def _compute_moments(values: NDArray[np.float32]) -> tuple[float, float]:
+    return float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+
+
+def _measure_border_distance(values: NDArray[np.float32]) -> float | None:
+    """Measures how far the heat lies from the nearest edge of the view, on average.  [h w]"""
+    heat = np.maximum(values, 0, dtype=np.float64)
+    total = heat.sum()
+    if not np.isfinite(total):
+        return None
+    distances = np.minimum.outer(*map(_measure_edge_distances, values.shape))
+    return float((heat / total * distances).sum())
+
+
+@cache
+def _measure_edge_distances(cells: int) -> NDArray[np.float64]:
+    """Measures how far the centres of cells in a row lie from the nearer end, in shares of it."""
+    centres = (np.arange(cells) + 0.5) / cells
+    return np.minimum(centres, 1 - centres)
 
 
 def pack_map(values: NDArray[np.float32]) -> PackedMap | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,10 @@ class RunInfo:
 
 def write_summary(folder: Path, run: RunInfo, counts: Counts, began: datetime) -> None:
     """Writes the summary of a complete run; raises OutputError."""
+    before = read_summary(folder / run.summary) or {}
+    if before.get("run") == run.name and replace(counts, skipped=0) == Counts():
+        # nothing was done: times and counts of the run that did it are worth more
+        return
     now = datetime.now(UTC)
     write_json(
         folder / run.summary,

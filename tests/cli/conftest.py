@@ -9,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from torch import nn
 
 from camcli.cli.app import main
@@ -83,6 +85,41 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         code = main(arguments)
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
+
+    return runner
+
+
+NET = """
+from tests.networks import Staged
+
+def net():
+    return Staged()
+
+def other():
+    return Staged(seed=1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a picture, and code of two small models, in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    ramp = np.linspace(0, 255, 40 * 48 * 3).reshape(40, 48, 3).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "flower.jpg")
+    return tmp_path
+
+
+@pytest.fixture
+def camviz(folder: Path, run: Run) -> Run:
+    """Runs the command with a small model, without fakes."""
+    assert (folder / "net.py").exists()
+
+    def runner(*words: str, model: str = "net", code: int = 0) -> Result:
+        asked = ("-m", f"net.py:{model}", "--img-size", "32", "--device", "cpu")
+        result = run(*words, *asked)
+        assert result.code == code, result.err
+        return result
 
     return runner
 

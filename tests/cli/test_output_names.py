@@ -7,46 +7,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pytest
 from PIL import Image
 
 from camcli.runs import verify_folder
 from tests.cli.conftest import Result, Run
 
-NET = """
-import torch
-from tests.networks import Staged
-
-def net():
-    return Staged()
-
-def other():
-    return Staged(seed=1)
-"""
 PLAIN = "flower_gradcam_3-class_3"
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text(NET)
-    ramp = np.linspace(0, 255, 40 * 48 * 3).reshape(40, 48, 3).astype(np.uint8)
-    Image.fromarray(ramp).save(tmp_path / "flower.jpg")
-    return tmp_path
+CLASS = ("--target-category", "3")
 
 
-@pytest.fixture
-def camviz(folder: Path, run: Run) -> Run:  # noqa: ARG001
-    def runner(*words: str, model: str = "net") -> Result:
-        result = run(
-            *words, "-m", f"net.py:{model}", "--img-size", "32", "--target-category", "3",
-            "--device", "cpu",
-        )  # fmt: skip
-        assert result.code == 0, result.err
-        return result
-
-    return runner
+def typed(camviz: Run, *words: str, model: str = "net") -> Result:
+    return camviz(*words, *CLASS, model=model)
 
 
 def names(folder: Path, pattern: str = "*_*") -> list[str]:
@@ -69,15 +42,15 @@ TRIED = {
 
 
 def test_the_name_says_what_differs(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg")
+    typed(camviz, "flower.jpg")
     for words, name in TRIED.items():
-        result = camviz("flower.jpg", *words)
+        result = typed(camviz, "flower.jpg", *words)
         assert f"camviz: named {name}: the plain name is another run's (there " in result.err
     assert names(folder) == sorted([f"{PLAIN}.jpg", *TRIED.values()])
     # the same again has the same names, in whatever order
     before = {path: path.read_bytes() for path in (folder / "camviz-out").glob("*.jpg")}
     for words in reversed(list(TRIED)):
-        camviz("flower.jpg", *words)
+        typed(camviz, "flower.jpg", *words)
     after = {path: path.read_bytes() for path in (folder / "camviz-out").glob("*.jpg")}
     assert before == after
     renamed = {Path(line["outputs"][0]).name: line["renamed"] for line in records(folder)}
@@ -88,15 +61,15 @@ def test_the_name_says_what_differs(camviz: Run, folder: Path) -> None:
 
 
 def test_another_model_is_named(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg")
-    camviz("flower.jpg", model="other")
+    typed(camviz, "flower.jpg")
+    typed(camviz, "flower.jpg", model="other")
     (new,) = set(names(folder)) - {f"{PLAIN}.jpg"}
     assert new.startswith("flower_gradcam_net.py_other~") and new.endswith("_3-class_3.jpg")
 
 
 def test_what_no_word_tells_has_a_mark(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg")
-    result = camviz("flower.jpg", "--seed", "7")
+    typed(camviz, "flower.jpg")
+    result = typed(camviz, "flower.jpg", "--seed", "7")
     (new,) = set(names(folder)) - {f"{PLAIN}.jpg"}
     assert (
         new.startswith(f"{PLAIN}~") and "(other options, which the mark stands for)" in result.err
@@ -104,46 +77,48 @@ def test_what_no_word_tells_has_a_mark(camviz: Run, folder: Path) -> None:
 
 
 def test_gradcam_beside_another_method_is_the_same_picture(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg")
+    typed(camviz, "flower.jpg")
     alone = (folder / "camviz-out" / f"{PLAIN}.jpg").read_bytes()
-    camviz("flower.jpg", "--method", "gradcam,layercam")
+    typed(camviz, "flower.jpg", "--method", "gradcam,layercam")
     assert names(folder) == [f"{PLAIN}.jpg", "flower_layercam_3-class_3.jpg"]
     assert (folder / "camviz-out" / f"{PLAIN}.jpg").read_bytes() == alone
     # both runs are whole, and go on
     assert all(file.state == "whole" for file in verify_folder(folder / "camviz-out"))
     for words in ((), ("--method", "gradcam,layercam")):
-        assert "1 of 1 were done before" in camviz("flower.jpg", "--skip-existing", *words).err
+        assert (
+            "1 of 1 were done before" in typed(camviz, "flower.jpg", "--skip-existing", *words).err
+        )
 
 
 def test_a_map_beside_the_same_picture_is_added(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg", "--colormap", "hot")
-    camviz("flower.jpg", "--colormap", "hot", "--save-map", "npy")
+    typed(camviz, "flower.jpg", "--colormap", "hot")
+    typed(camviz, "flower.jpg", "--colormap", "hot", "--save-map", "npy")
     assert names(folder) == [f"{PLAIN}.jpg", f"{PLAIN}.jpg.npy"]
     # a map of another size is another file
-    camviz("flower.jpg", "--colormap", "hot", "--save-map", "npy", "--map-size", "image")
+    typed(camviz, "flower.jpg", "--colormap", "hot", "--save-map", "npy", "--map-size", "image")
     assert len(names(folder, "*.npy")) == len(names(folder, "*.jpg")) == 2
 
 
 def test_the_stem_alone_names_a_picture_in_another_format(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg", "--format", "png")
+    typed(camviz, "flower.jpg", "--format", "png")
     assert names(folder) == [f"{PLAIN}.png"]
     # but for one that would take another's name
     Image.open(folder / "flower.jpg").save(folder / "flower.png")
     shutil.rmtree(folder / "camviz-out")
-    camviz("flower.jpg", "flower.png", "--format", "png")
+    typed(camviz, "flower.jpg", "flower.png", "--format", "png")
     assert names(folder) == ["flower.jpg_gradcam_3-class_3.png", f"{PLAIN}.png"]
     shutil.rmtree(folder / "camviz-out")
-    camviz("flower.jpg", "flower.png")
+    typed(camviz, "flower.jpg", "flower.png")
     assert names(folder) == [f"{PLAIN}.jpg", f"{PLAIN}.png"]
 
 
 def test_an_input_of_another_run_is_told_by_its_whole_name(camviz: Run, folder: Path) -> None:
-    camviz("flower.jpg", "--format", "png")
+    typed(camviz, "flower.jpg", "--format", "png")
     Image.open(folder / "flower.jpg").convert("L").save(folder / "flower.png")
-    result = camviz("flower.png", "--format", "png")
+    result = typed(camviz, "flower.png", "--format", "png")
     assert "the plain name is another input's" in result.err
     Image.open(folder / "flower.jpg").save(folder / "flower.bmp")
-    camviz("flower.bmp", "--format", "png")
+    typed(camviz, "flower.bmp", "--format", "png")
     assert "flower.bmp_gradcam_3-class_3.png" in names(folder)
 
 
@@ -152,11 +127,11 @@ def test_names_stay_when_a_run_goes_on(camviz: Run, folder: Path) -> None:
     (folder / "photos").mkdir()
     for name in "ab":
         photo.save(folder / "photos" / f"{name}.jpg")
-    camviz("photos")
-    camviz("photos", "--colormap", "hot")
+    typed(camviz, "photos")
+    typed(camviz, "photos", "--colormap", "hot")
     expected = [f"{name}_gradcam_3-class_3{end}.jpg" for name in "ab" for end in ("", "_hot")]
     assert names(folder) == sorted(expected)
     # one is lost, and made again under its name, by the run whose it is
     (folder / "camviz-out" / "b_gradcam_3-class_3_hot.jpg").unlink()
-    camviz("photos", "--colormap", "hot", "--resume")
+    typed(camviz, "photos", "--colormap", "hot", "--resume")
     assert names(folder) == sorted(expected)

@@ -41,7 +41,7 @@ def test_a_line_holds_the_record_and_the_run(tmp_path: Path) -> None:
         layers=("layer4",),
         probability=float("nan"),
         minimum=float("-inf"),
-        statistics=Statistics(0.5, 0.25, 0.125, (0.5, 0.75)),
+        statistics=Statistics(0.5, 0.25, 0.125, (0.5, 0.75), (0.5, 0.5), 0.375),
         options={"concepts": 3},
         outputs=(str(tmp_path / "sub" / "a.jpg"),),
         sheet=str(tmp_path / "all.jpg"),
@@ -59,6 +59,8 @@ def test_a_line_holds_the_record_and_the_run(tmp_path: Path) -> None:
         "std": 0.25,
         "above_half": 0.125,
         "peak": [0.5, 0.75],
+        "peak_in_view": [0.5, 0.5],
+        "border_distance": 0.375,
     }
     assert (first["outputs"], first["sheet"]) == (["sub/a.jpg"], "all.jpg")
     assert second["last"] is True

@@ -16,6 +16,10 @@ def test_a_map_worked_out_by_hand() -> None:
     assert actual.above_half == 2 / 8
     # third column of four, second row of two
     assert actual.peak == ((50 + 100 * 2.5 / 4) / 200, (10 + 40 * 1.5 / 2) / 50)
+    assert actual.peak_in_view == (2.5 / 4, 1.5 / 2)
+    # cells lie 1/4 from the upper or lower edge, those of the outer columns 1/8 from the side
+    of_heat = (1 / 4 + 1 / 8 + 8 / 4 + 4.5 / 8) / (1 + 1 + 8 + 4.5)
+    assert actual.border_distance == pytest.approx(of_heat)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0])
@@ -72,3 +76,14 @@ def test_a_map_that_is_not_finite_is_not_packed(bad: float) -> None:
 def test_what_somebody_else_wrote_is_refused(packed: PackedMap) -> None:
     with pytest.raises(ValueError):
         unpack_map(packed)
+
+
+def test_the_distance_from_the_border_is_that_of_the_views_shares() -> None:
+    even = describe_map(np.ones((50, 80), np.float32), Box(0, 0, 1, 1), (1, 1))
+    assert even.border_distance == pytest.approx(1 / 6, abs=1e-3)
+    middle, corner = np.zeros((2, 5, 7), np.float32)
+    middle[2, 3] = corner[4, 0] = 3
+    distances = [
+        describe_map(values, Box(0, 0, 1, 1), (1, 1)).border_distance for values in (middle, corner)
+    ]
+    assert distances == pytest.approx([1 / 2, 1 / 14])

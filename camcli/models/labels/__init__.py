@@ -9,6 +9,7 @@ from camcli.models.labels.labels import (
     find_timm_labels,
     label_name,
     read_names,
+    shorten_label,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "match_labels",
     "read_meanings",
     "read_names",
+    "shorten_label",
 ]

@@ -68,6 +68,11 @@ def label_name(labels: Labels | None, index: int) -> str:
     return (labels[index] if labels else "") or f"class {index}"
 
 
+def shorten_label(label: str) -> str:
+    """Returns a label's first synonym: `tabby` of `tabby, tabby cat`."""
+    return label.partition(",")[0].strip() or label
+
+
 def find_timm_labels(pretrained_cfg: Mapping[str, Any], num_classes: int) -> Labels | None:
     """Returns the names in a timm configuration, else those of the ImageNet set of that size."""
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
