@@ -124,7 +124,7 @@ def test_what_is_printed_and_written(
             unasked = {"frame", "time", "contrast_strength", "residual", "scale"} | {
                 "box_threshold"
             }
-            assert nulls == {"category", "probability", "value", "rank", *unasked}
+            assert nulls == {"category", "probability", "margin", "value", "rank", *unasked}
             assert record["label"] == ""
         else:
             assert printed == f"out/{name}  eigencam at blocks.5.norm1\n"
