@@ -16,6 +16,8 @@ OPTION_INFO: Mapping[str, str] = {
     "checkpoint": "Your own weights: .pth, .pt or .safetensors.",
     "pretrained": "The model's published weights, or random ones; default pretrained.",
     "strict": "Refuse a checkpoint with missing or unexpected keys; default strict.",
+    "compare": "Another model of the same classes, or other weights of this one, beside it on one "
+    "scale, with the difference of their maps, and a sheet.",
     "num_classes": "Classes of the model's head.",
     "img_size": "Input size in pixels; default the model's.",
     "model_kwargs": "Arguments of the model's constructor.",

@@ -314,6 +314,7 @@ class Record:
     `recipe` is a digest of what the picture is made with: those of one source and recipe are the
     same; `beside` has the endings of what stands beside it, and how that is made; `renamed` says
     why the outputs have another name than they would have in an empty folder.
+    `compared_with` names what was subtracted if the map is the difference of two.
     """
 
     source: str
@@ -365,7 +366,13 @@ class Record:
     files: Mapping[str, FileStamp] = field(default_factory=dict)
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    compared_with: str = ""
     error: str = ""
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the map says what raises a value and what lowers it, or is a difference."""
+        return bool(self.compared_with) or (self.value is not None and bool(self.target))
 
 
 @dataclass(frozen=True)

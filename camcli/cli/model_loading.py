@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from camcli.errors import ModelError, UsageError, first_line
 from camcli.models.known_names import note_layers
 from camcli.models.own_code.user_code import is_code
 from camcli.utils.profiling import stage
+
+WEIGHTS = frozenset({".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar"})
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +84,27 @@ def _compare(classifier: Classifier, options: Options) -> Classifier:
     if not references:
         raise UsageError(f"There is no picture in {', '.join(options.like)}: --like names some.")
     return compare_with(classifier, references, options.likeness)
+
+
+def load_compared(options: Options, classifier: Classifier) -> Classifier:
+    """Loads the model of --compare, or the weights that it names for the same model."""
+    assert options.compare is not None
+    if Path(options.compare).suffix.lower() in WEIGHTS:
+        other = options.model_copy(update={"checkpoint": Path(options.compare)})
+        loaded = load(other, pretrained=False)
+        return replace(loaded, name=f"{classifier.name}-{Path(options.compare).stem}")
+    own = {
+        name: type(options).model_fields[name].default
+        for name in ("checkpoint", "num_classes", "img_size", "model_kwargs", "output_key")
+    }
+    fit = options.preprocessing.model_copy(
+        update=dict.fromkeys(set(type(options.preprocessing).model_fields) - {"fit"})
+    )
+    other = options.model_copy(update={**own, "model": options.compare, "preprocessing": fit})
+    loaded = load(other, pretrained=options.pretrained)
+    # two models of one name would be one column
+    same = loaded.name == classifier.name
+    return replace(loaded, name=f"{loaded.name}-2") if same else loaded
 
 
 def load_structure(options: Options) -> Classifier:

@@ -95,6 +95,7 @@ class Flags:
 
     model: Annotated[Text, _option(MODEL, "NAME", "--model", "-m")] = None
     checkpoint: Annotated[Text, _option(MODEL, "FILE", "--checkpoint")] = None
+    compare: Annotated[Text, _option(MODEL, "MODEL|FILE", "--compare")] = None
     pretrained: Annotated[Switch, _switch(MODEL, "--pretrained/--no-pretrained")] = None
     strict: Annotated[Switch, _switch(MODEL, "--strict/--no-strict")] = None
     num_classes: Annotated[Text, _option(MODEL, "N", "--num-classes")] = None

@@ -17,6 +17,7 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
     yield from _refuse_two_choices_of_classes(options)
     yield from _refuse_two_replacements_of_classes(options)
     yield from _refuse_two_choices_of_layers(options)
+    yield from _refuse_what_does_not_compare(options)
     given = options.model_fields_set
     if "noise_sigma" in given and not options.noise_smooth:
         yield UsageError("--noise-sigma is for --noise-smooth N: give that, too.")
@@ -94,6 +95,25 @@ def _refuse_two_choices_of_layers(options: Options) -> Iterator[UsageError]:
             f"--layers-sweep gives each layer a map, and --layer-fusion {options.layer_fusion} "
             "makes one of several: give one of them."
         )
+
+
+def _refuse_what_does_not_compare(options: Options) -> Iterator[UsageError]:
+    if options.compare is None:
+        return
+    refused = {
+        "--layers-sweep": options.layers_sweep,
+        "--like": options.like,
+        "--text": options.text,
+        "--threshold": options.threshold is not None,
+        "--scale run": options.scale == "run",
+        "--camera": options.camera is not None,
+    }
+    for name, is_given in refused.items():
+        if is_given:
+            yield UsageError(
+                f"--compare explains the same classes of pictures by two models, and does not go "
+                f"together with {name}: give one of them."
+            )
 
 
 def _refuse_two_replacements_of_classes(options: Options) -> Iterator[UsageError]:

@@ -83,6 +83,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     pretrained: bool = Field(default=True, description=SWITCH)
     checkpoint: File | None = Field(default=None, description=FILE)
     strict: bool = Field(default=True, description=SWITCH)
+    compare: Text | None = Field(default=None, description="a name, or a file of weights")
     num_classes: int | None = Field(default=None, ge=0, description=NATURAL)
     img_size: Size | None = Field(default=None, description=SIZE)
     model_kwargs: dict[str, Any] = Field(default={}, description="a table: name = value")

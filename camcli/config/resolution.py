@@ -93,10 +93,11 @@ def _validate(given: Iterable[Setting]) -> Options:
 
 def _add_what_follows(options: Options) -> Options:
     """Adds what an option brings with it."""
-    if not options.layers_sweep:
+    if not options.layers_sweep and options.compare is None:
         return options
+    fusion = "none" if options.layers_sweep else options.layer_fusion
     sheet = options.sheet or Path(SHEETS[0])
-    return options.model_copy(update={"layer_fusion": "none", "sheet": sheet})
+    return options.model_copy(update={"layer_fusion": fusion, "sheet": sheet})
 
 
 def _refuse_code_in_file(on_top: Mapping[tuple[str, ...], Setting]) -> Iterator[ConfigError]:

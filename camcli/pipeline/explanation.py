@@ -43,6 +43,7 @@ class Explanation:
         map: The heatmap with its method, layers and class.
         input_size: The network input's height and width, in pixels.
         details: Further float32 arrays that the method computes, by name.
+        scale: The raw values that are drawn as no heat and as full heat; None for the map's own.
 
     Example:
         >>> import camcli
@@ -58,6 +59,7 @@ class Explanation:
     map: Heatmap
     input_size: tuple[int, int]
     details: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    scale: drawing.Scale | None = None
 
     @property
     def heatmap(self) -> NDArray[np.float32]:
@@ -91,8 +93,11 @@ class Explanation:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the map shows what raises a value and what lowers it, in two colours."""
-        return self.value is not None and bool(self.record.target)
+        """Whether the map shows what raises a value and what lowers it, in two colours.
+
+        The difference of two maps is signed, too.
+        """
+        return self.record.is_signed
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -127,7 +132,7 @@ class Explanation:
             colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib,
                 a table of 256 colours [256 3], or a function of levels 0..1 to colours.
             scale: The raw values (low, high) that are drawn as no heat and as full heat; default
-                the map's own lowest and highest value.
+                the explanation's own scale, or the map's lowest and highest value.
             boxes: Draw boxes around what is hot: the largest region's, or all; default none.
             box_threshold: What is hot: above this share of the map's maximum; default 0.2.
             contour: Draw the outline of what is hot.
@@ -149,6 +154,7 @@ class Explanation:
             drawn = overlay_concepts(self.picture, strengths, self.concepts, alpha, box=self.view)
         else:
             box, signed = self.view, self.is_signed
+            scale = scale or self.scale
             drawn = drawing.overlay(
                 self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
             )
@@ -179,6 +185,39 @@ class Explanation:
         """
         hot = boxes_of(self.sized_map("image"), box_threshold)
         return hot[0].box if hot else None
+
+    @check_keywords()
+    def compare(
+        self, other: Explanation, *, own_scales: bool = False
+    ) -> tuple[Explanation, Explanation, Explanation]:
+        """Puts this map and another one of the picture on one scale, and takes that from this.
+
+        Args:
+            other: An explanation of the same picture, by another model, method or class.
+            own_scales: Whether each map is drawn by its own maximum, and the difference is that of
+                the shares of it; default one scale of raw values.
+
+        Returns:
+            This explanation and the other on their scale, and their difference: red where this map
+            is the stronger one, blue where the other is.
+
+        Raises:
+            UsageError: An explanation of a picture of another size.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> photo = "demo_images/cat_and_coffee.jpg"
+            >>> one, other = camcli.explain(classifier, photo, ["gradcam", "layercam"])
+            >>> first, second, difference = one.compare(other)
+            >>> first.scale == second.scale == (0.0, float(other.heatmap.max()))
+            True
+            >>> camcli.Sheet([first, second, difference])
+            <Sheet of 3 maps: 1 row, 4 columns>
+        """
+        from camcli.pipeline.comparison.map_comparison import compare_maps
+
+        return compare_maps(self, other, own_scales=own_scales)
 
     @check_keywords()
     def figure(self, alpha: Alpha = 0.5, colormap: ColormapLike = "jet") -> Any:

@@ -73,6 +73,10 @@ class Plan:
     threshold: float | None = None
     # by combination: why these methods and layers were chosen
     combined_reasons: Mapping[str, str] = field(default_factory=dict)
+    # of a second model that is compared with this one, and whether each map has a scale of its own
+    other: Plan | None = None
+    other_weights: str = ""
+    own_scales: bool = False
 
     def choice(self, named: Sequence[int | None]) -> CategoryChoice | None:
         """Returns the choice of categories for a batch, or None for a model without classes.
@@ -138,7 +142,9 @@ class Plan:
             return several * (k if depends_on_category(method) else 1)
 
         combined = sum(k if one.asks_class else 1 for one in self.request.combined)
-        return sum(map(maps, self.request.methods)) + combined
+        own = sum(map(maps, self.request.methods)) + combined
+        # the other model's, and the difference
+        return 3 * own if self.other else own
 
 
 @stage("load")

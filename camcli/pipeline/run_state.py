@@ -37,7 +37,7 @@ NOT_WRITTEN = frozenset(
 )  # fmt: skip
 # options whose effect the hash of the weights and the classes' names describe better
 RESOLVED_ELSEWHERE = frozenset(
-    {"checkpoint", "class_map", "target", "frames", "preprocessing", "layers_sweep"}
+    {"checkpoint", "class_map", "target", "frames", "preprocessing", "layers_sweep", "compare"}
 )
 
 NOTHING: Mapping[str, str] = {}
@@ -113,7 +113,10 @@ class RunState:
 
     def add(self, outcome: Outcome) -> Outcome:
         """Records the outcome of a picture and returns it; a video counts as one picture."""
-        records = tuple(replace(record, weights=self.weights) for record in outcome.records)
+        # the maps of a model that is compared have its weights
+        records = tuple(
+            replace(record, weights=record.weights or self.weights) for record in outcome.records
+        )
         self._append(replace(outcome, records=records))
         made = sum(not record.error for record in records)
         # a video fails only once, at its first frame that fails
@@ -187,9 +190,16 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
     names = classifier.labels
     # of all methods, a sheet each picture or, with one sheet for all, an overlay each
     apart = {"apart": True} if ALL in options.method and not plan.on_sheets else {}
+    compared = {}
+    if other := plan.other:
+        compared = {
+            "compared": [other.classifier.name, plan.other_weights],
+            "compared_layers": other.request.all_layers,
+        }
     return {
         **typed,
         **apart,
+        **compared,
         "frames": str(options.frames or ""),
         "model": classifier.name,
         "weights": weights,

@@ -12,6 +12,7 @@ from camcli.config import Options
 from camcli.errors import OutputError, TooManyFailures
 from camcli.models.load import Classifier
 from camcli.pipeline import stages
+from camcli.pipeline.comparison.model_comparison import explain_by_both
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.flow import Ending, Flow, Work
 from camcli.pipeline.plan import Plan, compile_model, make_plan
@@ -200,6 +201,8 @@ class _LocalRun:
         return stages.prepare(picture, self.plan)
 
     def _explain_batch(self, batch: Sequence[PreparedPicture]) -> Iterator[list[Explanation]]:
+        if self.plan.other:
+            return explain_by_both(batch, self.plan)
         return stages.explain_batch(batch, self.plan)
 
     def _write(self, scales: ColorScales) -> WriteOutputs:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from camcli.engine.device.device_timer import DeviceTimer
 from camcli.engine.explain_request import ExplainResult, answer_request
+from camcli.engine.targets import CategoryChoice
 from camcli.media.network_input import make_view as view_of
 from camcli.media.pictures.read import OpenPicture, open_picture
 from camcli.models.state import call_on_model
@@ -65,13 +66,16 @@ def prepare(picture: Picture, plan: Plan) -> PreparedPicture:
     return PreparedPicture(picture, view_of(picture, plan.classifier.preprocessing), category)
 
 
-def explain_batch(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list[Explanation]]:
+def explain_batch(
+    batch: Sequence[PreparedPicture], plan: Plan, choice: CategoryChoice | None = None
+) -> Iterator[list[Explanation]]:
     """Explains pictures in one pass, which begins at once; yields a list for each picture.
 
-    It does not wait for a GPU until the first list is asked for.
+    The classes are those of the plan, or of a `choice`.  It does not wait for a GPU until the first
+    list is asked for.
     """
     inputs = _stack([p.view.inputs for p in batch], plan.classifier.device)
-    choice = plan.choice([p.category for p in batch])
+    choice = choice or plan.choice([p.category for p in batch])
     clock = DeviceTimer(plan.classifier.device)
     module = plan.classifier.module
     # other threads may use the model between batches

@@ -13,7 +13,7 @@ import typer
 
 from camcli.cli.commands import preview
 from camcli.cli.commands.report import check_page, write_page_of
-from camcli.cli.model_loading import load
+from camcli.cli.model_loading import load, load_compared
 from camcli.cli.options import Flags, with_flags
 from camcli.cli.printer import (
     Printer,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from camcli.config import Options
     from camcli.pipeline import StopRequest
+    from camcli.pipeline.plan import Plan
     from camcli.pipeline.run_state import RunState, Shard
     from camcli.records import Outcome, Source
 
@@ -243,6 +244,8 @@ def _prepare_local_run(
     results.printer.warn(classifier.warnings)
     plan = make_plan(classifier, options)
     results.printer.warn(plan.warnings)
+    if options.compare is not None:
+        plan = _add_compared(plan, options, results.printer)
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
     results.report_plan(plan.left_out, len(plan.request.methods))
@@ -261,6 +264,17 @@ def _prepare_local_run(
         results.report_sheet,
     )
     return lambda stop: carry_out_plan(plan, share, options, stop, watch, shard)
+
+
+def _add_compared(plan: Plan, options: Options, printer: Printer) -> Plan:
+    """Has a run explain its pictures by the model of --compare, too."""
+    from camcli.pipeline import make_plan
+    from camcli.pipeline.comparison.model_comparison import compare_plans
+
+    other = load_compared(options, plan.classifier)
+    printer.warn(other.warnings)
+    own_scales = options.scale == "image" and "scale" in options.model_fields_set
+    return compare_plans(plan, make_plan(other, options), own_scales=own_scales)
 
 
 def _take_share(

@@ -76,7 +76,8 @@ def check_can_shard(options: Options) -> None:
         )
     if options.sheet:
         raise UsageError(
-            "--sheet shows what a whole run found: leave it out where several processes share the "
+            "--sheet (of --layers-sweep and --compare, too) shows what a whole run found: leave it "
+            "out where several processes share the "
             "run, and give the same command with --resume to one process afterwards."
         )
     if is_file(options.save_path):

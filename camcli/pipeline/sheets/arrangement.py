@@ -62,11 +62,11 @@ class Arrangement:
         ]
 
     def _draw(self, item: SheetItem, grid: Grid) -> Cell:
-        caption = self._describe_column(item.record)
+        first, *others = self._describe_column(item.record)
         if item.is_empty:
-            caption = replace(caption, tail=f"{caption.tail} (empty)".strip())
-        bar = None if self.bar else item.bar
-        return Cell(grid.fit(item.draw()), grid.split(caption), bar)
+            first = replace(first, tail=f"{first.tail} (empty)".strip())
+        lines = tuple(part for line in (first, *others) for part in grid.split(line))
+        return Cell(grid.fit(item.draw()), lines, None if self.bar else item.bar)
 
     def _describe_row(self, record: Record) -> tuple[Line, ...]:
         lines = [Line(PurePath(record.source).name or "picture")]
@@ -75,10 +75,16 @@ class Arrangement:
         lines += [Line(_name(axis, record)) for axis in self.row_axes if axis != "class"]
         return tuple(lines)
 
-    def _describe_column(self, record: Record) -> Line:
+    def _describe_column(self, record: Record) -> tuple[Line, ...]:
+        if record.compared_with:
+            return (Line("difference"),)
         if self.axis == "class" and record.target:
-            return describe_class(record)
-        return Line(_name(self.axis or "method", record))
+            return (describe_class(record),)
+        name = Line(_name(self.axis or "method", record))
+        if self.axis == "model" and (tail := describe_class(record).tail):
+            # each model is as sure of the class as it is
+            return name, Line("", tail)
+        return (name,)
 
 
 def arrange(items: Sequence[SheetItem]) -> Arrangement:

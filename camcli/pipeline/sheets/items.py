@@ -46,14 +46,9 @@ def make_record_bar(record: Record, colormap: ColormapLike, alpha: Alpha) -> Col
     """Makes the bar of a map by what its record says; None where it shows nothing."""
     if record.minimum is None or record.maximum is None:
         return None
-    signed = is_signed(record)
+    signed = record.is_signed
     ends = find_range(record.minimum, record.maximum, record.scale, signed=signed)
     return make_bar(ends, colormap, alpha, signed=signed) if ends else None
-
-
-def is_signed(record: Record) -> bool:
-    """Tells whether a map says what raises a value and what lowers it."""
-    return record.value is not None and bool(record.target)
 
 
 def list_items(

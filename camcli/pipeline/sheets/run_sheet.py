@@ -35,7 +35,7 @@ PIXELS = ".pixels.png"
 # of a record, what a sheet shows as it is
 SHOWN = (
     "source", "frame", "model", "method", "category", "label", "probability", "value", "target",
-    "minimum", "maximum", "error",
+    "minimum", "maximum", "compared_with", "error",
 )  # fmt: skip
 
 

@@ -28,9 +28,14 @@ class ColorScales:
     by_key: Mapping[Key, Scale] = field(default_factory=dict)
 
     def of(self, explanation: Explanation) -> Scale | None:
-        """Returns a heatmap's scale if it shares one; concepts have their own colours."""
+        """Returns a heatmap's scale if it shares one; concepts have their own colours.
+
+        A compared heatmap has its own scale.
+        """
         if explanation.concepts:
             return None
+        if explanation.scale:
+            return explanation.scale
         return self.by_key.get(scale_key(explanation.record), self.common)
 
 

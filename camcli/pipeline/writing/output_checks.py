@@ -47,6 +47,11 @@ def _check_films(sources: Sequence[Source], plan: Plan, options: Options) -> Non
             "--scale run reads everything twice, and a camera shows it only once: give --scale "
             "MIN,MAX."
         )
+    if plan.other and may_have_films(sources, options):
+        raise UsageError(
+            "--compare shows two models beside a picture, and no videos: leave videos, --every and "
+            "--frames out."
+        )
     if plan.threshold is not None and may_have_films(sources, options):
         raise UsageError(
             "--threshold may find another number of classes in each frame, and a video shows one "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -44,13 +44,23 @@ def output_path(
         record.label,
         format=options.format,
         layer=layer,
-        target=plan.request.target.mark if record.target else "",
+        target="_".join(_list_marks(record, plan)),
         frame=record.frame,
         value=record.value,
         front=[told[name] for name in IN_FRONT if name in told],
         behind=[told[name] for name in BEHIND if name in told],
     )
     return options.save_path / name
+
+
+def _list_marks(record: Record, plan: Plan) -> Iterator[str]:
+    """Yields what a name says of the model that is compared, and of the target."""
+    if record.compared_with:
+        yield f"minus-{record.compared_with}"
+    elif record.model and record.model != plan.classifier.name:
+        yield record.model
+    if record.target and plan.request.target.mark:
+        yield plan.request.target.mark
 
 
 @dataclass
@@ -144,7 +154,7 @@ def make_recipe(shared: str, record: Record) -> str:
     own = [
         shared, record.picture_size, record.view, record.method, record.layers,
         record.layer_fusion, record.parts, record.combination, record.options, record.category,
-        record.label, record.target, record.contrast,
+        record.label, record.target, record.contrast, record.model, record.compared_with,
     ]  # fmt: skip
     return _digest(own)
 

@@ -107,9 +107,15 @@ def test_methods_with_layers_of_their_own_stand_in_one_row() -> None:
 
 
 def test_two_models_stand_side_by_side() -> None:
-    items = [item(model="resnet50"), item(model="vit", layers=("blocks.11",))]
+    items = [
+        item(model="resnet50"),
+        item(model="vit", layers=("blocks.11",), probability=0.25),
+        item(model="resnet50 - vit", layers=(), compared_with="vit", minimum=-0.5, scale=(0, 1)),
+    ]
     sheet = arrange(items)
-    assert table(sheet) == [["cat.jpg; tabby 50.0%", "resnet50", "vit"]]
+    assert table(sheet) == [["cat.jpg; tabby 50.0%", "resnet50; 50.0%", "vit; 25.0%", "difference"]]
+    ((_, _, _, difference),) = sheet.list_rows()
+    assert difference and difference.bar and difference.bar.low == -1
     assert sheet.notes == ("gradcam",)
 
 

@@ -1,0 +1,170 @@
+"""Puts two maps of one picture on one scale, and takes one from the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from camcli.errors import UsageError
+from camcli.methods.postprocessing import normalise, scale_signed
+from camcli.records import Box, Heatmap
+from camcli.render.overlay import enlarge
+from camcli.runs import describe_map, pack_map
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from camcli.pipeline.explanation import Explanation
+
+MOST_CELLS = 1024  # of a difference's longer edge: larger pictures have fewer cells than pixels
+
+
+def compare_maps(
+    one: Explanation, other: Explanation, *, own_scales: bool = False
+) -> tuple[Explanation, Explanation, Explanation]:
+    """Returns two explanations of a picture on one scale, and the difference of their maps.
+
+    The scale goes from zero to the larger of both maxima.  With `own_scales` each keeps its own,
+    and the difference is that of the shares of it, from -1 to 1.  The difference is taken of what
+    is drawn (what is above zero, or all of the maps of a value) at the picture's pixels that both
+    models see.  Raises UsageError for maps of two pictures.
+    """
+    if one.picture.size != other.picture.size:
+        raise UsageError(
+            f"Two maps are compared on one picture, and these are of {_format_size(one)} and "
+            f"{_format_size(other)} pixels."
+        )
+    if own_scales:
+        first, second = one, other
+        shown = _take_shares(one), _take_shares(other)
+        most = 1.0
+    else:
+        shown = _take_raw(one), _take_raw(other)
+        most = max(_find_most(values) for values in shown)
+        first, second = (_set_scale(e, most) for e in (one, other))
+    return first, second, _make_difference(first, second, shown, most)
+
+
+def _format_size(explanation: Explanation) -> str:
+    height, width = explanation.picture.size
+    return f"{width}x{height}"
+
+
+def _take_raw(explanation: Explanation) -> NDArray[np.float32]:
+    values = explanation.heatmap
+    return values if explanation.is_signed else np.maximum(values, 0)
+
+
+def _take_shares(explanation: Explanation) -> NDArray[np.float32]:
+    raw = torch.from_numpy(explanation.heatmap)
+    shares: NDArray[np.float32] = (
+        scale_signed(raw) if explanation.is_signed else normalise(raw)
+    ).numpy()
+    return shares
+
+
+def _find_most(values: NDArray[np.float32]) -> float:
+    most = float(np.abs(values).max())
+    return most if np.isfinite(most) else 0.0
+
+
+def _set_scale(explanation: Explanation, most: float) -> Explanation:
+    """Has a map drawn from zero to the maximum that both share."""
+    scale = (0.0, most) if most > 0 else None
+    return replace(explanation, scale=scale, record=replace(explanation.record, scale=scale))
+
+
+def _make_difference(
+    one: Explanation,
+    other: Explanation,
+    shown: tuple[NDArray[np.float32], NDArray[np.float32]],
+    most: float,
+) -> Explanation:
+    values, box = _subtract(shown, (one.view, other.view), one.picture.size)
+    scale = (0.0, most) if most > 0 else None
+    minuend, subtrahend = (
+        (one.record.model, other.record.model)
+        if one.record.model != other.record.model
+        else (one.method, other.method)
+    )
+    record = replace(
+        one.record,
+        model=f"{minuend} - {subtrahend}",
+        compared_with=subtrahend,
+        layers=(),
+        layer_reason="",
+        layer_fusion="",
+        parts=(),
+        combination="",
+        probability=None,
+        rank=None,
+        margin=None,
+        top_categories=(),
+        top_labels=(),
+        top_probabilities=(),
+        value=None,
+        view=box,
+        minimum=float(values.min()),
+        maximum=float(values.max()),
+        statistics=describe_map(values, box, one.picture.size),
+        map=pack_map(values),
+        residual=None,
+        scale=scale,
+        seconds=None,
+        warnings=(),
+    )
+    heatmap = Heatmap(values, one.method, (), one.category)
+    return replace(one, view=box, record=record, map=heatmap, details={}, scale=scale)
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A map at pixels, and which of the picture's rows and columns they are."""
+
+    values: NDArray[np.float32]
+    rows: slice
+    columns: slice
+
+    def cut(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Returns the values at some of the rows and columns."""
+        top, left = rows.start - self.rows.start, columns.start - self.columns.start
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        return self.values[top : top + height, left : left + width]
+
+
+def _subtract(
+    maps: tuple[NDArray[np.float32], NDArray[np.float32]],
+    views: tuple[Box, Box],
+    size: tuple[int, int],
+) -> tuple[NDArray[np.float32], Box]:
+    """Takes a map from another where both show the picture: [h w] at its pixels, and where."""
+    factor = min(1.0, MOST_CELLS / max(size))
+    reduced = round(size[0] * factor), round(size[1] * factor)
+    down, across = reduced[0] / size[0], reduced[1] / size[1]
+    one, other = (
+        _sample(values, _resize_box(view, across, down), reduced)
+        for values, view in zip(maps, views, strict=True)
+    )
+    rows, columns = _overlap(one.rows, other.rows), _overlap(one.columns, other.columns)
+    values = one.cut(rows, columns) - other.cut(rows, columns)
+    box = Box(columns.start, rows.start, columns.stop, rows.stop)
+    return np.ascontiguousarray(values), _resize_box(box, 1 / across, 1 / down)
+
+
+def _sample(values: NDArray[np.float32], view: Box, size: tuple[int, int]) -> _Sampled:
+    inside, (rows, columns) = enlarge(values, view, size)
+    return _Sampled(inside, rows, columns)
+
+
+def _resize_box(box: Box, across: float, down: float) -> Box:
+    return Box(box.left * across, box.top * down, box.right * across, box.bottom * down)
+
+
+def _overlap(one: slice, other: slice) -> slice:
+    start, stop = max(one.start, other.start), min(one.stop, other.stop)
+    if start >= stop:
+        raise UsageError("The two maps show no common part of the picture.")
+    return slice(start, stop)
