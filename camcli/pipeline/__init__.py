@@ -1,5 +1,6 @@
 """Takes sources to heatmaps, files and records."""
 
+from camcli.pipeline.comparison.model_comparison import compare_plans
 from camcli.pipeline.explanation import Explanation, explain_empty, overlay
 from camcli.pipeline.picture_api import explain
 from camcli.pipeline.plan import make_plan
@@ -16,6 +17,7 @@ __all__ = [
     "Sheet",
     "StopRequest",
     "carry_out_plan",
+    "compare_plans",
     "compare_with",
     "explain",
     "explain_empty",

@@ -33,6 +33,7 @@ PUBLIC = (
     "overlay",
     "overlay.Alpha",
     "overlay.Scale",
+    "overlay.enlarge",
     "pixels.draw_on_grey",
     "pixels.lay_pixels",
     "sheet",

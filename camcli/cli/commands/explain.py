@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from camcli.config import Options
+    from camcli.models.load import Classifier
     from camcli.pipeline import StopRequest
     from camcli.pipeline.plan import Plan
     from camcli.pipeline.run_state import RunState, Shard
@@ -245,7 +246,7 @@ def _prepare_local_run(
     plan = make_plan(classifier, options)
     results.printer.warn(plan.warnings)
     if options.compare is not None:
-        plan = _add_compared(plan, options, results.printer)
+        plan = _add_compared(plan, classifier, options, results.printer)
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
     results.report_plan(plan.left_out, len(plan.request.methods))
@@ -266,12 +267,11 @@ def _prepare_local_run(
     return lambda stop: carry_out_plan(plan, share, options, stop, watch, shard)
 
 
-def _add_compared(plan: Plan, options: Options, printer: Printer) -> Plan:
+def _add_compared(plan: Plan, classifier: Classifier, options: Options, printer: Printer) -> Plan:
     """Has a run explain its pictures by the model of --compare, too."""
-    from camcli.pipeline import make_plan
-    from camcli.pipeline.comparison.model_comparison import compare_plans
+    from camcli.pipeline import compare_plans, make_plan
 
-    other = load_compared(options, plan.classifier)
+    other = load_compared(options, classifier)
     printer.warn(other.warnings)
     own_scales = options.scale == "image" and "scale" in options.model_fields_set
     return compare_plans(plan, make_plan(other, options), own_scales=own_scales)
