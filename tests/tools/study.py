@@ -2,11 +2,11 @@
 
 FOLDER is as for `tests.tools.semantics`: `photos/`, `boxes/` (YOLO with COCO's numbers) and
 `imagenet.csv`.  The default model is asked at its default layer, and the whole photo is squashed
-into view.  Three runs of `camviz evaluate` go into `--save-path`, and each goes on where it was cut
-off: the usual metrics of the methods that cost a few passes, on all photos; all other metrics of
-these, on the first ones; and the methods that cost hundreds of passes, on the first ones, at the
-settings of `tests.tools.semantics`.  Prints the tables of `camcli/docs/study.md`; `--tables` prints
-them of what is there already.
+into view.  Four runs of `camviz evaluate` go into `--save-path`, and each goes on where it was cut
+off: where the heat lies, by the methods that cost a few passes, on all photos; what the score is
+made of, by the same methods, on a part of the photos; all other metrics of these, and the methods
+that cost hundreds of passes at the settings of `tests.tools.semantics`, on a few.  Prints the
+tables of `camcli/docs/study.md`; `--tables` prints them of what is there already.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from camcli.method_info import METHOD_INFO
 from camcli.registry import METHODS, METRICS, depends_on_category
 from tests.tools.semantics import COCO
 
-USUAL = (
-    "pointing_game", "heat_inside", "pixel_ap", "box_iou", "max_box_accuracy",
-    "deletion", "insertion", "road",
-)  # fmt: skip
+# read off the map
+WHERE = ("pointing_game", "heat_inside", "pixel_ap", "box_iou")
+# dozens of passes of altered pictures for each map, or hundreds of thresholds
+SCORE = ("deletion", "insertion", "road", "max_box_accuracy")
 # fifty maps for one, so that of a method with hundreds of passes it is not measured
 DEAR = ("max_sensitivity", "infidelity")
-FEW = 12
+SOME, FEW = 24, 6  # photos
 SETTINGS = (
     "scorecam.max_channels=128", "sscam.max_channels=32", "iscam.max_channels=32", "rise.masks=500",
 )  # fmt: skip
@@ -51,16 +51,17 @@ class Part:
 
 
 def list_parts() -> tuple[Part, ...]:
-    """Returns the three runs of the study, made from the registries."""
+    """Returns the runs of the study, made from the registries."""
     asked = [name for name in METHODS if depends_on_category(name) and name not in ATTENTION]
     dear = tuple(name for name in asked if not METHOD_INFO[name].gradients)
     cheap = ("best", *(name for name in asked if name not in dear))
-    others = tuple(name for name in METRICS if name not in USUAL)
-    few = (*USUAL, *(name for name in others if name not in DEAR))
+    others = tuple(name for name in METRICS if name not in (*WHERE, *SCORE))
+    few = tuple(name for name in METRICS if name not in DEAR)
     return (
-        Part("usual", cheap, USUAL),
-        Part("others", cheap, others, FEW),
+        Part("where", cheap, WHERE),
+        Part("score", cheap, SCORE, SOME),
         Part("perturbation", ("gradcam", *dear), few, FEW, SETTINGS),
+        Part("others", cheap, others, FEW),
     )
 
 

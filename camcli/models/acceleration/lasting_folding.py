@@ -102,12 +102,11 @@ def run_folded(module: nn.Module, inputs: Tensor, watched: WatchedPass[Result]) 
         return watched.run(inputs, watched.graph)
 
     layers = list_modules(module)
-    # altered pictures are folded for themselves, where they are many
     cache = find_prepack_cache(layers)
     if cache is None:
         _memories.of(module).clear()
         return run()
-    if not watched.layers or not _is_plain(inputs):
+    if not _is_plain(inputs):
         return run()
     memory = _recall(module, layers, cache)
     key = watched.layers, watched.graph, tuple(inputs.shape[1:])

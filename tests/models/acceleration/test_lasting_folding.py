@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 import camcli
+from camcli.engine.hooks import record
 from camcli.models.acceleration import lasting_folding, onednn_conv
 from camcli.models.acceleration.lasting_folding import WHOLE_MODEL
 from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
@@ -167,6 +168,18 @@ def _assert_right(net: nn.Module, layer: str = "again", inputs: Tensor = INPUTS)
     expected = _explain_plain(net, inputs, layer)
     for _ in range(3):
         _assert_close(_explain(net, inputs, layer), expected)
+
+
+def test_a_pass_that_looks_at_no_layer_is_folded_whole() -> None:
+    # as those that score altered pictures do
+    torch.manual_seed(0)
+    model = _train(timm.create_model("mobilenetv3_small_100", pretrained=False))
+    inputs = noise(2, 3, (64, 64))
+    with torch.no_grad():
+        expected = model(inputs)
+    for _ in range(3):
+        _assert_close(record(model, inputs, (), graph=False).logits, expected)
+    assert _count_folded(model) == [34]
 
 
 def test_what_is_watched_is_not_folded() -> None:
