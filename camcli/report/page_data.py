@@ -241,7 +241,12 @@ def _describe_summaries(content: PageContent) -> list[dict[str, Any]]:
                 for cluster in summary.clusters
             ],
             "hangs_on": [
-                {"place": found.place, "words": found.describe()} for found in summary.fixed_places
+                {
+                    "place": found.place,
+                    "share": _round(found.share),
+                    "words": found.describe(),
+                }
+                for found in summary.fixed_places
             ],
         }
         for summary in content.summaries

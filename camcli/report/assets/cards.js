@@ -101,8 +101,8 @@ function describeCell(read) {
 
 function describeMade(i) {
   const layer = data.names.layer[rows.layer[i]], parts = [methodName(i)];
-  if (data.names.layer.length > 1 && layer) parts.push(layer);
-  if (data.names.model.length > 1) parts.push(data.names.model[rows.model[i]]);
+  if (isSeveral("layer")) parts.push(layer);
+  if (isSeveral("model")) parts.push(data.names.model[rows.model[i]]);
   return parts.filter(Boolean).join(" · ");
 }
 

@@ -80,7 +80,8 @@ function refreshRows() {
   gallery.live.clear();
   scroller.scrollTop = 0;
   const count = gallery.shown.length, pictures = new Set(gallery.shown.map((i) => rows.picture[i])).size;
-  byId("count").textContent = `${count.toLocaleString("en")} of ${total.toLocaleString("en")} heatmaps, of ${pictures.toLocaleString("en")} ${pictures === 1 ? "picture" : "pictures"}`;
+  const failures = rows.error?.some(Boolean);
+  byId("count").textContent = `${count.toLocaleString("en")} of ${total.toLocaleString("en")} ${failures ? "heatmaps and failures" : "heatmaps"}, of ${pictures.toLocaleString("en")} ${pictures === 1 ? "picture" : "pictures"}`;
   byId("empty").hidden = count > 0;
   grid.hidden = count === 0;
   layOut();

@@ -142,6 +142,7 @@ function preparePrint() {
     document.querySelectorAll("#summary-panel canvas, #summary-panel .mini").forEach((node) => {
       if (node.onSeen) { seen.unobserve(node); node.onSeen(); }
     });
+    document.querySelectorAll("#summary-panel canvas").forEach(printCanvas);
     return;
   }
   byId("print").replaceChildren(...gallery.shown.slice(0, MOST_PRINTED).map((i) => {
@@ -160,7 +161,10 @@ function printCanvas(canvas) {
   image.src = canvas.toDataURL();
   canvas.replaceWith(image);
 }
-function endPrint() { byId("print").replaceChildren(); }
+function endPrint() {
+  byId("print").replaceChildren();
+  if (document.body.dataset.tab === "summary") makeSummary();
+}
 window.addEventListener("beforeprint", preparePrint);
 window.addEventListener("afterprint", endPrint);
 window.matchMedia("print").addEventListener("change", (event) => { if (event.matches && !byId("print").childElementCount) preparePrint(); });

@@ -6,7 +6,7 @@ const tables = new Map(Object.entries(data.colormaps).map(([name, text]) => [nam
 const byId = (id) => document.getElementById(id);
 
 const ORDERS = [
-  ["run", "order of the run", (i) => i],
+  ["run", "as in the run", (i) => i],
   ["class", "class", (i) => className(i).toLowerCase()],
   ["file", "file", (i) => pictureOf(i).name.toLowerCase()],
   ["probability", "probability", (i) => negated(rows.probability[i])],
@@ -29,6 +29,8 @@ const negated = (value) => (value === null ? null : -value);
 const pictureOf = (i) => data.pictures[rows.picture[i]];
 const className = (i) => data.names.label[rows.label[i]];
 const methodName = (i) => data.names.method[rows.method[i]];
+// whether the heatmaps are of several methods, layers, models, ...
+const isSeveral = (name) => data.names[name].filter(Boolean).length > 1;
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
 
 function describeScore(i) {

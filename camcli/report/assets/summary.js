@@ -69,14 +69,14 @@ function makeClass(one) {
   mean.setAttribute("role", "img");
   mean.setAttribute("aria-label", `Mean map of ${one.class}`);
   whenSeen(mean, () => paintMean(mean, one.map));
-  const made = [one.method, data.names.layer.length > 1 ? one.layer : "", data.names.model.length > 1 ? one.model : ""].filter(Boolean).join(" · ");
+  const made = [one.method, isSeveral("layer") ? one.layer : "", isSeveral("model") ? one.model : ""].filter(Boolean).join(" · ");
   words.append(element("h3", "", one.class), element("p", "soft", `${one.pictures} ${one.pictures === 1 ? "picture" : "pictures"}${one.empty ? `, ${one.empty} without heat` : ""} · ${made}`), makeBars(one));
-  for (const found of one.hangs_on) rest.append(element("p", "found", `Hangs on ${found.place === "frame" ? "the frame" : `the ${found.place}`}: ${found.words}.`));
+  for (const found of one.hangs_on) rest.append(element("p", "found", `Hangs on the ${found.place}: ${percent(found.share)} of the heat.`));
   if (one.differing.length) {
     rest.append(element("h3", "", "Differ most from the mean"), makeStrip(one.differing, one.differences.map((value) => `${percent(value)} elsewhere`)));
   }
   for (const cluster of one.clusters) {
-    const box = element("div", "cluster"), canvas = element("canvas"), beside = element("div");
+    const box = element("div", "cluster"), canvas = element("canvas", "mean"), beside = element("div");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `Mean map of ${cluster.pictures} pictures that are alike`);
     whenSeen(canvas, () => paintMean(canvas, cluster.map));
@@ -97,9 +97,16 @@ function makeSummary() {
   const box = element("div", "hints");
   box.append(element("h2", "", striking.length ? "Heat that hangs on one place" : "No class's heat hangs on one corner, edge or the frame"));
   const items = element("ul");
+  const told = new Map();
   for (const [one, found] of striking) {
-    const item = element("li");
-    item.append(element("b", "", one.class), ` (${one.method}): ${found.words}.`);
+    const key = `${one.class}\n${found.place}`;
+    if (told.has(key)) told.get(key).methods.push(one.method);
+    else told.set(key, { name: one.class, words: found.words, methods: [one.method] });
+  }
+  for (const { name, words, methods } of told.values()) {
+    const item = element("li"), also = [...new Set(methods.slice(1))].filter((method) => method !== methods[0]);
+    item.append(element("b", "", name), ` (${methods[0]}): ${words}.`);
+    if (also.length) item.append(element("span", "soft", ` The same by ${also.join(", ")}.`));
     items.append(item);
   }
   box.append(striking.length ? items : element("p", "soft", "Only classes of at least five pictures are looked at, and what differs from the other classes by more than chance. A mark that all classes share is not found so: look at the mean maps."));

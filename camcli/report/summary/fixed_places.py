@@ -62,14 +62,18 @@ def find_fixed_places(
     """
     tried = sum(len(shares[FRAME]) >= FEWEST for shares in shares_by_class) * len(LEAST_SHARES)
     least = NormalDist().inv_cdf(1 - CHANCE / tried) if tried else inf
-    return [
-        tuple(sorted(_find_places(shares_by_class, n, least), key=lambda found: -_excess(found)))
-        for n in range(len(shares_by_class))
-    ]
+    found = ([*_find_places(shares_by_class, n, least)] for n in range(len(shares_by_class)))
+    return [tuple(sorted(_drop_implied(places), key=_order)) for places in found]
 
 
-def _excess(found: FixedPlace) -> float:
-    return found.share / found.area
+def _order(found: FixedPlace) -> float:
+    return -found.share / found.area
+
+
+def _drop_implied(places: Sequence[FixedPlace]) -> list[FixedPlace]:
+    """Leaves out the frame where a corner or an edge has half of its heat: it says no more then."""
+    inner = max((found.share for found in places if found.place != FRAME), default=0.0)
+    return [found for found in places if found.place != FRAME or inner < found.share / 2]
 
 
 def _find_places(

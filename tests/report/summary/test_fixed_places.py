@@ -43,6 +43,11 @@ def test_the_frame_is_named() -> None:
     assert "on the outer eighth of the view (44% if it were spread evenly" in found[0][0].describe()
 
 
+def test_a_corner_that_has_the_frames_heat_is_named_alone() -> None:
+    found = find_fixed_places([even(12, 1, frame=0.9, upper_left_corner=0.7), even(12, 2)])
+    assert [one.place for one in found[0]] == ["upper left corner"]
+
+
 def test_what_all_classes_share_is_named_of_none() -> None:
     classes = [even(20, seed, upper_left_corner=0.4) for seed in range(4)]
     assert find_fixed_places(classes) == [()] * 4
