@@ -18,15 +18,13 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def find_chromium() -> str | None:
-    """The program, `CAMVIZ_CHROMIUM` first."""
-    return os.environ.get("CAMVIZ_CHROMIUM") or next(
-        filter(None, map(shutil.which, PROGRAMS)), None
-    )
+    """The program, `CHROMIUM` first."""
+    return os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
 def find_axe() -> Path | None:
-    """axe-core's script: `CAMVIZ_AXE`, or what `npm install --global axe-core` installed."""
-    if named := os.environ.get("CAMVIZ_AXE"):
+    """axe-core's script: `AXE_CORE`, or what `npm install --global axe-core` installed."""
+    if named := os.environ.get("AXE_CORE"):
         return Path(named)
     if not (npm := shutil.which("npm")):
         return None

@@ -1,4 +1,4 @@
-"""Every command on the handbook's page of the report runs, in the order in which it stands there."""
+"""Every command on the handbook's page of the report runs, in the order of the page."""
 
 from __future__ import annotations
 
