@@ -6,17 +6,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from camcli.errors import ModelError, UnknownName
+from camcli.errors import CamvizError, ModelError, UnknownName, first_line
 from camcli.models.checkpoints import (
     Checkpoint,
     FittedWeights,
+    align_eps,
     build_for_checkpoint,
+    carry_weights_between,
     carry_weights_over,
+    computes_the_same,
+    copy_weights,
     find_counterpart,
     load_into,
     other_library_error,
+    other_outputs_error,
     place_weights_by_order,
 )
+from camcli.models.hugging_face.repository import find_model_folder
 from camcli.models.memory_bound import check_numbers, limit_memory
 from camcli.models.model_lookup import TIMM_SCHEMES, TRANSFORMERS, Origin, import_builder
 from camcli.models.model_spec import BuiltModel, ModelSpec, describe
@@ -79,13 +85,28 @@ def build_with_checkpoint(
     if fitted.faults:
         built, fitted = (
             _build_from_counterpart(origin, request, saved, strict)
-            or place_weights_by_order(fitted, built, build, request)
+            or _build_from_twin(origin, request, built, fitted, strict)
+            or _place_by_order(origin, fitted, built, request)
             or (built, fitted)
         )
     # arguments are tried on timm's constructors, never on the user's code
     rebuild = build if origin == "timm" else None
     notes = load_into(built, fitted, request, strict=strict, build=rebuild)
+    if not fitted.faults:
+        notes = (*notes, *_compare_with_folder(origin, request, built, fitted, strict))
     return origin, replace(built, weights=f"checkpoint {saved}", warnings=(*built.warnings, *notes))
+
+
+def _place_by_order(
+    origin: Origin, fitted: FittedWeights, built: BuiltModel, request: ModelSpec
+) -> tuple[BuiltModel, FittedWeights] | None:
+    """Takes weights by their order, but for transformers' networks.
+
+    Those are often another library's network with other numbers in it, as LeViT's.
+    """
+    if origin == TRANSFORMERS:
+        return None
+    return place_weights_by_order(fitted, built, partial(_build, origin), request)
 
 
 def _build_from_counterpart(
@@ -118,6 +139,78 @@ def _build_from_counterpart(
     if refusal and strict:
         raise refusal
     return None
+
+
+def _build_from_twin(
+    origin: Origin, request: ModelSpec, built: BuiltModel, fitted: FittedWeights, strict: bool
+) -> tuple[BuiltModel, FittedWeights] | None:
+    """Takes weights of timm for a network of transformers, and back, if the two are the same.
+
+    Raises CheckpointError if they fit the other library's network, and that is another one.
+    """
+    saved = fitted.checkpoint
+    twin = _find_twin(origin, built, saved)
+    if twin is None:
+        return None
+    library, other = twin
+    try:
+        source, theirs = build_for_checkpoint(saved, partial(_build, library), other)
+    except CamvizError:  # the library is not installed, or cannot build it
+        return None
+    if theirs.faults or bool(source.num_classes) != bool(built.num_classes):
+        return None
+    own = _build(origin, replace(request, num_classes=source.num_classes))
+    carried = carry_weights_between(theirs, source, own)
+    if carried and carried.faults and strict:
+        raise other_outputs_error(saved, request, other.name)
+    return (own, carried) if carried and not carried.faults else None
+
+
+def _find_twin(
+    origin: Origin, built: BuiltModel, saved: Checkpoint
+) -> tuple[Origin, ModelSpec] | None:
+    """Returns which model of timm or transformers a checkpoint may be of, if not of this one."""
+    folder = find_model_folder(saved.path)
+    if folder and origin in ("timm", "torchvision"):
+        return TRANSFORMERS, ModelSpec(folder, False)
+    if folder or origin != TRANSFORMERS:
+        return None
+    classes = None if built.num_classes else 0
+    if saved.arch and import_builder("timm").knows(saved.arch):
+        kwargs = saved.settings_for(saved.arch).model_kwargs
+        return "timm", ModelSpec(saved.arch, False, classes, model_kwargs=kwargs)
+    twin: ModelSpec | None = import_builder(TRANSFORMERS).find_timm_twin(
+        built.module.config, classes
+    )
+    return None if twin is None else ("timm", twin)
+
+
+def _compare_with_folder(
+    origin: Origin, request: ModelSpec, built: BuiltModel, fitted: FittedWeights, strict: bool
+) -> tuple[str, ...]:
+    """Compares a model with the one that transformers saved in the folder its weights are from.
+
+    Returns a word where that cannot be done.  Raises CheckpointError if the two differ.
+    """
+    folder = find_model_folder(fitted.checkpoint.path)
+    if not folder or origin not in ("timm", "torchvision"):
+        return ()
+    try:
+        source, theirs = build_for_checkpoint(
+            fitted.checkpoint, partial(_build, TRANSFORMERS), ModelSpec(folder, False)
+        )
+    except CamvizError as error:
+        return (f"{folder}: what transformers computes was not compared. {first_line(error)}",)
+    copy_weights(source.module, theirs)
+    if theirs.faults or source.num_classes != built.num_classes:
+        return ()
+    align_eps(source, built)
+    if computes_the_same(source, built):
+        return ()
+    difference = other_outputs_error(fitted.checkpoint, request, folder)
+    if strict:
+        raise difference
+    return (str(difference),)
 
 
 def list_origins(origin: Origin, name: str, request: ModelSpec) -> Iterator[Origin]:

@@ -34,6 +34,7 @@ from tests.tiny_transformers import (
     BACKBONES,
     CLASSIFIERS,
     VIT,
+    Tiny,
     build_tiny,
     compute_gradcam_by_hand,
     draw_noise,
@@ -365,6 +366,10 @@ def test_what_the_cache_holds_is_listed(caches: Path) -> None:
         ),
         ("segformer", "SegformerForSemanticSegmentation", "which is for semantic segmentation"),
         ("gpt2", "GPT2LMHeadModel", "a GPT2LMHeadModel, a language model"),
+        ("bert", "BertModel", "a BertModel, a language model"),
+        ("llava", "LlavaForConditionalGeneration", "which is for conditional generation"),
+        ("clip", "CLIPTextModel", "a CLIPTextModel, a language model"),
+        ("blip-2", "Blip2ForImageTextRetrieval", "which is for image text retrieval"),
         ("imagegpt", "ImageGPTForImageClassification", "a ImageGPTForImageClassification"),
         ("mine", "MineForImageClassification", "'mine', which transformers .* does not know"),
     ],
@@ -570,6 +575,44 @@ def test_a_backbone_is_explained_by_methods_without_a_class(tmp_path: Path, name
         assert explanation.category is None
     with pytest.raises(ModelError, match="has no classifier, so gradcam has no class"):
         list(camcli.explain(classifier, str(PHOTOS[0])))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_likeness_gives_a_backbone_what_methods_need(tmp_path: Path, name: str) -> None:
+    build_tiny(BACKBONES[name]).save_pretrained(tmp_path)
+    classifier = load_model(str(tmp_path), img_size=64, device="cpu")
+    compared = camcli.compare_with(classifier, [PHOTOS[0]])
+    assert compared.reading.comparison is not None
+    # numbers of the embedding, and not one for each token
+    assert compared.reading.comparison.references.shape[1] in (32, 512)
+    methods = ["gradcam"] if "convnext" in name else ["gradcam", "genericattention", "legrad"]
+    for explanation in camcli.explain(compared, str(PHOTOS[1]), methods):
+        assert explanation.heatmap.std() > 0
+        assert -1 <= explanation.record.value < 1
+
+
+def test_tokens_are_averaged_where_a_backbone_pools_none(tmp_path: Path) -> None:
+    module = build_tiny(BACKBONES["ijepa"])
+    module.save_pretrained(tmp_path)
+    classifier = load_model(str(tmp_path), device="cpu")
+    with torch.no_grad():
+        embedding = classifier.module(draw_noise(64))[classifier.output_key]
+        expected = module(draw_noise(64)).last_hidden_state.mean(1)
+    torch.testing.assert_close(embedding, expected)
+
+
+def test_a_pooler_that_was_not_saved_is_never_used(tmp_path: Path) -> None:
+    # as DINO's first models are
+    module = build_tiny(Tiny("ViTConfig", VIT, "ViTModel"))
+    module.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "pooler" not in name}
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    classifier = load_model(str(tmp_path), device="cpu")
+    with torch.no_grad():
+        embedding = classifier.module(draw_noise(64))[classifier.output_key]
+        expected = module(draw_noise(64)).last_hidden_state[:, 0]
+    torch.testing.assert_close(embedding, expected)
 
 
 def test_a_masked_autoencoder_sees_the_whole_picture_in_its_order(tmp_path: Path) -> None:

@@ -10,8 +10,15 @@ from camcli.models.checkpoints.mismatch_advice import other_library_error
 from camcli.models.checkpoints.pickle_survey import check_published
 from camcli.models.checkpoints.state_dict_matching import FittedWeights, build_for_checkpoint
 from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
+from camcli.models.checkpoints.transformers_twins import (
+    align_eps,
+    carry_weights_between,
+    computes_the_same,
+    other_outputs_error,
+)
 from camcli.models.checkpoints.weight_loading import (
     carry_weights_over,
+    copy_weights,
     load_into,
     place_weights_by_order,
 )
@@ -20,14 +27,19 @@ __all__ = [
     "Checkpoint",
     "FittedWeights",
     "TrainingArgs",
+    "align_eps",
     "apply_training_args",
     "build_for_checkpoint",
+    "carry_weights_between",
     "carry_weights_over",
     "check_published",
+    "computes_the_same",
+    "copy_weights",
     "find_counterpart",
     "is_transformers_folder",
     "load_into",
     "other_library_error",
+    "other_outputs_error",
     "place_weights_by_order",
     "read_checkpoint",
 ]

@@ -73,7 +73,7 @@ def convert_weights(source: BuiltModel, target: BuiltModel) -> Weights | None:
     the weights of the source's layer that comes as late among those of the same shapes.
     """
     theirs, own = source.module.state_dict(), target.module.state_dict()
-    origin = _match_by_converter(source, target) or _match_by_order(theirs, own)
+    origin = _match_by_converter(source, target) or match_by_order(theirs, own)
     if origin is None:
         return None
     carried = {name: theirs[origin[name]].reshape(own[name].shape) for name in origin}
@@ -97,7 +97,8 @@ def _match_by_converter(source: BuiltModel, target: BuiltModel) -> dict[str, str
     return None
 
 
-def _match_by_order(theirs: Weights, own: Weights) -> dict[str, str] | None:
+def match_by_order(theirs: Weights, own: Weights) -> dict[str, str] | None:
+    """Finds which weight becomes which where layers of the same shapes come in the same order."""
     given, needed = _group_by_signature(theirs), _group_by_signature(own)
     if {key: len(names) for key, names in given.items()} != {k: len(n) for k, n in needed.items()}:
         return None

@@ -26,7 +26,8 @@ class Naming:
     another order there, by a pattern of the model's name; `eps` has what the project's norms add to
     the variance, by a pattern of the norm's name, where the libraries add something else; `differs`
     says in what the project's network is another than the model, if it is, and `instead` names the
-    model that is the same, `{}` being the name of this one.
+    model that is the same, `{}` being the name of this one; `prepare` computes of the file's
+    weights what the model has in their place.
     """
 
     translate: Callable[[Iterable[str]], Mapping[str, str]]
@@ -34,6 +35,7 @@ class Naming:
     eps: Mapping[str, float] = field(default_factory=dict)
     differs: Callable[[nn.Module], str] | None = None
     instead: str = ""
+    prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None
 
 
 def make_translator(
@@ -203,6 +205,86 @@ _TRANSFORMERS_5_SWIN: Renames = (
     (r"(blocks\.\d+\.)intermediate\.dense\.", r"\1mlp.fc1."),
     (r"(blocks\.\d+\.)output\.dense\.", r"\1mlp.fc2."),
 )
+_TRANSFORMERS_REGNET: Renames = (
+    (r"^stem\.", "embedder.embedder."),
+    (
+        r"^s(\d)\.b(\d+)\.",
+        lambda match: f"encoder.stages.{int(match[1]) - 1}.layers.{int(match[2]) - 1}.",
+    ),
+    (r"\.conv([123])\.(?=conv|bn)", _decrement(".layer.{}.")),
+    (r"\.downsample\.", ".shortcut."),
+    (r"\.conv\.weight$", ".convolution.weight"),
+    (r"\.bn\.", ".normalization."),
+    (r"^head\.fc\.", "classifier.1."),
+)
+# what squeezes and excites stands among the layers
+_TRANSFORMERS_REGNETY: Renames = (
+    (r"\.conv3\.(?=conv|bn)", ".layer.3."),
+    (r"\.se\.fc1\.", ".layer.2.attention.0."),
+    (r"\.se\.fc2\.", ".layer.2.attention.2."),
+    *_TRANSFORMERS_REGNET,
+)
+_QUERY_VALUE = {"q": "query", "v": "value"}
+# scales and offsets beside the layers, a bias for queries and values alone
+_TRANSFORMERS_SWINV2: Renames = (
+    (r"\.attn\.([qv])_bias$", lambda match: f".attention.self.{_QUERY_VALUE[match[1]]}.bias"),
+    (r"\.attn\.logit_scale$", ".attention.self.logit_scale"),
+    (r"\.attn\.cpb_mlp\.", ".attention.self.continuous_position_bias_mlp."),
+)
+_TRANSFORMERS_DINOV2: Renames = (
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^cls_token$", "embeddings.cls_token"),
+    (r"^reg_token$", "embeddings.register_tokens"),
+    (r"^pos_embed$", "embeddings.position_embeddings"),
+    (r"^norm\.", "layernorm."),
+    (r"^blocks\.", "encoder.layer."),
+    (r"\.attn\.qkv\.", ".attention.attention.{query,key,value}."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.ls([12])\.gamma$", r".layer_scale\1.lambda1"),
+)
+_TRANSFORMERS_5_DINOV2: Renames = (
+    (r"\.attention\.attention\.\{query,key,value\}\.", ".attention.{q_proj,k_proj,v_proj}."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+)
+# the gated layers of the largest
+_TRANSFORMERS_GATED: Renames = (
+    (r"\.mlp\.fc1\.", ".mlp.weights_in."),
+    (r"\.mlp\.fc2\.", ".mlp.weights_out."),
+)
+
+
+def _drop_unused(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves out what no output of timm's is computed of."""
+    unused = ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
+    return {name: weight for name, weight in weights.items() if name not in unused}
+
+
+def _place_registers(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adds the class token's position to it, as timm does where there are registers."""
+    prepared = _drop_unused(weights)
+    token, positions = "embeddings.cls_token", "embeddings.position_embeddings"
+    if {token, positions, "embeddings.register_tokens"} <= prepared.keys():
+        placed = prepared[positions]
+        prepared |= {token: prepared[token] + placed[:, :1], positions: placed[:, 1:]}
+    return prepared
+
+
+_TRANSFORMERS_PVTV2: Renames = (
+    (r"^patch_embed\.", "encoder.layers.0.patch_embedding."),
+    (r"^stages\.(\d+)\.downsample\.", r"encoder.layers.\1.patch_embedding."),
+    (r"\.patch_embedding\.norm\.", ".patch_embedding.layer_norm."),
+    (r"^stages\.", "encoder.layers."),
+    (r"\.norm([12])\.", r".layer_norm_\1."),
+    (r"(layers\.\d+\.)norm\.", r"\1layer_norm."),
+    (r"\.attn\.q\.", ".attention.query."),
+    (r"\.attn\.kv\.", ".attention.{key,value}."),
+    (r"\.attn\.sr\.", ".attention.spatial_reduction."),
+    (r"\.attn\.norm\.", ".attention.layer_norm."),
+    (r"\.attn\.proj\.", ".attention.proj."),
+    (r"\.mlp\.fc([12])\.", r".mlp.dense\1."),
+    (r"\.mlp\.dwconv\.", ".mlp.dwconv.dwconv."),
+    (r"^head\.", "classifier."),
+)
 _TRANSFORMERS_CONVNEXT: Renames = (
     (r"^stem\.0\.", "embeddings.patch_embeddings."),
     (r"^stem\.1\.", "embeddings.layernorm."),
@@ -319,6 +401,7 @@ NAMINGS: Sequence[Naming] = (
             *_TRANSFORMERS_VIT, *_TRANSFORMERS_BEIT, *_TRANSFORMERS_MLP, (r"^head\.", "classifier.")
         ),
         eps=_TRANSFORMERS_EPS,
+        prepare=_drop_unused,
     ),
     Naming(
         make_translator(
@@ -338,9 +421,29 @@ NAMINGS: Sequence[Naming] = (
             (r"^head\.", "classifier."),
         ),
         eps=_TRANSFORMERS_EPS,
+        prepare=_drop_unused,
+    ),
+    Naming(
+        make_translator(
+            *_TRANSFORMERS_VIT,
+            *_TRANSFORMERS_MLP,
+            *_TRANSFORMERS_5_VIT,
+            (r"^head\.", "cls_classifier."),
+            (r"^head_dist\.", "distillation_classifier."),
+        ),
+        eps=_TRANSFORMERS_EPS,
     ),
     Naming(make_translator(*_TRANSFORMERS_SWIN, *_TRANSFORMERS_MLP)),
     Naming(make_translator(*_TRANSFORMERS_SWIN, *_TRANSFORMERS_MLP, *_TRANSFORMERS_5_SWIN)),
+    Naming(make_translator(*_TRANSFORMERS_SWINV2, *_TRANSFORMERS_SWIN, *_TRANSFORMERS_MLP)),
+    *(
+        Naming(make_translator(*_TRANSFORMERS_DINOV2, *inside, *gated), prepare=_place_registers)
+        for inside in ((), _TRANSFORMERS_5_DINOV2)
+        for gated in ((), _TRANSFORMERS_GATED)
+    ),
+    Naming(make_translator(*_TRANSFORMERS_PVTV2)),
+    Naming(make_translator(*_TRANSFORMERS_REGNET)),
+    Naming(make_translator(*_TRANSFORMERS_REGNETY)),
     Naming(make_translator(*_TRANSFORMERS_CONVNEXT), eps={r"^head\.norm$": 1e-12}),
     Naming(make_translator(*_TRANSFORMERS_RESNET)),
 )

@@ -94,8 +94,14 @@ def fit_checkpoint(
     for reading in _try_readings(checkpoint, module, fit):
         if not best.faults:
             break
-        best = min(best, reading, key=lambda candidate: len(candidate.faults))
+        best = min(best, reading, key=_count_faults)
     return best
+
+
+def _count_faults(fitted_weights: FittedWeights) -> tuple[int, int]:
+    """Counts what does not fit, and what is missing of it: a weight of another shape is known."""
+    kinds = [kind for kind, _ in fitted_weights.faults]
+    return len(kinds), kinds.count("missing")
 
 
 def _try_readings(
@@ -156,7 +162,7 @@ def _translate(
     unprefixed = strip_prefix(
         weights, {name for names in theirs.values() for name in names if name}
     )
-    given = unprefixed.weights
+    given = unprefixed.weights if naming.prepare is None else naming.prepare(unprefixed.weights)
     taken: set[str] = set()
     translated: Weights = {}
     for own, names in theirs.items():

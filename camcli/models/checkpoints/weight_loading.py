@@ -41,14 +41,14 @@ def carry_weights_over(
     theirs: FittedWeights, source: BuiltModel, built: BuiltModel
 ) -> FittedWeights | None:
     """Carries weights over from another library's network, None if the two give other logits."""
-    _copy_weights(source.module, theirs)
+    copy_weights(source.module, theirs)
     weights = convert_weights(source, built)
     if weights is None:
         return None
     fitted_weights = replace(
         theirs, weights=weights, faults=list_faults(weights, built.module.state_dict())
     )
-    _copy_weights(built.module, fitted_weights)
+    copy_weights(built.module, fitted_weights)
     same = is_same_network(built.module, source.module, built.preprocessing.size, built.in_chans)
     return fitted_weights if same else None
 
@@ -80,13 +80,13 @@ def place_weights_by_order(
         )
     if fitted_weights.faults:
         return None
-    _copy_weights(built.module, fitted_weights)
+    copy_weights(built.module, fitted_weights)
     if not is_plausible_batchnorm(built.module, built.preprocessing.size, built.in_chans):
         return None
     return built, replace(fitted_weights, note=BY_ORDER.format(len(placed)))
 
 
-def _copy_weights(module: nn.Module, fitted_weights: FittedWeights) -> None:
+def copy_weights(module: nn.Module, fitted_weights: FittedWeights) -> None:
     """Loads what fits."""
     # the module's own dictionary knows the versions of its parts, which some of them ask for
     weights = module.state_dict()
@@ -127,6 +127,6 @@ def load_into(
         raise misfit_error(
             fitted_weights, request, "", advise(built, fitted_weights, request, build)
         )
-    _copy_weights(built.module, fitted_weights)
+    copy_weights(built.module, fitted_weights)
     file = f"Checkpoint {str(fitted_weights.checkpoint.path)!r}"
     return tuple(f"{file}: {note}" for note in describe_fit(built, fitted_weights, request))

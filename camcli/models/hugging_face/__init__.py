@@ -4,6 +4,7 @@
 PUBLIC = (
     "networks.undo_patches",
     "repository.HUB",
+    "repository.find_model_folder",
     "repository.is_model_folder",
     "repository.list_cached",
 )

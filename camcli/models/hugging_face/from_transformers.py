@@ -22,6 +22,9 @@ from camcli.models.hugging_face.adapters import (
     merge_adapter,
 )
 from camcli.models.hugging_face.networks import (
+    POOLED,
+    TOKENS,
+    embed_by_tokens,
     embeds_words,
     fix_arguments,
     fix_for_pictures,
@@ -38,13 +41,14 @@ from camcli.models.hugging_face.repository import (
     parse_image_size,
 )
 from camcli.models.hugging_face.texts import encode_texts
+from camcli.models.hugging_face.timm_twins import find_timm_twin
 from camcli.models.model_spec import BuiltModel, ModelSpec, build_error, warn_of_new_head
 from camcli.models.outputs.interpretation import OutputReading, declare_reading, measure_output
 from camcli.models.outputs.logits import LOGITS
 from camcli.models.preprocessing.measured_view import measure_view
 from camcli.records import Preprocessing
 
-__all__ = ["build", "encode_texts", "knows", "list_names"]
+__all__ = ["build", "encode_texts", "find_timm_twin", "knows", "list_names"]
 
 CLASSIFIERS: Mapping[str, Any] = modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
 BACKBONES: Mapping[str, Any] = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES
@@ -52,11 +56,11 @@ BACKBONES: Mapping[str, Any] = modeling_auto.MODEL_FOR_IMAGE_MAPPING_NAMES
 PROMPTED: Mapping[str, Any] = modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES
 # classes that were saved with something behind the backbone that is no classifier, and left out
 PRETRAINING = frozenset({"", "PreTraining", "MaskedImageModeling"})
+# what is left of models of pictures and words where it was saved alone
+TEXT_TOWER = "TextModel"
 PLACEHOLDER = re.compile(r"LABEL_\d+")
 # the first argument of networks that take pictures
 TAKES_PICTURES = ("pixel_values", "inputs")
-# what a backbone says of a whole picture, if it does
-POOLED = "pooler_output"
 INTERPOLATE = "interpolate_pos_encoding"
 MOST_KEYS = 3
 
@@ -111,6 +115,8 @@ def _build(request: ModelSpec) -> BuiltModel:
         **_choose_attention(kind),
     )
     new_head = _check_report(module, report, files)
+    if any("pooler" in key for key in report["missing_keys"]):
+        embed_by_tokens(module)
     return _describe(module, files, request, files.origin, new_head)
 
 
@@ -175,15 +181,16 @@ def _choose_class(files: ModelFiles, request: ModelSpec) -> Any:
     )
     if classifiers and wants_head:
         kind = getattr(transformers, saved if saved in classifiers else classifiers[0])
-    elif purpose in PRETRAINING or request.num_classes == 0:
+    elif TEXT_TOWER not in saved and (purpose in PRETRAINING or request.num_classes == 0):
         kind = _find_backbone(name)
     else:
         kind = None
     if kind is None or list_inputs(kind)[:1] not in ([each] for each in TAKES_PICTURES):
         raise ModelError(
             f"{files.name!r} is {_describe_purpose(saved, name)}, and camviz explains what "
-            "classifies pictures: a model of transformers that ends in ForImageClassification, or "
-            "a backbone that takes pictures alone."
+            "classifies pictures: a model of transformers that ends in ForImageClassification, one "
+            "that embeds pictures and texts (CLIP, SigLIP), or a backbone that takes pictures "
+            "alone."
         )
     return kind
 
@@ -200,7 +207,9 @@ def _find_purpose(architecture: str) -> str:
 def _describe_purpose(architecture: str, model_type: str) -> str:
     purpose = _find_purpose(architecture)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", purpose).lower()
-    is_language = not words and model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    is_language = not words and (
+        TEXT_TOWER in architecture or model_type in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    )
     for_what = f", which is for {words}" if words else ", a language model" if is_language else ""
     return f"a {architecture or model_type}{for_what}"
 
@@ -242,14 +251,16 @@ def _check_report(module: Any, report: Mapping[str, Any], files: ModelFiles) -> 
     missing = sorted({*report["missing_keys"], *mismatched})
     base = f"{module.base_model_prefix}."
     has_base = any(name.startswith(base) for name, _ in module.named_parameters())
-    heads = set(_list_heads(module, 0 if embeds_words(module) else int(module.config.num_labels)))
+    is_classifier = type(module).__name__ in _list_class_names(CLASSIFIERS.get(files.model_type))
+    heads = set(_list_heads(module, int(module.config.num_labels) if is_classifier else 0))
     of_head = [
         key
         for key in missing
         if (has_base and not key.startswith(base)) or key.rpartition(".")[0] in heads
     ]
-    # a backbone's pooler stands behind all that can be explained without a class
-    lost = [key for key in missing if key not in of_head and "pooler" not in key]
+    # a backbone is taken without its pooler, which is done without then
+    is_backbone = not (is_classifier or embeds_words(module))
+    lost = [key for key in missing if key not in of_head and not (is_backbone and "pooler" in key)]
     if lost:
         more = f" and {len(lost) - MOST_KEYS} more" if len(lost) > MOST_KEYS else ""
         raise ModelError(
@@ -307,6 +318,9 @@ def _find_logits(module: Any, view: Preprocessing, num_classes: int) -> str:
         ) from error
     shapes = {key: tuple(getattr(value, "shape", ())) for key, value in output.items()}
     named = [key for key, shape in shapes.items() if shape == (1, num_classes)]
+    if not num_classes and POOLED not in shapes and len(shapes.get(TOKENS, ())) == 3:
+        embed_by_tokens(module)
+        return POOLED
     if not num_classes:
         return POOLED if POOLED in shapes else str(next(iter(shapes)))
     # a few call them last_hidden_state

@@ -15,6 +15,8 @@ SHAPES, MASK = "spatial_shapes", "pixel_attention_mask"
 # the methods of models of pictures and words, and the name under which their own forward is kept
 EMBED_PICTURES, EMBED_TEXTS = "get_image_features", "get_text_features"
 FORWARD_WITH_TEXTS = "forward_with_texts"
+# what a backbone says of a whole picture, if it does, and of its places
+POOLED, TOKENS = "pooler_output", "last_hidden_state"
 
 
 def list_inputs(kind: Any) -> list[str]:
@@ -47,6 +49,23 @@ def fix_for_pictures(module: Any) -> None:
         _override(module, lambda pixels: {"noise": _count_up(pixels, config.patch_size)})
 
 
+def embed_by_tokens(module: Any) -> None:
+    """Lets a backbone embed a picture by its class token, or by the mean of its tokens.
+
+    For those that pool nothing, and for poolers that were never trained.
+    """
+    kind = type(module)
+    has_class_token = any(name.endswith("cls_token") for name, _ in module.named_parameters())
+
+    def forward(self: Any, *args: Any, **others: Any) -> Any:
+        output = kind.forward(self, *args, **others)
+        tokens = output[TOKENS]
+        output[POOLED] = tokens[:, 0] if has_class_token else tokens.mean(1)
+        return output
+
+    _replace_class(module, {"forward": forward})
+
+
 def _count_up(pixels: Tensor, patch: int) -> Tensor:
     """Returns noise by which patches stay in their order.  [b c h w] -> [b n]"""
     b, _, height, width = pixels.shape
@@ -71,12 +90,13 @@ def _override(
         arguments = {"pixel_values": pixel_values, **others, **make_arguments(pixel_values)}
         return below(self, **arguments)
 
-    names = {
-        "forward": forward,
-        FORWARD_WITH_TEXTS: forward_with_texts,
-        "__module__": kind.__module__,
-        "__doc__": kind.__doc__,
-    }
+    _replace_class(module, {"forward": forward, FORWARD_WITH_TEXTS: forward_with_texts})
+
+
+def _replace_class(module: Any, methods: Mapping[str, Callable[..., Any]]) -> None:
+    """Makes a module one of a class that has other methods, and the same name."""
+    kind = type(module)
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__, **methods}
     module.__class__ = type(kind.__name__, (kind,), names)
 
 

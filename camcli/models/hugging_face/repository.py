@@ -81,6 +81,12 @@ def is_model_folder(name: str) -> bool:
     return is_own or "base_model_name_or_path" in _read_json(folder / ADAPTER_CONFIG)
 
 
+def find_model_folder(file: Path) -> str:
+    """Names the folder of transformers that a file of weights lies in; "" for any other file."""
+    is_weights = file.name in WEIGHTS and "model_type" in _read_json(file.parent / CONFIG)
+    return str(file.parent) if is_weights and is_model_folder(str(file.parent)) else ""
+
+
 def find_files(name: str, *, weights: bool) -> ModelFiles:
     """Finds a model's files in its folder or repository, fetched if need be.
 

@@ -83,8 +83,11 @@ class EmbeddingWatch:
                 "--output-key (in Python output_key) says which part of it is one."
             )
         maps = given.float()
+        if maps.ndim == 3:
+            # tokens, of which the classifier reads each
+            return maps.mean(1)
         # what is pooled behind a classifier of 1x1
-        return maps.flatten(2).mean(2) if maps.ndim > 2 else maps
+        return maps.flatten(2).mean(2) if maps.ndim > 3 else maps
 
 
 @contextmanager

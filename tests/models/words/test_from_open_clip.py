@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ from camcli.errors import ModelError, UnknownName, UsageError, WeightsError
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture
 from camcli.models.load import Classifier
+from camcli.models.words import from_open_clip
 from tests.checkout import ROOT
 
 open_clip = pytest.importorskip("open_clip")
@@ -178,6 +180,13 @@ def test_models_that_read_no_words_say_so() -> None:
     classifier = camcli.load_model("timm/test_resnet", pretrained=False, device="cpu")
     with pytest.raises(ModelError, match="reads no words"):
         camcli.prompt(classifier, "a cat")
+
+
+def test_without_the_extra_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    from_open_clip.list_names.cache_clear()
+    with pytest.raises(ModelError, match=r"pip install 'camviz\[clip\]'"):
+        camcli.load_model("open_clip:ViT-B-32")
 
 
 def test_names_and_weights_that_are_not_there() -> None:
