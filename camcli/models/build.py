@@ -33,6 +33,7 @@ LESS_OF_A_MODEL = (
     "they may stand in a preset, in the checkpoint or in the folder's config.json."
 )
 MANY_CLASSES = 2**16
+NOT_COMPARED = "{}: what transformers computes with these weights was not compared.{}"
 
 
 def _build(origin: Origin, request: ModelSpec) -> BuiltModel:
@@ -200,13 +201,16 @@ def _compare_with_folder(
             fitted.checkpoint, partial(_build, TRANSFORMERS), ModelSpec(folder, False)
         )
     except CamvizError as error:
-        return (f"{folder}: what transformers computes was not compared. {first_line(error)}",)
-    copy_weights(source.module, theirs)
+        return (NOT_COMPARED.format(folder, f" {first_line(error)}"),)
     if theirs.faults or source.num_classes != built.num_classes:
         return ()
+    copy_weights(source.module, theirs)
     align_eps(source, built)
-    if computes_the_same(source, built):
+    is_same = computes_the_same(source, built)
+    if is_same:
         return ()
+    if is_same is None:
+        return (NOT_COMPARED.format(folder, ""),)
     difference = other_outputs_error(fitted.checkpoint, request, folder)
     if strict:
         raise difference

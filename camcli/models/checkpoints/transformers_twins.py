@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from camcli.errors import CheckpointError, ModelError
 from camcli.models.checkpoints.checkpoint import Checkpoint
-from camcli.models.checkpoints.cross_library_keys import SMALL, match_by_order
+from camcli.models.checkpoints.cross_library_keys import match_by_order
 from camcli.models.checkpoints.key_renaming import NAMINGS, expand_name, reshape_like
 from camcli.models.checkpoints.state_dict_matching import (
     ANOTHER_NETWORK,
@@ -87,19 +87,19 @@ def align_eps(source: BuiltModel, built: BuiltModel) -> None:
         norm.eps = other.eps
 
 
-def computes_the_same(a: BuiltModel, b: BuiltModel) -> bool:
-    """Tells whether two networks give the same outputs for two pictures of noise.
+def computes_the_same(a: BuiltModel, b: BuiltModel) -> bool | None:
+    """Tells whether two networks give the same outputs for two pictures of noise, None if unknown.
 
-    Networks without a classifier may give the same tokens in its place.
+    Networks without a classifier may give the same tokens in its place.  Pictures have the size of
+    the second: Swin of transformers is another network once it has seen a smaller one.
     """
     draw = torch.Generator().manual_seed(0)
-    for edges in (SMALL, b.preprocessing.size):
-        pictures = torch.randn(2, b.in_chans, *edges, generator=draw)
-        # not every network takes pictures of another size than its own
-        with suppress(RuntimeError, ValueError, AssertionError, ModelError):
-            mine, other = (_compute_outputs(built, pictures) for built in (a, b))
-            return any(_is_same(x, y) for x, y in zip(mine, other, strict=True))
-    return False
+    pictures = torch.randn(2, b.in_chans, *b.preprocessing.size, generator=draw)
+    # the first may take no pictures of this size
+    with suppress(RuntimeError, ValueError, AssertionError, ModelError):
+        mine, other = (_compute_outputs(built, pictures) for built in (a, b))
+        return any(_is_same(x, y) for x, y in zip(mine, other, strict=True))
+    return None
 
 
 def _is_same(a: Tensor | None, b: Tensor | None) -> bool:
