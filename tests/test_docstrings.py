@@ -23,7 +23,11 @@ EXAMPLES = sorted(n for n, path in SOURCES.items() if ">>>" in path.read_text(en
 # where an option has another name in Python
 OTHER_NAMES = {("load_model", "name"): "model"}
 # what is another thing than the option of the command line that has its name
-OTHERS = {("Explanation.overlay", "scale"), ("Explanation.overlay", "boxes")}
+OTHERS = {
+    ("Explanation.overlay", "scale"),
+    ("Explanation.overlay", "boxes"),
+    ("Explanation.sized_map", "outside"),
+}
 # how many options at least are described, lest the reading of docstrings finds none
 FEWEST = {"heatmaps": 17, "explain": 25, "load_model": 13, "overlay": 2, "activations": 2}
 

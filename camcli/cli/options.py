@@ -204,8 +204,11 @@ class Flags:
     ] = None
     save_path: Annotated[Text, _option(OUTPUT, "PATH", "--save-path")] = None
     format: Annotated[Text, _option(OUTPUT, "FORMAT", "--format")] = None
-    save_map: Annotated[Text, _option(OUTPUT, "npy", "--save-map")] = None
+    save_map: Annotated[Text, _option(OUTPUT, "FORMAT", "--save-map")] = None
     map_size: Annotated[Text, _option(OUTPUT, "SIZE", "--map-size")] = None
+    map_outside: Annotated[Text, _option(OUTPUT, "nan|zero", "--map-outside")] = None
+    save_mask: Annotated[Text, _option(OUTPUT, "SHARE", "--save-mask")] = None
+    mask_percentile: Annotated[Text, _option(OUTPUT, "P", "--mask-percentile")] = None
     report: Annotated[Text, _option(OUTPUT, "FILE", "--report")] = None
     resume: Annotated[Switch, _switch(OUTPUT, "--resume/--no-resume")] = None
     skip_existing: Annotated[Switch, _switch(OUTPUT, "--skip-existing/--no-skip-existing")] = None

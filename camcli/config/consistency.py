@@ -14,6 +14,7 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
     yield from _refuse_two_resumes(options)
     yield from _refuse_workers_without_ray(options)
     yield from _refuse_options_without_boxes(options)
+    yield from _refuse_options_of_maps(options)
     yield from _refuse_two_choices_of_classes(options)
     yield from _refuse_two_replacements_of_classes(options)
     yield from _refuse_two_choices_of_layers(options)
@@ -64,6 +65,23 @@ def _refuse_options_without_boxes(options: Options) -> Iterator[UsageError]:
             f"--box-threshold {options.box_threshold} is for --boxes and --contour: give one of "
             "them, too."
         )
+
+
+def _refuse_options_of_maps(options: Options) -> Iterator[UsageError]:
+    if options.save_mask is not None and options.mask_percentile is not None:
+        yield UsageError(
+            "--save-mask and --mask-percentile each say what is in the mask: give one of them."
+        )
+    if "map_outside" not in options.model_fields_set:
+        return
+    outside = f"--map-outside {options.map_outside}"
+    if options.save_map is None or options.map_size != "image":
+        yield UsageError(
+            f"{outside} is for maps of the picture's size: give --save-map and --map-size image, "
+            "too."
+        )
+    if options.save_map == "png16" and options.map_outside == "nan":
+        yield UsageError(f"{outside} is not for --save-map png16, which has no NaN: it has zero.")
 
 
 def _refuse_two_choices_of_classes(options: Options) -> Iterator[UsageError]:

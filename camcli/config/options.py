@@ -213,9 +213,23 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     format: Annotated[Literal["jpg", "png"], Choice] | None = Field(
         default=None, description="jpg or png"
     )
-    save_map: Annotated[Literal["npy"], Choice] | None = Field(default=None, description="npy")
+    save_map: Annotated[Literal["npy", "npz", "png16", "tif"], Choice] | None = Field(
+        default=None, description="npy, npz, png16 or tif"
+    )
     map_size: Annotated[Literal["layer", "input", "image"], Choice] = Field(
         default="layer", description="layer, input or image"
+    )
+    map_outside: Annotated[Literal["nan", "zero"], Choice] = Field(
+        default="nan", description="nan or zero"
+    )
+    save_mask: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="a share of the map's maximum, from 0 to below 1",
+    )
+    mask_percentile: float | None = Field(
+        default=None, ge=0, lt=100, description="a percentile, from 0 to below 100"
     )
     report: File | None = Field(default=None, description=FILE)
     resume: bool = Field(default=False, description=SWITCH)

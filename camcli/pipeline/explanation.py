@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from camcli.errors import MethodError, OutputError, UsageError, check_keywords
+from camcli.media.map_files import write_map
 from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
 from camcli.media.pictures.read import PictureLike, make_picture
-from camcli.media.pictures.write import write_map, write_picture
+from camcli.media.pictures.write import write_picture
 from camcli.method_terms import BEST, COMBINED
 from camcli.methods import postprocessing
 from camcli.records import Box, Concept, Heatmap, Picture, Record
 from camcli.registry import depends_on_category
 from camcli.render import overlay as drawing
-from camcli.render.boxes import Which, boxes_of, find_regions
+from camcli.render.boxes import Which, boxes_of, find_regions, hot_mask, percentile_mask
 from camcli.render.colormap import ColormapLike
 from camcli.render.concepts import overlay_concepts
 from camcli.render.overlay import Alpha
@@ -266,15 +268,20 @@ class Explanation:
 
     @check_keywords()
     @stage("draw")
-    def sized_map(self, size: str) -> NDArray[np.float32]:
+    def sized_map(
+        self,
+        size: Literal["layer", "input", "image"],
+        outside: Literal["nan", "zero"] = "nan",
+    ) -> NDArray[np.float32]:
         """Returns the raw map [h w] at the layer's, the network input's or the picture's size.
 
         Args:
-            size: The raw map's size: layer, input or image. Outside the network's view a map of the
-                picture's size is NaN.
+            size: The raw map's size: layer, input or image.
+            outside: What a map of the picture's size has outside the network's view: nan or zero;
+                default nan.
 
         Raises:
-            UsageError: Another size.
+            UsageError: Another size, or another word for what lies outside.
 
         Example:
             >>> import camcli
@@ -283,8 +290,11 @@ class Explanation:
             >>> [e.sized_map(size).shape for size in ("layer", "input", "image")]
             [(7, 7), (224, 224), (400, 600)]
         """
+        if outside not in ("nan", "zero"):
+            raise UsageError(f"A map has nan or zero outside the view, not {outside!r}.")
         if size == "image":
-            return drawing.resize_map(self.heatmap, self.view, self.picture.size)
+            fill = math.nan if outside == "nan" else 0.0
+            return drawing.resize_map(self.heatmap, self.view, self.picture.size, fill)
         if size == "input":
             enlarged: NDArray[np.float32] = postprocessing.enlarge(
                 torch.from_numpy(self.heatmap), self.input_size
@@ -293,6 +303,32 @@ class Explanation:
         if size != "layer":
             raise UsageError(f"A map's size is layer, input or image, not {size!r}.")
         return self.heatmap
+
+    @check_keywords()
+    @stage("draw")
+    def mask(self, share: float = 0.5, *, percentile: float | None = None) -> NDArray[np.bool_]:
+        """Tells which pixels of the picture are hot; none is outside the view.  -> bool [h w]
+
+        Args:
+            share: A pixel is hot above this share of the map's maximum, from 0 to below 1; default
+                0.5.
+            percentile: In its place a percentile of the map, as the picture's size has it in the
+                view, from 0 to below 100; what is hot is above it, and above zero.
+
+        Raises:
+            UsageError: A share or a percentile that is none.
+
+        Example:
+            >>> import camcli
+            >>> classifier = camcli.load_model(device="cpu")
+            >>> (e,) = camcli.explain(classifier, "demo_images/cat_and_coffee.jpg")
+            >>> e.mask(0.5).shape, round(float(e.mask(percentile=90).mean()), 3)
+            ((400, 600), 0.051)
+        """
+        values = self.sized_map("image")
+        if percentile is not None:
+            return percentile_mask(values, percentile)
+        return hot_mask(values, share)
 
     @check_keywords()
     def save(self, path: str | Path, alpha: Alpha = 0.5, colormap: ColormapLike = "jet") -> Path:

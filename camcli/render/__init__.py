@@ -7,6 +7,8 @@ PUBLIC = (
     "boxes.Which",
     "boxes.boxes_of",
     "boxes.find_regions",
+    "boxes.hot_mask",
+    "boxes.percentile_mask",
     "charts.Bar",
     "charts.BarPanel",
     "charts.HOW_TO_INSTALL",

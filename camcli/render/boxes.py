@@ -84,6 +84,25 @@ def hot_mask(values: Map, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
     return np.asarray((heat > threshold * max(float(heat.max()), 0)) & finite)
 
 
+def percentile_mask(values: Map, percentile: float) -> NDArray[np.bool_]:
+    """Tells which places exceed a percentile of the map, and zero.  [h w] -> bool
+
+    The percentile is that of what the view shows: NaN, as outside it, is left out.  Raises
+    UsageError.
+
+    >>> import numpy as np
+    >>> percentile_mask(np.arange(8.0).reshape(2, 4), 75).tolist()
+    [[False, False, False, False], [False, False, True, True]]
+    """
+    if not 0 <= percentile < 100:
+        raise UsageError(f"A percentile goes from 0 to below 100, not {percentile}.")
+    finite = np.isfinite(values)
+    if not finite.any():
+        return finite
+    least = max(float(np.percentile(values[finite], percentile)), 0.0)
+    return np.asarray(np.where(finite, values, 0) > least)
+
+
 def contours_of(values: Map, threshold: float = THRESHOLD) -> tuple[Contour, ...]:
     """Finds the outlines of what exceeds a share of the map's maximum.  [h w] -> n x [points 2]
 

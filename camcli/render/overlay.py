@@ -113,10 +113,15 @@ def check_alpha(alpha: Alpha) -> None:
         )
 
 
-def resize_map(values: MapLike, box: Box, picture_size: tuple[int, int]) -> NDArray[np.float32]:
-    """Enlarges a raw map [h w] to the picture's size (height, width); NaN outside the view."""
+def resize_map(
+    values: MapLike, box: Box, picture_size: tuple[int, int], outside: float = math.nan
+) -> NDArray[np.float32]:
+    """Enlarges a raw map [h w] to the picture's size (height, width).
+
+    What lies `outside` the view has one value, by default NaN.
+    """
     inside, seen = enlarge(_read_values(values), box, picture_size)
-    everywhere = np.full(picture_size, np.nan, np.float32)
+    everywhere = np.full(picture_size, outside, np.float32)
     everywhere[seen] = inside
     return everywhere
 

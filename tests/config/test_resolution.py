@@ -221,7 +221,7 @@ def test_the_environment_names_a_preset_and_flags_name_another(tmp_path: Path) -
         ("img_size", "0"),
         ("layer_fusion", "sum"),
         ("format", "gif"),
-        ("save_map", "npz"),
+        ("save_map", "png"),
         ("map_size", "big"),
         ("boxes", "some"),
         ("box_threshold", "1"),

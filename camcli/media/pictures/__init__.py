@@ -21,6 +21,5 @@ PUBLIC = (
     "read.read_content",
     "read.too_large_error",
     "read.unreadable_error",
-    "write.write_map",
     "write.write_picture",
 )

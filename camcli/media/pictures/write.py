@@ -1,4 +1,4 @@
-"""Pictures and raw maps -> files that are whole or not there."""
+"""Pictures -> files that are whole or not there."""
 
 from __future__ import annotations
 
@@ -53,12 +53,4 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
         Image.fromarray(pixels).save(content, kind, **SAVING.get(kind, {}), **embedded)
     except (OSError, ValueError) as error:
         raise ImageError(f"Cannot write {str(path)!r} as {kind}: {error}.") from error
-    return write_file(content.getbuffer(), path)
-
-
-@stage("write")
-def write_map(values: NDArray[np.float32], path: Path) -> FileStamp:
-    """Writes a map [h w] as .npy; raises OutputError, or ImageError for a name that is refused."""
-    content = BytesIO()
-    np.save(content, values, allow_pickle=False)
     return write_file(content.getbuffer(), path)

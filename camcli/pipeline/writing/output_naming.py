@@ -129,7 +129,7 @@ ELSEWHERE = frozenset(
     {
         "method", "top_k", "threshold", "target_category", "target_layers", "layer_fusion",
         "combine", "best_for", "set", "combined", "layers", "apart", "format", "save_map",
-        "map_size",
+        "map_size", "map_outside", "save_mask", "mask_percentile",
     }
 )  # fmt: skip
 

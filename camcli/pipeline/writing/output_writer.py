@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import CamvizError, ImageError
+from camcli.media.map_files import MAP_ENDINGS, MASK_ENDING, write_map, write_mask
 from camcli.media.output_names import name_output
 from camcli.media.output_place import is_file
-from camcli.media.pictures.write import write_map, write_picture
+from camcli.media.pictures.write import write_picture
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # a file beside an overlay has the overlay's name with one of these endings
-PIXELS, MAP = ".pixels.png", ".npy"
+PIXELS = ".pixels.png"
 
 
 def find_source(picture: Picture) -> Source:
@@ -150,8 +151,15 @@ class OutputWriter:
         """Yields the endings of what stands beside an overlay, and how it is made."""
         if "pixels" in explanation.details:
             yield PIXELS, "pixels"
-        if self.options.save_map:
-            yield MAP, self.options.map_size
+        options = self.options
+        if options.save_map:
+            has_zero = options.map_size == "image" and options.map_outside == "zero"
+            outside = ", zero outside" if has_zero else ""
+            yield MAP_ENDINGS[options.save_map], f"{options.map_size}{outside}"
+        if options.save_mask is not None:
+            yield MASK_ENDING, f"above {options.save_mask:g} of the maximum"
+        elif options.mask_percentile is not None:
+            yield MASK_ENDING, f"above percentile {options.mask_percentile:g}"
 
     def write_sidecars(
         self, explanation: Explanation, path: Path
@@ -162,9 +170,14 @@ class OutputWriter:
             if ending == PIXELS:
                 # lossless, since single pixels matter here
                 yield str(sidecar), write_picture(explanation.pixels(), sidecar)
+            elif ending == MASK_ENDING:
+                share, percentile = self.options.save_mask, self.options.mask_percentile
+                mask = explanation.mask(share or 0, percentile=percentile)
+                yield str(sidecar), write_mask(mask, sidecar)
             else:
-                values = explanation.sized_map(self.options.map_size)
-                yield str(sidecar), write_map(values, sidecar)
+                size, outside = self.options.map_size, self.options.map_outside
+                values = explanation.sized_map(size, outside)
+                yield str(sidecar), write_map(values, sidecar, self.options.save_map or "npy")
 
     def _write_sheets(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
         """Draws a class's heatmaps on one sheet; heatmaps without a class are on every sheet."""

@@ -19,9 +19,10 @@ from PIL import Image
 from camcli.errors import ImageError, OutputError, UnknownName
 from camcli.media import atomic_files
 from camcli.media.atomic_files import check_writable, remove_orphans, write_atomically
+from camcli.media.map_files import write_map
 from camcli.media.output_names import name_output
 from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
-from camcli.media.pictures.write import write_map, write_picture
+from camcli.media.pictures.write import write_picture
 from camcli.media.sources.listing import mark_namesakes
 from camcli.records import FileStamp, Source
 from tests.checkout import ROOT

@@ -111,10 +111,10 @@ def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
 ) -> None:
     write_map = output_writer.write_map
 
-    def refuse_one(values: NDArray[np.float32], path: Path) -> FileStamp:
+    def refuse_one(values: NDArray[np.float32], path: Path, kind: str) -> FileStamp:
         if "_eigencam" in path.name:
             raise ImageError("Cannot write it: File name too long.")
-        return write_map(values, path)
+        return write_map(values, path, kind)
 
     monkeypatch.setattr(output_writer, "write_map", refuse_one)
     records = _run(embedded, tmp_path, save_map="npy", target_layers=["features"])
