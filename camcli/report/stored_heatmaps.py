@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,8 @@ class StoredHeatmap:
 def read_heatmaps(folder: Path) -> list[StoredHeatmap]:
     """Reads all heatmaps and failures of an output folder, in the order of its manifest.
 
-    Raises UsageError where there is no manifest, it holds nothing, or its shards are not joined.
+    A picture that several runs name stands once, as the last of them wrote it.  Raises UsageError
+    where there is no manifest, it holds nothing, or its shards are not joined.
     """
     manifest = folder / WHOLE
     if not manifest.is_file():
@@ -65,7 +66,17 @@ def read_heatmaps(folder: Path) -> list[StoredHeatmap]:
     found = list(_read_lines(manifest, folder))
     if not found:
         raise UsageError(f"{str(manifest)!r} names no heatmap yet: run camviz into {folder} first.")
-    return found
+    return _keep_last(found)
+
+
+def _keep_last(found: Sequence[StoredHeatmap]) -> list[StoredHeatmap]:
+    """Leaves out the lines of a picture that a later run wrote again, since it is the same one."""
+    keys = [
+        (stored.id, stored.record.recipe) if stored.record.recipe else n
+        for n, stored in enumerate(found)
+    ]
+    last = {key: n for n, key in enumerate(keys)}
+    return [stored for n, stored in enumerate(found) if last[keys[n]] == n]
 
 
 def _explain_missing(folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from camcli.report.stored_heatmaps import read_heatmaps
 from camcli.runs import verify_folder
 from tests.cli.conftest import Result, Run
 
@@ -82,6 +83,9 @@ def test_gradcam_beside_another_method_is_the_same_picture(camviz: Run, folder: 
     typed(camviz, "flower.jpg", "--method", "gradcam,layercam")
     assert names(folder) == [f"{PLAIN}.jpg", "flower_layercam_3-class_3.jpg"]
     assert (folder / "camviz-out" / f"{PLAIN}.jpg").read_bytes() == alone
+    # the report has it once
+    stored = read_heatmaps(folder / "camviz-out")
+    assert [each.record.method for each in stored] == ["gradcam", "layercam"]
     # both runs are whole, and go on
     assert all(file.state == "whole" for file in verify_folder(folder / "camviz-out"))
     for words in ((), ("--method", "gradcam,layercam")):
