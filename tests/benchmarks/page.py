@@ -1,4 +1,4 @@
-"""From saved figures to the handbook's page and the README's rows: no figure is typed by hand."""
+"""From saved figures to the handbook's page and table and the README's rows: none is typed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.benchmarks.rows import OURS
 from tests.checkout import ROOT
 
 PAGE = ROOT / "camcli" / "docs" / "benchmarks.md"
+TABLE = ROOT / "camcli" / "docs" / "tables" / "benchmarks.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 # the rows that the README shows, where they were measured
@@ -31,7 +32,19 @@ GPU_HEADLINES = (
     "scorecam, resnet18, batch 1, bf16",
     "ablationcam, resnet18, batch 1, bf16",
 )
-INTRODUCTION = """# How fast it is
+SHORT_INTRODUCTION = """# How fast it is
+
+The time of a map, as a ratio to the model's bare forward pass on the same pictures, in the median
+of many rounds: at 1, an explanation is free. "Packed" is one of many calls in a block of
+`camcli.packed`, as a run's batches are. scorecam runs a pass a channel, and is compared with the
+bare pass of as many pictures; ablationcam runs what lies behind the layer for each of 2,048
+channels, and is compared with the bare pass of one picture.
+"""
+SHORT_END = """All rows, with quartiles, memory, and how far maps are from grad-cam's, are in
+`camcli/docs/tables/benchmarks.md`, which `camviz help tables/benchmarks` shows.
+`python -m tests.benchmarks` measures all of it anew.
+"""
+INTRODUCTION = """# How fast it is: all rows
 
 In each row, the contenders took turns on the same inputs, and each went from decoded pictures to
 maps of the pictures' size. The table shows the ratio to the model's bare pass (inference mode,
@@ -165,7 +178,29 @@ def _spread(ratios: Figure) -> str:
 
 
 def page(figures: Sequence[Figure]) -> str:
-    """Writes the handbook's page, a table for each machine and day."""
+    """Writes the handbook's page of one screen: the rows that most people ask for."""
+    on_cpu, on_gpu = _choose(figures, HEADLINES, "cpu"), _choose(figures, GPU_HEADLINES, "cuda")
+    parts = [SHORT_INTRODUCTION]
+    columns, rows = ("what", *OURS, *PEERS), [_ratio_cells(figure) for figure in on_cpu]
+    parts += [f"On a CPU ({_places(on_cpu)}):\n", "\n".join(_table(columns, rows)) + "\n"]
+    if on_gpu:
+        rows = [tuple(gpu_cells(figure)[i] for i in (0, 2, 5, 6)) for figure in on_gpu]
+        head = ("what", "pictures/s", "ms a picture", "grad-cam, ms")
+        parts += [f"On a GPU ({_places(on_gpu)}):\n", "\n".join(_table(head, rows)) + "\n"]
+    return "\n".join([*parts, SHORT_END])
+
+
+def _choose(figures: Sequence[Figure], titles: Sequence[str], device: str) -> list[Figure]:
+    return [f for t in titles for f in figures if f["title"] == t and f["device"] == device]
+
+
+def _ratio_cells(figure: Figure) -> tuple[str, ...]:
+    middle = _medians(figure)
+    return figure["title"], *(f"{middle[n]:.2f}" if n in middle else "" for n in (*OURS, *PEERS))
+
+
+def table_page(figures: Sequence[Figure]) -> str:
+    """Writes all rows, a table for each machine and day."""
     parts = [INTRODUCTION]
     for where in dict.fromkeys(map(_where, figures)):
         here = [figure for figure in figures if _where(figure) == where]
@@ -197,20 +232,20 @@ def _format_figure(value: float) -> str:
 
 def headlines(figures: Sequence[Figure]) -> str:
     """Writes the README's rows: ratios to the bare pass, and what a GPU does in a second."""
-    shown = [f for t in HEADLINES for f in figures if f["title"] == t and f["device"] == "cpu"]
+    shown = _choose(figures, HEADLINES, "cpu")
     columns = (0, 2, 3, 5, 6)
     rows = [tuple(cells(figure)[i] for i in columns) for figure in shown]
     text = (
         f"Times as a ratio to the model's bare forward pass ({_places(shown)}); packed is a call in"
-        " the block of `camcli.packed`, as a run's batches are; all of them:"
+        " the block of `camcli.packed`, as a run's batches are;"
     )
     table = "\n".join(_table(tuple(HEAD[i] for i in columns), rows))
-    return f"{text} `camviz help benchmarks`.\n\n{table}\n{_gpu_headlines(figures)}"
+    link = f"[all of them]({TABLE.relative_to(ROOT).as_posix()})"
+    return f"{text} {link}.\n\n{table}\n{_gpu_headlines(figures)}"
 
 
 def _gpu_headlines(figures: Sequence[Figure]) -> str:
-    expected = [(t, f) for t in GPU_HEADLINES for f in figures if f["title"] == t]
-    shown = [figure for _, figure in expected if figure["device"] == "cuda"]
+    shown = _choose(figures, GPU_HEADLINES, "cuda")
     if not shown:
         return ""
     columns = (0, 2, 3, 5, 6)
@@ -248,8 +283,14 @@ def save(figures: Sequence[Figure], file: Path) -> None:
     file.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
-def write(figures: Sequence[Figure], page_file: Path = PAGE, readme: Path = README) -> None:
-    """Writes the handbook's page, and the README's rows between its markers."""
+def write(
+    figures: Sequence[Figure],
+    page_file: Path = PAGE,
+    readme: Path = README,
+    table_file: Path = TABLE,
+) -> None:
+    """Writes the handbook's page and table, and the README's rows between its markers."""
     page_file.write_text(page(figures), encoding="utf-8")
+    table_file.write_text(table_page(figures), encoding="utf-8")
     text = in_between(readme.read_text(encoding="utf-8"), headlines(figures))
     readme.write_text(text, encoding="utf-8")

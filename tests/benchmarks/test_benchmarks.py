@@ -107,8 +107,17 @@ def test_figures_are_saved_a_line_each(tmp_path: Path) -> None:
     assert FIGURES.read_text().count("\n") == len(json.loads(FIGURES.read_text())) + 2
 
 
-def test_the_page_has_a_table_for_each_machine() -> None:
-    text = page.page([ROW, COMMAND, {**ROW, "device": "cuda", "machine": "a GPU"}])
+def test_the_page_has_the_first_rows_of_both_and_says_where_the_others_are() -> None:
+    gpu = {**ROW, "title": page.GPU_HEADLINES[0], "device": "cuda", "machine": "a GPU"}
+    text = page.page([ROW, COMMAND, {**ROW, "title": "other"}, gpu])
+    assert f"| {page.HEADLINES[0]} | 1.10 | 0.80 | 4.40 | 2.00 |" in text
+    assert f"| {page.GPU_HEADLINES[0]} | 18.2 | 55 | 220 |" in text
+    assert "other" not in text and "--help" not in text and "tables/benchmarks" in text
+    assert "On a GPU" not in page.page([ROW])
+
+
+def test_the_table_has_a_part_for_each_machine() -> None:
+    text = page.table_page([ROW, COMMAND, {**ROW, "device": "cuda", "machine": "a GPU"}])
     assert text.startswith("# ")
     assert text.count("## 2026-01-02, 2 cores of a Thing, torch 2.0\n") == 1
     assert text.count("## 2026-01-02, a GPU, torch 2.0\n") == 1
@@ -116,15 +125,15 @@ def test_the_page_has_a_table_for_each_machine() -> None:
 
 
 def test_the_readme_changes_between_its_markers_alone(tmp_path: Path) -> None:
-    readme, written = tmp_path / "README.md", tmp_path / "page.md"
+    readme, written, table = (tmp_path / name for name in ("README.md", "page.md", "table.md"))
     readme.write_text(f"before\n{page.BEGIN}\nold\n{page.END}\nbehind\n")
-    page.write([ROW, COMMAND], written, readme)
+    page.write([ROW, COMMAND], written, readme, table)
     text = readme.read_text()
     assert text.startswith(f"before\n{page.BEGIN}\n") and text.endswith(f"{page.END}\nbehind\n")
     assert (
         "old" not in text and "| 1.10 (1.05 to 1.15) | 0.80 (0.80 to 0.80) | 4.40 | 2.00 |" in text
     )
-    page.write([ROW, COMMAND], written, readme)
+    page.write([ROW, COMMAND], written, readme, table)
     assert readme.read_text() == text
     with pytest.raises(ValueError, match="one pair"):
         page.in_between("no markers", "")
@@ -135,6 +144,7 @@ def test_page_and_readme_are_those_of_the_saved_figures() -> None:
         pytest.skip("nothing was measured")
     figures = json.loads(FIGURES.read_text())
     assert page.PAGE.read_text(encoding="utf-8") == page.page(figures)
+    assert page.TABLE.read_text(encoding="utf-8") == page.table_page(figures)
     readme = page.README.read_text(encoding="utf-8")
     assert page.in_between(readme, page.headlines(figures)) == readme
 

@@ -470,3 +470,16 @@ def test_what_the_models_own_code_raises_is_no_bug(
     assert result.code == 2
     assert "camviz: File own.py, line 4: ValueError: of one colour. The model's own" in result.err
     assert "a bug" not in result.err
+
+
+def test_the_page_of_benchmarks_is_one_screen_and_its_table_a_page_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    page = run("help", "benchmarks").out
+    assert len(page.splitlines()) <= 45
+    assert "camviz help tables/benchmarks" in " ".join(page.split())
+    table = run("help", "Tables/Benchmarks").out
+    assert "How fast it is: all rows" in table and len(table) > 10 * len(page)
+    wrong = run("help", "tables/benchmark")
+    assert wrong.code == 2 and "Closest: 'tables/benchmarks'" in wrong.err

@@ -17,6 +17,8 @@ READING_ORDER = (
     "speed", "clusters", "python", "notebook", "benchmarks", "architecture",
 )  # fmt: skip
 
+TABLES = "tables"
+
 Topic = Annotated[
     str | None, typer.Argument(metavar="TOPIC", help="A page's name.", show_default=False)
 ]
@@ -25,6 +27,8 @@ Topic = Annotated[
 def command(topic: Topic = None) -> None:
     """Show a page of the handbook, or the list of pages."""
     pages = topics()
+    if topic is not None and topic.lower().startswith(f"{TABLES}/"):
+        pages = list_tables()
     if topic is None:
         _show_list(pages)
     elif topic.lower() in pages:
@@ -40,6 +44,12 @@ def topics() -> dict[str, Path]:
     folder = Path(__file__).parents[2] / "docs"
     pages = {path.stem: path for path in sorted(folder.glob("*.md"))}
     return {name: pages[name] for name in [*READING_ORDER, *pages] if name in pages}
+
+
+def list_tables() -> dict[str, Path]:
+    """Returns the tables that are too long for a page, name -> file."""
+    folder = Path(__file__).parents[2] / "docs" / TABLES
+    return {f"{TABLES}/{path.stem}": path for path in sorted(folder.glob("*.md"))}
 
 
 def read_title(page: Path) -> str:

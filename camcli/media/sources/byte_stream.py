@@ -14,10 +14,9 @@ from camcli.records import Source
 # a local path stays one, so that pipes and devices are seen for what they are
 URL = re.compile(r"(?!file:|local:)[a-z][a-z0-9+.-]*://")
 
-# what pip has to install; for other protocols, fsspec's own words
-PACKAGES: Mapping[str, str] = {
-    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp",
-    "https": "aiohttp",
+# the extra of camviz that reads them; for other protocols, fsspec's own words
+EXTRAS: Mapping[str, str] = {
+    "s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http",
 }  # fmt: skip
 
 LARGEST_STREAM = 2**28  # bytes
@@ -56,9 +55,11 @@ def check_protocol(url: str) -> None:
     try:
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-        package = PACKAGES.get(protocol)
-        way_on = f"pip install {package}" if package else str(error)
-        raise SourceError(f"{url!r} needs a package that is not installed: {way_on}") from error
+        extra = EXTRAS.get(protocol)
+        if extra:
+            what = f"the extra {extra!r}, which is not installed: pip install 'camviz[{extra}]'"
+            raise SourceError(f"{url!r} needs {what}") from error
+        raise SourceError(f"{url!r} needs a package that is not installed: {error}") from error
     except ValueError as error:
         raise SourceError(
             f"{url!r} has a protocol that nobody knows: s3, gs, http, https and the others of "

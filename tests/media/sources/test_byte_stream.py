@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from camcli.errors import ImageError, SourceError
 from camcli.media.sources import byte_stream as opening
 from camcli.media.sources.byte_stream import check_protocol, find_filesystem, open_source
 from camcli.records import Source
+from tests.checkout import ROOT
 
 
 class Streams(MemoryFileSystem):
@@ -83,13 +85,19 @@ def test_a_stream_can_be_read_back_and_forth(monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for protocol, package in (("s3", "s3fs"), ("gs", "gcsfs"), ("https", "aiohttp")):
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = (("s3", "s3", "s3fs"), ("gs", "gs", "gcsfs"), ("https", "http", "aiohttp"))
+    for protocol, extra, package in needed:
         monkeypatch.delitem(_registry, protocol, raising=False)
         monkeypatch.setitem(sys.modules, package, None)
         monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-        with pytest.raises(SourceError, match=rf"'{protocol}://a/b' needs.*pip install {package}"):
+        with pytest.raises(
+            SourceError, match=rf"'{protocol}://a/b' needs.*pip install 'camviz\[{extra}\]'"
+        ):
             check_protocol(f"{protocol}://a/b")
+        file = ROOT / "pyproject.toml"
+        extras = tomllib.loads(file.read_text())["project"]["optional-dependencies"]
+        assert any(line.startswith(package) for line in extras[extra])
     monkeypatch.setitem(sys.modules, "paramiko", None)
     with pytest.raises(SourceError, match=r'sftp://a/b.*"paramiko" to be installed'):
         check_protocol("sftp://a/b")
