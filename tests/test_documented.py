@@ -114,7 +114,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (40, 40), "red").save(folder / "more" / "deep" / "img.png")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
     (folder / "demo_images").symlink_to(ROOT / "demo_images")
-    for name in ("best.pth", "t2t.pth", "mine.pt", "model_best.pth.tar", "weights/best.pt"):
+    for name in (
+        "best.pth",
+        "before.pth",
+        "after.pth",
+        "t2t.pth",
+        "mine.pt",
+        "model_best.pth.tar",
+        "weights/best.pt",
+    ):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     (folder / "classes.txt").write_text("".join(f"class {n}\n" for n in range(1000)))
@@ -203,7 +211,7 @@ def test_a_command_runs(
         request.getfixturevalue("_stops_at_loading")
     if words == ["models", "hf"]:
         request.getfixturevalue("_cached")
-    if words[0] in ("merge", "verify"):
+    if words[0] in ("merge", "verify", "report", "summary"):
         _run_before(words, request.getfixturevalue("monkeypatch"))
     try:
         code = main(words)
@@ -223,7 +231,7 @@ def _replace(word: str) -> str:
 
 
 def _run_before(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes what `camviz verify` checks, or the shards that `camviz merge` joins."""
+    """Writes the run that a command looks at, or the shards that `camviz merge` joins."""
     ranks = ("0", "1") if words[0] == "merge" else ("",)
     for rank in ranks:
         with monkeypatch.context() as patch:
@@ -275,6 +283,8 @@ def namespace(classifier: Classifier, place: Path) -> Iterator[dict[str, Any]]:
     inputs = torch.randn(2, 3, EDGE, EDGE)
     with contextlib.chdir(place):
         explanations = list(camcli.explain(classifier, ["a.jpg", "b.jpg"]))
+        methods = ["gradcam", "layercam"]
+        one, other = camcli.explain(classifier, "a.jpg", methods, target_category=3)
     yield {
         "camcli": camcli,
         "classifier": classifier,
@@ -294,6 +304,8 @@ def namespace(classifier: Classifier, place: Path) -> Iterator[dict[str, Any]]:
         "heatmap": explanations[0].heatmap,
         "explanations": explanations,
         "e": explanations[0],
+        "one": one,
+        "other": other,
         "transform": make_transform(),
         "loss_of": lambda logits: logits.sum(),
     }
