@@ -50,7 +50,10 @@ Quiet = Annotated[
 def command(
     folder: Folder, output: Output = None, labels: Labels = None, quiet: Quiet = False
 ) -> None:
-    """Make a page of a finished run's heatmaps to look at; runs no model."""
+    """Make a page of a finished run's heatmaps to look at.
+
+    No model is run.
+    """
     if output is not None:
         check_page(output)
     write_page_of(folder, output, labels, Printer("paths" if quiet else "text"))

@@ -45,7 +45,10 @@ Csv = Annotated[
 
 
 def command(folder: Folder, sort: Sort = None, as_json: Json = False, as_csv: Csv = False) -> None:
-    """Say of each class where its heat lies, and which hang on one corner or on the frame."""
+    """Say of each class where its heat lies.
+
+    And which classes hang on one corner, or on the frame.
+    """
     if as_json and as_csv:
         raise UsageError("--json and --csv each say what is printed: give one of them.")
     # imported here: numpy comes with it
