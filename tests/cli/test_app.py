@@ -401,7 +401,7 @@ def test_the_pages_of_the_handbook_are_listed_in_reading_order(run: Run) -> None
     rows = [line.split()[0] for line in run("help").out.splitlines() if line.strip()]
     # a new page has a place in it
     assert set(topics()) <= set(READING_ORDER)
-    assert rows[1:3] == ["start", "inputs"] and rows[-2] == "architecture"
+    assert rows[1:4] == ["start", "moving", "inputs"] and rows[-2] == "architecture"
 
 
 def test_help_pages(run: Run) -> None:
