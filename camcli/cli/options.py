@@ -218,6 +218,14 @@ class Flags:
         bool,
         _switch(OUTPUT, "--json", own="Print one JSON object a heatmap.", variable="CAMVIZ_JSON"),
     ] = False
+    show: Annotated[
+        bool,
+        _switch(
+            OUTPUT,
+            "--show",
+            own="Draw each overlay in the terminal (kitty, iTerm2, sixel, or half-blocks).",
+        ),
+    ] = False
     quiet: Annotated[
         bool,
         _switch(
@@ -308,6 +316,7 @@ OWN = frozenset(
         "depth",
         "json",
         "quiet",
+        "show",
         "profile",
         "config",
         "cfg_options",

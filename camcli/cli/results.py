@@ -15,6 +15,7 @@ from camcli.method_terms import BEST
 from camcli.utils.text_files import escape_text
 
 if TYPE_CHECKING:
+    from camcli.cli.picture_display import Display
     from camcli.pipeline.sheets.run_sheet import DrawnSheet
     from camcli.records import Outcome, Record
 
@@ -36,6 +37,8 @@ class Results:
     tells_crop: bool = True
     sheet: str = ""
     show: Callable[[], None] = lambda: None
+    # draws a record's picture in the terminal, where that is asked for
+    display: Display | None = None
     # of the one whose frames come
     videos: set[str] = field(default_factory=set)
     # reasons of names that were told
@@ -128,6 +131,8 @@ class Results:
             self.printer.warn_of(record, new)
         else:
             self.printer.record(record)
+        if self.display:
+            self.display(record)
 
     def _print_crop(self, record: Record) -> None:
         """Says once how much of a picture the model's own crop leaves out."""

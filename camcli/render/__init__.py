@@ -53,4 +53,7 @@ PUBLIC = (
     "sheet_vectors.make_figure",
     "sheet_vectors.write_pdf",
     "sheet_vectors.write_svg",
+    "terminal.capabilities.Terminal",
+    "terminal.capabilities.find_terminal",
+    "terminal.encodings.encode_picture",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from camcli.cli.commands import preview
 from camcli.cli.commands.report import check_page, write_page_of
 from camcli.cli.model_loading import load, load_compared
 from camcli.cli.options import Flags, with_flags
+from camcli.cli.picture_display import Display, choose_display
 from camcli.cli.printer import (
     Printer,
     Style,
@@ -67,13 +68,14 @@ def command(images: list[str], flags: Flags) -> None:
     if not images and options.camera is None:
         raise UsageError("No image given. Name pictures or folders: camviz IMAGE... (or --help)")
     printer = Printer(choose_style(flags))
+    display = choose_display(printer) if flags.show else None
     if options.report is not None:
         check_report(options)
     sources = find_sources_of(images, flags, options)
     _check_output_place(sources, options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
-    finished = _explain_all(sources, options, printer)
+    finished = _explain_all(sources, options, printer, display)
     if options.report is not None:
         write_page_of(options.save_path, options.report, None, printer)
     if flags.profile:
@@ -187,7 +189,9 @@ def _is_folder(word: str) -> bool:
         return False
 
 
-def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer) -> bool:
+def _explain_all(
+    sources: tuple[Source, ...], options: Options, printer: Printer, display: Display | None
+) -> bool:
     """Writes and prints everything; False where a picture failed."""
     with stage("import"):
         from camcli.pipeline.distributed import sharding
@@ -200,6 +204,7 @@ def _explain_all(sources: tuple[Source, ...], options: Options, printer: Printer
         bool(options.target_layers),
         recommends_best=BEST not in options.method,
         tells_crop=options.preprocessing.fit is None and options.outside == "dim",
+        display=display,
     )
     if options.engine == "ray":
         if shard and shard[0]:
@@ -321,7 +326,10 @@ def _print_run(
     try:
         with (
             handle_interrupts(stop, _announce_stop, _exit_at_once),
-            show_progress(tally, results.printer) as (above, show),
+            # a bar and pictures would draw over each other
+            nullcontext((results.printer, _do_nothing))
+            if results.display
+            else show_progress(tally, results.printer) as (above, show),
         ):
             results.printer, results.show = above, show
             for outcome in carry_out_plan(stop):
@@ -335,6 +343,10 @@ def _print_run(
                 "--resume goes on there"
             )
         raise
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def _announce_stop() -> None:

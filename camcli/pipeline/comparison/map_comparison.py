@@ -10,7 +10,7 @@ import torch
 
 from camcli.errors import UsageError
 from camcli.methods.postprocessing import normalise, scale_signed
-from camcli.records import Box, Heatmap
+from camcli.records import Box, Heatmap, Record
 from camcli.render.overlay import enlarge
 from camcli.runs import describe_map, pack_map
 
@@ -85,14 +85,11 @@ def _make_difference(
 ) -> Explanation:
     values, box = _subtract(shown, (one.view, other.view), one.picture.size)
     scale = (0.0, most) if most > 0 else None
-    minuend, subtrahend = (
-        (one.record.model, other.record.model)
-        if one.record.model != other.record.model
-        else (one.method, other.method)
-    )
+    model, method, subtrahend = _name_difference(one.record, other.record)
     record = replace(
         one.record,
-        model=f"{minuend} - {subtrahend}",
+        model=model,
+        method=method,
         compared_with=subtrahend,
         layers=(),
         layer_reason="",
@@ -116,8 +113,17 @@ def _make_difference(
         seconds=None,
         warnings=(),
     )
-    heatmap = Heatmap(values, one.method, (), one.category)
+    heatmap = Heatmap(values, method, (), one.category)
     return replace(one, view=box, record=record, map=heatmap, details={}, scale=scale)
+
+
+def _name_difference(one: Record, other: Record) -> tuple[str, str, str]:
+    """Names the model and the method of a difference, and what was subtracted."""
+    if one.model != other.model:
+        return f"{one.model} - {other.model}", one.method, other.model
+    if one.method != other.method:
+        return one.model, f"{one.method} - {other.method}", other.method
+    return one.model, one.method, other.label or "another map"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ PUBLIC = (
     "spool.Spool",
     "spool.read_again",
     "spool.restore_pixels",
+    "terminal_output.draw_file",
     "video_outputs.DrawnFrame",
     "video_outputs.FrameWriter",
     "video_outputs.VideoOutputs",
