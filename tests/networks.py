@@ -29,7 +29,7 @@ class Staged(nn.Module):
     def __init__(self, num_classes: int = 5, seed: int = 0) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.stem = _stage(3, 8)
             self.middle = _stage(8, 12)
             self.last = _stage(12, 16)
@@ -60,7 +60,7 @@ class Attending(Staged):
     def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             self.token = nn.Parameter(torch.randn(1, 1, 16))
             self.blocks = nn.Sequential(Block(16, num_heads=2), Block(16, num_heads=2))
             self.norm = nn.LayerNorm(16)

@@ -30,7 +30,7 @@ from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.acceleration.onednn_conv import can_replace_conv
 from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
-from camcli.models.state import ModelCache, NestedCall, list_modules
+from camcli.models.state import ModelCache, NestedCall, list_modules, seed_random_state
 
 Result = TypeVar("Result")
 # pictures in front of the dry run, which a single pass would not repay (camviz help speed)
@@ -191,8 +191,8 @@ def _find_chains(
 
 def _run_alone(watched: WatchedPass[Any], inputs: Tensor, *, graph: bool) -> list[Tensor]:
     """Runs a pass that leaves the random state as it was, and lists the tensors in its outputs."""
-    with torch.random.fork_rng(()):
-        torch.manual_seed(0)
+    with torch.random.fork_rng([inputs.device] if inputs.is_cuda else ()):
+        seed_random_state(0, inputs.device)
         leaves = tree_leaves(watched.list_outputs(watched.run(inputs, graph)))
     return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from camcli.models.state import ModelCache, NestedCall, preserve_state
+from camcli.models.state import ModelCache, NestedCall, preserve_state, seed_random_state
 
 LAST = torch.channels_last
 # of the largest number: rounding makes 1e-6 in float32, 1e-3 in a GPU's TF32, and a percent in half
@@ -132,7 +132,7 @@ def _find_output_path(
         torch.random.fork_rng(devices),
     ):
         # random numbers drawn in the pass are the same for both
-        torch.manual_seed(0)
+        seed_random_state(0, inputs.device)
         try:
             return (module(inputs.clone(memory_format=memory_format)),)
         except NestedCall:  # nothing is wrong with the model

@@ -22,6 +22,7 @@ from camcli.models.state.model_state import (
     keep_random_state,
     make_recordable,
     preserve_state,
+    seed_random_state,
     set_stance,
     unwrap,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "patch_forward",
     "preserve_state",
     "randomize_layers",
+    "seed_random_state",
     "set_stance",
     "switch_off",
     "unwrap",

@@ -133,6 +133,15 @@ def keep_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
         yield
 
 
+def seed_random_state(seed: int, device: torch.device) -> None:
+    """Seeds what is drawn on a device, inside a block that puts the random state back."""
+    if device.type == "cpu":
+        # torch.manual_seed seeds the GPUs too, and notes the call's stack for those that sleep
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 @contextmanager
 def preserve_state(module: nn.Module) -> Iterator[None]:
     """Evaluates a model with frozen weights, and puts its and the caller's state back afterwards.

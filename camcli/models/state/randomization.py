@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from camcli.errors import ModelError
-from camcli.models.state.model_state import check_hookable, preserve_state
+from camcli.models.state.model_state import (
+    check_hookable,
+    preserve_state,
+    seed_random_state,
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class WeightedLayer:
         """
         before = {name: value.detach().clone() for name, value in _list_own_weights(self.module)}
         own = [value for _, value in _list_own_weights(self.module)]
-        torch.manual_seed(seed + self.depth)
+        seed_random_state(seed + self.depth, own[0].device)
         reset = getattr(self.module, "reset_parameters", None)
         with _allow_writing(own):
             if callable(reset):
