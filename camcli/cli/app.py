@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -199,8 +200,13 @@ def _is_printed() -> bool:
         return False
 
 
+@cache
+def _build_command() -> Any:
+    return typer.main.get_command(app)
+
+
 def _run(arguments: list[str]) -> int:
-    command = typer.main.get_command(app)
+    command = _build_command()
     if not arguments:
         with contextlib.redirect_stdout(sys.stderr):
             command.main(["--help"], prog_name="camviz", standalone_mode=False)

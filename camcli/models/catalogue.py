@@ -44,7 +44,7 @@ class CatalogueEntry:
     @property
     def qualified_name(self) -> str:
         """Its name with the library in front: `timm/resnet50.a1_in1k`."""
-        return f"{self.library}/{self.name.removeprefix(f'{self.library}/')}"
+        return _qualify(self.library, self.name)
 
 
 def find_models(pattern: str = "") -> list[CatalogueEntry]:
@@ -55,7 +55,7 @@ def find_models(pattern: str = "") -> list[CatalogueEntry]:
     """
     if pattern.lower() == HUB.rstrip(":") or pattern.lower().startswith(HUB):
         return _list_cached_entries(pattern)
-    matches = [entry for entry in list_entries() if _matches(entry, pattern.lower())]
+    matches = list(list_entries(pattern.lower()))
     if not matches:
         known = [embedded.NAME, *from_timm.list_names(), *from_torchvision.list_names()]
         hint = "Give a piece of a name, or a pattern in quotes: camviz models '*vit*'"
@@ -66,11 +66,15 @@ def find_models(pattern: str = "") -> list[CatalogueEntry]:
     ]
 
 
-def list_entries() -> Iterator[CatalogueEntry]:
-    """Yields all that can be named; parameters are None for what `parameters.csv` does not know."""
-    yield _make_embedded_entry()
-    yield from _list_timm_entries()
-    yield from _list_torchvision_entries()
+def list_entries(pattern: str = "") -> Iterator[CatalogueEntry]:
+    """Yields what a pattern in small letters matches, all without one.
+
+    Parameters are None for what `parameters.csv` does not know.
+    """
+    if _matches("embedded", embedded.NAME, pattern):
+        yield _make_embedded_entry()
+    yield from _list_timm_entries(pattern)
+    yield from _list_torchvision_entries(pattern)
 
 
 def count_parameters(name: str) -> int | None:
@@ -83,8 +87,12 @@ def count_parameters(name: str) -> int | None:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _matches(entry: CatalogueEntry, pattern: str) -> bool:
-    qualified = entry.qualified_name.lower()
+def _qualify(library: Library, name: str) -> str:
+    return f"{library}/{name.removeprefix(f'{library}/')}"
+
+
+def _matches(library: Library, name: str, pattern: str) -> bool:
+    qualified = _qualify(library, name).lower()
     plain = qualified.partition("/")[2]
     if WILDCARDS.isdisjoint(pattern):
         return pattern in plain or qualified.startswith(pattern)
@@ -106,11 +114,13 @@ def _make_embedded_entry() -> CatalogueEntry:
     )
 
 
-def _list_timm_entries() -> Iterator[CatalogueEntry]:
+def _list_timm_entries(pattern: str) -> Iterator[CatalogueEntry]:
     with PARAMETERS.open(encoding="utf-8", newline="") as file:
         parameters = {row["name"]: int(row["parameters"]) for row in csv.DictReader(file)}
     for architecture in filter(can_classify, from_timm.list_names()):
         for name, config in _list_weights(architecture).items():
+            if not _matches("timm", name, pattern):
+                continue
             yield CatalogueEntry(
                 name=name,
                 library="timm",
@@ -159,13 +169,16 @@ def _find_availability(config: PretrainedCfg) -> Availability:
     return "here" if from_timm.find_cached_weights(vars(config)) else "to download"
 
 
-def _list_torchvision_entries() -> Iterator[CatalogueEntry]:
+def _list_torchvision_entries(pattern: str) -> Iterator[CatalogueEntry]:
     for architecture in from_torchvision.list_names():
         for weights in get_model_weights(architecture):
-            name = f"{architecture}.{weights.name}"
+            plain = f"{architecture}.{weights.name}"
+            name = f"torchvision/{plain}" if from_timm.knows(plain) else plain
+            if not _matches("torchvision", name, pattern):
+                continue
             (edge,) = weights.transforms().crop_size
             yield CatalogueEntry(
-                name=f"torchvision/{name}" if from_timm.knows(name) else name,
+                name=name,
                 library="torchvision",
                 input_size=(edge, edge),
                 classes=len(weights.meta["categories"] or ()),

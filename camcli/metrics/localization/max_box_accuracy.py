@@ -57,12 +57,14 @@ def _compute_overlaps(
     grey: NDArray[np.uint8], truths: Tensor, thresholds: NDArray[np.float64]
 ) -> Tensor:
     limits = (thresholds * int(grey.max())).astype(np.intp)
-    # a map in 8 bits has at most 256 different thresholds
-    different, which = np.unique(limits, return_inverse=True)
-    best = [
-        box_overlap(_list_region_boxes(grey > limit), truths, extra=1).max() for limit in different
-    ]
-    return torch.stack(best)[torch.from_numpy(which)].float()
+    # a map in 8 bits is cut in as many ways as it has levels, 256 at most
+    ranks = np.searchsorted(np.unique(grey), limits, side="right")
+    _, firsts, which = np.unique(ranks, return_index=True, return_inverse=True)
+    regions = [_list_region_boxes(grey > limit) for limit in limits[firsts]]
+    fits = box_overlap(torch.cat(regions), truths, extra=1).amax(1)
+    begins = np.cumsum([0, *map(len, regions[:-1])])
+    best = np.maximum.reduceat(fits.numpy(), begins)
+    return torch.from_numpy(best[which]).float()
 
 
 def _list_region_boxes(mask: NDArray[np.bool_]) -> Tensor:

@@ -91,10 +91,12 @@ def fit_checkpoint(
     """Returns the checkpoint's weights under the model's names, in the reading that fits best."""
     fit = partial(_fit, module=module, convert=convert, classifiers=classifiers)
     best = fit(checkpoint)
+    if not best.faults:
+        return best
     for reading in _try_readings(checkpoint, module, fit):
+        best = min(best, reading, key=_count_faults)
         if not best.faults:
             break
-        best = min(best, reading, key=_count_faults)
     return best
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def shorten_label(label: str) -> str:
 
 def find_timm_labels(pretrained_cfg: Mapping[str, Any], num_classes: int) -> Labels | None:
     """Returns the names in a timm configuration, else those of the ImageNet set of that size."""
-    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+    from timm.data.imagenet_info import infer_imagenet_subset
 
     names = pretrained_cfg.get("label_names")
     if names:
@@ -85,4 +86,11 @@ def find_timm_labels(pretrained_cfg: Mapping[str, Any], num_classes: int) -> Lab
             names = [by_index.get(index, "") for index in range(num_classes)]
         return tuple(str(described.get(name, name)) for name in names)
     subset = infer_imagenet_subset({"num_classes": num_classes})
-    return tuple(ImageNetInfo(subset).label_descriptions()) if subset else None
+    return _read_imagenet_labels(subset) if subset else None
+
+
+@cache
+def _read_imagenet_labels(subset: str) -> Labels:
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return tuple(ImageNetInfo(subset).label_descriptions())
