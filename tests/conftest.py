@@ -5,11 +5,18 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from camcli.utils.cpu import count_cores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# what is imported and collected stays: nothing of it is garbage
+gc.disable()
 
 # tests run in several processes, which share the cores out; what they start inherits it
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
@@ -17,13 +24,20 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 # where a test names no number: the true ones take seconds a map
-FEW = {"rise": {"masks": 200}, "dff": {"concepts": 2}}
+FEW = {
+    "rise": {"masks": 40},
+    "dff": {"concepts": 2},
+    "smoothgradcam++": {"samples": 3},
+    "sscam": {"samples": 3},
+    "iscam": {"samples": 3},
+}
 
 
 def pytest_collection_finish() -> None:
     """Leaves what is imported out of the searches for garbage: a tenth of the time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -60,6 +74,21 @@ def _notes_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     folder = tmp_path_factory.mktemp("layers")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(known_names, "find_notes_folder", lambda: folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _weights_read_once() -> Iterator[None]:
+    """Has the embedded model's file read and checked once for all tests that load the model."""
+    import camcli.models.embedded as package
+
+    read_once = cache(package.read_weights)
+
+    def copy_weights() -> "dict[str, Tensor]":
+        return {name: tensor.clone() for name, tensor in read_once().items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(package, "read_weights", copy_weights)
         yield
 
 

@@ -8,7 +8,8 @@ A room is a package inside a part of the house.  Most re-export what their neigh
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import import_module
 
 import pytest
@@ -24,21 +25,31 @@ ROOMS = sorted(
 )
 
 
-def list_uses(room: str, trees: Mapping[str, ast.Module]) -> Iterator[tuple[str, str]]:
+Imports = Mapping[str, Sequence[str]]
+
+
+def list_imports(tree: ast.Module) -> Iterator[str]:
+    """Yields what a module imports anywhere in it, by its whole name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@cache
+def list_all_imports() -> Imports:
+    return {name: list(list_imports(tree)) for name, tree in TREES.items()}
+
+
+def list_uses(room: str, imports: Imports) -> Iterator[tuple[str, str]]:
     """Yields who outside a room imports what of it, as `name` or `module.name`."""
-    for importer, tree in trees.items():
+    for importer, names in imports.items():
         if importer == room or importer.startswith(f"{room}."):
             continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                whole = [f"{node.module}.{alias.name}" for alias in node.names]
-            elif isinstance(node, ast.Import):
-                whole = [alias.name for alias in node.names]
-            else:
-                continue
-            for name in whole:
-                if name.startswith(f"{room}."):
-                    yield importer, name.removeprefix(f"{room}.")
+        for name in names:
+            if name.startswith(f"{room}."):
+                yield importer, name.removeprefix(f"{room}.")
 
 
 def list_public(room: str) -> set[str]:
@@ -49,7 +60,8 @@ def list_public(room: str) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_neighbours_import_what_is_public_and_nothing_else(room: str) -> None:
     public = list_public(room)
-    wrong = [f"{who} imports {name}" for who, name in list_uses(room, TREES) if name not in public]
+    uses = list_uses(room, list_all_imports())
+    wrong = [f"{who} imports {name}" for who, name in uses if name not in public]
     assert wrong == [], f"{room} keeps that to itself; name it there if neighbours may use it"
 
 
@@ -64,7 +76,7 @@ def test_what_is_public_exists_and_is_not_named_as_private(room: str) -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_list_of_names_in_files_holds_no_more_than_is_used(room: str) -> None:
-    used = {name for _, name in list_uses(room, TREES)}
+    used = {name for _, name in list_uses(room, list_all_imports())}
     assert set(getattr(import_module(room), "PUBLIC", ())) <= used
 
 
@@ -74,8 +86,8 @@ def test_imports_past_a_rooms_door_are_seen() -> None:
         "camcli.cli.app": "def f():\n    import camcli.runs.journal",
         "camcli.runs.merge": "from camcli.runs.locks import take",
     }
-    trees = {name: ast.parse(source) for name, source in sources.items()}
-    assert sorted(list_uses("camcli.runs", trees)) == [
+    imports = {name: list(list_imports(ast.parse(text))) for name, text in sources.items()}
+    assert sorted(list_uses("camcli.runs", imports)) == [
         ("camcli.cli.app", "journal"),
         ("camcli.pipeline.runner", "Mode"),
         ("camcli.pipeline.runner", "locks.a"),

@@ -479,7 +479,6 @@ def test_debug_shows_the_traceback(run: Run, typed: str, code: int, kind: str) -
     [
         ("cat.jpg --checkpoint code.pth", 2, "never run"),
         ("void", 2, "holds no images"),
-        ("empty.jpg", 1, "it is empty"),
     ],
 )
 def test_as_people_start_it(workplace: Path, typed: str, code: int, message: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.checkout import ROOT
+from camcli.cli.app import main
 from tests.cli.conftest import Asked, Run
 from tests.outputs import outputs
 from tests.runs.runs import make_sources, run_to_end
@@ -94,18 +93,17 @@ def test_inputs_that_are_not_there(run: Run, monkeypatch: pytest.MonkeyPatch, ty
         assert words in result.err
 
 
-def test_paths_from_stdin_keep_their_bytes_and_their_folders(folder: Path) -> None:
+def test_paths_from_stdin_keep_their_bytes_and_their_folders(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
     name = b"in/\xff\n.jpg"
     Path("in/d.jpg").rename(os.fsdecode(name))
-    done = subprocess.run(
-        [sys.executable, "-m", "camcli", "-", "-q", "--target-layers", "features"],
-        input=name + b"\0gone/e.jpg\0",
-        capture_output=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 1, done.stderr
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(name + b"\0gone/e.jpg\0")))
+    code = main(["-", "-q", "--target-layers", "features"])
+    told = capsysbinary.readouterr()
+    assert code == 1, told.err
+    assert told.out.startswith(b"camviz-out/in/\xff\n_gradcam_")
     (written,) = outputs(Path("camviz-out/in"))
     assert os.fsencode(written.name).startswith(b"\xff\n_gradcam_")
-    assert b"gone/e.jpg" in done.stderr and b"Traceback" not in done.stderr
+    assert b"gone/e.jpg" in told.err and b"Traceback" not in told.err
     assert not (folder / "here" / "camviz-out" / "gone").exists()

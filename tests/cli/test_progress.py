@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from PIL import Image
 
 from camcli.cli import printer
+from camcli.cli.app import main
 from camcli.cli.printer import Printer
 from camcli.cli.progress import LINE_EVERY, Tally, show_progress
 from camcli.pipeline.run_state import RunState
 from camcli.records import Outcome, Record, Source
-from tests.checkout import ROOT
 from tests.cli.conftest import Asked, Run
 from tests.cli.test_app import RECORD
 
@@ -200,23 +201,32 @@ def test_heatmaps_beyond_their_scale_are_counted(asked: Asked, run: Run, tmp_pat
     assert "beyond" not in run(str(tmp_path / "a.jpg")).err
 
 
-def _on_a_terminal(command: list[str], **kept: int) -> tuple[int, str]:
-    """Runs a command whose streams, but for those that are kept, are a terminal."""
+def _on_a_terminal(arguments: list[str], stdout: Path | None = None) -> tuple[int, str]:
+    """Runs the command where its streams are a terminal, but for a standard output to a file."""
     import pty
 
     ours, theirs = pty.openpty()
-    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **kept}
-    environ = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environ, **streams)
-    os.close(theirs)
-    shown = b""
-    try:
-        while part := os.read(ours, 65536):
-            shown += part
-    except OSError:  # Linux' word for a terminal that nobody writes to any more
-        pass
+    shown: list[bytes] = []
+    reader = Thread(target=_read_all, args=(ours, shown))
+    reader.start()
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        terminal = stack.enter_context(open(theirs, "w", buffering=1))  # noqa: PTH123
+        patch.setattr(sys, "stderr", terminal)
+        patch.setattr(sys, "stdout", stack.enter_context(stdout.open("w")) if stdout else terminal)
+        for name, value in (("TERM", "xterm"), ("COLUMNS", "100")):
+            patch.setenv(name, value)
+        code = main(arguments)
+    reader.join()
     os.close(ours)
-    return process.wait(), shown.decode()
+    return code, b"".join(shown).decode()
+
+
+def _read_all(number: int, shown: list[bytes]) -> None:
+    # an OSError is Linux' word for a terminal that nobody writes to any more
+    with suppress(OSError):
+        while part := os.read(number, 65536):
+            shown.append(part)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
@@ -224,7 +234,7 @@ def test_the_bar_stands_below_the_results(tmp_path: Path) -> None:
     for n in range(6):
         Image.new("RGB", (40, 30), (40 * n, 9, 200)).save(tmp_path / f"{n}.png")
     (tmp_path / "3.png").write_bytes(b"no picture")
-    command = [sys.executable, "-m", "camcli", str(tmp_path), "--save-path", str(tmp_path / "out")]
+    command = [str(tmp_path), "--save-path", str(tmp_path / "out")]
     code, shown = _on_a_terminal([*command, "-b", "2"])
     assert code == 1
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
@@ -235,7 +245,6 @@ def test_the_bar_stands_below_the_results(tmp_path: Path) -> None:
     assert len(results) == 5
     assert all(re.match(r"/.+/out/\d_gradcam_\S+\.png  ", line) for line in results)
     assert "5 pictures, 5 heatmaps, 1 failed" in lines[-2]
-    with (tmp_path / "list.txt").open("wb") as file:
-        code, shown = _on_a_terminal([*command, "--json"], stdout=file.fileno())
+    code, shown = _on_a_terminal([*command, "--json"], stdout=tmp_path / "list.txt")
     assert "of 6 pictures" in shown and "minimum" not in shown
     assert len((tmp_path / "list.txt").read_text().splitlines()) == 6

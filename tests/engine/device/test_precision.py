@@ -29,9 +29,9 @@ PHOTOS = ("cat_and_coffee.jpg", "chelsea.png")
 ATTENTION = ("rollout", "genericattention", "gradattention", "legrad")
 # a pass in bfloat16 is slow on processors that have none
 FEW: dict[str, dict[str, Any]] = {
-    "scorecam": {"max_channels": 16},
-    "sscam": {"samples": 2, "max_channels": 16},
-    "iscam": {"samples": 2, "max_channels": 16},
+    "scorecam": {"max_channels": 8},
+    "sscam": {"samples": 2, "max_channels": 4},
+    "iscam": {"samples": 2, "max_channels": 4},
     "ablationcam": {"max_channels": 32},
     "rise": {"masks": 8},
     "occlusion": {"window": 32, "stride": 32},

@@ -407,7 +407,7 @@ def test_torchvisions_networks(name: str) -> None:
 
 
 def _check(model: nn.Module, expected: int) -> None:
-    inputs = noise(2, 3, (224, 224)).contiguous(memory_format=LAST)
+    inputs = noise(2, 3, (96, 96)).contiguous(memory_format=LAST)
     folding = find_foldable(model, inputs[:1])
     assert sum(isinstance(layer, nn.Conv2d) for layer in folding.layers) == expected
     with torch.no_grad():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from camcli.errors import ConfigError
@@ -271,7 +271,8 @@ NAMES = st.lists(NAME, min_size=2, max_size=6, unique=True)
 
 
 @pytest.mark.parametrize("form", FORMS)
-@settings(deadline=None)
+# so many of each form; how long drawing them takes is no matter of ours
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(names=NAMES, shuffle=st.randoms(use_true_random=False))
 def test_no_class_ever_has_anothers_name(
     tmp_path_factory: pytest.TempPathFactory, form: str, names: list[str], shuffle: object

@@ -26,7 +26,14 @@ from camcli.runs import verify_folder
 from tests.test_demo import PHOTO
 
 # few passes, for what is drawn does not matter here
-QUICK = {"masks": 8, "samples": 1, "max_channels": 2, "window": 32, "stride": 32}
+QUICK = {
+    "masks": 8,
+    "samples": 1,
+    "max_channels": 2,
+    "window": 32,
+    "stride": 32,
+    "concepts": 1,
+}
 TRANSFORMERS = {name for name, card in METHOD_INFO.items() if "transformers" in card.where}
 
 
@@ -40,9 +47,17 @@ def vit() -> Classifier:
     return camcli.load_model("test_vit", pretrained=False, device="cpu")
 
 
-def _run(classifier: Classifier, save_path: Path, **options: Any) -> list[Record]:
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the demo photo, small: as many of it are drawn as there are methods."""
+    path = tmp_path_factory.mktemp("small") / PHOTO.name
+    Image.open(PHOTO).resize((150, 100)).save(path)
+    return path
+
+
+def _run(classifier: Classifier, photo: Path, save_path: Path, **options: Any) -> list[Record]:
     chosen = from_keywords(method="all", set=QUICK, save_path=save_path, **options)
-    return list(run_sources(classifier, find_sources([PHOTO]), chosen))
+    return list(run_sources(classifier, find_sources([photo]), chosen))
 
 
 def _find_left_out(classifier: Classifier, **options: Any) -> dict[str, str]:
@@ -51,8 +66,8 @@ def _find_left_out(classifier: Classifier, **options: Any) -> dict[str, str]:
     return dict(plan.left_out)
 
 
-def test_a_sheet_for_each_class(embedded: Classifier, tmp_path: Path) -> None:
-    records = _run(embedded, tmp_path, target_category=["espresso", "tabby"])
+def test_a_sheet_for_each_class(embedded: Classifier, photo: Path, tmp_path: Path) -> None:
+    records = _run(embedded, photo, tmp_path, target_category=["espresso", "tabby"])
     sheets = list(dict.fromkeys(record.sheet for record in records))
     assert sorted(map(Path, sheets)) == sorted(tmp_path.glob("*_all_*"))
     assert ["espresso" in sheet for sheet in sheets] == [True, False]
@@ -83,31 +98,31 @@ def test_what_does_not_fit_is_left_out_with_the_reason(
     assert maps <= set(_find_left_out(embedded, eigen_smooth=True))
 
 
-def test_a_model_without_classes(tmp_path: Path) -> None:
+def test_a_model_without_classes(photo: Path, tmp_path: Path) -> None:
     headless = camcli.load_model("test_vit", pretrained=False, num_classes=0, device="cpu")
-    (sheet,) = {record.sheet for record in _run(headless, tmp_path)}
+    (sheet,) = {record.sheet for record in _run(headless, photo, tmp_path)}
     left_out = _find_left_out(headless)
     assert set(left_out) == {name for name in METHODS if depends_on_category(name)}
-    assert Path(sheet).name == f"{PHOTO.stem}_all{PHOTO.suffix}"
+    assert Path(sheet).name == f"{photo.stem}_all{photo.suffix}"
 
 
-def test_maps_are_written_beside_it(embedded: Classifier, tmp_path: Path) -> None:
+def test_maps_are_written_beside_it(embedded: Classifier, photo: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"save_map": "npy", "target_layers": ["_blocks.14", "features"]}
-    for number, (fusion, a_layer) in enumerate((("mean", 1), ("none", 2))):
-        for place in (tmp_path / str(number), tmp_path / f"{number}.png"):
-            records = _run(embedded, place, layer_fusion=fusion, **options)
-            maps = [path for r in records for path in r.outputs if path.endswith(".npy")]
-            assert len(set(maps)) == len(records) == len(maps)
-            counts = [a_layer if depends_on_layer(r.method) else 1 for r in records]
-            methods = [record.method for record in records]
-            assert [methods.count(m) for m in methods] == counts
-            for record in records:
-                map_ = np.load(next(p for p in record.outputs if p.endswith(".npy")))
-                assert (map_.min(), map_.max()) == (record.minimum, record.maximum)
+    # maps of one layer in a folder: test_every_file_of_a_sheet_is_known_again_...
+    for name, fusion, a_layer in (("a", "none", 2), ("a.png", "none", 2), ("b.png", "mean", 1)):
+        records = _run(embedded, photo, tmp_path / name, layer_fusion=fusion, **options)
+        maps = [path for r in records for path in r.outputs if path.endswith(".npy")]
+        assert len(set(maps)) == len(records) == len(maps)
+        counts = [a_layer if depends_on_layer(r.method) else 1 for r in records]
+        methods = [record.method for record in records]
+        assert [methods.count(m) for m in methods] == counts
+        for record in records:
+            map_ = np.load(next(p for p in record.outputs if p.endswith(".npy")))
+            assert (map_.min(), map_.max()) == (record.minimum, record.maximum)
 
 
 def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
-    embedded: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded: Classifier, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_map = output_writer.write_map
 
@@ -117,33 +132,35 @@ def test_every_file_of_a_sheet_is_known_again_also_where_a_map_fails(
         return write_map(values, path, kind)
 
     monkeypatch.setattr(output_writer, "write_map", refuse_one)
-    records = _run(embedded, tmp_path, save_map="npy", target_layers=["features"])
+    records = _run(embedded, photo, tmp_path, save_map="npy", target_layers=["features"])
     assert {r.method for r in records if r.error} == {"eigencam"}
     checked = {file.path: file.state for file in verify_folder(tmp_path)}
     assert checked == {path.name: "whole" for path in tmp_path.iterdir() if "_" in path.name}
     assert not any("_eigencam" in name for name in checked)
 
 
-def test_one_file_holds_one_sheet(embedded: Classifier, tmp_path: Path) -> None:
+def test_one_file_holds_one_sheet(embedded: Classifier, photo: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is one file, but 2 pictures"):
-        _run(embedded, tmp_path / "a.png", top_k=2)
-    assert {r.sheet for r in _run(embedded, tmp_path / "a.png")} == {str(tmp_path / "a.png")}
+        _run(embedded, photo, tmp_path / "a.png", top_k=2)
+    assert {r.sheet for r in _run(embedded, photo, tmp_path / "a.png")} == {str(tmp_path / "a.png")}
 
 
 def test_a_sheet_that_cannot_be_written_is_an_error(
-    embedded: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedded: Classifier, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(camcli.media.pictures.write.LONGEST_EDGE, "JPEG", 100)
-    (record,) = _run(embedded, tmp_path)
+    (record,) = _run(embedded, photo, tmp_path)
     assert (record.method, record.sheet) == ("all", "")
     assert "JPEG holds at most 100 pixels" in record.error
 
 
 @pytest.mark.parametrize("style", ["", "--json", "-q"])
-def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_printed(
+    style: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "sheet.png"
     settings = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
-    command = [str(PHOTO), "--method", "All,gradcam", "--img-size", "64", *settings]
+    command = [str(photo), "--method", "All,gradcam", "--img-size", "64", *settings]
     command += ["--save-path", str(path)]
     assert main([*command, *([style] if style else [])]) == 0
     out, err = capsys.readouterr()
@@ -156,7 +173,8 @@ def test_what_is_printed(style: str, tmp_path: Path, capsys: pytest.CaptureFixtu
         assert out.splitlines()[0] == str(path)
         assert all(Path(line).is_file() for line in out.splitlines())
     else:
-        assert out == f"{path}  coffee mug 99.9%  {len(fitting)} methods at features\n"
+        assert out.startswith(f"{path}  coffee mug ")
+        assert out.endswith(f"%  {len(fitting)} methods at features\n")
     assert (f"left out: {', '.join(n for n in METHOD_INFO if n in TRANSFORMERS)}: " in err) is not (
         style == "-q"
     )
