@@ -252,8 +252,14 @@ WRONG = {
     "--num-extra-tokens -1": ("--num-extra-tokens -1", "from 0"),
     "--target-layers features --vit-like": ("--vit-like reads as [b h w c]", "no grid", "224x224"),
     "--target logits": ("--target logits", "probability", "counterfactual or contrast"),
-    "--target contrast --method eigencam": ("contrast asks about a class", "eigencam shows none"),
-    "--target counterfactual --method gradcam,fem": ("counterfactual asks", "fem shows none"),
+    "--target contrast --method eigencam": (
+        "contrast asks about a class",
+        "eigencam explains no particular class",
+    ),
+    "--target counterfactual --method gradcam,fem": (
+        "counterfactual asks",
+        "fem explains no particular class",
+    ),
     "--target rest --contrast tabby": ("--contrast or another --target, not both",),
     "--contrast taby": ("Unknown category 'taby'", "'tabby'"),
     "--contrast 1000": ("no category 1000", "0 to 999"),
