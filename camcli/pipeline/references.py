@@ -17,8 +17,8 @@ from camcli.media.network_input import make_view
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.sources.listing import is_video
 from camcli.models.load import Classifier
-from camcli.models.outputs.comparison import Comparison, embed, find_classifier_layer
 from camcli.models.outputs.interpretation import declare_reading
+from camcli.models.outputs.likeness import Comparison, embed, find_classifier_layer
 from camcli.records import Likeness, Source
 
 

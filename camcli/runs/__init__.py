@@ -6,7 +6,7 @@ from camcli.runs.manifest import WHOLE, Manifest, Mode, list_outputs, source_id
 from camcli.runs.manifest_tail import ManifestTail, parse_record
 from camcli.runs.map_records import average_cells, describe_map, pack_map, unpack_map
 from camcli.runs.merge import list_world_sizes, merge_shards
-from camcli.runs.places import Rename
+from camcli.runs.output_owners import Rename
 from camcli.runs.resume import describe_differences
 from camcli.runs.run_info import Counts, RunInfo, read_summary, write_json
 from camcli.runs.verify import CheckedFile, is_unfinished, read_stamp, verify_folder

@@ -34,7 +34,7 @@ from camcli.runs.jsonl import (
     unwritable_error,
 )
 from camcli.runs.locks import LOCK_FILE, FolderLocks, is_at
-from camcli.runs.places import Places, Rename, beside_recipe, iterate_marked, lock_name
+from camcli.runs.output_owners import Places, Rename, beside_recipe, iterate_marked, lock_name
 from camcli.runs.resume import check_same_run
 from camcli.runs.run_info import Counts, RunInfo, write_summary
 from camcli.utils.compact_map import CompactMap, hash_texts

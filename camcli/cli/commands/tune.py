@@ -36,8 +36,8 @@ from camcli.utils.runtime_tuning import keep_freed_memory, leave_cores_free, res
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from camcli.pipeline.tuning.report import HeldMetric
     from camcli.pipeline.tuning.search import SearchStep, TuningResult
+    from camcli.pipeline.tuning.search_report import HeldMetric
     from camcli.pipeline.tuning.tuning_plan import TuningPlan
     from camcli.records import Source
 
@@ -148,9 +148,9 @@ def _read_budget(budget: str | None) -> int:
 def _search(
     tuning: TuningPlan, sources: Sequence[Source], truth: Any, budget: int, printer: Printer
 ) -> TuningResult:
-    from camcli.pipeline.tuning.report import describe_score, describe_search
     from camcli.pipeline.tuning.schedule import make_schedule
     from camcli.pipeline.tuning.search import tune
+    from camcli.pipeline.tuning.search_report import describe_score, describe_search
 
     schedule = make_schedule(len(sources), tuning.size, budget)
     printer.note(describe_search(tuning, schedule, len(sources), budget))
@@ -203,7 +203,7 @@ def _print_all(
 ) -> None:
     """Writes the preset, and prints the choice and what it is worth."""
     from camcli.pipeline.tuning.preset import write_preset
-    from camcli.pipeline.tuning.report import (
+    from camcli.pipeline.tuning.search_report import (
         compare_held,
         list_verdicts,
         name_contenders,

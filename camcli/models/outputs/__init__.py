@@ -2,9 +2,9 @@
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (
-    "comparison.Comparison",
-    "comparison.embed",
-    "comparison.find_classifier_layer",
+    "likeness.Comparison",
+    "likeness.embed",
+    "likeness.find_classifier_layer",
     "folded_batch.count_slices",
     "interpretation.Link",
     "interpretation.OutputReading",

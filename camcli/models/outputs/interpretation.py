@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camcli.errors import ModelError, UsageError
-from camcli.models.outputs.comparison import Comparison, apply_comparison
 from camcli.models.outputs.final_activation import (
     ENDS,
     End,
@@ -20,6 +19,7 @@ from camcli.models.outputs.final_activation import (
     PreActivation,
     apply_end,
 )
+from camcli.models.outputs.likeness import Comparison, apply_comparison
 from camcli.models.outputs.logits import OutputKey, describe_output, select_output
 from camcli.models.state import (
     ModelCache,

@@ -10,8 +10,8 @@ from torch import Tensor
 from camcli.errors import ModelError, UsageError, check_keywords
 from camcli.models.load import Classifier
 from camcli.models.model_lookup import import_builder
-from camcli.models.outputs.comparison import Comparison
 from camcli.models.outputs.interpretation import Link, declare_reading
+from camcli.models.outputs.likeness import Comparison
 from camcli.models.state import call_on_model
 from camcli.records import Outputs
 

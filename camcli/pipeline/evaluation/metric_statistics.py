@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from camcli.metrics.bootstrap import bootstrap_conclusion, bootstrap_interval
-from camcli.metrics.paired_test import adjust_holm, permute_pairs, permute_signs, smallest_p
+from camcli.metrics.significance import adjust_holm, permute_pairs, permute_signs, smallest_p
 from camcli.pipeline.evaluation.evaluation import RANDOM, Contender, PictureScores
 from camcli.pipeline.evaluation.grid_game import Cell
 from camcli.registry import METRICS

@@ -19,7 +19,9 @@ from camcli.pipeline.evaluation.evaluation import Truth, know_truth
 from camcli.pipeline.tuning import search as search_module
 from camcli.pipeline.tuning.candidates import Candidate
 from camcli.pipeline.tuning.map_store import MapStore
-from camcli.pipeline.tuning.report import (
+from camcli.pipeline.tuning.schedule import make_schedule
+from camcli.pipeline.tuning.search import SearchStep, TuningResult, tune
+from camcli.pipeline.tuning.search_report import (
     BEST,
     GRADCAM,
     TUNED,
@@ -31,8 +33,6 @@ from camcli.pipeline.tuning.report import (
     name_contenders,
     summarise,
 )
-from camcli.pipeline.tuning.schedule import make_schedule
-from camcli.pipeline.tuning.search import SearchStep, TuningResult, tune
 from camcli.pipeline.tuning.tuning_plan import TuningPlan, plan_tuning
 from camcli.records import Source
 from tests.networks import Attending

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from camcli.metrics.paired_test import smallest_p
+from camcli.metrics.significance import smallest_p
 from camcli.pipeline.evaluation.evaluation import Contender
 from camcli.pipeline.evaluation.metric_statistics import (
     SIGNIFICANT,

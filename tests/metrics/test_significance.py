@@ -10,7 +10,7 @@ import torch
 from camcli.errors import UsageError
 from camcli.metrics.baseline_maps import BASELINE_MAPS, centred_gaussian, sobel_edges, uniform_map
 from camcli.metrics.bootstrap import bootstrap_interval
-from camcli.metrics.paired_test import adjust_holm, permute_signs, smallest_p
+from camcli.metrics.significance import adjust_holm, permute_signs, smallest_p
 
 
 def test_the_interval_of_two_pictures_holds_their_means_and_ends() -> None:
