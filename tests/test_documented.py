@@ -38,7 +38,7 @@ from tests.media.clips import frame, write_animation, write_video
 
 EDGE = 32
 # what says that a model is not found by a plain name
-SCHEMES = ("hf:", "open_clip:", "my_models.py:", "package.module:", "runs/")
+SCHEMES = ("hf:", "open_clip:", "my_models.py:", "package.module:", "runs/", "FOLDER")
 # what is given to the pages' placeholders
 REPLACED = {
     "100:400": "1:4",
@@ -94,19 +94,9 @@ def classifier() -> Classifier:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with all files that the pages name."""
     folder = tmp_path_factory.mktemp("place")
-    pictures = (
-        "img",
-        "a",
-        "b",
-        "photo",
-        "reference",
-        "references/r",
-        "photos/1",
-        "photos/2",
-        "photos/3",
-    )
-    for number, name in enumerate((*pictures, "val/1", "more/deep/img")):
-        path = folder / f"{name}.jpg"
+    pictures = ["a", "b", "references/r", "val/1", "more/deep/img", "photos/1", "photos/2"]
+    for number, name in enumerate([*pictures, "photos/3", *_list_words(".jpg", ".jpeg")]):
+        path = (folder / name).with_suffix(".jpg")
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.random.default_rng(number).integers(0, 256, (36, 48, 3), np.uint8)
         Image.fromarray(pixels).save(path)
@@ -114,17 +104,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (40, 40), "red").save(folder / "more" / "deep" / "img.png")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
     (folder / "demo_images").symlink_to(ROOT / "demo_images")
-    for name in (
-        "best.pth",
-        "before.pth",
-        "after.pth",
-        "t2t.pth",
-        "mine.pt",
-        "model_best.pth.tar",
-        "weights/best.pt",
-    ):
+    for name in ("weights/best.pt", *_list_words(".pth", ".pt", ".tar", ".safetensors")):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
+    (folder / "FOLDER").mkdir()
     (folder / "classes.txt").write_text("".join(f"class {n}\n" for n in range(1000)))
     (folder / "my_models.py").write_text("def t2t_vit_14():\n    raise AssertionError\n")
     (folder / "runs" / "checkpoint-500").mkdir(parents=True)
@@ -139,6 +122,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(folder / "clip.mp4", 6)
     write_animation(folder / "pets.gif", [frame(0), frame(1)])
     return folder
+
+
+def _list_words(*suffixes: str) -> list[str]:
+    """Lists the files that commands name of these kinds."""
+    words = {word for shown in COMMANDS for word in shown.words if word.endswith(suffixes)}
+    return sorted(word for word in words if not re.search(r"[*:]|^demo_images", word))
 
 
 def _write_boxes(folder: Path) -> None:

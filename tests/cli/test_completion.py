@@ -96,7 +96,18 @@ def test_presets_topics_and_methods_are_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ["photos ", "--checkpoint w", "--class-map c", "merge o", "-- -o", "-q ", "-m ./my"]
+    "typed",
+    [
+        "photos ",
+        "--checkpoint w",
+        "--class-map c",
+        "merge o",
+        "-- -o",
+        "-q ",
+        "-m ./my",
+        "--boxes ",
+        "--sheet ",
+    ],
 )
 def test_files_are_the_shells_work(typed: str) -> None:
     words = typed.split(" ")

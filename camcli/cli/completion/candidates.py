@@ -14,6 +14,8 @@ Words = dict[str, str]  # what could stand there -> what is said of it
 SHELLS = ("bash", "zsh", "fish")
 # values of metavars that name something on the disc
 OF_FILES = ("FILE", "PATH", "FOLDER")
+# options that may have no value, so that a picture may follow them
+STAND_ALONE = ("boxes", "sheet")
 HOW_LAYERS_ARE_LEARNT = "camviz --preview-model -m {} shows the layers; from then on Tab knows them"
 
 
@@ -74,8 +76,7 @@ def _find_in_line(line: _Line, command: str) -> Candidates:
     last = line.options.get(_normalise(line.before[-1])) if line.before else None
     if last is not None and not last.is_flag:
         found = _find_values(line, last, line.current)
-        # `--boxes` may stand alone
-        return found if last.name != "boxes" else Candidates(found.words, files=True)
+        return Candidates(found.words, files=True) if last.name in STAND_ALONE else found
     if line.current.startswith("-"):
         return Candidates(_keep(_list_options(line), line.current))
     return _find_argument(line, command)
