@@ -81,6 +81,8 @@ def make_tokenizer(longest: int = CONTEXT) -> Any:
         eos_token="</s>",
         model_max_length=longest,
         tokenizer_class="PreTrainedTokenizerFast",
+        # as BERT's, which not every text tower takes
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
 
 

@@ -41,6 +41,7 @@ from camcli.models.labels import NO_YES, find_category, label_name
 from camcli.models.load import Classifier
 from camcli.models.outputs.interpretation import read_as_logit
 from camcli.models.state import call_on_model
+from camcli.models.words.prompts import reads_words
 from camcli.records import Source
 from camcli.registry import ALL, assign_options, depends_on_category, depends_on_layer
 from camcli.utils.profiling import stage
@@ -341,11 +342,13 @@ def _check_has_classes(classifier: Classifier, terms: Sequence[str]) -> None:
     asking = [m for m in terms if m == BEST or depends_on_category(split_term(m)[0])]
     if asking and not classifier.num_classes:
         way_on = "give --num-classes with your own --checkpoint"
-        if classifier.origin == "python":
+        if reads_words(classifier):
+            way_on = 'say what to look for with --text "a cat"'
+        elif classifier.origin == "python":
             way_on = "let your code return logits [b n], or name them with --output-key"
         raise ModelError(
             f"{classifier.name!r} has no classifier, so {asking[0]} has no class to explain: "
-            f"{way_on}, or try --method eigencam."
+            f"{way_on}, compare it with a picture by --like PICTURE, or try --method eigencam."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from camcli.errors import ModelError, UsageError, WeightsError, first_line
 from camcli.models.hugging_face.adapters import find_tokenizer_folder
-from camcli.models.hugging_face.networks import FORWARD_WITH_TEXTS, embeds_words
+from camcli.models.hugging_face.networks import EMBED_TEXTS, FORWARD_WITH_TEXTS, embeds_words
 from camcli.models.hugging_face.quiet import keep_quiet
 from camcli.models.hugging_face.repository import parse_image_size
 from camcli.models.words.prompts import TextEmbeddings
@@ -68,7 +69,9 @@ def _tokenize(model: Any, name: str, texts: Sequence[str]) -> Tokens:
     whole = {"padding": "max_length", "max_length": longest}
     padding = whole if model.config.model_type in PADDED else {"padding": True}
     tokens = tokenizer(list(texts), return_tensors="pt", **padding)
-    return {key: value.to(model.device) for key, value in tokens.items()}
+    # tokenizers of BERT's kind give more than every text tower takes
+    taken = inspect.signature(getattr(model, EMBED_TEXTS)).parameters
+    return {key: value.to(model.device) for key, value in tokens.items() if key in taken}
 
 
 def _load_tokenizer(name: str) -> Any:

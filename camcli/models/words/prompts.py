@@ -16,6 +16,8 @@ from camcli.models.state import call_on_model
 from camcli.records import Outputs
 
 PLACE = "{}"
+# how open_clip and transformers call what embeds texts
+TEXT_METHODS = ("encode_text", "get_text_features")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +34,11 @@ class TextEmbeddings:
 
 
 @check_keywords()
+def reads_words(classifier: Classifier) -> bool:
+    """Tells whether a model embeds texts beside pictures."""
+    return any(hasattr(classifier.module, method) for method in TEXT_METHODS)
+
+
 def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = PLACE) -> Classifier:
     """Returns a model of pictures and words with texts in the place of its classes.
 

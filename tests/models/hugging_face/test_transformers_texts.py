@@ -82,7 +82,8 @@ def quiet() -> Iterator[None]:
 def tokenize(saved: Saved, texts: list[str], name: str) -> Any:
     tokenizer = transformers.AutoTokenizer.from_pretrained(saved.folder)
     whole = {"padding": "max_length", "max_length": CONTEXT} if name in PADDED else {}
-    return tokenizer(texts, return_tensors="pt", **(whole or {"padding": True}))
+    tokens = tokenizer(texts, return_tensors="pt", **(whole or {"padding": True}))
+    return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
 
 def process(saved: Saved, photo: Path) -> Any:
@@ -198,6 +199,37 @@ def test_generic_attention_is_that_of_a_slow_replica(
     )
 
 
+def test_legrad_is_that_of_a_slow_replica(saved: Callable[[str], Saved], photo: Path) -> None:
+    """Bousselham et al., arXiv:2404.03214: each block is read as CLIP reads its last."""
+    mine = saved("clip")
+    prompted = camcli.prompt(mine.classifier, TEXTS)
+    (explanation,) = camcli.explain(prompted, photo, method="legrad", target_category="a cat")
+    module = build_tiny(MODELS["clip"].tiny)
+    module.set_attn_implementation("eager")
+    output = module(
+        **tokenize(mine, list(TEXTS), "clip"),
+        **process(mine, photo),
+        output_attentions=True,
+        output_hidden_states=True,
+    )
+    tower, expected = output.vision_model_output, torch.zeros(4, 4)
+    for attention, tokens in zip(tower.attentions, tower.hidden_states[1:], strict=True):
+        pooled = module.vision_model.post_layernorm(tokens[:, 0])
+        embedding = F.normalize(module.visual_projection(pooled), dim=1)
+        score = module.logit_scale.exp() * (embedding @ output.text_embeds[0]).sum()
+        (gradient,) = torch.autograd.grad(score, attention, retain_graph=True)
+        for head in range(2):
+            for row in range(17):
+                seen = gradient[0, head, row, 1:].clamp(min=0)
+                expected += seen.unflatten(0, (4, 4)) / (2 * 17 * 2)
+    torch.testing.assert_close(
+        torch.from_numpy(explanation.heatmap),
+        expected,
+        rtol=1e-3,
+        atol=1e-3 * float(expected.std()),
+    )
+
+
 @pytest.mark.parametrize("name", MAIN)
 def test_one_text_alone_is_explained_by_its_cosine(
     saved: Callable[[str], Saved], photo: Path, name: str
@@ -223,6 +255,8 @@ def test_contrast_likeness_and_methods_without_a_class(
     assert alike.record.value == pytest.approx(1, abs=1e-5)
     (classless,) = camcli.explain(classifier, photo, method="eigencam")
     assert classless.heatmap.std() > 0
+    with pytest.raises(ModelError, match=r"no class to explain: say what .* --text \"a cat\""):
+        list(camcli.explain(classifier, photo))
 
 
 def test_another_size_interpolates_the_positions(

@@ -17,12 +17,14 @@ from torch.nn import functional as F
 
 import camcli
 from camcli.cli.app import main
+from camcli.engine.layer_selection import find_default_layer
 from camcli.errors import ModelError, UnknownName, UsageError, WeightsError
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture
 from camcli.models.load import Classifier
 from camcli.models.words import from_open_clip
 from tests.checkout import ROOT
+from tests.tools.corners import keeps_places
 
 open_clip = pytest.importorskip("open_clip")
 
@@ -112,6 +114,13 @@ def test_attention_of_the_picture_tower_is_read(method: str) -> None:
     (explanation,) = camcli.explain(compared, PHOTO, method=method)
     assert explanation.heatmap.shape == (4, 4)
     assert explanation.heatmap.std() > 0
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_a_bright_corner_is_seen_where_it_is(name: str) -> None:
+    compared = camcli.prompt(load(name), WORDS)
+    target = find_default_layer(compared.module, (3, 64, 64), compared.reading)
+    assert keeps_places(compared.module, target.name, (3, 64, 64))
 
 
 def test_one_text_alone_is_explained_by_its_cosine() -> None:
@@ -228,6 +237,13 @@ def test_a_folder_is_loaded_with_its_weights_and_its_view(folder: Path) -> None:
     assert classifier.preprocessing.std == (0.25, 0.25, 0.25)
     for name, weight in load("ViT-B-32").module.state_dict().items():
         torch.testing.assert_close(classifier.module.state_dict()[name], weight + 0.01)
+
+
+def test_a_tower_of_another_size(folder: Path) -> None:
+    classifier = camcli.load_model(f"open_clip:local-dir:{folder}", img_size=96, device="cpu")
+    (explanation,) = camcli.explain(camcli.prompt(classifier, WORDS), PHOTO)
+    assert classifier.preprocessing.size == (96, 96)
+    assert explanation.heatmap.shape == (6, 6)
 
 
 def test_from_the_command_line(
