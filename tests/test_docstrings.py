@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -104,6 +104,26 @@ def test_the_defaults_of_explain_are_those_of_the_command_line() -> None:
     expected = {n: d if given[n] is not None else None for n, d in defaults.items()}
     assert given == {**expected, "method": "gradcam"}
     assert len(shared) > 20
+
+
+def test_the_signature_of_explain_names_the_same_values_as_the_options() -> None:
+    hints = get_type_hints(camcli.explain)
+    kinds = inspect.Parameter
+    assert all(
+        p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
+        for p in inspect.signature(camcli.explain).parameters.values()
+    )
+    named = {name: _list_words(hints[name]) for name in hints if name in Options.model_fields}
+    expected = {name: _list_words(Options.model_fields[name].annotation) for name in named}
+    assert named == expected and sum(map(bool, named.values())) >= 6
+
+
+def _list_words(hint: Any) -> set[str]:
+    """Lists the words that a type allows, wherever in it they stand."""
+    inside = get_args(hint)
+    if get_origin(hint) is Literal:
+        return set(inside)
+    return {word for part in inside for word in _list_words(part)}
 
 
 def test_explain_and_heatmaps_have_the_same_words() -> None:

@@ -60,9 +60,9 @@ def name_output(
         method = f"{frame:0{FRAME_DIGITS}}_{method}"
     parts = list_name_parts(method, category, label, layer, target, front)
     if value is not None:
-        shown = _make_part(f"{label}-{value:.4g}")
+        shown = make_part(f"{label}-{value:.4g}")
         parts[-1:] = [parts[-1], shown] if category is None else [f"{parts[-1]}-{value:.4g}"]
-    return join_name(source, head, [*parts, *map(_make_part, behind)], suffix)
+    return join_name(source, head, [*parts, *map(make_part, behind)], suffix)
 
 
 def choose_head(source: Source, *, keeps_own: bool) -> str:
@@ -82,7 +82,7 @@ def list_name_parts(
     front: Sequence[str] = (),
 ) -> list[str]:
     """Lists what a name says behind the input's own, in letters that every file system takes."""
-    parts = [method, *(_make_part(part) for part in (*front, layer, target) if part)]
+    parts = [method, *(make_part(part) for part in (*front, layer, target) if part)]
     return parts + ([] if category is None else [_name_category(category, label)])
 
 
@@ -98,7 +98,7 @@ def _stay_inside(folder: Path) -> Path:
     return Path(*(part for part in folder.parts if part not in (folder.anchor, "..")))
 
 
-def _make_part(text: str) -> str:
+def make_part(text: str) -> str:
     """Makes a text part of a file name; if that changes it, a hash keeps it distinct."""
     safe = _make_safe(text)
     return _shorten(safe if safe == text else safe + _hash_text(text), LONGEST_PART)

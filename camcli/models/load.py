@@ -63,14 +63,13 @@ from camcli.models.outputs.interpretation import (
 from camcli.models.outputs.logits import OutputKey
 from camcli.models.own_code import from_module
 from camcli.models.own_code.user_code import is_code
-from camcli.models.preprocessing import change_preprocessing, fit_view
+from camcli.models.preprocessing import PreprocessingLike, change_preprocessing, fit_view
 from camcli.models.state import keep_random_state, lock_loading, lock_model
 from camcli.records import Fit, Outputs, Preprocessing
 from camcli.utils.paths import expand_home, is_folder
 
 if TYPE_CHECKING:
     from camcli.models.preprocessing.measured_view import MeasuredView
-    from camcli.models.preprocessing.transforms import PreprocessingLike
 
 # what is said where a model asks for more memory than there is
 LESS_OF_A_PICTURE = "Take a smaller --img-size; it may stand in a preset or in the checkpoint."

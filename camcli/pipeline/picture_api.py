@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,13 @@ from camcli.errors import CamvizWarning, UsageError, check_keywords
 from camcli.media.pictures.read import make_picture
 from camcli.models.load import Classifier, load_model
 from camcli.models.outputs.logits import OutputKey
+from camcli.models.preprocessing import PreprocessingLike
 from camcli.pipeline.plan import make_plan
 from camcli.pipeline.sheets.explanations import Explanations
 from camcli.pipeline.stages import explain_batch, prepare
 from camcli.records import BestFor, Combination, Fusion, Outputs, Picture, Precision, TargetName
 
-if TYPE_CHECKING:
-    from camcli.models.preprocessing.transforms import PreprocessingLike
-
-Categories: TypeAlias = "int | str | Sequence[int | str] | Tensor | NDArray[np.integer[Any]]"
+Categories: TypeAlias = int | str | Sequence[int | str] | Tensor | NDArray[np.integer[Any]]
 Item = TypeVar("Item")
 
 ELSEWHERE = (

@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from camcli.cli.app import main
 from camcli.report.stored_heatmaps import read_heatmaps
 from camcli.runs import verify_folder
 from tests.cli.conftest import Result, Run
@@ -139,3 +141,52 @@ def test_names_stay_when_a_run_goes_on(camviz: Run, folder: Path) -> None:
     (folder / "camviz-out" / "b_gradcam_3-class_3_hot.jpg").unlink()
     typed(camviz, "photos", "--colormap", "hot", "--resume")
     assert names(folder) == sorted(expected)
+
+
+def test_names_are_the_same_in_shards(
+    camviz: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "photos").mkdir()
+    for name in "abc":
+        shutil.copy(folder / "flower.jpg", folder / "photos" / f"{name}.jpg")
+    typed(camviz, "photos", "--save-path", "camviz-out")
+    whole = names(folder)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        typed(camviz, "photos", "--colormap", "hot")
+    hot = [name.replace(".jpg", "_hot.jpg") for name in whole]
+    assert names(folder, "*_*.jpg") == sorted([*whole, *hot])
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
+    # joined, and done again by one process, they are the same
+    assert main(["merge", "camviz-out"]) == 0
+    typed(camviz, "photos", "--colormap", "hot")
+    assert names(folder, "*_*.jpg") == sorted([*whole, *hot])
+
+
+def test_a_folder_of_an_older_version_keeps_its_names(camviz: Run, folder: Path) -> None:
+    typed(camviz, "flower.jpg")
+    manifest = folder / "camviz-out" / "manifest.jsonl"
+    (line,) = records(folder)
+    new = ("colormap", "alpha", "recipe", "beside", "renamed")
+    manifest.write_text(json.dumps({k: v for k, v in line.items() if k not in new}) + "\n")
+    # what it does not say cannot be named
+    typed(camviz, "flower.jpg", "--colormap", "viridis")
+    (marked,) = set(names(folder)) - {f"{PLAIN}.jpg"}
+    assert marked.startswith(f"{PLAIN}~")
+    # what it says can
+    typed(camviz, "flower.jpg", "--target-layers", "middle")
+    assert "flower_gradcam_middle_3-class_3.jpg" in names(folder)
+    typed(camviz, "flower.jpg")
+    assert len(names(folder)) == 3
+
+
+def test_a_video_says_what_differs(camviz: Run, folder: Path) -> None:
+    frames = [Image.new("RGB", (48, 40), color) for color in ("red", "blue")]
+    frames[0].save(folder / "clip.gif", save_all=True, append_images=frames[1:])
+    typed(camviz, "clip.gif", "--frames", ":")
+    result = typed(camviz, "clip.gif", "--frames", ":", "--colormap", "hot")
+    name = "clip_gradcam_3-class_3_hot.mp4"
+    assert names(folder) == ["clip_gradcam_3-class_3.mp4", name]
+    assert f"named {name}: the plain name is another run's (there colour map jet" in result.err

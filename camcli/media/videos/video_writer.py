@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from camcli.errors import ImageError, OutputError
 from camcli.media.atomic_files import unwritable_error, write_atomically
-from camcli.media.output_names import choose_head, join_name, list_name_parts
+from camcli.media.output_names import choose_head, join_name, list_name_parts, make_part
 from camcli.media.videos.frame_times import USUAL_STEP, FrameTimes
 from camcli.media.videos.pyav_file import QuietFile
 from camcli.records import Source
@@ -76,13 +76,16 @@ def name_video(
     layer: str | None = None,
     target: str = "",
     rank: int | None = None,
+    front: Sequence[str] = (),
+    behind: Sequence[str] = (),
 ) -> Path:
     """Names a video as `name_output` names a picture; a rank stands for classes that change."""
     own = source.path.suffix
     keeps_own = own.lower() in FORMATS
     head, suffix = choose_head(source, keeps_own=keeps_own), own if keeps_own else DEFAULT_SUFFIX
-    parts = list_name_parts(method, category, label, layer, target)
-    return join_name(source, head, parts + ([] if rank is None else [f"rank{rank}"]), suffix)
+    parts = list_name_parts(method, category, label, layer, target, front)
+    parts += [] if rank is None else [f"rank{rank}"]
+    return join_name(source, head, [*parts, *map(make_part, behind)], suffix)
 
 
 class _Discard(Exception):

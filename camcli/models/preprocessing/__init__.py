@@ -1,6 +1,7 @@
 """What a network sees of a picture: by its library's word, a user's changes, or a transform."""
 
 from camcli.models.preprocessing.view_rules import (
+    PreprocessingLike,
     change_preprocessing,
     compute_centre_offset,
     compute_resized_size,
@@ -10,6 +11,7 @@ from camcli.models.preprocessing.view_rules import (
 )
 
 __all__ = [
+    "PreprocessingLike",
     "change_preprocessing",
     "compute_centre_offset",
     "compute_resized_size",
@@ -23,6 +25,5 @@ PUBLIC = (
     "image_resizing.resize_as_torchvision",
     "measured_view.MeasuredView",
     "measured_view.measure_view",
-    "transforms.PreprocessingLike",
     "transforms.read_preprocessing",
 )

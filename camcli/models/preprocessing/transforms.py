@@ -18,10 +18,10 @@ from camcli.models.preprocessing.measured_view import (
     measure_view,
     run_on_picture,
 )
+from camcli.models.preprocessing.view_rules import PreprocessingLike
 from camcli.models.state import keep_random_state
 from camcli.records import Preprocessing
 
-PreprocessingLike: TypeAlias = Mapping[str, Any] | Preprocessing | Callable[..., Any]
 Size: TypeAlias = tuple[int, int]
 
 # what torchvision's and timm's transforms resize with, the likeliest first

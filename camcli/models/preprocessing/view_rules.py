@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 from camcli.errors import ConfigError, UnknownName
 from camcli.records import Centring, Fit, Interpolation, Preprocessing
 
 Size = tuple[int, int]
+# what changes a model's preprocessing, or takes its place: a transform, an image processor
+PreprocessingLike: TypeAlias = Mapping[str, Any] | Preprocessing | Callable[..., Any]
 
 # beyond, normalised pixels and sizes leave the range of the numbers that hold them
 SMALLEST_STD, SMALLEST_CROP = 1e-6, 1e-3

@@ -20,7 +20,7 @@ from weakref import WeakSet
 from torch import nn
 
 from camcli.errors import ModelError, check_keywords
-from camcli.models.state.module_list import keep_notes
+from camcli.models.state.module_list import check_is_module, keep_notes
 
 # seconds after which a thread that waits looks again whether that can end
 LOOK_AGAIN = 1.0
@@ -236,6 +236,7 @@ def in_this_thread(
 
 @contextmanager
 def _lock(module: nn.Module, *, is_call: bool) -> Iterator[None]:
+    check_is_module(module)
     own = _claims.own()
     if not is_call and any(id(module) in claim.ids for claim in own):
         yield

@@ -21,7 +21,7 @@ from camcli.errors import ModelError
 from camcli.models.inspection.quirks import SWITCHES
 from camcli.models.state.forward_patching import switch_off
 from camcli.models.state.model_lock import lock_model
-from camcli.models.state.module_list import keep_notes, list_modules, note_once
+from camcli.models.state.module_list import check_is_module, keep_notes, list_modules, note_once
 from camcli.utils.shared_setting import SharedSetting
 
 
@@ -52,6 +52,7 @@ def check_hookable(module: nn.Module) -> nn.Module:
 
 
 def _find_hookable(module: nn.Module) -> nn.Module:
+    check_is_module(module)
     module = unwrap(module)
     # by their types, which are few
     if any(

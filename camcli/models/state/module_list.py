@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from camcli.errors import UsageError
+
 Made = TypeVar("Made")
 # what is made of a model, and the model
 Key = tuple[Callable[[nn.Module], Any], nn.Module]
@@ -20,6 +22,14 @@ class _OfThread(threading.local):
 
 
 _of_thread = _OfThread()
+
+
+def check_is_module(given: Any) -> None:
+    """Raises UsageError for what is no module, such as a Classifier, which has one."""
+    if isinstance(given, nn.Module):
+        return
+    way_on = ": give its .module" if isinstance(getattr(given, "module", None), nn.Module) else ""
+    raise UsageError(f"A torch.nn.Module is asked for, not a {type(given).__name__}{way_on}.")
 
 
 def list_modules(module: nn.Module) -> list[nn.Module]:

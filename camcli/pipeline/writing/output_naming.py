@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ def output_path(
 
     `differing` are texts of what else the name says, by the record's field.
     """
-    told = differing or {}
     layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
     name = name_output(
         source,
@@ -47,10 +46,18 @@ def output_path(
         target="_".join(_list_marks(record, plan)),
         frame=record.frame,
         value=record.value,
-        front=[told[name] for name in IN_FRONT if name in told],
-        behind=[told[name] for name in BEHIND if name in told],
+        **place_in_name(differing or {}),
     )
     return options.save_path / name
+
+
+def place_in_name(differing: Mapping[str, str]) -> dict[str, list[str]]:
+    """Sorts what a name says besides by its place: in front of the layer, or behind the class."""
+    places = {"front": IN_FRONT, "behind": BEHIND}
+    return {
+        place: [differing[name] for name in fields if name in differing]
+        for place, fields in places.items()
+    }
 
 
 def _list_marks(record: Record, plan: Plan) -> Iterator[str]:
@@ -67,27 +74,26 @@ def _list_marks(record: Record, plan: Plan) -> Iterator[str]:
 class OutputName:
     """The name of an output, and the one that it gets where another run has that already.
 
-    `why` says what another name is for.
+    `make` makes the name of a source and of what differs, by the record's field; `why` says what
+    another name is for.
     """
 
     source: Source
     record: Record
-    layers: Sequence[str]
-    plan: Plan
     options: Options
+    make: Callable[[Source, Mapping[str, str]], Path]
     why: str = field(default="", init=False)
 
     @property
     def plain(self) -> Path:
         """The name in an empty folder."""
-        return output_path(self.source, self.record, self.layers, self.plan, self.options)
+        return self.make(self.source, {})
 
     def rename(self, other: Mapping[str, Any] | None) -> Path:
         """Names the output by what differs from the other run's record."""
         if other is None:
             self.why = "the plain name is another input's, or a file's that no run wrote"
-            whole = Source(**{**vars(self.source), "has_namesake": True})
-            return output_path(whole, self.record, self.layers, self.plan, self.options)
+            return self.make(replace(self.source, has_namesake=True), {})
         differing, words = {}, []
         for name, said in {**IN_FRONT, **BEHIND}.items():
             own, theirs = getattr(self.record, name), other.get(name)
@@ -99,8 +105,7 @@ class OutputName:
                 differing[name] = text
                 words.append(f"there {said} {their_text or 'none'}, here {text}")
         self.why = f"the plain name is another run's ({', '.join(words) or OTHER_OPTIONS})"
-        plan, options = self.plan, self.options
-        return output_path(self.source, self.record, self.layers, plan, options, differing)
+        return self.make(self.source, differing)
 
     def find_reason(self, path: Path) -> str:
         """Says why the output has another name than the plain one, empty where it has that."""

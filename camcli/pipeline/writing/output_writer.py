@@ -126,7 +126,14 @@ class OutputWriter:
         if is_file(self.options.save_path):
             return self.options.save_path, replace(record, beside=beside)
         source, layers = find_source(explanation.picture), self.list_named_layers(record)
-        name = OutputName(source, record, layers, self.plan, self.options)
+        name = OutputName(
+            source,
+            record,
+            self.options,
+            lambda of, differing: output_path(
+                of, record, layers, self.plan, self.options, differing
+            ),
+        )
         # a sheet shows more than its record says
         shared = "" if record.method == ALL else self.state.shared_options
         recipe, method = make_recipe(shared, record), record.method

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -19,6 +19,7 @@ from camcli.media.videos import VideoFile, name_video
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.work_items import Film
 from camcli.pipeline.writing.color_scale import Key, scale_key
+from camcli.pipeline.writing.output_naming import OutputName, place_in_name
 from camcli.pipeline.writing.output_writer import OutputWriter, describe_failure, find_source
 from camcli.records import FileStamp, Outcome, Record, Source
 from camcli.runs import read_stamp
@@ -58,9 +59,12 @@ class FrameWriter:
         picture = explanations[0].picture
         source = find_source(picture)
         records, pixels = zip(*drawn, strict=True)
-        videos = tuple(self._videos(source, explanations))
+        videos, reasons = zip(*self._videos(source, records), strict=True)
+        named = tuple(
+            replace(record, renamed=why) for record, why in zip(records, reasons, strict=True)
+        )
         assert picture.time is not None
-        return DrawnFrame(source, picture.time, picture.duration, records, videos, pixels)
+        return DrawnFrame(source, picture.time, picture.duration, named, videos, pixels)
 
     def _draw(self, explanation: Explanation) -> tuple[Record, NDArray[np.uint8] | None]:
         writer, record = self.writer, self.writer.make_record(explanation)
@@ -80,32 +84,39 @@ class FrameWriter:
             return replace(failed, outputs=tuple(files), files=files), None
         return replace(record, outputs=tuple(files), files=files), drawn
 
-    def _videos(self, source: Source, explanations: Sequence[Explanation]) -> Iterator[Path]:
+    def _videos(self, source: Source, records: Sequence[Record]) -> Iterator[tuple[Path, str]]:
         """Yields the path of each heatmap's video, which is the same for all frames."""
         ranks = Counter[Key]()
-        for explanation in explanations:
-            key = scale_key(explanation.record)
+        for record in records:
+            key = scale_key(record)
             ranks[key] += 1
-            yield self._video(source, explanation.record, ranks[key])
+            yield self._video(source, record, ranks[key])
 
-    def _video(self, source: Source, record: Record, rank: int) -> Path:
+    def _video(self, source: Source, record: Record, rank: int) -> tuple[Path, str]:
+        """Finds a place for a video, and says why it has another name than usual."""
         options, plan = self.writer.options, self.writer.plan
         if is_file(options.save_path):
-            return options.save_path
+            return options.save_path, ""
         layers = self.writer.list_named_layers(record)
         # the likeliest classes may change from frame to frame
         is_fixed = bool(record.target and (source.category or isinstance(plan.categories, tuple)))
         is_ranked = bool(record.target and not is_fixed and plan.categories != 1)
-        name = name_video(
-            source,
-            record.method,
-            record.category if is_fixed else None,
-            record.label,
-            layer=layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None,
-            target=plan.request.target.mark if record.target else "",
-            rank=rank if is_ranked else None,
-        )
-        return self.writer.state.place(options.save_path / name, source)
+
+        def make(of: Source, differing: Mapping[str, str]) -> Path:
+            return options.save_path / name_video(
+                of,
+                record.method,
+                record.category if is_fixed else None,
+                record.label,
+                layer=layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None,
+                target=plan.request.target.mark if record.target else "",
+                rank=rank if is_ranked else None,
+                **place_in_name(differing),
+            )
+
+        name, state = OutputName(source, record, options, make), self.writer.state
+        path = state.place(name.plain, source, method=record.method, rename=name.rename)
+        return path, name.find_reason(path)
 
 
 class VideoOutputs:

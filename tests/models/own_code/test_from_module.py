@@ -101,6 +101,17 @@ def test_explain_says_what_it_takes(classifier: camcli.Classifier) -> None:
         camcli.explain(nn.Linear(3, 4), PICTURE)
 
 
+def test_what_takes_a_module_says_so(classifier: camcli.Classifier) -> None:
+    inputs = torch.rand(1, 3, 32, 32)
+    for call in (
+        lambda: camcli.heatmaps(classifier, inputs),  # type: ignore[arg-type]
+        lambda: camcli.activations(classifier, inputs),  # type: ignore[arg-type]
+        lambda: camcli.packed(classifier).__enter__(),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UsageError, match=r"not a Classifier: give its \.module"):
+            call()
+
+
 def test_a_classifier_says_what_it_is_on_a_line(classifier: camcli.Classifier) -> None:
     assert repr(classifier) == "<Classifier Staged, 5 classes, 3x32x32, on cpu>"
 
