@@ -61,7 +61,7 @@ class RunState:
     # the digest of the run's configuration; empty if there is no manifest
     run: str = ""
     weights: str = ""
-    # a digest of what all its pictures are made with, empty where they depend on each other
+    # the digest of the options that make all its pictures; empty if they depend on each other
     shared_options: str = ""
     # other processes that work on the same run
     other_processes: Sequence[str] = ()
@@ -102,8 +102,9 @@ class RunState:
     ) -> Path:
         """Returns where an output may be written without overwriting another run's file.
 
-        `beside` are the endings of what stands beside it, and how that is made; `recipe` what the
-        picture is made with, and `rename` the name that says what differs from another run's.
+        `beside` has the endings of the files beside it, and how they are made; `recipe` is the
+        digest of what makes the picture, and `rename` makes a name that says what differs from
+        another run.
         """
         if self.manifest is None:
             return path
@@ -113,7 +114,7 @@ class RunState:
 
     def add(self, outcome: Outcome) -> Outcome:
         """Records the outcome of a picture and returns it; a video counts as one picture."""
-        # the maps of a model that is compared have its weights
+        # maps of a compared model have that model's weights
         records = tuple(
             replace(record, weights=record.weights or self.weights) for record in outcome.records
         )
@@ -188,7 +189,7 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
     typed = options.model_dump(exclude=set(NOT_WRITTEN | RESOLVED_ELSEWHERE))
     classifier, request = plan.classifier, plan.request
     names = classifier.labels
-    # of all methods, a sheet each picture or, with one sheet for all, an overlay each
+    # of all methods: a sheet for each picture or, with one sheet for all, an overlay each
     apart = {"apart": True} if ALL in options.method and not plan.on_sheets else {}
     compared = {}
     if other := plan.other:
@@ -213,10 +214,10 @@ def describe_configuration(plan: Plan, options: Options, weights: str) -> Mappin
 
 
 def _relate_working_folder(save_path: Path) -> str:
-    """Names the folder that the run was started in as seen from its outputs, which may be moved."""
+    """Returns the run's working folder relative to its outputs, since both may be moved."""
     try:
         return Path(os.path.relpath(Path.cwd(), save_path)).as_posix()
-    except (OSError, ValueError):  # it was removed, or is on another drive
+    except (OSError, ValueError):  # the folder was removed, or is on another drive
         return ""
 
 
@@ -245,7 +246,7 @@ class _RunDescription:
             "device": str(self.plan.classifier.device),
             "batch_size": self.plan.batch_size,
             "compile": self.options.compile,
-            # from which relative names of pictures are read
+            # relative names of pictures start from here
             "working_folder": _relate_working_folder(self.options.save_path),
         }
 

@@ -34,7 +34,7 @@ from camcli.runs.jsonl import (
     unwritable_error,
 )
 from camcli.runs.locks import LOCK_FILE, FolderLocks, is_at
-from camcli.runs.output_owners import Places, Rename, beside_recipe, iterate_marked, lock_name
+from camcli.runs.output_owners import OutputOwners, Rename, beside_recipe, iterate_marked, lock_name
 from camcli.runs.resume import check_same_run
 from camcli.runs.run_info import Counts, RunInfo, write_summary
 from camcli.utils.compact_map import CompactMap, hash_texts
@@ -85,7 +85,7 @@ class Manifest:
         self._journal = Journal(folder, run)
         # another run of this name that still works was not interrupted
         self._since = self._journal.since if self._alone else 0
-        self._places, self._sources = Places(), CompactMap()
+        self._owners, self._sources = OutputOwners(), CompactMap()
         self._claims: dict[str, set[str]] = {}
         self._held: dict[str, Record] = {}
         self._file: int | None = None
@@ -199,16 +199,16 @@ class Manifest:
     ) -> Iterable[Path]:
         """Lists the names that an output may have, the best first."""
         output, text = self._relative(path), f"{self._run.name} {id_}"
-        owner = self._places.find_owner(output)
+        owner = self._owners.find_owner(output)
         if owner == self._find_owner(id_) or rename is None:
             return (path, *iterate_marked(path, text))
         names = [path]
-        renamed = rename(self._places.find_run(output, id_, method))
+        renamed = rename(self._owners.find_run(output, id_, method))
         names += [renamed] if renamed != path else []
         names += [*iterate_marked(renamed, text), *iterate_marked(path, text)]
         mine = self._find_owner(id_)
         # stable: false, for what is this run's, comes before true
-        return sorted(names, key=lambda n: self._places.find_owner(self._relative(n)) != mine)
+        return sorted(names, key=lambda n: self._owners.find_owner(self._relative(n)) != mine)
 
     def append(
         self,
@@ -291,7 +291,7 @@ class Manifest:
         """Reads which run owns which output, and which sources of this run are done."""
         for run, id_, outputs in read_journals(self._folder):
             for output in outputs:
-                self._places.give(output, hash_texts(run, id_))
+                self._owners.give(output, hash_texts(run, id_))
             if run == self._run.name:
                 self._sources[hash_texts(run, id_)] = DROPPED
         if self._run.shard is None:
@@ -319,7 +319,7 @@ class Manifest:
             return
         for line in read_lines(self._path, self._known):
             self._known = line.start + len(line.text)
-            self._places.learn(line)
+            self._owners.learn(line)
             if line.record["run"] == self._run.name and line.record.get("last"):
                 self._sources[line.owner] = DONE
         self._own = 0
@@ -330,7 +330,7 @@ class Manifest:
         end = 0
         for line in read_lines(path):
             owner, end = line.owner, line.start + len(line.text)
-            self._places.learn(line)
+            self._owners.learn(line)
             is_done = going.get(owner, True) and self._is_done(line)
             going[owner] = is_done
             if line.record.get("last"):
@@ -354,7 +354,7 @@ class Manifest:
                         f"{str(self._folder)!r} holds the shards of this run: join them first "
                         f"(camviz merge {self._folder})."
                     )
-                self._places.learn(line)
+                self._owners.learn(line)
 
     def _drop(self) -> None:
         """Removes the records of sources that are done again from the manifest."""
@@ -406,14 +406,14 @@ class Manifest:
             return False
         held.update(new)
         for file in files:
-            self._places.give(self._relative(file), self._find_owner(id_))
+            self._owners.give(self._relative(file), self._find_owner(id_))
         return True
 
     def _is_free(self, file: Path, key: str, id_: str, recipe: str) -> bool:
         output = self._relative(file)
-        known = self._places.find_owner(output)
+        known = self._owners.find_owner(output)
         is_mine = known in (None, self._find_owner(id_))
-        if not is_mine and not self._places.is_same(output, id_, recipe):
+        if not is_mine and not self._owners.is_same(output, id_, recipe):
             return False
         # held until the record is written, so that another process sees the record or the lock
         return self._locks.take(key, alone=True) and (known is not None or self._is_ours(file))

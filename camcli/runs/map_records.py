@@ -1,4 +1,4 @@
-"""Makes what a record says of a raw map: what its values are like, and the values themselves."""
+"""Makes what a record holds of a raw map: statistics of its values, and the values themselves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from camcli.records import Box, PackedMap, Statistics
 
-FINEST = 32  # cells along an edge: what a thumbnail shows
+FINEST = 32  # cells along an edge, as many as a thumbnail shows
 LEVELS = 2**16 - 1
 LITTLE_ENDIAN = np.dtype("<u2")
 
@@ -52,16 +52,16 @@ def _measure_border_distance(values: NDArray[np.float32]) -> float | None:
 
 @cache
 def _measure_edge_distances(cells: int) -> NDArray[np.float64]:
-    """Measures how far the centres of cells in a row lie from the nearer end, in shares of it."""
+    """Measures how far the centres of cells lie from the nearer end of a row, as a share of it."""
     centres = (np.arange(cells) + 0.5) / cells
     return np.minimum(centres, 1 - centres)
 
 
 def pack_map(values: NDArray[np.float32]) -> PackedMap | None:
-    """Packs a raw map [h w] in 16 bits a cell; None for one that is not finite.
+    """Packs a raw map [h w] in 16 bits a cell; returns None if it is not finite.
 
-    A finer one than 32 x 32 is averaged over blocks of cells.  What is unpacked differs from that
-    by 1/131,070 of the map's range at most.
+    A map finer than 32 x 32 is averaged over blocks of cells.  Unpacked values differ from that by
+    at most 1/131,070 of the map's range.
 
     >>> import numpy as np
     >>> pack_map(np.array([[0.0, 1.0]], np.float32))
@@ -79,18 +79,18 @@ def pack_map(values: NDArray[np.float32]) -> PackedMap | None:
 
 
 def unpack_map(packed: PackedMap) -> NDArray[np.float32]:
-    """Returns the map [h w] that `pack_map` packed; raises ValueError for what it did not."""
+    """Returns the map [h w] that `pack_map` packed; raises ValueError for anything else."""
     height, width = packed.shape
     levels = np.frombuffer(base64.b64decode(packed.levels, validate=True), LITTLE_ENDIAN)
     if not (0 < height <= FINEST and 0 < width <= FINEST):
         raise ValueError(f"a packed map has 1 to {FINEST} cells along an edge")
-    # float64, as it was packed: a range may be beyond float32
+    # float64, as in packing, since the range may be too large for float32
     values = packed.low + levels.astype(np.float64) / LEVELS * (packed.high - packed.low)
     return values.reshape(height, width).astype(np.float32)
 
 
 def average_cells(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Averages a map [h w] that is finer than 32 x 32 over blocks; others stay as they are."""
+    """Averages a map [h w] finer than 32 x 32 over blocks of cells; other maps stay."""
     for axis in (0, 1):
         cells = values.shape[axis]
         if cells > FINEST:

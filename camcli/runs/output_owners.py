@@ -1,4 +1,4 @@
-"""Knows which run's source owns which output of a folder, and by what runs are told apart."""
+"""Knows which source of which run owns an output of a folder, and how runs differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from camcli.runs.jsonl import Line
 from camcli.utils.compact_map import CompactMap, hash_texts
 from camcli.utils.paths import fold_name
 
-# what a record says of a picture's making, and what its name can say, too
+# fields of a record that decide a picture, and that its name can say, too
 TRAITS = (
     "model", "layers", "layer_fusion", "parts", "precision", "options", "smoothing", "colormap",
     "alpha",
@@ -20,12 +20,12 @@ TRAITS = (
 MARKS = (6, 12, 24)  # hex digits of the mark; more if names with fewer are taken
 LONG = 200  # bytes; a longer name is cut for its mark, since file systems allow 255
 
-# names an output by what it differs in from another run's, whose record is given by some fields;
-# None where the name is another source's, or a file's that no run wrote
+# names an output by its differences from another run's output, given fields of that record; None if
+# the name belongs to another source, or to a file that no run wrote
 Rename: TypeAlias = Callable[[Mapping[str, Any] | None], Path]
 
 
-class Places:
+class OutputOwners:
     """The owners of a folder's outputs: 32 bytes an output, and a few fields a run and method."""
 
     def __init__(self) -> None:
@@ -47,20 +47,20 @@ class Places:
         self._looks.setdefault((run, method), {name: record.get(name) for name in TRAITS})
 
     def give(self, output: str, owner: int) -> None:
-        """Notes that an output is somebody's."""
+        """Notes the owner of an output."""
         self._owners[hash_output(output)] = owner
 
     def find_owner(self, output: str) -> int | None:
-        """Returns who owns an output, None for nobody."""
+        """Returns the owner of an output, or None."""
         return self._owners.get(hash_output(output))
 
     def is_same(self, output: str, id_: str, recipe: str) -> bool:
-        """Tells whether an output was made of a source with a recipe."""
+        """Tells whether an output was made from a source by a recipe."""
         same = hash_texts(id_, recipe)
         return bool(recipe) and self._recipes.get(hash_output(output)) == same
 
     def find_run(self, output: str, id_: str, method: str) -> Mapping[str, Any] | None:
-        """Returns what is known of the run that owns an output, where it is of the same source."""
+        """Returns the fields of the run that owns an output, if its source is the same."""
         owner = self.find_owner(output)
         of_source = (run for run, _ in self._looks if hash_texts(run, id_) == owner)
         run = next(of_source, None)
@@ -71,12 +71,12 @@ class Places:
 
 
 def beside_recipe(recipe: str, ending: str, made: str) -> str:
-    """Returns the recipe of a file beside a picture, empty where the picture has none."""
+    """Returns the recipe of a file beside a picture; empty if the picture has none."""
     return f"{recipe} {ending} {made}" if recipe else ""
 
 
 def hash_output(output: str) -> int:
-    """Hashes a name, so that two names of one file on some file system have one number."""
+    """Hashes a name: two names that mean one file on some file system have the same number."""
     return hash_texts(lock_name(output))
 
 
@@ -86,7 +86,7 @@ def lock_name(output: str) -> str:
 
 
 def iterate_marked(path: Path, text: str) -> Iterator[Path]:
-    """Yields a path marked by a digest of a text, each time with more digits."""
+    """Yields a path with a mark, the digest of a text, with more and more digits."""
     digest = blake2b(text.encode("ascii")).hexdigest()
     for digits in MARKS:
         mark = f"~{digest[:digits]}"

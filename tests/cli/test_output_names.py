@@ -75,7 +75,7 @@ def test_what_no_word_tells_has_a_mark(camviz: Run, folder: Path) -> None:
     result = typed(camviz, "flower.jpg", "--seed", "7")
     (new,) = set(names(folder)) - {f"{PLAIN}.jpg"}
     assert (
-        new.startswith(f"{PLAIN}~") and "(other options, which the mark stands for)" in result.err
+        new.startswith(f"{PLAIN}~") and "(other options, for which the mark stands)" in result.err
     )
 
 
@@ -122,7 +122,7 @@ def test_an_input_of_another_run_is_told_by_its_whole_name(camviz: Run, folder: 
     typed(camviz, "flower.jpg", "--format", "png")
     Image.open(folder / "flower.jpg").convert("L").save(folder / "flower.png")
     result = typed(camviz, "flower.png", "--format", "png")
-    assert "the plain name is another input's" in result.err
+    assert "the plain name belongs to another input" in result.err
     Image.open(folder / "flower.jpg").save(folder / "flower.bmp")
     typed(camviz, "flower.bmp", "--format", "png")
     assert "flower.bmp_gradcam_3-class_3.png" in names(folder)

@@ -229,7 +229,7 @@ def test_a_mark_grows_where_somebody_has_the_name(tmp_path: Path) -> None:
             path = manifest.place(tmp_path / "a.jpg", A)
             names.append(path.stem.partition("~")[2])
             path.touch()
-            manifest._places.__init__()  # type: ignore[misc]
+            manifest._owners.__init__()  # type: ignore[misc]
         assert [len(name) for name in names] == [6, 12, 24]
         assert names[2].startswith(names[1]) and names[1].startswith(names[0])
         with pytest.raises(OutputError, match="belong to other files"):

@@ -1,4 +1,4 @@
-"""Two maps of one picture, and two models of its classes, held against each other."""
+"""Compares two maps of one picture, and two models of the same classes."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (

@@ -1,4 +1,4 @@
-"""Puts two maps of one picture on one scale, and takes one from the other."""
+"""Puts two maps of one picture on one scale, and subtracts one from the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from camcli.pipeline.explanation import Explanation
 
-MOST_CELLS = 1024  # of a difference's longer edge: larger pictures have fewer cells than pixels
+MOST_CELLS = (
+    1024  # cells along a difference's longer edge; larger pictures have fewer cells than pixels
+)
 
 
 def compare_maps(
@@ -27,15 +29,15 @@ def compare_maps(
 ) -> tuple[Explanation, Explanation, Explanation]:
     """Returns two explanations of a picture on one scale, and the difference of their maps.
 
-    The scale goes from zero to the larger of both maxima.  With `own_scales` each keeps its own,
-    and the difference is that of the shares of it, from -1 to 1.  The difference is taken of what
-    is drawn (what is above zero, or all of the maps of a value) at the picture's pixels that both
-    models see.  Raises UsageError for maps of two pictures.
+    The scale goes from zero to the larger maximum.  With `own_scales` each map keeps its own scale,
+    and the maps are subtracted as shares of their maxima, so the difference lies between -1 and 1.
+    Only drawn values are subtracted (those above zero, or all values of a signed map), at the
+    pixels that both models see.  Raises UsageError for maps of two pictures.
     """
     if one.picture.size != other.picture.size:
         raise UsageError(
-            f"Two maps are compared on one picture, and these are of {_format_size(one)} and "
-            f"{_format_size(other)} pixels."
+            "Two maps are compared on one picture, and these belong to pictures of "
+            f"{_format_size(one)} and {_format_size(other)} pixels."
         )
     if own_scales:
         first, second = one, other
@@ -72,7 +74,7 @@ def _find_most(values: NDArray[np.float32]) -> float:
 
 
 def _set_scale(explanation: Explanation, most: float) -> Explanation:
-    """Has a map drawn from zero to the maximum that both share."""
+    """Sets a map's scale to go from zero to the common maximum."""
     scale = (0.0, most) if most > 0 else None
     return replace(explanation, scale=scale, record=replace(explanation.record, scale=scale))
 
@@ -118,7 +120,7 @@ def _make_difference(
 
 
 def _name_difference(one: Record, other: Record) -> tuple[str, str, str]:
-    """Names the model and the method of a difference, and what was subtracted."""
+    """Returns the model and the method of a difference, and what was subtracted."""
     if one.model != other.model:
         return f"{one.model} - {other.model}", one.method, other.model
     if one.method != other.method:
@@ -128,7 +130,7 @@ def _name_difference(one: Record, other: Record) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class _Sampled:
-    """A map at pixels, and which of the picture's rows and columns they are."""
+    """A map's values at pixels, and the picture's rows and columns where these are."""
 
     values: NDArray[np.float32]
     rows: slice
@@ -146,7 +148,7 @@ def _subtract(
     views: tuple[Box, Box],
     size: tuple[int, int],
 ) -> tuple[NDArray[np.float32], Box]:
-    """Takes a map from another where both show the picture: [h w] at its pixels, and where."""
+    """Subtracts two maps where both show the picture: values [h w] at its pixels, and their box."""
     factor = min(1.0, MOST_CELLS / max(size))
     reduced = round(size[0] * factor), round(size[1] * factor)
     down, across = reduced[0] / size[0], reduced[1] / size[1]

@@ -19,12 +19,12 @@ from camcli.pipeline.plan import Plan
 from camcli.pipeline.stages import PreparedPicture, explain_batch, prepare
 from camcli.records import Record
 
-# where the stronger map is so many times the weaker one, one scale shows little of that
+# if the stronger map is so many times the weaker one, one scale hardly shows the weaker one
 MANY_TIMES = 4.0
 
 
 def compare_plans(plan: Plan, other: Plan, *, own_scales: bool = False) -> Plan:
-    """Has a run explain its pictures by the model of another plan, too.
+    """Returns a plan that explains pictures by the model of another plan as well.
 
     Raises UsageError for models of other classes.
     """
@@ -43,17 +43,17 @@ def _check_classes(one: Classifier, other: Classifier) -> None:
     if one.labels and other.labels and tuple(one.labels) != tuple(other.labels):
         differing = next(pair for pair in zip(one.labels, other.labels) if pair[0] != pair[1])  # noqa: B905
         raise UsageError(
-            f"--compare takes two models of the same classes: one of {one.name!r} is "
-            f"{differing[0]!r}, and in its place {other.name!r} has {differing[1]!r}."
+            f"--compare takes two models of the same classes: {one.name!r} has {differing[0]!r} "
+            f"where {other.name!r} has {differing[1]!r}."
         )
     if one.reading.is_value != other.reading.is_value:
         raise UsageError("--compare takes two models of classes, or two of values.")
 
 
 def explain_by_both(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[list[Explanation]]:
-    """Explains pictures by both models of a plan: each map, that of the other, and the difference.
+    """Explains pictures by both models: yields the two maps and their difference, in turn.
 
-    The classes are those that the first model explains.
+    Both models explain the classes that the first one explains.
     """
     assert plan.other is not None
     first = list(explain_batch(batch, plan))
@@ -67,7 +67,7 @@ def explain_by_both(batch: Sequence[PreparedPicture], plan: Plan) -> Iterator[li
 
 
 def _find_choice(explained: Sequence[Sequence[Explanation]]) -> FixedCategories | None:
-    """Returns the classes that were explained of each picture, [b k]; None if none was asked."""
+    """Returns the explained classes of each picture [b k]; None if no class was asked for."""
     rows = [list(dict.fromkeys(e.category for e in some if e.record.target)) for some in explained]
     if not all(rows) or any(category is None for row in rows for category in row):
         return None
@@ -89,7 +89,7 @@ def _compare_picture(
 
 
 def _is_comparable(explanation: Explanation) -> bool:
-    """Tells whether a map has values that are drawn, and finite ones."""
+    """Tells whether a map's values are drawn and finite."""
     # concepts have no scale, and single pixels are drawn on grey
     draws_values = not explanation.concepts and "pixels" not in explanation.details
     return draws_values and bool(np.isfinite(explanation.heatmap).all())
@@ -98,7 +98,7 @@ def _is_comparable(explanation: Explanation) -> bool:
 def _list_keys(
     explanations: Sequence[Explanation],
 ) -> Iterator[tuple[tuple[str, int | None, int], Explanation]]:
-    """Yields what a map has in common with that of the other model: method, class, place."""
+    """Yields the key of a map, by which the other model's map is found: method, class, place."""
     seen: Counter[tuple[str, int | None]] = Counter()
     for explanation in explanations:
         key = explanation.method, explanation.category if explanation.record.target else None
@@ -107,7 +107,7 @@ def _list_keys(
 
 
 def _warn_of_scale(first: Explanation, second: Explanation) -> Record:
-    """Says where one map is so much weaker that one scale shows little of it."""
+    """Warns if one map is so much weaker that one scale hardly shows it."""
     record = second.record
     if second.scale is None:
         return record

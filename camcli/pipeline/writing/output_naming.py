@@ -1,4 +1,4 @@
-"""Names a picture's output, and says in the name what differs from another run's of that name."""
+"""Names a picture's output; the name says what differs from another run's output of that name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from camcli.pipeline.plan import Plan
 from camcli.records import Record, Source
 from camcli.utils.jsonable import to_jsonable
 
-# what a name says of a run in front of the class, and behind it: record's field -> in words
+# what a name says about a run, before the class and behind it: field of the record -> words
 IN_FRONT = {"model": "model", "parts": "parts", "layers": "layer", "layer_fusion": "fusion"}
 BEHIND = {
     "options": "options", "smoothing": "smoothing", "precision": "precision",
@@ -31,9 +31,9 @@ def output_path(
     options: Options,
     differing: Mapping[str, str] | None = None,
 ) -> Path:
-    """Returns where an overlay stands, and a video's frame; `layers` are those it may name.
+    """Returns the path of an overlay, or of a video's frame; `layers` are those it may name.
 
-    `differing` are texts of what else the name says, by the record's field.
+    `differing` holds further texts for the name, by the field of the record.
     """
     layer = layers[0] if len(layers) == 1 and options.layer_fusion == "none" else None
     name = name_output(
@@ -61,7 +61,7 @@ def place_in_name(differing: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _list_marks(record: Record, plan: Plan) -> Iterator[str]:
-    """Yields what a name says of the model that is compared, and of the target."""
+    """Yields what a name says about the compared model, and about the target."""
     if record.compared_with:
         yield f"minus-{record.compared_with}"
     elif record.model and record.model != plan.classifier.name:
@@ -72,7 +72,7 @@ def _list_marks(record: Record, plan: Plan) -> Iterator[str]:
 
 @dataclass
 class OutputName:
-    """The name of an output, and the one that it gets where another run has that already.
+    """The name of an output, and its other name if another run already has the first one.
 
     `make` makes the name of a source and of what differs, by the record's field; `why` says what
     another name is for.
@@ -90,9 +90,9 @@ class OutputName:
         return self.make(self.source, {})
 
     def rename(self, other: Mapping[str, Any] | None) -> Path:
-        """Names the output by what differs from the other run's record."""
+        """Names the output by its differences from the other run's record."""
         if other is None:
-            self.why = "the plain name is another input's, or a file's that no run wrote"
+            self.why = "the plain name belongs to another input, or to a file that no run wrote"
             return self.make(replace(self.source, has_namesake=True), {})
         differing, words = {}, []
         for name, said in {**IN_FRONT, **BEHIND}.items():
@@ -100,7 +100,7 @@ class OutputName:
             if name == "layers" and self.options.layer_fusion == "none":
                 continue
             text, their_text = _describe(name, own), _describe(name, theirs)
-            # a line of an older version does not say
+            # a line of an older version does not have it
             if theirs is not None and text and text != their_text:
                 differing[name] = text
                 words.append(f"there {said} {their_text or 'none'}, here {text}")
@@ -108,17 +108,17 @@ class OutputName:
         return self.make(self.source, differing)
 
     def find_reason(self, path: Path) -> str:
-        """Says why the output has another name than the plain one, empty where it has that."""
+        """Says why the output does not have its plain name; empty if it has it."""
         if path == self.plain:
             return ""
         return self.why or "the plain name was another run's"
 
 
-OTHER_OPTIONS = "other options, which the mark stands for"
+OTHER_OPTIONS = "other options, for which the mark stands"
 
 
 def _describe(name: str, value: Any) -> str:
-    """Writes what a record says as a part of a name."""
+    """Returns a value of a record as a part of a name."""
     if name == "alpha":
         return "" if value is None else f"alpha{value if isinstance(value, str) else f'{value:g}'}"
     if isinstance(value, Mapping):
@@ -129,7 +129,7 @@ def _describe(name: str, value: Any) -> str:
     return str(value or "")
 
 
-# options that say which pictures are made, or which a record holds by itself
+# options that choose pictures, or that a record holds itself
 ELSEWHERE = frozenset(
     {
         "method", "top_k", "threshold", "target_category", "target_layers", "layer_fusion",
@@ -140,9 +140,10 @@ ELSEWHERE = frozenset(
 
 
 def digest_shared_options(configuration: Mapping[str, Any]) -> str:
-    """Returns a digest of what all pictures of a run are made with; empty where they have no own.
+    """Returns a digest of the options that make all pictures of a run; empty if they depend on
+    more.
 
-    So it is where pictures share a scale, and depend on each other, or are compared with files.
+    They do if pictures share a scale, and so depend on each other, or are compared with files.
     """
     if configuration["scale"] == "run" or configuration["like"]:
         return ""
@@ -150,9 +151,9 @@ def digest_shared_options(configuration: Mapping[str, Any]) -> str:
 
 
 def make_recipe(shared: str, record: Record) -> str:
-    """Returns the digest of what a picture is made with; empty for a frame.
+    """Returns the digest of everything that makes a picture; empty for a frame.
 
-    `shared` is that of what all pictures of the run are made with; where it is empty, so is this.
+    `shared` is the digest of the options of all pictures; if it is empty, so is the result.
     """
     if not shared or record.frame is not None:
         return ""

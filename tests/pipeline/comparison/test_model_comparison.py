@@ -138,7 +138,7 @@ def test_models_of_other_classes_are_refused(one: Classifier, two: Classifier) -
     with pytest.raises(UsageError, match="'one' has 4, and 'few' 3"):
         compare_plans(plan, make_plan(few, from_keywords()))
     renamed = replace(two, labels=("cat", "dog", "wolf", "owl"))
-    with pytest.raises(UsageError, match="'fox', and in its place 'two' has 'wolf'"):
+    with pytest.raises(UsageError, match="'fox' where 'two' has 'wolf'"):
         compare_plans(plan, make_plan(renamed, from_keywords()))
 
 
