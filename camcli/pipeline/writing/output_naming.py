@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ class OutputName:
     make: Callable[[Source, Mapping[str, str]], Path]
     why: str = field(default="", init=False)
 
-    @property
+    @cached_property
     def plain(self) -> Path:
         """The name in an empty folder."""
         return self.make(self.source, {})
