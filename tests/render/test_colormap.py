@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from camcli.errors import UnknownName, UsageError
 from camcli.render.colormap import COLORMAPS, apply_colormap, find_colormap
@@ -77,3 +78,18 @@ def test_a_function_of_one_level_or_of_all_is_one() -> None:
 def test_what_is_none_is_refused(given: object, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         find_colormap(given)  # type: ignore[arg-type]
+
+
+def find_lightness(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """CIELAB's L of sRGB colours [n 3], 0..100."""
+    parts = colours / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    y = linear @ (0.2126729, 0.7151522, 0.0721750)
+    return np.asarray(116 * np.where(y > 0.008856, np.cbrt(y), 7.787 * y + 16 / 116) - 16)
+
+
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_lightness_rises_with_the_heat_but_in_those_that_the_handbook_names(name: str) -> None:
+    lightness = find_lightness(find_colormap(name)[:, 0])
+    falls = (np.maximum.accumulate(lightness) - lightness).max()
+    assert (falls > 30) if name in ("jet", "turbo", "rainbow", "cool") else (falls < 1)

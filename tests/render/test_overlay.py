@@ -1,4 +1,5 @@
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from camcli.errors import UnknownName, UsageError
 from camcli.records import Box, Heatmap, Picture
 from camcli.render.colormap import LOWERS, RAISES, apply_colormap
-from camcli.render.overlay import OUTSIDE, enlarge, overlay, resize_map
+from camcli.render.overlay import MOST_OPAQUE, OUTSIDE, enlarge, overlay, resize_map
 
 WHOLE = Box(0, 0, 60, 40)
 
@@ -216,3 +217,35 @@ def test_a_signed_map_has_two_colours_around_zero_on_one_scale() -> None:
     np.testing.assert_array_equal(nothing, grey)
     lowered = overlay(grey, np.full((1, 4), -3, np.float32), signed=True)
     np.testing.assert_allclose(lowered[0, 0], (100 + blue) / 2, atol=1)
+
+
+def test_opacity_that_follows_the_heat_leaves_what_is_cold() -> None:
+    picture, heat = photo(), np.linspace(0, 1, 60, dtype=np.float32)[None]
+    drawn = overlay(picture, heat, "auto", "viridis").astype(float)
+    colours = apply_colormap(np.broadcast_to(heat, (40, 60)), "viridis")
+    share = MOST_OPAQUE * heat[..., None]
+    expected = picture * (1 - share) + colours * share
+    assert np.abs(drawn - expected).max() <= 1
+    assert (drawn[:, 0] == picture[:, 0]).all()
+
+
+def test_the_opacity_of_a_signed_map_follows_it_too() -> None:
+    picture, heat = photo(), np.array([[-1.0, 0.0, 0.0, 0.0, 1.0]], np.float32)
+    drawn = overlay(picture, heat, "auto", signed=True)
+    assert (drawn == overlay(picture, heat, MOST_OPAQUE, signed=True)).all()
+    assert (drawn[:, 20:40] == picture[:, 20:40]).all()
+
+
+@pytest.mark.parametrize("alpha", ["much", -0.1, 1.1])
+def test_an_alpha_that_is_none_is_refused(alpha: Any) -> None:
+    with pytest.raises(UsageError, match="alpha is a share from 0"):
+        overlay(photo(), hill(), alpha)
+
+
+def test_nothing_between_two_cells_is_hotter_than_the_hotter_one() -> None:
+    values = hill(7, 7)
+    heat, _ = enlarge(values, WHOLE, (40, 60))
+    assert values.min() <= heat.min() and heat.max() <= values.max()
+    # at the centres of cells stand their own values
+    centres, _ = enlarge(values, Box(0, 0, 7, 7), (7, 7))
+    assert (centres == values).all()

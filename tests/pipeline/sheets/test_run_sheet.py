@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+import camcli
 from camcli.cli.app import complete_values
 from camcli.config import from_keywords
 from camcli.errors import UsageError
@@ -262,3 +264,21 @@ def test_alone_it_takes_no_picture_for_a_value(tmp_path: Path) -> None:
     for following in ("pdf", "SVG", "figure.pdf", "none", "figure.jpg"):
         assert complete_values(["explain", "--sheet", following])[1:] == ["--sheet", following]
     assert complete_values(["explain", "--", "--sheet"])[-1] == "--sheet"
+
+
+def test_the_command_line_python_and_notebooks_draw_the_same_pixels(
+    run: Run, small: Classifier, folder: Path
+) -> None:
+    records, _ = run(method="gradcam,layercam")
+    explained = camcli.explain(
+        small, find_files(folder), ["gradcam", "layercam"], target_layers="last"
+    )
+    for record, explanation in zip(records, explained, strict=True):
+        drawn = explanation.overlay()
+        assert (read(record.outputs[0]) == drawn).all()
+        with Image.open(BytesIO(explanation._repr_png_())) as shown:
+            assert (np.asarray(shown) == drawn).all()
+
+
+def find_files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
