@@ -36,8 +36,7 @@ def run_cell(code: str, names: dict[str, Any]) -> str:
 
 
 def list_cells() -> Iterator[tuple[str, str]]:
-    for code, output in CELL.findall(PAGE):
-        yield code, output
+    yield from CELL.findall(PAGE)
 
 
 def test_its_cells_give_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

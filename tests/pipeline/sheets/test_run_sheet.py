@@ -26,7 +26,7 @@ from camcli.pipeline.sheets.run_sheet import DrawnSheet
 from camcli.pipeline.sheets.sheet_files import write_sheet
 from camcli.records import Preprocessing, Record
 from camcli.render.colour_bar import format_number
-from camcli.render.sheet import GAP, LINE, Page, plan_grid
+from camcli.render.sheet import GAP, LINE, Page, lay_out, plan_grid
 from camcli.runs import verify_folder
 from tests.networks import Staged
 
@@ -282,3 +282,22 @@ def test_the_command_line_python_and_notebooks_draw_the_same_pixels(
 
 def find_files(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
+
+
+def test_large_pictures_are_small_on_the_way_to_the_page(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (3000, 2000), (9, 9, 9)).save(folder / "a.png")
+    sizes = []
+
+    def note(rows: Any, grid: Any, *given: Any) -> Any:
+        def pass_on() -> Any:
+            for row in rows:
+                sizes.extend(cell.pixels.shape[1] for cell in row)
+                yield row
+
+        return lay_out(pass_on(), grid, *given)
+
+    monkeypatch.setattr(run_sheet, "lay_out", note)
+    run(sheet="png")
+    assert len(sizes) == 6 and max(sizes) <= plan_grid(2).cell
