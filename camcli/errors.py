@@ -139,6 +139,8 @@ def check_keywords(hint: str = "", **synonyms: str) -> Callable[[Callable[P, R]]
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         known = [name for name in inspect.signature(function).parameters if name != "self"]
+        # a class is called by its own name
+        called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
         @wraps(function)
         def call_checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -146,7 +148,7 @@ def check_keywords(hint: str = "", **synonyms: str) -> Callable[[Callable[P, R]]
             for name, value in kwargs.items():
                 parameter = synonyms.get(name, name)
                 if parameter not in known:
-                    raise UnknownName(f"argument of {function.__name__}", name, known, hint)
+                    raise UnknownName(f"argument of {called}", name, known, hint)
                 if parameter in given:
                     raise UsageError(f"{name} and {parameter} are the same: give one of them.")
                 given[parameter] = value

@@ -96,6 +96,11 @@ def test_a_keyword_that_nobody_knows_is_refused_with_the_closest(name: str) -> N
         FUNCTIONS[name](**{f"{parameter}x": 1})
 
 
+def test_a_class_that_people_make_refuses_such_a_keyword_by_its_name() -> None:
+    with pytest.raises(errors.UnknownName, match=r"argument of Sheet 'colourmap'.*'colormap'"):
+        camcli.Sheet([], colourmap="hot")  # type: ignore[call-arg]
+
+
 def test_the_defaults_of_explain_are_those_of_the_command_line() -> None:
     shared = set(Options.model_fields) & set(inspect.signature(camcli.explain).parameters)
     given = {name: inspect.signature(camcli.explain).parameters[name].default for name in shared}

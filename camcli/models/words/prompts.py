@@ -39,6 +39,7 @@ def reads_words(classifier: Classifier) -> bool:
     return any(hasattr(classifier.module, method) for method in TEXT_METHODS)
 
 
+@check_keywords()
 def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = PLACE) -> Classifier:
     """Returns a model of pictures and words with texts in the place of its classes.
 

@@ -48,6 +48,7 @@ class Sheet:
         (PosixPath('methods.png'),)
     """
 
+    @check_keywords()
     def __init__(
         self,
         explanations: Iterable[Explanation],
