@@ -1,4 +1,4 @@
-"""What a person writes for methods: their names, METHOD@LAYER, and words that stand for several."""
+"""The terms that name methods: their names, METHOD@LAYER, and words that stand for several."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def split_term(term: str) -> tuple[str, str]:
 
 
 def expand_methods(methods: Sequence[str]) -> tuple[str, ...]:
-    """Returns the methods that are named: `ALL` are every one, in the order of the cards.
+    """Returns the named methods; `ALL` becomes all methods, in the order of `method_info`.
 
-    What `BEST` stands for only a model tells.
+    `BEST` is left out, since only a model decides what it stands for.
     """
     if ALL in methods:
         return tuple(METHOD_INFO)
@@ -50,7 +50,7 @@ def expand_methods(methods: Sequence[str]) -> tuple[str, ...]:
 def check_methods(
     terms: Sequence[str], combination: Combination | None, best_for: BestFor | None
 ) -> None:
-    """Raises UsageError for what does not go together, before a model is looked at."""
+    """Raises UsageError for methods that exclude each other or an option; needs no model."""
     if best_for is not None and BEST not in terms:
         raise UsageError(f"--best-for {best_for} belongs to --method best: give both, or neither.")
     placed = [term for term in terms if AT in term]

@@ -73,8 +73,8 @@ def explain(
     more than pictures there is `heatmaps`.
 
     Args:
-        classifier: The model, of `load_model`; or any module, with which that is done first. Then
-            the last five arguments say what `load_model` is told.
+        classifier: The model, from `load_model`; or any module, which is then loaded first, with
+            the last five arguments as those of `load_model`.
         inputs: One picture or an iterable of them: a path, a PIL picture, an array [h w 3] or a
             tensor [3 h w]; of uint8, or floats 0..1.
         method: Names of methods, see camviz methods; default gradcam. A list of names gives an

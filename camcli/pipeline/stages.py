@@ -1,4 +1,4 @@
-"""The way of a picture from its file to its overlay: each stop in order, with what it hands on.
+"""The stages of a picture from its file to its overlay, in order, with what each one returns.
 
     open_file      Source             -> OpenPicture        read, and its size known
     decode         OpenPicture        -> Picture            upright RGB pixels
