@@ -91,7 +91,15 @@ def test_the_wheel_holds_what_camviz_needs_and_nothing_else(wheel: Path) -> None
     handbook = {f"camcli/docs/{p.name}" for p in (ROOT / "camcli" / "docs").glob("*.md")}
     assert presets
     assert handbook
+    package = ROOT / "camcli"
+    data = [
+        *(package / "docs" / "tables").glob("*.md"),
+        *(package / "cli" / "completion" / "scripts").iterdir(),
+        package / "models" / "torchvision_names.txt",
+        package / "models" / "embedded" / "layers.txt",
+    ]
     assert presets | handbook | MODEL_FILES <= names
+    assert len(data) > 5 and {path.relative_to(ROOT).as_posix() for path in data} <= names
     assert {n for n in names if not n.startswith("camcli/") and ".dist-info/" not in n} == set()
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
 

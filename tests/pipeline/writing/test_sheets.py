@@ -145,6 +145,19 @@ def test_one_file_holds_one_sheet(embedded: Classifier, photo: Path, tmp_path: P
     assert {r.sheet for r in _run(embedded, photo, tmp_path / "a.png")} == {str(tmp_path / "a.png")}
 
 
+def test_a_cropped_sheet_shows_the_view_alone(
+    embedded: Classifier, photo: Path, tmp_path: Path
+) -> None:
+    sizes = []
+    for outside in ("keep", "crop"):
+        sheet = tmp_path / f"{outside}.png"
+        _run(embedded, photo, sheet, outside=outside, caption=True)
+        with Image.open(sheet) as drawn:
+            sizes.append(drawn.size)
+    # cells of one width: those of a square view are higher than those of a wide picture
+    assert sizes[0][0] == sizes[1][0] and sizes[0][1] < sizes[1][1]
+
+
 def test_a_sheet_that_cannot_be_written_is_an_error(
     embedded: Classifier, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
