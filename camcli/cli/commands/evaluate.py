@@ -99,6 +99,10 @@ Layers = Annotated[
         show_default=False,
     ),
 ]
+# beside those of the model
+OWN_FLAGS = (
+    "text", "template", "workers", "engine", "ray_workers", "save_path", "resume", "quiet",
+)  # fmt: skip
 Plots = Annotated[
     bool,
     typer.Option(
@@ -122,7 +126,7 @@ Disagreements = Annotated[
 ]
 
 
-@with_some_flags(*MODEL_FLAGS, "workers", "engine", "ray_workers", "save_path", "resume", "quiet")
+@with_some_flags(*MODEL_FLAGS, *OWN_FLAGS)
 def command(
     images: list[str],
     flags: Flags,

@@ -423,3 +423,21 @@ def test_a_folder_of_pictures_from_the_command_line(
     assert all(f'"{text}"' in manifest for text in ("a cat", "an espresso"))
     assert main([*argv, "--text", "a cat " * 10]) == 2
     assert "shorten it" in capsys.readouterr().err
+
+
+def test_words_are_evaluated_as_classes_are(
+    saved: Callable[[str], Saved], photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = saved("siglip")
+    argv = ["evaluate", str(photo), "-m", str(mine.folder), "--device", "cpu", "--no-plots"]
+    texts = ["--text", "a cat", "--text", "a dog", "--target-category", "a dog"]
+    wanted = ["--method", "gradcam", "--metrics", "deletion", "--disagreements", "0"]
+    assert main([*argv, *texts, *wanted, "--save-path", str(tmp_path)]) == 0
+    capsys.readouterr()
+    lines = (tmp_path / "evaluation.jsonl").read_text(encoding="utf-8").splitlines()
+    with torch.no_grad():
+        tokens = tokenize(mine, ["a dog"], "siglip")
+        logits = mine.module(**tokens, **process(mine, photo)).logits_per_image
+    for line in map(json.loads, lines):
+        assert line["label"] == "a dog"
+        assert line["probability"] == pytest.approx(float(logits.sigmoid()), abs=1e-5)
