@@ -14,6 +14,7 @@ from tests.checkout import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "camcli" / "docs").glob("*.md")))
 SEPARATORS = ("|", "&&", ";")
+RUN_AS_A_WHOLE = "notebook.md"  # by tests/test_notebook.py, cell by cell
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def list_python() -> Iterator[Shown]:
     """Yields each block of Python."""
     for page in PAGES:
         for block in list_blocks(page):
-            if is_python(block):
+            if is_python(block) and page.name != RUN_AS_A_WHOLE:
                 yield Shown(page.name, block)
 
 
