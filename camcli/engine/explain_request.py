@@ -255,12 +255,12 @@ def answer_request(
     inputs: Tensor,
     choice: CategoryChoice | None,
     request: ExplainRequest,
-    packings: PrepackCache | None = None,
+    prepack_cache: PrepackCache | None = None,
 ) -> ExplainResult:
     """Explains a batch [b 3 H W] at the requested layers; halves it if memory runs out.
 
     With `choice` None the output is not read, which only methods without a class allow.  If several
-    batches share `packings`, all passes but the first are faster.
+    batches share `prepack_cache`, all passes but the first are faster.
     """
     inputs, watched = move_to_model(module, inputs), check_hookable(module)
 
@@ -268,13 +268,13 @@ def answer_request(
         with add_other_inputs(module, request.inputs, rows.start):
             return _answer_batch(module, inputs[rows], choice and choice.part(rows), request)
 
-    if packings is None and request.many_passes:
-        packings = PrepackCache()
+    if prepack_cache is None and request.many_passes:
+        prepack_cache = PrepackCache()
     with (
         torch.inference_mode(False),
         torch.no_grad(),
         preserve_state(watched),
-        accelerate(watched, packings),
+        accelerate(watched, prepack_cache),
         apply_output_reading(module, request.reading),
         use_precision(request.precision, inputs.device),
     ):

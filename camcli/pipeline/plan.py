@@ -69,7 +69,7 @@ class Plan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = BATCH
     compile: bool = False
-    packings: PrepackCache = field(default_factory=PrepackCache)
+    prepack_cache: PrepackCache = field(default_factory=PrepackCache)
     # classes of at least this probability are explained
     threshold: float | None = None
     # by combination: why these methods and layers were chosen

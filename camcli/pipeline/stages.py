@@ -80,7 +80,7 @@ def explain_batch(
     module = plan.classifier.module
     # other threads may use the model between batches
     with call_on_model(module):
-        result = answer_request(module, inputs, choice, plan.request, plan.packings)
+        result = answer_request(module, inputs, choice, plan.request, plan.prepack_cache)
     clock.stop()
     return _explain_pictures(batch, result, clock, plan)
 

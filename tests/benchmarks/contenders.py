@@ -120,11 +120,11 @@ def _ours(scene: Scene, module: nn.Module) -> Contender:
 
 def _prepack(module: nn.Module, ours: Contender) -> Contender:
     """Returns ours as in the block of one `packed`, which lays weights out at the second call."""
-    packings = PrepackCache()
+    prepack_cache = PrepackCache()
 
     def run() -> Tensor:
         # not one block around all: the bare pass is of the same model, and takes its turn
-        with accelerate(module, packings):
+        with accelerate(module, prepack_cache):
             maps: Tensor = ours()
         return maps
 

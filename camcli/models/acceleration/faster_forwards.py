@@ -25,7 +25,7 @@ from camcli.models.state import has_patched_forward, list_modules
 
 
 @contextmanager
-def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[None]:
+def accelerate(module: nn.Module, prepack_cache: PrepackCache | None) -> Iterator[None]:
     """Gives layers faster forwards for its block, and their own ones back at its end.
 
     With a cache of prepacked weights, weights are prepacked from the second pass on.
@@ -33,7 +33,7 @@ def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[Non
     layers = list_modules(module)
     # a layer that has another forward already, such as compiled code, keeps it
     is_patched = any("forward" in vars(layer) and has_patched_forward(layer) for layer in layers)
-    forwards = {} if is_patched else dict(_make_forwards(layers, packings))
+    forwards = {} if is_patched else dict(_make_forwards(layers, prepack_cache))
     # set by hand, since `patch_forward` for each layer of a transformer takes too long
     states = {layer: vars(layer) for layer in forwards if "forward" not in vars(layer)}
     try:
@@ -46,7 +46,7 @@ def accelerate(module: nn.Module, packings: PrepackCache | None) -> Iterator[Non
 
 
 def _make_forwards(
-    layers: Sequence[nn.Module], packings: PrepackCache | None
+    layers: Sequence[nn.Module], prepack_cache: PrepackCache | None
 ) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
     # by their classes first, which are few: to look at each layer takes a part of a small pass
     kinds = {kind for kind in set(map(type, layers)) if kind is nn.Linear or is_fusable(kind)}
@@ -55,13 +55,13 @@ def _make_forwards(
         if type(layer) not in kinds:
             continue
         if usable and can_accelerate_linear(layer):
-            yield layer, OneDnnLinear(layer, packings)
+            yield layer, OneDnnLinear(layer, prepack_cache)
         elif stand_in := make_fused_attention(layer):
             yield layer, stand_in
-    if packings is not None:
+    if prepack_cache is not None:
         for layer in layers:
             if can_prepack(layer):
-                yield layer, PrepackedConv(layer, packings)
+                yield layer, PrepackedConv(layer, prepack_cache)
 
 
 def is_accelerated(layer: nn.Module) -> bool:

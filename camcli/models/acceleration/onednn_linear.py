@@ -32,8 +32,8 @@ FEWEST = 2**25
 class OneDnnLinear:
     """A linear layer's `forward` in oneDNN, with its weight prepacked if a cache is given."""
 
-    def __init__(self, layer: nn.Linear, packings: PrepackCache | None) -> None:
-        self.layer, self.plain, self.packings = layer, layer.forward, packings
+    def __init__(self, layer: nn.Linear, prepack_cache: PrepackCache | None) -> None:
+        self.layer, self.plain, self.prepack_cache = layer, layer.forward, prepack_cache
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Multiplies in oneDNN, unless a graph is recorded or the layer is small."""
@@ -52,9 +52,9 @@ class OneDnnLinear:
         return inputs.numel() * self.layer.out_features
 
     def _weight_for(self, inputs: Tensor) -> Tensor | None:
-        if self.packings is not None:
+        if self.prepack_cache is not None:
             rows = inputs.shape[:-1].numel()
-            weight = self.packings.of(self.layer, lambda w: _prepack(w, rows))
+            weight = self.prepack_cache.of(self.layer, lambda w: _prepack(w, rows))
             if weight is not None:
                 return weight
         return self.layer.weight if self._size(inputs) <= _limit_products() else None

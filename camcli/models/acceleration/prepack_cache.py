@@ -51,13 +51,13 @@ class PrepackCache:
 class PrepackedConv:
     """A convolution's `forward` that uses the prepacked weight once there is one."""
 
-    def __init__(self, layer: nn.Conv2d, packings: PrepackCache) -> None:
-        self.layer, self.plain, self.packings = layer, layer.forward, packings
+    def __init__(self, layer: nn.Conv2d, prepack_cache: PrepackCache) -> None:
+        self.layer, self.plain, self.prepack_cache = layer, layer.forward, prepack_cache
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Convolves with the prepacked weight, unless a graph is recorded."""
         if is_plain(*args, **kwargs):
-            weight = self.packings.of(self.layer, partial(prepack, self.layer, inputs=args[0]))
+            weight = self.prepack_cache.of(self.layer, partial(prepack, self.layer, inputs=args[0]))
             if weight is not None:
                 return convolve(self.layer, args[0], weight, self.layer.bias)
         return self.plain(*args, **kwargs)
@@ -66,4 +66,4 @@ class PrepackedConv:
 def find_prepack_cache(layers: Iterable[nn.Module]) -> PrepackCache | None:
     """Finds what keeps the prepacked weights of these layers; None outside of a block."""
     forwards = (vars(layer).get("forward") for layer in layers)
-    return next((f.packings for f in forwards if isinstance(f, PrepackedConv)), None)
+    return next((f.prepack_cache for f in forwards if isinstance(f, PrepackedConv)), None)

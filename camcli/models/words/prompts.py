@@ -33,7 +33,6 @@ class TextEmbeddings:
     link: Link
 
 
-@check_keywords()
 def reads_words(classifier: Classifier) -> bool:
     """Tells whether a model embeds texts beside pictures."""
     return any(hasattr(classifier.module, method) for method in TEXT_METHODS)

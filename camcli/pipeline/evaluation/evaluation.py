@@ -440,7 +440,7 @@ def answer_methods(
         request = replace(request, layers=(), layouts={}, layer_fusion="mean", aug_smooth=False)
         request = replace(request, noise=None, eigen_smooth=False)
     with call_on_model(plan.classifier.module):
-        return answer_request(plan.classifier.module, images, choice, request, plan.packings)
+        return answer_request(plan.classifier.module, images, choice, request, plan.prepack_cache)
 
 
 def _see_mask(mask: NDArray[np.bool_], view: Box, size: tuple[int, int]) -> NDArray[np.bool_]:

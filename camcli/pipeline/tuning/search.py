@@ -206,7 +206,7 @@ class _Search:
                 inputs,
                 self._choose_categories(prepared),
                 plan.request,
-                plan.packings,
+                plan.prepack_cache,
             ).to_cpu()
         self.passes += len(prepared) * self.tuning.size.map_passes
         for row, picture in enumerate(prepared):

@@ -91,7 +91,7 @@ def test_a_single_call_lays_nothing_out_and_a_block_does() -> None:
     kept: list[PrepackCache | None] = []
 
     def look(layer: nn.Module, _: object) -> None:
-        kept.append(vars(layer)["forward"].packings if is_accelerated(layer) else None)
+        kept.append(vars(layer)["forward"].prepack_cache if is_accelerated(layer) else None)
 
     with model.blocks[0].mlp.fc1.register_forward_pre_hook(look):
         camcli.heatmaps(model, inputs)
@@ -100,9 +100,9 @@ def test_a_single_call_lays_nothing_out_and_a_block_does() -> None:
         with camcli.packed(model):
             for _ in range(3):
                 camcli.heatmaps(model, inputs)
-    packings = kept[0]
-    assert packings is not None and all(other is packings for other in kept)
-    layers = [layer for layer, seen in packings.entries.items() if seen.prepacked is not None]
+    prepack_cache = kept[0]
+    assert prepack_cache is not None and all(other is prepack_cache for other in kept)
+    layers = [layer for layer, seen in prepack_cache.entries.items() if seen.prepacked is not None]
     assert model.blocks[0].mlp.fc1 in layers and model.patch_embed.proj in layers
 
 

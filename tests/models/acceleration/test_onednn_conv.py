@@ -53,8 +53,8 @@ def _even_the_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn_conv, "FEWEST", 0)
 
 
-def _list_prepacked(packings: PrepackCache) -> list[bool]:
-    return [seen.prepacked is not None for seen in packings.entries.values()]
+def _list_prepacked(prepack_cache: PrepackCache) -> list[bool]:
+    return [seen.prepacked is not None for seen in prepack_cache.entries.values()]
 
 
 @supported
@@ -63,35 +63,35 @@ def _list_prepacked(packings: PrepackCache) -> list[bool]:
 def test_each_kind_gives_what_it_gave(name: str, last: bool) -> None:
     torch.manual_seed(0)
     sizes, options = CONVOLUTIONS[name]
-    layer, packings = nn.Conv2d(*sizes, **options), PrepackCache()
+    layer, prepack_cache = nn.Conv2d(*sizes, **options), PrepackCache()
     layout = torch.channels_last if last else torch.contiguous_format
     with torch.no_grad():
         for shape in ((2, 33, 40), (2, 33, 40), (2, 33, 40), (5, 33, 40), (3, 64, 37)):
             inputs = torch.randn(shape[0], sizes[0], *shape[1:]).contiguous(memory_format=layout)
             expected = layer(inputs)
-            with accelerate(layer, packings):
+            with accelerate(layer, prepack_cache):
                 actual = layer(inputs)
             torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
             # models view what they are given as something else
             assert actual.stride() == expected.stride()
     # of one channel nobody can tell how it is laid out
-    assert _list_prepacked(packings) == ([True] if last and sizes[0] > 1 else [])
+    assert _list_prepacked(prepack_cache) == ([True] if last and sizes[0] > 1 else [])
 
 
 @supported
 def test_a_single_pass_lays_nothing_out() -> None:
-    layer, packings = nn.Conv2d(3, 4, 3), PrepackCache()
-    with torch.no_grad(), accelerate(layer, packings):
+    layer, prepack_cache = nn.Conv2d(3, 4, 3), PrepackCache()
+    with torch.no_grad(), accelerate(layer, prepack_cache):
         layer(LAST)
-        assert _list_prepacked(packings) == [False]
+        assert _list_prepacked(prepack_cache) == [False]
         layer(LAST)
-    assert _list_prepacked(packings) == [True]
+    assert _list_prepacked(prepack_cache) == [True]
     assert "forward" not in vars(layer)
 
 
 @supported
 def test_changed_weights_are_laid_out_anew() -> None:
-    layer, packings = nn.Conv2d(3, 4, 3), PrepackCache()
+    layer, prepack_cache = nn.Conv2d(3, 4, 3), PrepackCache()
     with torch.no_grad():
         for change in (
             lambda: None,
@@ -104,20 +104,20 @@ def test_changed_weights_are_laid_out_anew() -> None:
             change()
             for _ in range(3):
                 expected = layer(LAST)
-                with accelerate(layer, packings):
+                with accelerate(layer, prepack_cache):
                     torch.testing.assert_close(layer(LAST), expected)
 
 
 @supported
 def test_weights_without_a_version_are_not_laid_out() -> None:
     with torch.inference_mode():
-        layer, packings = nn.Conv2d(3, 4, 3), PrepackCache()
+        layer, prepack_cache = nn.Conv2d(3, 4, 3), PrepackCache()
         for _ in range(3):
             layer.weight.mul_(2)
             expected = layer(LAST)
-            with accelerate(layer, packings):
+            with accelerate(layer, prepack_cache):
                 torch.testing.assert_close(layer(LAST), expected)
-    assert not packings.entries
+    assert not prepack_cache.entries
 
 
 def _step(layer: nn.Conv2d) -> None:
@@ -139,17 +139,17 @@ def _replace(layer: nn.Conv2d) -> None:
 
 @supported
 def test_where_a_graph_is_recorded_weights_are_as_they_were() -> None:
-    layer, packings = nn.Conv2d(3, 4, 3), PrepackCache()
-    with torch.no_grad(), accelerate(layer, packings):
+    layer, prepack_cache = nn.Conv2d(3, 4, 3), PrepackCache()
+    with torch.no_grad(), accelerate(layer, prepack_cache):
         for _ in range(2):
             layer(LAST)
     inputs = LAST.clone().requires_grad_()
-    with accelerate(layer, packings):
+    with accelerate(layer, prepack_cache):
         layer(inputs).sum().backward()
     expected = torch.autograd.grad(layer(inputs).sum(), inputs)[0]
     assert inputs.grad is not None
     torch.testing.assert_close(inputs.grad, expected)
-    with accelerate(layer, packings), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with accelerate(layer, prepack_cache), torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert layer(LAST).dtype == torch.bfloat16
 
 
@@ -202,11 +202,11 @@ def test_inputs_may_be_given_by_their_name() -> None:
 @supported
 @pytest.mark.parametrize("name", METHODS)
 def test_maps_are_what_they_were_and_the_model_is_left_as_found(name: str) -> None:
-    network, packings = network_for(name), PrepackCache()
+    network, prepack_cache = network_for(name), PrepackCache()
     before = copy.deepcopy(network.state_dict())
     request = ExplainRequest((name,), ("last",))
     actual = [
-        answer_request(network, noise(), TopKCategories(), request, packings).maps[name]
+        answer_request(network, noise(), TopKCategories(), request, prepack_cache).maps[name]
         for _ in range(3)
     ]
     for layer, maps in actual[0].items():
@@ -223,7 +223,7 @@ def test_a_run_lays_weights_out_for_its_later_batches() -> None:
     plan = make_plan(classifier, from_keywords())
     batches = [[prepare(make_picture(photo), plan)] for photo in (*photos, *photos)]
     first, *later = [next(explain_batch(batch, plan))[0].heatmap for batch in batches]
-    laid_out = _list_prepacked(plan.packings)
+    laid_out = _list_prepacked(plan.prepack_cache)
     assert all(laid_out) and len(laid_out) > 10
     np.testing.assert_allclose(later[1], first, rtol=0, atol=1e-5)
     np.testing.assert_allclose(later[2], later[0], rtol=0, atol=1e-5)
@@ -237,7 +237,7 @@ def test_a_run_lays_no_weight_out_twice() -> None:
     batch = [prepare(make_picture(photo), plan)]
     first, *later = [next(explain_batch(batch, plan))[0].heatmap for _ in range(4)]
     # those that are folded are laid out with their norms
-    assert not any(_list_prepacked(plan.packings))
+    assert not any(_list_prepacked(plan.prepack_cache))
     for heatmap in later:
         np.testing.assert_allclose(heatmap, first, rtol=0, atol=1e-5)
 
@@ -257,10 +257,10 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
         nonlocal passed
         passed += 1
 
-    def look(module: nn.Module, packings: PrepackCache | None) -> AbstractContextManager[None]:
+    def look(module: nn.Module, prepack_cache: PrepackCache | None) -> AbstractContextManager[None]:
         nonlocal looked
-        looked += packings is not None
-        return accelerate(module, packings)
+        looked += prepack_cache is not None
+        return accelerate(module, prepack_cache)
 
     monkeypatch.setattr(explain_request, "accelerate", look)
     with network.fc.register_forward_pre_hook(pass_by):

@@ -54,16 +54,16 @@ def count_products(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @supported
-@pytest.mark.parametrize("packings", [None, PrepackCache()], ids=["as it is", "laid out"])
+@pytest.mark.parametrize("prepack_cache", [None, PrepackCache()], ids=["as it is", "laid out"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("name", INPUTS)
 def test_each_shape_gives_what_it_gave(
-    name: str, bias: bool, packings: PrepackCache | None, count_products: list[int]
+    name: str, bias: bool, prepack_cache: PrepackCache | None, count_products: list[int]
 ) -> None:
     layer, inputs = nn.Linear(7, 5, bias=bias), INPUTS[name]
     with torch.no_grad():
         expected = layer(inputs)
-        with accelerate(layer, packings):
+        with accelerate(layer, prepack_cache):
             for actual in (layer(inputs), layer(inputs), layer(inputs)):
                 torch.testing.assert_close(actual, expected)
                 # models view what they are given as something else
@@ -76,17 +76,17 @@ def test_each_shape_gives_what_it_gave(
 def test_a_weight_that_is_no_rectangle_in_memory_is_multiplied_all_the_same() -> None:
     layer = nn.Linear(7, 5)
     layer.weight = nn.Parameter(torch.randn(7, 5).t())
-    packings = PrepackCache()
+    prepack_cache = PrepackCache()
     with torch.no_grad():
         expected = layer(INPUTS["rows"])
-        for given in (None, packings, packings, packings):
+        for given in (None, prepack_cache, prepack_cache, prepack_cache):
             with accelerate(layer, given):
                 torch.testing.assert_close(layer(INPUTS["rows"]), expected)
 
 
 @supported
 def test_weights_are_laid_out_at_the_second_pass_and_anew_where_they_change() -> None:
-    layer, packings, inputs = nn.Linear(7, 5), PrepackCache(), INPUTS["rows"]
+    layer, prepack_cache, inputs = nn.Linear(7, 5), PrepackCache(), INPUTS["rows"]
 
     def replace() -> None:
         layer.weight = nn.Parameter(torch.randn(5, 7))
@@ -96,9 +96,9 @@ def test_weights_are_laid_out_at_the_second_pass_and_anew_where_they_change() ->
             change()
             for laid_out in (False, True, True):
                 expected = layer(inputs)
-                with accelerate(layer, packings):
+                with accelerate(layer, prepack_cache):
                     torch.testing.assert_close(layer(inputs), expected)
-                assert (packings.entries[layer].prepacked is not None) == laid_out
+                assert (prepack_cache.entries[layer].prepacked is not None) == laid_out
 
 
 @supported
@@ -120,13 +120,13 @@ def test_large_products_are_left_to_the_maker_of_the_usual_one_unless_weights_ar
     monkeypatch.setattr(
         onednn_linear, "TESTED_PROCESSORS", {find_processor_maker(): ("", 3 * 7 * 5)}
     )
-    layer, packings = nn.Linear(7, 5), PrepackCache()
+    layer, prepack_cache = nn.Linear(7, 5), PrepackCache()
     with torch.no_grad():
         with accelerate(layer, None):
             for rows in (2, 3, 4):
                 layer(torch.randn(rows, 7))
         assert count_products == [2, 3]
-        with accelerate(layer, packings):
+        with accelerate(layer, prepack_cache):
             for _ in range(3):
                 layer(torch.randn(4, 7))
     assert count_products == [2, 3, 4, 4]
