@@ -105,8 +105,9 @@ OPTION_INFO: Mapping[str, str] = {
     "map_size": "The raw map's size: layer, input or image; default layer.",
     "map_outside": "What a map of the picture's size has outside the network's view: nan or zero; "
     "default nan.",
-    "save_mask": "Write a mask (.mask.png) of what is above this share of the map's maximum.",
-    "mask_percentile": "Write a mask of what is above this percentile of the map, and above zero.",
+    "save_mask": "Write a mask (.mask-SHARE.png) of what is above this share of the map's maximum.",
+    "mask_percentile": "Write a mask (.mask-pP.png) of what is above this percentile of the map, "
+    "and above zero.",
     "report": "Make a page of the folder's heatmaps at the end (.html), as camviz report does.",
     "resume": "Go on with the run that was cut off in this folder; see camviz help runs.",
     "skip_existing": "Pass over pictures that these options explained, and try failed ones again.",

@@ -21,7 +21,12 @@ HIGHEST = 2**16 - 1
 MAP_ENDINGS: Mapping[str, str] = {
     "npy": ".npy", "npz": ".npz", "png16": ".map.png", "tif": ".map.tif",
 }  # fmt: skip
-MASK_ENDING = ".mask.png"
+
+
+def name_mask(share: float | None, percentile: float | None) -> str:
+    """Returns what stands behind a picture's name: `.mask-0.5.png`, or `.mask-p90.png`."""
+    said = f"{share:g}" if percentile is None else f"p{percentile:g}"
+    return f".mask-{said}.png"
 
 
 @stage("write")

@@ -15,9 +15,9 @@ from camcli.media.pictures.output_formats import (
 )
 from camcli.records import Source
 
-# in bytes of UTF-8: file systems allow 255, and what stands beside a picture adds .mask.png or
-# .pixels.png to its name
-LONGEST_NAME, LONGEST_PART = 244, 64
+# in bytes of UTF-8: file systems allow 255, and what stands beside a picture adds .pixels.png or
+# .mask-SHARE.png to its name
+LONGEST_NAME, LONGEST_PART = 232, 64
 FRAME_DIGITS = 6  # at least, so that frames are listed in their order
 
 UNSAFE_CHARACTERS = frozenset('<>:"/\\|?*')

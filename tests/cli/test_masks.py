@@ -37,7 +37,7 @@ def test_a_mask_is_what_is_above_a_share_of_the_maximum(
     camviz: Run, folder: Path, heat: np.ndarray
 ) -> None:
     camviz("flower.jpg", *CROP, "--save-mask", "0.5")
-    mask = read(one(folder, "*.mask.png"))
+    mask = read(one(folder, "*.jpg.mask-0.5.png"))
     assert mask.size == read(folder / "flower.jpg").size == (48, 40)
     expected = np.nan_to_num(heat) > 0.5 * np.nanmax(heat)
     assert 0 < expected.sum() < expected.size
@@ -48,7 +48,7 @@ def test_a_mask_is_what_is_above_a_percentile_of_the_view(
     camviz: Run, folder: Path, heat: np.ndarray
 ) -> None:
     camviz("flower.jpg", *CROP, "--mask-percentile", "90")
-    mask = np.asarray(read(one(folder, "*.mask.png"))) > 0
+    mask = np.asarray(read(one(folder, "*.jpg.mask-p90.png"))) > 0
     seen = np.isfinite(heat)
     assert not seen.all() and not mask[~seen].any()
     assert mask.sum() == pytest.approx(0.1 * seen.sum(), abs=1.5)
@@ -121,3 +121,11 @@ def test_the_same_in_python() -> None:
     for words in (("original",), ("image", "white")):
         with pytest.raises(camcli.CamvizError, match=repr(words[-1])):
             e.sized_map(*words)  # type: ignore[arg-type]
+
+
+def test_masks_of_several_shares_stand_beside_one_picture(camviz: Run, folder: Path) -> None:
+    for words in (("--save-mask", "0.5"), ("--save-mask", "0.25"), ("--mask-percentile", "90")):
+        camviz("flower.jpg", *CROP, *words)
+    picture = one(folder, "*.jpg").name
+    ends = {path.name.removeprefix(picture) for path in (folder / "camviz-out").glob("*.png")}
+    assert ends == {".mask-0.5.png", ".mask-0.25.png", ".mask-p90.png"}

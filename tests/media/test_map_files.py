@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from camcli.media.map_files import ENCODERS, MAP_ENDINGS, MASK_ENDING, write_map, write_mask
+from camcli.media.map_files import ENCODERS, MAP_ENDINGS, name_mask, write_map, write_mask
 from camcli.media.output_names import LONGEST_NAME
 
 
@@ -66,5 +66,8 @@ def test_the_same_map_gives_the_same_bytes(tmp_path: Path, kind: str) -> None:
 
 def test_what_stands_beside_a_picture_has_room_for_its_name() -> None:
     assert set(MAP_ENDINGS) == set(ENCODERS)
-    longest = max(len(ending) for ending in (*MAP_ENDINGS.values(), MASK_ENDING, ".pixels.png"))
+    masks = [name_mask(share, None) for share in (0, 0.5, 0.123456789, 1.23456e-300)]
+    masks += [name_mask(None, percentile) for percentile in (90, 99.987654)]
+    assert masks[1] == ".mask-0.5.png" and masks[-2] == ".mask-p90.png"
+    longest = max(len(ending) for ending in (*MAP_ENDINGS.values(), *masks, ".pixels.png"))
     assert LONGEST_NAME + longest <= 255

@@ -20,7 +20,7 @@ from camcli.utils.jsonable import to_jsonable
 IN_FRONT = {"model": "model", "parts": "parts", "layers": "layer", "layer_fusion": "fusion"}
 BEHIND = {
     "options": "options", "smoothing": "smoothing", "precision": "precision",
-    "colormap": "colour map", "alpha": "alpha",
+    "colormap": "colour map", "alpha": "alpha", "beside": "map",
 }  # fmt: skip
 
 
@@ -98,6 +98,8 @@ class OutputName:
         differing, words = {}, []
         for name, said in {**IN_FRONT, **BEHIND}.items():
             own, theirs = getattr(self.record, name), other.get(name)
+            if name == "beside" and theirs is not None:
+                own, theirs = _list_conflicts(own, theirs)
             if name == "layers" and self.options.layer_fusion == "none":
                 continue
             text, their_text = _describe(name, own), _describe(name, theirs)
@@ -113,6 +115,14 @@ class OutputName:
         if path == self.plain:
             return ""
         return self.why or "the plain name was another run's"
+
+
+def _list_conflicts(
+    own: Mapping[str, str], theirs: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Lists how files beside a picture are made that would have one name, and are others."""
+    shared = [ending for ending in own if theirs.get(ending, own[ending]) != own[ending]]
+    return [own[ending] for ending in shared], [theirs[ending] for ending in shared]
 
 
 OTHER_OPTIONS = "other options, for which the mark stands"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.errors import CamvizError, ImageError
-from camcli.media.map_files import MAP_ENDINGS, MASK_ENDING, write_map, write_mask
+from camcli.media.map_files import MAP_ENDINGS, name_mask, write_map, write_mask
 from camcli.media.output_names import name_output
 from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_picture
@@ -123,8 +123,9 @@ class OutputWriter:
     def _place(self, explanation: Explanation, record: Record) -> tuple[Path, Record]:
         """Finds a place for a heatmap's picture, and notes what is known by it."""
         beside = dict(self.list_endings(explanation))
+        record = replace(record, beside=beside)
         if is_file(self.options.save_path):
-            return self.options.save_path, replace(record, beside=beside)
+            return self.options.save_path, record
         source, layers = find_source(explanation.picture), self.list_named_layers(record)
         name = OutputName(
             source,
@@ -140,7 +141,7 @@ class OutputWriter:
         path = self.state.place(
             name.plain, source, beside, method=method, recipe=recipe, rename=name.rename
         )
-        return path, replace(record, recipe=recipe, beside=beside, renamed=name.find_reason(path))
+        return path, replace(record, recipe=recipe, renamed=name.find_reason(path))
 
     def place_frame(self, explanation: Explanation) -> Path:
         """Returns the path of a frame's picture, and so of the files beside it."""
@@ -161,23 +162,22 @@ class OutputWriter:
         options = self.options
         if options.save_map:
             has_zero = options.map_size == "image" and options.map_outside == "zero"
-            outside = ", zero outside" if has_zero else ""
+            outside = "-zero" if has_zero else ""
             yield MAP_ENDINGS[options.save_map], f"{options.map_size}{outside}"
-        if options.save_mask is not None:
-            yield MASK_ENDING, f"above {options.save_mask:g} of the maximum"
-        elif options.mask_percentile is not None:
-            yield MASK_ENDING, f"above percentile {options.mask_percentile:g}"
+        share, percentile = options.save_mask, options.mask_percentile
+        if share is not None or percentile is not None:
+            yield name_mask(share, percentile), "mask"
 
     def write_sidecars(
         self, explanation: Explanation, path: Path
     ) -> Iterator[tuple[str, FileStamp]]:
         """Writes the files beside an overlay."""
-        for ending, _ in self.list_endings(explanation):
+        for ending, made in self.list_endings(explanation):
             sidecar = path.with_name(path.name + ending)
             if ending == PIXELS:
                 # lossless, since single pixels matter here
                 yield str(sidecar), write_picture(explanation.pixels(), sidecar)
-            elif ending == MASK_ENDING:
+            elif made == "mask":
                 share, percentile = self.options.save_mask, self.options.mask_percentile
                 mask = explanation.mask(share or 0, percentile=percentile)
                 yield str(sidecar), write_mask(mask, sidecar)
