@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 
 Fit = Literal["crop", "squash", "pad"]
 Fusion = Literal["mean", "max", "product", "refine", "none"]
-# how a picture looks outside what the network saw of it
+# how a picture is drawn outside the network's view
 Outside = Literal["dim", "keep", "crop"]
-# how the maps of several methods become one
+# how the maps of several methods are combined into one
 Combination = Literal["mean", "product"]
-# what a map is to be best for: what the score comes from, what the object covers, or some of both
+# the aim of method best: where the score comes from, what the object covers, or some of both
 BestFor = Literal["balanced", "evidence", "extent"]
 Precision = Literal["float32", "bf16", "fp16", "auto"]
 TargetName = Literal[
     "logit", "probability", "log-probability", "rest", "counterfactual", "contrast"
 ]
-# what a model's outputs mean: classes of which one is right, as logits or as probabilities; classes
-# that may all be there; or real numbers
+# the meaning of a model's outputs: classes of which one is right, as logits or as probabilities;
+# classes that may all be present; or real numbers
 Outputs = Literal["logits", "probabilities", "independent", "value"]
 # how embeddings are compared
 Likeness = Literal["cosine", "l1", "l2"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-# who resizes pixels: the two round now and then to another grey level
+# the library that resizes pixels; the two sometimes round to different grey levels
 Resizer = Literal["pillow", "torchvision"]
-# how the half pixel in front of a centred view is rounded, as torchvision does it or down
+# how the half pixel before a centred view is rounded: as in torchvision, or down
 Centring = Literal["nearest", "down"]
 ChannelOrder = Literal["rgb", "bgr"]
 
 CAMERAS = 100  # OpenCV takes larger numbers for another interface, and crashes on negative ones
-MAX_PIXELS = 178_956_970  # of a picture, unless more are asked for; Pillow refuses more, too
+MAX_PIXELS = 178_956_970  # the default limit of a picture's pixels, which is also Pillow's
 
 
 @dataclass(frozen=True)
 class Source:
     """Where a picture comes from: its path, and the place its outputs take below the save path.
 
-    What lies behind a URL has its path there for a name.  `category` is the class that a list asks
-    for, empty where the run's own options say it.  It has a namesake where another source of the
-    run, whose outputs take the same place, has its name but for the suffix.
+    A file behind a URL is named by its path there.  `category` is the class that a list names for
+    it; empty if the run's options choose.  It has a namesake if another source of the run, with
+    outputs in the same place, has the same name up to the suffix.
     """
 
     path: Path
@@ -70,12 +70,12 @@ class Source:
 class Picture:
     """An upright picture: pixels uint8 RGB [h w 3], as a network sees them.
 
-    `profile` is the ICC profile that says how their colours look; `shown` are the pixels in sRGB
-    where they have a profile of other colours than RGB.  `notes` say how they were made of the
-    file's values, where that is not plain.
+    `profile` is the ICC profile of the pixels' colours.  `shown` are the pixels in sRGB if the
+    file's profile is not one of RGB colours.  `notes` say how the pixels were made of the file's
+    values, if that is not obvious.
 
-    A video's frame has its number, counted from 0, its time in seconds from the first one, and how
-    long it is shown, None where that is not known yet.
+    A video's frame has its number, counted from 0, its time in seconds from the first frame, and
+    its duration, None if that is not known yet.
     """
 
     pixels: NDArray[np.uint8]
@@ -89,7 +89,7 @@ class Picture:
 
     @property
     def canvas(self) -> NDArray[np.uint8]:
-        """The pixels [h w 3] that a person is shown."""
+        """The pixels [h w 3] that are shown to the user."""
         return self.pixels if self.shown is None else self.shown
 
     @property
@@ -102,14 +102,14 @@ class Picture:
 class Span:
     """Frames from `start` on, up to `stop` and without it (None: to the end), counted from 0.
 
-    Raises ValueError for what holds no frame.
+    Raises ValueError for an empty span.
     """
 
     start: int = 0
     stop: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what is empty, or begins before the first frame."""
+        """Refuses a span that is empty or begins before the first frame."""
         if self.start < 0 or (self.stop is not None and self.stop <= self.start):
             raise ValueError(f"no frames from {self.start} to {self.stop}")
 
@@ -126,7 +126,7 @@ class Span:
         return cls(int(start or 0), int(stop) if stop else None)
 
     def has(self, frame: int, every: int = 1) -> bool:
-        """Tells whether a frame is among every n-th of the span, the first one included."""
+        """Tells whether a frame is one of every n-th in the span, beginning with the first."""
         inside = self.start <= frame and (self.stop is None or frame < self.stop)
         return inside and (frame - self.start) % every == 0
 
@@ -135,7 +135,7 @@ class Span:
 class Box:
     """A rectangle in a picture, in pixels from its upper left corner; edges may be fractional.
 
-    It may reach beyond the picture, where a fit pads.
+    It may reach beyond the picture if the fit pads.
     """
 
     left: float
@@ -170,11 +170,11 @@ class HotBox:
 class Preprocessing:
     """How a picture becomes network input: resize to `scale`, cut or pad to `size`, normalise.
 
-    Sizes are (height, width).  `crop`: the picture's shorter edge becomes `scale`, and the centre
-    of `size` is cut out; `squash`: the whole picture is resized to `scale` whatever its shape, then
-    cut; `pad`: the longer edge becomes `scale`, and the rest is filled with `mean`.  The last three
-    are as processors of transformers have them: who resizes, how the centre is rounded, and in
-    which order the channels stand, of which `mean` and `std` are.
+    Sizes are (height, width).  `crop`: the picture's shorter edge is resized to `scale`, and the
+    centre of `size` is cut out.  `squash`: the whole picture is resized to `scale`, whatever its
+    shape, then cut.  `pad`: the longer edge is resized to `scale`, and the rest is filled with
+    `mean`.  The last three fields are needed for image processors of transformers: the library that
+    resizes, how the centre is rounded, and the order of the channels, also in `mean` and `std`.
     """
 
     size: tuple[int, int]
@@ -198,7 +198,7 @@ class View:
 
 @dataclass(frozen=True)
 class Detailed:
-    """A method's map [b h w], and by name what it found out besides, tensors [b ...]."""
+    """A method's map [b h w], and its further results by name, tensors [b ...]."""
 
     map: Tensor
     details: Mapping[str, Tensor]
@@ -219,10 +219,10 @@ class Concept:
 
 @dataclass(frozen=True)
 class FullGradients:
-    """What a picture's input [3 H W] and its biases, l x [c h w], put into its score.
+    """The contributions of a picture's input [3 H W] and of the biases, l x [c h w], to its score.
 
-    Biases without places, as a linear head's, are not among them.  `residual` is what all together
-    leave of the score.
+    Biases without places, such as a linear head's, are not among them.  `residual` is the score
+    minus all of these contributions.
     """
 
     score: Tensor
@@ -247,13 +247,13 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What a raw map's values are like; `above_half` is the share above half of the maximum.
+    """Statistics of a raw map's values; `above_half` is the share above half of the maximum.
 
-    `peak` is where the maximum lies, from the picture's upper left corner, in shares of its width
-    and height, and `peak_in_view` the same in what the network saw.  `border_distance` is how far
-    the heat lies from the nearest edge of the view, on average, in shares of the edge across: 0 at
-    the border, 1/6 for heat that is spread evenly, 1/2 in the middle.  All three are None where
-    nothing speaks for the class.
+    `peak` is the place of the maximum from the picture's upper left corner, as shares of its width
+    and height; `peak_in_view` is the same within the network's view.  `border_distance` is the mean
+    distance of the heat from the nearest edge of the view, as a share of the edge across: 0 at the
+    border, 1/6 for even heat, 1/2 in the middle.  All three are None if no place speaks for the
+    class.
     """
 
     mean: float
@@ -268,7 +268,7 @@ class Statistics:
 class PackedMap:
     """A raw map of a few cells as text: `levels` is base64 of 16-bit numbers, row by row.
 
-    They go from 0 at `low` to 65,535 at `high`; the least significant byte comes first.
+    The numbers go from 0 at `low` to 65,535 at `high`; the least significant byte comes first.
     """
 
     shape: tuple[int, int]
@@ -279,7 +279,7 @@ class PackedMap:
 
 @dataclass(frozen=True)
 class FileStamp:
-    """By what a file that was written is known again: bytes, and CRC-32 in 8 hex digits."""
+    """What identifies a written file: its size in bytes, and its CRC-32 in 8 hex digits."""
 
     size: int
     crc32: str
@@ -294,27 +294,32 @@ class FileStamp:
 class Record:
     """One line of a run's results: a heatmap that was written, or a picture that failed.
 
-    `time` is when a video's frame is shown, in seconds from the first one.  `value` is what a model
-    of values puts out, which has no probability, and no category where it is the only one.
-    `short_label` is the label's first synonym; `margin` is the class's probability less that of
-    the likeliest other one; the `top` fields list the likeliest classes of the picture.
-    `target` says which number of the class is explained, empty where the method asks no class;
-    `contrast` the classes that it was compared with; `layer_fusion` how several layers became one
-    map; `parts` METHOD@LAYER for each map of which `combination` made this one, as the methods best
-    and combined do; `options` the method's own, and `smoothing` those of smoothing, where they are
-    not the defaults; `map` the raw map itself, averaged where it is finer than 32 x 32, None where
-    it is not finite; `residual` what a map that should be complete leaves of the score; `concepts`
-    those that a method tells apart; `boxes` those around its hot regions, above the share
-    `box_threshold` of the map's maximum, None where nobody asked;
-    `sheet` the file in which the heatmap stands among others;
-    `files` the stamps of outputs and sheet, of a video in the last record of its source.
-    `weights` is their hash, `scale` the raw values that are drawn as nothing and as most where
-    pictures share them, `colormap` and `alpha` how it is drawn (no colour map where colours say
-    something else), `seconds` the heatmap's share of its batch's pass.
-    `recipe` is a digest of what the picture is made with: those of one source and recipe are the
-    same; `beside` has the endings of what stands beside it, and how that is made; `renamed` says
-    why the outputs have another name than they would have in an empty folder.
-    `compared_with` names what was subtracted if the map is the difference of two.
+    The source: `time` is when a video's frame is shown, in seconds from the first one.
+
+    What is explained: `value` is the output of a model of values, which has no probability, and no
+    category if it is the only one.  `short_label` is the label's first synonym.  `margin` is the
+    class's probability minus that of the likeliest other class.  The `top` fields list the
+    picture's likeliest classes.  `target` says which number of the class is explained, empty for a
+    method without a class.  `contrast` lists the classes that it is compared with.  `compared_with`
+    names what was subtracted, if the map is the difference of two.
+
+    The method: `layer_fusion` says how several layers became one map.  `parts` are METHOD@LAYER for
+    the maps that `combination` combines, in the methods best and combined.  `options` are the
+    method's options, and `smoothing` those of smoothing, that are not the defaults.  `weights` is
+    the hash of the weights.  `seconds` is the heatmap's share of its batch's pass.
+
+    The map: `map` is the raw map, averaged if it is finer than 32 x 32, None if it is not finite.
+    `residual` is the part of the score that a map misses that should add up to all of it.
+    `concepts` are those that the method separates.  `boxes` surround the hot regions, above the
+    share `box_threshold` of the map's maximum; None if they were not asked for.
+
+    The files: `scale` has the raw values that are drawn as no heat and as full heat, if pictures
+    share them.  `colormap` and `alpha` say how the map is drawn (no colour map if colours mean
+    something else).  `sheet` is the file that shows the heatmap among others.  `files` has the
+    stamps of outputs and sheet; a video's are in the last record of its source.  `recipe` is a
+    digest of everything that makes the picture: pictures of one source and recipe are the same.
+    `beside` has the endings of the files beside it, and how they are made.  `renamed` says why the
+    outputs have another name than in an empty folder.
     """
 
     source: str
@@ -371,16 +376,16 @@ class Record:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the map says what raises a value and what lowers it, or is a difference."""
+        """Whether the map shows what raises a value and what lowers it, or is a difference."""
         return bool(self.compared_with) or (self.value is not None and bool(self.target))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one picture: a record for each heatmap, or one that says why there is none.
+    """The result of one picture: a record for each heatmap, or one that says why there is none.
 
-    Those of a video's frames are not its `last`; behind them comes one that says how it ended, and
-    has the stamps of the videos that were written.
+    The outcomes of a video's frames are not its `last`.  The last one says how the video ended, and
+    has the stamps of the written videos.
     """
 
     source: Source
@@ -390,10 +395,10 @@ class Outcome:
 
     @classmethod
     def failure(cls, source: Source, why: str, frame: int | None = None) -> Outcome:
-        """Says why a picture, a video or one of its frames is missing."""
+        """Returns the outcome of a picture, a video or a frame that failed."""
         return cls(source, (Record(str(source), frame, error=why),), last=frame is None)
 
     @property
     def failed(self) -> bool:
-        """Whether anything is missing."""
+        """Whether a heatmap is missing."""
         return any(record.error for record in self.records)

@@ -2,12 +2,11 @@
 
 A method is a pure function.  Its positional parameters name the evidence it needs, its
 keyword-only parameters are its options.  Evidence is a function too: it is named by what it
-returns, and asks for other evidence by name.  The names of all evidence stand in `EVIDENCE`, so
-that a method that asks for something unknown fails when its module is imported, and methods need
-not know the engine.
+returns, and asks for other evidence by name.  `EVIDENCE` has the names of all evidence, so a method
+that asks for an unknown one fails when it is imported, and methods need not know the engine.
 
-A metric is a pure function, too: its positional parameters name what it is given, out of
-`METRIC_INPUTS`, its keyword-only parameters are its options, and what is known about it is data.
+A metric is a pure function, too: its positional parameters name inputs of `METRIC_INPUTS`, its
+keyword-only parameters are its options, and its direction, range, cost and paper are data.
 """
 
 from __future__ import annotations
@@ -26,12 +25,14 @@ from camcli.method_info import METHOD_INFO
 
 
 class Scope(Flag):
-    """How often a piece of evidence exists: once a batch, or for each of what is joined by `|`."""
+    """How often a piece of evidence exists: once a batch, or for each part joined by `|`."""
 
     BATCH = 0
     LAYER = auto()
     CATEGORY = auto()
-    METHOD = auto()  # each method at each of its layers, even if the evidence looks at none
+    METHOD = (
+        auto()
+    )  # each method at each of its layers, also if the evidence does not depend on the layer
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ EVIDENCE: Mapping[str, Declaration] = {
 
 Gives = Literal["weighted activations", "map"]
 
-# what methods find out besides a map, for each picture
+# further results of methods, for each picture
 DETAILS: Mapping[str, str] = {
     "score": "the number that is explained []",
     "residual": "what a map that should be complete leaves of the score []",
@@ -118,7 +119,7 @@ DETAILS: Mapping[str, str] = {
     "concept_logits": "what the model says of each concept alone [n classes], or [n 0]",
 }
 
-# what an option can be, in words
+# the types of options, in words
 KINDS: Mapping[type, str] = {
     int: "a whole number",
     float: "a number",
@@ -131,19 +132,19 @@ BOOLEANS = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Option:
-    """A method's option: its type and default, read off the signature."""
+    """A method's option: its type and default, read from the signature."""
 
     name: str
     type: type
     default: Any
 
     def __str__(self) -> str:
-        """Its name, default and type, as a person sets it."""
+        """Its name, default and type, in the form of the command line."""
         shown = str(self.default).lower() if self.type is bool else repr(self.default)
         return f"{self.name}={shown} ({KINDS[self.type]})"
 
     def read(self, value: Any) -> Any:
-        """Returns a value of the option's type, which a text may spell; raises ValueError."""
+        """Returns a value of the option's type, also from a text; raises ValueError."""
         text = isinstance(value, str)
         if self.type is bool and text and value.lower() in BOOLEANS:
             return BOOLEANS[value.lower()]
@@ -172,7 +173,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method, what its signature says about it, and what it gives besides a map."""
+    """A registered method, the facts in its signature, and its further results beside a map."""
 
     name: str
     function: Callable[..., Any]
@@ -196,7 +197,7 @@ class Evidence:
     asks_for: tuple[str, ...]
 
 
-# what a metric can be given
+# the inputs that a metric can ask for
 METRIC_INPUTS: Mapping[str, str] = {
     "maps": "raw maps of one picture, at its size [b H W]",
     "unit_maps": "the same between 0 and 1 [b H W]",
@@ -207,12 +208,12 @@ METRIC_INPUTS: Mapping[str, str] = {
     "mask": "which pixels are the object's, bool [H W]",
     "label": "the picture's true category []",
 }
-# which of these a person has to give
+# inputs that the user has to give
 ANNOTATIONS: Mapping[str, str] = {"boxes": "a box", "mask": "a mask", "label": "a label"}
 
 Direction = Literal["higher", "lower"]
 Family = Literal["faithfulness", "localisation", "sanity"]
-# a number, or what makes it of the options that its parameters name
+# a number, or a function of the options that its parameters name
 Count = int | Callable[..., int]
 
 
@@ -221,12 +222,11 @@ class Metric:
     """A registered metric and what is known about it.
 
     `direction` says which values are better, `range` which are possible, `passes` how many forward
-    passes a map takes, and `explanations` how many further maps have to be made for it.  `plan` is
-    what makes its altered pictures, for metrics that share their batches.
+    passes a map takes, and `explanations` how many further maps have to be made for it.  `plan`
+    makes the altered pictures of metrics that share batches.
 
-    A metric of a whole data set has `conclude`: its function gives what is kept of each map
-    [b ...], and `conclude` makes the value out of the pictures' mean of that, [n ...] -> [n].  A
-    metric `of_grids` is measured on pictures that are put together from several.
+    A metric of a whole data set keeps [b ...] of each map, and `conclude` computes its value from
+    the mean over the pictures, [n ...] -> [n].  One `of_grids` is measured on grids of pictures.
     """
 
     name: str
@@ -250,12 +250,12 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """1 where higher values are better, -1 where lower ones are."""
+        """1 if higher values are better, -1 if lower ones are."""
         return 1 if self.direction == "higher" else -1
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What a person has to give for each picture, in words; nothing is ()."""
+        """What the user has to give for each picture, in words; () for nothing."""
         return tuple(ANNOTATIONS[name] for name in self.inputs if name in ANNOTATIONS)
 
     def count_passes(self, **options: Any) -> int:
@@ -273,7 +273,7 @@ class Metric:
         return count(*(values[name] for name in inspect.signature(count).parameters))
 
 
-# what the engine itself hands to evidence, besides other evidence
+# names that the engine itself gives to evidence, beside other evidence
 FROM_ENGINE = ("context", "layer", "slot")
 
 ALL = "all"  # stands for every method that fits the model
@@ -310,7 +310,7 @@ def method(
 def evidence(function: Function) -> Function:
     """Registers evidence under the function's name; its parameters are evidence, or the context.
 
-    Raises TypeError for a name that is not declared, or evidence that exists more often than it.
+    Raises TypeError for an undeclared name, and for a parameter whose evidence exists more often.
     """
     name = function.__name__
     positional, _ = _read_parameters(function)
@@ -380,17 +380,17 @@ def collect_evidence(methods: Iterable[Method]) -> frozenset[str]:
 
 
 def depends_on_category(name: str) -> bool:
-    """Tells whether a method's map is another one for another category."""
+    """Tells whether a method's map depends on the category."""
     return any(EVIDENCE[e].scope & Scope.CATEGORY for e in METHODS[name].evidence)
 
 
 def depends_on_layer(name: str) -> bool:
-    """Tells whether a method's map is another one at another layer."""
+    """Tells whether a method's map depends on the layer."""
     return any(EVIDENCE[e].scope & Scope.LAYER for e in METHODS[name].evidence)
 
 
 def normalise_name(name: str) -> str:
-    """Reduces a name to what counts when names are compared: `Grad-CAM_plusplus` -> `gradcam++`."""
+    """Reduces a name for comparing: `Grad-CAM_plusplus` -> `gradcam++`."""
     plain = re.sub(r"[-_ ]", "", name.lower())
     return re.sub(r"(plus|p|\+)(plus|p|\+)$", "++", plain)
 
@@ -404,7 +404,7 @@ def find_method_name(given: str) -> str:
 
 
 def list_options(name: str) -> tuple[Option, ...]:
-    """Returns a method's options, of its signature or, without torch, as they are said of it."""
+    """Returns a method's options from its signature or, without torch, from `method_info`."""
     if name in METHODS:
         return METHODS[name].options
     return tuple(Option(n, type(value), value) for n, value in METHOD_INFO[name].options.items())
@@ -428,16 +428,16 @@ def check_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def assign_options(
     methods: Sequence[str], given: Mapping[str, Any], seed: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """Gives each method those options that it has; `method.name` is for one of them alone.
+    """Gives each method the options that it has; `method.name` is for one method only.
 
-    None stands for the default, the seed goes to all that draw.  Raises UnknownName for an option
-    that none of the methods has, and UsageError for a wrong value or a method that was not asked
-    for.
+    None stands for the default; the seed goes to all methods that draw random numbers.  Raises
+    UnknownName for an option that none of the methods has, and UsageError for a wrong value or a
+    method that was not asked for.
     """
     drawing = [m for m in methods if any(o.name == "seed" for o in list_options(m))]
     options_by_method: dict[str, dict[str, Any]] = {m: {"seed": seed} for m in drawing}
     flat = {key: value for key, value in _flatten(given) if value is not None}
-    # what is said of one method outweighs what is said of all
+    # an option for one method overrides one for all
     for key, value in sorted(flat.items(), key=lambda item: "." in item[0]):
         owner, _, name = key.rpartition(".")
         asked = [_find_owner(owner, key, methods)] if owner else methods
@@ -450,7 +450,7 @@ def assign_options(
 
 
 def list_changed_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns those of a method's options that are not as in its signature."""
+    """Returns the options of a method that differ from its signature's defaults."""
     defaults = {option.name: option.default for option in list_options(name)}
     return {key: value for key, value in given.items() if value != defaults[key]}
 
@@ -473,7 +473,7 @@ def _find_owner(owner: str, key: str, methods: Sequence[str]) -> str:
 
 def _unknown_option_error(methods: Sequence[str], name: str) -> UnknownName:
     if not methods:
-        raise UsageError(f"Method best has no option {name!r}, nor any other: leave it out.")
+        raise UsageError(f"Method best has no options: leave {name!r} out.")
     options = {m: list_options(m) for m in methods}
     having = (f"{m} has {', '.join(map(str, o)) or 'no options'}" for m, o in options.items())
     elsewhere = [m for m in METHODS or METHOD_INFO if name in (o.name for o in list_options(m))]
