@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from camcli.pipeline import (
         Explanation,
         Explanations,
-        Sheet,
         compare_with,
         explain,
         overlay,
     )
+    from camcli.pipeline.sheets.sheet import Sheet
     from camcli.records import Box
 
 __version__ = "0.1.0"
@@ -51,7 +51,7 @@ _HOMES = {
     "Classifier": "camcli.models.load",
     "Explanation": "camcli.pipeline",
     "Explanations": "camcli.pipeline",
-    "Sheet": "camcli.pipeline",
+    "Sheet": "camcli.pipeline.sheets.sheet",
     "activations": "camcli.engine.api",
     "compare_with": "camcli.pipeline",
     "explain": "camcli.pipeline",

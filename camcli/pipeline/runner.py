@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from camcli.config import Options
 from camcli.errors import OutputError, TooManyFailures
 from camcli.models.load import Classifier
 from camcli.pipeline import stages
-from camcli.pipeline.comparison.model_comparison import explain_by_both
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.flow import Ending, Flow, Work
 from camcli.pipeline.plan import Plan, compile_model, make_plan
 from camcli.pipeline.run_state import RunState, Shard, open_run
-from camcli.pipeline.sheets.run_sheet import DrawnSheet, draw_run_sheet
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
@@ -29,6 +27,9 @@ from camcli.pipeline.writing.spool import Spool, read_again, restore_pixels
 from camcli.pipeline.writing.video_outputs import DrawnFrame, VideoOutputs
 from camcli.records import Outcome, Picture, Record, Source
 from camcli.render.colormap import find_colormap
+
+if TYPE_CHECKING:
+    from camcli.pipeline.sheets.run_sheet import DrawnSheet
 
 Input = TypeVar("Input")
 
@@ -124,6 +125,9 @@ def carry_out_plan(
             )
             callbacks.exported(written)
         if options.sheet:
+            # what draws a sheet takes a while to import
+            from camcli.pipeline.sheets.run_sheet import draw_run_sheet
+
             callbacks.drawn(draw_run_sheet(made, sources, options, state.run))
         state.finish()
 
@@ -202,6 +206,9 @@ class _LocalRun:
 
     def _explain_batch(self, batch: Sequence[PreparedPicture]) -> Iterator[list[Explanation]]:
         if self.plan.other:
+            # no other run needs it
+            from camcli.pipeline.comparison.model_comparison import explain_by_both
+
             return explain_by_both(batch, self.plan)
         return stages.explain_batch(batch, self.plan)
 

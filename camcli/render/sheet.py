@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFont
 
-from camcli.render.colour_bar import ColourBar, format_number
+if TYPE_CHECKING:
+    from camcli.render.colour_bar import ColourBar
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -179,6 +181,8 @@ class _Line:
 
 
 def _place_bar(bar: ColourBar, page: Page, left: int, top: int, width: int) -> None:
+    from camcli.render.colour_bar import format_number
+
     page.pictures.append(PlacedPicture(bar.colours[None], left, top, width, BAR))
     low, high, font = format_number(bar.low), format_number(bar.high), load_font(TEXT)
     base = top + BAR + TEXT

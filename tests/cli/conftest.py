@@ -163,11 +163,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
             "make_plan": make_plan,
             "carry_out_plan": carry_out_plan,
             "compare_with": replace_classes,
-            "compare_plans": lambda plan, *_, **__: plan,
             "StopRequest": StopRequest,
             "RunCallbacks": RunCallbacks,
             "handle_interrupts": handle_interrupts,
             "sharding": sharding,
+        },
+        "pipeline.comparison.model_comparison": {
+            "compare_plans": lambda plan, *_, **__: plan,
         },
     }.items():
         module = ModuleType(f"camcli.{name}")

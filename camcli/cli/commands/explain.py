@@ -274,7 +274,8 @@ def _prepare_local_run(
 
 def _add_compared(plan: Plan, classifier: Classifier, options: Options, printer: Printer) -> Plan:
     """Has a run explain its pictures by the model of --compare, too."""
-    from camcli.pipeline import compare_plans, make_plan
+    from camcli.pipeline import make_plan
+    from camcli.pipeline.comparison.model_comparison import compare_plans
 
     other = load_compared(options, classifier)
     printer.warn(other.warnings)

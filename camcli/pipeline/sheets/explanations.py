@@ -7,8 +7,6 @@ from collections.abc import Generator, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from camcli.pipeline.sheets.sheet import Sheet
-
 if TYPE_CHECKING:
     from camcli.pipeline.explanation import Explanation
 
@@ -53,5 +51,8 @@ class Explanations(Iterator["Explanation"]):
         self._rest.close()
 
     def _repr_png_(self) -> bytes | None:
+        # others need no sheet, and so nothing of what draws one
+        from camcli.pipeline.sheets.sheet import Sheet
+
         self._shown.extend(islice(self._rest, MOST_SHOWN - len(self._shown)))
         return Sheet(self._shown)._repr_png_() if self._shown else None

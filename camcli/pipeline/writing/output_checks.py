@@ -12,7 +12,6 @@ from camcli.media.pictures.output_formats import find_format
 from camcli.media.sources.listing import is_video
 from camcli.media.videos import FORMATS, name_video
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.sheets.run_sheet import check_run_sheet
 from camcli.pipeline.work_items import is_film, may_have_films
 from camcli.pipeline.writing.output_naming import output_path
 from camcli.records import Record, Source
@@ -23,6 +22,9 @@ def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> No
     """Raises UsageError or OutputError if outputs would collide or cannot be written."""
     _check_films(sources, plan, options)
     if options.sheet:
+        # what draws a sheet takes a while to import
+        from camcli.pipeline.sheets.run_sheet import check_run_sheet
+
         check_run_sheet(options)
     if options.export:
         # imported here: it imports readers of YAML and XML, which no other run needs

@@ -16,8 +16,6 @@ from camcli.media.pictures.write import write_picture
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState
-from camcli.pipeline.sheets.arrangement import arrange, describe_class
-from camcli.pipeline.sheets.items import SheetItem, make_record_bar
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_naming import OutputName, make_recipe, output_path
 from camcli.records import FileStamp, Picture, Record, Source
@@ -25,12 +23,13 @@ from camcli.registry import ALL
 from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions
 from camcli.render.finish import add_caption, show_outside
 from camcli.render.pixels import lay_pixels
-from camcli.render.sheet_painting import draw_sheet
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from camcli.pipeline.sheets.items import SheetItem
 
 # a file beside an overlay has the overlay's name with one of these endings
 PIXELS = ".pixels.png"
@@ -80,6 +79,8 @@ class OutputWriter:
         drawn = self._draw_heat(explanation, regions)
         if not self.options.caption:
             return drawn
+        from camcli.pipeline.sheets.arrangement import describe_class
+
         with stage("draw"):
             return add_caption(drawn, describe_class(explanation.record))
 
@@ -221,6 +222,10 @@ class OutputWriter:
         self, shown: Sequence[Explanation], regions: Sequence[HotRegions]
     ) -> NDArray[np.uint8]:
         items = [self._make_item(e, hot) for e, hot in zip(shown, regions, strict=True)]
+        # what draws a sheet takes a while to import
+        from camcli.pipeline.sheets.arrangement import arrange
+        from camcli.render.sheet_painting import draw_sheet
+
         sheet = arrange(items)
         return draw_sheet(sheet.list_rows(), sheet.grid, sheet.notes, sheet.bar)
 
@@ -237,6 +242,8 @@ class OutputWriter:
                 laid = lay_pixels(picture, explanation.pixels(), explanation.view)
                 return self._show_outside(laid, explanation)
             return self._draw_heat(explanation, hot)
+
+        from camcli.pipeline.sheets.items import SheetItem, make_record_bar
 
         bar = make_record_bar(record, colormap, alpha) if shows_values else None
         return SheetItem(

@@ -15,7 +15,8 @@ from PIL import Image
 import camcli
 from camcli.errors import OutputError, UsageError
 from camcli.models.load import Classifier
-from camcli.pipeline import Explanation, Sheet
+from camcli.pipeline import Explanation
+from camcli.pipeline.sheets.sheet import Sheet
 from camcli.records import Preprocessing
 from camcli.render.boxes import boxes_of
 from camcli.render.colour_bar import find_range, format_number
