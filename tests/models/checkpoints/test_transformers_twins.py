@@ -240,7 +240,11 @@ def test_a_student_without_a_teacher_is_no_network_of_timms(tmp_path: Path) -> N
 
 def test_a_pooler_that_timm_has_not_is_never_left_random(tmp_path: Path) -> None:
     twin = Twin(Tiny("ViTConfig", VIT, "ViTModel"), "vit_base_patch16_224", VIT_TIMM, 64, 0)
-    save_twin(twin, tmp_path)
+    module = save_twin(twin, tmp_path)
+    there: Any = load_timm(twin, tmp_path).module
+    with torch.no_grad():
+        tokens = there.forward_features(draw_noise(64))
+    assert_same(tokens, compute(module, "last_hidden_state"))
     save_timm(twin, tmp_path / "timm.pth")
     with pytest.raises(CheckpointError, match="does not fit"):
         load_model(str(tmp_path), checkpoint=tmp_path / "timm.pth", device="cpu")
