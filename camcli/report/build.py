@@ -68,18 +68,18 @@ def _list_notes(
     unpacked = sum(s.values is None and not s.record.error for s in heatmaps)
     if unpacked:
         yield (
-            f"raw maps are missing for {unpacked} of {len(heatmaps)} heatmaps (not finite, or "
-            "written by an older camviz): they have no heat here"
+            f"{unpacked} of {len(heatmaps)} heatmaps have no raw map (it is not finite, or an "
+            "older camviz made them): the page shows no heat for them"
         )
     if overlays:
         yield (
-            f"originals of {overlays} pictures are not where they were: shown is the overlay as it "
-            "was drawn"
+            f"the originals of {overlays} pictures were not found: the page shows their overlays "
+            "as they were drawn"
         )
     if absent:
-        yield f"{absent} pictures are not where they were, and are shown without the original"
+        yield f"{absent} pictures were not found: the page shows their heat alone"
     if not can_cluster():
-        yield f"clusters of a class's maps need scikit-learn: {HOW_TO_INSTALL}"
+        yield f"the clusters of a class's maps need scikit-learn: {HOW_TO_INSTALL}"
     yield from known.notes
 
 
@@ -94,6 +94,7 @@ def _read_look(folder: Path) -> Look:
         _read_share(alpha, MOST_OPAQUE if alpha == "auto" else Look.alpha),
         alpha == "auto",
         _read_share(configuration.get("box_threshold"), THRESHOLD),
+        configuration.get("outside") != "keep",
     )
 
 

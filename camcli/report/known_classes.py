@@ -125,7 +125,12 @@ def _judge_one(record: Record, predicted: Record | None, known: KnownClasses) ->
         return None
     if predicted is not None:
         return not names.isdisjoint(_list_names(predicted))
-    # the explained class is another one than the predicted one, which nobody recorded
+    # the prediction has no record of its own, but its number and first name are in this one
+    if record.top_categories:
+        top = {str(record.top_categories[0]), _fold(record.top_labels[0])}
+        if not names.isdisjoint(top):
+            return True
+    # the picture shows the explained class, and that is not the predicted one
     is_explained = not names.isdisjoint(_list_names(record))
     return False if is_explained and record.rank is not None else None
 

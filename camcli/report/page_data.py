@@ -37,6 +37,7 @@ class Look:
     alpha: float = 0.5
     follows_heat: bool = False
     threshold: float = THRESHOLD
+    dims_outside: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def make_page_data(content: PageContent, page: Path) -> dict[str, Any]:
         "names": {name: list(found.texts) for name, found in names.items()},
         "colormaps": _encode_colormaps(look.colormap),
         "colormap": look.colormap,
+        "dims_outside": look.dims_outside,
         "signs": [list(RAISES), list(LOWERS)],
         "alpha": look.alpha,
         "follows_heat": look.follows_heat,

@@ -43,8 +43,8 @@ class StoredHeatmap:
 
     @property
     def is_signed(self) -> bool:
-        """Whether it says what raises a value and what lowers it."""
-        return self.record.value is not None and bool(self.record.target)
+        """Whether the map has two signs, both of which are drawn."""
+        return self.record.is_signed
 
     @property
     def heat(self) -> NDArray[np.float32] | None:
@@ -65,7 +65,9 @@ def read_heatmaps(folder: Path) -> list[StoredHeatmap]:
         raise UsageError(_explain_missing(folder))
     found = list(_read_lines(manifest, folder))
     if not found:
-        raise UsageError(f"{str(manifest)!r} names no heatmap yet: run camviz into {folder} first.")
+        raise UsageError(
+            f"{str(manifest)!r} names no heatmap yet: run camviz with --save-path {folder} first."
+        )
     return _keep_last(found)
 
 

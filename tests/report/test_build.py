@@ -32,6 +32,14 @@ def test_a_folder_becomes_a_page(tmp_path: Path) -> None:
     assert data["title"] == "out"
 
 
+@pytest.mark.parametrize(("outside", "dims"), [("dim", True), ("keep", False)])
+def test_what_the_network_did_not_see_is_dimmed_as_in_the_run(
+    tmp_path: Path, outside: str, dims: bool
+) -> None:
+    out = write_run(tmp_path, [made("a.png", spot(1, 1))], outside=outside)
+    assert data_of(write_report(out).page.path)["dims_outside"] is dims
+
+
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = np.full((7, 7), np.nan, np.float32)
     items = [made("a.png", spot(1, 1)), made("b.png", spot(1, 1)), made("c.png", nothing)]
@@ -40,8 +48,8 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (tmp_path / "in" / name).unlink()
     monkeypatch.setattr(build, "can_cluster", lambda: False)
     notes = "\n".join(write_report(out).notes)
-    assert "raw maps are missing for 1 of 3 heatmaps" in notes
-    assert "2 pictures are not where they were" in notes
+    assert "1 of 3 heatmaps have no raw map" in notes
+    assert "2 pictures were not found" in notes
     assert "pip install 'camviz[summary]'" in notes
 
 

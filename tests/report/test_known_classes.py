@@ -62,6 +62,8 @@ def test_the_prediction_counts_and_not_the_explained_class() -> None:
     # nobody recorded the prediction: the known class is not it, another one may be
     assert judged("folders", second) == [False]
     assert judged("folders", one("dog/a.png", rank=2)) == [None]
+    likeliest = {"top_categories": (5, 1), "top_labels": ("dog", "tabby")}
+    assert judged("folders", one("dog/a.png", rank=2, **likeliest)) == [True]
 
 
 @pytest.mark.parametrize("text", ["", "path,label\na.png\n", "x.png,dog\n"])

@@ -25,8 +25,8 @@ Sort = Annotated[
     typer.Option(
         "--sort",
         metavar="COLUMN",
-        help="class, pictures, probability, border, centre, spread, above-half or difference; "
-        "default the classes first whose heat hangs on one place.",
+        help="class, pictures, probability, border, centre, spread, above-half or difference; by "
+        "default the classes whose heat hangs on one place come first.",
         show_default=False,
     ),
 ]
@@ -68,8 +68,8 @@ def command(folder: Folder, sort: Sort = None, as_json: Json = False, as_csv: Cs
     summaries = sort_summaries(summarise_classes(heatmaps), sort)
     if not summaries:
         raise UsageError(
-            f"{str(folder)!r} holds no raw map with heat in it: its maps are empty, or were made "
-            "by a camviz that did not keep them."
+            f"{str(folder)!r} holds no raw map with heat: its maps are empty, or an older camviz "
+            "made them. Run camviz into it again."
         )
     if as_json:
         for summary in summaries:
@@ -80,7 +80,7 @@ def command(folder: Folder, sort: Sort = None, as_json: Json = False, as_csv: Cs
         _print_findings(summaries)
         show(_make_table(summaries), wide=True)
     if not can_cluster():
-        print_error(f"clusters of a class's maps need scikit-learn: {HOW_TO_INSTALL}")
+        print_error(f"the clusters of a class's maps need scikit-learn: {HOW_TO_INSTALL}")
 
 
 def _print_findings(summaries: Sequence[ClassSummary]) -> None:

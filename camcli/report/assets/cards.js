@@ -65,7 +65,7 @@ function makeLayers(finest) {
     const colours = `${chosen.colormap}${chosen.follows}`, marks = `${chosen.contour}${chosen.boxes}${chosen.threshold}`;
     const scale = Math.min(finest / Math.max(place.view.width, place.view.height), 1);
     const columns = Math.max(1, Math.round(place.view.width * scale)), down = Math.max(1, Math.round(place.view.height * scale));
-    view.classList.toggle("part", place.isPart && Boolean(heatShown));
+    view.classList.toggle("part", data.dims_outside && place.isPart && Boolean(heatShown));
     if (layers.drawn !== colours) {
       if (heat.width !== columns || heat.height !== down) Object.assign(heat, { width: columns, height: down });
       paintHeat(heat, heatShown, tables.get(chosen.colormap), rows.signed[i], chosen.follows);

@@ -109,7 +109,7 @@ function makeSummary() {
     if (also.length) item.append(element("span", "soft", ` The same by ${also.join(", ")}.`));
     items.append(item);
   }
-  box.append(striking.length ? items : element("p", "soft", "Only classes of at least five pictures are looked at, and what differs from the other classes by more than chance. A mark that all classes share is not found so: look at the mean maps."));
+  box.append(striking.length ? items : element("p", "soft", "Only classes of at least five pictures are tested, against the other classes. The test does not find a mark that all classes share: the mean maps show it."));
   byId("hints").replaceChildren(box);
   isSummaryMade = true;
 }

@@ -45,10 +45,10 @@ class FixedPlace:
     def describe(self) -> str:
         """Says what was found, in words."""
         beside = "" if self.others is None else f", {self.others:.0%} in the other classes"
-        where = "on the outer eighth" if self.place == FRAME else f"in the {self.place}"
+        at = "at" if self.place.endswith("edge") else "in"
         return (
-            f"{self.share:.0%} of the heat lies {where} of the view ({self.area:.0%} if it were "
-            f"spread evenly{beside}), in {self.hot} of {self.pictures} pictures: look whether a "
+            f"{self.share:.0%} of the heat lies {at} the {self.place} of the view ({self.area:.0%} "
+            f"for even heat{beside}), in {self.hot} of {self.pictures} pictures: look whether a "
             "watermark, a logo, a ruler or a tag is there"
         )
 

@@ -70,7 +70,7 @@ def test_wrong_input_says_what_to_name(run: Run, typed: list[str], said: str) ->
 def test_a_run_without_heat_is_said(run: Run, tmp_path: Path) -> None:
     out = write_run(tmp_path, [made("a.png", np.zeros((7, 7), np.float32))])
     result = run("summary", str(out))
-    assert result.code == 2 and "holds no raw map with heat in it" in result.err
+    assert result.code == 2 and "holds no raw map with heat" in result.err
 
 
 def test_a_missing_scikit_learn_is_named(

@@ -33,14 +33,15 @@ def test_the_class_and_the_place_are_named_first(place: str) -> None:
     assert first.share == pytest.approx(0.4, abs=0.02) and first.area == pytest.approx(1 / 16)
     assert first.others == pytest.approx(1 / 16, abs=0.02)
     said = first.describe()
-    assert said.startswith("40% of the heat lies") and f"in the {place} of the view" in said
+    where = f"at the {place}" if place.endswith("edge") else f"in the {place}"
+    assert said.startswith(f"40% of the heat lies {where} of the view (6% for even heat, ")
     assert "6% in the other classes), in 20 of 20 pictures" in said
 
 
 def test_the_frame_is_named() -> None:
     found = find_fixed_places([even(12, 1, frame=0.8), even(12, 2)])
     assert [one.place for one in found[0]] == [FRAME]
-    assert "on the outer eighth of the view (44% if it were spread evenly" in found[0][0].describe()
+    assert "in the frame of the view (44% for even heat, 44% in" in found[0][0].describe()
 
 
 def test_a_corner_that_has_the_frames_heat_is_named_alone() -> None:
