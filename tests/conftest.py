@@ -31,6 +31,9 @@ FEW = {
     "sscam": {"samples": 3},
     "iscam": {"samples": 3},
 }
+FEW_STEPS, ALL_STEPS = 100, 1000
+# passes of so many altered pictures are folded, as those of 128 are with all samples and masks
+FEW_FOLDED = 32
 
 
 def pytest_collection_finish() -> None:
@@ -43,9 +46,15 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _few_passes() -> Iterator[None]:
     import camcli.methods  # noqa: F401  (fills the registry)
+    from camcli.engine.evidence import rescoring
+    from camcli.methods import factorization
     from camcli.registry import METHODS
 
     with pytest.MonkeyPatch.context() as patch:
+        # tests of the factorization itself have all (all_steps)
+        assert factorization.STEPS == ALL_STEPS
+        patch.setattr(factorization, "STEPS", FEW_STEPS)
+        patch.setattr(rescoring, "FEWEST_FOLDED", FEW_FOLDED)
         for name, numbers in FEW.items():
             for option, number in numbers.items():
                 patch.setitem(METHODS[name].function.__kwdefaults__, option, number)
@@ -90,6 +99,14 @@ def _weights_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(package, "read_weights", copy_weights)
         yield
+
+
+@pytest.fixture
+def all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has activations factorised to the end."""
+    from camcli.methods import factorization
+
+    monkeypatch.setattr(factorization, "STEPS", ALL_STEPS)
 
 
 @pytest.fixture

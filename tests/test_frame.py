@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,13 @@ SOURCES = {module_name(path): path for path in sorted((ROOT / PACKAGE).rglob("*.
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
 
 
-def imports(importer: str, tree: ast.AST) -> Iterator[str]:
-    """Yields what a module imports anywhere in it, as `package.module` wherever that is one."""
+@cache
+def imports(importer: str, tree: ast.AST) -> tuple[str, ...]:
+    """Lists what a module imports anywhere in it, as `package.module` wherever that is one."""
+    return tuple(walk_imports(importer, tree))
+
+
+def walk_imports(importer: str, tree: ast.AST) -> Iterator[str]:
     path = SOURCES.get(importer)
     place = [*importer.split("."), *(["__init__"] if path and path.stem == "__init__" else [])]
     for node in ast.walk(tree):
@@ -169,6 +175,7 @@ def test_a_run_that_exports_no_boxes_imports_no_reader_of_annotations() -> None:
     assert imported & {"yaml", "xml", "pyexpat"} == set()
 
 
+@pytest.mark.slow  # starts Python once more, and builds models of three libraries
 def test_a_model_of_another_library_does_not_import_transformers() -> None:
     code = (
         "from camcli import load_model; load_model(device='cpu')\n"

@@ -211,6 +211,7 @@ def test_an_interrupted_run_finishes_what_is_begun(many: Path) -> None:
             picture.load()
 
 
+@pytest.mark.slow  # tests/pipeline/test_shutdown.py has it in process
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_a_second_interruption_stops_at_once(many: Path) -> None:
     process = _start(many, "--method", "rise", "--set", "masks=40", "-b", "1")

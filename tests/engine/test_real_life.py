@@ -109,13 +109,14 @@ def checkpoint_blocks(model: nn.Module) -> nn.Module:
     return model
 
 
-COMPILED: list[tuple[str, Wrap]] = [
+# tracing takes a second: each way to compile once, and what they share beside the suite
+COMPILED: list[Any] = [
     ("cnn", compiled),
     ("cnn", compile_in_place),
     ("cnn", compile_inside),
-    ("cnn", partial(with_stage, compiled)),
-    ("cnn", lambda model: nn.DataParallel(compiled(model))),
-    ("vit", compile_in_place),
+    pytest.param("cnn", partial(with_stage, compiled), marks=pytest.mark.slow),
+    pytest.param("cnn", lambda m: nn.DataParallel(compiled(m)), marks=pytest.mark.slow),
+    pytest.param("vit", compile_in_place, marks=pytest.mark.slow),
     ("vit", partial(with_stage, compiled)),
 ]
 DISGUISES: list[tuple[str, Wrap]] = [

@@ -17,6 +17,8 @@ from camcli.records import Detailed
 from camcli.registry import METHODS
 from tests.networks import Counting, Pooled, Staged, noise
 
+pytestmark = pytest.mark.usefixtures("all_steps")
+
 
 def _mix(noise: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Activations of three concepts that share no channel, in two pictures.  -> maps, parts, sum"""

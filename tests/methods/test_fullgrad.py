@@ -26,6 +26,7 @@ from camcli.engine.targets import ContrastTarget, FixedCategories, make_target
 from camcli.errors import MethodError
 from camcli.records import FullGradients
 from tests.networks import Staged, noise
+from tests.slow import mark_slow
 from tests.test_demo import PHOTO
 
 Build = Callable[[], nn.Module]
@@ -205,7 +206,10 @@ class Normalising(SharedConvolution):
         return super().forward(1 - 2 * (x - self.mean)) + 3
 
 
-@pytest.mark.parametrize("name", PIECEWISE_LINEAR)
+LARGE = ("embedded", "torchvision vgg11_bn", "torchvision resnet18", "timm densenet121")
+
+
+@pytest.mark.parametrize("name", mark_slow(PIECEWISE_LINEAR, LARGE))
 def test_it_is_complete_for_piecewise_linear_networks(name: str) -> None:
     torch.manual_seed(0)
     module = randomise(PIECEWISE_LINEAR[name]())

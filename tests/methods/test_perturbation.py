@@ -20,6 +20,7 @@ from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, sco
 from camcli.models.acceleration.memory_format import trust_channels_last
 from camcli.records import Detailed
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
+from tests.conftest import FEW
 from tests.networks import Counting, Staged, Straight, noise
 
 MASKING = {"scorecam": scorecam, "sscam": sscam, "iscam": iscam}
@@ -279,7 +280,7 @@ def test_constant_channels_get_no_pass_and_no_weight() -> None:
     for name, masking in MASKING.items():
         sizes: list[int] = []
         actual = masking(maps, INPUTS, _count_calls(_curve, sizes))
-        samples = 1 if name == "scorecam" else 10
+        samples = 1 if name == "scorecam" else FEW[name]["samples"]
         assert sum(sizes) == 3 * samples
         assert not actual[0, [1, 3]].any()
         assert not actual[1].any()
@@ -381,9 +382,11 @@ def test_no_more_than_a_chunk_is_altered_at_once(name: str) -> None:
     results: list[Detailed] = []
     sizes = _sizes(model, lambda: results.append(context.apply(METHODS[name], "last", 0)))
     assert max(sizes) == 5
-    rows = {"ablationcam": 17, "scorecam": 16, "sscam": 160, "iscam": 160, "rise": 200}
+    channels, masks = 16, FEW["rise"]["masks"]
+    rows = {"ablationcam": 1 + channels, "scorecam": channels, "rise": masks}
+    rows |= {name: channels * FEW[name]["samples"] for name in ("sscam", "iscam")}
     # besides the pass that everything shares: for a tail one to remember, and two dry runs; for
-    # 128 altered pictures and more one to see what can be folded, and a dry run
+    # FEWEST_FOLDED altered pictures and more one to see what can be folded, and a dry run
     extra = {"ablationcam": 4, "scorecam": 1, "occlusion": 1}.get(name, 3)
     assert sum(sizes) == rows.get(name, 1 + 3 * 4) + extra
     torch.testing.assert_close(vars(results[0]), vars(expected))

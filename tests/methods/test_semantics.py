@@ -13,6 +13,7 @@ from camcli.method_info import METHOD_INFO
 from camcli.methods.postprocessing import normalise
 from camcli.models.load import Classifier
 from camcli.registry import METHODS, depends_on_category
+from tests.slow import mark_slow
 from tests.test_demo import CAT, COFFEE, PHOTO, SIDES
 from tests.tools.semantics import (
     BASELINE,
@@ -45,7 +46,7 @@ def classifier() -> Classifier:
     return camcli.load_model(device="cpu", fit="squash")
 
 
-@pytest.mark.parametrize("name", ASKING)
+@pytest.mark.parametrize("name", mark_slow(ASKING, ("iscam", "occlusion", "rise", "sscam")))
 def test_each_class_is_found_on_its_half(classifier: Classifier, name: str) -> None:
     """Whatever does not depend on the class has half of its heat there on the average."""
     shares = []

@@ -58,6 +58,7 @@ def test_as_vis_cam_names_its_layer(explain: Any) -> None:
     np.testing.assert_array_equal(same, values)
 
 
+@pytest.mark.slow  # the whole model at its own size
 def test_without_options(explain: Any) -> None:
     record, values = explain()
     # behind the norm in front of the last attention, the score depends on the class token alone

@@ -8,7 +8,7 @@ import camcli
 from camcli.methods.factorization import factorise
 from tests.peers import test_grad_cam as grad_cam
 
-pytestmark = grad_cam.pytestmark
+pytestmark = [*grad_cam.pytestmark, pytest.mark.usefixtures("all_steps")]
 
 
 def _rows(name: str) -> tuple[Tensor, np.ndarray]:
@@ -31,8 +31,12 @@ def _ours(maps: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
     return strengths[0].flatten(1).T.double().numpy(), parts.double().numpy()
 
 
+# the small Swin takes no picture that is large enough
+CASES = [name for name in grad_cam.CASES if "swin" not in name]
+
+
 @pytest.mark.parametrize("k", [1, 5, 8])
-@pytest.mark.parametrize("name", grad_cam.CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_our_concepts_are_scikit_learns(name: str, k: int) -> None:
     from sklearn.decomposition import NMF
 

@@ -13,6 +13,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import vgg
 
 import camcli
 import camcli.engine.api
@@ -29,7 +30,13 @@ TARGETS = [2, 5]
 BUILT = {
     "torchvision resnet18": lambda: torchvision.models.resnet18(num_classes=9),
     "timm resnet18": lambda: timm.create_model("resnet18", num_classes=9),
-    "torchvision vgg11_bn": lambda: torchvision.models.vgg11_bn(num_classes=9),
+    # without its two large linear layers
+    "torchvision vgg11_bn": lambda: nn.Sequential(
+        vgg.make_layers(vgg.cfgs["A"], batch_norm=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, 9),
+    ),
     # their activations are BatchNormAct2d, which grad-cam passes over
     "timm densenet121": lambda: timm.create_model("densenet121", num_classes=9),
 }

@@ -68,9 +68,10 @@ def _difference_but_for_sign(method: str, case: grad_cam.Case, layer: str, **opt
     )
 
 
-@pytest.mark.parametrize("count", [1, 2], ids=["one layer", "two layers"])
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("method", ["gradcamelementwise", "segeigencam"])
+PAIRS = grad_cam.pair_with_layers(["gradcamelementwise", "segeigencam"])
+
+
+@pytest.mark.parametrize(("method", "name", "count"), PAIRS)
 def test_our_map_is_that_of_grad_cam(method: str, name: str, count: int) -> None:
     case = CASES[name]
     layers = case.layers[-count:]

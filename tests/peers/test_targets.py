@@ -86,6 +86,9 @@ def test_with_several_grad_cam_weights_them_by_softmax() -> None:
     assert ((ours - theirs).abs() > 0.05).all()
 
 
+SIZE = (96, 96)
+
+
 def _model(name: str) -> nn.Module:
     classifier = camcli.load_model(name, pretrained=name == "embedded", device="cpu")
     return classifier.module.to(memory_format=torch.contiguous_format)
@@ -93,7 +96,7 @@ def _model(name: str) -> nn.Module:
 
 def _inputs() -> Tensor:
     draw = torch.Generator().manual_seed(0)
-    return enlarge(torch.randn(2, 3, 9, 9, generator=draw), (224, 224))
+    return enlarge(torch.randn(2, 3, 9, 9, generator=draw), SIZE)
 
 
 # and their last layers
@@ -144,5 +147,5 @@ def test_our_contrast_with_the_nearest_class_is_grad_cams(
     nearest = ContrastTarget().references(logits, logits.argmax(1))[:, 0].tolist()
     for row, other in enumerate(nearest):
         raw = camcli.heatmaps(model, inputs[row : row + 1], target_layers=layer, contrast=other)
-        ours = normalise(enlarge(normalise(raw), (224, 224)))[0]
+        ours = normalise(enlarge(normalise(raw), SIZE))[0]
         assert float((ours - torch.from_numpy(theirs[row])).abs().max()) < 1e-4

@@ -90,6 +90,7 @@ with handle_interrupts(StopRequest(), lambda: None, _exit_at_once):
 """
 
 
+@pytest.mark.slow  # starts Python once more
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are others there")
 def test_a_run_that_is_stuck_behind_a_second_signal_ends_all_the_same() -> None:
     command = [sys.executable, "-c", STUCK]

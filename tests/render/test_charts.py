@@ -24,6 +24,7 @@ from camcli.render.charts import (
     draw_curves,
     save_chart,
 )
+from tests.slow import mark_slow
 
 BARS = (
     Bar("gradcam", 0.3, 0.2, 0.4),
@@ -97,7 +98,7 @@ def test_twenty_methods_look_different() -> None:
     assert len(looks) == 20
 
 
-@pytest.mark.parametrize("kind", ["bars", "curves"])
+@pytest.mark.parametrize("kind", mark_slow(["bars", "curves"], ["curves"]))
 def test_the_same_values_give_the_same_files(tmp_path: Path, kind: str) -> None:
     def draw(stem: str) -> tuple[Path, Path]:
         figure = draw_bars(PANELS) if kind == "bars" else draw_curves(LINES)

@@ -29,6 +29,7 @@ from camcli.models import from_torchvision
 from camcli.models.catalogue import list_entries
 from camcli.models.inspection.target_layers import TargetLayer
 from camcli.models.load import Classifier
+from camcli.models.outputs.interpretation import find_output_reading
 from tests.tools.corners import keeps_places, noise, outer_columns, prepare_module
 
 TABLE = Path(camcli.__file__).parent / "docs" / "models.md"
@@ -101,7 +102,8 @@ def _oblong(name: str, size: Size) -> list[Classifier]:
 def _check(classifier: Classifier, corners: bool) -> tuple[TargetLayer, list[str]]:
     shape = (classifier.in_chans, *classifier.preprocessing.size)
     module = prepare_module(classifier.module, shape)
-    target = find_default_layer(module, shape)
+    # read as a run reads it, which finds the layer again where it is read otherwise
+    target = find_default_layer(module, shape, find_output_reading(module, shape))
     problems = _find_misplaced(module, target, shape) if corners else iter(())
     return target, [*problems, *_find_bad_maps(module, target, shape)]
 

@@ -36,6 +36,7 @@ print(usual, cleared(), resource.getpagesize())
 """
 
 
+@pytest.mark.slow  # starts Python once more
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_freed_memory_is_taken_again_as_it_is() -> None:
     done = subprocess.run(
@@ -69,6 +70,7 @@ app.main()
 """
 
 
+@pytest.mark.slow  # starts Python once more
 def test_garbage_is_looked_for_only_once_everything_is_imported(tmp_path: Path) -> None:
     picture = str(ROOT / "demo_images" / "chelsea.png")
     command = [sys.executable, "-c", COLLECTED, picture, "-q", "--save-path", str(tmp_path)]

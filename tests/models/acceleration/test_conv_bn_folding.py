@@ -24,6 +24,7 @@ from camcli.models.acceleration.prepack_cache import PrepackCache
 from camcli.models.state.forward_patching import patch_forward
 from camcli.registry import METHODS, collect_evidence
 from tests.networks import network_for, noise
+from tests.slow import mark_slow
 
 SCORED = [name for name in METHODS if "score" in collect_evidence([METHODS[name]])]
 LAST = torch.channels_last
@@ -386,13 +387,11 @@ NETWORKS = {
 }
 
 
-# building its linear layers takes longer than all of the others together
-LARGE = {"vgg11_bn"}
+# building the linear layers of one takes longer than all of the others together
+LARGE = {"vgg11_bn", "resnet50d", "efficientnet_b0", "densenet121"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in NETWORKS]
-)
+@pytest.mark.parametrize("name", mark_slow(NETWORKS, LARGE))
 def test_timms_networks(name: str) -> None:
     torch.manual_seed(0)
     _check(timm.create_model(name, pretrained=False).eval(), NETWORKS[name])
@@ -407,7 +406,9 @@ def test_torchvisions_networks(name: str) -> None:
 
 
 def _check(model: nn.Module, expected: int) -> None:
-    inputs = noise(2, 3, (96, 96)).contiguous(memory_format=LAST)
+    # vision transformers take their own size alone
+    size = getattr(getattr(model, "patch_embed", None), "img_size", (96, 96))
+    inputs = noise(2, 3, size).contiguous(memory_format=LAST)
     folding = find_foldable(model, inputs[:1])
     assert sum(isinstance(layer, nn.Conv2d) for layer in folding.layers) == expected
     with torch.no_grad():

@@ -23,6 +23,7 @@ from camcli.models.acceleration import lasting_folding, onednn_conv
 from camcli.models.acceleration.lasting_folding import WHOLE_MODEL
 from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
 from tests.networks import noise
+from tests.slow import mark_slow
 
 LAST = torch.channels_last
 
@@ -79,7 +80,16 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# an inverted bottleneck, plain and dense blocks once more
+LARGE = (
+    "tf_efficientnet_lite0",
+    "tf_efficientnet_lite0 in the middle",
+    "regnetx_002",
+    "densenet121",
+)
+
+
+@pytest.mark.parametrize("name", mark_slow(NETWORKS, LARGE))
 def test_maps_of_timms_networks_stay_the_same(name: str) -> None:
     layer, expected = NETWORKS[name]
     torch.manual_seed(0)

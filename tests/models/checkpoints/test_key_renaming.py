@@ -26,6 +26,7 @@ from camcli.errors import CheckpointError
 from camcli.models import from_torchvision
 from camcli.models.load import Classifier, load_model
 from tests.models.tiny import State
+from tests.slow import mark_slow
 
 VIT = ("vit_tiny_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 4})
 BEIT = ("beit_base_patch16_224", {"depth": 2, "embed_dim": 48, "num_heads": 4})
@@ -188,7 +189,9 @@ def test_a_mask_of_another_shape_is_no_mask(tmp_path: Path) -> None:
 # names of older versions
 
 
-@pytest.mark.parametrize("name", ["densenet121", "torchvision/densenet121"])
+@pytest.mark.parametrize(
+    "name", mark_slow(["densenet121", "torchvision/densenet121"], ["densenet121"])
+)
 def test_densenet_of_torch_03_as_chexnet_saved_it(tmp_path: Path, name: str) -> None:
     model = torchvision.models.densenet121()
     model.classifier = nn.Sequential(nn.Linear(1024, 14), nn.Sigmoid())  # type: ignore[assignment]
@@ -463,8 +466,8 @@ def test_the_other_librarys_weights(tmp_path: Path, name: str, prefix: str) -> N
     ("torchvisions", "timms"),
     [
         ("mobilenet_v2", "mobilenetv2_100"),
-        ("mnasnet0_5", "mnasnet_050"),
-        ("regnet_y_400mf", "regnety_004"),
+        pytest.param("mnasnet0_5", "mnasnet_050", marks=pytest.mark.slow),
+        pytest.param("regnet_y_400mf", "regnety_004", marks=pytest.mark.slow),
     ],
 )
 def test_the_other_librarys_weights_in_both_directions(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import timm
 
+from tests.slow import mark_slow
 from tests.tools.coverage import check_coverage
 
 TOKENS = "14x14 tokens behind 1 extra"
@@ -57,22 +58,28 @@ DEFAULTS = {
 }
 
 
-# nine tenths of the time for three fifths of the models; each kind is among the others, too
+# nearly all of the time: the small ones that timm has for tests are of each kind
 SLOW = (
+    "convit_tiny",
     "crossvit_tiny_240",
     "cs3darknet_focus_s",
     "davit_tiny",
     "deit_tiny_patch16_224",
     "dla46x_c",
     "efficientformerv2_s0",
+    "edgenext_xx_small",
     "efficientvim_m1",
+    "efficientvit_b0",
+    "efficientvit_m0",
     "fastvit_t8",
     "gcvit_xxtiny",
     "ghostnet_050",
     "gmlp_ti16_224",
+    "hgnetv2_b0",
     "hiera_tiny_224",
     "hrnet_w18_small",
     "levit_128s",
+    "mobilenetv3_small_050",
     "mobilevit_xxs",
     "mvitv2_tiny",
     "nest_tiny",
@@ -85,10 +92,9 @@ SLOW = (
 )
 # the lowest version of timm has not all of them
 KNOWN = [name for name in DEFAULTS if "/" in name or timm.is_model(name)]
-SAMPLE = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in KNOWN]
 
 
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", mark_slow(KNOWN, SLOW))
 def test_a_family_is_explained_without_options(name: str) -> None:
     row = check_coverage(name, quickly=True)
     assert row.problems == ()

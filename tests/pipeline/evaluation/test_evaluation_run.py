@@ -455,6 +455,7 @@ def test_pictures_of_too_few_classes_have_no_grid(tmp_path: Path) -> None:
     assert [r.metric for r in run.summarise()[0]] == ["average_drop"]
 
 
+@pytest.mark.slow  # starts Python once more; who goes on in process is tested above
 def test_one_that_was_killed_leaves_nothing_behind_it(tmp_path: Path) -> None:
     folder, out = make_pictures(tmp_path / "in", 2), tmp_path / "out"
     code = (

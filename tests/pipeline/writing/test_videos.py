@@ -474,6 +474,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow  # starts Python twice; tests/media/videos has a process killed that only writes
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="no files without a name")
 @pytest.mark.parametrize("scale", ["image", "run"])
 def test_a_run_that_is_killed_in_a_video_leaves_nothing_of_it_and_goes_on(
