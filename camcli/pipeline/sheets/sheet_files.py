@@ -53,9 +53,21 @@ def write_sheet(pages: Iterable[Page], path: Path) -> tuple[Path, ...]:
 
 
 def _write_each(pages: Iterable[Page], path: Path) -> Iterator[Path]:
-    write = WRITERS[path.suffix.lower()]
+    write, number = WRITERS[path.suffix.lower()], 1
     for number, page in enumerate(pages, start=1):
-        place = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        place = _name_page(path, number)
         _check_replaceable(place)
         write_file(memoryview(write(page)), place)
         yield place
+    _remove_old_pages(path, number + 1)
+
+
+def _name_page(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _remove_old_pages(path: Path, number: int) -> None:
+    """Removes the pages of a longer sheet that stood there, which would pass for this one's."""
+    while (place := _name_page(path, number)).is_file() and MAKER.encode() in place.read_bytes():
+        place.unlink()
+        number += 1

@@ -182,8 +182,12 @@ def test_pages_have_a_file_each(explained: list[Explanation], tmp_path: Path) ->
     ]
     written = Sheet(many).save(tmp_path / "sheet.png")
     assert [path.name for path in written] == ["sheet.png", "sheet-2.png", "sheet-3.png"]
+    # a shorter one leaves none of its pages, and what is no sheet stays
     heights = [len(open_png(path.read_bytes())) for path in written]
     assert max(heights) <= 2717 and heights[0] == heights[1] > heights[2]
+    Image.new("RGB", (4, 4)).save(tmp_path / "sheet-4.png")
+    assert Sheet(many[:2]).save(tmp_path / "sheet.png") == (tmp_path / "sheet.png",)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["sheet-4.png", "sheet.png"]
 
 
 def test_nothing_of_somebody_elses_is_lost(explained: list[Explanation], tmp_path: Path) -> None:
