@@ -120,8 +120,9 @@ def test_a_run_goes_on_with_what_it_was_and_other_runs_stay(
         run(small, pictures, resume=True, best_for="evidence", **given)
     others = run(small, pictures, best_for="evidence", **given)
     assert others[0].parts == ("gradcamelementwise@middle", "hirescam@middle", "hirescam@last")
-    # of another run: nothing is overwritten
-    assert all("~" in name for name in names(others))
+    # of another run: nothing is overwritten, and the name says what was combined
+    said = "_best_gradcamelementwise@middle+hirescam@middle+hirescam@last_"
+    assert all(said in name for name in names(others))
 
 
 def test_beside_gradcam_each_has_its_own_layers(

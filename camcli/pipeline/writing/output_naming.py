@@ -100,7 +100,8 @@ class OutputName:
             own, theirs = getattr(self.record, name), other.get(name)
             if name == "beside" and theirs is not None:
                 own, theirs = _list_conflicts(own, theirs)
-            if name == "layers" and self.options.layer_fusion == "none":
+            # parts have their layers, and maps of single layers are named by them
+            if name == "layers" and ("parts" in differing or self.options.layer_fusion == "none"):
                 continue
             text, their_text = _describe(name, own), _describe(name, theirs)
             # a line of an older version does not have it
