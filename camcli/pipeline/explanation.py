@@ -17,12 +17,13 @@ from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.pictures.write import write_picture
 from camcli.method_terms import BEST, COMBINED
 from camcli.methods import postprocessing
-from camcli.records import Box, Concept, Heatmap, Picture, Record
+from camcli.records import Box, Concept, Heatmap, Outside, Picture, Record
 from camcli.registry import depends_on_category
 from camcli.render import overlay as drawing
 from camcli.render.boxes import Which, boxes_of, find_regions, hot_mask, percentile_mask
 from camcli.render.colormap import ColormapLike
 from camcli.render.concepts import overlay_concepts
+from camcli.render.finish import add_caption, show_outside
 from camcli.render.overlay import Alpha
 from camcli.render.pixels import draw_on_grey
 from camcli.utils.profiling import stage
@@ -122,6 +123,8 @@ class Explanation:
         boxes: Which | None = None,
         box_threshold: float = 0.2,
         contour: bool = False,
+        outside: Outside = "dim",
+        caption: bool = False,
     ) -> NDArray[np.uint8]:
         """Draws the heatmap on the original picture.  -> uint8 RGB [h w 3]
 
@@ -138,9 +141,13 @@ class Explanation:
             boxes: Draw boxes around what is hot: the largest region's, or all; default none.
             box_threshold: What is hot: above this share of the map's maximum; default 0.2.
             contour: Draw the outline of what is hot.
+            outside: What the network did not see of the picture: dim, keep (as it is) or crop
+                (away); default dim.
+            caption: Write the class and its probability below the picture, or each frame of a
+                video.
 
         Raises:
-            UsageError: An alpha outside 0..1, or an invalid scale, threshold or
+            UsageError: An alpha outside 0..1, another outside, or an invalid scale, threshold or
                 colour map.
             UnknownName: A colour map that nobody knows.
 
@@ -160,10 +167,15 @@ class Explanation:
             drawn = drawing.overlay(
                 self.picture, self.map, alpha, colormap, box=box, scale=scale, signed=signed
             )
-        if boxes is None and not contour:
+        if boxes is not None or contour:
+            heat = self.sized_map("image")
+            drawn = find_regions(heat, box_threshold, boxes, contour=contour).draw(drawn)
+        drawn = show_outside(drawn, self.picture.canvas, self.view, outside)
+        if not caption:
             return drawn
-        heat = self.sized_map("image")
-        return find_regions(heat, box_threshold, boxes, contour=contour).draw(drawn)
+        from camcli.pipeline.sheets.arrangement import describe_class
+
+        return add_caption(drawn, describe_class(self.record))
 
     @check_keywords()
     def box(self, box_threshold: float = 0.2) -> Box | None:

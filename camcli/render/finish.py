@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from camcli.errors import UsageError
 from camcli.records import Box, Outside
 from camcli.render.overlay import find_seen
 from camcli.render.sheet import INK, PAPER, Line, cut_text, load_font
@@ -20,8 +23,11 @@ def show_outside(
 ) -> NDArray[np.uint8]:
     """Leaves what lies outside the view dimmed, shows it as it was, or crops it away.
 
-    `drawn` [H W 3] is the picture [h w 3] with heat on it; a legend may stand below it.
+    `drawn` [H W 3] is the picture [h w 3] with heat on it; a legend may stand below it.  Raises
+    UsageError for another way.
     """
+    if outside not in get_args(Outside):
+        raise UsageError(f"outside is dim, keep or crop, not {outside!r}.")
     height, width = picture.shape[:2]
     rows, columns = find_seen(box, (height, width))
     if outside == "dim" or (rows, columns) == (slice(0, height), slice(0, width)):

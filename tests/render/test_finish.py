@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from camcli.errors import UsageError
 from camcli.records import Box
 from camcli.render.finish import add_caption, show_outside
 from camcli.render.overlay import OUTSIDE, overlay
@@ -32,6 +33,11 @@ def test_kept_is_the_picture_outside_and_the_heat_inside() -> None:
     kept[SEEN] = PICTURE[SEEN]
     np.testing.assert_array_equal(kept, PICTURE)
     assert not np.array_equal(DRAWN, PICTURE)
+
+
+def test_another_way_is_refused() -> None:
+    with pytest.raises(UsageError, match="outside is dim, keep or crop, not 'hide'"):
+        show("hide")
 
 
 def test_cropped_is_the_heat_alone() -> None:

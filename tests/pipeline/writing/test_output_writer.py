@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+import camcli
 from camcli.cli.app import main
 from camcli.render.overlay import OUTSIDE
 
@@ -62,6 +63,13 @@ def test_a_caption_stands_below_what_is_cropped(
     # white paper and dark letters
     assert np.median(strip) == 255 and strip.min() < 100
     assert capsys.readouterr().err == ""
+
+
+def test_python_draws_the_same_pixels(picture: Path, tmp_path: Path) -> None:
+    typed = ["--outside", "crop", "--boxes", "--caption"]
+    (explanation,) = camcli.explain(camcli.load_model(device="cpu"), picture)
+    drawn = explanation.overlay(outside="crop", boxes="largest", caption=True)
+    np.testing.assert_array_equal(drawn, draw(picture, tmp_path, *typed))
 
 
 def test_a_sheet_is_cropped_too(picture: Path, tmp_path: Path) -> None:
