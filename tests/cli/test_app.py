@@ -176,7 +176,7 @@ def test_methods_at_layers_of_their_own_are_read(asked: Asked, run: Run, image: 
         (("--method", "hirescm@layer4"), "hirescm"),
         (("--best-for", "all"), "--best-for all: takes balanced, evidence or extent."),
         (("--combine", "max"), "--combine max: takes mean or product."),
-        (("--method", "best", "--set", "k=3"), "Method best has no option 'k'"),
+        (("--method", "best", "--set", "k=3"), "Method best has no options: leave 'k' out"),
     ],
 )
 def test_wrong_words_about_best_are_told(
