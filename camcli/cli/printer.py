@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import typer
 
 from camcli.errors import PrintError
-from camcli.utils.jsonable import to_jsonable
+from camcli.utils.jsonable import encode_json
 from camcli.utils.profiling import Stage, Stopwatch
 from camcli.utils.text_files import escape_text
 
@@ -180,7 +179,7 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 def to_json_line(value: Mapping[str, Any]) -> str:
     """Writes an object as one line of JSON; what is not finite becomes null."""
-    return json.dumps(to_jsonable(value), allow_nan=False)
+    return encode_json(value)
 
 
 def show(renderable: RenderableType, *, wide: bool = False) -> None:

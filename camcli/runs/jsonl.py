@@ -13,7 +13,7 @@ from typing import Any
 from camcli.errors import OutputError, UsageError
 from camcli.records import FileStamp
 from camcli.utils.compact_map import hash_texts
-from camcli.utils.jsonable import to_jsonable
+from camcli.utils.jsonable import encode_json
 
 STATE = ".camviz"  # the hidden folder with the files that a run needs while it lasts
 
@@ -114,7 +114,7 @@ def encode_record(record: Mapping[str, Any]) -> bytes:
     File names that are not UTF-8 survive a round trip, and no character of a line can control a
     terminal.
     """
-    return json.dumps(to_jsonable(record), allow_nan=False).encode("ascii") + b"\n"
+    return encode_json(record).encode("ascii") + b"\n"
 
 
 def remove_lines(path: Path, doomed: Callable[[Line], bool]) -> None:

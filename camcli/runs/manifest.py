@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -59,7 +60,13 @@ def list_outputs(folder: Path) -> Iterator[Path]:
 
 def source_id(source: Source) -> str:
     """Returns 16 hex digits that identify a source, the same in every process."""
-    place = source.url or os.path.normpath(source.path.absolute())
+    # several stations ask for each picture's
+    return _hash_source(source, "" if source.url else str(Path.cwd()))
+
+
+@lru_cache(maxsize=4096)
+def _hash_source(source: Source, current_folder: str) -> str:
+    place = source.url or os.path.normpath(Path(current_folder, source.path))
     return f"{hash_texts(place, source.folder.as_posix(), source.category):016x}"
 
 
@@ -75,6 +82,8 @@ class Manifest:
     ) -> None:
         self.skipped, self.replaced = 0, 0
         self._folder, self._run, self._mode, self._locks = folder, run, mode, locks
+        # of paths that need no further look to be relative; none where they have backslashes
+        self._prefix = f"{folder}/" if os.sep == "/" else "\0"
         self._path = folder / run.manifest
         self._began, self._now = datetime.now(UTC), _read_clock(folder)
         self._alone = locks.take(run.manifest, alone=True)
@@ -435,6 +444,9 @@ class Manifest:
 
     def _relative(self, path: str | Path) -> str:
         # relative, since the folder may be moved with its manifest
+        inside = str(path).removeprefix(self._prefix)
+        if len(inside) < len(str(path)) and not {".", "..", ""} & set(inside.split("/")):
+            return inside
         return Path(os.path.relpath(path, self._folder)).as_posix()
 
     def _write(self, text: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -25,3 +26,12 @@ def to_jsonable(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def encode_json(value: Any) -> str:
+    """Encodes a value as a line of JSON in ASCII; numbers that are not finite become null."""
+    try:
+        # faster, since most of a value needs no conversion
+        return json.dumps(value, default=to_jsonable, allow_nan=False)
+    except (TypeError, ValueError):
+        return json.dumps(to_jsonable(value), allow_nan=False)

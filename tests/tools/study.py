@@ -107,26 +107,24 @@ def _write_meanings(folder: Path, save_path: Path) -> str:
 
 
 def format_table(summary: Mapping[str, Any]) -> str:
-    """Writes what an `evaluation.json` says as Markdown: a row a method, a column a metric.
+    """Writes what an `evaluation.json` says as Markdown: a column a metric.
 
-    The best mean is bold; one that may be as good, for all that the test can tell, has a `~`.
+    Methods whose maps are the same on this model share a row.  The best mean is bold; one that may
+    be as good, for all that the test can tell, has a `~`.
     """
     results = summary["metrics"]
-    names = [row["name"] for row in results[0]["contenders"]]
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for row in results[0]["contenders"]:
+        cells = tuple(_format_cell(result, row["name"]) for result in results)
+        rows.setdefault(cells, []).append(row["name"])
     head = [f"{result['metric']} {_arrow(result)}" for result in results]
-    lines = [_join(["method", "passes", *head]), _join(["---"] * (len(head) + 2))]
-    for name in names:
-        cells = [_format_cell(result, name) for result in results]
-        lines.append(_join([name, _price(name), *cells]))
-    return "\n".join(lines)
+    lines = [_join(["method", *head]), _join(["---"] * (len(head) + 1))]
+    lines += [_join([", ".join(names), *cells]) for cells, names in rows.items()]
+    return "\n".join([f"{results[0]['pictures']} pictures\n", *lines])
 
 
 def _arrow(result: Mapping[str, Any]) -> str:
     return "↑" if result["direction"] == "higher" else "↓"
-
-
-def _price(name: str) -> str:
-    return METHOD_INFO[name].cost if name in METHOD_INFO else ""
 
 
 def _format_cell(result: Mapping[str, Any], name: str) -> str:

@@ -3,12 +3,14 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pytest
 
 from camcli.records import Box, Concept, Record, Statistics
-from camcli.utils.jsonable import to_jsonable
+from camcli.utils.jsonable import encode_json, to_jsonable
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,23 @@ def test_a_record_is_what_dataclasses_make_of_it() -> None:
         == json.dumps(asdict(record))
         == json.dumps(to_jsonable(vars(record)))
     )
+
+
+VALUES = [
+    Outer(),
+    {"a": Path("b"), 1: (1.5, None, True), "é": MappingProxyType({"x": Inner()})},
+    {"deep": [{"far": float("nan")}], "near": 2},
+    [float("-inf"), np.float64(0.25)],
+    {Path("key"): "value"},
+    "\u2028",
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_line_is_the_same_whichever_way_it_is_encoded(value: Any) -> None:
+    assert encode_json(value) == json.dumps(to_jsonable(value))
+
+
+def test_what_json_cannot_hold_is_an_error() -> None:
+    with pytest.raises(TypeError):
+        encode_json({"a": object()})

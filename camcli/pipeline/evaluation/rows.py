@@ -21,7 +21,7 @@ from camcli.pipeline.evaluation.evaluation import Contender, PictureScores
 from camcli.pipeline.evaluation.map_metrics import ScoreCurve
 from camcli.records import Source
 from camcli.registry import METRICS
-from camcli.utils.jsonable import to_jsonable
+from camcli.utils.jsonable import encode_json
 
 COLUMNS = (
     "picture", "category", "label", "probability", "method", "is_baseline", "metric", "direction",
@@ -39,7 +39,7 @@ class Row:
     def encode(self) -> bytes:
         """Encodes the row as a line of JSON in ASCII; names that are not UTF-8 survive."""
         content = {**self.cells, **self.more}
-        return json.dumps(to_jsonable(content), allow_nan=False).encode("ascii") + b"\n"
+        return encode_json(content).encode("ascii") + b"\n"
 
 
 def list_rows(scores: PictureScores, id_: str) -> list[Row]:
