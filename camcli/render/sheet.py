@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFont
+from PIL import Image, ImageColor, ImageFont
 
 if TYPE_CHECKING:
     from camcli.render.colour_bar import ColourBar
@@ -28,7 +28,7 @@ ONE_COLUMN, TWO_COLUMNS, PAGE_HEIGHT = (round(cm / 2.54 * DPI) for cm in (8.5, 1
 FEW, MOST = 4, 8  # cells side by side in one column of a paper, and in two
 TEXT_POINTS = 6.5
 TEXT = round(TEXT_POINTS * DPI / POINTS)
-LINE, BAR, GAP, WIDE_GAP = round(1.25 * TEXT), 14, 14, 34
+LINE, BAR, SWATCH, GAP, WIDE_GAP = round(1.25 * TEXT), 14, 22, 14, 34
 HIGHEST = 1.5  # a cell's height, in widths
 PAPER, INK, FAINT = "white", "black", "#555555"
 
@@ -43,11 +43,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture uint8 RGB [h w 3], the lines above it, and what its colours mean."""
+    """A picture uint8 RGB [h w 3], the lines above it, and what its colours mean.
+
+    A legend has a colour `#rrggbb` and a line for each of them.
+    """
 
     pixels: NDArray[np.uint8]
     captions: tuple[Line, ...] = ()
     bar: ColourBar | None = None
+    legend: tuple[tuple[str, Line], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -153,12 +157,12 @@ class _Line:
         present = [cell for cell in self.cells if cell]
         self.captions = max((len(cell.captions) for cell, _ in present), default=0) * LINE
         self.pictures = max((len(pixels) for _, pixels in present), default=0)
-        self.has_bars = any(cell.bar for cell, _ in present)
+        self.below = max((_measure_below(cell) for cell, _ in present), default=0)
 
     @property
     def height(self) -> int:
         """From the highest caption to the lowest number."""
-        return self.captions + self.pictures + (BAR + LINE + 6 if self.has_bars else 0)
+        return self.captions + self.pictures + self.below
 
     def place(self, page: Page) -> None:
         """Sets the cells below what stands on a page."""
@@ -177,7 +181,28 @@ class _Line:
             page.pictures.append(PlacedPicture(pixels, left, top, width, height))
             if cell.bar:
                 _place_bar(cell.bar, page, left, top + height + 6, self.grid.cell)
+            _place_legend(cell.legend, page, left, top + height + 6, self.grid.cell)
         page.height += self.height
+
+
+def _measure_below(cell: Cell) -> int:
+    """Returns how high a bar or a legend is, with the gap above it."""
+    if cell.bar:
+        return BAR + LINE + 6
+    return len(cell.legend) * LINE + 6 if cell.legend else 0
+
+
+def _place_legend(
+    legend: Sequence[tuple[str, Line]], page: Page, left: int, top: int, width: int
+) -> None:
+    """Sets a square of each colour, and what it means."""
+    for number, (colour, line) in enumerate(legend):
+        first = top + number * LINE
+        swatch = np.array([[ImageColor.getrgb(colour)[:3]]], np.uint8)
+        page.pictures.append(PlacedPicture(swatch, left, first + 4, SWATCH, SWATCH))
+        indent = SWATCH + 8
+        text = cut_text(line.words, width - indent, load_font(TEXT), line.tail)
+        page.texts.append(PlacedText(text, left + indent, first + TEXT - 2))
 
 
 def _place_bar(bar: ColourBar, page: Page, left: int, top: int, width: int) -> None:

@@ -6,6 +6,7 @@ PUBLIC = (
     "arrangement.describe_class",
     "explanations.Explanations",
     "items.SheetItem",
+    "items.cut_legend",
     "items.make_record_bar",
     "notebook.describe",
     "notebook.make_html",

@@ -66,7 +66,8 @@ class Arrangement:
         if item.is_empty:
             first = replace(first, tail=f"{first.tail} (empty)".strip())
         lines = tuple(part for line in (first, *others) for part in grid.split(line))
-        return Cell(grid.fit(item.draw()), lines, None if self.bar else item.bar)
+        bar = None if self.bar else item.bar
+        return Cell(grid.fit(item.draw()), lines, bar, tuple(_list_concepts(item.record)))
 
     def _describe_row(self, record: Record) -> tuple[Line, ...]:
         lines = [Line(PurePath(record.source).name or "picture")]
@@ -186,6 +187,16 @@ def _name(axis: str, record: Record) -> str:
     if axis == "layer":
         return "+".join(record.layers)
     return record.model if axis == "model" else record.method
+
+
+def _list_concepts(record: Record) -> Iterator[tuple[str, Line]]:
+    """Yields the colour of each concept, and the class that it speaks for most."""
+    for number, concept in enumerate(record.concepts, start=1):
+        if concept.labels:
+            words = concept.labels[0].split(",")[0]
+            yield concept.colour, Line(words, f"{concept.probabilities[0]:.0%}")
+        else:
+            yield concept.colour, Line(f"concept {number}")
 
 
 def describe_class(record: Record) -> Line:

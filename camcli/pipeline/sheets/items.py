@@ -51,6 +51,15 @@ def make_record_bar(record: Record, colormap: ColormapLike, alpha: Alpha) -> Col
     return make_bar(ends, colormap, alpha, signed=signed) if ends else None
 
 
+def cut_legend(pixels: Pixels, record: Record) -> Pixels:
+    """Cuts the legend of concepts away, whose letters would be too small on a sheet."""
+    if not record.concepts or record.picture_size is None:
+        return pixels
+    height, width = record.picture_size
+    left = (pixels.shape[1] - width) // 2
+    return pixels[:height, left : left + width] if left >= 0 else pixels
+
+
 def list_items(
     explanations: Sequence[Explanation], alpha: Alpha, colormap: ColormapLike
 ) -> list[SheetItem]:
@@ -66,7 +75,7 @@ def _make_item(explanation: Explanation, alpha: Alpha, colormap: ColormapLike) -
         if "pixels" in explanation.details:
             # they say more than the map that is made of them
             return lay_pixels(explanation.picture.canvas, explanation.pixels(), explanation.view)
-        return explanation.overlay(alpha, colormap)
+        return cut_legend(explanation.overlay(alpha, colormap), record)
 
     picture, record = explanation.picture, explanation.record
     return SheetItem(id(picture), record, draw, lambda: picture.canvas, bar, shows_values)

@@ -16,7 +16,7 @@ from camcli.media.output_place import is_file
 from camcli.media.pictures.color_profiles import convert_to_srgb
 from camcli.media.pictures.read import open_picture
 from camcli.pipeline.sheets.arrangement import arrange
-from camcli.pipeline.sheets.items import SheetItem, make_record_bar
+from camcli.pipeline.sheets.items import SheetItem, cut_legend, make_record_bar
 from camcli.pipeline.sheets.sheet_files import SUFFIXES, check_sheet, write_sheet
 from camcli.records import Box, Concept, Record, Source
 from camcli.render.pixels import lay_pixels
@@ -127,7 +127,15 @@ def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
         outputs=tuple(str(folder / output) for output in line.get("outputs", ())),
         scale=tuple(scale) if scale else None,
         view=Box(**view) if view else None,
-        concepts=tuple(Concept(concept["colour"]) for concept in line.get("concepts", ())),
+        concepts=tuple(
+            Concept(
+                concept["colour"],
+                labels=tuple(concept["labels"]),
+                probabilities=tuple(concept["probabilities"]),
+            )
+            for concept in line.get("concepts", ())
+        ),
+        picture_size=tuple(line["picture_size"]) if line.get("picture_size") else None,
     )
 
 
@@ -149,7 +157,8 @@ class _Reader:
 
         def draw() -> Pixels:
             if pixels is None or record.view is None:
-                return self._read(Source(overlay))
+                drawn = self._read(Source(overlay))
+                return drawn if options.outside == "crop" else cut_legend(drawn, record)
             return lay_pixels(self._read_source(source), self._read(Source(pixels)), record.view)
 
         def draw_picture() -> Pixels:

@@ -241,9 +241,10 @@ class OutputWriter:
                 # they show more than the map that is made of them
                 laid = lay_pixels(picture, explanation.pixels(), explanation.view)
                 return self._show_outside(laid, explanation)
-            return self._draw_heat(explanation, hot)
+            drawn = self._draw_heat(explanation, hot)
+            return drawn if self.options.outside == "crop" else cut_legend(drawn, record)
 
-        from camcli.pipeline.sheets.items import SheetItem, make_record_bar
+        from camcli.pipeline.sheets.items import SheetItem, cut_legend, make_record_bar
 
         bar = make_record_bar(record, colormap, alpha) if shows_values else None
         return SheetItem(

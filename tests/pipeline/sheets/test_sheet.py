@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 
 import camcli
 from camcli.errors import OutputError, UsageError
@@ -163,6 +163,27 @@ def test_no_more_are_made_than_are_shown(
     assert made == 32
     explanations.close()
     assert list(explanations) == []
+
+
+def test_concepts_have_a_legend_in_letters_that_can_be_read(small: Classifier) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    (explanation,) = camcli.explain(small, pixels, "dff", target_layers=["last"])
+    assert explanation.overlay().shape[0] > 40, "the overlay has a legend of its own"
+    (axes,) = Sheet([explanation]).figure().axes
+    grid = plan_grid(2)
+    overlay, *swatches = (np.asarray(image.get_array()) for image in axes.images[1:])
+    shown = explanation.overlay()
+    left = (shown.shape[1] - 60) // 2
+    assert (overlay == grid.fit(shown[:40, left : left + 60])).all()
+    colours = [tuple(swatch[0, 0].tolist()) for swatch in swatches]
+    assert colours == [ImageColor.getrgb(c.colour) for c in explanation.concepts]
+    words = [text.get_text() for text in axes.texts]
+    for concept in explanation.concepts:
+        line = (
+            f"{concept.labels[0]} {concept.probabilities[0]:.0%}" if concept.labels else "concept"
+        )
+        assert any(word.startswith(line) for word in words)
+    assert min(text.get_size() for text in axes.texts) >= 6
 
 
 def test_files_of_each_kind(explained: list[Explanation], tmp_path: Path) -> None:
