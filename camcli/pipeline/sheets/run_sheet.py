@@ -19,6 +19,7 @@ from camcli.pipeline.sheets.arrangement import arrange
 from camcli.pipeline.sheets.items import SheetItem, cut_legend, make_record_bar
 from camcli.pipeline.sheets.sheet_files import SUFFIXES, check_sheet, write_sheet
 from camcli.records import Box, Concept, Record, Source
+from camcli.render.finish import show_outside
 from camcli.render.pixels import lay_pixels
 from camcli.render.sheet import lay_out
 from camcli.runs import WHOLE, read_manifest, source_id
@@ -159,10 +160,15 @@ class _Reader:
             if pixels is None or record.view is None:
                 drawn = self._read(Source(overlay))
                 return drawn if options.outside == "crop" else cut_legend(drawn, record)
-            return lay_pixels(self._read_source(source), self._read(Source(pixels)), record.view)
+            original = self._read_source(source)
+            laid = lay_pixels(original, self._read(Source(pixels)), record.view)
+            return show_outside(laid, original, record.view, options.outside)
 
         def draw_picture() -> Pixels:
-            return self._read_source(source)
+            original = self._read_source(source)
+            if options.outside != "crop" or record.view is None:
+                return original
+            return show_outside(original, original, record.view, "crop")
 
         return SheetItem(source_id(source), record, draw, draw_picture, bar, shows_values)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -301,3 +302,20 @@ def test_large_pictures_are_small_on_the_way_to_the_page(
     monkeypatch.setattr(run_sheet, "lay_out", note)
     run(sheet="png")
     assert len(sizes) == 6 and max(sizes) <= plan_grid(2).cell
+
+
+def test_a_crop_is_that_of_the_original_too(
+    small: Classifier, folder: Path, pages: list[Page]
+) -> None:
+    cropped = replace(small, preprocessing=replace(small.preprocessing, fit="crop"))
+    options = from_keywords(
+        target_layers="last", save_path=folder.parent / "out", sheet="png", outside="crop",
+        method="gradcam,guidedbackprop",
+    )  # fmt: skip
+    list(carry_out_plan(make_plan(cropped, options), find_sources([folder / "a.png"]), options))
+    original, overlay, _, pixels = pages[0].pictures
+    with Image.open(folder / "a.png") as picture:
+        whole = np.asarray(picture.convert("RGB"))
+    # the network sees the middle 40 pixels of 60
+    assert (original.pixels == plan_grid(3).fit(whole[:, 10:50])).all()
+    assert original.pixels.shape == overlay.pixels.shape == pixels.pixels.shape
