@@ -315,9 +315,10 @@ class Record:
 
     The files: `scale` has the raw values that are drawn as no heat and as full heat, if pictures
     share them.  `colormap` and `alpha` say how the map is drawn (no colour map if colours mean
-    something else).  `sheet` is the file that shows the heatmap among others.  `files` has the
-    stamps of outputs and sheet; a video's are in the last record of its source.  `recipe` is a
-    digest of everything that makes the picture: pictures of one source and recipe are the same.
+    something else), `drawing` the other drawing options that are not the defaults.  `sheet` is the
+    file that shows the heatmap among others.  `files` has the stamps of outputs and sheet; a
+    video's are in the last record of its source.  `recipe` is a digest of everything that makes the
+    picture: pictures of one source and recipe are the same.
     `beside` has the endings of the files beside it, and how they are made.  `renamed` says why the
     outputs have another name than in an empty folder.
     """
@@ -363,6 +364,7 @@ class Record:
     scale: tuple[float, float] | None = None
     colormap: str = ""
     alpha: float | str | None = None
+    drawing: Mapping[str, Any] = field(default_factory=dict)
     recipe: str = ""
     outputs: tuple[str, ...] = ()
     beside: Mapping[str, str] = field(default_factory=dict)

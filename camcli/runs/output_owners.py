@@ -15,7 +15,7 @@ from camcli.utils.paths import fold_name
 # fields of a record that decide a picture, and that its name can say, too
 TRAITS = (
     "model", "layers", "layer_fusion", "parts", "precision", "options", "smoothing", "colormap",
-    "alpha", "beside",
+    "alpha", "drawing", "beside",
 )  # fmt: skip
 MARKS = (6, 12, 24)  # hex digits of the mark; more if names with fewer are taken
 LONG = 200  # bytes; a longer name is cut for its mark, since file systems allow 255

@@ -40,6 +40,8 @@ TRIED = {
     ("--target-layers", "middle,last"): "flower_gradcam_middle+last_mean_3-class_3.jpg",
     ("--alpha", "0.3"): "flower_gradcam_3-class_3_alpha0.3.jpg",
     ("--aug-smooth",): "flower_gradcam_3-class_3_aug_smooth.jpg",
+    ("--outside", "keep", "--caption"): "flower_gradcam_3-class_3_outside=keep+caption.jpg",
+    ("--boxes",): "flower_gradcam_3-class_3_boxes=largest.jpg",
     ("--target-layers", "middle", "--colormap", "hot"): "flower_gradcam_middle_3-class_3_hot.jpg",
 }
 
@@ -170,7 +172,7 @@ def test_a_folder_of_an_older_version_keeps_its_names(camviz: Run, folder: Path)
     typed(camviz, "flower.jpg")
     manifest = folder / "camviz-out" / "manifest.jsonl"
     (line,) = records(folder)
-    new = ("colormap", "alpha", "recipe", "beside", "renamed")
+    new = ("colormap", "alpha", "drawing", "recipe", "beside", "renamed")
     manifest.write_text(json.dumps({k: v for k, v in line.items() if k not in new}) + "\n")
     # what it does not say cannot be named
     typed(camviz, "flower.jpg", "--colormap", "viridis")

@@ -20,7 +20,7 @@ from camcli.utils.jsonable import to_jsonable
 IN_FRONT = {"model": "model", "parts": "parts", "layers": "layer", "layer_fusion": "fusion"}
 BEHIND = {
     "options": "options", "smoothing": "smoothing", "precision": "precision",
-    "colormap": "colour map", "alpha": "alpha", "beside": "map",
+    "colormap": "colour map", "alpha": "alpha", "drawing": "drawing", "beside": "map",
 }  # fmt: skip
 
 
@@ -139,6 +139,17 @@ def _describe(name: str, value: Any) -> str:
     if isinstance(value, list | tuple):
         return "+".join(map(str, value))
     return str(value or "")
+
+
+# how an overlay is drawn, besides its colours
+DRAWING = ("outside", "caption", "boxes", "contour", "box_threshold")
+
+
+def list_drawing_options(options: Options) -> dict[str, Any]:
+    """Returns the drawing options that are not the defaults, by name."""
+    given = {name: getattr(options, name) for name in DRAWING}
+    defaults = Options.model_fields
+    return {name: value for name, value in given.items() if value != defaults[name].default}
 
 
 # options that choose pictures, or that a record holds itself

@@ -17,7 +17,12 @@ from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.run_state import RunState
 from camcli.pipeline.writing.color_scale import ColorScales
-from camcli.pipeline.writing.output_naming import OutputName, make_recipe, output_path
+from camcli.pipeline.writing.output_naming import (
+    OutputName,
+    list_drawing_options,
+    make_recipe,
+    output_path,
+)
 from camcli.records import FileStamp, Picture, Record, Source
 from camcli.registry import ALL
 from camcli.render.boxes import NO_REGIONS, HotRegions, find_regions
@@ -119,6 +124,7 @@ class OutputWriter:
             scale=self.scales.of(explanation),
             colormap="" if has_own_colours else self.options.colormap,
             alpha=self.options.alpha,
+            drawing=list_drawing_options(self.options),
         )
 
     def _place(self, explanation: Explanation, record: Record) -> tuple[Path, Record]:
