@@ -159,6 +159,22 @@ def truncate(path: Path, size: int) -> None:
         raise unwritable_error(path, error) from error
 
 
+def find_file_size(path: Path) -> int:
+    """Returns a file's size in bytes, 0 for none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def take_back(file: int, written: int) -> None:
+    """Removes the written part of a line, unless another process has written behind it."""
+    end = os.lseek(file, 0, os.SEEK_CUR)
+    with suppress(OSError):
+        if written and os.fstat(file).st_size == end:
+            os.ftruncate(file, end - written)
+
+
 def unwritable_error(path: Path, error: OSError) -> OutputError:
     """Makes the error for a file that could not be written: why, and how to go on."""
     return OutputError(

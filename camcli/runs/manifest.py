@@ -29,8 +29,10 @@ from camcli.runs.jsonl import (
     STATE,
     Line,
     encode_record,
+    find_file_size,
     read_lines,
     remove_lines,
+    take_back,
     truncate,
     unwritable_error,
 )
@@ -313,7 +315,7 @@ class Manifest:
         unended, end = self._learn(self._path)
         if self._alone and unended:
             remove_lines(self._path, lambda line: line.owner in unended)
-            end = _find_file_size(self._path)
+            end = find_file_size(self._path)
         elif self._alone:
             truncate(self._path, end)
         else:
@@ -324,7 +326,7 @@ class Manifest:
 
     def _catch_up(self) -> None:
         """Reads what other processes have added to the manifest since the last call."""
-        if _find_file_size(self._path) == self._known + self._own:
+        if find_file_size(self._path) == self._known + self._own:
             return
         for line in read_lines(self._path, self._known):
             self._known = line.start + len(line.text)
@@ -374,7 +376,7 @@ class Manifest:
         # the journal first: if the run is interrupted now, it must recognise its files later
         self._journal.note(self._list_replaced())
         remove_lines(self._path, self._is_dropped)
-        self._known = _find_file_size(self._path)
+        self._known = find_file_size(self._path)
 
     def _list_replaced(self) -> Iterator[tuple[str, list[str]]]:
         for line in filter(self._is_dropped, read_lines(self._path)):
@@ -468,7 +470,7 @@ class Manifest:
             while written < len(text):
                 written += os.write(file, text[written:])
         except OSError as error:
-            _take_back(file, written)
+            take_back(file, written)
             raise unwritable_error(self._path, error) from error
 
     def _open(self) -> int:
@@ -479,13 +481,6 @@ class Manifest:
             except OSError as error:
                 raise unwritable_error(self._path, error) from error
         return self._file
-
-
-def _find_file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _is_whole(path: Path, stamp: FileStamp | None) -> bool:
@@ -502,11 +497,3 @@ def _read_clock(folder: Path) -> int:
     file = folder / STATE / LOCK_FILE
     os.utime(file)
     return file.stat().st_mtime_ns
-
-
-def _take_back(file: int, written: int) -> None:
-    """Removes the written part of a line, unless another process has written behind it."""
-    end = os.lseek(file, 0, os.SEEK_CUR)
-    with suppress(OSError):
-        if written and os.fstat(file).st_size == end:
-            os.ftruncate(file, end - written)
