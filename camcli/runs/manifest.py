@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -40,6 +39,7 @@ from camcli.runs.locks import LOCK_FILE, FolderLocks, is_at
 from camcli.runs.output_owners import OutputOwners, Rename, beside_recipe, iterate_marked, lock_name
 from camcli.runs.resume import check_same_run
 from camcli.runs.run_info import Counts, RunInfo, write_summary
+from camcli.runs.source_ids import identify_source
 from camcli.utils.compact_map import CompactMap, hash_texts
 
 Mode = Literal["new", "resume", "skip"]
@@ -58,18 +58,6 @@ def list_outputs(folder: Path) -> Iterator[Path]:
         with suppress(CamvizError):
             for line in read_lines(path):
                 yield from (folder / output for output in line.outputs)
-
-
-def source_id(source: Source) -> str:
-    """Returns 16 hex digits that identify a source, the same in every process."""
-    # several stations ask for each picture's
-    return _hash_source(source, "" if source.url else str(Path.cwd()))
-
-
-@lru_cache(maxsize=4096)
-def _hash_source(source: Source, current_folder: str) -> str:
-    place = source.url or os.path.normpath(Path(current_folder, source.path))
-    return f"{hash_texts(place, source.folder.as_posix(), source.category):016x}"
 
 
 class Manifest:
@@ -133,7 +121,7 @@ class Manifest:
         """
         open_sources, dropped = [], False
         for source in sources:
-            owner = self._find_owner(source_id(source))
+            owner = self._find_owner(identify_source(source))
             known = self._sources.get(owner)
             if known == DONE:
                 self.skipped += 1
@@ -160,7 +148,7 @@ class Manifest:
         """
         if not self._shared:
             return True
-        id_ = source_id(source)
+        id_ = identify_source(source)
         claim = self._claim_name(id_)
         with self._mutex:
             if not self._locks.take(claim, alone=True):
@@ -190,7 +178,7 @@ class Manifest:
         `rename` names it by what differs, or a mark tells it apart.  May be called from any thread,
         and again for the same path.
         """
-        id_ = source_id(source)
+        id_ = identify_source(source)
         self._used = True
         with self._mutex:
             for name in self._list_names(path, id_, method, rename):
@@ -235,7 +223,7 @@ class Manifest:
         the stamps `files` of the finished videos.  A source that failed has one record, with its
         `error`.  Raises OutputError.
         """
-        id_ = source_id(source)
+        id_ = identify_source(source)
         held = self._held.pop(id_, None)
         ready = [*([held] if held else []), *records]
         if ready and not last:
@@ -396,7 +384,7 @@ class Manifest:
         return f"source {self._run.name} {id_}"
 
     def _is_elsewhere(self, source: Source) -> bool:
-        claim = self._claim_name(source_id(source))
+        claim = self._claim_name(identify_source(source))
         if not self._locks.take(claim, alone=True):
             return True
         self._locks.leave(claim)

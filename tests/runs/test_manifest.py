@@ -14,7 +14,7 @@ import pytest
 from camcli.errors import OutputError, UsageError
 from camcli.records import Box, Record, Source, Statistics
 from camcli.runs import Counts, Manifest, RunInfo, read_manifest
-from camcli.runs.manifest import source_id
+from camcli.runs.manifest import identify_source
 from tests.runs.runs import (
     PLAIN,
     expect,
@@ -95,7 +95,7 @@ def test_a_source_is_told_by_its_place_folder_and_category(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("a.jpg")
-    assert source_id(Source(path)) == source_id(Source(tmp_path / "x" / ".." / "a.jpg"))
+    assert identify_source(Source(path)) == identify_source(Source(tmp_path / "x" / ".." / "a.jpg"))
     others = [
         Source(path),
         Source(path, Path("sub")),
@@ -103,7 +103,7 @@ def test_a_source_is_told_by_its_place_folder_and_category(
         Source(path, url="memory://a.jpg"),
         Source(Path("sub/a.jpg")),
     ]
-    assert len(set(map(source_id, others))) == len(others)
+    assert len(set(map(identify_source, others))) == len(others)
 
 
 def test_run_json_is_written_last(tmp_path: Path) -> None:

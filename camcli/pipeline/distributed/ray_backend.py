@@ -30,11 +30,11 @@ from camcli.runs import (
     Counts,
     ManifestTail,
     RunInfo,
+    identify_source,
     list_world_sizes,
     merge_shards,
     parse_record,
     read_manifest,
-    source_id,
 )
 from camcli.utils.runtime_tuning import keep_freed_memory
 
@@ -361,4 +361,4 @@ class Worker:
                 done.add(line["id"])
                 counts += Counts(pictures=not failed, failed=failed)
                 failed = False
-        return [source for source in task.sources if source_id(source) not in done], counts
+        return [source for source in task.sources if identify_source(source) not in done], counts

@@ -21,7 +21,7 @@ from camcli.pipeline.run_state import Shard, describe_configuration
 from camcli.pipeline.workers.worker_pool import WorkerPool
 from camcli.records import Source
 from camcli.registry import METRICS
-from camcli.runs import RunInfo, source_id
+from camcli.runs import RunInfo, identify_source
 
 
 def describe_run(evaluation: Evaluation, shard: Shard | None = None) -> RunInfo:
@@ -60,12 +60,12 @@ class EvaluationRun:
         self.collected = Collected(self.evaluation.options.seed)
         done: set[str] = set()
         for scores in self.files.read_done(self.sources):
-            done.add(source_id(scores.source))
+            done.add(identify_source(scores.source))
             self.collected.add(self._number(scores))
         self._remaining = [
             (place, source)
             for place, source in enumerate(self.sources)
-            if source_id(source) not in done
+            if identify_source(source) not in done
         ]
         self.skipped = len(done)
 
@@ -131,7 +131,7 @@ class EvaluationRun:
         The same grid has the same pictures in the same cells.
         """
         known = self.files.grids.get(number, {})
-        ids = [source_id(cell.source) for cell in grid]
+        ids = [identify_source(cell.source) for cell in grid]
         if list(known) != ids:
             return []
         return [

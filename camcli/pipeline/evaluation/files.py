@@ -26,7 +26,7 @@ from camcli.runs import (
     FolderLocks,
     RunInfo,
     describe_differences,
-    source_id,
+    identify_source,
     unwritable_error,
     write_durably,
     write_json,
@@ -211,7 +211,7 @@ class EvaluationFiles:
 
     def read_done(self, sources: Sequence[Source]) -> Iterator[PictureScores]:
         """Yields what was measured of these sources before, with their numbers."""
-        places = {source_id(source): place for place, source in enumerate(sources)}
+        places = {identify_source(source): place for place, source in enumerate(sources)}
         for id_, scores in _read_once(self._known):
             place = places.get(id_)
             if place is not None and scores.grid is None:
@@ -219,7 +219,7 @@ class EvaluationFiles:
 
     def add(self, scores: PictureScores) -> None:
         """Writes a picture's rows at once, so that an interruption loses no measured picture."""
-        rows = list_rows(scores, source_id(scores.source))
+        rows = list_rows(scores, identify_source(scores.source))
         if not self._run.shard:
             self._write(self.names.csv, encode_csv(list(row.cells.values()) for row in rows))
         self._write(self.names.jsonl, b"".join(row.encode() for row in rows).decode("ascii"))

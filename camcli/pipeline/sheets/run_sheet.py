@@ -22,7 +22,7 @@ from camcli.records import Box, Concept, Record, Source
 from camcli.render.finish import show_outside
 from camcli.render.pixels import lay_pixels
 from camcli.render.sheet import lay_out
-from camcli.runs import WHOLE, read_manifest, source_id
+from camcli.runs import WHOLE, identify_source, read_manifest
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
@@ -77,14 +77,14 @@ def draw_run_sheet(
     pictures that cannot be read again are left out.  Raises UsageError or OutputError.
     """
     if is_file(options.save_path):
-        records: Mapping[str, list[Record]] = {source_id(sources[0]): list(made)}
+        records: Mapping[str, list[Record]] = {identify_source(sources[0]): list(made)}
     else:
         records = _read_records(options.save_path, run)
     reader = _Reader(options)
     items: list[SheetItem] = []
     failed = videos = 0
     for source in sources:
-        own = records.get(source_id(source), [])
+        own = records.get(identify_source(source), [])
         failed += any(record.error for record in own)
         videos += any(record.frame is not None for record in own)
         items += [
@@ -170,7 +170,7 @@ class _Reader:
                 return original
             return show_outside(original, original, record.view, "crop")
 
-        return SheetItem(source_id(source), record, draw, draw_picture, bar, shows_values)
+        return SheetItem(identify_source(source), record, draw, draw_picture, bar, shows_values)
 
     def _read(self, source: Source) -> Pixels:
         picture = open_picture(source, self._options.max_pixels).decode()

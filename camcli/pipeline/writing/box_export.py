@@ -10,7 +10,7 @@ from typing import Any
 from camcli.errors import UsageError
 from camcli.media.annotations import FORMATS, Instance, PictureAnnotations
 from camcli.records import Box, Source
-from camcli.runs import WHOLE, read_manifest, source_id, unwritable_error
+from camcli.runs import WHOLE, identify_source, read_manifest, unwritable_error
 
 # formats with a file for each picture, and its suffix: pictures of one stem would share a file
 SUFFIXES = {"voc": ".xml", "yolo": ".txt"}
@@ -77,7 +77,7 @@ def _collect(
     folder: Path, run: str, sources: Sequence[Source], per_layer: bool
 ) -> Mapping[str, Mapping[str, PictureAnnotations]]:
     """Returns the hot regions by method and layer, and by picture."""
-    names = {source_id(source): (source.folder / source.path.name) for source in sources}
+    names = {identify_source(source): (source.folder / source.path.name) for source in sources}
     annotations_by_kind: dict[str, dict[str, PictureAnnotations]] = defaultdict(dict)
     for record in read_manifest(folder / WHOLE):
         is_picture = not record.get("error") and record.get("frame") is None
