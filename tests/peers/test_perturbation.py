@@ -20,8 +20,8 @@ _normalised_alike = grad_cam._normalise_alike
 CASES = {
     case.name: case
     for case in (
-        Case("embedded", ("_blocks.2", "_blocks.4"), 64),
-        Case("timm/resnet18", ("layer1", "layer2"), 64),
+        Case("embedded", ("_blocks.2", "_blocks.4"), 48),
+        Case("timm/resnet18", ("layer1", "layer2"), 48),
         Case("torchvision/vgg11_bn", ("features.0", "features.3"), 32),
         Case("timm/mobilenetv3_small_050", ("blocks.3", "blocks.4"), 128),
         Case("timm/convnext_atto", ("stages.0", "stages.1"), 64),
@@ -31,7 +31,7 @@ CASES = {
     )
 }
 NCHW = [name for name, case in CASES.items() if case.reshape is None]
-SMALL = ("embedded", "timm/mobilenetv3_small_050", "timm/convnext_atto", "timm/densenet121")
+SMALL = ("timm/mobilenetv3_small_050", "timm/convnext_atto")
 # their last layer ends with a ReLU, so that zero is the least that a channel can be
 NOT_NEGATIVE = {
     "embedded": "_blocks.1._relu0",
@@ -62,7 +62,7 @@ def _make_discerning(case: Case) -> Iterator[None]:
         handle.remove()
 
 
-@pytest.mark.parametrize(("name", "count"), [(n, 1) for n in CASES] + [(n, 2) for n in SMALL])
+@pytest.mark.parametrize(("name", "count"), [*((n, 1) for n in CASES), (SMALL[0], 2)])
 def test_scorecam_is_that_of_grad_cam(
     name: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,7 +163,7 @@ def test_sscam_is_that_of_torchcam_with_our_draws(
 
 @pytest.mark.usefixtures("_enlarge_first")
 def test_sscam_comes_near_torchcam_where_both_draw_often() -> None:
-    case = Case("timm/mobilenetv3_small_050", ("blocks.2", "blocks.3"), 96)
+    case = Case("timm/mobilenetv3_small_050", ("blocks.1", "blocks.2"), 48)
     with _make_discerning(case), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         theirs = _torchcam(case, "SSCAM", num_samples=300, std=0.2)
