@@ -113,11 +113,14 @@ Kind = tuple[str, str, tuple[str, ...], str]
 def _group_by_kind(
     heatmaps: Iterable[StoredHeatmap],
 ) -> Mapping[Kind, Mapping[int | None, list[StoredHeatmap]]]:
-    """Groups maps by what they can be compared in, and by class; of a picture the newest."""
+    """Groups maps by what they can be compared in, and by class; of a picture the newest.
+
+    The difference of two models' maps (`--compare`) is no heat of a class.
+    """
     newest: dict[tuple[object, ...], StoredHeatmap] = {}
     for stored in heatmaps:
         record = stored.record
-        if stored.heat is not None and record.method:
+        if stored.heat is not None and record.method and not record.compared_with:
             kind = (record.model, record.method, record.layers, record.target)
             newest[(*kind, record.category, *stored.picture)] = stored
     kinds: dict[Kind, dict[int | None, list[StoredHeatmap]]] = {}

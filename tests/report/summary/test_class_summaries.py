@@ -51,6 +51,12 @@ def test_empty_maps_are_counted_apart() -> None:
     assert summarise_classes([stored(made("b.png", flat))]) == []
 
 
+def test_the_difference_of_two_models_is_no_heat_of_a_class() -> None:
+    items = [made("a.png", spot(1, 1)), made("a.png", spot(5, 5), compared_with="other")]
+    (summary,) = summarise_classes(map(stored, items))
+    assert [m.stored.record.compared_with for m in summary.members] == [""]
+
+
 def test_frames_of_a_video_are_one_picture_of_a_pattern() -> None:
     corner, centre = spot(0, 0), spot(3, 3)
     frames = [made("a.mp4", corner, frame=n, label="a", category=0) for n in range(50)]
