@@ -13,8 +13,8 @@ from camcli.errors import UnknownName
 # first steps first; pages that it does not name come last
 READING_ORDER = (
     "start", "moving", "inputs", "methods", "layers", "models", "weights", "compare",
-    "transformers", "figures", "paper", "runs", "report", "annotations", "metrics", "presets",
-    "speed", "clusters", "python", "notebook", "benchmarks", "architecture",
+    "transformers", "figures", "paper", "runs", "report", "annotations", "metrics", "study",
+    "presets", "speed", "clusters", "python", "notebook", "benchmarks", "architecture",
 )  # fmt: skip
 
 TABLES = "tables"
