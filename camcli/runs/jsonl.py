@@ -95,7 +95,11 @@ def _is_of_a_heatmap(record: Mapping[str, Any]) -> bool:
     outputs, files = record.get("outputs", []), record.get("files", {})
     if not isinstance(outputs, list) or not isinstance(files, dict):
         return False
+    beside = record.get("beside") or {}
+    if not isinstance(beside, dict):
+        return False
     texts = [record.get("run"), record.get("id"), record.get("sheet", ""), *outputs]
+    texts += [record.get("recipe", ""), *beside.values()]
     return all(isinstance(text, str) for text in texts) and all(map(_is_stamp, files.values()))
 
 

@@ -62,7 +62,8 @@ def command(
 def check_page(path: Path) -> None:
     """Raises UsageError for a file that no browser takes for a page."""
     if path.suffix.lower() not in PAGE_SUFFIXES:
-        raise UsageError(f"A report is a page: name it {path.with_suffix('.html')}, not {path}.")
+        page = path.with_suffix(".html") if path.name else path / "report.html"
+        raise UsageError(f"A report is a page: name it {page}, not {path}.")
 
 
 def write_page_of(folder: Path, output: Path | None, labels: str | None, printer: Printer) -> None:

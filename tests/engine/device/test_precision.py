@@ -30,7 +30,7 @@ ATTENTION = ("rollout", "genericattention", "gradattention", "legrad")
 # a pass in bfloat16 is slow on processors that have none
 FEW: dict[str, dict[str, Any]] = {
     "scorecam": {"max_channels": 8},
-    "sscam": {"samples": 2, "max_channels": 4},
+    "sscam": {"samples": 2, "max_channels": 16},
     "iscam": {"samples": 2, "max_channels": 4},
     "ablationcam": {"max_channels": 32},
     "rise": {"masks": 8},
