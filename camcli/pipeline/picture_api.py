@@ -151,7 +151,7 @@ def explain(
             "explain takes pictures, and not a dictionary of a model's inputs: camcli.heatmaps("
             "classifier.module, inputs) takes one, and passes on the inputs beside the pictures."
         )
-    classifier = _find_classifier(
+    classifier = find_classifier(
         classifier,
         labels=labels,
         preprocessing=preprocessing,
@@ -194,7 +194,7 @@ def explain(
     )
 
 
-def _find_classifier(given: Any, **loading: Any) -> Classifier:
+def find_classifier(given: Any, taker: str = "explain", **loading: Any) -> Classifier:
     """Returns the classifier, or that of a module, with warnings of what was assumed of it."""
     told = [name for name, value in loading.items() if value is not None]
     if isinstance(given, Classifier):
@@ -211,7 +211,7 @@ def _find_classifier(given: Any, **loading: Any) -> Classifier:
         return classifier
     way_on = f": camcli.load_model({given!r}) makes one" if isinstance(given, str) else ""
     raise UsageError(
-        f"explain takes a Classifier or a torch.nn.Module, not a {type(given).__name__}{way_on}."
+        f"{taker} takes a Classifier or a torch.nn.Module, not a {type(given).__name__}{way_on}."
     )
 
 

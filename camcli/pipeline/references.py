@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from camcli.engine.explain_request import move_to_model
 from camcli.errors import ModelError, UsageError, check_keywords
@@ -19,12 +19,13 @@ from camcli.media.sources.listing import is_video
 from camcli.models.load import Classifier
 from camcli.models.outputs.interpretation import declare_reading
 from camcli.models.outputs.likeness import Comparison, embed, find_classifier_layer
+from camcli.pipeline.picture_api import find_classifier
 from camcli.records import Likeness, Source
 
 
 @check_keywords()
 def compare_with(
-    classifier: Classifier,
+    classifier: Classifier | nn.Module,
     references: PictureLike | Sequence[PictureLike],
     likeness: Likeness = "cosine",
 ) -> Classifier:
@@ -36,7 +37,7 @@ def compare_with(
     classifier.
 
     Args:
-        classifier: The model, of `load_model`.
+        classifier: The model, of `load_model`; or any module, which is then loaded first.
         references: One picture or several: paths, PIL pictures, arrays [h w 3] or tensors [3 h w].
         likeness: How embeddings are compared: cosine, or the negative distance l1 or l2; default
             cosine.
@@ -56,6 +57,7 @@ def compare_with(
         >>> e.label, round(e.record.value, 3)
         ('coffee.png', 1.0)
     """
+    classifier = find_classifier(classifier, "compare_with")
     if likeness not in get_args(Likeness):
         raise UsageError(f"A likeness is one of {', '.join(get_args(Likeness))}, not {likeness!r}.")
     items: Sequence[PictureLike] = (

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import camcli
 from camcli.cli.app import main
-from camcli.errors import ImageError, ModelError, UsageError
+from camcli.errors import CamvizWarning, ImageError, ModelError, UsageError
 from camcli.models.load import Classifier
 from camcli.records import Preprocessing
 from tests.checkout import ROOT
@@ -99,6 +99,15 @@ def test_a_classifier_is_compared_by_what_it_is_given() -> None:
         np.testing.assert_array_equal(one.heatmap, other.heatmap)
         assert one.record.value == other.record.value
         assert one.label == other.label
+
+
+def test_a_module_is_loaded_first_and_words_need_more_than_one() -> None:
+    whole, _ = make_pair()
+    with pytest.warns(CamvizWarning, match="assumed"):
+        compared = camcli.compare_with(whole.module, picture(2))
+    assert compared.module is whole.module and compared.labels == ("reference 0",)
+    with pytest.raises(UsageError, match="prompt takes a Classifier"):
+        camcli.prompt(whole.module, "a cat")  # type: ignore[arg-type]
 
 
 def test_all_references_are_explained_unless_some_are_named() -> None:

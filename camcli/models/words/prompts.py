@@ -56,7 +56,8 @@ def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = P
         A Classifier whose labels are the texts. The module is the same.
 
     Raises:
-        UsageError: No text, an empty one, one that is too long, or a template without {}.
+        UsageError: No text, an empty one, one that is too long, a template without {}, or a model
+            that `load_model` did not give.
         ModelError: A model that reads no words.
         WeightsError: A tokenizer that cannot be fetched.
 
@@ -68,6 +69,11 @@ def prompt(classifier: Classifier, texts: str | Sequence[str], template: str = P
         camcli.errors.ModelError: 'embedded' reads no words: --text is for open_clip:NAME, and for
         CLIP and SigLIP of transformers (hf:ORG/NAME or a folder).
     """
+    if not isinstance(classifier, Classifier):
+        raise UsageError(
+            f"prompt takes a Classifier, as camcli.load_model('open_clip:NAME') gives, not a "
+            f"{type(classifier).__name__}: a tokenizer belongs to a model's name."
+        )
     items = [texts] if isinstance(texts, str) else list(texts)
     _check_texts(items, template)
     builder = None if classifier.origin == "embedded" else import_builder(classifier.origin)
