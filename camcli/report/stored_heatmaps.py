@@ -114,7 +114,8 @@ def _read_values(record: Record) -> NDArray[np.float32] | None:
 def _read_file(path: Path, record: Record) -> NDArray[np.float32] | None:
     """Reads a file of raw values, averaged to a thumbnail's size; None where that cannot be."""
     try:
-        if path.stat().st_size > LARGEST_MAP:
+        # a device or a pipe would be read for ever
+        if not path.is_file() or path.stat().st_size > LARGEST_MAP:
             return None
         values = np.load(path, allow_pickle=False).astype(np.float64)
     except (OSError, ValueError, EOFError, TypeError):

@@ -21,6 +21,7 @@ from camcli.records import (
     Statistics,
 )
 from camcli.runs.jsonl import read_lines
+from camcli.utils.type_checks import check_fields
 
 FIELDS = frozenset(field.name for field in fields(Record))
 
@@ -87,6 +88,9 @@ def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
     if values.get("sheet"):
         values["sheet"] = str(folder / values["sheet"])
     record = Record(**values)
+    check_fields(record)
+    if record.picture_size and min(record.picture_size) < 1:
+        raise ValueError(f"a picture of {record.picture_size} pixels")
     Path(record.source)
     return record
 

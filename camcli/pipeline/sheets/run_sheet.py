@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from camcli.config import Options
 from camcli.media.atomic_files import check_writable
@@ -18,11 +18,11 @@ from camcli.media.pictures.read import open_picture
 from camcli.pipeline.sheets.arrangement import arrange
 from camcli.pipeline.sheets.items import SheetItem, cut_legend, make_record_bar
 from camcli.pipeline.sheets.sheet_files import SUFFIXES, check_sheet, write_sheet
-from camcli.records import Box, Concept, Record, Source
+from camcli.records import Record, Source
 from camcli.render.finish import show_outside
 from camcli.render.pixels import lay_pixels
 from camcli.render.sheet import lay_out
-from camcli.runs import WHOLE, identify_source, read_manifest
+from camcli.runs import WHOLE, identify_source, parse_record, read_manifest
 from camcli.utils.profiling import stage
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
 
 RUN_DIGITS = 6
 PIXELS = ".pixels.png"
-# of a record, what a sheet shows as it is
-SHOWN = (
-    "source", "frame", "model", "method", "category", "label", "probability", "value", "target",
-    "minimum", "maximum", "compared_with", "error",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,30 +109,8 @@ def _read_records(folder: Path, run: str) -> Mapping[str, list[Record]]:
     by_picture: dict[str, list[Record]] = defaultdict(list)
     for line in read_manifest(folder / WHOLE):
         if line["run"] == run:
-            by_picture[line["id"]].append(_make_record(line, folder))
+            by_picture[line["id"]].append(parse_record(line, folder))
     return by_picture
-
-
-def _make_record(line: Mapping[str, Any], folder: Path) -> Record:
-    """Makes a record of a manifest's line, as far as a sheet needs it."""
-    known = {name: line[name] for name in SHOWN if name in line}
-    scale, view = line.get("scale"), line.get("view")
-    return Record(
-        **known,
-        layers=tuple(line.get("layers", ())),
-        outputs=tuple(str(folder / output) for output in line.get("outputs", ())),
-        scale=tuple(scale) if scale else None,
-        view=Box(**view) if view else None,
-        concepts=tuple(
-            Concept(
-                concept["colour"],
-                labels=tuple(concept["labels"]),
-                probabilities=tuple(concept["probabilities"]),
-            )
-            for concept in line.get("concepts", ())
-        ),
-        picture_size=tuple(line["picture_size"]) if line.get("picture_size") else None,
-    )
 
 
 class _Reader:
