@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("made"), items, overlays=True)
 
 
-def check(folder: Path, place: Path, seeds: range) -> None:
+def check(folder: Path, place: Path, seeds: Iterable[int]) -> None:
     for seed in seeds:
         draw = random.Random(seed)
         copy = place / str(seed)
@@ -46,9 +47,10 @@ def check(folder: Path, place: Path, seeds: range) -> None:
 
 
 def test_damaged_runs_are_shown_or_reported(folder: Path, tmp_path: Path) -> None:
-    check(folder, tmp_path, range(40))
+    # the last ones put something else in the place of a size, a scale, warnings and a category
+    check(folder, tmp_path, (*range(20), 259, 242, 304, 2399))
 
 
 @pytest.mark.slow
 def test_many_damaged_runs(folder: Path, tmp_path: Path) -> None:
-    check(folder, tmp_path, range(40, 1000))
+    check(folder, tmp_path, range(20, 1000))

@@ -421,6 +421,15 @@ def test_a_folder_of_pictures_from_the_command_line(
     assert sum(line["probability"] for line in lines) == pytest.approx(2, abs=1e-5)
     manifest = (out / "manifest.jsonl").read_text(encoding="utf-8")
     assert all(f'"{text}"' in manifest for text in ("a cat", "an espresso"))
+    assert main([*argv, *texts, "--save-path", str(out), "--resume"]) == 0
+    assert "2 of 2 were done before" in capsys.readouterr().err
+    others = ["--text", "a cat", "--text", "a dog", "--template", TEMPLATE, "--top-k", "2"]
+    assert main([*argv, *others, "--save-path", str(out), "--resume"]) == 2
+    assert "text" in capsys.readouterr().err
+    assert (out / "manifest.jsonl").read_text(encoding="utf-8") == manifest
+    assert main(["report", str(out)]) == 0
+    assert "4 heatmaps of 2 pictures" in capsys.readouterr().out
+    assert main(["verify", str(out)]) == 0
     assert main([*argv, "--text", "a cat " * 10]) == 2
     assert "shorten it" in capsys.readouterr().err
 
