@@ -19,7 +19,8 @@ def check_fields(instance: Any) -> None:
     Traceback (most recent call last):
     TypeError: right is '1'
     """
-    hints = _find_hints(type(instance))
+    kind: Any = type(instance)
+    hints = _find_hints(kind)
     for one in fields(instance):
         value = getattr(instance, one.name)
         if not _is_of(value, hints[one.name]):
@@ -46,10 +47,11 @@ def _is_of(value: Any, hint: Any) -> bool:
         )
     if hint is float:
         return value is None or _is_number(value)
-    if is_dataclass(hint) and isinstance(value, hint):
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        return False
+    if is_dataclass(hint):
         check_fields(value)
-        return True
-    return isinstance(value, hint) and (hint is not int or not isinstance(value, bool))
+    return True
 
 
 def _are_of(values: tuple[Any, ...], hints: tuple[Any, ...]) -> bool:
