@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         overlay,
     )
     from camcli.pipeline.sheets.sheet import Sheet
+    from camcli.pipeline.training import OverlayCallback, log_overlays
     from camcli.records import Box
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ __all__ = [
     "Classifier",
     "Explanation",
     "Explanations",
+    "OverlayCallback",
     "Sheet",
     "__version__",
     "activations",
@@ -38,6 +40,7 @@ __all__ = [
     "heatmaps",
     "load_model",
     "lock_model",
+    "log_overlays",
     "overlay",
     "packed",
     "prompt",
@@ -51,6 +54,7 @@ _HOMES = {
     "Classifier": "camcli.models.load",
     "Explanation": "camcli.pipeline",
     "Explanations": "camcli.pipeline",
+    "OverlayCallback": "camcli.pipeline.training",
     "Sheet": "camcli.pipeline.sheets.sheet",
     "activations": "camcli.engine.api",
     "compare_with": "camcli.pipeline",
@@ -58,6 +62,7 @@ _HOMES = {
     "heatmaps": "camcli.engine.api",
     "load_model": "camcli.models.load",
     "lock_model": "camcli.models.state",
+    "log_overlays": "camcli.pipeline.training",
     "overlay": "camcli.pipeline",
     "packed": "camcli.engine.api",
     "prompt": "camcli.models.words.prompts",

@@ -14,7 +14,8 @@ from tests.checkout import ROOT
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "camcli" / "docs").glob("*.md")))
 SEPARATORS = ("|", "&&", ";")
-RUN_AS_A_WHOLE = "notebook.md"  # by tests/test_notebook.py, cell by cell
+# cell by cell, or with a training: by tests of their own
+RUN_AS_A_WHOLE = ("notebook.md", "training.md")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def list_python() -> Iterator[Shown]:
     """Yields each block of Python."""
     for page in PAGES:
         for block in list_blocks(page):
-            if is_python(block) and page.name != RUN_AS_A_WHOLE:
+            if is_python(block) and page.name not in RUN_AS_A_WHOLE:
                 yield Shown(page.name, block)
 
 

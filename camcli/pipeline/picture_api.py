@@ -185,7 +185,7 @@ def explain(
     }
     plan = make_plan(classifier, from_keywords(**_leave_out_defaults(options)))
     warn_doubts(plan.doubts.values())
-    items = [inputs] if _is_one_picture(inputs) else inputs
+    items = [inputs] if is_one_picture(inputs) else inputs
     return Explanations(
         explanation
         for group in group_items(items, plan.batch_size)
@@ -236,7 +236,8 @@ def _leave_out_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in options.items() if v != parameters[name].default}
 
 
-def _is_one_picture(value: Any) -> bool:
+def is_one_picture(value: Any) -> bool:
+    """Tells whether this is a picture, and not several."""
     if isinstance(value, str | Path | Picture) or not isinstance(value, Iterable):
         return True
     # an array or tensor of several pictures has four dimensions

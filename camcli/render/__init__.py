@@ -35,6 +35,7 @@ PUBLIC = (
     "overlay",
     "overlay.Alpha",
     "overlay.Scale",
+    "overlay.check_alpha",
     "overlay.enlarge",
     "pixels.draw_on_grey",
     "pixels.lay_pixels",

@@ -14,7 +14,7 @@ from camcli.errors import UnknownName
 READING_ORDER = (
     "start", "moving", "inputs", "methods", "layers", "models", "weights", "compare",
     "transformers", "figures", "paper", "runs", "report", "annotations", "metrics", "study",
-    "presets", "speed", "clusters", "python", "notebook", "benchmarks", "architecture",
+    "presets", "speed", "clusters", "python", "notebook", "training", "benchmarks", "architecture",
 )  # fmt: skip
 
 TABLES = "tables"

@@ -19,6 +19,7 @@ from camcli.models.state.model_lock import (
 from camcli.models.state.model_state import (
     check_hookable,
     has_classifier,
+    is_sharded,
     keep_random_state,
     make_recordable,
     preserve_state,
@@ -41,6 +42,7 @@ __all__ = [
     "hash_weights",
     "in_this_thread",
     "is_hooked",
+    "is_sharded",
     "keep_random_state",
     "list_modules",
     "lock_loading",

@@ -46,6 +46,13 @@ def has_classifier(module: nn.Module) -> bool:
     return getattr(unwrap(module), "num_classes", None) != 0
 
 
+def is_sharded(module: nn.Module) -> bool:
+    """Tells whether processes have a share of the weights each (FSDP), so that none runs alone."""
+    # by the names of what only a distributed build of torch has
+    wrapped = any(type(m).__name__ == "FullyShardedDataParallel" for m in module.modules())
+    return wrapped or any(hasattr(p, "device_mesh") for p in module.parameters())
+
+
 def check_hookable(module: nn.Module) -> nn.Module:
     """Returns a model out of its wrappers; raises ModelError where hooks cannot look inside."""
     return note_once(_find_hookable, module)
