@@ -5,7 +5,8 @@ FOLDER is as for `tests.tools.semantics`: `photos/`, `boxes/` (YOLO with COCO's 
 into view.  Four runs of `camviz evaluate` go into `--save-path`, and each goes on where it was cut
 off: where the heat lies, by the methods that cost a few passes, on all photos; what the score is
 made of, by the same methods, on a part of the photos; all other metrics of these, and the methods
-that cost hundreds of passes at the settings of `tests.tools.semantics`, on a few.  Prints the
+that cost hundreds of passes at the settings of `tests.tools.semantics`, on a few.  Of methods whose
+maps are the same on this model, which is looked at first, one is measured for all.  Prints the
 tables of `camcli/docs/study.md`; `--tables` prints them of what is there already.
 """
 
@@ -20,6 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import camcli
 import camcli.methods
 import camcli.metrics  # noqa: F401  (both fill the registry)
 from camcli.method_info import METHOD_INFO
@@ -37,6 +41,8 @@ SETTINGS = (
     "scorecam.max_channels=128", "sscam.max_channels=32", "iscam.max_channels=32", "rise.masks=500",
 )  # fmt: skip
 ATTENTION = ("genericattention", "gradattention", "legrad")  # of transformers alone
+# the largest difference of two maps from 0 to 1 that are the same map
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -50,11 +56,36 @@ class Part:
     settings: tuple[str, ...] = ()
 
 
-def list_parts() -> tuple[Part, ...]:
-    """Returns the runs of the study, made from the registries."""
-    asked = [name for name in METHODS if depends_on_category(name) and name not in ATTENTION]
-    dear = tuple(name for name in asked if not METHOD_INFO[name].gradients)
-    cheap = ("best", *(name for name in asked if name not in dear))
+def find_relatives(photos: Iterable[Path]) -> dict[str, tuple[str, ...]]:
+    """Returns, by the one that is measured, the cheap methods whose maps are the same."""
+    classifier = camcli.load_model(fit="squash")
+    names = [name for name in list_methods() if METHOD_INFO[name].gradients]
+    maps: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    for photo in photos:
+        for explanation in camcli.explain(classifier, photo, names):
+            heat = torch.from_numpy(explanation.heatmap).clamp(min=0)
+            maps[explanation.method].append(heat / heat.max())
+    relatives: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        first = next((one for one in relatives if _are_equal(maps[name], maps[one])), name)
+        relatives[first] = (*relatives.get(first, ()), name)
+    return relatives
+
+
+def _are_equal(some: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> bool:
+    pairs = zip(some, others, strict=True)
+    return all(a.shape == b.shape and float((a - b).abs().max()) <= ROUNDING for a, b in pairs)
+
+
+def list_methods() -> tuple[str, ...]:
+    """Returns the methods that explain a class of a convolutional network."""
+    return tuple(name for name in METHODS if depends_on_category(name) and name not in ATTENTION)
+
+
+def list_parts(measured: Iterable[str]) -> tuple[Part, ...]:
+    """Returns the runs of the study, made from the registries; `measured` stands for relatives."""
+    dear = tuple(name for name in list_methods() if not METHOD_INFO[name].gradients)
+    cheap = ("best", *measured)
     others = tuple(name for name in METRICS if name not in (*WHERE, *SCORE))
     few = tuple(name for name in METRICS if name not in DEAR)
     return (
@@ -106,20 +137,18 @@ def _write_meanings(folder: Path, save_path: Path) -> str:
     return str(file)
 
 
-def format_table(summary: Mapping[str, Any]) -> str:
+def format_table(summary: Mapping[str, Any], relatives: Mapping[str, Sequence[str]]) -> str:
     """Writes what an `evaluation.json` says as Markdown: a column a metric.
 
-    Methods whose maps are the same on this model share a row.  The best mean is bold; one that may
-    be as good, for all that the test can tell, has a `~`.
+    Relatives share a row.  The best mean is bold; one that may be as good, for all that the test
+    can tell, has a `~`.
     """
     results = summary["metrics"]
-    rows: dict[tuple[str, ...], list[str]] = {}
-    for row in results[0]["contenders"]:
-        cells = tuple(_format_cell(result, row["name"]) for result in results)
-        rows.setdefault(cells, []).append(row["name"])
     head = [f"{result['metric']} {_arrow(result)}" for result in results]
     lines = [_join(["method", *head]), _join(["---"] * (len(head) + 1))]
-    lines += [_join([", ".join(names), *cells]) for cells, names in rows.items()]
+    for row in results[0]["contenders"]:
+        names = ", ".join(relatives.get(row["name"], [row["name"]]))
+        lines.append(_join([names, *(_format_cell(result, row["name"]) for result in results)]))
     return "\n".join([f"{results[0]['pictures']} pictures\n", *lines])
 
 
@@ -147,12 +176,13 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="of what is there already")
     words = parser.parse_args()
     words.save_path.mkdir(parents=True, exist_ok=True)
-    for part in list_parts():
+    relatives = find_relatives(sorted((words.folder / "photos").glob("*.jpg"))[:FEW])
+    for part in list_parts(relatives):
         if not words.tables:
             evaluate(part, words.folder, words.save_path)
         file = words.save_path / part.name / "evaluation.json"
         if file.exists():
-            print(f"## {part.name}\n\n{format_table(json.loads(file.read_text('utf-8')))}\n")
+            print(f"## {part.name}\n\n{format_table(json.loads(file.read_text('utf-8')), relatives)}\n")
 
 
 if __name__ == "__main__":
