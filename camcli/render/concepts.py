@@ -14,7 +14,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from camcli.records import Box, Concept, Picture
 from camcli.render.colormap import MOST_OPAQUE
 from camcli.render.overlay import Alpha, check_alpha, dim, enlarge
-from camcli.render.sheet import INK, PAPER, cut_text
+from camcli.render.sheet_layout import INK, PAPER, cut_text
 
 # seven of Okabe's and Ito's colours and five more, in the order in which each is as far as can be
 # from those before it, in the eyes of the colour-blind, too

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from camcli.errors import UsageError
 from camcli.records import Box, Outside
 from camcli.render.overlay import find_seen
-from camcli.render.sheet import INK, PAPER, Line, cut_text, load_font
+from camcli.render.sheet_layout import INK, PAPER, Line, cut_text, load_font
 
 # the caption's text, in pixels, and as a share of the picture's width
 SMALLEST_TEXT, TEXTS_ACROSS = 14, 40

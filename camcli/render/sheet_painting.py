@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from camcli.render.colour_bar import ColourBar
-from camcli.render.sheet import DPI, PAPER, TEXT, Cell, Grid, Page, lay_out, load_font
+from camcli.render.sheet_layout import DPI, PAPER, TEXT, Cell, Grid, Page, lay_out, load_font
 
 MAKER = "camviz sheet"  # what says that a file is one, which may be replaced
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from camcli.errors import UsageError
 from camcli.render.charts import HOW_TO_INSTALL, STYLE, can_draw_charts
-from camcli.render.sheet import DPI, PAPER, TEXT_POINTS, Page
+from camcli.render.sheet_layout import DPI, PAPER, TEXT_POINTS, Page
 from camcli.render.sheet_painting import MAKER
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from camcli.cli.app import app
 from camcli.cli.commands.help import READING_ORDER, topics
-from camcli.cli.suggestions import COMMANDS
+from camcli.cli.misplaced_words import COMMANDS
 from camcli.errors import ImageError, OutputError
 from camcli.method_info import METHOD_INFO
 from camcli.records import Box, Record

@@ -19,7 +19,7 @@ import typer.main
 from camcli.cli.app import DEFAULT, app, main
 from camcli.cli.completion.candidates import SHELLS, Candidates, find_candidates
 from camcli.cli.completion.shells import VARIABLE, answer, find_shell, install, read_script
-from camcli.cli.suggestions import COMMANDS
+from camcli.cli.misplaced_words import COMMANDS
 from camcli.config import list_presets
 from camcli.errors import UnknownName, UsageError
 from camcli.method_info import METHOD_INFO

@@ -10,7 +10,7 @@ from camcli.errors import UsageError
 from camcli.records import Box
 from camcli.render.finish import add_caption, show_outside
 from camcli.render.overlay import OUTSIDE, overlay
-from camcli.render.sheet import Line
+from camcli.render.sheet_layout import Line
 
 VIEW = Box(5, 0, 25, 20)
 PICTURE = np.random.default_rng(0).integers(60, 256, (20, 40, 3), np.uint8)

@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from camcli.errors import UsageError
 from camcli.render import charts
 from camcli.render.colour_bar import ColourBar
-from camcli.render.sheet import Cell, Line, Page, lay_out, plan_grid
+from camcli.render.sheet_layout import Cell, Line, Page, lay_out, plan_grid
 from camcli.render.sheet_painting import MAKER, paint_page
 from camcli.render.sheet_vectors import make_figure, write_pdf, write_svg
 

@@ -182,7 +182,9 @@ def main() -> None:
             evaluate(part, words.folder, words.save_path)
         file = words.save_path / part.name / "evaluation.json"
         if file.exists():
-            print(f"## {part.name}\n\n{format_table(json.loads(file.read_text('utf-8')), relatives)}\n")
+            print(
+                f"## {part.name}\n\n{format_table(json.loads(file.read_text('utf-8')), relatives)}\n"
+            )
 
 
 if __name__ == "__main__":

@@ -162,9 +162,9 @@ def find_sources_of(images: list[str], flags: Flags, options: Options) -> tuple[
             tell=print_error,
         )
     except SourceError:
-        from camcli.cli import suggestions
+        from camcli.cli import misplaced_words
 
-        suggestions.check_words(images, flags, options)
+        misplaced_words.check_words(images, flags, options)
         raise
     place = options.save_path
     if place.is_dir() and any(_is_folder(i) and place.samefile(i) for i in images):

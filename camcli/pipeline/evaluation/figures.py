@@ -17,7 +17,7 @@ from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.stages import PreparedPicture
 from camcli.registry import ALL
-from camcli.render import sheet
+from camcli.render import sheet_layout
 from camcli.render.charts import (
     HOW_TO_INSTALL,
     Bar,
@@ -90,10 +90,10 @@ def draw_disagreements(
     small overlays are in memory.  Nothing is drawn if no picture can be read any more.  Raises
     OutputError if the file cannot be written.
     """
-    rows: list[list[sheet.Cell | None]] = []
+    rows: list[list[sheet_layout.Cell | None]] = []
     failures: list[str] = []
     plan = _drop_random(evaluation)
-    grid: sheet.Grid | None = None
+    grid: sheet_layout.Grid | None = None
     for group in group_items(cells, plan.batch_size):
         prepared = list(_read(evaluation, group, failures))
         if not prepared:
@@ -104,14 +104,14 @@ def draw_disagreements(
         ):
             probability = "" if cell.probability is None else f"{cell.probability:.2f}"
             captions = (
-                sheet.Line(cell.label, probability),
-                sheet.Line("", f"agreement {cell.agreement:.2f}"),
+                sheet_layout.Line(cell.label, probability),
+                sheet_layout.Line("", f"agreement {cell.agreement:.2f}"),
             )
-            grid = grid or sheet.plan_grid(1 + len(explanations))
+            grid = grid or sheet_layout.plan_grid(1 + len(explanations))
             # reduced at once, since all of them are in memory
-            original = sheet.Cell(grid.fit(p.picture.canvas), captions)
+            original = sheet_layout.Cell(grid.fit(p.picture.canvas), captions)
             maps = [
-                sheet.Cell(grid.fit(e.overlay()), (sheet.Line(_name(e, plan)),))
+                sheet_layout.Cell(grid.fit(e.overlay()), (sheet_layout.Line(_name(e, plan)),))
                 for e in explanations
             ]
             rows.append([original, *maps])

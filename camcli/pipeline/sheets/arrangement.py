@@ -10,7 +10,7 @@ from camcli.errors import CamvizError
 from camcli.pipeline.sheets.items import SheetItem
 from camcli.records import Record
 from camcli.render.colour_bar import ColourBar
-from camcli.render.sheet import Cell, Grid, Line, plan_grid
+from camcli.render.sheet_layout import Cell, Grid, Line, plan_grid
 
 # what may tell two maps of a picture apart; the first one that does makes the columns
 AXES: Mapping[str, Callable[[Record], object]] = {

@@ -21,7 +21,7 @@ from camcli.pipeline.sheets.sheet_files import SUFFIXES, check_sheet, write_shee
 from camcli.records import Record, Source
 from camcli.render.finish import show_outside
 from camcli.render.pixels import lay_pixels
-from camcli.render.sheet import lay_out
+from camcli.render.sheet_layout import lay_out
 from camcli.runs import WHOLE, identify_source, parse_record, read_manifest
 from camcli.utils.profiling import stage
 

@@ -12,7 +12,7 @@ from camcli.pipeline.sheets.items import list_items
 from camcli.pipeline.sheets.sheet_files import write_sheet
 from camcli.render.colormap import ColormapLike
 from camcli.render.overlay import Alpha
-from camcli.render.sheet import PAGE_HEIGHT, Page, lay_out
+from camcli.render.sheet_layout import PAGE_HEIGHT, Page, lay_out
 from camcli.render.sheet_painting import write_png
 
 if TYPE_CHECKING:

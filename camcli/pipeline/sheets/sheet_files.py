@@ -7,7 +7,7 @@ from pathlib import Path
 
 from camcli.errors import OutputError, UsageError
 from camcli.media.atomic_files import write_file
-from camcli.render.sheet import Page
+from camcli.render.sheet_layout import Page
 from camcli.render.sheet_painting import MAKER, write_png
 from camcli.render.sheet_vectors import check_can_draw, write_pdf, write_svg
 

@@ -17,7 +17,7 @@ from camcli.pipeline.evaluation.figures import draw_charts, draw_disagreements
 from camcli.pipeline.evaluation.map_metrics import ScoreCurve
 from camcli.pipeline.evaluation.metric_statistics import Collected
 from camcli.records import Source
-from camcli.render.sheet import GAP, LINE, WIDE_GAP, plan_grid
+from camcli.render.sheet_layout import GAP, LINE, WIDE_GAP, plan_grid
 from tests.pipeline.evaluation.test_evaluation_run import evaluate, make_pictures
 
 NAMES = (Contender("gradcam"), Contender("randomcam", True))

@@ -27,7 +27,7 @@ from camcli.pipeline.sheets.run_sheet import DrawnSheet
 from camcli.pipeline.sheets.sheet_files import write_sheet
 from camcli.records import Preprocessing, Record
 from camcli.render.colour_bar import format_number
-from camcli.render.sheet import GAP, LINE, Page, lay_out, plan_grid
+from camcli.render.sheet_layout import GAP, LINE, Page, lay_out, plan_grid
 from camcli.runs import verify_folder
 from tests.networks import Staged
 

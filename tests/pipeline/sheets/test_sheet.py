@@ -20,7 +20,7 @@ from camcli.pipeline.sheets.sheet import Sheet
 from camcli.records import Preprocessing
 from camcli.render.boxes import boxes_of
 from camcli.render.colour_bar import find_range, format_number
-from camcli.render.sheet import GAP, LINE, plan_grid
+from camcli.render.sheet_layout import GAP, LINE, plan_grid
 from tests.networks import Staged
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from camcli.render.colour_bar import ColourBar
-from camcli.render.sheet import (
+from camcli.render.sheet_layout import (
     DPI,
     GAP,
     HIGHEST,
