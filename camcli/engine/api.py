@@ -18,9 +18,10 @@ import camcli.engine.evidence.forward_backward
 import camcli.engine.evidence.fullgrad
 import camcli.engine.evidence.guided_backprop
 import camcli.methods  # noqa: F401  (fills the registry)
+from camcli.engine.answer_request import answer_request, move_to_model
 from camcli.engine.batch_context import BatchContext, TokenOptions, choose_chunk
 from camcli.engine.device.oom_chunks import run_in_chunks
-from camcli.engine.explain_request import WHOLE, ExplainRequest, answer_request, move_to_model
+from camcli.engine.explain_request import WHOLE, ExplainRequest
 from camcli.engine.layer_selection import (
     Layers,
     find_doubts,

@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-import camcli.engine.explain_request as engine
+from camcli.engine.answer_request import make_context, move_to_model
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import CategoryChoice
 from camcli.errors import CamvizError
 from camcli.models.outputs.interpretation import apply_output_reading
@@ -21,7 +22,7 @@ def find_incompatible_methods(
     module: nn.Module,
     inputs: Tensor,
     choice: CategoryChoice | None,
-    request: engine.ExplainRequest,
+    request: ExplainRequest,
     methods: Iterable[str],
 ) -> dict[str, str]:
     """Returns {method: reason} for methods that do not fit the request or the model.  [1 3 H W]
@@ -40,15 +41,15 @@ def find_incompatible_parts(
     module: nn.Module,
     inputs: Tensor,
     choice: CategoryChoice | None,
-    request: engine.ExplainRequest,
+    request: ExplainRequest,
     parts: Iterable[tuple[str, str]],
 ) -> dict[tuple[str, str], str]:
     """Returns {(method, layer): reason} for pairs that cannot be run, after one pass.  [1 3 H W]
 
     The request has to name all of the layers.
     """
-    inputs = engine.move_to_model(module, inputs)
-    context = engine.make_context(module, inputs, choice, request, graph=True)
+    inputs = move_to_model(module, inputs)
+    context = make_context(module, inputs, choice, request, graph=True)
     reasons = {}
     with (
         torch.inference_mode(False),

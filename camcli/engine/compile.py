@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from camcli.engine.answer_request import move_to_model
 from camcli.engine.batch_context import choose_picture_chunk
 from camcli.engine.device.precision import choose_precision, use_precision
-from camcli.engine.explain_request import ExplainRequest, move_to_model
+from camcli.engine.explain_request import ExplainRequest
 from camcli.errors import ModelError, first_line
 from camcli.models.acceleration import (
     can_fuse,

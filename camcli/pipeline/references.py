@@ -11,7 +11,7 @@ from typing import cast, get_args
 import torch
 from torch import Tensor, nn
 
-from camcli.engine.explain_request import move_to_model
+from camcli.engine.answer_request import move_to_model
 from camcli.errors import ModelError, UsageError, check_keywords
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import PictureLike, make_picture

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from camcli.engine.answer_request import answer_request
 from camcli.engine.device.device_timer import DeviceTimer
-from camcli.engine.explain_request import ExplainResult, answer_request
+from camcli.engine.explain_request import ExplainResult
 from camcli.engine.targets import CategoryChoice
 from camcli.media.network_input import make_view as view_of
 from camcli.media.pictures.read import OpenPicture, open_picture

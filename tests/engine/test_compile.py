@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import camcli
+from camcli.engine.answer_request import answer_request
 from camcli.engine.compile import CompiledBlock, compile_model
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.layer_selection import find_default_layer
 from camcli.engine.targets import TopKCategories
 from camcli.errors import MethodError, ModelError

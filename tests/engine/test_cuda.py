@@ -19,10 +19,11 @@ from torch import Tensor, nn
 import camcli
 from camcli.cli.app import main
 from camcli.config import from_keywords
+from camcli.engine.answer_request import answer_request
 from camcli.engine.compile import compile_model
 from camcli.engine.device.batch_size import find_largest_batch, measure_memory
 from camcli.engine.device.device_timer import DeviceTimer
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import TopKCategories
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import make_picture

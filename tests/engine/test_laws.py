@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.engine import hooks, layer_selection
+from camcli.engine.answer_request import make_context
 from camcli.engine.batch_context import BatchContext
 from camcli.engine.device.oom_chunks import run_in_chunks
-from camcli.engine.explain_request import ExplainRequest, make_context
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.hooks import record
 from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import LayerError, ModelError

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.engine.explain_request import ExplainRequest, ExplainResult, answer_request
+from camcli.engine.answer_request import answer_request
+from camcli.engine.explain_request import ExplainRequest, ExplainResult
 from camcli.engine.targets import LikelyCategories, TopKCategories
 from camcli.errors import ModelError, UsageError
 from camcli.models.outputs.interpretation import measure_output

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 import camcli
+from camcli.engine.answer_request import answer_request
 from camcli.engine.compatibility import find_incompatible_parts
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.layer_selection import spread_layers
 from camcli.engine.targets import FixedCategories, LikeliestCategories, TopKCategories
 from camcli.errors import LayerError, MethodError, UsageError

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import camcli
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.answer_request import answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import parse_targets
 from camcli.errors import MethodError
 from camcli.methods.postprocessing import enlarge

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from torchvision.models import vgg
 
 import camcli
+from camcli.engine.answer_request import answer_request
 from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.fullgrad import _to_maps
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import ContrastTarget, FixedCategories, make_target
 from camcli.errors import MethodError
 from camcli.records import FullGradients

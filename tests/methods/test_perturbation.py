@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import camcli
+from camcli.engine.answer_request import answer_request
 from camcli.engine.batch_context import BatchContext
-from camcli.engine.explain_request import WHOLE, ExplainRequest, answer_request
+from camcli.engine.explain_request import WHOLE, ExplainRequest
 from camcli.engine.targets import FixedCategories, TopKCategories
 from camcli.errors import UsageError
 from camcli.methods.perturbation import ablationcam, iscam, occlusion, rise, scorecam, sscam

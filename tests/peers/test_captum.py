@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import camcli
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.answer_request import answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import parse_targets
 from camcli.registry import depends_on_layer
 from tests.peers import test_grad_cam as grad_cam

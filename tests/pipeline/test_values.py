@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 import camcli
-import camcli.engine.explain_request as engine
+import camcli.engine.answer_request as engine
 from camcli.cli.app import main
 from camcli.config import from_keywords
 from camcli.errors import UsageError

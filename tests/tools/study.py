@@ -25,7 +25,7 @@ import torch
 
 import camcli
 import camcli.methods
-import camcli.metrics  # noqa: F401  (both fill the registry)
+import camcli.metrics
 from camcli.method_info import METHOD_INFO
 from camcli.registry import METHODS, METRICS, depends_on_category
 from tests.tools.semantics import COCO
@@ -182,9 +182,8 @@ def main() -> None:
             evaluate(part, words.folder, words.save_path)
         file = words.save_path / part.name / "evaluation.json"
         if file.exists():
-            print(
-                f"## {part.name}\n\n{format_table(json.loads(file.read_text('utf-8')), relatives)}\n"
-            )
+            summary = json.loads(file.read_text("utf-8"))
+            print(f"## {part.name}\n\n{format_table(summary, relatives)}\n")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from camcli.engine.answer_request import answer_request, move_to_model
 from camcli.engine.device.precision import use_precision
-from camcli.engine.explain_request import ExplainRequest, answer_request, move_to_model
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.hooks import record
 from camcli.engine.targets import CategoryChoice
 from camcli.models.state import locks_model

@@ -5,10 +5,11 @@ from camcli.models.checkpoints.checkpoint import (
     is_transformers_folder,
     read_checkpoint,
 )
+from camcli.models.checkpoints.classes_and_channels import build_for_checkpoint
 from camcli.models.checkpoints.cross_library_keys import find_counterpart
 from camcli.models.checkpoints.mismatch_advice import other_library_error
 from camcli.models.checkpoints.pickle_survey import check_published
-from camcli.models.checkpoints.state_dict_matching import FittedWeights, build_for_checkpoint
+from camcli.models.checkpoints.state_dict_matching import FittedWeights
 from camcli.models.checkpoints.training_args import TrainingArgs, apply_training_args
 from camcli.models.checkpoints.transformers_twins import (
     align_eps,

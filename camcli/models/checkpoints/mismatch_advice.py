@@ -12,6 +12,7 @@ import torch
 
 from camcli.errors import CheckpointError
 from camcli.models import embedded
+from camcli.models.checkpoints.classes_and_channels import find_other_numbers
 from camcli.models.checkpoints.reparametrization import PARAMETRIZATION_PATTERN
 from camcli.models.checkpoints.state_dict_matching import (
     ANOTHER_NETWORK,
@@ -19,7 +20,6 @@ from camcli.models.checkpoints.state_dict_matching import (
     POSITIONS,
     Fault,
     FittedWeights,
-    find_other_numbers,
     refit,
 )
 from camcli.models.model_spec import BuiltModel, ModelSpec, warn_of_new_head

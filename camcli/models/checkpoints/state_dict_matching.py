@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import prod
 
 from torch import Tensor, nn
 
@@ -27,7 +26,7 @@ from camcli.models.checkpoints.key_renaming import (
 )
 from camcli.models.checkpoints.load_hooks import rename_by_transformers, run_load_hooks
 from camcli.models.checkpoints.reparametrization import merge_parts
-from camcli.models.model_spec import BuiltModel, ModelSpec, Weights
+from camcli.models.model_spec import BuiltModel, Weights
 from camcli.utils.warning_filters import ignore_warnings
 
 # the names of weights whose shapes follow the input's size
@@ -44,9 +43,6 @@ BESIDE_TRUNKS = re.compile(
     r"momentum_encoder|target_encoder|online_encoder|target_network|online_network)\.)"
 )
 NO_CLASSIFIER = re.compile(r"proj|predict|prototyp|contrast|embed|neck|decoder")
-
-# how many times a file's features of a class a model has at most
-MOST_FEATURES = 64
 
 # the fault of weights that all fit, in a network that computes something else
 ANOTHER_NETWORK = "another network"
@@ -283,71 +279,6 @@ def _find_other_patches(given: Weights, converted: Weights) -> Iterator[Fault]:
         if weight.ndim == old.ndim == 4 and weight.shape[2:] != old.shape[2:]:
             has, needs = list(old.shape), list(weight.shape)
             yield "other shape", f"{name} {has} where the model has {needs}"
-
-
-def read_num_classes(
-    weights: Weights, classifiers: Iterable[str], own: Mapping[str, Tensor] | None = None
-) -> int | None:
-    """Reads the number of classes off the classifier's weight [n c ...], None without one.
-
-    Nor where the model's own weights have many more features: rows of few or no numbers are no
-    classes.
-    """
-    for name in (f"{classifier}.weight" for classifier in classifiers):
-        weight = weights.get(name)
-        if weight is not None and weight.ndim > 0:
-            features = prod(own[name].shape[1:]) if own and name in own else 1
-            enough = weight.numel() * MOST_FEATURES >= weight.shape[0] * features
-            return weight.shape[0] if weight.numel() and enough else None
-    return None
-
-
-def read_in_chans(weights: Weights, built: BuiltModel) -> int | None:
-    """Reads the number of input channels off the first layer [n c ...], None where it is another.
-
-    The layer may take several pixels of each channel at once (space to depth, linear patches).
-    """
-    model_state = built.module.state_dict()
-    for name in (f"{stem}.weight" for stem in built.stems):
-        weight, own = weights.get(name), model_state.get(name)
-        if weight is None or own is None or weight.ndim != own.ndim:
-            continue
-        channels, rest = divmod(int(weight.shape[1]) * built.in_chans, int(own.shape[1]))
-        if not rest and (weight.shape[0], *weight.shape[2:]) == (own.shape[0], *own.shape[2:]):
-            return channels
-    return None
-
-
-def build_for_checkpoint(
-    checkpoint: Checkpoint, build: Callable[[ModelSpec], BuiltModel], request: ModelSpec
-) -> tuple[BuiltModel, FittedWeights]:
-    """Builds a model with the checkpoint's classes and channels, where no others were asked for."""
-    built = build(request)
-    fitted_weights = fit_checkpoint(checkpoint, built.module, built.convert, built.classifiers)
-    adapted = adapt_spec(built, fitted_weights, request)
-    if adapted == request:
-        return built, fitted_weights
-    built = build(adapted)
-    return built, fit_checkpoint(checkpoint, built.module, built.convert, built.classifiers)
-
-
-def adapt_spec(built: BuiltModel, fitted_weights: FittedWeights, request: ModelSpec) -> ModelSpec:
-    """Asks for the weights' numbers of classes and channels, where no others were asked for."""
-    adapted, other = request, find_other_numbers(built, fitted_weights)
-    if request.num_classes is None and "num_classes" in other:
-        adapted = replace(adapted, num_classes=other["num_classes"])
-    if "in_chans" not in request.model_kwargs and "in_chans" in other:
-        kwargs = {**request.model_kwargs, "in_chans": other["in_chans"]}
-        adapted = replace(adapted, model_kwargs=kwargs)
-    return adapted
-
-
-def find_other_numbers(built: BuiltModel, fitted_weights: FittedWeights) -> dict[str, int]:
-    """Returns the numbers of classes and channels in which the weights differ from the model."""
-    classes = read_num_classes(fitted_weights.weights, built.classifiers, built.module.state_dict())
-    channels = read_in_chans(fitted_weights.weights, built)
-    pairs = {"num_classes": (classes, built.num_classes), "in_chans": (channels, built.in_chans)}
-    return {k: saved for k, (saved, own) in pairs.items() if saved is not None and saved != own}
 
 
 def select_fitting_weights(fitted_weights: FittedWeights, module: nn.Module) -> Weights:

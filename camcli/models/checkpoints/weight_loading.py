@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from camcli.models.checkpoints.classes_and_channels import adapt_spec
 from camcli.models.checkpoints.cross_library_keys import convert_weights, is_same_network
 from camcli.models.checkpoints.mismatch_advice import (
     advise,
@@ -23,7 +24,6 @@ from camcli.models.checkpoints.positional_matching import (
 )
 from camcli.models.checkpoints.state_dict_matching import (
     FittedWeights,
-    adapt_spec,
     is_other_architecture,
     list_faults,
     merge_stored,

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import camcli.metrics  # noqa: F401  (fills the registry)
 from camcli.config import Options
-from camcli.engine.explain_request import ExplainResult, answer_request
+from camcli.engine.answer_request import answer_request
+from camcli.engine.explain_request import ExplainResult
 from camcli.engine.targets import FixedCategories
 from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
 from camcli.media.annotations import Annotations, PictureAnnotations, match_pictures

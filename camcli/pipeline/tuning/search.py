@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from camcli.engine.explain_request import ExplainResult, answer_request
+from camcli.engine.answer_request import answer_request
+from camcli.engine.explain_request import ExplainResult
 from camcli.engine.targets import CategoryChoice, LikeliestCategories
 from camcli.errors import CamvizError, ImageError, UnknownName, UsageError
 from camcli.models.labels import label_name

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
 
+from camcli.engine.answer_request import answer_request
 from camcli.engine.evidence import rescoring
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import TopKCategories
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
 from camcli.models.acceleration.faster_forwards import accelerate

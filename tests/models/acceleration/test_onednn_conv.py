@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.config import from_keywords
-from camcli.engine import explain_request
-from camcli.engine.explain_request import ExplainRequest, answer_request
+from camcli.engine import answer_request as request_answering
+from camcli.engine.answer_request import answer_request
+from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import TopKCategories
 from camcli.media.pictures.read import make_picture
 from camcli.methods.smoothing import Noise
@@ -264,7 +265,7 @@ def test_a_call_looks_for_weights_only_where_there_are_many_passes(
         looked += prepack_cache is not None
         return accelerate(module, prepack_cache)
 
-    monkeypatch.setattr(explain_request, "accelerate", look)
+    monkeypatch.setattr(request_answering, "accelerate", look)
     with network.fc.register_forward_pre_hook(pass_by):
         answer_request(network, noise(1), TopKCategories(), request)
     # a few passes are made to try something out, or for each block or concept

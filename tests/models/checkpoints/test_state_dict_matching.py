@@ -8,7 +8,8 @@ from torch import nn
 
 from camcli.errors import CheckpointError
 from camcli.models.checkpoints.checkpoint import read_checkpoint
-from camcli.models.checkpoints.state_dict_matching import fit_checkpoint, read_num_classes
+from camcli.models.checkpoints.classes_and_channels import read_num_classes
+from camcli.models.checkpoints.state_dict_matching import fit_checkpoint
 from tests.models.tiny import State, Tiny, load_state, same, save_state, state
 
 
