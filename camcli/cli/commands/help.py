@@ -12,9 +12,10 @@ from camcli.errors import UnknownName
 
 # first steps first; pages that it does not name come last
 READING_ORDER = (
-    "start", "moving", "inputs", "methods", "layers", "models", "weights", "compare",
-    "transformers", "figures", "paper", "runs", "report", "annotations", "metrics", "study",
-    "presets", "speed", "clusters", "python", "notebook", "training", "benchmarks", "architecture",
+    "start", "moving", "inputs", "choosing", "reading", "methods", "layers", "models",
+    "weights", "compare", "transformers", "figures", "paper", "runs", "report",
+    "annotations", "metrics", "study", "presets", "speed", "clusters", "python", "notebook",
+    "training", "benchmarks", "architecture",
 )  # fmt: skip
 
 TABLES = "tables"

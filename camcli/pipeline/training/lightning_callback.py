@@ -25,6 +25,7 @@ LIGHTNING = ("lightning.pytorch", "pytorch_lightning")
 # what is known of a module, in whose place a classifier is made once
 LOADING = ("labels", "preprocessing", "img_size", "output_key", "outputs")
 
+# what a copy keeps
 KEPT = ("pictures", "every", "network", "options", "_look")
 
 
