@@ -7,6 +7,7 @@ PUBLIC = (
     "device_transfer.send_to_device",
     "oom_chunks.is_out_of_memory",
     "oom_chunks.run_in_chunks",
+    "pass_watch.watch_passes",
     "precision.choose_precision",
     "precision.is_emulated",
     "precision.use_precision",

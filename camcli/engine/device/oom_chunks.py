@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import torch
 
+from camcli.engine.device.pass_watch import check_passes
+
 Result = TypeVar("Result")
 
 # error messages for full memory: CUDA and MPS raise a type of their own, but on a CPU, and from
@@ -38,6 +40,7 @@ def run_in_chunks(run: Callable[[slice], Result], count: int, size: int) -> list
     start = 0
     while start < count:
         rows = slice(start, min(start + size, count))
+        check_passes()
         try:
             results.append(run(rows))
         except (RuntimeError, MemoryError) as error:
