@@ -22,7 +22,9 @@ from camcli.utils.jsonable import to_jsonable
 LARGEST_PAGE = 50 * 10**6  # bytes; of a larger one, thumbnails stand in a folder beside it
 PICTURES_A_FILE = 100
 SCRIPTS = ("maps.js", "state.js", "cards.js", "gallery.js", "detail.js", "summary.js", "page.js")
-STYLES = ("page.css",)
+# how it looks (colours, buttons, fields), as other pages of camviz do, and what is its own
+LOOK = "look.css"
+STYLES = (LOOK, "page.css")
 # what would end the script that the data stand in, or a line of it
 ESCAPES = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026"}
 
@@ -96,6 +98,11 @@ def to_inline_json(value: Any) -> str:
     """
     text = json.dumps(to_jsonable(value), allow_nan=False, separators=(",", ":"))
     return text.translate(ESCAPES)
+
+
+def read_look() -> str:
+    """Returns the style sheet of what pages of camviz share: colours, buttons and fields."""
+    return _read_assets((LOOK,))
 
 
 def _read_assets(names: Sequence[str]) -> str:

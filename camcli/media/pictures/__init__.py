@@ -17,9 +17,11 @@ PUBLIC = (
     "read.find_file_size",
     "read.load_upright_frame",
     "read.make_picture",
+    "read.open_content",
     "read.open_picture",
     "read.read_content",
     "read.too_large_error",
     "read.unreadable_error",
+    "write.encode_picture",
     "write.write_picture",
 )

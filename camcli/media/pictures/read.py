@@ -115,6 +115,14 @@ def open_picture(source: Source, max_pixels: int = MAX_PIXELS) -> OpenPicture:
         content = read_content(source, max_pixels)
     except Exception as error:  # behind a URL, a file system raises whatever its client does
         raise unreadable_error(str(source), error, "it cannot be read") from error
+    return open_content(source, content, max_pixels)
+
+
+def open_content(source: Source, content: bytes, max_pixels: int = MAX_PIXELS) -> OpenPicture:
+    """Opens the content of an image file that is in memory already; raises ImageError.
+
+    The source gives the picture its name, and is not read.
+    """
     try:
         with PILLOW.allow_pixels(max_pixels):
             page = describe_first_page(content)

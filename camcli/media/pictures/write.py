@@ -37,6 +37,14 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
     Raises OutputError, or ImageError for a picture that the format cannot hold, or for a name that
     the file system refuses.
     """
+    # into memory: Pillow takes a short write into a file for a whole one, as on a full disk
+    return write_file(encode_picture(pixels, path, profile), path)
+
+
+def encode_picture(
+    pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None
+) -> memoryview:
+    """Returns what `write_picture` writes, in memory; the path says the format."""
     kind = find_format(path)
     edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
     if longest and edge > longest:
@@ -47,10 +55,9 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
     if kind not in WITH_PROFILE:
         pixels, profile = convert_to_srgb(pixels, profile), None
     embedded = {"icc_profile": profile} if profile else {}
-    # into memory: Pillow takes a short write into a file for a whole one, as on a full disk
     content = BytesIO()
     try:
         Image.fromarray(pixels).save(content, kind, **SAVING.get(kind, {}), **embedded)
     except (OSError, ValueError) as error:
         raise ImageError(f"Cannot write {str(path)!r} as {kind}: {error}.") from error
-    return write_file(content.getbuffer(), path)
+    return content.getbuffer()
