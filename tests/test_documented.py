@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import tomllib
+import webbrowser
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 import camcli
 from camcli.cli.app import main
+from camcli.cli.commands import serve
 from camcli.cli.commands.help import list_tables, topics
 from camcli.models import catalogue, embedded, load
 from camcli.models.hugging_face.repository import CachedModel
@@ -32,6 +34,7 @@ from camcli.models.known_names import list_architectures, list_timm_names
 from camcli.models.load import Classifier
 from camcli.option_info import OPTION_INFO
 from camcli.pipeline.distributed import ray_backend
+from camcli.serve.server import Server
 from tests.checkout import ROOT
 from tests.documented import PAGES, Shown, list_blocks, list_commands, list_python
 from tests.media.clips import frame, write_animation, write_video
@@ -200,6 +203,8 @@ def test_a_command_runs(
         request.getfixturevalue("_stops_at_loading")
     if words == ["models", "hf"]:
         request.getfixturevalue("_cached")
+    if words[0] == "serve":
+        _end_at_once(request.getfixturevalue("monkeypatch"))
     if words[0] in ("merge", "verify", "report", "summary"):
         _run_before(words, request.getfixturevalue("monkeypatch"))
     try:
@@ -217,6 +222,18 @@ def _replace(word: str) -> str:
     if "://" in word:
         return "photos/*.jpg" if "*" in word else "photos"
     return REPLACED.get(word, word)
+
+
+def _end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the server listen at a free port, and answer nobody."""
+
+    def serve_until(self: Server, _: object) -> None:
+        assert self.show.models
+        self.server_close()
+
+    monkeypatch.setattr(serve, "PORT", 0)
+    monkeypatch.setattr(webbrowser, "open", lambda _: True)
+    monkeypatch.setattr(Server, "serve_until", serve_until)
 
 
 def _run_before(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from camcli.cli.commands import (
     models,
     report,
     sanity,
+    serve,
     summary,
     tune,
     verify,
@@ -132,6 +133,7 @@ app.command("tune", cls=Command)(tune.command)
 app.command("sanity", cls=Command)(sanity.command)
 app.command("report", cls=Command)(report.command)
 app.command("summary", cls=Command)(summary.command)
+app.command("serve", cls=Command)(serve.command)
 app.command("methods", cls=Command)(methods.command)
 app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)

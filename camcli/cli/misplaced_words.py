@@ -26,6 +26,7 @@ COMMANDS = (
     "tune",
     "report",
     "summary",
+    "serve",
     "methods",
     "models",
     "merge",

@@ -333,10 +333,13 @@ def with_flags(command: Callable[[list[str], Flags], None]) -> Callable[..., Non
     return with_some_flags(*(field.name for field in fields(Flags)))(command)
 
 
-def with_some_flags(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_some_flags(
+    *names: str, takes_images: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Turns `command(images, flags, own, ...)` into one with a parameter for some of the options.
 
-    The command's own parameters, behind the first two, stay as they are.
+    The command's own parameters, behind the first two, stay as they are.  One that takes no images
+    is called with none.
     """
 
     def take(command: Callable[..., None]) -> Callable[..., None]:
@@ -349,8 +352,9 @@ def with_some_flags(*names: str) -> Callable[[Callable[..., None]], Callable[...
 
         hints = get_type_hints(Flags, include_extras=True)
         keyword = inspect.Parameter.KEYWORD_ONLY
+        words = inspect.Parameter("images", keyword, default=None, annotation=Images)
         parameters = [
-            inspect.Parameter("images", keyword, default=None, annotation=Images),
+            *([words] if takes_images else []),
             *(parameter.replace(kind=keyword) for parameter in own),
             *(
                 inspect.Parameter(f.name, keyword, default=f.default, annotation=hints[f.name])

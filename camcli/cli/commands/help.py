@@ -14,8 +14,8 @@ from camcli.errors import UnknownName
 READING_ORDER = (
     "start", "moving", "inputs", "choosing", "reading", "methods", "layers", "models",
     "weights", "compare", "transformers", "figures", "paper", "runs", "report",
-    "annotations", "metrics", "study", "presets", "speed", "clusters", "python", "notebook",
-    "training", "benchmarks", "architecture",
+    "serve", "annotations", "metrics", "study", "presets", "speed", "clusters", "python",
+    "notebook", "training", "benchmarks", "architecture",
 )  # fmt: skip
 
 TABLES = "tables"

@@ -92,6 +92,7 @@ def _find_argument(line: _Line, command: str) -> Candidates:
         "methods": lambda _: _list_methods(),
         "models": _list_models,
         "completion": lambda _: dict.fromkeys(SHELLS, ""),
+        "serve": lambda _: {},
     }
     if command in lists:
         return Candidates(_keep(lists[command](line.current), line.current))

@@ -1,0 +1,106 @@
+"""Explains a visitor's picture, and makes what the page shows of it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from camcli.media.output_names import name_output
+from camcli.media.pictures.output_formats import find_format
+from camcli.media.pictures.write import encode_picture
+from camcli.pipeline.stages import explain_batch, prepare
+from camcli.records import Picture, Source
+from camcli.serve.limits import Limits
+from camcli.serve.questions import Question
+from camcli.serve.uploads import read_upload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from camcli.pipeline.explanation import Explanation
+
+SCREEN = 1600  # pixels: the longest edge of the layers that the slider blends
+# formats that browsers show; an overlay of another kind is sent as PNG, with the same pixels
+TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+
+
+def answer(
+    question: Question, content: bytes, limits: Limits, check: Callable[[], None]
+) -> dict[str, Any]:
+    """Explains a picture by the question's first method; `check` raises to give up.
+
+    Raises Refusal for what is no picture, CamvizError for what cannot be explained, and what
+    `check` raises.
+    """
+    from camcli.engine.device.pass_watch import watch_passes
+
+    picture = read_upload(content, question.name, limits)
+    check()
+    method = question.methods[0]
+    plan = question.model.plan(method, question.layer, question.category)
+    with watch_passes(check):
+        (explanations,) = explain_batch([prepare(picture, plan)], plan)
+    return describe_answer(question, explanations[0])
+
+
+def describe_answer(question: Question, explanation: Explanation) -> dict[str, Any]:
+    """Draws an explanation, and says what it explains, for JSON."""
+    options, record = question.model.options, explanation.record
+    alpha = options.alpha if question.alpha is None else question.alpha
+    name = name_overlay(question.name, explanation)
+
+    def draw(share: float | str) -> NDArray[np.uint8]:
+        return explanation.overlay(share, options.colormap, outside=options.outside)  # type: ignore[arg-type]
+
+    file = encode_picture(draw(alpha), name, explanation.picture.profile)
+    likeliest = zip(record.top_categories, record.top_labels, record.top_probabilities, strict=True)
+    return {
+        "overlay": _to_base64(file),
+        "type": TYPES[find_format(name)],
+        "file": name.name,
+        "picture": _to_base64(_shrink(draw(0.0), explanation.picture)),
+        "heat": _to_base64(_shrink(draw(1.0), explanation.picture)),
+        "size": explanation.picture.size,
+        "method": record.method,
+        "layers": record.layers,
+        "layer_reason": record.layer_reason,
+        "category": record.category,
+        "label": record.label,
+        "probability": record.probability,
+        "value": record.value,
+        "likeliest": [
+            {"category": category, "label": label, "probability": share}
+            for category, label, share in likeliest
+        ],
+        "warnings": record.warnings,
+        "is_signed": explanation.is_signed,
+        "lowest": record.minimum,
+        "highest": record.maximum,
+        "seconds": record.seconds,
+    }
+
+
+def name_overlay(name: str, explanation: Explanation) -> Path:
+    """Names an overlay as the command line does, but for formats that browsers do not show."""
+    record = explanation.record
+    path = name_output(
+        Source(Path(name)), record.method, record.category, record.label, value=record.value
+    )
+    return path if find_format(path) in TYPES else path.with_suffix(".png")
+
+
+def _shrink(pixels: NDArray[np.uint8], picture: Picture) -> memoryview:
+    shown = Image.fromarray(pixels)
+    shown.thumbnail((SCREEN, SCREEN), Image.Resampling.BILINEAR)
+    import numpy as np
+
+    return encode_picture(np.asarray(shown), Path("shown.jpg"), picture.profile)
+
+
+def _to_base64(content: memoryview) -> str:
+    return base64.b64encode(content).decode("ascii")
