@@ -1,7 +1,8 @@
-"""Every command and every Python example of README and handbook is understood, offline.
+"""Every command and every Python example of README and handbook runs to its end, offline.
 
-Those of the default model run to their end, with a tiny network in its place where the map is not
-the point; those of other models run until the model would be loaded, whose name has to exist.
+The embedded model sees 64 pixels, and a network of few channels stands for it where every method is
+run.  Small random networks stand for those of other libraries, whose names have to exist; the files
+of weights hold theirs.  What is no command of one machine is listed, with its reason.
 """
 
 from __future__ import annotations
@@ -9,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
+import signal
 import sys
 import tomllib
 import webbrowser
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -28,16 +32,19 @@ import camcli
 from camcli.cli.app import main
 from camcli.cli.commands import serve
 from camcli.cli.commands.help import list_tables, topics
-from camcli.models import catalogue, embedded, load
+from camcli.models import build, catalogue, embedded, model_lookup
+from camcli.models.embedded.build import build as build_embedded
 from camcli.models.hugging_face.repository import CachedModel
 from camcli.models.known_names import list_architectures, list_timm_names
 from camcli.models.load import Classifier
+from camcli.models.model_spec import BuiltModel, ModelSpec
 from camcli.option_info import OPTION_INFO
-from camcli.pipeline.distributed import ray_backend
 from camcli.serve.server import Server
+from tests import small_models
 from tests.checkout import ROOT
 from tests.documented import PAGES, Shown, list_blocks, list_commands, list_python
 from tests.media.clips import frame, write_animation, write_video
+from tests.media.videos.test_frames import FakeCamera
 
 EDGE = 32
 # what says that a model is not found by a plain name
@@ -45,19 +52,40 @@ SCHEMES = ("hf:", "open_clip:", "my_models.py:", "package.module:", "runs/", "FO
 # what is given to the pages' placeholders
 REPLACED = {
     "100:400": "1:4",
+    "cuda:0": "cpu",
     "$PHOTOS": "photos",
     "$OUT": "out",
     "/nfs/photos": "photos",
     "/nfs/out": "out",
 }
-# commands of which the model that they load is all that can be had here
-UNTIL_LOADED = ("evaluate", "tune", "sanity", "--camera")
+# what is in a command that cannot run here, and why
+NOT_HERE = {
+    "--engine ray": "Ray starts processes of its own, which know nothing of what stands for models "
+    "here: tests/pipeline/distributed/test_clusters.py runs camviz on it"
+}
+MOST_NOT_HERE = 3
+# words with which a command prints, and writes nothing
+PRINTING = {"methods", "models", "help", "verify", "summary", "sanity", "completion", "evaluate"}
+PRINTING |= {"--preview-model", "serve"}
+# words with which a command takes many passes, or looks at what another has written
+ON_SMALL_NETWORK = {"all", "tune", "evaluate", "sanity", "rise"}
+ON_SMALL_NETWORK |= {"merge", "verify", "report", "summary"}
 COMMANDS = [c for c in list_commands() if c.words]
 BLOCKS = list(list_python())
 
 
-class ModelAsked(BaseException):
-    """Raised in the place of loading a model."""
+def can_run(shown: Shown) -> bool:
+    return not any(what in shown.text for what in NOT_HERE)
+
+
+class StoppedCamera(FakeCamera):
+    """A camera that shows pictures until somebody presses Ctrl-C, which ends the film."""
+
+    def grab(self) -> bool:
+        self.shown += 1
+        if self.shown == 2:
+            signal.raise_signal(signal.SIGINT)
+        return self.shown < 200
 
 
 class Net(nn.Sequential):
@@ -107,13 +135,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (40, 40), "red").save(folder / "more" / "deep" / "img.png")
     (folder / "list.txt").write_text("a.jpg\nb.jpg\n")
     (folder / "demo_images").symlink_to(ROOT / "demo_images")
-    for name in ("weights/best.pt", *_list_words(".pth", ".pt", ".tar", ".safetensors")):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).touch()
-    (folder / "FOLDER").mkdir()
     (folder / "classes.txt").write_text("".join(f"class {n}\n" for n in range(1000)))
-    (folder / "my_models.py").write_text("def t2t_vit_14():\n    raise AssertionError\n")
-    (folder / "runs" / "checkpoint-500").mkdir(parents=True)
+    _write_models(folder)
     (folder / "camviz-out").mkdir()
     (folder / "camviz-out" / "camviz-tune.toml").write_text('method = "layercam"\n')
     page = ROOT / "camcli" / "docs" / "presets.md"
@@ -133,17 +156,61 @@ def _list_words(*suffixes: str) -> list[str]:
     return sorted(word for word in words if not re.search(r"[*:]|^demo_images", word))
 
 
+# code of the user's own, as the pages name it
+OWN_MODELS = """
+from tests.small_models import make_vit
+
+def t2t_vit_14():
+    return make_vit(img_size=224)
+"""
+OWN_PACKAGE = """
+from tests.small_models import make_vit
+
+def build(depth, img_size):
+    return make_vit(depth=depth, img_size=img_size)
+"""
+# files of weights that are not those of a small ResNet of 1,000 classes
+OTHER_WEIGHTS: dict[str, Callable[[], nn.Module]] = {
+    "timm.pth": small_models.make_vit,
+    "t2t.pth": lambda: small_models.make_vit(img_size=224),
+    **dict.fromkeys(("before.pth", "after.pth"), lambda: small_models.SmallResNet(classes=4)),
+}
+
+
+def _write_models(folder: Path) -> None:
+    """Writes code of models, and weights that fit what is built here."""
+    (folder / "my_models.py").write_text(OWN_MODELS)
+    (folder / "package").mkdir()
+    (folder / "package" / "module.py").write_text(OWN_PACKAGE)
+    (folder / "weights").mkdir()
+    for name in ("weights/best.pt", *_list_words(".pth", ".pt", ".tar", ".safetensors")):
+        state = OTHER_WEIGHTS.get(name, small_models.SmallResNet)().state_dict()
+        saved = {"arch": "resnet50", "state_dict": state} if name.endswith(".tar") else state
+        torch.save(saved, folder / name)
+    for name in ("FOLDER", "runs/checkpoint-500"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "config.json").write_text('{"model_type": "vit"}')
+        torch.save(small_models.make_vit().state_dict(), folder / name / "pytorch_model.bin")
+
+
 def _write_boxes(folder: Path) -> None:
     small, large = (48, 36), (640, 480)
-    for name, picture, (width, height) in (
-        ("boxes", "photos/1", small),
-        ("annotations", "val/1", small),
-        ("instances_val", "1", large),
+    beside = ("photos/1", "photos/2", "photos/3", "val/1")
+    for name, pictures, (width, height) in (
+        ("boxes", beside, small),
+        ("annotations", beside, small),
+        ("instances_val", ("1",), large),
     ):
         known = {
-            "images": [{"id": 1, "file_name": f"{picture}.jpg", "width": width, "height": height}],
+            "images": [
+                {"id": number, "file_name": f"{picture}.jpg", "width": width, "height": height}
+                for number, picture in enumerate(pictures)
+            ],
             "categories": [{"id": 1, "name": "cat"}],
-            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 3, 9, 8]}],
+            "annotations": [
+                {"id": number, "image_id": number, "category_id": 1, "bbox": [2, 3, 9, 8]}
+                for number in range(len(pictures))
+            ],
         }
         (folder / f"{name}.json").write_text(json.dumps(known))
 
@@ -163,28 +230,31 @@ def _in_place(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a.jpg\nb.jpg\n")))
 
 
-@pytest.fixture
-def _tiny(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a tiny network in the place of the embedded one, and none in that of others."""
-
-    def load_model(name: str = embedded.NAME, **_: Any) -> Classifier:
-        if name != embedded.NAME or _["checkpoint"] is not None:
-            raise ModelAsked(name)
-        return classifier
-
-    def run_on_ray(*_: Any) -> None:
-        raise ModelAsked("resnet50")
-
-    monkeypatch.setattr(load, "load_model", load_model)
-    monkeypatch.setattr(ray_backend, "run_on_ray", run_on_ray)
+@pytest.fixture(scope="module")
+def trained() -> BuiltModel:
+    """The embedded model, which sees fewer pixels."""
+    edge = small_models.EMBEDDED_EDGE
+    return build_embedded(ModelSpec(embedded.NAME, img_size=(edge, edge)))
 
 
 @pytest.fixture
-def _stops_at_loading(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load_model(name: str, **_: Any) -> Classifier:
-        raise ModelAsked(name)
+def _small(trained: BuiltModel, shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Puts small networks in the place of what libraries build, and of what takes long."""
+    real = build._build
 
-    monkeypatch.setattr(load, "load_model", load_model)
+    def build_small(origin: str, request: ModelSpec) -> BuiltModel:
+        if origin == "python":
+            return real(origin, request)
+        if origin == "embedded" and not ON_SMALL_NETWORK & set(shown.words):
+            return trained
+        if origin in model_lookup.LIBRARIES:
+            check_is_known(request.name)
+        return small_models.build(request)
+
+    monkeypatch.setattr(build, "_build", build_small)
+    for extra in ("open_clip", "transformers"):
+        monkeypatch.setitem(model_lookup.BUILDERS, extra, small_models.__name__)
+    monkeypatch.setattr(model_lookup, "_check_transformers", lambda: None)
 
 
 @pytest.fixture
@@ -193,28 +263,48 @@ def _cached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "list_cached", lambda: [found])
 
 
-@pytest.mark.parametrize("shown", COMMANDS, ids=str)
-@pytest.mark.usefixtures("_in_place", "_tiny")
+@pytest.fixture
+def _fake_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for a camera, before which somebody presses Ctrl-C after two pictures."""
+    monkeypatch.setattr(cv2, "VideoCapture", StoppedCamera)
+
+
+@pytest.fixture
+def _first_of_all(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes this process the first of those that a launcher starts."""
+    launched = re.search(r"--nproc-per-node (\d+)", shown.text)
+    if launched:
+        monkeypatch.setenv("RANK", "0")
+        monkeypatch.setenv("WORLD_SIZE", launched[1])
+
+
+@pytest.mark.parametrize("shown", [c for c in COMMANDS if can_run(c)], ids=str)
+@pytest.mark.usefixtures("_in_place", "_small", "_fake_camera", "_first_of_all")
 def test_a_command_runs(
-    shown: Shown, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    shown: Shown,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
 ) -> None:
     words = [_replace(word) for word in shown.words]
-    if set(words) & set(UNTIL_LOADED):
-        request.getfixturevalue("_stops_at_loading")
     if words == ["models", "hf"]:
         request.getfixturevalue("_cached")
     if words[0] == "serve":
         _end_at_once(request.getfixturevalue("monkeypatch"))
     if words[0] in ("merge", "verify", "report", "summary"):
         _run_before(words, request.getfixturevalue("monkeypatch"))
-    try:
-        code = main(words)
-    except ModelAsked as asked:
-        check_is_known(str(asked))
-        return
+    before = _list_files(tmp_path)
+    code = main(words)
     captured = capsys.readouterr()
     assert code == 0, captured.err
     assert captured.out
+    assert PRINTING & set(words) or _list_files(tmp_path) - before
+
+
+def _list_files(folder: Path) -> set[tuple[str, int]]:
+    """Lists files and when they were written, but for links to what was there before."""
+    files = (Path(top, name) for top, _, names in os.walk(folder) for name in names)
+    return {(str(file), file.lstat().st_mtime_ns) for file in files}
 
 
 def _replace(word: str) -> str:
@@ -362,6 +452,11 @@ def test_the_pages_that_are_named_are_there() -> None:
         assert set(named) <= known, page.name
     named = [topic for said in OPTION_INFO.values() for topic in re.findall(r"help (\w+)", said)]
     assert len(named) > 3 and set(named) <= known
+
+
+def test_few_commands_do_not_run_here() -> None:
+    assert sum(not can_run(shown) for shown in COMMANDS) <= MOST_NOT_HERE
+    assert all(any(what in shown.text for shown in COMMANDS) for what in NOT_HERE)
 
 
 def test_what_is_shown_is_found() -> None:
