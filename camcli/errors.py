@@ -19,14 +19,8 @@ CamvizError
 └── TooManyFailures         exit code 1: as many pictures failed as --max-failures allows, and one
 """
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 EXIT_FAILED_IMAGES = 1
 EXIT_USAGE = 2
@@ -128,35 +122,6 @@ def find_closest(given: str, known: Iterable[str], most: int = 3) -> list[str]:
     ]
     near = get_close_matches(word, by_lower, n=most, cutoff=0.55)
     return [by_lower[name] for name in dict.fromkeys([*sorted(longer, key=len), *near])][:most]
-
-
-def check_keywords(hint: str = "", **synonyms: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorates a function: a keyword that it does not take is refused with the closest one.
-
-    `synonyms` are other words for its parameters.  An editor and mypy see the function's own
-    signature.
-    """
-
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        known = [name for name in inspect.signature(function).parameters if name != "self"]
-        # a class is called by its own name
-        called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
-
-        @wraps(function)
-        def call_checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            given: dict[str, Any] = {}
-            for name, value in kwargs.items():
-                parameter = synonyms.get(name, name)
-                if parameter not in known:
-                    raise UnknownName(f"argument of {called}", name, known, hint)
-                if parameter in given:
-                    raise UsageError(f"{name} and {parameter} are the same: give one of them.")
-                given[parameter] = value
-            return function(*args, **given)
-
-        return call_checked
-
-    return decorate
 
 
 def first_line(error: BaseException | str) -> str:

@@ -97,7 +97,7 @@ def test_a_keyword_that_nobody_knows_is_refused_with_the_closest(name: str) -> N
 
 
 def test_a_class_that_people_make_refuses_such_a_keyword_by_its_name() -> None:
-    with pytest.raises(errors.UnknownName, match=r"argument of Sheet 'colourmap'.*'colormap'"):
+    with pytest.raises(errors.UnknownName, match=r"argument of Sheet 'colourmap'.*`colormap`"):
         camcli.Sheet([], colourmap="hot")  # type: ignore[call-arg]
 
 

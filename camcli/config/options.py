@@ -130,7 +130,8 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     )
     target: Annotated[TargetName | Callable[..., Any], BeforeValidator(parse_target)] = Field(
         default="logit",
-        description="logit, probability, log-probability, rest, counterfactual or contrast",
+        description="logit, probability, log-probability, rest, counterfactual or contrast; a class"
+        " is the target category",
     )
     contrast: Annotated[tuple[Category, ...], BeforeValidator(parse_categories)] = Field(
         default=(), description="class indices or names"

@@ -36,7 +36,8 @@ from camcli.engine.targets import (
     make_target,
     parse_targets,
 )
-from camcli.errors import MethodError, UsageError, check_keywords
+from camcli.errors import MethodError, UsageError
+from camcli.keywords import check_keywords
 from camcli.method_terms import BEST, COMBINED, check_methods, find_method_names, split_term
 from camcli.methods import smoothing
 from camcli.models.acceleration import PrepackCache, accelerate
@@ -169,6 +170,8 @@ def heatmaps(
         >>> {method: tuple(m.shape) for method, m in maps.items()}
         {'gradcam': (2, 2, 7, 7), 'cam': (2, 2, 7, 7)}
     """
+    if isinstance(inputs, nn.Module):
+        raise UsageError("The model comes first, and its inputs second: heatmaps(model, inputs).")
     with call_on_model(module):
         others, pictures = _split_inputs(inputs, image_input)
         several = not isinstance(method, str) and combine is None

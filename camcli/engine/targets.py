@@ -133,9 +133,12 @@ class LikeliestCategories:
 def parse_targets(targets: Targets, b: int) -> FixedCategories:
     """Reads targets: one for all of b pictures, one for each, or k for each; raises UsageError."""
     problem = f"Targets are indices of classes, one or k for each picture, not {targets!r}."
+    if isinstance(targets, list) and any(callable(one) for one in targets):
+        problem += " A function of logits [b n] and categories [b] goes to target."
     try:
         indices = torch.as_tensor(targets)
-    except (TypeError, ValueError) as error:  # names of classes, or lists of different lengths
+    # names of classes, lists of different lengths, or functions
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(problem) from error
     if indices.ndim > 2 or indices.dtype not in INTEGERS or indices.numel() == 0:
         raise UsageError(problem)
@@ -352,8 +355,8 @@ def make_target(
 ) -> Target:
     """Finds a target by name, or makes one of a function; `against` means a contrast.
 
-    Raises UnknownName for another name, and UsageError for a contrast together with another target,
-    or for values.
+    Raises UnknownName for another name, and UsageError for a class in its place, for a contrast
+    together with another target, or for values.
     """
     reading = reading or OutputReading()
     if reading.is_value and not callable(given):
@@ -373,7 +376,13 @@ def make_target(
             if reading.link != "softmax" and name in OF_PROBABILITY:
                 return PlainTarget(name, partial(OF_PROBABILITY[name], link=reading.link))
             return PlainTarget(name, function)
-    raise UnknownName("target", given, [*SCORES, CONTRAST], f"All: {', '.join(SCORES)}, contrast.")
+    names = f"{', '.join(SCORES)}, contrast"
+    if not isinstance(given, str):
+        raise UsageError(
+            f"target={given!r}: target says what is explained of a class ({names}, or a function); "
+            "the class itself goes to target_category."
+        )
+    raise UnknownName("target", given, [*SCORES, CONTRAST], f"All: {names}.")
 
 
 def _make_value_target(given: str | None, against: Sequence[int]) -> Target:

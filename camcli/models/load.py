@@ -19,9 +19,9 @@ from camcli.errors import (
     ModelError,
     UnknownName,
     UsageError,
-    check_keywords,
     first_line,
 )
+from camcli.keywords import check_keywords
 from camcli.models import embedded
 from camcli.models.acceleration import (
     convert_weights_format,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from camcli.errors import MethodError, OutputError, UsageError, check_keywords
+from camcli.errors import MethodError, OutputError, UsageError
+from camcli.keywords import check_keywords
 from camcli.media.map_files import write_map
 from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
 from camcli.media.pictures.read import PictureLike, make_picture

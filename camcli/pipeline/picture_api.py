@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from camcli.config import from_keywords
 from camcli.engine.layer_selection import Layers, name_layers, warn_doubts
-from camcli.errors import CamvizWarning, UsageError, check_keywords
+from camcli.errors import CamvizWarning, UsageError
+from camcli.keywords import check_keywords
 from camcli.media.pictures.read import make_picture
 from camcli.models.load import Classifier, load_model
 from camcli.models.outputs.logits import OutputKey
@@ -146,6 +147,8 @@ def explain(
         281 tabby, tabby cat (7, 7)
         967 espresso (7, 7)
     """
+    if isinstance(inputs, Classifier | nn.Module):
+        raise UsageError("The model comes first, and the pictures second: explain(model, inputs).")
     if isinstance(inputs, Mapping):
         raise UsageError(
             "explain takes pictures, and not a dictionary of a model's inputs: camcli.heatmaps("

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from camcli.engine.answer_request import move_to_model
-from camcli.errors import ModelError, UsageError, check_keywords
+from camcli.errors import ModelError, UsageError
+from camcli.keywords import check_keywords
 from camcli.media.network_input import make_view
 from camcli.media.pictures.read import PictureLike, make_picture
 from camcli.media.sources.listing import is_video

@@ -19,7 +19,8 @@ from weakref import WeakSet
 
 from torch import nn
 
-from camcli.errors import ModelError, check_keywords
+from camcli.errors import ModelError
+from camcli.keywords import check_keywords
 from camcli.models.state.module_list import check_is_module, keep_notes
 
 # seconds after which a thread that waits looks again whether that can end

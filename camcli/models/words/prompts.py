@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from camcli.errors import ModelError, UsageError, check_keywords
+from camcli.errors import ModelError, UsageError
+from camcli.keywords import check_keywords
 from camcli.models.load import Classifier
 from camcli.models.model_lookup import import_builder
 from camcli.models.outputs.interpretation import Link, declare_reading

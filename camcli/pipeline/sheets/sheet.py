@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from camcli.errors import UsageError, check_keywords
+from camcli.errors import UsageError
+from camcli.keywords import check_keywords
 from camcli.pipeline.sheets.arrangement import arrange
 from camcli.pipeline.sheets.items import list_items
 from camcli.pipeline.sheets.sheet_files import write_sheet

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import distributed
 
-from camcli.errors import check_keywords
+from camcli.keywords import check_keywords
 from camcli.pipeline.sheets.notebook import describe
 from camcli.pipeline.training.image_loggers import LoggedImage, find_image_logger
 from camcli.render.colormap import ColormapLike, find_colormap
