@@ -25,10 +25,13 @@ class Tally:
     """What a run has done so far, of how many pictures.
 
     `beyond` are heatmaps with values above the scale that they share with others, `left_out`
-    pictures that another process does, `frames` those of videos.
+    pictures that another process does, `frames` those of videos.  Pictures come in batches, of
+    which the first takes longest: weights are packed and compiled in it, and files are cold.  It is
+    no measure of the others.
     """
 
     total: int
+    batch: int = 1
     pictures: int = 0
     heatmaps: int = 0
     failed: int = 0
@@ -38,6 +41,9 @@ class Tally:
     frames: int = 0
     start: float = field(default_factory=lambda: time.monotonic())
     _failing: bool = False
+    _steps: int = 0
+    # when the first batch was done, and how many pictures that were
+    _first: tuple[float, int] = (0.0, 0)
 
     def add(self, outcome: Outcome) -> None:
         """Counts one more picture; a video is one, whatever becomes of its frames."""
@@ -49,10 +55,13 @@ class Tally:
         if outcome.last:
             self.pictures += not self._failing
             self._failing = False
+        self._steps += 1
+        if self._steps == self.batch:
+            self._first = time.monotonic(), self.done
 
-    def begin(self) -> None:
-        """Says that the model is loaded: what it took is not what pictures take."""
-        self.start = time.monotonic()
+    def begin(self, batch: int = 1) -> None:
+        """Says that the model is loaded, and how many pictures it is given at a time."""
+        self.start, self.batch = time.monotonic(), batch
 
     def leave_out(self, pictures: int) -> None:
         """Counts pictures that another process does."""
@@ -79,21 +88,36 @@ class Tally:
         """How far it is, how fast, and how long it will take, in one line."""
         if not self.done:
             if self.frames:
-                return f"{_pluralise(self.frames, 'frame')}, {self._count_per_second(self.frames)}"
+                speed = _divide(self.frames, self.start)
+                return f"{_pluralise(self.frames, 'frame')}, {_format_speed(speed)}"
             seen = f"{self.looked_at} of {self.total} pictures"
             return f"{seen} looked at, for the scale they share" if self.looked_at else seen
-        speed = self.done / max(time.monotonic() - self.start, 1e-9)
-        left = timedelta(seconds=round((self.total - self.done) / speed))
         what = f"{self.done} of {self.total} pictures{self._failed}"
-        return f"{what}, {self._count_per_second(self.done)}, {left} left"
+        start, before = self._find_start()
+        if self.done <= before:
+            return what
+        speed = _divide(self.done - before, start)
+        left = timedelta(seconds=round((self.total - self.done) / speed))
+        return f"{what}, {_format_speed(speed)}, {left} left"
 
-    def _count_per_second(self, number: int) -> str:
-        speed = number / max(time.monotonic() - self.start, 1e-9)
-        return f"{speed:.{0 if speed >= 10 else 2}f} a second"
+    def _find_start(self) -> tuple[float, int]:
+        """Returns from when speed counts, and how many pictures were done: all, until it does."""
+        if self.looked_at:
+            return self.start, 0
+        return self._first if self._steps >= 2 * self.batch else (self.start, self.done)
 
     @property
     def _failed(self) -> str:
         return f", {self.failed} failed" if self.failed else ""
+
+
+def _divide(number: int, start: float) -> float:
+    """Returns how many that is in a second since then."""
+    return number / max(time.monotonic() - start, 1e-9)
+
+
+def _format_speed(speed: float) -> str:
+    return f"{speed:.{0 if speed >= 10 else 2}f} a second"
 
 
 def _is_beyond(record: Record) -> bool:

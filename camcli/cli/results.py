@@ -54,10 +54,10 @@ class Results:
         for why, names in _group_reasons(left_out).items():
             self.printer.note(f"left out: {', '.join(names)}: {why}")
 
-    def report_start(self, sources: int, skipped: int, replaced: int) -> None:
+    def report_start(self, sources: int, skipped: int, replaced: int, batch: int) -> None:
         """Says what is done already, or done again."""
         self.tally.total = sources
-        self.tally.begin()
+        self.tally.begin(batch)
         if skipped:
             total = sources + skipped
             self.printer.note(f"{skipped} of {total} were done before, and are left as they are")

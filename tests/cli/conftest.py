@@ -72,6 +72,7 @@ class FakePlan:
     left_out: Mapping[str, str] = field(default_factory=dict)
     request: FakeRequest = FakeRequest()
     warnings: tuple[str, ...] = ()
+    batch_size: int = 1
 
 
 Run = Callable[..., Result]

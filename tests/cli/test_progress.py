@@ -60,11 +60,11 @@ def test_what_is_counted(clock: list[float]) -> None:
     for one in (outcome("", ""), outcome("bad"), outcome("", "too large")):
         tally.add(one)
     assert tally.summary == "1 picture, 3 heatmaps, 2 failed"
-    clock[0] += 1.5
+    clock[0] += 1.0
     assert tally.so_far == "3 of 500 pictures, 2 failed, 2.00 a second, 0:04:08 left"
     for _ in range(497):
         tally.add(outcome(""))
-    clock[0] += 8.5
+    clock[0] += 9
     assert tally.so_far == "500 of 500 pictures, 2 failed, 50 a second, 0:00:00 left"
     assert tally.summary == "498 pictures, 500 heatmaps, 2 failed"
 
@@ -104,11 +104,39 @@ def test_the_first_estimate_counts_from_the_end_of_loading(
         tally.add(outcome(""))
         show()
         assert capsys.readouterr().err == ""
-        assert tally.so_far == "1 of 100 pictures, 2.00 a second, 0:00:50 left"
+        assert tally.so_far == "1 of 100 pictures"
         clock[0] += LINE_EVERY
         tally.add(outcome(""))
         show()
-    assert capsys.readouterr().err.startswith("camviz: 2 of 100 pictures, 0.19 a second")
+    assert capsys.readouterr().err.startswith("camviz: 2 of 100 pictures, 0.10 a second")
+
+
+def test_the_first_batch_is_no_measure_of_the_others(clock: list[float]) -> None:
+    tally = Tally(80)
+    tally.begin(8)
+    clock[0] += 60  # weights are packed, a model is compiled
+    said = []
+    for seconds in (0.0, 4.0, 4.0):
+        clock[0] += seconds
+        for _ in range(8):
+            tally.add(outcome(""))
+            said.append(tally.so_far)
+    # nothing is announced until a second batch has been timed, from its beginning to its end
+    assert said[7] == "8 of 80 pictures" and said[14] == "15 of 80 pictures"
+    assert said[15] == "16 of 80 pictures, 2.00 a second, 0:00:32 left"
+    assert said[23] == "24 of 80 pictures, 2.00 a second, 0:00:28 left"
+
+
+def test_frames_are_counted_in_batches_and_videos_in_what_is_left(clock: list[float]) -> None:
+    tally = Tally(4)
+    tally.begin(2)
+    clock[0] += 60
+    frame = replace(outcome(""), last=False)
+    for one in (frame, frame, frame, outcome("")):
+        tally.add(one)
+        clock[0] += 2
+    # the first video was begun in the batch that took long
+    assert tally.so_far == "1 of 4 pictures, 0.17 a second, 0:00:18 left"
 
 
 @pytest.mark.usefixtures("asked")
@@ -118,14 +146,19 @@ def test_a_run_begins_when_the_model_is_loaded(
     def carry_out_plan(*given: Any) -> Iterator[Outcome]:
         clock[0] += 600
         given[4].begins(RunState(given[1]))
-        clock[0] += LINE_EVERY
+        clock[0] += 60
+        yield outcome("")
         for _ in range(2):
+            clock[0] += LINE_EVERY
             yield outcome("")
 
     monkeypatch.setattr(sys.modules["camcli.pipeline"], "carry_out_plan", carry_out_plan)
-    other = Path(image).with_name("dog.jpg")
-    other.touch()
-    assert "camviz: 1 of 2 pictures, 0.10 a second, 0:00:10 left\n" in run(image, str(other)).err
+    others = [Path(image).with_name(f"{name}.jpg") for name in ("dog", "eel")]
+    for other in others:
+        other.touch()
+    said = run(image, *map(str, others)).err
+    assert "camviz: 1 of 3 pictures\n" in said
+    assert "camviz: 2 of 3 pictures, 0.10 a second, 0:00:10 left\n" in said
 
 
 def test_a_lone_video_says_how_many_frames_it_has_done(
@@ -154,7 +187,7 @@ def test_a_long_run_says_now_and_then_how_far_it_is(
             said.append(capsys.readouterr().err)
     assert printer.above is None
     assert [bool(line) for line in said] == [False, False, True, False, True]
-    assert said[2] == "camviz: 3 of 100 pictures, 0.30 a second, 0:05:23 left\n"
+    assert said[2] == "camviz: 3 of 100 pictures, 0.22 a second, 0:07:16 left\n"
 
 
 @pytest.mark.parametrize(("style", "total"), [("paths", 100), ("text", 1)])

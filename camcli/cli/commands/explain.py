@@ -257,7 +257,7 @@ def _prepare_local_run(
     results.report_plan(plan.left_out, len(plan.request.methods))
 
     def report_start(run: RunState) -> None:
-        results.report_start(len(run.sources), run.skipped, run.replaced)
+        results.report_start(len(run.sources), run.skipped, run.replaced, plan.batch_size)
         for process in run.other_processes:
             results.printer.note(f"shared with another run of the same options: {process}")
 
@@ -311,7 +311,8 @@ def _prepare_ray_run(
     def report_start(run: WorkerStart) -> None:
         results.printer.warn(run.warnings)
         results.report_plan(run.left_out, run.methods)
-        results.report_start(run.sources, len(sources) - run.sources, run.replaced)
+        skipped = len(sources) - run.sources
+        results.report_start(run.sources, skipped, run.replaced, run.batch_size)
 
     loads = partial(load, pretrained=options.pretrained)
     return lambda stop: run_on_ray(sources, options, loads, stop, report_start)

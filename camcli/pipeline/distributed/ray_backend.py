@@ -56,13 +56,17 @@ QUIET = {
 
 @dataclass(frozen=True)
 class WorkerStart:
-    """What workers still have to do, and the warnings of their models and plans."""
+    """What workers still have to do, and the warnings of their models and plans.
+
+    `batch_size` is how many pictures they explain at a time, all together.
+    """
 
     sources: int
     replaced: int
     methods: int
     warnings: tuple[str, ...]
     left_out: dict[str, str]
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -261,8 +265,9 @@ def _report_start(ray: Any, starting: Sequence[Any], begins: Callable[[WorkerSta
     except ray.exceptions.RayActorError:
         return  # `work` reports the same error
     if len(starts) == len(starting):
-        sources = sum(one.sources for one in starts)
-        begins(replace(starts[0], sources=sources, replaced=sum(one.replaced for one in starts)))
+        counted = ("sources", "replaced", "batch_size")
+        sums = {name: sum(getattr(one, name) for one in starts) for name in counted}
+        begins(replace(starts[0], **sums))
 
 
 def _find_error(ray: Any, end: Any) -> CamvizError | None:
@@ -335,6 +340,7 @@ class Worker:
                 len(plan.request.methods),
                 (*classifier.warnings, *plan.warnings),
                 dict(plan.left_out),
+                plan.batch_size,
             )
             self._ready.set()
 
