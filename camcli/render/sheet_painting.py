@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from camcli.render.colour_bar import ColourBar
 from camcli.render.sheet_layout import DPI, PAPER, TEXT, Cell, Grid, Page, lay_out, load_font
+
+if TYPE_CHECKING:
+    # it brings torch, and sheets are checked without
+    from camcli.render.colour_bar import ColourBar
 
 MAKER = "camviz sheet"  # what says that a file is one, which may be replaced
 

@@ -1,4 +1,7 @@
-"""Draws the pages of a sheet with matplotlib, which is imported when asked for."""
+"""Draws the pages of a sheet with matplotlib, which is imported when asked for.
+
+What can be drawn, and where, is checked without torch, before a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from camcli.errors import UsageError
+from camcli.errors import OutputError, UsageError
 from camcli.render.charts import HOW_TO_INSTALL, STYLE, can_draw_charts
 from camcli.render.sheet_layout import DPI, PAPER, TEXT_POINTS, Page
 from camcli.render.sheet_painting import MAKER
@@ -16,6 +20,7 @@ from camcli.render.sheet_painting import MAKER
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SUFFIXES = (".png", ".svg", ".pdf")
 ANCHORS = {"l": "left", "m": "center", "r": "right"}
 # pictures apart as they are, letters as TrueType that journals take
 VECTORS = {"image.composite_image": False, "pdf.fonttype": 42, "savefig.dpi": DPI}
@@ -25,6 +30,36 @@ def check_can_draw(what: str) -> None:
     """Raises UsageError where matplotlib is not installed."""
     if not can_draw_charts():
         raise UsageError(f"{what} is drawn with matplotlib: {HOW_TO_INSTALL}. A .png needs none.")
+
+
+def check_sheet(path: Path, *, may_be_kind: bool = False) -> None:
+    """Raises UsageError or OutputError where a sheet cannot be written to this file.
+
+    A kind alone, such as `pdf`, may stand for a file that is named by its run.
+    """
+    is_kind = may_be_kind and not path.suffix
+    suffix = f".{path}" if is_kind else path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"A sheet is a .png, .svg or .pdf, and {str(path)!r} is none.")
+    if suffix != ".png":
+        check_can_draw(f"A {suffix}")
+    if not is_kind:
+        check_replaceable(path)
+
+
+def check_replaceable(path: Path) -> None:
+    """Raises UsageError or OutputError where a file would be lost that is no sheet."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
+    if MAKER.encode() not in content:
+        raise UsageError(
+            f"{str(path)!r} is there already and no sheet of camviz, and would be lost: name "
+            "another file, or remove it."
+        )
 
 
 def make_figure(page: Page) -> Figure:

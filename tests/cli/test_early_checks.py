@@ -43,6 +43,11 @@ WRONG = {
     "--batch-size 0": ("--batch-size 0: takes a whole number from 1, or auto",),
     "--noise-sigma 0.1": ("--noise-sigma is for --noise-smooth N",),
     "--contrast-strength 1": ("--contrast-strength is for --contrast CLASSES",),
+    # matplotlib is hidden in these runs
+    "--sheet x.svg": ("A .svg is drawn with matplotlib: pip install", "A .png needs none."),
+    "--sheet maps.PDF": ("A .pdf is drawn with matplotlib: pip install",),
+    "--sheet pdf": ("A .pdf is drawn with matplotlib: pip install",),
+    "--sheet dog.png": ("'dog.png' is there already and no sheet of camviz, and would be lost",),
     "--likeness l1": ("--likeness is for --like",),
     "--like cat.png --text cat": ("--like and --text each stand in the place of classes",),
     "--checkpoint gone.pth": ("There is no checkpoint 'gone.pth'",),
@@ -51,7 +56,9 @@ WRONG = {
     "--save-path .": ("is the folder that is to be explained", "another folder"),
 }
 SCRIPT = """
-import contextlib, io, json, shlex, sys
+import contextlib, importlib.util, io, json, shlex, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "matplotlib" else find(name, *rest)
 from camcli.cli.app import main
 said = {}
 for typed in json.load(sys.stdin):

@@ -73,6 +73,7 @@ def command(images: list[str], flags: Flags) -> None:
         check_report(options)
     sources = find_sources_of(images, flags, options)
     _check_output_place(sources, options)
+    _check_sheet_place(options)
     if "model" not in options.model_fields_set and options.checkpoint is None:
         printer.note(EMBEDDED_NOTE)
     finished = _explain_all(sources, options, printer, display)
@@ -180,6 +181,15 @@ def _check_output_place(sources: Sequence[Source], options: Options) -> None:
         from camcli.media.output_place import check_output_place
 
     check_output_place(options.save_path, sources, options.format)
+
+
+def _check_sheet_place(options: Options) -> None:
+    if options.sheet is None:
+        return
+    with stage("import"):
+        from camcli.render.sheet_vectors import check_sheet
+
+    check_sheet(options.sheet, may_be_kind=True)
 
 
 def _is_folder(word: str) -> bool:

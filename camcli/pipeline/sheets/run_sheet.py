@@ -17,11 +17,12 @@ from camcli.media.pictures.color_profiles import convert_to_srgb
 from camcli.media.pictures.read import open_picture
 from camcli.pipeline.sheets.arrangement import arrange
 from camcli.pipeline.sheets.items import SheetItem, cut_legend, make_record_bar
-from camcli.pipeline.sheets.sheet_files import SUFFIXES, check_sheet, write_sheet
+from camcli.pipeline.sheets.sheet_files import write_sheet
 from camcli.records import Record, Source
 from camcli.render.finish import show_outside
 from camcli.render.pixels import lay_pixels
 from camcli.render.sheet_layout import lay_out
+from camcli.render.sheet_vectors import check_sheet
 from camcli.runs import WHOLE, identify_source, parse_record, read_manifest
 from camcli.utils.profiling import stage
 
@@ -57,7 +58,7 @@ def find_sheet_file(options: Options, run: str) -> Path:
 def check_run_sheet(options: Options) -> None:
     """Raises UsageError or OutputError where a run's sheet cannot be written."""
     assert options.sheet is not None
-    check_sheet(options.sheet if options.sheet.suffix else options.sheet.with_suffix(SUFFIXES[0]))
+    check_sheet(options.sheet, may_be_kind=True)
     if options.sheet.suffix:
         check_writable(options.sheet.parent)
 

@@ -5,39 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from camcli.errors import OutputError, UsageError
 from camcli.media.atomic_files import write_file
 from camcli.render.sheet_layout import Page
 from camcli.render.sheet_painting import MAKER, write_png
-from camcli.render.sheet_vectors import check_can_draw, write_pdf, write_svg
+from camcli.render.sheet_vectors import check_replaceable, check_sheet, write_pdf, write_svg
 
-SUFFIXES = (".png", ".svg", ".pdf")
 # of pages that have a file each
 WRITERS = {".png": write_png, ".svg": write_svg}
-
-
-def check_sheet(path: Path) -> None:
-    """Raises UsageError or OutputError where a sheet cannot be written to this file."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"A sheet is a .png, .svg or .pdf, and {str(path)!r} is none.")
-    if suffix != ".png":
-        check_can_draw(f"A {suffix}")
-    _check_replaceable(path)
-
-
-def _check_replaceable(path: Path) -> None:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise OutputError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
-    if MAKER.encode() not in content:
-        raise UsageError(
-            f"{str(path)!r} is there already and no sheet of camviz, and would be lost: name "
-            "another file, or remove it."
-        )
 
 
 def write_sheet(pages: Iterable[Page], path: Path) -> tuple[Path, ...]:
@@ -56,7 +30,7 @@ def _write_each(pages: Iterable[Page], path: Path) -> Iterator[Path]:
     write, number = WRITERS[path.suffix.lower()], 1
     for number, page in enumerate(pages, start=1):
         place = _name_page(path, number)
-        _check_replaceable(place)
+        check_replaceable(place)
         write_file(memoryview(write(page)), place)
         yield place
     _remove_old_pages(path, number + 1)
