@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw
 
 from camcli.records import Box, Concept, Picture
 from camcli.render.colormap import MOST_OPAQUE
+from camcli.render.letters import Letters
 from camcli.render.overlay import Alpha, check_alpha, dim, enlarge
 from camcli.render.sheet_layout import INK, PAPER, cut_text
 
@@ -93,7 +94,7 @@ def _add_legend(pixels: NDArray[np.uint8], concepts: Sequence[Concept]) -> NDArr
     column = (width - gap) // math.ceil(len(concepts) / rows)
     sheet = Image.new("RGB", (width, picture.height + rows * row + gap), PAPER)
     sheet.paste(picture, ((width - picture.width) // 2, 0))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(text)
+    draw, font = ImageDraw.Draw(sheet), Letters(text)
     for index, concept in enumerate(concepts):
         left = gap + index // rows * column
         top = picture.height + gap // 2 + index % rows * row + (row - text) // 2
@@ -101,13 +102,11 @@ def _add_legend(pixels: NDArray[np.uint8], concepts: Sequence[Concept]) -> NDArr
         draw.rectangle(swatch, concept.colour, OUTLINE, max(1, text // 16))
         room = column - gap - text - gap // 2
         words = _name_classes(concept, room, font) if concept.labels else f"concept {index + 1}"
-        draw.text((left + text + gap // 2, top + text / 2), words, INK, font, "lm")
+        font.draw(draw, (left + text + gap // 2, top + text / 2), words, INK, "lm")
     return np.asarray(sheet)
 
 
-def _name_classes(
-    concept: Concept, room: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> str:
+def _name_classes(concept: Concept, room: float, font: Letters) -> str:
     """Names the best class, and those behind it that are likely and for which there is room."""
     classes = zip(concept.labels, concept.probabilities, strict=True)
     # of `tabby, tabby cat` the first synonym; a line break would start a new line

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from camcli.errors import UsageError
 from camcli.records import Box, Outside
+from camcli.render.letters import Letters
 from camcli.render.overlay import find_seen
-from camcli.render.sheet_layout import INK, PAPER, Line, cut_text, load_font
+from camcli.render.sheet_layout import INK, PAPER, Line, cut_text
 
 # the caption's text, in pixels, and as a share of the picture's width
 SMALLEST_TEXT, TEXTS_ACROSS = 14, 40
@@ -45,12 +46,26 @@ def show_outside(
 def add_caption(drawn: NDArray[np.uint8], caption: Line) -> NDArray[np.uint8]:
     """Writes a line on a strip below a picture: uint8 RGB [h w 3] -> [h + strip w 3]."""
     width = drawn.shape[1]
-    text = max(SMALLEST_TEXT, width // TEXTS_ACROSS)
-    strip = Image.new("RGB", (width, round(STRIP * text)), PAPER)
-    font, gap = load_font(text), text // 2
+    text = _choose_size(width)
+    strip = Image.new("RGB", (width, _measure_strip(width)), PAPER)
+    font, gap = Letters(text), text // 2
     words = cut_text(caption.words, width - 2 * gap, font, caption.tail)
-    ImageDraw.Draw(strip).text((gap, strip.height // 2), words, INK, font, "lm")
+    font.draw(ImageDraw.Draw(strip), (gap, strip.height // 2), words, INK, "lm")
     return np.concatenate([drawn, np.asarray(strip)])
+
+
+def cut_caption(captioned: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Cuts the strip of a caption away again: uint8 RGB [h + strip w 3] -> [h w 3]."""
+    return captioned[: len(captioned) - _measure_strip(captioned.shape[1])]
+
+
+def _choose_size(width: int) -> int:
+    """Chooses the size of a caption's text for a picture of this width, in pixels."""
+    return max(SMALLEST_TEXT, width // TEXTS_ACROSS)
+
+
+def _measure_strip(width: int) -> int:
+    return round(STRIP * _choose_size(width))
 
 
 def _stack(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -9,25 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageFont
+from PIL import Image, ImageColor
+
+from camcli.render.letters import JOINERS, Letters
 
 if TYPE_CHECKING:
     from camcli.render.colour_bar import ColourBar
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 DPI, POINTS = 300, 72  # in an inch
 ONE_COLUMN, TWO_COLUMNS, PAGE_HEIGHT = (round(cm / 2.54 * DPI) for cm in (8.5, 17.8, 23.0))
 FEW, MOST = 4, 8  # cells side by side in one column of a paper, and in two
 TEXT_POINTS = 6.5
 TEXT = round(TEXT_POINTS * DPI / POINTS)
+FONT = Letters(TEXT)
 LINE, BAR, SWATCH, GAP, WIDE_GAP = round(1.25 * TEXT), 14, 22, 14, 34
 HIGHEST = 1.5  # a cell's height, in widths
 PAPER, INK, FAINT = "white", "black", "#555555"
@@ -74,7 +72,7 @@ class Grid:
 
     def split(self, line: Line) -> tuple[Line, ...]:
         """Gives a tail a line of its own where both do not fit above a cell."""
-        length = load_font(TEXT).getlength(make_printable(f"{line.words} {line.tail}"))
+        length = FONT.getlength(make_printable(f"{line.words} {line.tail}"))
         if length <= self.cell or not (line.words and line.tail):
             return (line,)
         return Line(line.words), Line("", line.tail)
@@ -174,7 +172,7 @@ class _Line:
             # captions stand on the picture, so that cells of fewer lines leave the gap above
             first = top + self.captions - len(cell.captions) * LINE
             for number, caption in enumerate(cell.captions):
-                text = cut_text(caption.words, self.grid.cell, load_font(TEXT), caption.tail)
+                text = cut_text(caption.words, self.grid.cell, FONT, caption.tail)
                 page.texts.append(PlacedText(text, left, first + number * LINE + TEXT - 4))
             top += self.captions
             height, width = pixels.shape[:2]
@@ -201,7 +199,7 @@ def _place_legend(
         swatch = np.array([[ImageColor.getrgb(colour)[:3]]], np.uint8)
         page.pictures.append(PlacedPicture(swatch, left, first + 4, SWATCH, SWATCH))
         indent = SWATCH + 8
-        text = cut_text(line.words, width - indent, load_font(TEXT), line.tail)
+        text = cut_text(line.words, width - indent, FONT, line.tail)
         page.texts.append(PlacedText(text, left + indent, first + TEXT - 2))
 
 
@@ -209,7 +207,7 @@ def _place_bar(bar: ColourBar, page: Page, left: int, top: int, width: int) -> N
     from camcli.render.colour_bar import format_number
 
     page.pictures.append(PlacedPicture(bar.colours[None], left, top, width, BAR))
-    low, high, font = format_number(bar.low), format_number(bar.high), load_font(TEXT)
+    low, high, font = format_number(bar.low), format_number(bar.high), FONT
     base = top + BAR + TEXT
     middle = format_number((bar.low + bar.high) / 2)
     ends = PlacedText(low, left, base), PlacedText(high, left + width, base, "r")
@@ -228,14 +226,14 @@ def _finish(page: Page, notes: Sequence[str], bar: ColourBar | None) -> Page:
     if notes:
         page.height += GAP
     for note in notes:
-        text = cut_text(note, page.width - 2 * GAP, load_font(TEXT))
+        text = cut_text(note, page.width - 2 * GAP, FONT)
         page.texts.append(PlacedText(text, GAP, page.height + TEXT - 4, colour=FAINT))
         page.height += LINE
     page.height += GAP
     return page
 
 
-def cut_text(text: str, width: int, font: Font, tail: str = "") -> str:
+def cut_text(text: str, width: int, font: Letters, tail: str = "") -> str:
     """Shortens a text to a width in pixels, and marks it by three dots; a tail stays whole."""
     text = make_printable(text)
     whole = f"{text} {tail}".strip()
@@ -248,19 +246,5 @@ def cut_text(text: str, width: int, font: Font, tail: str = "") -> str:
 
 def make_printable(text: str) -> str:
     """Makes one line of letters of a text that others wrote."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-
-
-@lru_cache
-def load_font(size: int) -> Font:
-    """Loads the letters of sheets, of a size in pixels.
-
-    Matplotlib's own, with Greek and Cyrillic, where it is installed: it draws PDF and SVG with
-    them, and what is measured here is as long there.
-    """
-    spec = find_spec("matplotlib")
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        file = Path(place) / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
-        if file.is_file():
-            return ImageFont.truetype(str(file), size)
-    return ImageFont.load_default(size)
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() or c in JOINERS else "?" for c in line)

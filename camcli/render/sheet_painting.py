@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from camcli.render.sheet_layout import DPI, PAPER, TEXT, Cell, Grid, Page, lay_out, load_font
+from camcli.render.sheet_layout import DPI, FONT, PAPER, Cell, Grid, Page, lay_out
 
 if TYPE_CHECKING:
     # it brings torch, and sheets are checked without
@@ -39,9 +39,9 @@ def paint_page(page: Page) -> NDArray[np.uint8]:
         if picture.size != (placed.width, placed.height):
             picture = picture.resize((placed.width, placed.height), Image.Resampling.BILINEAR)
         paper.paste(picture, (placed.left, placed.top))
-    draw, font = ImageDraw.Draw(paper), load_font(TEXT)
+    draw = ImageDraw.Draw(paper)
     for text in page.texts:
-        draw.text((text.x, text.base), text.text, text.colour, font, f"{text.anchor}s")
+        FONT.draw(draw, (text.x, text.base), text.text, text.colour, f"{text.anchor}s")
     return np.asarray(paper)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from camcli.errors import OutputError, UsageError
 from camcli.render.charts import HOW_TO_INSTALL, STYLE, can_draw_charts
+from camcli.render.letters import split_by_font, warn_of_missing
 from camcli.render.sheet_layout import DPI, PAPER, TEXT_POINTS, Page
 from camcli.render.sheet_painting import MAKER
 
@@ -90,8 +91,23 @@ def make_figure(page: Page) -> Figure:
                 va="baseline",
                 # somebody's dollar is no formula
                 parse_math=False,
+                family=_list_families(text.text),
             )
     return figure
+
+
+def _list_families(text: str) -> list[str]:
+    """Lists our own font's family, and those that a text needs besides, which are made known."""
+    from matplotlib import font_manager
+
+    warn_of_missing(text)
+    families = ["DejaVu Sans"]
+    for file in dict.fromkeys(file for _, file in split_by_font(text) if file):
+        known = {Path(entry.fname) for entry in font_manager.fontManager.ttflist}
+        if file not in known:
+            font_manager.fontManager.addfont(file)
+        families.append(font_manager.get_font(file).family_name)
+    return families
 
 
 def write_svg(page: Page) -> bytes:

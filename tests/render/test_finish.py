@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from camcli.errors import UsageError
 from camcli.records import Box
-from camcli.render.finish import add_caption, show_outside
+from camcli.render.finish import add_caption, cut_caption, show_outside
 from camcli.render.overlay import OUTSIDE, overlay
 from camcli.render.sheet_layout import Line
 
@@ -68,6 +68,7 @@ def test_a_caption_stands_below_and_is_as_wide_as_the_picture(width: int) -> Non
     pixels = np.full((30, width, 3), 99, np.uint8)
     captioned = add_caption(pixels, Line("tabby", "93.1%"))
     np.testing.assert_array_equal(captioned[:30], pixels)
+    np.testing.assert_array_equal(cut_caption(captioned), pixels)
     strip = captioned[30:]
     assert strip.shape[1] == width and len(strip) >= 20
     # dark letters on white paper

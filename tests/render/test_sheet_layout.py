@@ -10,19 +10,18 @@ from PIL import Image
 from camcli.render.colour_bar import ColourBar
 from camcli.render.sheet_layout import (
     DPI,
+    FONT,
     GAP,
     HIGHEST,
     LINE,
     ONE_COLUMN,
     PAGE_HEIGHT,
-    TEXT,
     TEXT_POINTS,
     TWO_COLUMNS,
     Cell,
     Line,
     cut_text,
     lay_out,
-    load_font,
     plan_grid,
 )
 from camcli.render.sheet_painting import MAKER, draw_sheet, paint_page, write_png
@@ -52,7 +51,7 @@ def test_a_sheet_is_as_wide_as_one_column_of_a_paper_or_two(
 
 def test_letters_can_be_read_at_a_columns_width() -> None:
     assert TEXT_POINTS >= 6
-    assert abs(TEXT / DPI * 72 - TEXT_POINTS) < 0.1
+    assert abs(FONT.size / DPI * 72 - TEXT_POINTS) < 0.1
 
 
 def test_a_cell_shows_the_pixels_that_it_was_given_and_no_others() -> None:
@@ -125,7 +124,7 @@ def test_no_text_reaches_into_the_next_cell() -> None:
     rows = [[Cell(noise(20, 30), (Line(long, "99.9%"),))] * 4]
     (page,) = lay_out(rows, grid)
     for text in page.texts:
-        assert load_font(TEXT).getlength(text.text) <= grid.cell
+        assert FONT.getlength(text.text) <= grid.cell
         assert text.text.endswith("... 99.9%")
 
 
@@ -136,8 +135,8 @@ def test_what_does_not_fit_beside_its_number_stands_above_it() -> None:
 
 
 def test_a_name_of_somebody_elses_is_one_line_of_letters() -> None:
-    assert cut_text("a\nb\x1b[31m\udcff\u202e", 900, load_font(TEXT)) == "a b?[31m??"
-    assert cut_text("wide", 1, load_font(TEXT)) == "..."
+    assert cut_text("a\nb\x1b[31m\udcff\u202e", 900, FONT) == "a b?[31m??"
+    assert cut_text("wide", 1, FONT) == "..."
 
 
 def test_a_png_says_how_large_it_is_printed_and_who_made_it() -> None:

@@ -251,6 +251,7 @@ def _prepare_local_run(
     """Prepares a run of this process, or its share of one."""
     with stage("import"):
         from camcli.pipeline import RunCallbacks, carry_out_plan, make_plan
+        from camcli.pipeline.writing.output_checks import warn_of_letters
 
     share: Sequence[Source] = sources
     if shard:
@@ -259,7 +260,7 @@ def _prepare_local_run(
     classifier = load(options, pretrained=options.pretrained)
     results.printer.warn(classifier.warnings)
     plan = make_plan(classifier, options)
-    results.printer.warn(plan.warnings)
+    results.printer.warn((*plan.warnings, *warn_of_letters(share, plan, options)))
     if options.compare is not None:
         plan = _add_compared(plan, classifier, options, results.printer)
     # not sooner: what loading a model frees is wanted no more

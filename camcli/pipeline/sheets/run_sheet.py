@@ -19,7 +19,7 @@ from camcli.pipeline.sheets.arrangement import arrange
 from camcli.pipeline.sheets.items import SheetItem, cut_legend, make_record_bar
 from camcli.pipeline.sheets.sheet_files import write_sheet
 from camcli.records import Record, Source
-from camcli.render.finish import show_outside
+from camcli.render.finish import cut_caption, show_outside
 from camcli.render.pixels import lay_pixels
 from camcli.render.sheet_layout import lay_out
 from camcli.render.sheet_vectors import check_sheet
@@ -133,6 +133,8 @@ class _Reader:
         def draw() -> Pixels:
             if pixels is None or record.view is None:
                 drawn = self._read(Source(overlay))
+                # a sheet has captions of its own
+                drawn = cut_caption(drawn) if options.caption else drawn
                 return drawn if options.outside == "crop" else cut_legend(drawn, record)
             original = self._read_source(source)
             laid = lay_pixels(original, self._read(Source(pixels)), record.view)

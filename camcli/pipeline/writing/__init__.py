@@ -7,6 +7,7 @@ PUBLIC = (
     "color_scale.Key",
     "color_scale.read_scales",
     "output_checks.check_outputs",
+    "output_checks.warn_of_letters",
     "output_naming.digest_shared_options",
     "output_writer.OutputWriter",
     "output_writer.describe_failure",

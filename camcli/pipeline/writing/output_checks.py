@@ -16,6 +16,17 @@ from camcli.pipeline.work_items import is_film, may_have_films
 from camcli.pipeline.writing.output_naming import output_path
 from camcli.records import Record, Source
 from camcli.registry import ALL
+from camcli.render.letters import tell_missing
+
+
+def warn_of_letters(sources: Sequence[Source], plan: Plan, options: Options) -> tuple[str, ...]:
+    """Says which letters of captions and sheets no font has, before the first one is drawn."""
+    has_names = options.sheet is not None
+    if not (has_names or options.caption or plan.on_sheets):
+        return ()
+    names = [source.path.name for source in sources] if has_names else []
+    message = tell_missing([*(plan.classifier.labels or ()), *names])
+    return (message,) if message else ()
 
 
 def check_outputs(sources: Sequence[Source], plan: Plan, options: Options) -> None:

@@ -25,8 +25,10 @@ from camcli.pipeline.distributed import sharding
 from camcli.pipeline.sheets import run_sheet
 from camcli.pipeline.sheets.run_sheet import DrawnSheet
 from camcli.pipeline.sheets.sheet_files import write_sheet
+from camcli.pipeline.writing.output_checks import warn_of_letters
 from camcli.records import Preprocessing, Record
 from camcli.render.colour_bar import format_number
+from camcli.render.letters import lettering
 from camcli.render.sheet_layout import GAP, LINE, Page, lay_out, plan_grid
 from camcli.runs import verify_folder
 from tests.networks import Staged
@@ -112,6 +114,41 @@ def test_a_sheet_has_each_picture_and_its_overlays_own_pixels_in_order(
             assert (part == pixels).all(), (name, place)
         # picture, bar, numbers, and the gap between rows
         top += len(expected[0]) + 14 + LINE + 6 + 34
+
+
+def test_captions_of_overlays_are_not_on_the_sheet_beside_its_own(
+    run: Run, pages: list[Page], tmp_path: Path
+) -> None:
+    for caption in (False, True):
+        run(sheet=tmp_path / f"{caption}.png", save_path=tmp_path / str(caption), caption=caption)
+    plain, captioned = pages
+    for one, other in zip(plain.pictures, captioned.pictures, strict=True):
+        np.testing.assert_array_equal(one.pixels, other.pixels)
+
+
+def test_letters_that_no_font_has_are_said_before_they_are_drawn(
+    small: Classifier, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lettering, "_said", set())
+    nobodys = chr(0x10FFFD)  # of nobody's script, but printable in this test
+    monkeypatch.setattr(
+        lettering, "list_missing", lambda texts: nobodys * any(nobodys in t for t in texts)
+    )
+    named = replace(small, labels=("cat", f"d{nobodys}g", "fox", "owl"))
+    sources = find_sources([str(folder)])
+    for asked, count in (({}, 0), ({"caption": True}, 1), ({"caption": True}, 0)):
+        options = from_keywords(**asked)
+        said = warn_of_letters(sources, make_plan(named, options), options)
+        assert len(said) == count and all(nobodys in message for message in said)
+    picture = (folder / "a.png").rename(folder / "猫.png")
+    monkeypatch.setattr(
+        lettering,
+        "list_missing",
+        lambda texts: "".join({*"".join(texts)} - {*"".join(small.labels or ())}),
+    )
+    options = from_keywords(sheet=Path("s.png"))
+    (said,) = warn_of_letters(find_sources([str(folder)]), make_plan(small, options), options)
+    assert picture.stem in said
 
 
 def test_a_bars_numbers_are_those_of_the_manifest(run: Run, pages: list[Page]) -> None:
