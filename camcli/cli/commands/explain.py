@@ -260,7 +260,8 @@ def _prepare_local_run(
     classifier = load(options, pretrained=options.pretrained)
     results.printer.warn(classifier.warnings)
     plan = make_plan(classifier, options)
-    results.printer.warn((*plan.warnings, *warn_of_letters(share, plan, options)))
+    results.printer.warn(plan.warnings)
+    results.printer.warn(warn_of_letters(share, classifier.labels, options))
     if options.compare is not None:
         plan = _add_compared(plan, classifier, options, results.printer)
     # not sooner: what loading a model frees is wanted no more

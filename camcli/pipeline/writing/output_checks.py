@@ -19,13 +19,15 @@ from camcli.registry import ALL
 from camcli.render.letters import tell_missing
 
 
-def warn_of_letters(sources: Sequence[Source], plan: Plan, options: Options) -> tuple[str, ...]:
+def warn_of_letters(
+    sources: Sequence[Source], labels: Sequence[str] | None, options: Options
+) -> tuple[str, ...]:
     """Says which letters of captions and sheets no font has, before the first one is drawn."""
     has_names = options.sheet is not None
-    if not (has_names or options.caption or plan.on_sheets):
+    if not (has_names or options.caption or ALL in options.method):
         return ()
     names = [source.path.name for source in sources] if has_names else []
-    message = tell_missing([*(plan.classifier.labels or ()), *names])
+    message = tell_missing([*(labels or ()), *names])
     return (message,) if message else ()
 
 

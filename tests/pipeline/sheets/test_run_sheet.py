@@ -134,11 +134,11 @@ def test_letters_that_no_font_has_are_said_before_they_are_drawn(
     monkeypatch.setattr(
         lettering, "list_missing", lambda texts: nobodys * any(nobodys in t for t in texts)
     )
-    named = replace(small, labels=("cat", f"d{nobodys}g", "fox", "owl"))
+    named = ("cat", f"d{nobodys}g", "fox", "owl")
     sources = find_sources([str(folder)])
     for asked, count in (({}, 0), ({"caption": True}, 1), ({"caption": True}, 0)):
         options = from_keywords(**asked)
-        said = warn_of_letters(sources, make_plan(named, options), options)
+        said = warn_of_letters(sources, named, options)
         assert len(said) == count and all(nobodys in message for message in said)
     picture = (folder / "a.png").rename(folder / "猫.png")
     monkeypatch.setattr(
@@ -147,7 +147,7 @@ def test_letters_that_no_font_has_are_said_before_they_are_drawn(
         lambda texts: "".join({*"".join(texts)} - {*"".join(small.labels or ())}),
     )
     options = from_keywords(sheet=Path("s.png"))
-    (said,) = warn_of_letters(find_sources([str(folder)]), make_plan(small, options), options)
+    (said,) = warn_of_letters(find_sources([str(folder)]), small.labels, options)
     assert picture.stem in said
 
 
