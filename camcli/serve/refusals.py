@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 # a path of several folders, of which the last part alone is anybody's business
 FOLDERS = re.compile(
-    r"(?<![\w:/.])(?:[A-Za-z]:)?(?:[/\\]+[^\s/\\'\",;:()]+)*[/\\]+(?=[^\s/\\'\",;:()])"
+    r"(?<![\w:/.<])(?:[A-Za-z]:)?(?:[/\\]+[^\s/\\'\",;:()]+)*[/\\]+(?=[^\s/\\'\",;:()])"
 )
 
 
