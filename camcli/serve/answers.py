@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
+from camcli.engine.device.pass_watch import watch_passes
 from camcli.media.output_names import name_output
 from camcli.media.pictures.output_formats import find_format
 from camcli.media.pictures.write import encode_picture
 from camcli.pipeline.stages import explain_batch, prepare
-from camcli.records import Picture, Source
+from camcli.records import Box, Source
 from camcli.serve.limits import Limits
 from camcli.serve.questions import Question
 from camcli.serve.uploads import read_upload
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from camcli.pipeline.explanation import Explanation
+    from camcli.render.overlay import Alpha
 
 SCREEN = 1600  # pixels: the longest edge of the layers that the slider blends
 # formats that browsers show; an overlay of another kind is sent as PNG, with the same pixels
@@ -37,8 +38,6 @@ def answer(
     Raises Refusal for what is no picture, CamvizError for what cannot be explained, and what
     `check` raises.
     """
-    from camcli.engine.device.pass_watch import watch_passes
-
     picture = read_upload(content, question.name, limits)
     check()
     method = question.methods[0]
@@ -54,17 +53,18 @@ def describe_answer(question: Question, explanation: Explanation) -> dict[str, A
     alpha = options.alpha if question.alpha is None else question.alpha
     name = name_overlay(question.name, explanation)
 
-    def draw(share: float | str) -> NDArray[np.uint8]:
-        return explanation.overlay(share, options.colormap, outside=options.outside)  # type: ignore[arg-type]
+    def draw(explanation: Explanation, share: Alpha, path: Path) -> str:
+        drawn = explanation.overlay(share, options.colormap, outside=options.outside)
+        return _to_base64(encode_picture(drawn, path, explanation.picture.profile))
 
-    file = encode_picture(draw(alpha), name, explanation.picture.profile)
+    small, layer = shrink(explanation), Path("layer.jpg")
     likeliest = zip(record.top_categories, record.top_labels, record.top_probabilities, strict=True)
     return {
-        "overlay": _to_base64(file),
+        "overlay": draw(explanation, alpha, name),
         "type": TYPES[find_format(name)],
         "file": name.name,
-        "picture": _to_base64(_shrink(draw(0.0), explanation.picture)),
-        "heat": _to_base64(_shrink(draw(1.0), explanation.picture)),
+        "picture": draw(small, 0.0, layer),
+        "heat": draw(small, 1.0, layer),
         "size": explanation.picture.size,
         "method": record.method,
         "layers": record.layers,
@@ -94,12 +94,15 @@ def name_overlay(name: str, explanation: Explanation) -> Path:
     return path if find_format(path) in TYPES else path.with_suffix(".png")
 
 
-def _shrink(pixels: NDArray[np.uint8], picture: Picture) -> memoryview:
-    shown = Image.fromarray(pixels)
+def shrink(explanation: Explanation) -> Explanation:
+    """Returns the explanation on a picture that is no larger than a screen."""
+    picture, view = explanation.picture, explanation.view
+    shown = Image.fromarray(picture.canvas)
     shown.thumbnail((SCREEN, SCREEN), Image.Resampling.BILINEAR)
-    import numpy as np
-
-    return encode_picture(np.asarray(shown), Path("shown.jpg"), picture.profile)
+    across, down = shown.width / picture.size[1], shown.height / picture.size[0]
+    box = Box(view.left * across, view.top * down, view.right * across, view.bottom * down)
+    small = replace(picture, pixels=np.asarray(shown), shown=None)
+    return replace(explanation, picture=small, view=box)
 
 
 def _to_base64(content: memoryview) -> str:

@@ -15,7 +15,7 @@ class Limits:
     """Limits of a picture and of its explanation, and of all visitors together.
 
     An upload has `upload_seconds` for its body, and any other request `request_seconds`.  More
-    `connections` or `uploads` at the same time are turned away.
+    `connections`, or pictures of more than `waiting_bytes`, at the same time are turned away.
     """
 
     max_bytes: int = MAX_UPLOAD * 10**6
@@ -26,4 +26,4 @@ class Limits:
     upload_seconds: float = 30.0
     send_seconds: float = 60.0
     connections: int = 128
-    uploads: int = 12
+    waiting_bytes: int = 8 * MAX_UPLOAD * 10**6

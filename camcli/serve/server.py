@@ -22,9 +22,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from socketserver import TCPServer, ThreadingMixIn
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from camcli.engine.device.oom_chunks import is_out_of_memory
 from camcli.errors import CamvizError, UsageError, first_line
@@ -96,6 +95,7 @@ class Server(ThreadingMixIn, TCPServer):
     # elsewhere, two programs could then listen at one port
     allow_reuse_address = os.name == "posix"
     timeout = LOOK_AGAIN
+    request_queue_size = 128
 
     def __init__(self, show: Show, tell: Callable[[str], None]) -> None:
         """Listens at once; raises UsageError where that cannot be.
@@ -106,7 +106,7 @@ class Server(ThreadingMixIn, TCPServer):
         self.guard = Guard.of(show.host, show.names)
         self.desk = Desk(show.limits.explain_seconds)
         self.connections = BoundedSemaphore(show.limits.connections)
-        self.uploads = BoundedSemaphore(show.limits.uploads)
+        self.room = Room(max(show.limits.waiting_bytes, show.limits.max_bytes))
         try:
             found = socket.getaddrinfo(
                 show.host, show.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -175,6 +175,30 @@ class Server(ThreadingMixIn, TCPServer):
             self.tell(f"a request failed: {type(error).__name__}: {first_line(str(error))}")
 
 
+class Room:
+    """The memory that pictures take together, until they are explained."""
+
+    def __init__(self, free: int) -> None:
+        """Has so many bytes."""
+        self._free, self._lock = free, Lock()
+
+    @contextmanager
+    def take(self, count: int) -> Iterator[None]:
+        """Takes bytes for its block; raises Refusal where there are not so many left."""
+        with self._lock:
+            if count > self._free:
+                raise Refusal(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "Many pictures are waiting: try again in a moment.",
+                )
+            self._free -= count
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._free += count
+
+
 class TimedReader(io.RawIOBase):
     """Reads a connection until a moment, however slowly its bytes come."""
 
@@ -224,14 +248,14 @@ class Visit(BaseHTTPRequestHandler):
         """Answers what the page loads."""
         with self._refuse():
             self.server.guard.check_host(self.headers)
-            address = urlsplit(self.path)
-            if address.path == "/command":
-                question = read_question(address.query, self.server.show.models)
+            path, _, query = self.path.partition("?")
+            if path == "/command":
+                question = read_question(query, self.server.show.models)
                 self._send(HTTPStatus.OK, JSON, to_json({"command": question.command}))
                 return
-            if address.path not in self.server.files:
+            if path not in self.server.files:
                 raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
-            content, kind = self.server.files[address.path]
+            content, kind = self.server.files[path]
             self._send(HTTPStatus.OK, kind, content)
 
     do_HEAD = do_GET  # noqa: N815
@@ -242,12 +266,12 @@ class Visit(BaseHTTPRequestHandler):
             self.unread = DRAINED
             self.server.guard.check_host(self.headers)
             self.server.guard.check_post(self.headers)
-            address = urlsplit(self.path)
-            if address.path != "/explain":
+            path, _, query = self.path.partition("?")
+            if path != "/explain":
                 raise Refusal(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
-            question = read_question(address.query, self.server.show.models)
+            question = read_question(query, self.server.show.models)
             length = self._read_length()
-            with self._take_place():
+            with self.server.room.take(length):
                 content = self._read_body(length)
                 made = self._ask(question, content)
             self._send(HTTPStatus.OK, JSON, to_json(made))
@@ -290,17 +314,6 @@ class Visit(BaseHTTPRequestHandler):
             self._send_problem(HTTPStatus.REQUEST_TIMEOUT, "The picture came too slowly.")
         except VisitorLeft:
             self.unread = 0
-
-    @contextmanager
-    def _take_place(self) -> Iterator[None]:
-        if not self.server.uploads.acquire(blocking=False):
-            raise Refusal(
-                HTTPStatus.SERVICE_UNAVAILABLE, "Many pictures are waiting: try again in a moment."
-            )
-        try:
-            yield
-        finally:
-            self.server.uploads.release()
 
     def _read_length(self) -> int:
         """Reads how long a body is before any of it is; raises Refusal."""

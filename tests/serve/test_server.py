@@ -109,19 +109,23 @@ def test_the_file_is_the_one_that_the_command_writes(
         assert written.read_bytes() == base64.b64decode(said["overlay"])
 
 
+@pytest.mark.parametrize("size", [(40, 48), (900, 2400)])
 def test_the_slider_blends_what_the_command_would_draw(
-    visitor: Visitor, offered: OfferedModel
+    visitor: Visitor, offered: OfferedModel, size: tuple[int, int]
 ) -> None:
-    pixels = make_pixels()
+    pixels = make_pixels(0, size)
     said = visitor.post(encode(pixels), name="a.png").json
     ends = [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(said[name]))), np.float32)
         for name in ("picture", "heat")
     ]
-    expected = explain(offered, pixels).overlay(0.8)
+    # of a large picture, as much as a screen shows
+    expected = Image.fromarray(explain(offered, pixels).overlay(0.8))
+    expected.thumbnail((answers.SCREEN, answers.SCREEN))
+    assert ends[0].shape == ends[1].shape == np.asarray(expected).shape
     blended = 0.2 * ends[0] + 0.8 * ends[1]
     # both layers are JPEG
-    assert np.abs(blended - expected).mean() < 3
+    assert np.abs(blended - np.asarray(expected, np.float32)).mean() < 3
 
 
 def test_what_browsers_do_not_show_comes_as_png(visitor: Visitor, offered: OfferedModel) -> None:
