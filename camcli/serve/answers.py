@@ -22,6 +22,8 @@ from camcli.serve.questions import Question
 from camcli.serve.uploads import read_upload
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from camcli.pipeline.explanation import Explanation
     from camcli.render.overlay import Alpha
 
@@ -49,23 +51,27 @@ def answer(
 
 def describe_answer(question: Question, explanation: Explanation) -> dict[str, Any]:
     """Draws an explanation, and says what it explains, for JSON."""
-    options, record = question.model.options, explanation.record
+    options, record, picture = question.model.options, explanation.record, explanation.picture
     alpha = options.alpha if question.alpha is None else question.alpha
     name = name_overlay(question.name, explanation)
+    # a legend of concepts has its own size, whatever the picture's
+    small = explanation if explanation.concepts else shrink(explanation)
 
-    def draw(explanation: Explanation, share: Alpha, path: Path) -> str:
-        drawn = explanation.overlay(share, options.colormap, outside=options.outside)
-        return _to_base64(encode_picture(drawn, path, explanation.picture.profile))
+    def draw(explanation: Explanation, share: Alpha) -> NDArray[np.uint8]:
+        return explanation.overlay(share, options.colormap, outside=options.outside)
 
-    small, layer = shrink(explanation), Path("layer.jpg")
+    def draw_layer(share: float) -> str:
+        pixels = fit_screen(draw(small, share))
+        return _to_base64(encode_picture(pixels, Path("layer.jpg"), picture.profile))
+
     likeliest = zip(record.top_categories, record.top_labels, record.top_probabilities, strict=True)
     return {
-        "overlay": draw(explanation, alpha, name),
+        "overlay": _to_base64(encode_picture(draw(explanation, alpha), name, picture.profile)),
         "type": TYPES[find_format(name)],
         "file": name.name,
-        "picture": draw(small, 0.0, layer),
-        "heat": draw(small, 1.0, layer),
-        "size": explanation.picture.size,
+        "picture": draw_layer(0.0),
+        "heat": draw_layer(1.0),
+        "size": picture.size,
         "method": record.method,
         "layers": record.layers,
         "layer_reason": record.layer_reason,
@@ -78,10 +84,6 @@ def describe_answer(question: Question, explanation: Explanation) -> dict[str, A
             for category, label, share in likeliest
         ],
         "warnings": record.warnings,
-        "is_signed": explanation.is_signed,
-        "lowest": record.minimum,
-        "highest": record.maximum,
-        "seconds": record.seconds,
     }
 
 
@@ -97,12 +99,20 @@ def name_overlay(name: str, explanation: Explanation) -> Path:
 def shrink(explanation: Explanation) -> Explanation:
     """Returns the explanation on a picture that is no larger than a screen."""
     picture, view = explanation.picture, explanation.view
-    shown = Image.fromarray(picture.canvas)
-    shown.thumbnail((SCREEN, SCREEN), Image.Resampling.BILINEAR)
-    across, down = shown.width / picture.size[1], shown.height / picture.size[0]
+    shown = fit_screen(picture.canvas)
+    across, down = shown.shape[1] / picture.size[1], shown.shape[0] / picture.size[0]
     box = Box(view.left * across, view.top * down, view.right * across, view.bottom * down)
-    small = replace(picture, pixels=np.asarray(shown), shown=None)
+    small = replace(picture, pixels=shown, shown=None)
     return replace(explanation, picture=small, view=box)
+
+
+def fit_screen(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Makes pixels [h w 3] smaller where they are more than a screen has."""
+    if max(pixels.shape) <= SCREEN:
+        return pixels
+    shown = Image.fromarray(pixels)
+    shown.thumbnail((SCREEN, SCREEN), Image.Resampling.BILINEAR)
+    return np.asarray(shown)
 
 
 def _to_base64(content: memoryview) -> str:

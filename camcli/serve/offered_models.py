@@ -26,6 +26,10 @@ BEST_SHOWS = "what was measured to be best for the kind of network"
 COMMON = frozenset(
     {"gradcam", "gradcam++", "layercam", "hirescam", "eigencam", "legrad", "rollout"}
 )
+# what a preset may say of runs, where an answer is one map
+ONE_MAP: Mapping[str, Any] = {
+    "top_k": None, "threshold": None, "layers_sweep": False, "compare": None, "sheet": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,9 @@ class OfferedModel:
             else (str(category),),
             # a preset's options of its own methods
             "set": self.options.set if method in self.options.method else {},
+            "best_for": self.options.best_for if method == BEST else None,
         }
-        return make_plan(self.classifier, self.options.model_copy(update=asked))
+        return make_plan(self.classifier, self.options.model_copy(update={**ONE_MAP, **asked}))
 
     def describe(self) -> dict[str, Any]:
         """Says what the page offers."""
@@ -130,7 +135,7 @@ def offer_model(classifier: Classifier, options: Options, words: Sequence[str]) 
         options = options.model_copy(update={"target_category": ("0",)})
     with lock_model(module), apply_output_reading(module, classifier.reading):
         survey = survey_layers(module, find_input_shape(classifier))
-    every = {"method": (ALL,), "target_category": (), "set": {}}
+    every = {**ONE_MAP, "method": (ALL,), "target_category": (), "set": {}, "best_for": None}
     plan = make_plan(classifier, options.model_copy(update=every))
     named = ", ".join(plan.request.layers)
     return OfferedModel(

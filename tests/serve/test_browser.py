@@ -245,6 +245,9 @@ def test_what_is_no_picture_is_told_and_runs_nothing(browser: Any, visitor: Visi
     opened.page.keyboard.press("Enter")
     opened.wait()
     assert "Unknown category '<b>unicorn</b>'" in opened.status()
+    # once, and not for each method
+    opened.choose_methods("layercam")
+    assert opened.page.locator(".tile.failed:visible").count() == 1
     opened.page.fill("#category", "dog")
     opened.page.keyboard.press("Enter")
     opened.wait()

@@ -109,18 +109,20 @@ def test_the_file_is_the_one_that_the_command_writes(
         assert written.read_bytes() == base64.b64decode(said["overlay"])
 
 
-@pytest.mark.parametrize("size", [(40, 48), (900, 2400)])
+@pytest.mark.parametrize(
+    ("size", "method"), [((40, 48), "gradcam"), ((900, 2400), "gradcam"), ((900, 2000), "dff")]
+)
 def test_the_slider_blends_what_the_command_would_draw(
-    visitor: Visitor, offered: OfferedModel, size: tuple[int, int]
+    visitor: Visitor, offered: OfferedModel, size: tuple[int, int], method: str
 ) -> None:
     pixels = make_pixels(0, size)
-    said = visitor.post(encode(pixels), name="a.png").json
+    said = visitor.post(encode(pixels), name="a.png", method=method).json
     ends = [
         np.asarray(Image.open(io.BytesIO(base64.b64decode(said[name]))), np.float32)
         for name in ("picture", "heat")
     ]
     # of a large picture, as much as a screen shows
-    expected = Image.fromarray(explain(offered, pixels).overlay(0.8))
+    expected = Image.fromarray(explain(offered, pixels, method=method).overlay(0.8))
     expected.thumbnail((answers.SCREEN, answers.SCREEN))
     assert ends[0].shape == ends[1].shape == np.asarray(expected).shape
     blended = 0.2 * ends[0] + 0.8 * ends[1]

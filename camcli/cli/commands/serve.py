@@ -21,6 +21,8 @@ from camcli.cli.model_loading import load
 from camcli.cli.options import Flags, with_some_flags
 from camcli.cli.printer import Printer, print_error, print_text
 from camcli.errors import EXIT_INTERRUPTED, UsageError
+from camcli.method_terms import AT
+from camcli.registry import ALL
 from camcli.utils.profiling import stage
 from camcli.utils.text_files import escape_text
 
@@ -145,6 +147,7 @@ def command(
     if len(resolved) > 1 and (given := [name for name in OF_ONE_MODEL if getattr(flags, name)]):
         option = given[0].replace("_", "-")
         raise UsageError(f"--{option} is for one model, and --model names {len(resolved)}.")
+    _check_methods(resolved[0][1])
     limits = _read_limits(resolved[0][1], max_upload, time_limit)
     printer = Printer()
     with stage("import"):
@@ -178,6 +181,16 @@ def _run(server: Any, printer: Printer, *, opens: bool) -> None:
 
 def _name_model(flags: Flags, name: str | None) -> Flags:
     return flags if name is None else replace(flags, model=name)
+
+
+def _check_methods(options: Options) -> None:
+    """Raises UsageError for what is no single method, as presets of camviz tune have it."""
+    combined = [method for method in options.method if AT in method or method == ALL]
+    if options.combine or combined:
+        raise UsageError(
+            f"The page explains by single methods, and {', '.join(combined or options.method)} "
+            "is more than that: name some with --method, and leave --combine out."
+        )
 
 
 def _offer_models(

@@ -170,7 +170,6 @@ async function explain(isNew = false) {
   asking = new AbortController();
   const { signal } = asking, methods = [...chosen.methods], named = picture.name || "the picture";
   byId("drop").hidden = true;
-  if (isNew && matchMedia("(max-width: 860px)").matches) byId("main").scrollIntoView();
   makeTiles(methods, isNew);
   let failures = 0;
   for (const [place, method] of methods.entries()) {
@@ -179,6 +178,7 @@ async function explain(isNew = false) {
       const said = await ask(method, signal);
       if (signal.aborted) return;
       fillTile(method, said);
+      if (isNew && !place && matchMedia("(max-width: 860px)").matches) byId("main").scrollIntoView();
       showLikeliest(method, said);
     } catch (error) {
       if (signal.aborted) return;
@@ -186,8 +186,15 @@ async function explain(isNew = false) {
       failTile(method, error instanceof TypeError ? "The server does not answer: has it been stopped?" : error.message);
     }
   }
-  if (failures === methods.length) say(tiles.get(methods[0]).reason, true);
+  if (failures === methods.length) showFailure(methods);
   else say(describe(methods, failures));
+}
+
+// What all methods say alike, as of a class that nobody knows, is said once.
+function showFailure([first, ...others]) {
+  const { reason } = tiles.get(first);
+  say(reason, true);
+  for (const name of others) tiles.get(name).figure.hidden = tiles.get(name).reason === reason;
 }
 
 const asksClass = (method) => model().methods.find(({ name }) => name === method).asks_class;
@@ -215,6 +222,7 @@ function makeTiles(methods, isNew) {
     const tile = tiles.get(name);
     tile.figure.classList.add("waiting");
     tile.figure.classList.remove("failed");
+    tile.figure.hidden = false;
     if (!tile.said) tile.figure.replaceChildren(element("div", "shown"), makeCaption(name));
   }
   byId("tiles").style.setProperty("--tile", methods.length > 3 ? "270px" : methods.length > 1 ? "330px" : "380px");
@@ -264,7 +272,8 @@ function fillTile(name, said) {
   [overlay.src, under.src, over.src] = [said.urls.overlay, said.urls.picture, said.urls.heat];
   shown.append(overlay, under, over);
   const facts = [asksClass(name) ? `${label} ${shareOf(said)}`.trim() : "the same for every class", said.layers.length && `at ${said.layers.join(", ")}`].filter(Boolean).join(" · ");
-  const caption = makeCaption(name, element("p", "facts", facts));
+  const line = element("p", "facts", facts), caption = makeCaption(name, line);
+  line.title = said.layer_reason;
   if (said.warnings.length) {
     const list = element("ul", "warnings");
     list.append(...said.warnings.map((text) => element("li", "", text)));

@@ -85,6 +85,8 @@ def test_the_browser_is_opened_where_that_is_asked(
         (["--host", "192.0.2.1"], "'192.0.2.1' is no address of this machine"),
         (["-m", "resnet18", "-m", "resnet34", "--checkpoint", "w.pth"], "--checkpoint is for one"),
         (["-m", "resnet18", "-m", "resnet18"], "--model names 'resnet18' twice"),
+        (["--config", "tuned.toml"], "The page explains by single methods, and gradcam@layer4"),
+        (["--method", "all"], "The page explains by single methods, and all is more"),
         (["cat.jpg"], "cat.jpg"),
         (["--nope"], "No such option: --nope"),
     ],
@@ -92,6 +94,7 @@ def test_the_browser_is_opened_where_that_is_asked(
 @pytest.mark.usefixtures("folder", "served")
 def test_wrong_input_ends_in_a_line(run: Run, words: list[str], said: str) -> None:
     Path("w.pth").touch()
+    Path("tuned.toml").write_text('method = ["gradcam@layer4", "layercam"]\ncombine = "mean"\n')
     result = run("serve", *(["--port", "0"] if "--port" not in words else []), *words)
     assert result.code == 2 and said in result.err and result.out == ""
     assert "Traceback" not in result.err
