@@ -37,8 +37,8 @@ LARGEST_PORT = 2**16 - 1
 # what loads the models, and how they are explained where the page does not choose
 SERVED_FLAGS = (
     "checkpoint", "pretrained", "strict", "num_classes", "img_size", "model_kwargs", "class_map",
-    "output_key", "outputs", "text", "template", "method", "target_layers", "eigen_smooth", "seed",
-    "mean", "std", "fit", "device", "max_pixels", "precision", "colormap", "alpha",
+    "output_key", "outputs", "text", "template", "target_layers", "eigen_smooth", "seed",
+    "mean", "std", "fit", "device", "precision", "colormap", "alpha",
     "outside", "config", "cfg_options", "debug",
 )  # fmt: skip
 # what says which weights and classes one model has
@@ -110,6 +110,27 @@ Upload = Annotated[
         show_default=False,
     ),
 ]
+Pixels = Annotated[
+    str | None,
+    typer.Option(
+        "--max-pixels",
+        metavar="N",
+        help="Refuse pictures of more pixels before they are decoded (50M, 1G); default 50M.",
+        rich_help_panel=SERVER,
+        show_default=False,
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        metavar="NAMES",
+        help="Methods that are chosen at first, see camviz methods; default gradcam. By commas or "
+        "repeated.",
+        rich_help_panel=SERVER,
+        show_default=False,
+    ),
+]
 Seconds = Annotated[
     str | None,
     typer.Option(
@@ -127,11 +148,13 @@ def command(
     images: list[str],
     flags: Flags,
     model: Models = None,
+    method: Methods = None,
     host: Host = HOST,
     port: Port = None,
     opens: Open = False,
     allow_name: Names = None,
     max_upload: Upload = None,
+    max_pixels: Pixels = None,
     time_limit: Seconds = None,
 ) -> None:
     """Explain pictures in the browser: drop one, choose, and see.
@@ -139,6 +162,7 @@ def command(
     The page needs no network. Ctrl-C ends it.
     """
     del images
+    flags = replace(flags, method=method, max_pixels=max_pixels)
     number = _read_number(str(PORT) if port is None else port, "--port", 0, LARGEST_PORT)
     if twice := next((name for name, count in Counter(model or ()).items() if count > 1), None):
         raise UsageError(f"--model names {twice!r} twice: name it once.")

@@ -178,8 +178,8 @@ async function explain(isNew = false) {
       const said = await ask(method, signal);
       if (signal.aborted) return;
       fillTile(method, said);
-      if (isNew && !place && matchMedia("(max-width: 860px)").matches) byId("main").scrollIntoView();
       showLikeliest(method, said);
+      if (isNew && !place && matchMedia("(max-width: 860px)").matches) byId("main").scrollIntoView();
     } catch (error) {
       if (signal.aborted) return;
       failures++;
