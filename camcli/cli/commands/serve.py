@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -24,6 +25,11 @@ from camcli.errors import EXIT_INTERRUPTED, UsageError
 from camcli.method_terms import AT
 from camcli.registry import ALL
 from camcli.utils.profiling import stage
+from camcli.utils.runtime_tuning import (
+    give_back_freed_memory,
+    leave_cores_free,
+    resume_collecting,
+)
 from camcli.utils.text_files import escape_text
 
 if TYPE_CHECKING:
@@ -162,6 +168,7 @@ def command(
     The page needs no network. Ctrl-C ends it.
     """
     del images
+    leave_cores_free(os.environ)
     flags = replace(flags, method=method, max_pixels=max_pixels)
     number = _read_number(str(PORT) if port is None else port, "--port", 0, LARGEST_PORT)
     if twice := next((name for name, count in Counter(model or ()).items() if count > 1), None):
@@ -181,6 +188,10 @@ def command(
     show = Show((), limits, host, number, tuple(allow_name or ()))
     with Server(show, print_error) as server:
         server.show = replace(show, models=_offer_models(resolved, flags, printer))
+        # it stays for days, and what finding out about the models left behind is wanted no more
+        gc.collect()
+        resume_collecting()
+        give_back_freed_memory()
         _run(server, printer, opens=opens)
 
 
