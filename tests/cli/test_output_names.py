@@ -131,6 +131,37 @@ def test_an_input_of_another_run_is_told_by_its_whole_name(camviz: Run, folder: 
     assert "flower.bmp_gradcam_3-class_3.png" in names(folder)
 
 
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_ranks_name_what_differs_as_one_process_does(
+    camviz: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, is_merged: bool
+) -> None:
+    (folder / "photos").mkdir()
+    for name in "abc":
+        shutil.copy(folder / "flower.jpg", folder / "photos" / f"{name}.jpg")
+
+    def run_ranks(world: int, *words: str) -> str:
+        said = ""
+        for rank in range(world):
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("WORLD_SIZE", str(world))
+            said += typed(camviz, "photos", *words).err
+        return said
+
+    run_ranks(2)
+    if is_merged:
+        assert main(["merge", "camviz-out"]) == 0
+    assert "named a_gradcam_3-class_3_hot.jpg" in run_ranks(2, "--colormap", "hot")
+    assert main(["merge", "camviz-out"]) == 0
+    # with other shares, so that the plain name of a picture is one that another rank wrote
+    said = run_ranks(3, "--target-layers", "middle")
+    assert "named b_gradcam_middle_3-class_3.jpg" in said
+    assert main(["merge", "camviz-out"]) == 0
+    endings = ("gradcam_3-class_3", "gradcam_3-class_3_hot", "gradcam_middle_3-class_3")
+    expected = [f"{letter}_{ending}.jpg" for letter in "abc" for ending in endings]
+    assert names(folder) == sorted(expected)
+    assert sorted(Path(line["outputs"][0]).name for line in records(folder)) == sorted(expected)
+
+
 def test_names_stay_when_a_run_goes_on(camviz: Run, folder: Path) -> None:
     photo = Image.open(folder / "flower.jpg")
     (folder / "photos").mkdir()

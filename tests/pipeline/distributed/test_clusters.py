@@ -183,6 +183,20 @@ def test_what_workers_refuse_is_reported_as_it_is_without_ray(
     assert not read_records(many.parent / "out")
 
 
+def test_workers_of_ray_name_what_differs_from_an_earlier_run(
+    ray: Callable[..., subprocess.Popen[str]], many: Path
+) -> None:
+    pictures = [f"{many}/{n:02}.jpg" for n in range(3)]
+    one = ("--target-category", "3", "--img-size", "64")
+    _end(_start("-m", "camcli", *pictures, *_command(many)[1:], "--device", "cpu", *one))
+    _, message = _end(ray(*one, "--colormap", "hot"))
+    assert "named " in message and "_hot.jpg: the plain name is another run's" in message
+    by_end = [path.name.endswith("_hot.jpg") for path in (many.parent / "out").glob("*.jpg")]
+    # the pictures that the first run had not have their plain names
+    assert (len(by_end), sum(by_end)) == (PICTURES + 3, 3)
+    assert len(read_records(many.parent / "out")) == PICTURES + 3
+
+
 def test_torchrun_shares_a_folder_and_merge_joins_it(many: Path) -> None:
     (many / "bad.jpg").write_bytes(b"no picture")
     out = many.parent / "out"
