@@ -71,10 +71,22 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        hint = _find_hint(name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}")
     value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _find_hint(name: str) -> str:
+    """Says what a name of another library is here: `GradCAM`, `list_models`."""
+    from camcli.method_info import METHOD_INFO
+
+    method = name.lower().replace("plusplus", "++").replace("pp", "++")
+    if method in METHOD_INFO and method != name:
+        return f": methods are named, as in camcli.heatmaps(model, inputs, {method!r})"
+    lists = {"list_methods": "methods", "list_models": "models"}
+    return f": camviz {lists[name]} lists them" if name in lists else ""
 
 
 def __dir__() -> list[str]:

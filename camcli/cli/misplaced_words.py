@@ -34,6 +34,17 @@ COMMANDS = (
     "help",
     "completion",
 )
+# words that people try as commands, and what is meant
+TRIED = {
+    "version": "camviz --version",
+    "list": "camviz methods, or camviz models",
+    "layers": "camviz --preview-model",
+    "compare": "camviz IMAGE --compare MODEL",
+    "presets": "camviz help presets",
+    "docs": "camviz help",
+}
+# what is typed behind a switch
+VALUES_OF_SWITCHES = ("true", "false", "yes", "no", "on", "off")
 NAME = re.compile(r"[\w. -]*\w")
 ALIKE = 0.75  # of their letters, in order: with it, `hlep` is meant for `help`
 
@@ -44,6 +55,14 @@ def check_words(words: Sequence[str], flags: Flags, options: Options) -> None:
     Code that is named by mistake is not run.
     """
     missing = [word for word in words if not _exists(word)]
+    if missing[:1] == list(words[:1]) and words[0].lower() in TRIED:
+        raise UsageError(f"{words[0]!r} is no file, and no command: {TRIED[words[0].lower()]}")
+    for word in missing:
+        if word.lower() in VALUES_OF_SWITCHES:
+            raise UsageError(
+                f"{word!r} is no file, and a switch takes no value: --pretrained, or "
+                "--no-pretrained"
+            )
     if missing[:1] == list(words[:1]) and (command := _find_command(words[0])):
         raise UsageError(f"{words[0]!r} is no file, and no command; did you mean camviz {command}?")
     for word in missing:

@@ -36,6 +36,8 @@ LOWEST_TRANSFORMERS = (5, 24)
 OPEN_CLIP: Origin = "open_clip"
 OPEN_CLIP_SCHEME = "open_clip:"
 FOLDER = "local-dir:"
+# of files that are no models by themselves
+OF_WEIGHTS = (".pth", ".pt", ".safetensors", ".ckpt")
 TIMM_SCHEMES = ("hf-hub:", FOLDER)
 
 
@@ -64,7 +66,9 @@ def find_model(name: str) -> tuple[Origin, str]:
         return TRANSFORMERS, name
     where = f"in {prefix}" if chosen else "in timm or torchvision"
     hint = f"It is not {where}. Without --model the embedded classifier is used."
-    if is_file(name):
+    if "," in name:
+        hint = "A run has one model; --compare MODEL puts another beside it."
+    elif is_file(name) or Path(name).suffix.lower() in OF_WEIGHTS:
         hint = "A file of weights goes to --checkpoint."
     elif ":" in name:
         hint = "Code of your own is FILE.py:FUNCTION, or package.module:FUNCTION."

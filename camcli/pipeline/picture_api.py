@@ -25,6 +25,7 @@ from camcli.pipeline.plan import make_plan
 from camcli.pipeline.sheets.explanations import Explanations
 from camcli.pipeline.stages import explain_batch, prepare
 from camcli.records import BestFor, Combination, Fusion, Outputs, Picture, Precision, TargetName
+from camcli.utils.paths import is_file, is_folder
 
 Categories: TypeAlias = int | str | Sequence[int | str] | Tensor | NDArray[np.integer[Any]]
 Item = TypeVar("Item")
@@ -154,6 +155,7 @@ def explain(
             "explain takes pictures, and not a dictionary of a model's inputs: camcli.heatmaps("
             "classifier.module, inputs) takes one, and passes on the inputs beside the pictures."
         )
+    _check_is_picture(inputs)
     classifier = find_classifier(
         classifier,
         labels=labels,
@@ -216,6 +218,22 @@ def find_classifier(given: Any, taker: str = "explain", **loading: Any) -> Class
     raise UsageError(
         f"{taker} takes a Classifier or a torch.nn.Module, not a {type(given).__name__}{way_on}."
     )
+
+
+def _check_is_picture(given: Any) -> None:
+    """Raises UsageError for a folder, a pattern or an address, which the command line takes."""
+    if not isinstance(given, str | Path) or is_file(given):
+        return
+    if is_folder(given):
+        raise UsageError(
+            f"{str(given)!r} is a folder: give its pictures, as in sorted(Path({str(given)!r})"
+            ".glob('*.jpg'))."
+        )
+    if "://" in str(given) or "*" in str(given):
+        raise UsageError(
+            f"{str(given)!r} is for the command line, camviz {str(given)!r}: explain takes files "
+            "that are there, or pictures that were opened."
+        )
 
 
 def _name_layers(classifier: Classifier, given: Layers | None) -> Any:

@@ -353,4 +353,5 @@ def _suggest_closest(path: Path) -> str:
         return f" Nor does its folder {str(folder)!r}."
     if not near:
         return f" Nothing in {str(folder)!r} has a name like it."
-    return f" Closest in {str(folder)!r}: {', '.join(map(repr, near))}."
+    quotes = " A name with spaces stands in quotes." if near[0].startswith(f"{path.name} ") else ""
+    return f" Closest in {str(folder)!r}: {', '.join(map(repr, near))}.{quotes}"

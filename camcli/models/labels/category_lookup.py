@@ -11,7 +11,7 @@ from camcli.models.labels.labels import Labels
 
 
 def find_category(text: str, labels: Labels | None, num_classes: int) -> int:
-    """Returns the class that an index, a name, one of its synonyms or a unique prefix means.
+    """Returns the class that an index, a name, one of its synonyms, words or beginnings means.
 
     Raises UnknownName, or UsageError for an index out of range and for a word with several
     meanings.
@@ -51,6 +51,8 @@ def _split_synonyms(name: str) -> Iterator[str]:
 _MATCHES: tuple[Callable[[str, str], bool], ...] = (
     lambda name, word: _simplify(name) == word,
     lambda name, word: word in _split_synonyms(name),
+    # `cat` may be a tabby cat or a tiger cat, and is no catamaran
+    lambda name, word: f" {word} " in f" {_simplify(name.replace(',', ' '))} ",
     lambda name, word: _simplify(name).startswith(word),
     lambda name, word: any(synonym.startswith(word) for synonym in _split_synonyms(name)),
 )

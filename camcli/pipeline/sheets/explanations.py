@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from camcli.errors import UsageError
 
 if TYPE_CHECKING:
     from camcli.pipeline.explanation import Explanation
 
 MOST_SHOWN = 32
+ONE_BY_ONE = "made one by one: next(...) gives the first, list(...) all"
 
 
 class Explanations(Iterator["Explanation"]):
@@ -32,6 +35,18 @@ class Explanations(Iterator["Explanation"]):
         self._rest = explanations
         # made for a notebook to show, and not yet asked for
         self._shown: deque[Explanation] = deque()
+
+    def __repr__(self) -> str:
+        """Says on a line what it is, and makes none of them."""
+        return f"<Explanations, {ONE_BY_ONE}>"
+
+    def __getitem__(self, place: object) -> NoReturn:
+        """Says how the first one is had, which many ask for by its index."""
+        raise UsageError(f"Explanations have no [{place!r}]: {ONE_BY_ONE}.")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        """Says whose an attribute is."""
+        raise AttributeError(f"Explanations have no {name!r}, though each may have: {ONE_BY_ONE}")
 
     def __next__(self) -> Explanation:
         return self._shown.popleft() if self._shown else next(self._rest)

@@ -29,7 +29,7 @@ class Sheet:
     they share a scale. A notebook shows a sheet as a picture.
 
     Args:
-        explanations: Those of `explain`, or some of them.
+        explanations: Those of `explain`, or some of them, or one.
         alpha: How much of the heat is laid on, 0..1, or auto: it follows the heat; default 0.5.
         colormap: jet, turbo, viridis, inferno, ...; default jet. Or a colour map of matplotlib, a
             table of 256 colours [256 3], or a function of levels 0..1 to colours.
@@ -52,10 +52,12 @@ class Sheet:
     @check_keywords()
     def __init__(
         self,
-        explanations: Iterable[Explanation],
+        explanations: Iterable[Explanation] | Explanation,
         alpha: Alpha = 0.5,
         colormap: ColormapLike = "jet",
     ) -> None:
+        if not isinstance(explanations, Iterable):
+            explanations = [explanations]
         items = list_items(list(explanations), alpha, colormap)
         if not items:
             raise UsageError("A sheet takes one explanation or more, and there is none.")

@@ -41,6 +41,14 @@ def test_a_single_logit_is_named_no_and_yes(tmp_path: Path) -> None:
         choose_labels(None, 1, class_map(tmp_path, "cat\n"))
 
 
+def test_a_word_of_a_name_comes_before_the_beginning_of_a_longer_word() -> None:
+    labels = ("catamaran", "tabby, tabby cat", "tiger cat", "espresso maker")
+    with pytest.raises(UsageError, match="1 'tabby, tabby cat', 2 'tiger cat': give the index"):
+        find_category("cat", labels, 4)
+    assert find_category("maker", labels, 4) == 3
+    assert find_category("catam", labels, 4) == 0
+
+
 def test_an_unknown_category_offers_the_closest() -> None:
     with pytest.raises(UnknownName, match="'lionfish'"):
         find_category("lyonfish", ANIMALS, len(ANIMALS))
