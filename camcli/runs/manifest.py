@@ -176,7 +176,7 @@ class Manifest:
         too, and in words how they are made.  A name that this run has already comes first; one that
         another run has is taken where the `recipe` says that the picture is the same.  Else
         `rename` names it by what differs, or a mark tells it apart.  May be called from any thread,
-        and again for the same path.
+        and again for the same path.  Raises OutputError where no name is free.
         """
         id_ = identify_source(source)
         self._used = True

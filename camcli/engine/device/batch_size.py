@@ -43,6 +43,7 @@ def find_largest_batch(
 ) -> int | None:
     """Returns how many inputs (channels, H, W) fit into a pass: a power of two, or `most`.
 
+    `request` is what is asked of each pass, and `choice` gives the classes of so many pictures.
     `most` is by default the size from which larger batches are not faster.  Returns None if the
     device does not tell its free memory: on MPS, and on a CPU without Linux.
     """

@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def send_to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copies a tensor to a device; a GPU copies it by itself, after the work queued before."""
+    """Copies a tensor to a device; a GPU copies it by itself, after the work queued before.
+
+    [...] -> the same
+    """
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     # a copy from memory that is not pinned would wait for all work queued on the GPU

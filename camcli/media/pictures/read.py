@@ -238,7 +238,8 @@ def read_content(source: Source, max_pixels: int) -> bytes:
     """Reads a file once and whole, so that header and pixels belong together.
 
     Pillow by itself would map some files into memory, and the process would die with a file that
-    is cut off meanwhile.
+    is cut off meanwhile.  Raises ImageError for a file that is empty, that changes
+    meanwhile, or that is larger than pictures of `max_pixels` are.
     """
     most = limit_bytes(max_pixels)
     if source.url:

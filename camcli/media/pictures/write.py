@@ -44,7 +44,11 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, profile: bytes | None =
 def encode_picture(
     pixels: NDArray[np.uint8], path: Path, profile: bytes | None = None
 ) -> memoryview:
-    """Returns what `write_picture` writes, in memory; the path says the format."""
+    """Returns what `write_picture` writes of uint8 RGB [h w 3]; the path says the format.
+
+    `profile` is the ICC profile of the colours.  Raises ImageError where the format holds no
+    picture of that size.
+    """
     kind = find_format(path)
     edge, longest = max(pixels.shape[:2]), LONGEST_EDGE.get(kind)
     if longest and edge > longest:

@@ -137,6 +137,7 @@ class VideoFile:
         """Appends a frame, RGB [h w 3], that is shown from a time on until the next one.
 
         Both in seconds; the last one's duration counts, or where it is not known, the last step.
+        Raises ImageError for a frame of another size than the first.
         """
         size = pixels.shape[0], pixels.shape[1]
         if self._encoder is None or self.size is None:

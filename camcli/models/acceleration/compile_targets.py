@@ -55,7 +55,10 @@ def _has_repeats(layer: nn.Module) -> bool:
 def find_compile_targets(
     module: nn.Module, inputs: Tensor, layers: Iterable[str]
 ) -> dict[str, nn.Module]:
-    """Finds the blocks to compile, without those with a linear layer of pooled features."""
+    """Finds the blocks to compile, by name, without those with a linear layer of pooled features.
+
+    The model runs once, on inputs [b c H W].  Parts around the target `layers` are not compiled.
+    """
     heads: set[nn.Module] = set()
 
     def note(layer: nn.Module, args: tuple[Any, ...]) -> None:

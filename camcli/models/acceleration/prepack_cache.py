@@ -34,7 +34,11 @@ class PrepackCache:
     def of(
         self, layer: nn.Conv2d | nn.Linear, lay_out: Callable[[Tensor], Tensor]
     ) -> Tensor | None:
-        """Returns a layer's prepacked weight, from the second time on that it is asked for."""
+        """Returns a layer's prepacked weight, from the second time on that it is asked for.
+
+        `lay_out` prepacks it.  [out in k k] or [out in] -> the layout that it chooses; None until
+        then, and for a weight whose changes cannot be seen.
+        """
         weight = layer.weight
         if not can_watch(weight):
             return None

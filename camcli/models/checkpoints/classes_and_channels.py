@@ -52,7 +52,10 @@ def read_in_chans(weights: Weights, built: BuiltModel) -> int | None:
 def build_for_checkpoint(
     checkpoint: Checkpoint, build: Callable[[ModelSpec], BuiltModel], request: ModelSpec
 ) -> tuple[BuiltModel, FittedWeights]:
-    """Builds a model with the checkpoint's classes and channels, where no others were asked for."""
+    """Builds a model with the checkpoint's classes and channels, where no others were asked for.
+
+    `build` is the library's.  Returns the model, and how the checkpoint's weights fit it.
+    """
     built = build(request)
     fitted_weights = fit_checkpoint(checkpoint, built.module, built.convert, built.classifiers)
     adapted = adapt_spec(built, fitted_weights, request)

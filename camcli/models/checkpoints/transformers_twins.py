@@ -48,8 +48,8 @@ def carry_weights_between(
 ) -> FittedWeights | None:
     """Carries weights over from a network of timm or transformers to its twin of the other.
 
-    Returns None where it is not known which weight becomes which, and a fault where the two give
-    other outputs.
+    `theirs` are the weights that fit `source`, and `built` is to have them.  Returns None where it
+    is not known which weight becomes which, and a fault where the two give other outputs.
     """
     copy_weights(source.module, theirs)
     other = None
@@ -69,7 +69,10 @@ def carry_weights_between(
 
 
 def other_outputs_error(saved: Checkpoint, request: ModelSpec, name: str) -> CheckpointError:
-    """Says that weights fit a network in which they give other outputs than in their own."""
+    """Says that weights fit a network in which they give other outputs than in their own.
+
+    `request` is the network that was asked for, and `name` that of their own.
+    """
     return CheckpointError(
         f"Checkpoint {str(saved.path)!r} has the weights of {name!r}, and gives other outputs in "
         f"{request.name!r}, as far as names and order tell which weight is which: the two networks "
@@ -78,7 +81,10 @@ def other_outputs_error(saved: Checkpoint, request: ModelSpec, name: str) -> Che
 
 
 def align_eps(source: BuiltModel, built: BuiltModel) -> None:
-    """Lets norms add to their variances what those of the other network do, one after the other."""
+    """Lets norms add to their variances what those of the other network do, one after the other.
+
+    The norms of `built` take the numbers of `source`; nothing is done where there are more of one.
+    """
     theirs, own = (
         [part for part in each.module.modules() if isinstance(getattr(part, "eps", None), float)]
         for each in (source, built)

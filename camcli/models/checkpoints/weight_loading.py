@@ -40,7 +40,10 @@ BY_ORDER = (
 def carry_weights_over(
     theirs: FittedWeights, source: BuiltModel, built: BuiltModel
 ) -> FittedWeights | None:
-    """Carries weights over from another library's network, None if the two give other logits."""
+    """Carries weights over from another library's network, None if the two give other logits.
+
+    `theirs` are the weights that fit `source`, and `built` is to have them.
+    """
     copy_weights(source.module, theirs)
     weights = convert_weights(source, built)
     if weights is None:
@@ -59,7 +62,10 @@ def place_weights_by_order(
     build: Callable[[ModelSpec], BuiltModel],
     request: ModelSpec,
 ) -> tuple[BuiltModel, FittedWeights] | None:
-    """Matches weights of unknown names by their order; returns None where that is unsafe."""
+    """Matches weights of unknown names by their order; returns None where that is unsafe.
+
+    `build` makes the model anew where the weights have other classes or channels than `request`.
+    """
     checkpoint = fitted_weights.checkpoint
     if not is_other_architecture(
         fitted_weights, built

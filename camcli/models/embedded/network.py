@@ -107,7 +107,10 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(HEAD_CHANNELS, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Runs the stem, the blocks, the head, pooling and the linear classifier."""
+        """Runs the stem, the blocks, the head, pooling and the linear classifier.
+
+        Pictures are normalised by MEAN and STD.  [b 3 H W] -> logits [b k]
+        """
         x = self._relu0(self._bn0(self._conv_stem(_pad(x, self._conv_stem))))
         x = self.features(self._bn1(self._conv_head(self._blocks(x))))
         logits: Tensor = self._fc(self._avg_pooling(x))

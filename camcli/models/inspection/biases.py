@@ -25,8 +25,8 @@ Rule = Callable[[Operation, Arguments, Keywords], Tensor | None]
 def find_bias(operation: Operation, args: Arguments, kwargs: Keywords) -> Tensor | None:
     """Returns the constant that an operation adds to values that depend on the input, or None.
 
-    It can be broadcast to the operation's output.  Values that depend on the input require
-    gradient.
+    It has the output's shape [...], or one that is broadcast to it.  Values that depend on the
+    input require gradient.
     """
     rule = RULES.get(operation)
     if rule is None or not any(map(_requires_grad, _iterate_tensors((args, *kwargs.values())))):

@@ -65,13 +65,13 @@ class Layout:
 
 
 def find_tensor(output: Any) -> Tensor | None:
-    """Returns a layer's output, or the first tensor of a tuple or list, or None."""
+    """Returns a layer's output [...], or the first tensor of a tuple or list, or None."""
     parts = output if isinstance(output, tuple | list) else [output]
     return next((part for part in parts if isinstance(part, Tensor)), None)
 
 
 def replace_tensor(output: Any, new: Tensor) -> Any:
-    """Replaces the tensor that `find_tensor` finds in an output."""
+    """Puts a new tensor [...] where `find_tensor` finds one in an output, whose type stays."""
     if isinstance(output, Tensor):
         return new
     position = next(i for i, part in enumerate(output) if isinstance(part, Tensor))
@@ -145,7 +145,10 @@ def convert_from_maps(maps: Tensor, layout: Layout, like: Tensor) -> Tensor:
 
 
 def find_batch_axis(shape: tuple[int, ...], batch: int) -> int:
-    """Returns the axis of an output that counts its pictures: 0, or 1 if it is [n b c]."""
+    """Returns the axis of an output that counts its pictures: 0, or 1 if it is [n b c].
+
+    `shape` is that of a layer's output for `batch` pictures.
+    """
     return 1 if _may_be_sequence(shape, batch) else 0
 
 
@@ -191,6 +194,7 @@ def force_layout(
 ) -> Layout:
     """Returns a layout by the user's options, and measures what they leave open.
 
+    `shape` is that of the layer's output, and `input_size` the (height, width) that it is of.
     `vit_like` True: channels are last, [b n c] or [b h w c]; False: maps [b c h w].
     `num_extra_tokens` come before the grid's tokens.  `sequence_first`: the output was seen to be
     [n b c].  Raises LayerError if the numbers give no grid.

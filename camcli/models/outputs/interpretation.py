@@ -113,7 +113,7 @@ class OutputReading:
         return compute_log_probabilities(logits, self.link)
 
     def rows_of(self, tensor: Tensor) -> Tensor:
-        """Lays an output out as rows, a picture each.  -> [b n]"""
+        """Lays an output [...] out as rows [b n]; raises ModelError for one of another length."""
         n = self.width
         if n is None or (self.first_axis and tuple(tensor.shape[1:]) == (n,)):
             return tensor
@@ -206,7 +206,7 @@ def find_output_reading(
 ) -> OutputReading:
     """Returns how a model's output is read for inputs (channels, H, W), measured only once.
 
-    `others` tells other inputs from each other that stand beside the pictures.
+    `key` says where the logits are, `outputs` what they mean, `others` what inputs stand beside.
     """
     known, key_of_reading = _known.of(module), (shape, key, outputs, others)
     if key_of_reading not in known:
@@ -295,9 +295,9 @@ def measure_output(
 ) -> OutputReading:
     """Measures how the output of a model is read, on noise (channels, H, W).
 
-    A softmax or sigmoid is found as the operation whose result is the output; where there is none,
-    the range of the outputs on several inputs decides.  Raises ModelError where the rows are not
-    the batch's, or a model is declared to be what it is not.
+    `key` says where the logits are, `outputs` what they mean.  A softmax or sigmoid is found as the
+    operation whose result is the output; where there is none, the range of the outputs on several
+    inputs decides.  Raises ModelError where rows are not the batch's, or a declaration is wrong.
     """
     check_outputs_meaning(outputs)
     unread = declare_reading(outputs, key) if outputs else OutputReading(key)

@@ -108,7 +108,10 @@ def apply_comparison(
 def embed(
     module: nn.Module, inputs: Tensor, layer: str = "", key: OutputKey | None = None
 ) -> Tensor:
-    """Returns the embeddings of a batch.  [b c H W] -> [b d]"""
+    """Returns the embeddings of a batch.  [b c H W] -> [b d]
+
+    They are the input of the classifier `layer`, or without one the output, at `key` in it.
+    """
     inner, watch = unwrap(module), EmbeddingWatch(layer, key)
     with torch.inference_mode(False), torch.no_grad(), preserve_state(inner), watch.watch(inner):
         return watch.read(inner(inputs))

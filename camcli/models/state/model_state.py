@@ -206,7 +206,10 @@ def _disable_compiled_code() -> Iterator[None]:
 
 
 def make_recordable(module: nn.Module) -> Callable[[Tensor], Any]:
-    """Returns a model with clones of its inference tensors, which no graph can hold."""
+    """Returns a model with clones of its inference tensors, which no graph can hold.
+
+    It is called as the module is, with pictures [b c H W].
+    """
     held = _find_held(module)
     # collecting names is slow, and such tensors are rare
     if held and not held.has_inference_tensors:

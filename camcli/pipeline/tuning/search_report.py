@@ -27,8 +27,7 @@ TUNED, GRADCAM, BEST = "tuned", "gradcam", "best"
 
 @dataclass(frozen=True)
 class HeldMetric:
-    """The results of a metric, or of the score, for the choice and its rivals on pictures held
-    back.
+    """What a metric, or the score, says of the choice and its rivals on pictures held back.
 
     Each `p` is the p value of the difference from the choice.
     """

@@ -140,11 +140,10 @@ def check_options(options: Options, *, has_boxes: bool) -> None:
 
 
 def plan_tuning(classifier: Classifier, options: Options, *, has_boxes: bool) -> TuningPlan:
-    """Finds the layers, the methods that fit, and the rivals: GradCAM at the default layer, and
-    `best`.
+    """Finds what is searched, layers and methods that fit, and what it is compared with.
 
-    Raises UsageError for a model or options that cannot be searched, and LayerError if the model
-    has no target layer.
+    Rivals are GradCAM at the default layer, and `best`.  Raises UsageError for a model or options
+    that cannot be searched, and LayerError if the model has no target layer.
     """
     check_options(options, has_boxes=has_boxes)
     best_for = options.best_for or "balanced"

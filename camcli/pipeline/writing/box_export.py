@@ -40,11 +40,11 @@ def export_boxes(
     *,
     per_layer: bool = False,
 ) -> tuple[Path, ...]:
-    """Writes the recorded boxes of a run: a file or folder for each method, or each method and
-    layer.
+    """Writes the recorded boxes of a run, a file or folder for each method.
 
-    A picture without a hot region is written without boxes; failed pictures and frames of videos
-    are left out.  Returns what was written; raises OutputError.
+    With `per_layer` each method and layer has its own.  A picture without a hot region is written
+    without boxes; failed pictures and frames of videos are left out.  Returns what was written;
+    raises OutputError.
     """
     place = folder / f"boxes-{run[:RUN_DIGITS]}"
     written = []

@@ -163,10 +163,10 @@ ELSEWHERE = frozenset(
 
 
 def digest_shared_options(configuration: Mapping[str, Any]) -> str:
-    """Returns a digest of the options that make all pictures of a run; empty if they depend on
-    more.
+    """Returns a digest of the options that make all pictures of a run.
 
-    They do if pictures share a scale, and so depend on each other, or are compared with files.
+    It is empty if they depend on more.  They do if pictures share a scale, and so depend on each
+    other, or are compared with files.
     """
     if configuration["scale"] == "run" or configuration["like"]:
         return ""
