@@ -37,7 +37,7 @@ from camcli.models.checkpoints import (
     read_checkpoint,
 )
 from camcli.models.hugging_face.repository import is_model_folder
-from camcli.models.labels import Labels, choose_labels, read_names
+from camcli.models.labels import Labels, are_names, choose_labels, read_names
 from camcli.models.memory_bound import limit_memory
 from camcli.models.model_lookup import (
     FOLDER,
@@ -230,10 +230,11 @@ def load_model(
         loaded = _load_named(name, request, checkpoint, strict, resolve_device(device))
     built = loaded.built
     class_file = Path(class_map) if class_map is not None else None
-    is_named = class_file is not None or labels is not None
+    stored = loaded.class_names
+    is_named = class_file is not None or labels is not None or are_names(stored, built.num_classes)
     reading = _find_reading(built, outputs, is_named=is_named)
     names, notes = choose_labels(
-        built.labels, built.num_classes, class_file, is_value=reading.is_value
+        built.labels, built.num_classes, class_file, stored=stored, is_value=reading.is_value
     )
     if labels is not None:
         names = read_names(labels, built.num_classes, is_value=reading.is_value)
@@ -269,12 +270,13 @@ def _read_view(
 
 @dataclass(frozen=True)
 class _LoadedModel:
-    """A model on its device, its name, and what its checkpoint's training said of pictures."""
+    """A model on its device, its name, and what its checkpoint says of pictures and classes."""
 
     name: str
     origin: Origin
     built: BuiltModel
     settings: TrainingArgs = field(default_factory=TrainingArgs)
+    class_names: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _take_module(
@@ -337,7 +339,7 @@ def _load_named(
         if origin != "python" and (request.img_size is not None or large):
             _check_size(built, request)
         built = replace(built, module=_prepare_module(origin, built, place))
-    return _LoadedModel(plain_name, origin, built, settings)
+    return _LoadedModel(plain_name, origin, built, settings, saved.class_names if saved else {})
 
 
 def _find_reading(built: BuiltModel, outputs: Outputs | None, *, is_named: bool) -> OutputReading:

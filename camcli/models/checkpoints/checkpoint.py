@@ -17,6 +17,7 @@ from torch import Tensor
 
 from camcli.errors import CheckpointError, first_line
 from camcli.models.checkpoints.pickle_survey import check_memory
+from camcli.models.checkpoints.stored_names import find_class_names
 from camcli.models.checkpoints.training_args import (
     TrainingArgs,
     find_architecture,
@@ -80,7 +81,7 @@ class Checkpoint:
     """A file's weights by the names they have there.
 
     `arch` is the architecture that the file names; `note` says where in the file they stood;
-    `settings` are what the architecture was trained with.
+    `settings` are what the architecture was trained with, `class_names` what may name its classes.
     """
 
     path: Path
@@ -88,6 +89,7 @@ class Checkpoint:
     arch: str | None = None
     note: str = ""
     settings: TrainingArgs = field(default_factory=TrainingArgs)
+    class_names: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.path}{f' ({self.note})' if self.note else ''}"
@@ -209,7 +211,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "Save them with torch.save(model.state_dict(), FILE)."
         )
     named = find_architecture(content) or _read_architecture(path.parent)
-    return Checkpoint(path, nest, named, note, read_training_args(content))
+    settings = read_training_args(content)
+    return Checkpoint(path, nest, named, note, settings, find_class_names(content))
 
 
 def _is_folder(path: Path) -> bool:

@@ -5,6 +5,7 @@ from camcli.models.labels.label_matching import LabelMatches, match_labels, read
 from camcli.models.labels.labels import (
     NO_YES,
     Labels,
+    are_names,
     choose_labels,
     find_timm_labels,
     label_name,
@@ -16,6 +17,7 @@ __all__ = [
     "NO_YES",
     "LabelMatches",
     "Labels",
+    "are_names",
     "choose_labels",
     "find_category",
     "find_timm_labels",

@@ -1,27 +1,38 @@
-"""Chooses the names of a model's classes: a class map's, or its own."""
+"""Chooses the names of a model's classes: a class map's, a checkpoint's, or its own."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from camcli.errors import UsageError
+from camcli.errors import ConfigError, UsageError
+from camcli.models.labels.class_map_entries import ClassMap
+from camcli.models.labels.class_map_json import read_data
 from camcli.models.labels.class_maps import read_class_map
 
 Labels = tuple[str, ...]
 
 NO_YES = ("no", "yes")
+# a class's name in ImageNet's folders
+SYNSET = re.compile(r"n\d{8}")
 
 
 def choose_labels(
-    own: Labels | None, num_classes: int, class_map: Path | None, *, is_value: bool = False
+    own: Labels | None,
+    num_classes: int,
+    class_map: Path | None,
+    *,
+    stored: Mapping[str, Any] | None = None,
+    is_value: bool = False,
 ) -> tuple[Labels | None, tuple[str, ...]]:
-    """Returns a class map's names, else the model's own, or None where their number does not fit.
+    """Returns a class map's names, else those stored with the weights, else the model's own.
 
-    Behind them stands what is to be said of the class map.  A single logit is a no and a yes, a
+    There are none where their number does not fit.  Behind them stands what is to be said of the
+    class map.  A single logit is a no and a yes, a
     value is neither.  Raises ConfigError for a class map that cannot be used.
     """
     if num_classes == 1 and not is_value:
@@ -29,8 +40,26 @@ def choose_labels(
     if class_map is not None:
         names, said = read_class_map(class_map, num_classes)
         return tuple(map(_join_lines, names)), said
-    fits = own is not None and len(own) == num_classes
-    return (tuple(map(_join_lines, own)) if own and fits else None), ()
+    fitting = own if own is not None and len(own) == num_classes else None
+    named = read_stored_names(stored or {}, num_classes)
+    # a folder of ImageNet is named by synsets, which the model's own names say in words
+    chosen = fitting if fitting and all(SYNSET.fullmatch(name) for name in named or ()) else named
+    return (tuple(map(_join_lines, chosen)) if chosen else None), ()
+
+
+def are_names(stored: Mapping[str, Any], num_classes: int) -> bool:
+    """Tells whether what stands beside weights names the classes, a no and a yes of one logit."""
+    return read_stored_names(stored, 2 if num_classes == 1 else num_classes) is not None
+
+
+def read_stored_names(stored: Mapping[str, Any], num_classes: int) -> Labels | None:
+    """Reads names that stand beside weights; None unless they name each class, in one order."""
+    known = ClassMap(Path(), num_classes)
+    try:
+        names, _ = read_data(stored, known)
+    except ConfigError:
+        return None
+    return names if all(names) else None
 
 
 def read_names(
