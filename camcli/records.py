@@ -37,8 +37,8 @@ Outputs = Literal["logits", "probabilities", "independent", "value"]
 # how embeddings are compared
 Likeness = Literal["cosine", "l1", "l2"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-# the library that resizes pixels; the two sometimes round to different grey levels
-Resizer = Literal["pillow", "torchvision"]
+# the library that resizes pixels; torch is Pillow, but for one grey level at a few pixels
+Resizer = Literal["torch", "pillow", "torchvision"]
 # how the half pixel before a centred view is rounded: as in torchvision, or down
 Centring = Literal["nearest", "down"]
 ChannelOrder = Literal["rgb", "bgr"]
@@ -183,7 +183,7 @@ class Preprocessing:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     interpolation: Interpolation = "bilinear"
     fit: Fit = "crop"
-    resizer: Resizer = "pillow"
+    resizer: Resizer = "torch"
     centring: Centring = "nearest"
     channel_order: ChannelOrder = "rgb"
 

@@ -1,6 +1,7 @@
 """Computes what the network sees of a picture, and where in the picture that is.
 
-Sizes are (height, width).  The same pixels as timm's and torchvision's own transforms give.
+Sizes are (height, width).  The same pixels as timm's and torchvision's own transforms give, to one
+grey level.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn import functional
 
 from camcli.errors import ModelError
 from camcli.models.preprocessing import compute_centre_offset, compute_resized_size
@@ -21,6 +23,13 @@ from camcli.utils.profiling import stage
 
 Size = tuple[int, int]
 
+# torch's filters are Pillow's, rounded otherwise at a few pixels: by one grey level where a picture
+# becomes that much smaller
+SHRINKING = frozenset({"bilinear", "bicubic"})
+LEAST_SHRINKING = 1.4
+# Pillow 13 begins with the columns of a picture that is tall, or shrinks more in height, and torch
+# with the rows: what is cut off at black and white between the two passes then differs
+MOST_UPRIGHT, SAME_SHAPE = 1.8, 1.02
 # a picture's modes, by their numbers of channels
 MODES: Mapping[int, str] = {1: "L", 3: "RGB"}
 
@@ -71,7 +80,7 @@ def make_view(picture: Picture, preprocessing: Preprocessing) -> View:
         )
     placement = compute_placement(picture.size, preprocessing)
     canvas = _draw_canvas(picture, preprocessing, placement)
-    normalised = _normalise(np.asarray(canvas), preprocessing)
+    normalised = _normalise(canvas, preprocessing)
     return View(torch.from_numpy(normalised).permute(2, 0, 1), placement.box)
 
 
@@ -92,21 +101,56 @@ def _normalise(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArr
 
 def _draw_canvas(
     picture: Picture, preprocessing: Preprocessing, placement: Placement
-) -> Image.Image:
+) -> NDArray[np.uint8]:
+    """Draws the view in grey levels.  -> [H W c]"""
     bands = min(len(preprocessing.mean), 3)
-    mode = MODES[bands]
-    image = Image.fromarray(picture.pixels)
-    image = image if image.mode == mode else image.convert(mode)
     height, width = preprocessing.size
     rows = _Visible.of(placement.offset[0], height, placement.resized[0])
     columns = _Visible.of(placement.offset[1], width, placement.resized[1])
+    pixels = _as_bands(picture.pixels, bands)
+    if _can_shrink(picture.size, placement.resized, preprocessing):
+        whole = _shrink(pixels, placement.resized, preprocessing.interpolation)
+        seen = whole[rows.first : rows.last, columns.first : columns.last]
+    else:
+        resampling = Image.Resampling[preprocessing.interpolation.upper()]
+        image, resizer = Image.fromarray(pixels), preprocessing.resizer
+        part = _resize_part(image, placement.resized, rows, columns, resampling, resizer)
+        seen = np.asarray(part)
+    seen = seen.reshape(*seen.shape[:2], bands)
+    if seen.shape[:2] == (height, width):
+        return seen
     order = -1 if preprocessing.channel_order == "bgr" else 1
-    fill = tuple(round(255 * m) for m in preprocessing.mean[:bands])[::order]
-    canvas = Image.new(mode, (width, height), fill if preprocessing.fit == "pad" else 0)
-    resampling = Image.Resampling[preprocessing.interpolation.upper()]
-    seen = _resize_part(image, placement.resized, rows, columns, resampling, preprocessing.resizer)
-    canvas.paste(seen, (columns.start, rows.start))
+    fill = [round(255 * m) for m in preprocessing.mean[:bands]][::order]
+    canvas = np.full((height, width, bands), fill if preprocessing.fit == "pad" else 0, np.uint8)
+    inside = slice(rows.start, None), slice(columns.start, None)
+    canvas[inside][: seen.shape[0], : seen.shape[1]] = seen
     return canvas
+
+
+def _as_bands(pixels: NDArray[np.uint8], bands: int) -> NDArray[np.uint8]:
+    """Returns pixels in red, green and blue, or in grey.  -> [h w 3] or [h w]"""
+    if pixels.ndim == (3 if bands == 3 else 2):
+        return pixels
+    return np.asarray(Image.fromarray(pixels).convert(MODES[bands]))
+
+
+def _can_shrink(size: Size, resized: Size, preprocessing: Preprocessing) -> bool:
+    """Tells whether torch may resize a picture in the place of Pillow."""
+    if preprocessing.resizer != "torch" or preprocessing.interpolation not in SHRINKING:
+        return False
+    height, width = size[0] / resized[0], size[1] / resized[1]
+    rows_first = size[0] <= MOST_UPRIGHT * size[1] and height <= SAME_SHAPE * width
+    small = resized[0] * resized[1] <= LARGEST_RESIZED
+    return rows_first and min(height, width) >= LEAST_SHRINKING and small
+
+
+def _shrink(pixels: NDArray[np.uint8], resized: Size, interpolation: str) -> NDArray[np.uint8]:
+    """Shrinks pixels along both axes, with antialiasing.  [h w] or [h w c] -> [h' w' c]"""
+    # what Pillow decoded is read-only, which torch warns of
+    owned = pixels if pixels.flags.writeable else pixels.copy()
+    planes = torch.from_numpy(owned.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)[None]
+    shrunk = functional.interpolate(planes, size=resized, mode=interpolation, antialias=True)
+    return np.asarray(shrunk[0].permute(1, 2, 0).numpy())
 
 
 @dataclass(frozen=True)
@@ -129,7 +173,7 @@ def _resize_part(
     rows: _Visible,
     columns: _Visible,
     resampling: Image.Resampling,
-    resizer: Resizer = "pillow",
+    resizer: Resizer,
 ) -> Image.Image:
     if resized[0] * resized[1] <= LARGEST_RESIZED:
         # both axes at once: resizing one, cutting, and then the other changes some pixels by one
@@ -146,7 +190,7 @@ def _resize_part(
 def _resize_whole(
     image: Image.Image, resized: Size, resampling: Image.Resampling, resizer: Resizer
 ) -> Image.Image:
-    if resizer == "pillow":
+    if resizer != "torchvision":
         return image.resize(resized[::-1], resampling)
     from camcli.models.preprocessing.image_resizing import resize_as_torchvision
 

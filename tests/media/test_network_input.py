@@ -17,7 +17,7 @@ from camcli.errors import ModelError
 from camcli.media import network_input
 from camcli.media.network_input import compute_placement, make_view
 from camcli.media.pictures.read import read_picture
-from camcli.records import Box, Fit, Picture, Preprocessing, Source
+from camcli.records import Box, Fit, Interpolation, Picture, Preprocessing, Source
 from camcli.render.overlay import resize_map
 
 SIZES = [
@@ -44,9 +44,22 @@ def picture(height: int, width: int, seed: int = 0) -> Picture:
 
 def assert_same_pixels(ours: torch.Tensor, theirs: torch.Tensor, std: tuple[float, ...]) -> None:
     """Both normalised inputs come from the same 8-bit pixels."""
-    steps = (ours - theirs) * torch.tensor(std)[:, None, None] * 255
+    assert find_steps(ours, theirs, std).max() < 0.01
+
+
+def assert_almost_same_pixels(
+    ours: torch.Tensor, theirs: torch.Tensor, std: tuple[float, ...]
+) -> None:
+    """Both come from 8-bit pixels that differ by one grey level at a few places."""
+    steps = find_steps(ours, theirs, std)
+    assert steps.max() < 1.01
+    assert (steps > 0.01).float().mean() < 0.05
+
+
+def find_steps(ours: torch.Tensor, theirs: torch.Tensor, std: tuple[float, ...]) -> torch.Tensor:
+    """Returns the distances in grey levels."""
     assert ours.shape == theirs.shape and ours.dtype == torch.float32
-    assert steps.abs().max() < 0.01
+    return ((ours - theirs) * torch.tensor(std)[:, None, None] * 255).abs()
 
 
 # timm 1.0.26 resizes for oblong crops bilinearly, whatever it is asked for
@@ -85,7 +98,9 @@ def test_inputs_are_those_of_timm(
         except ValueError:  # timm's longest-edge resize may round an edge to nothing
             assert min(compute_placement(size, ours).resized) == 1
             continue
-        assert_same_pixels(make_view(given, ours).inputs, expected, std)
+        assert_almost_same_pixels(make_view(given, ours).inputs, expected, std)
+        exactly = replace(ours, resizer="pillow")
+        assert_same_pixels(make_view(given, exactly).inputs, expected, std)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "swin_t", "efficientnet_b3"])
@@ -101,7 +116,29 @@ def test_inputs_are_those_of_torchvision(name: str) -> None:
     for size in [(333, 500), (501, 223), (224, 224), (97, 31), (600, 601)]:
         given = picture(*size)
         expected = theirs(Image.fromarray(given.pixels))
-        assert_same_pixels(make_view(given, ours).inputs, expected, ours.std)
+        assert_almost_same_pixels(make_view(given, ours).inputs, expected, ours.std)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_picture_is_resized_by_pillow_where_torch_differs(interpolation: Interpolation) -> None:
+    # one that grows, shrinks little, is tall, or becomes less tall: torch is up to 25 levels off
+    for size in [(97, 31), (71, 2), (64, 64), (80, 100), (400, 190), (500, 200), (300, 240)]:
+        ours = Preprocessing((73, 91), (73, 91), interpolation=interpolation, fit="squash")
+        given = picture(*size)
+        expected = make_view(given, replace(ours, resizer="pillow")).inputs
+        assert torch.equal(make_view(given, ours).inputs, expected)
+
+
+def test_torch_shrinks_where_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = picture(300, 400)
+    ours = Preprocessing((64, 64), (73, 73), interpolation="bicubic")
+    exact = make_view(given, replace(ours, resizer="pillow")).inputs
+
+    def resize(*_: object, **__: object) -> None:
+        raise AssertionError("Pillow is several times as slow")
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    assert_almost_same_pixels(make_view(given, ours).inputs, exact, ours.std)
 
 
 def test_centre_crop_larger_than_the_resized_picture_pads_with_black() -> None:
@@ -145,7 +182,7 @@ def test_padding_is_the_mean_and_the_box_reaches_beyond_the_picture() -> None:
     ours = Preprocessing((100, 100), (100, 100), fit="pad")
     seen = make_view(Picture(np.full((50, 200, 3), 255, np.uint8)), ours)
     assert seen.box == Box(left=0, top=-74, right=200, bottom=126)  # rows: 37 + 25 + 38
-    assert seen.inputs[:, :37].abs().max() < 0.02 and seen.inputs[:, 62:].abs().max() < 0.02
+    assert seen.inputs[:, :37].abs().max() < 0.02 and seen.inputs[:, 62:].abs().max() < 0.05
     assert seen.inputs[:, 37:62].min() > 2
 
 
