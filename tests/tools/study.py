@@ -41,8 +41,8 @@ SETTINGS = (
     "scorecam.max_channels=128", "sscam.max_channels=32", "iscam.max_channels=32", "rise.masks=500",
 )  # fmt: skip
 ATTENTION = ("genericattention", "gradattention", "legrad")  # of transformers alone
-# the largest difference of two maps from 0 to 1 that are the same map
-ROUNDING = 1e-5
+# the largest difference of two maps up to 1 that are the same map, and of how many classes
+ROUNDING, LIKELIEST = 1e-5, 12
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,17 @@ class Part:
 
 
 def find_relatives(photos: Iterable[Path]) -> dict[str, tuple[str, ...]]:
-    """Returns, by the one that is measured, the cheap methods whose maps are the same."""
+    """Returns, by the one that is measured, the cheap methods whose maps are the same.
+
+    They are compared for the likeliest classes, since maps of unlikely ones may have another sign.
+    """
     classifier = camcli.load_model(fit="squash")
     names = [name for name in list_methods() if METHOD_INFO[name].gradients]
     maps: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     for photo in photos:
-        for explanation in camcli.explain(classifier, photo, names):
-            heat = torch.from_numpy(explanation.heatmap).clamp(min=0)
-            maps[explanation.method].append(heat / heat.max())
+        for explanation in camcli.explain(classifier, photo, names, top_k=LIKELIEST):
+            heat = torch.from_numpy(explanation.heatmap)
+            maps[explanation.method].append(heat / heat.abs().max())
     relatives: dict[str, tuple[str, ...]] = {}
     for name in names:
         first = next((one for one in relatives if _are_equal(maps[name], maps[one])), name)
