@@ -57,7 +57,7 @@ class Guard:
             raise Refusal(
                 HTTPStatus.MISDIRECTED_REQUEST,
                 "This server is not known by the name that was asked for. camviz serve "
-                "--allow-name NAME adds a name.",
+                "--server-name NAME adds a name.",
             )
 
     def check_post(self, headers: Message) -> None:

@@ -99,7 +99,7 @@ Open = Annotated[
 Names = Annotated[
     list[str] | None,
     typer.Option(
-        "--allow-name",
+        "--server-name",
         metavar="NAME",
         help="Another name by which browsers may ask for the page, as of a proxy; repeat for more.",
         rich_help_panel=SERVER,
@@ -158,7 +158,7 @@ def command(
     host: Host = HOST,
     port: Port = None,
     opens: Open = False,
-    allow_name: Names = None,
+    server_name: Names = None,
     max_upload: Upload = None,
     max_pixels: Pixels = None,
     time_limit: Seconds = None,
@@ -185,7 +185,7 @@ def command(
         from camcli.serve.server import Server, Show
 
     # before models are loaded, which takes long
-    show = Show((), limits, host, number, tuple(allow_name or ()))
+    show = Show((), limits, host, number, tuple(server_name or ()))
     with Server(show, print_error) as server:
         server.show = replace(show, models=_offer_models(resolved, flags, printer))
         # it stays for days, and what finding out about the models left behind is wanted no more
