@@ -161,6 +161,8 @@ def _arrow(result: Mapping[str, Any]) -> str:
 
 def _format_cell(result: Mapping[str, Any], name: str) -> str:
     row = next(row for row in result["contenders"] if row["name"] == name)
+    if row["mean"] is None:
+        return "-"
     text = f"{row['mean']:.3f}"
     if name == result["best"]:
         return f"**{text}**"

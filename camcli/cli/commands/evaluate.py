@@ -415,6 +415,8 @@ def _make_table(results: Sequence[MetricResult]) -> Table:
 
 def format_cell(row: ContenderResult, *, is_best: bool) -> str:
     """Writes a mean with its mark and interval."""
+    if not row.has_value:
+        return "- "
     mark = "*" if is_best else "~" if row.is_noise else " "
     first = f"{row.mean:.3f}{mark}"
     return first if row.low is None else f"{first}\n\\[{row.low:.3f}, {row.high:.3f}]"

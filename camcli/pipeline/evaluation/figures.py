@@ -68,6 +68,7 @@ def _make_bars(result: MetricResult) -> BarPanel:
     bars = [
         Bar(row.name, row.mean, row.low, row.high, row.is_baseline, row.name == result.best)
         for row in result.contenders
+        if row.has_value
     ]
     axis = f"{result.direction} is better, n = {result.pictures}"
     return BarPanel(result.metric, axis, bars)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,7 +30,8 @@ class ContenderResult:
 
     The reference is the best contender, unless another one is given.  `p` is corrected for the
     number of comparisons.  It is None for the reference itself, and for a single picture, which has
-    no interval either.
+    no interval either.  The mean is NaN where no picture gives a value, as the rank correlation of
+    a constant map.
     """
 
     name: str
@@ -43,6 +45,11 @@ class ContenderResult:
     def is_noise(self) -> bool:
         """Whether the difference from the reference may be noise."""
         return self.p is not None and self.p >= SIGNIFICANT
+
+    @property
+    def has_value(self) -> bool:
+        """Whether any picture gives a value."""
+        return math.isfinite(self.mean)
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,8 @@ class MetricResult:
     @property
     def best_method(self) -> str:
         """The best method, or the best contender if there are only baseline maps."""
-        rows = [row for row in self.contenders if not row.is_baseline] or list(self.contenders)
+        valued = [row for row in self.contenders if row.has_value]
+        rows = [row for row in valued if not row.is_baseline] or valued
         sign = METRICS[self.metric].sign
         return max(rows, key=lambda row: sign * row.mean).name
 
@@ -177,10 +185,15 @@ def summarise_metric(
 ) -> MetricResult | None:
     """Compares contenders on the pictures where all have a value; None if there is no such picture.
 
-    values [pictures contenders], for a metric of the whole data set [pictures contenders ...]
+    Contenders without a value on any picture are left out of it.  values [pictures contenders], for
+    a metric of the whole data set [pictures contenders ...]
     """
-    values = values[np.isfinite(values).all(tuple(range(1, values.ndim)))]
-    if not len(values):
+    everyone = contenders
+    known = np.isfinite(values).all(tuple(range(2, values.ndim)))
+    valued = known.any(0)
+    contenders = [one for one, has_value in zip(everyone, valued, strict=True) if has_value]
+    values = values[:, valued][known[:, valued].all(1)]
+    if not contenders or not len(values):
         return None
     statistic, sign = Statistic.of(name), METRICS[name].sign
     means = statistic.conclude(values.mean(0, dtype=np.float64))
@@ -188,7 +201,13 @@ def summarise_metric(
     rows = compare_contenders(contenders, values, best, seed, statistic)
     better, verdict = _compare_with_random(statistic, contenders, values, sign)
     direction = METRICS[name].direction
-    return MetricResult(name, direction, len(values), contenders[best].name, rows, better, verdict)
+    by_contender = dict(zip(contenders, rows, strict=True))
+    results = tuple(
+        by_contender.get(one) or ContenderResult(one.name, one.is_baseline, math.nan)
+        for one in everyone
+    )
+    best_name = contenders[best].name
+    return MetricResult(name, direction, len(values), best_name, results, better, verdict)
 
 
 def compare_contenders(
@@ -299,7 +318,12 @@ def to_plain(results: Iterable[MetricResult]) -> list[Mapping[str, object]]:
         {
             **{key: value for key, value in vars(result).items() if key != "contenders"},
             "contenders": [
-                {**vars(row), "is_best": row.name == result.best, "is_noise": row.is_noise}
+                {
+                    **vars(row),
+                    "mean": row.mean if row.has_value else None,
+                    "is_best": row.name == result.best,
+                    "is_noise": row.is_noise,
+                }
                 for row in result.contenders
             ],
         }
