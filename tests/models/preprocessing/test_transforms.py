@@ -51,7 +51,7 @@ def test_a_transform_and_its_view_give_the_network_the_same(name: str) -> None:
 def test_the_transforms_of_published_weights_are_read() -> None:
     view = read_preprocessing(ResNet18_Weights.DEFAULT.transforms(), None)
     assert view is not None
-    assert view.preprocessing == Preprocessing((224, 224), (256, 256))
+    assert view.preprocessing == Preprocessing((224, 224), (256, 256), resizer="pillow")
 
 
 def test_a_function_of_a_picture_is_one() -> None:
@@ -61,7 +61,7 @@ def test_a_function_of_a_picture_is_one() -> None:
 
     view = read_preprocessing(shrink, None)
     assert view is not None
-    expected = Preprocessing((32, 32), (32, 32), (0, 0, 0), (1, 1, 1), "box", "squash")
+    expected = Preprocessing((32, 32), (32, 32), (0, 0, 0), (1, 1, 1), "box", "squash", "pillow")
     assert view.preprocessing == expected
 
 
