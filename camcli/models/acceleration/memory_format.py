@@ -1,15 +1,17 @@
 """Chooses the memory format of inputs and weights: channels last where the output stays the same.
 
-Convolutions are fastest in it, and their outputs have it, too.  A model that calls `view`, reads
-strides or asks `is_contiguous()` may fail then, or read values in another order, so each model is
-tried once.
+Convolutions are fastest in it, and their outputs have it, too.  Only a single picture in a network
+of large kernels is not worth the copies of the weights that torch makes in each pass.  A model that
+calls `view`, reads strides or asks `is_contiguous()` may fail then, or read values in another
+order, so each model is tried once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,9 @@ LAST = torch.channels_last
 # of the largest number: rounding makes 1e-6 in float32, 1e-3 in a GPU's TF32, and a percent in half
 TOLERANCE, TF32_TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2, 5e-2
 HALF = frozenset({torch.float16, torch.bfloat16})
+# numbers of weights for each picture that torch copies into channels last in a pass, and then loses
+# more time than it gains
+MOST_COPIED = 2**23
 Shape = tuple[int, ...]
 
 
@@ -51,16 +56,55 @@ class _FormatAnswers:
         known[tuple(inputs.shape[1:])] = answer
 
 
+@dataclass(frozen=True)
+class _CopiedWeights:
+    """The weights that torch copies for channels last: their numbers, and the largest's layer."""
+
+    numel: int = 0
+    # not held, since it may be the model itself
+    largest: ref[nn.Conv2d] | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _CopiedWeights:
+        layers = [part for part in module.modules() if _is_copied(part)]
+        if not layers:
+            return cls()
+        largest = max(layers, key=lambda layer: layer.weight.numel())
+        return cls(sum(layer.weight.numel() for layer in layers), ref(largest))
+
+
 _answers: ModelCache[_FormatAnswers] = ModelCache()
+_copied: ModelCache[_CopiedWeights] = ModelCache()
 # all answers of a model are one attribute of it
 ATTRIBUTE_MARK = ""
 
 
 def copy_to_model_format(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Copies inputs, channels last if the model accepts that.  [b c H W]"""
-    takes = accepts_channels_last(module, inputs)
+    """Copies inputs, channels last if the model accepts that and gains by it.  [b c H W]"""
+    takes = accepts_channels_last(module, inputs) and not _costs_more(module, inputs)
     # always a copy, because a model may write into its input
     return inputs.clone(memory_format=LAST if takes else torch.contiguous_format)
+
+
+def _is_copied(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tells whether a layer's weight lies otherwise than channels last on a CPU."""
+    if type(layer) is not nn.Conv2d or layer.weight.device.type != "cpu":
+        return False
+    # kernels of one pixel lie alike in both
+    return not layer.weight.is_contiguous(memory_format=LAST)
+
+
+def _costs_more(module: nn.Module, inputs: Tensor) -> bool:
+    """Tells whether copies of the weights take longer than channels last saves."""
+    known = _copied.of(module)
+    copied = known.get(ATTRIBUTE_MARK)
+    if copied is None:
+        copied = known[ATTRIBUTE_MARK] = _CopiedWeights.of(module)
+    largest = copied.largest() if copied.largest else None
+    if largest is None or copied.numel <= MOST_COPIED * len(inputs):
+        return False
+    # those that are prepacked for this pass, or were laid out since, are not copied
+    return "forward" not in vars(largest) and _is_copied(largest)
 
 
 def accepts_channels_last(module: nn.Module, inputs: Tensor) -> bool:
@@ -116,6 +160,9 @@ def _compare_formats(module: nn.Module, inputs: Tensor) -> bool | None:
     actual, expected = _find_output_path(module, inputs, LAST), _find_output_path(module, inputs)
     if actual is None and expected is None:
         return None
+    if expected is None:
+        # it runs in channels last alone, whatever that costs
+        _copied.of(module)[ATTRIBUTE_MARK] = _CopiedWeights()
     # a model may want channels last, too
     return actual is not None and (expected is None or _is_same(actual, expected))
 

@@ -11,7 +11,9 @@ from torch.nn import functional as F
 
 import camcli
 import camcli.methods
+from camcli.models.acceleration import PrepackCache, accelerate, memory_format
 from camcli.models.acceleration.memory_format import accepts_channels_last, copy_to_model_format
+from camcli.models.acceleration.onednn_conv import can_prepack
 from camcli.models.load import load_model
 from camcli.registry import METHODS
 from tests.networks import Staged, network_for, noise
@@ -174,6 +176,28 @@ def test_a_network_that_does_not_mind_runs_on_channels_last(
     assert seen[-1] is False
 
 
+def test_a_picture_keeps_its_format_where_copies_of_weights_cost_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 1), nn.Conv2d(64, 128, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    # kernels of one pixel lie alike in both formats
+    monkeypatch.setattr(memory_format, "MOST_COPIED", 64 * 128 * 9 // 2)
+
+    def is_last(b: int) -> bool:
+        return not copy_to_model_format(model, noise(b, size=SIZE)).is_contiguous()
+
+    assert [is_last(b) for b in (1, 2, 3)] == [False, True, True]
+    with torch.no_grad(), accelerate(model, PrepackCache()):
+        assert is_last(1) == can_prepack(model[1])
+    plain = camcli.heatmaps(model, noise(1, size=SIZE), target_layers="1", target_category=0)
+    model.to(memory_format=torch.channels_last)
+    assert is_last(1)
+    laid_out = camcli.heatmaps(model, noise(1, size=SIZE), target_layers="1", target_category=0)
+    torch.testing.assert_close(plain, laid_out, rtol=1e-4, atol=1e-5)
+
+
 def test_it_is_measured_once_for_a_model_of_the_same_parts_and_inputs_of_a_shape() -> None:
     model, passes = Staged().eval(), []
     model.register_forward_hook(lambda *_: passes.append(1))
@@ -200,7 +224,12 @@ def test_a_single_picture_does_not_answer_for_several() -> None:
     assert not accepts_channels_last(model, noise(1, 6, SIZE))
 
 
-def test_a_network_that_wants_channels_last_gets_them() -> None:
+@pytest.mark.parametrize("most", [0, memory_format.MOST_COPIED])
+def test_a_network_that_wants_channels_last_gets_them(
+    monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(memory_format, "MOST_COPIED", most)
+
     class Fast(Flattening):
         def forward(self, x: Tensor) -> Tensor:
             assert x.is_contiguous(memory_format=torch.channels_last)
