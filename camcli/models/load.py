@@ -230,7 +230,7 @@ def load_model(
         loaded = _load_named(name, request, checkpoint, strict, resolve_device(device))
     built = loaded.built
     class_file = Path(class_map) if class_map is not None else None
-    stored = loaded.class_names
+    stored = loaded.class_names if labels is None else {}
     is_named = class_file is not None or labels is not None or are_names(stored, built.num_classes)
     reading = _find_reading(built, outputs, is_named=is_named)
     names, notes = choose_labels(

@@ -32,19 +32,30 @@ def choose_labels(
     """Returns a class map's names, else those stored with the weights, else the model's own.
 
     There are none where their number does not fit.  Behind them stands what is to be said of the
-    class map.  A single logit is a no and a yes, a
-    value is neither.  Raises ConfigError for a class map that cannot be used.
+    class map, or of what is stored.  A single logit is a no and a yes, a value is neither.  Raises
+    ConfigError for a class map that cannot be used.
     """
     if num_classes == 1 and not is_value:
         own, num_classes = NO_YES, 2
     if class_map is not None:
-        names, said = read_class_map(class_map, num_classes)
-        return tuple(map(_join_lines, names)), said
-    fitting = own if own is not None and len(own) == num_classes else None
-    named = read_stored_names(stored or {}, num_classes)
+        names, notes = read_class_map(class_map, num_classes)
+        return tuple(map(_join_lines, names)), notes
+    fitting = tuple(map(_join_lines, own)) if own and len(own) == num_classes else None
+    if not stored:
+        return fitting, ()
+    keys = ", ".join(stored)
+    named = read_stored_names(stored, num_classes)
+    if named is None:
+        said = (
+            f"What the checkpoint says of its classes ({keys}) does not name each of the "
+            f"{num_classes} in one order, and is not used: name them with --class-map."
+        )
+        return fitting, (said,)
     # a folder of ImageNet is named by synsets, which the model's own names say in words
-    chosen = fitting if fitting and all(SYNSET.fullmatch(name) for name in named or ()) else named
-    return (tuple(map(_join_lines, chosen)) if chosen else None), ()
+    if fitting and all(SYNSET.fullmatch(name) for name in named):
+        return fitting, ()
+    said = f"The classes have the checkpoint's names ({keys}); --class-map gives others."
+    return tuple(map(_join_lines, named)), (said,)
 
 
 def are_names(stored: Mapping[str, Any], num_classes: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,30 +47,42 @@ def save(file: Path, beside: dict[str, Any], classes: int = len(NAMES)) -> Path:
 )
 def test_names_beside_the_weights_are_the_labels(tmp_path: Path, beside: dict[str, Any]) -> None:
     file = save(tmp_path / "saved.pt", beside)
-    assert camcli.load_model(ARCH, checkpoint=file, device="cpu").labels == NAMES
+    classifier = camcli.load_model(ARCH, checkpoint=file, device="cpu")
+    assert classifier.labels == NAMES
+    (said,) = classifier.warnings
+    assert re.fullmatch(r"The classes have the checkpoint's names \(.+\); --class-map .+", said)
 
 
 @pytest.mark.parametrize(
     "beside",
     [
         {"classes": ["ant", "bee"]},  # another number
-        {"classes": [0, 1, 2]},
         {"class_to_idx": {"ant": 1, "bee": 2, "wasp": 3}},  # from 1: which class is which?
         {"class_to_idx": BY_NAME, "class_names": ["bee", "ant", "wasp"]},  # two orders
         {"idx_to_class": {0: "ant", 2: "wasp"}},  # a class without a name
-        {"classes": {"ant": torch.zeros(2)}},
     ],
     ids=lambda beside: "-".join(beside),
 )
 def test_names_that_do_not_fit_are_no_labels(tmp_path: Path, beside: dict[str, Any]) -> None:
     file = save(tmp_path / "saved.pt", beside)
-    assert camcli.load_model(ARCH, checkpoint=file, device="cpu").labels is None
+    classifier = camcli.load_model(ARCH, checkpoint=file, device="cpu")
+    assert classifier.labels is None
+    (said,) = classifier.warnings
+    assert "is not used: name them with --class-map" in said
+
+
+@pytest.mark.parametrize("classes", [[0, 1, 2], {"ant": torch.zeros(2)}, 3], ids=type)
+def test_what_is_no_name_is_not_spoken_of(tmp_path: Path, classes: Any) -> None:
+    file = save(tmp_path / "saved.pt", {"classes": classes})
+    classifier = camcli.load_model(ARCH, checkpoint=file, device="cpu")
+    assert (classifier.labels, classifier.warnings) == (None, ())
 
 
 def test_what_a_person_names_comes_first(tmp_path: Path) -> None:
     file = save(tmp_path / "saved.pt", {"classes": list(NAMES)})
     mine = ("Ameise", "Biene", "Wespe")
-    assert camcli.load_model(ARCH, checkpoint=file, labels=mine, device="cpu").labels == mine
+    classifier = camcli.load_model(ARCH, checkpoint=file, labels=mine, device="cpu")
+    assert (classifier.labels, classifier.warnings) == (mine, ())
 
 
 def test_synsets_do_not_take_the_place_of_words(tmp_path: Path) -> None:
