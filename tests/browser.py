@@ -1,4 +1,4 @@
-"""A headless Chromium for the report, where there is one."""
+"""A headless Chromium for what people look at, where there is one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
 )  # fmt: skip
+# faults of accessibility that count, as axe-core ranks them
+IMPACTS = ("serious", "critical")
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -41,3 +43,26 @@ def open_browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(ARGUMENTS))
         yield browser
         browser.close()
+
+
+def run_axe(page: Any) -> list[str]:
+    """The grave faults that axe-core, which was loaded into the page, finds in it."""
+    result = page.evaluate("axe.run()")
+    assert len(result["passes"]) > 10
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in result["violations"]
+        if one["impact"] in IMPACTS
+        for node in one["nodes"]
+    ]
+
+
+def note_faults(page: Any) -> tuple[list[str], list[str]]:
+    """Notes what goes wrong in a page from now on, and the addresses that it asks for."""
+    wrong: list[str] = []
+    requests: list[str] = []
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("dialog", lambda dialog: wrong.append(dialog.message))
+    page.on("request", lambda request: requests.append(request.url))
+    return wrong, requests

@@ -17,7 +17,7 @@ from camcli.records import Box
 from camcli.render.overlay import overlay
 from camcli.report import build, page
 from camcli.report.build import write_report
-from tests.report.browser import find_axe, find_chromium, open_browser
+from tests.browser import find_axe, find_chromium, note_faults, open_browser, run_axe
 from tests.report.made_runs import Made, failed, made, spot, write_run
 
 pytest.importorskip("playwright")
@@ -29,7 +29,6 @@ pytestmark = [
 
 HOSTILE = "</script><img src=x onerror=alert(1)>{{7*7}}"
 CARDS = ".grid .card:not([hidden])"
-IMPACTS = ("serious", "critical")
 
 
 def items() -> list[Made]:
@@ -66,12 +65,7 @@ class Shown:
     def __init__(self, browser: Any, path: Path, **options: Any) -> None:
         settings = {"viewport": {"width": 1280, "height": 800}} | options
         self.page = browser.new_page(**settings)
-        self.wrong: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.wrong.append(dialog.message))
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.wrong, self.requests = note_faults(self.page)
         self.page.goto(path.as_uri())
         self.page.wait_for_selector(CARDS)
 
@@ -304,29 +298,18 @@ def test_axe_finds_nothing_serious(browser: Any, report: Path, scheme: str) -> N
     assert script is not None
     opened = Shown(browser, report, color_scheme=scheme)
     opened.page.evaluate(script.read_text(encoding="utf-8") + ";0")
-    found = _run_axe(opened)
+    found = run_axe(opened.page)
     opened.page.locator(f"{CARDS} button").first.click()
-    found += _run_axe(opened)
+    found += run_axe(opened.page)
     opened.page.keyboard.press("Escape")
     opened.page.keyboard.press("?")
-    found += _run_axe(opened)
+    found += run_axe(opened.page)
     opened.page.keyboard.press("Escape")
     opened.page.click("#tab-summary")
     opened.page.wait_for_timeout(300)
-    found += _run_axe(opened)
+    found += run_axe(opened.page)
     assert found == []
     opened.page.close()
-
-
-def _run_axe(opened: Shown) -> list[str]:
-    result = opened.page.evaluate("axe.run()")
-    assert len(result["passes"]) > 10
-    return [
-        f"{one['id']}: {node['html']}"
-        for one in result["violations"]
-        if one["impact"] in IMPACTS
-        for node in one["nodes"]
-    ]
 
 
 def test_thousands_of_rows_are_made_as_they_come_into_view(

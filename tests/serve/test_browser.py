@@ -15,7 +15,7 @@ from PIL import Image
 
 import camcli
 from camcli.serve.offered_models import OfferedModel
-from tests.report.browser import find_axe, find_chromium, open_browser
+from tests.browser import find_axe, find_chromium, note_faults, open_browser, run_axe
 from tests.serve.visitors import LABELS, Visitor, encode, make_pixels
 
 pytest.importorskip("playwright")
@@ -26,7 +26,6 @@ pytestmark = [
 ]
 
 HOSTILE = '<img src=x onerror="alert(1)">$(id)\u202e.png'
-IMPACTS = ("serious", "critical")
 READ_PIXELS = """(image) => {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
@@ -59,12 +58,7 @@ class Opened:
         settings = {"viewport": {"width": 1280, "height": 800}} | options
         self.context = browser.new_context(**settings)
         self.page = self.context.new_page()
-        self.wrong: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.wrong.append(message.text))
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("dialog", lambda dialog: self.wrong.append(dialog.message))
-        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.wrong, self.requests = note_faults(self.page)
         self.page.goto(self.url + hash_)
         self.page.wait_for_selector("body[data-ready]")
 
@@ -331,32 +325,21 @@ def test_axe_finds_nothing_serious(browser: Any, visitor: Visitor, scheme: str, 
     assert script is not None
     opened = Opened(browser, visitor, color_scheme=scheme, viewport={"width": width, "height": 800})
     opened.page.evaluate(script.read_text(encoding="utf-8") + ";0")
-    found = _run_axe(opened)
+    found = run_axe(opened.page)
     opened.page.click("#more summary")
     opened.choose_file(encode(make_pixels()))
     opened.choose_methods("layercam")
-    found += _run_axe(opened)
+    found += run_axe(opened.page)
     opened.choose_file(b"no picture", "a.png")
-    found += _run_axe(opened)
+    found += run_axe(opened.page)
     assert found == []
     # nothing runs out of the window
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
     opened.context.close()
 
 
-def _run_axe(opened: Opened) -> list[str]:
-    result = opened.page.evaluate("axe.run()")
-    assert len(result["passes"]) > 10
-    return [
-        f"{one['id']}: {node['html']}"
-        for one in result["violations"]
-        if one["impact"] in IMPACTS
-        for node in one["nodes"]
-    ]
-
-
 def test_another_site_can_neither_ask_nor_frame_the_page(
-    browser: Any, visitor: Visitor, tmp_path: Any
+    browser: Any, visitor: Visitor, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = browser.new_page()
     foreign = tmp_path / "evil.html"
@@ -369,9 +352,12 @@ def test_another_site_can_neither_ask_nor_frame_the_page(
         return answer.type;
       } catch (error) { return "refused"; }
     }"""  # noqa: E501
-    before = visitor.server.desk._worker._work_queue.qsize()
-    assert page.evaluate(asked, [address, "x", "text/plain"]) in ("opaque", "refused")
-    assert visitor.server.desk._worker._work_queue.qsize() == before
+    at_the_desk: list[object] = []
+    monkeypatch.setattr(visitor.server.desk, "ask", lambda *given: at_the_desk.append(given))
+    picture = base64.b64encode(encode(make_pixels())).decode()
+    for kind in ("text/plain", "application/octet-stream"):
+        assert page.evaluate(asked, [address, picture, kind]) in ("opaque", "refused")
+    assert at_the_desk == []
     read = "async (address) => { try { return await (await fetch(address)).text(); } catch { return 'refused'; } }"  # noqa: E501
     assert page.evaluate(read, f"{address}choices") == "refused"
     framed = page.evaluate(

@@ -3,7 +3,7 @@
 python -m tests.tools.report_scrolling [--heatmaps 5000] [--pictures 1250] [--page report.html]
 
 Makes pictures of noise and blobs and a run over them (or takes a page), opens it in a headless
-Chromium (tests/report/browser.py) and scrolls by 600, 2,400 and 9,600 pixels a second for some
+Chromium (tests/browser.py) and scrolls by 600, 2,400 and 9,600 pixels a second for some
 seconds each.  Prints frames a second, the longest frame, and the page's size and time to load.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from camcli.report.build import write_report
-from tests.report.browser import open_browser
+from tests.browser import open_browser
 from tests.report.made_runs import made, spot, write_run
 
 SPEEDS = (600, 2400, 9600)  # pixels a second

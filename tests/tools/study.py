@@ -36,7 +36,7 @@ WHERE = ("pointing_game", "heat_inside", "pixel_ap", "box_iou")
 SCORE = ("deletion", "insertion", "road", "max_box_accuracy")
 # fifty maps for one, so that of a method with hundreds of passes it is not measured
 DEAR = ("max_sensitivity", "infidelity")
-SOME, FEW = 24, 6  # photos
+SOME, FEW = 24, 4  # photos
 SETTINGS = (
     "scorecam.max_channels=128", "sscam.max_channels=32", "iscam.max_channels=32", "rise.masks=500",
 )  # fmt: skip
