@@ -1,4 +1,4 @@
-"""Runs bare batched passes until it is killed, with a line for each: `python -m ... SIZE`."""
+"""Runs bare batched passes until it is killed, with a line for each: `python -m ... NETWORK SIZE`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import camcli
 WARM_UP = 5
 
 
-def main(size: int) -> None:
+def main(network: str, size: int) -> None:
     """Says so when it is warm, and then at the end of each pass."""
-    module = camcli.load_model("timm/resnet50", pretrained=False, device="cpu").module
+    module = camcli.load_model(f"timm/{network}", pretrained=False, device="cpu").module
     module = module.to(memory_format=torch.channels_last)
     inputs = torch.randn(size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -25,4 +25,4 @@ def main(size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(sys.argv[1], int(sys.argv[2]))
