@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -23,8 +24,7 @@ def normalise(maps: Tensor) -> Tensor:
 def min_max(maps: Tensor) -> Tensor:
     """Stretches each map to 0..1; zeros where it is constant or not finite.  [... h w] -> 0..1"""
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
-    usable = has_contrast(maps)[..., None, None]
-    return torch.where(usable, (maps - low) / (high - low), 0.0)
+    return torch.where(_differ(low, high), (maps - low) / (high - low), 0.0)
 
 
 def scale_signed(maps: Tensor, low: float = 0.0, high: float | None = None) -> Tensor:
@@ -51,9 +51,14 @@ def scale_to_range(maps: Tensor, low: float, high: float) -> Tensor:
 
 def has_contrast(maps: Tensor) -> Tensor:
     """Tells whether a map is finite and more than constant but for rounding.  [... h w] -> bool"""
-    low, high = maps.amin((-2, -1)), maps.amax((-2, -1))
+    return _differ(maps.amin((-2, -1)), maps.amax((-2, -1)))
+
+
+def _differ(low: Tensor, high: Tensor) -> Tensor:
+    """Tells whether extremes are finite, and differ by more than rounding."""
     span = high - low
-    return span.isfinite() & (span > SMALLEST_CONTRAST * torch.maximum(high, -low))
+    # not below infinity if an extreme is NaN, or both are infinite
+    return (span < math.inf) & (span > SMALLEST_CONTRAST * torch.maximum(high, -low))
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -51,7 +51,7 @@ class BatchResults:
                 if slot and not self.plan.request.asks_class(method):
                     continue  # one map for all classes, recorded under the predicted one
                 facts, warnings = self._describe_class(method, row, slot, category)
-                facts |= _describe_picture(picture, view, self.plan)
+                facts |= _describe_picture(picture, view) | self._of_all
                 for name in layers:
                     facts |= {"method": method, "layers": self._layers(method, name)}
                     values = self.result.maps[method][name][row, slot].float()
@@ -191,6 +191,15 @@ class BatchResults:
         return category in categories[:slot] or bool(self._probabilities[row, category] < least)
 
     @cached_property
+    def _of_all(self) -> dict[str, Any]:
+        """The records' fields that are the same for all pictures."""
+        classifier, precision = self.plan.classifier, self.plan.request.precision
+        return {
+            "model": classifier.name,
+            "precision": choose_precision(precision, classifier.device),
+        }
+
+    @cached_property
     def _share(self) -> float:
         """The seconds of one heatmap."""
         classes = len(self._categories[0])
@@ -278,15 +287,13 @@ def _describe_smoothing(request: ExplainRequest) -> dict[str, Any]:
     return chosen
 
 
-def _describe_picture(picture: Picture, view: View, plan: Plan) -> dict[str, Any]:
+def _describe_picture(picture: Picture, view: View) -> dict[str, Any]:
     return {
         "source": str(picture.source or ""),
         "frame": picture.frame,
         "time": None if picture.time is None else float(picture.time),
         "picture_size": picture.size,
         "view": view.box,
-        "model": plan.classifier.name,
-        "precision": choose_precision(plan.request.precision, plan.classifier.device),
     }
 
 

@@ -116,9 +116,11 @@ class RunState:
         """Records the outcome of a picture and returns it; a video counts as one picture."""
         # maps of a compared model have that model's weights
         records = tuple(
-            replace(record, weights=record.weights or self.weights) for record in outcome.records
+            record if record.weights else replace(record, weights=self.weights)
+            for record in outcome.records
         )
-        self._append(replace(outcome, records=records))
+        outcome = replace(outcome, records=records)
+        self._append(outcome)
         made = sum(not record.error for record in records)
         # a video fails only once, at its first frame that fails
         fails = outcome.failed and not self._failing
@@ -126,7 +128,7 @@ class RunState:
         self.counts += Counts(outcome.last and not self._failing, made, fails)
         if outcome.last:
             self._failing = False
-        return replace(outcome, records=records)
+        return outcome
 
     def _append(self, outcome: Outcome) -> None:
         source = outcome.source

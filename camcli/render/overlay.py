@@ -62,7 +62,7 @@ def overlay(
         return pixels.copy()
     size = pixels.shape[0], pixels.shape[1]
     inside, seen = enlarge(heat, box or _make_whole_box(size), size)
-    drawn = pixels.copy() if inside.shape == size else dim(pixels)
+    drawn = _dim_outside(pixels, seen)
     if signed:
         drawn[seen] = np.rint(paint_signs(inside, pixels[seen], alpha)).astype(np.uint8)
         return drawn
@@ -157,7 +157,8 @@ def _interpolate(values: Tensor, pixels: slice, start: float, length: float) -> 
     # no product of matrices: NumPy's threads keep the cores busy afterwards, which slows
     # the model's next pass down (camviz help speed)
     before, behind, share = _find_neighbours(len(values), pixels.start, pixels.stop, start, length)
-    return torch.lerp(values[before], values[behind], share)
+    # a fifth of the time of `values[before]`
+    return torch.lerp(values.index_select(0, before), values.index_select(0, behind), share)
 
 
 # the pictures of a folder are of a few sizes, or all of one
@@ -175,6 +176,21 @@ def _find_neighbours(
 def dim(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Darkens a picture [h w 3] to what stands outside the view."""
     return np.asarray(cv2.convertScaleAbs(pixels, alpha=OUTSIDE), np.uint8)
+
+
+def _dim_outside(pixels: NDArray[np.uint8], seen: tuple[slice, slice]) -> NDArray[np.uint8]:
+    """Copies a picture [h w 3], and darkens what lies outside of the rows and columns seen."""
+    drawn, (rows, columns) = pixels.copy(), seen
+    around = (
+        np.s_[: rows.start],
+        np.s_[rows.stop :],
+        np.s_[rows, : columns.start],
+        np.s_[rows, columns.stop :],
+    )
+    for part in around:
+        if drawn[part].size:
+            drawn[part] = dim(drawn[part])
+    return drawn
 
 
 def _make_whole_box(picture_size: tuple[int, int]) -> Box:

@@ -195,19 +195,28 @@ class Manifest:
 
     def _list_names(
         self, path: Path, id_: str, method: str, rename: Rename | None
-    ) -> Iterable[Path]:
+    ) -> Iterator[Path]:
         """Lists the names that an output may have, the best first."""
-        output, text = self._relative(path), f"{self._run.name} {id_}"
+        output, text, mine = self._relative(path), f"{self._run.name} {id_}", self._find_owner(id_)
         owner = self._owners.find_owner(output)
-        if owner == self._find_owner(id_) or rename is None:
-            return (path, *iterate_marked(path, text))
+        if owner == mine or rename is None:
+            yield path
+            yield from iterate_marked(path, text)
+            return
+        if owner is None and self._has_no_outputs(mine):
+            # the other names are made where this one is not free
+            yield path
         names = [path]
         renamed = rename(self._owners.find_run(output, id_, method))
         names += [renamed] if renamed != path else []
         names += [*iterate_marked(renamed, text), *iterate_marked(path, text)]
-        mine = self._find_owner(id_)
         # stable: false, for what is this run's, comes before true
-        return sorted(names, key=lambda n: self._owners.find_owner(self._relative(n)) != mine)
+        yield from sorted(names, key=lambda n: self._owners.find_owner(self._relative(n)) != mine)
+
+    def _has_no_outputs(self, owner: int) -> bool:
+        """Tells whether no earlier process has written for a source; False where that is open."""
+        # records of other ranks are not all looked at
+        return self._run.shard is None and self._sources.get(owner) is None
 
     def append(
         self,
@@ -229,7 +238,8 @@ class Manifest:
         if ready and not last:
             self._held[id_] = ready.pop()
         if ready:
-            ready[-1] = replace(ready[-1], files={**ready[-1].files, **(files or {})})
+            if files:
+                ready[-1] = replace(ready[-1], files={**ready[-1].files, **files})
             ends = [False] * (len(ready) - 1) + [last]
             pairs = zip(ready, ends, strict=True)
             self._write(b"".join(self._make_line(record, id_, end) for record, end in pairs))

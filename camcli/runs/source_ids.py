@@ -13,7 +13,7 @@ from camcli.utils.compact_map import hash_texts
 def identify_source(source: Source) -> str:
     """Returns 16 hex digits that identify a source, the same in every process."""
     # several stations ask for each picture's
-    return _hash_source(source, "" if source.url else str(Path.cwd()))
+    return _hash_source(source, "" if source.url else os.getcwd())  # noqa: PTH109  (a Path takes as long as the rest)
 
 
 @lru_cache(maxsize=4096)

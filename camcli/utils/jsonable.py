@@ -28,10 +28,10 @@ def to_jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def encode_json(value: Any) -> str:
+def encode_json(value: Any, *, sort_keys: bool = False) -> str:
     """Encodes a value as a line of JSON in ASCII; numbers that are not finite become null."""
     try:
         # faster, since most of a value needs no conversion
-        return json.dumps(value, default=to_jsonable, allow_nan=False)
+        return json.dumps(value, default=to_jsonable, allow_nan=False, sort_keys=sort_keys)
     except (TypeError, ValueError):
-        return json.dumps(to_jsonable(value), allow_nan=False)
+        return json.dumps(to_jsonable(value), allow_nan=False, sort_keys=sort_keys)

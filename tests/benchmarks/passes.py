@@ -1,4 +1,4 @@
-"""Runs bare batched passes until it is killed, with a line for each: `python -m ... NETWORK SIZE`."""
+"""Runs bare batched passes until it is killed, a line for each: `python -m ... NETWORK SIZE`."""
 
 from __future__ import annotations
 

@@ -122,7 +122,8 @@ def _make_eight_bit_image(
 def lay_over_white(image: Image.Image) -> Image.Image:
     """Makes RGB of 8 bits, transparent parts laid over white."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        # which copies what is RGB already
+        return image if image.mode == "RGB" else image.convert("RGB")
     over_white = Image.new("RGBA", image.size, "white")
     over_white.alpha_composite(image.convert(PLAIN.get(image.mode, image.mode)).convert("RGBA"))
     return over_white.convert("RGB")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +13,7 @@ from camcli.config import Options
 from camcli.media.output_names import name_output
 from camcli.pipeline.plan import Plan
 from camcli.records import Record, Source
-from camcli.utils.jsonable import to_jsonable
+from camcli.utils.jsonable import encode_json
 
 # what a name says about a run, before the class and behind it: field of the record -> words
 IN_FRONT = {"model": "model", "parts": "parts", "layers": "layer", "layer_fusion": "fusion"}
@@ -189,5 +188,5 @@ def make_recipe(shared: str, record: Record) -> str:
 
 
 def _digest(value: Any) -> str:
-    text = json.dumps(to_jsonable(value), sort_keys=True)
+    text = encode_json(value, sort_keys=True)
     return blake2b(text.encode("ascii"), digest_size=6).hexdigest()

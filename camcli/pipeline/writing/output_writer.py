@@ -121,6 +121,8 @@ class OutputWriter:
         has_own_colours = explanation.is_signed or explanation.concepts
         return replace(
             explanation.record,
+            # maps of a compared model have that model's weights
+            weights=explanation.record.weights or self.state.weights,
             scale=self.scales.of(explanation),
             colormap="" if has_own_colours else self.options.colormap,
             alpha=self.options.alpha,
@@ -130,7 +132,8 @@ class OutputWriter:
     def _place(self, explanation: Explanation, record: Record) -> tuple[Path, Record]:
         """Finds a place for a heatmap's picture, and notes what is known by it."""
         beside = dict(self.list_endings(explanation))
-        record = replace(record, beside=beside)
+        if beside:
+            record = replace(record, beside=beside)
         if is_file(self.options.save_path):
             return self.options.save_path, record
         source, layers = find_source(explanation.picture), self.list_named_layers(record)

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 from zlib import crc32
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -22,7 +24,7 @@ from camcli.media.atomic_files import check_writable, remove_orphans, write_atom
 from camcli.media.map_files import write_map
 from camcli.media.output_names import name_output
 from camcli.media.pictures.output_formats import PICTURE_SUFFIXES
-from camcli.media.pictures.write import write_picture
+from camcli.media.pictures.write import encode_picture, write_picture
 from camcli.media.sources.listing import mark_namesakes
 from camcli.records import FileStamp, Source
 from tests.checkout import ROOT
@@ -289,9 +291,29 @@ def test_what_an_encoder_refuses_is_the_fault_of_the_picture(
         raise OSError("encoder error -2 when writing image file")
 
     monkeypatch.setattr(Image.Image, "save", refuse)
-    with pytest.raises(ImageError, match=r"a\.jpg' as JPEG: encoder error -2"):
+    with pytest.raises(ImageError, match=r"a\.png' as PNG: encoder error -2"):
+        write_scene(tmp_path / "a.png")
+    assert names_in(tmp_path) == []
+
+
+def test_what_opencv_does_not_encode_is_the_fault_of_the_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, np.empty(0, np.uint8)))
+    with pytest.raises(ImageError, match=r"a\.jpg' as JPEG: OpenCV does not encode it"):
         write_scene(tmp_path / "a.jpg")
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (40, 64), (33, 250)])
+def test_jpegs_are_those_that_pillow_writes_of_full_colour(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    expected = BytesIO()
+    Image.fromarray(pixels).save(expected, "JPEG", quality=95, subsampling=0)
+    assert bytes(encode_picture(pixels, Path("a.jpg"))) == expected.getvalue()
+    # rows that do not follow each other in memory, too
+    wide = np.concatenate([pixels, pixels], axis=1)
+    assert bytes(encode_picture(wide[:, : size[1]], Path("a.jpg"))) == expected.getvalue()
 
 
 @pytest.mark.parametrize("nameless", [True, False])
