@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# where a run writes, and where commands look for a run's outputs
+DEFAULT_FOLDER = "camviz-out"
+
 OPTION_INFO: Mapping[str, str] = {
     "model": "embedded, any timm or torchvision classifier (timm/NAME, torchvision/NAME, "
     "hf-hub:ORG/NAME, local-dir:PATH), one of transformers (hf:ORG/NAME, a folder), or your own "

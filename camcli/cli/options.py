@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -14,7 +15,7 @@ from camcli.cli.commands.completion import install_for
 from camcli.cli.help_format import WHOLE
 from camcli.cli.printer import print_text
 from camcli.method_info import METHOD_INFO
-from camcli.option_info import OPTION_INFO
+from camcli.option_info import DEFAULT_FOLDER, OPTION_INFO
 
 MODEL, LAYER, WHAT, PICTURE, VIDEOS, OUTPUT = (
     "Model",
@@ -32,6 +33,17 @@ Images = Annotated[
         metavar="IMAGE",
         help="Pictures, folders, globs and URLs of them; @list.txt or @list.csv; - reads paths "
         "from standard input.",
+        show_default=False,
+    ),
+]
+
+# of the commands that look at what a run wrote
+FOLDER = Path(DEFAULT_FOLDER)
+OutputFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR",
+        help=f"The output folder of a run; default {DEFAULT_FOLDER}.",
         show_default=False,
     ),
 ]

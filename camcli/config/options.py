@@ -24,6 +24,7 @@ from camcli.config.value_parsers import (
     to_text,
     to_tuple,
 )
+from camcli.option_info import DEFAULT_FOLDER
 from camcli.records import (
     CAMERAS,
     MAX_PIXELS,
@@ -210,7 +211,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
     sheet: Annotated[Path, BeforeValidator(parse_sheet)] | None = Field(
         default=None, description="a .png, .svg or .pdf file, or png, svg or pdf"
     )
-    save_path: File = Field(default=Path("camviz-out"), description="a file or a folder")
+    save_path: File = Field(default=Path(DEFAULT_FOLDER), description="a file or a folder")
     format: Annotated[Literal["jpg", "png"], Choice] | None = Field(
         default=None, description="jpg or png"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from camcli.cli.app import main
+from camcli.config import Options
 from camcli.errors import UsageError
 from camcli.records import FileStamp, Record, Source
 from camcli.runs import Counts, Manifest, RunInfo, read_stamp, verify_folder
@@ -132,6 +133,28 @@ def test_the_command_lists_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["verify", str(tmp_path), "--json"]) == 1
     data = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert data == [{"path": "a.jpg", "state": "cut"}, {"path": "b.jpg", "state": "whole"}]
+
+
+def test_without_a_folder_the_command_looks_where_runs_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = Options.model_fields["save_path"].default
+    make_stamped_run(tmp_path / own)
+    assert main(["verify"]) == 0
+    assert capsys.readouterr().out == f"{own}: 1 files: 1 whole\n"
+
+
+@pytest.mark.parametrize("command", ["report", "summary", "verify", "merge"])
+def test_without_a_folder_the_one_that_is_missing_is_named(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command]) == 2
+    assert "'camviz-out'" in capsys.readouterr().err
 
 
 def test_a_run_that_was_cut_off_is_reported(

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
+from camcli.cli.options import FOLDER, OutputFolder
 from camcli.cli.printer import print_error, print_text
 from camcli.errors import EXIT_FAILED_IMAGES
 
 SHARDS_OF_EVALUATIONS = "evaluation*.rank-*-of-*.jsonl"
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The output folder.", show_default=False)
-]
 Incomplete = Annotated[
     bool,
     typer.Option(
@@ -26,7 +24,7 @@ Incomplete = Annotated[
 ]
 
 
-def command(folder: Folder, incomplete: Incomplete = False) -> None:
+def command(folder: OutputFolder = FOLDER, incomplete: Incomplete = False) -> None:
     """Join what several processes wrote; see camviz help clusters.
 
     Their manifests of one run, or their figures of one evaluation, become one.

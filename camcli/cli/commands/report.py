@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from camcli.cli.options import FOLDER, OutputFolder
 from camcli.cli.printer import Printer, print_path, print_text
 from camcli.errors import UsageError
 from camcli.utils.text_files import escape_text
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 PAGE_SUFFIXES = (".html", ".htm")
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The output folder of a run.", show_default=False)
-]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -48,7 +46,10 @@ Quiet = Annotated[
 
 
 def command(
-    folder: Folder, output: Output = None, labels: Labels = None, quiet: Quiet = False
+    folder: OutputFolder = FOLDER,
+    output: Output = None,
+    labels: Labels = None,
+    quiet: Quiet = False,
 ) -> None:
     """Make a page of a finished run's heatmaps to look at.
 

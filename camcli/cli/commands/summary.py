@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from camcli.cli.options import FOLDER, OutputFolder
 from camcli.cli.printer import print_error, print_json, print_text, show
 from camcli.errors import UsageError
 from camcli.utils.text_files import escape_text
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from camcli.report.summary import ClassSummary
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The output folder of a run.", show_default=False)
-]
 Sort = Annotated[
     str | None,
     typer.Option(
@@ -44,7 +41,9 @@ Csv = Annotated[
 ]
 
 
-def command(folder: Folder, sort: Sort = None, as_json: Json = False, as_csv: Csv = False) -> None:
+def command(
+    folder: OutputFolder = FOLDER, sort: Sort = None, as_json: Json = False, as_csv: Csv = False
+) -> None:
     """Say of each class where its heat lies.
 
     And which classes hang on one corner, or on the frame.

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from camcli.cli.options import FOLDER, OutputFolder
 from camcli.cli.printer import print_error, print_json, print_text
 from camcli.errors import EXIT_FAILED_IMAGES
 from camcli.utils.text_files import escape_text
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The output folder.", show_default=False)
-]
 Json = Annotated[
     bool, typer.Option("--json", metavar="", help="One JSON object a file.", show_default=False)
 ]
 
 
-def command(folder: Folder, as_json: Json = False) -> None:
+def command(folder: OutputFolder = FOLDER, as_json: Json = False) -> None:
     """List what of a run's files is missing, cut off or changed."""
     # imported here: numpy comes with it
     from camcli.runs import is_unfinished, verify_folder
