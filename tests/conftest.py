@@ -32,14 +32,16 @@ FEW = {
     "iscam": {"samples": 3},
 }
 FEW_STEPS, ALL_STEPS = 100, 1000
+# of new objects, and of searches among younger ones: 28 times Python's own
+RARE_SEARCHES = (20_000, 10, 10)
 # passes of so many altered pictures are folded, as those of 128 are with all samples and masks
 FEW_FOLDED = 32
 
 
 def pytest_collection_finish() -> None:
-    """Leaves what is imported out of the searches for garbage: a tenth of the time."""
-    gc.collect()
+    """Leaves what is imported out of the searches for garbage, and has few of them."""
     gc.freeze()
+    gc.set_threshold(*RARE_SEARCHES)
     gc.enable()
 
 

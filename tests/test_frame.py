@@ -169,12 +169,6 @@ def test_what_needs_no_model_imports_nothing_heavy(arguments: tuple[str, ...]) -
     assert imported & HEAVY == set()
 
 
-def test_a_run_that_exports_no_boxes_imports_no_reader_of_annotations() -> None:
-    imported = list_imports_of("-c", "import camcli.pipeline.runner")
-    assert "torch" in imported
-    assert imported & {"yaml", "xml", "pyexpat"} == set()
-
-
 @pytest.mark.slow  # starts Python once more, and builds models of three libraries
 def test_a_model_of_another_library_does_not_import_transformers() -> None:
     code = (

@@ -73,10 +73,20 @@ def test_help_imports_nothing_heavy(arguments: str) -> None:
     assert done.stderr.strip() == "[]"
 
 
+# what a run has no use for that draws no sheet, compares no models and exports no boxes
+UNASKED = {
+    "matplotlib", "yaml", "xml", "pyexpat", "camcli.render.colour_bar",
+    "camcli.render.sheet_painting", "camcli.render.sheet_vectors",
+    "camcli.pipeline.sheets.arrangement", "camcli.pipeline.sheets.run_sheet",
+    "camcli.pipeline.comparison.model_comparison", "camcli.render.terminal.encodings",
+}  # fmt: skip
 # models one after the other, each with what is not imported until then
 NOT_NEEDED = (
     # sympy comes with torch's tracing, which takes half a second
-    ("embedded", {"timm", "torchvision", "sympy", "huggingface_hub", "safetensors", PACKAGE}),
+    (
+        "embedded",
+        {"timm", "torchvision", "sympy", "huggingface_hub", "safetensors", PACKAGE, *UNASKED},
+    ),
     ("squeezenet1_1 --no-pretrained --img-size 64", {"timm"}),
     ("torchvision/squeezenet1_1 --no-pretrained --img-size 64", {"timm"}),
 )

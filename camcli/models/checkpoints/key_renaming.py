@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
 
 Renames = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]
+# names that a naming remembers: a large network has about a thousand
+MOST_TRANSLATED = 2048
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,14 @@ def make_translator(
     """Returns a function that translates names by substitutions, one after the other."""
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in renames]
 
-    def translate(names: Iterable[str]) -> dict[str, str]:
-        translated = {}
-        for name in names:
-            theirs = name
-            for pattern, replacement in compiled:
-                theirs = pattern.sub(replacement, theirs)
-            translated[name] = theirs
-        return translated
+    # each file is fitted twice, and networks of a family share their names
+    @lru_cache(MOST_TRANSLATED)
+    def translate_one(name: str) -> str:
+        for pattern, replacement in compiled:
+            name = pattern.sub(replacement, name)
+        return name
 
-    return translate
+    return lambda names: {name: translate_one(name) for name in names}
 
 
 def _decrement(pattern: str) -> Callable[[re.Match[str]], str]:
