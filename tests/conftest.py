@@ -104,6 +104,15 @@ def _weights_read_once() -> Iterator[None]:
 
 
 @pytest.fixture
+def small_embedded() -> Iterator[None]:
+    """Has the embedded model built small, where what it sees is not what a test is about."""
+    from tests.small_models import small_in_place_of_embedded
+
+    with small_in_place_of_embedded():
+        yield
+
+
+@pytest.fixture
 def all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has activations factorised to the end."""
     from camcli.methods import factorization

@@ -7,11 +7,14 @@ and nothing is fetched.  The functions are those of a builder, as camcli/models/
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from camcli.models import build as camcli_build
 from camcli.models import embedded
 from camcli.models.model_spec import BuiltModel, ModelSpec
 from camcli.models.outputs.interpretation import OutputReading
@@ -91,6 +94,19 @@ def build(request: ModelSpec) -> BuiltModel:
         labels=embedded.load_labels() if classes == CLASSES else None,
         reading=OutputReading() if is_headless else None,
     )
+
+
+@contextmanager
+def small_in_place_of_embedded() -> Iterator[None]:
+    """Has the embedded model built small, where what it sees is not what a test is about."""
+    real = camcli_build._build
+
+    def build_small(origin: str, request: ModelSpec) -> BuiltModel:
+        return build(request) if origin == "embedded" else real(origin, request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(camcli_build, "_build", build_small)
+        yield
 
 
 def encode_texts(_: nn.Module, __: str, texts: Sequence[str]) -> TextEmbeddings:

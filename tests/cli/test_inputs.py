@@ -93,6 +93,7 @@ def test_inputs_that_are_not_there(run: Run, monkeypatch: pytest.MonkeyPatch, ty
         assert words in result.err
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_paths_from_stdin_keep_their_bytes_and_their_folders(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

@@ -263,6 +263,7 @@ def _read_all(number: int, shown: list[bytes]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
+@pytest.mark.usefixtures("small_embedded")
 def test_the_bar_stands_below_the_results(tmp_path: Path) -> None:
     for n in range(6):
         Image.new("RGB", (40, 30), (40 * n, 9, 200)).save(tmp_path / f"{n}.png")

@@ -149,6 +149,7 @@ def test_the_same_command_gives_the_same_bytes(tmp_path: Path) -> None:
         out = tmp_path / folder
         done = camviz(*command, "--method", ",".join(methods), "--save-path", str(out))
         assert done.returncode == 1 and "bad.jpg" in done.stderr
+        assert "Traceback" not in done.stderr
         paths = [Path(line) for line in done.stdout.splitlines()]
         assert all(path.is_file() and path.parent == out for path in paths)
         names.append([path.name for path in paths])

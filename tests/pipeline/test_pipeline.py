@@ -34,13 +34,21 @@ from camcli.records import Preprocessing, Record
 from tests.checkout import ROOT
 from tests.networks import Pooled, Staged
 from tests.outputs import outputs
+from tests.small_models import small_in_place_of_embedded
 from tests.test_demo import PHOTO
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Classifier:
+def embedded() -> Classifier:
     # both halves of the photo in view
     return camcli.load_model(device="cpu", fit="squash")
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    """Returns one that takes less time, for tests in which it does not matter what is seen."""
+    with small_in_place_of_embedded():
+        return camcli.load_model(device="cpu", fit="squash")
 
 
 def _classifier(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> Classifier:
@@ -70,14 +78,14 @@ def _run(classifier: Classifier, paths: list[Path], **options: Any) -> list[Reco
 
 
 def test_explanations_of_paths_pictures_arrays_and_tensors_are_the_same(
-    classifier: Classifier,
+    embedded: Classifier,
 ) -> None:
     picture = _open(PHOTO)
     pixels = np.asarray(picture)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     forms = [PHOTO, str(PHOTO), picture, pixels, tensor, pixels / 255.0]
-    explanations = list(camcli.explain(classifier, forms, "gradcam", batch_size=4))
-    alone = [next(iter(camcli.explain(classifier, form))) for form in forms]
+    explanations = list(camcli.explain(embedded, forms, "gradcam", batch_size=4))
+    alone = [next(iter(camcli.explain(embedded, form))) for form in forms]
     assert len(explanations) == len(forms)
     for one in [*explanations, *alone]:
         np.testing.assert_allclose(one.heatmap, explanations[0].heatmap, rtol=1e-3, atol=1e-4)
@@ -85,8 +93,8 @@ def test_explanations_of_paths_pictures_arrays_and_tensors_are_the_same(
     assert explanations[0].overlay().shape == (400, 600, 3)
 
 
-def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
-    explanations = list(camcli.explain(classifier, PHOTO, ["GradCAM", "eigencam"], top_k=3))
+def test_methods_and_categories_of_one_picture(embedded: Classifier) -> None:
+    explanations = list(camcli.explain(embedded, PHOTO, ["GradCAM", "eigencam"], top_k=3))
     # EigenCAM asks no class: one map, under the predicted one
     assert [(e.method, e.record.rank) for e in explanations] == [
         ("gradcam", 1),
@@ -94,15 +102,15 @@ def test_methods_and_categories_of_one_picture(classifier: Classifier) -> None:
         ("gradcam", 2),
         ("gradcam", 3),
     ]
-    (one,) = camcli.explain(classifier, PHOTO, "eigencam", target_category="tabby,lemon")
+    (one,) = camcli.explain(embedded, PHOTO, "eigencam", target_category="tabby,lemon")
     assert (one.label, one.record.rank) == ("Egyptian cat", 1)
     assert [e.probability for e in explanations] == sorted(
         (e.probability for e in explanations), reverse=True
     )
     assert len({e.category for e in explanations}) == 3
-    named = list(camcli.explain(classifier, PHOTO, target_category=["Tabby, tabby cat", 967]))
+    named = list(camcli.explain(embedded, PHOTO, target_category=["Tabby, tabby cat", 967]))
     assert [e.label for e in named] == ["tabby, tabby cat", "espresso"]
-    commas = list(camcli.explain(classifier, PHOTO, target_category="tabby,espresso"))
+    commas = list(camcli.explain(embedded, PHOTO, target_category="tabby,espresso"))
     assert [e.category for e in commas] == [e.category for e in named]
 
 
@@ -171,9 +179,9 @@ def test_mistakes_are_reported_before_any_picture_is_read(classifier: Classifier
         next(camcli.explain(classifier, "nowhere.jpg"))
 
 
-def test_files_and_records(classifier: Classifier, tmp_path: Path) -> None:
+def test_files_and_records(embedded: Classifier, tmp_path: Path) -> None:
     records = _run(
-        classifier,
+        embedded,
         [PHOTO],
         method=["gradcam++", "layercam"],
         target_category=["tabby", "espresso"],
@@ -236,21 +244,19 @@ def test_a_size_that_a_map_does_not_have_is_refused(classifier: Classifier) -> N
         explanation.sized_map("picture")
 
 
-def test_a_map_for_each_layer(classifier: Classifier, tmp_path: Path) -> None:
+def test_a_map_for_each_layer(embedded: Classifier, tmp_path: Path) -> None:
     layers = ["_blocks.14", "features"]
-    records = _run(
-        classifier, [PHOTO], target_layers=layers, layer_fusion="none", save_path=tmp_path
-    )
+    records = _run(embedded, [PHOTO], target_layers=layers, layer_fusion="none", save_path=tmp_path)
     assert [r.layers for r in records] == [("_blocks.14",), ("features",)]
     assert [Path(r.outputs[0]).name for r in records] == [
         f"cat_and_coffee_gradcam_{layer}_285-Egyptian_cat.jpg" for layer in layers
     ]
-    (fused,) = _run(classifier, [PHOTO], target_layers=layers, save_path=tmp_path)
+    (fused,) = _run(embedded, [PHOTO], target_layers=layers, save_path=tmp_path)
     assert fused.layers == ("_blocks.14", "features")
 
 
 def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
-    classifier: Classifier, tmp_path: Path
+    embedded: Classifier, tmp_path: Path
 ) -> None:
     folder = tmp_path / "in"
     (folder / "sub").mkdir(parents=True)
@@ -259,7 +265,7 @@ def test_a_bad_picture_becomes_a_record_and_the_others_are_written(
     (folder / "sub" / "c.jpg").write_bytes(PHOTO.read_bytes()[:5000])
     _open(PHOTO).save(folder / "sub" / "d.webp")
     for size in (1, 8):
-        records = _run(classifier, [folder], save_path=tmp_path / "out", batch_size=size)
+        records = _run(embedded, [folder], save_path=tmp_path / "out", batch_size=size)
         assert [Path(r.source).name for r in records] == ["a.jpg", "b.png", "c.jpg", "d.webp"]
         assert [bool(r.error) for r in records] == [True, False, True, False]
         assert all(not r.outputs for r in records if r.error)
@@ -355,20 +361,20 @@ def test_a_bright_square_is_hot_where_it_is(tmp_path: Path, fit: str) -> None:
 # what is explained of a class, and with which options
 
 
-def test_the_record_and_the_file_name_the_target(classifier: Classifier, tmp_path: Path) -> None:
+def test_the_record_and_the_file_name_the_target(embedded: Classifier, tmp_path: Path) -> None:
     names = {}
     for target in ("logit", "rest", "contrast"):
-        (record,) = _run(classifier, [PHOTO], target=target, save_path=tmp_path)
+        (record,) = _run(embedded, [PHOTO], target=target, save_path=tmp_path)
         assert record.target == target
         names[target] = Path(record.outputs[0]).name
     assert list(names.values()) == [
         f"cat_and_coffee_gradcam{part}_285-Egyptian_cat.jpg" for part in ("", "_rest", "_contrast")
     ]
     # the last one chose the three classes with the closest logits itself
-    logits = camcli.explain(classifier, PHOTO, top_k=4)
+    logits = camcli.explain(embedded, PHOTO, top_k=4)
     nearest = [e.category for e in logits][1:]
     assert (record.contrast, record.contrast_strength) == (tuple(nearest), 0.6)
-    assert record.contrast_labels == tuple(classifier.labels[c] for c in nearest)  # type: ignore[index]
+    assert record.contrast_labels == tuple(embedded.labels[c] for c in nearest)  # type: ignore[index]
 
 
 def test_a_contrast_names_its_classes(classifier: Classifier, tmp_path: Path) -> None:
@@ -395,22 +401,22 @@ def test_a_contrast_names_its_classes(classifier: Classifier, tmp_path: Path) ->
     np.testing.assert_allclose(explanation.heatmap, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_a_class_that_could_only_be_compared_with_itself(classifier: Classifier) -> None:
-    (plain,) = camcli.explain(classifier, PHOTO)
-    (explanation,) = camcli.explain(classifier, PHOTO, contrast="Egyptian cat")
+def test_a_class_that_could_only_be_compared_with_itself(embedded: Classifier) -> None:
+    (plain,) = camcli.explain(embedded, PHOTO)
+    (explanation,) = camcli.explain(embedded, PHOTO, contrast="Egyptian cat")
     assert "nothing is subtracted from its logit" in explanation.warnings[0]
     assert explanation.record.contrast == ()
     np.testing.assert_allclose(explanation.heatmap, plain.heatmap, rtol=1e-4, atol=1e-6)
     for given in ({}, {"target": "contrast"}):
         with pytest.raises(UsageError, match="compares 'Egyptian cat' with itself"):
             camcli.explain(
-                classifier, PHOTO, contrast="Egyptian cat", target_category=["tabby", 285], **given
+                embedded, PHOTO, contrast="Egyptian cat", target_category=["tabby", 285], **given
             )
 
 
-def test_a_method_that_asks_no_class_has_no_target(classifier: Classifier, tmp_path: Path) -> None:
+def test_a_method_that_asks_no_class_has_no_target(embedded: Classifier, tmp_path: Path) -> None:
     both = {"method": ["gradcam", "eigencam"], "save_path": tmp_path}
-    first, second = _run(classifier, [PHOTO], target="probability", **both)
+    first, second = _run(embedded, [PHOTO], target="probability", **both)
     assert (first.target, second.target) == ("probability", "")
     assert Path(second.outputs[0]).name == "cat_and_coffee_eigencam_285-Egyptian_cat.jpg"
 
@@ -440,10 +446,10 @@ def test_the_record_names_the_options_that_are_no_defaults(classifier: Classifie
         camcli.explain(classifier, PHOTO, set={"samples": 2})
 
 
-def test_the_record_names_smoothing_and_fusion(classifier: Classifier) -> None:
-    (plain,) = camcli.explain(classifier, PHOTO)
+def test_the_record_names_smoothing_and_fusion(embedded: Classifier) -> None:
+    (plain,) = camcli.explain(embedded, PHOTO)
     assert (plain.record.smoothing, plain.record.layer_fusion) == ({}, "")
-    (explanation,) = camcli.explain(classifier, PHOTO, noise_smooth=2, aug_smooth=True, seed=4)
+    (explanation,) = camcli.explain(embedded, PHOTO, noise_smooth=2, aug_smooth=True, seed=4)
     smoothing = {"aug_smooth": True, "noise_smooth": 2, "noise_sigma": 0.15, "seed": 4}
     assert explanation.record.smoothing == smoothing
     assert explanation.category == plain.category
@@ -451,11 +457,11 @@ def test_the_record_names_smoothing_and_fusion(classifier: Classifier) -> None:
     assert not np.allclose(explanation.heatmap, plain.heatmap, rtol=1e-2)
     layers = {"target_layers": ["_blocks.14", "features"], "eigen_smooth": True}
     for fusion, message in (("refine", ["refine"]), ("mean", ["mean"]), ("none", ["", ""])):
-        several = list(camcli.explain(classifier, PHOTO, layer_fusion=fusion, **layers))
+        several = list(camcli.explain(embedded, PHOTO, layer_fusion=fusion, **layers))
         assert [e.record.layer_fusion for e in several] == message
         assert all(e.record.smoothing == {"eigen_smooth": True} for e in several)
     with pytest.raises(UsageError, match="--noise-sigma is for --noise-smooth N"):
-        camcli.explain(classifier, PHOTO, noise_sigma=0.2)
+        camcli.explain(embedded, PHOTO, noise_sigma=0.2)
 
 
 def test_what_is_typed_reaches_the_record(
@@ -554,12 +560,12 @@ def test_a_method_that_looks_at_no_layer_needs_none() -> None:
 
 
 def test_a_method_that_looks_at_no_layer_gives_one_map(
-    classifier: Classifier, tmp_path: Path
+    embedded: Classifier, tmp_path: Path
 ) -> None:
     named = {"target_layers": ["_blocks.14", "features"], "layer_fusion": "none"}
     wide = {"occlusion.window": 32, "occlusion.stride": 32}
     method = ["gradcam", "occlusion"]
-    actual = _run(classifier, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
+    actual = _run(embedded, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
     assert [(r.method, r.layers) for r in actual] == [
         ("gradcam", ("_blocks.14",)),
         ("gradcam", ("features",)),
@@ -568,7 +574,7 @@ def test_a_method_that_looks_at_no_layer_gives_one_map(
     assert [bool(record.layer_reason) for record in actual] == [True, True, False]
     assert len(outputs(tmp_path)) == 3
     inputs = torch.rand(1, 3, 64, 64)
-    both = camcli.heatmaps(classifier.module, inputs, method, set=wide, **named)
+    both = camcli.heatmaps(embedded.module, inputs, method, set=wide, **named)
     assert list(both["gradcam"]) == list(both["occlusion"]) == named["target_layers"]
 
 

@@ -24,6 +24,7 @@ from camcli.records import Outcome, Preprocessing, Source
 from camcli.runs import Manifest, read_manifest, verify_folder
 from tests.networks import Staged
 from tests.outputs import outputs
+from tests.small_models import small_in_place_of_embedded
 
 NAMES = [f"{n}.png" for n in range(6)]
 BAD = "3.png"
@@ -31,7 +32,8 @@ BAD = "3.png"
 
 @pytest.fixture(scope="module")
 def small() -> Classifier:
-    return load_model("embedded")
+    with small_in_place_of_embedded():
+        return load_model("embedded")
 
 
 @pytest.fixture

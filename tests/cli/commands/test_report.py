@@ -50,6 +50,7 @@ def test_wrong_input_says_what_to_name(
     assert result.code == 2 and said in result.err and result.out == ""
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_a_run_ends_with_its_report(run: Run, tmp_path: Path) -> None:
     Image.new("RGB", (48, 32), (200, 60, 20)).save(tmp_path / "a.png")
     out, page = tmp_path / "out", tmp_path / "page.html"

@@ -17,7 +17,7 @@ from camcli.records import Box
 
 EDGE = 48
 FAST = ["--img-size", "64", "--device", "cpu", "--method", "gradcam,layercam"]
-FAST += ["--layers", "_blocks.5,features"]
+FAST += ["--layers", "_blocks,features"]
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def boxes(tmp_path: Path) -> Path:
     return tmp_path / "boxes.json"
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_it_says_what_it_will_do_and_what_the_choice_is_worth(
     folder: Path, boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,7 +51,7 @@ def test_it_says_what_it_will_do_and_what_the_choice_is_worth(
     typed = ["tune", str(folder), *FAST, "--boxes", str(boxes), "--save-path", str(out)]
     assert main(typed) == 0
     printed = capsys.readouterr()
-    assert "candidates: 4 single maps (gradcam, layercam at _blocks.5, features)" in printed.err
+    assert "candidates: 4 single maps (gradcam, layercam at _blocks, features)" in printed.err
     assert "4 pictures: chosen on 3; held back: 1; at most 8 passes (--budget 6000)" in printed.err
     assert "ranked by boxes, for balanced: the mean of pointing_game, heat_inside" in printed.err
     assert "score \N{UPWARDS ARROW}" in printed.out and "box_iou" in printed.out
@@ -70,6 +71,7 @@ def test_it_says_what_it_will_do_and_what_the_choice_is_worth(
     assert preset.read_bytes() == before
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_without_boxes_it_says_that_faithfulness_ranks_and_what_it_cost(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +112,7 @@ def test_without_boxes_it_says_that_faithfulness_ranks_and_what_it_cost(
         (["--json", "--quiet", "."], "--json and --quiet each say"),
     ],
 )
+@pytest.mark.usefixtures("small_embedded")
 def test_wrong_input_is_told(
     typed: list[str],
     said: str,
@@ -124,6 +127,7 @@ def test_wrong_input_is_told(
     assert sorted(path.name for path in folder.iterdir()) == [f"{n}.png" for n in range(4)]
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_what_is_interrupted_leaves_nothing(
     folder: Path, boxes: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

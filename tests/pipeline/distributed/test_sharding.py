@@ -142,6 +142,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("names", [TORCHRUN, SLURM])
+@pytest.mark.usefixtures("small_embedded")
 def test_ranks_and_merge_find_every_picture_once(
     names: tuple[str, str, str],
     pictures: Path,

@@ -111,6 +111,7 @@ def list_leaves(value: Any) -> list[Any]:
     return [value]
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_the_command_goes_on_shares_out_and_draws(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

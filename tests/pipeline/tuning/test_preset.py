@@ -24,13 +24,15 @@ from camcli.pipeline.tuning.preset import check_place, find_free_name, write_pre
 from camcli.pipeline.tuning.search import tune
 from camcli.pipeline.tuning.tuning_plan import TuningPlan, plan_tuning
 from tests.pipeline.tuning.networks import make_classifier
+from tests.small_models import small_in_place_of_embedded
 
-LAYERS = ("_blocks.5", "features")
+LAYERS = ("_blocks", "features")
 
 
 @pytest.fixture(scope="module")
 def embedded() -> Classifier:
-    return camcli.load_model(img_size=64, fit="squash", device="cpu")
+    with small_in_place_of_embedded():
+        return camcli.load_model(img_size=64, fit="squash", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,7 @@ def plan(classifier: Classifier, folder: Path, **given: Any) -> TuningPlan:
     return plan_tuning(classifier, options, has_boxes=False)
 
 
+@pytest.mark.usefixtures("small_embedded")
 def test_each_candidates_preset_gives_the_maps_that_were_measured(
     embedded: Classifier, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from camcli.pipeline.writing import output_writer
 from camcli.records import FileStamp, Record
 from camcli.registry import METHODS, depends_on_category, depends_on_layer
 from camcli.runs import verify_folder
+from tests.small_models import small_in_place_of_embedded
 from tests.test_demo import PHOTO
 
 # few passes, for what is drawn does not matter here
@@ -39,7 +40,8 @@ TRANSFORMERS = {name for name, card in METHOD_INFO.items() if "transformers" in 
 
 @pytest.fixture(scope="module")
 def embedded() -> Classifier:
-    return camcli.load_model(device="cpu", img_size=64)
+    with small_in_place_of_embedded():
+        return camcli.load_model(device="cpu", img_size=64)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +109,7 @@ def test_a_model_without_classes(photo: Path, tmp_path: Path) -> None:
 
 
 def test_maps_are_written_beside_it(embedded: Classifier, photo: Path, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"save_map": "npy", "target_layers": ["_blocks.14", "features"]}
+    options: dict[str, Any] = {"save_map": "npy", "target_layers": ["_blocks", "features"]}
     # maps of one layer in a folder: test_every_file_of_a_sheet_is_known_again_...
     for name, fusion, a_layer in (("a", "none", 2), ("a.png", "none", 2), ("b.png", "mean", 1)):
         records = _run(embedded, photo, tmp_path / name, layer_fusion=fusion, **options)
@@ -168,8 +170,13 @@ def test_a_sheet_that_cannot_be_written_is_an_error(
 
 
 @pytest.mark.parametrize("style", ["", "--json", "-q"])
+@pytest.mark.usefixtures("small_embedded")
 def test_what_is_printed(
-    style: str, photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    style: str,
+    embedded: Classifier,
+    photo: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = tmp_path / "sheet.png"
     settings = [text for key, value in QUICK.items() for text in ("--set", f"{key}={value}")]
@@ -186,19 +193,19 @@ def test_what_is_printed(
         assert out.splitlines()[0] == str(path)
         assert all(Path(line).is_file() for line in out.splitlines())
     else:
-        assert out.startswith(f"{path}  coffee mug ")
+        (plain,) = camcli.explain(embedded, photo)
+        assert out.startswith(f"{path}  {plain.label} ")
         assert out.endswith(f"%  {len(fitting)} methods at features\n")
     assert (f"left out: {', '.join(n for n in METHOD_INFO if n in TRANSFORMERS)}: " in err) is not (
         style == "-q"
     )
 
 
-def test_a_picture_that_cannot_be_read_is_no_sheet(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_read_is_no_sheet(embedded: Classifier, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no picture")
     chosen = from_keywords(method="all", save_path=tmp_path / "out")
-    classifier = camcli.load_model(device="cpu", img_size=64)
-    (outcome,) = carry_out_plan(make_plan(classifier, chosen), find_sources([bad]), chosen)
+    (outcome,) = carry_out_plan(make_plan(embedded, chosen), find_sources([bad]), chosen)
     (record,) = outcome.records
     assert (record.sheet, bool(record.error)) == ("", True)
 
