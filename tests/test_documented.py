@@ -32,6 +32,7 @@ import camcli
 from camcli.cli.app import main
 from camcli.cli.commands import serve
 from camcli.cli.commands.help import list_tables, topics
+from camcli.metrics.perturbation import imputation
 from camcli.models import build, catalogue, embedded, model_lookup
 from camcli.models.embedded.build import build as build_embedded
 from camcli.models.hugging_face.repository import CachedModel
@@ -252,6 +253,8 @@ def _small(trained: BuiltModel, shown: Shown, monkeypatch: pytest.MonkeyPatch) -
         return small_models.build(request)
 
     monkeypatch.setattr(build, "_build", build_small)
+    # commands end whatever ROAD puts in the holes: tests/metrics/perturbation/test_imputation.py
+    monkeypatch.setattr(imputation, "MOST_STEPS", 2)
     for extra in ("open_clip", "transformers"):
         monkeypatch.setitem(model_lookup.BUILDERS, extra, small_models.__name__)
     monkeypatch.setattr(model_lookup, "_check_transformers", lambda: None)

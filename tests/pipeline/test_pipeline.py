@@ -560,21 +560,21 @@ def test_a_method_that_looks_at_no_layer_needs_none() -> None:
 
 
 def test_a_method_that_looks_at_no_layer_gives_one_map(
-    embedded: Classifier, tmp_path: Path
+    classifier: Classifier, tmp_path: Path
 ) -> None:
-    named = {"target_layers": ["_blocks.14", "features"], "layer_fusion": "none"}
-    wide = {"occlusion.window": 32, "occlusion.stride": 32}
+    named = {"target_layers": ["_blocks", "features"], "layer_fusion": "none"}
+    wide = {"occlusion.window": 8, "occlusion.stride": 8}
     method = ["gradcam", "occlusion"]
-    actual = _run(embedded, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
+    actual = _run(classifier, [PHOTO], method=method, set=wide, save_path=tmp_path, **named)
     assert [(r.method, r.layers) for r in actual] == [
-        ("gradcam", ("_blocks.14",)),
+        ("gradcam", ("_blocks",)),
         ("gradcam", ("features",)),
         ("occlusion", ()),
     ]
     assert [bool(record.layer_reason) for record in actual] == [True, True, False]
     assert len(outputs(tmp_path)) == 3
     inputs = torch.rand(1, 3, 64, 64)
-    both = camcli.heatmaps(embedded.module, inputs, method, set=wide, **named)
+    both = camcli.heatmaps(classifier.module, inputs, method, set=wide, **named)
     assert list(both["gradcam"]) == list(both["occlusion"]) == named["target_layers"]
 
 

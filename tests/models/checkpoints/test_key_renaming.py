@@ -649,9 +649,9 @@ class Logits(nn.Module):
         ),
         (
             "ResNet",
-            {"layer_type": "basic", "depths": [2] * 4, "hidden_sizes": [64, 128, 256, 512]}
+            {"layer_type": "basic", "depths": [2] * 4, "hidden_sizes": [64, 16, 24, 32]}
             | {"num_labels": 3},
-            ("resnet18", {}),
+            ("resnet18", {"channels": (64, 16, 24, 32)}),
         ),
     ],
 )
