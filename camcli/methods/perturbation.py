@@ -132,18 +132,20 @@ def _weight_by_score(
         chosen = _pick_strongest(maps, max_channels)
         live = chosen[has_contrast(maps[chosen])]
         if len(live):
-            masked = partial(_mask_image, maps[live], image, vary)
-            scores = score(masked, samples * len(live), owner).view(samples, -1)
-            weights[owner, live] = scores.mean(0).softmax(0)
+            masked = partial(_mask_image, maps[live], image, samples, vary)
+            scores = score(masked, samples * len(live), owner).view(-1, samples)
+            weights[owner, live] = scores.mean(1).softmax(0)
     return weights[:, :, None, None] * activations
 
 
-def _mask_image(maps: Tensor, image: Tensor, vary: Vary, rows: slice) -> Tensor:
-    """Masks an image with the channels, one sample behind the other.  [c h w] -> [n 3 H W]"""
+def _mask_image(maps: Tensor, image: Tensor, samples: int, vary: Vary, rows: slice) -> Tensor:
+    """Masks an image with all samples of a channel, then of the next.  [c h w] -> [n 3 H W]"""
     row = torch.arange(rows.start, rows.stop, device=maps.device)
     size = (image.shape[-2], image.shape[-1])
-    masks = min_max(enlarge(maps[row % len(maps)], size))
-    return (vary(masks, row // len(maps))[:, None] * image).to(image.dtype)
+    # each channel's mask is made once for its samples
+    first, last = rows.start // samples, (rows.stop - 1) // samples
+    masks = min_max(enlarge(maps[first : last + 1], size))[row // samples - first]
+    return (vary(masks, row % samples)[:, None] * image).to(image.dtype)
 
 
 def _pick_strongest(maps: Tensor, max_channels: int) -> Tensor:

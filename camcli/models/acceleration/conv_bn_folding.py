@@ -1,4 +1,4 @@
-"""Folds batch norms, and ReLUs behind them, into the convolutions in front, for many passes.
+"""Folds batch norms, and rectifiers behind them, into the convolutions in front, for many passes.
 
 A pass is watched: a convolution can be folded if only a batch norm reads its output.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules import module as torchs_module
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -25,10 +26,17 @@ from camcli.models.acceleration.conv_output_tracer import (
 from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.acceleration.onednn_conv import (
+    OPERATORS,
+    can_fold_conv,
     can_prepack,
-    can_replace_conv,
     convolve,
+    describe_rectifier,
+    find_same_padding,
+    is_depthwise,
+    is_large,
     is_plain,
+    is_prepacking_supported,
+    pads_same,
     prepack,
 )
 from camcli.models.state import (
@@ -51,12 +59,24 @@ GLOBAL_HOOKS = (
 )
 
 
+class PackedWeights(NamedTuple):
+    """A folded weight that is prepacked, its bias, and the padding where that is another one.
+
+    `around` is what the convolution pads: left, right, top, bottom.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    padding: tuple[int, int] | None
+    around: tuple[int, int, int, int] | None
+
+
 class FoldedWeights:
     """A convolution's weight and bias with a norm folded in, made when they are first asked for."""
 
     def __init__(self) -> None:
         self.plain: tuple[Tensor, Tensor] | None = None
-        self.packed: tuple[Tensor, Tensor] | None = None
+        self.packed: PackedWeights | None = None
         # the shape that the weight is prepacked for, and that asked for last
         self.shape: torch.Size | None = None
         self.last_shape: torch.Size | None = None
@@ -71,15 +91,17 @@ class FoldedWeights:
             self.plain = _fuse_weights(conv, norm)
         return self.plain
 
-    def get_packed(
-        self, conv: nn.Conv2d, norm: nn.BatchNorm2d, inputs: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def get_packed(self, conv: nn.Conv2d, norm: nn.BatchNorm2d, inputs: Tensor) -> PackedWeights:
         """Returns them with the weight prepacked, if need be for inputs of another shape."""
         shape, is_usual = inputs.shape, inputs.shape == self.last_shape
+        around = find_same_padding(conv, shape) if pads_inside(conv) else None
         # prepacked for another shape it is slower, but laying it out anew takes longer still
-        if self.packed is None or (shape != self.shape and is_usual):
+        is_other = shape != self.shape and is_usual
+        if self.packed is None or is_other or self.packed.around != around:
             weight, bias = _fuse_weights(conv, norm)
-            self.packed, self.shape = (prepack(conv, weight, inputs), bias), shape
+            weight, padding = _take_padding(weight, around) if around else (weight, None)
+            packed = prepack(conv, weight, inputs, padding)
+            self.packed, self.shape = PackedWeights(packed, bias, padding, around), shape
         self.last_shape = shape
         return self.packed
 
@@ -169,7 +191,7 @@ def may_fold(layers: Iterable[nn.Module]) -> bool:
     """Tells whether there is something to fold, and nothing that a folded pass would go past."""
     return (
         any(map(is_norm, layers))
-        and any(map(can_replace_conv, layers))
+        and any(map(can_fold_conv, layers))
         # a compiled block runs as it was written while a part of it has another forward
         and all(is_accelerated(layer) or not has_patched_forward(layer) for layer in layers)
         and not torch.is_autocast_enabled("cpu")
@@ -202,24 +224,29 @@ class _FoldedConv:
     ) -> None:
         assert chain.norm
         self.conv, self.norm = ref(chain.conv), ref(chain.norm)
-        self.rectifies, self.packs = chain.relu is not None, can_prepack(chain.conv)
+        self.rectifier = None if chain.relu is None else describe_rectifier(chain.relu)
+        self.packs = can_prepack(chain.conv)
+        self.may_pack = is_prepacking_supported(OPERATORS)
         self.weights, self.behind, self.waiting = weights, behind, waiting
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Convolves, norms and rectifies; the norm and the ReLU then pass the output on."""
         conv: Any = self.conv()
         if get_ident() != self.waiting.thread or not _is_float32(*args, **kwargs):
-            return nn.Conv2d.forward(conv, *args, **kwargs)
+            return type(conv).forward(conv, *args, **kwargs)
         output = self._convolve(conv, self.norm(), args[0])
         self.waiting[id(output)] = output, self.behind
         return output
 
     def _convolve(self, conv: Any, norm: Any, inputs: Tensor) -> Tensor:
-        if self.packs and is_plain(inputs):
-            weight, bias = self.weights.get_packed(conv, norm, inputs)
-            return convolve(conv, inputs, weight, bias, "relu" if self.rectifies else "none")
+        packs = self.may_pack and is_plain(inputs) and (self.packs or is_large(conv, inputs))
+        if pads_same(conv) and not (packs and pads_inside(conv)):
+            inputs = F.pad(inputs, find_same_padding(conv, inputs.shape))
+        if packs:
+            weight, bias, padding, _ = self.weights.get_packed(conv, norm, inputs)
+            return convolve(conv, inputs, weight, bias, self.rectifier, padding)
         output: Tensor = conv._conv_forward(inputs, *self.weights.get_plain(conv, norm))
-        return output.relu_() if self.rectifies else output
+        return self.rectifier.rectify(output) if self.rectifier else output
 
 
 def _is_float32(inputs: Any = None, *more: Any, **others: Any) -> bool:
@@ -243,6 +270,24 @@ def _fuse_weights(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor
             conv.weight, conv.bias, *moments, norm.weight, norm.bias
         )
         return weight.detach().contiguous(memory_format=LAST), bias.detach()
+
+
+def pads_inside(conv: nn.Conv2d) -> bool:
+    """Tells whether a convolution's unequal padding goes into its weight (camviz help speed)."""
+    return pads_same(conv) and is_depthwise(conv)
+
+
+def _take_padding(
+    weight: Tensor, around: tuple[int, int, int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """Widens a weight by zeros, so that equal padding on both sides does the same.
+
+    oneDNN has no other, and a padded copy of the inputs takes longer than the zeros.
+    """
+    left, right, top, bottom = around
+    with torch.inference_mode(False), torch.no_grad():
+        wide = F.pad(weight, (right - left, 0, bottom - top, 0))
+        return wide.contiguous(memory_format=LAST), (bottom, right)
 
 
 class _PassOn:

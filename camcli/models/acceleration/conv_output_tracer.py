@@ -14,13 +14,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from camcli.models.acceleration.faster_forwards import is_accelerated
-from camcli.models.acceleration.onednn_conv import can_replace_conv
+from camcli.models.acceleration.onednn_conv import can_fold_conv
 from camcli.models.state import in_this_thread, is_hooked, patch_forward
 
 # timm's, by its name: importing timm is slow, and torchvision's models do not need it
 NORM_AND_ACTIVATION = "BatchNormAct2d"
-IN_PLACE = "aten::relu_"
-RELUS = {"aten::relu", IN_PLACE}
+# rectifiers that oneDNN has behind a convolution, and the operations that they run
+RECTIFIERS: Mapping[type[nn.Module], frozenset[str]] = {
+    nn.ReLU: frozenset({"aten::relu", "aten::relu_"}),
+    nn.ReLU6: frozenset({"aten::hardtanh", "aten::hardtanh_"}),
+}
+IN_PLACE = {"aten::relu_", "aten::hardtanh_"}
 
 
 def is_norm(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
@@ -63,10 +67,10 @@ def trace_conv_outputs(layers: Iterable[nn.Module]) -> Iterator[ConvOutputTracer
         for layer in layers:
             if _is_modified(layer):
                 continue
-            if can_replace_conv(layer):
+            if can_fold_conv(layer):
                 forward = in_this_thread(tracer._record_conv(layer), otherwise=layer.forward)
                 stack.enter_context(patch_forward(layer, forward))
-            elif is_norm(layer) or type(layer) is nn.ReLU:
+            elif is_norm(layer) or type(layer) in RECTIFIERS:
                 forward = in_this_thread(tracer._record_layer(layer), otherwise=layer.forward)
                 stack.enter_context(patch_forward(layer, forward))
         stack.enter_context(tracer)
@@ -100,7 +104,7 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         def run(*args: Any, **kwargs: Any) -> Any:
             # the class's own forward: a weight that will be folded is not prepacked as well
-            output = nn.Conv2d.forward(conv, *args, **kwargs)
+            output = type(conv).forward(conv, *args, **kwargs)
             if conv in self.chains:
                 # a convolution that is used twice is not folded
                 self.chains[conv].is_read_elsewhere = True
@@ -146,9 +150,11 @@ class ConvOutputTracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return True
             chain.is_read_elsewhere = True
             return False
-        first = chain.relu is None and operation in RELUS and type(self.running) is nn.ReLU
-        chain.relu = self.running if first else None
-        if not first or operation == IN_PLACE:
+        running = self.running
+        rectifies = running is not None and operation in RECTIFIERS.get(type(running), ())
+        first = chain.relu is None and rectifies
+        chain.relu = running if first else None
+        if not first or operation in IN_PLACE:
             # from here on anything may read it
             del self.owners[key]
             chain.normed_output = None

@@ -28,7 +28,7 @@ from camcli.models.acceleration.conv_bn_folding import (
 from camcli.models.acceleration.conv_output_tracer import ConvChain, is_norm, trace_conv_outputs
 from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.memory_format import accepts_channels_last
-from camcli.models.acceleration.onednn_conv import can_replace_conv
+from camcli.models.acceleration.onednn_conv import can_fold_conv
 from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
 from camcli.models.state import ModelCache, NestedCall, list_modules, seed_random_state
 
@@ -227,7 +227,7 @@ def _find_places(chain: ConvChain, places: dict[nn.Module, int]) -> _Places:
 
 def _can_fold(chain: ConvChain) -> bool:
     return (
-        can_replace_conv(chain.conv)
+        can_fold_conv(chain.conv)
         and is_norm(chain.norm)
         # some keep their norms in training mode
         and not chain.norm.training

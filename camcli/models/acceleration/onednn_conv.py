@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeGuard
+from math import ceil
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # processors on which it was measured
 PROCESSORS = ("x86_64", "amd64")
@@ -15,6 +18,34 @@ PROCESSORS = ("x86_64", "amd64")
 OPERATORS = ("_reorder_convolution_weight", "_convolution_pointwise")
 # numbers of a weight: for fewer the operation takes longer to start than torch to lay them out
 FEWEST = 2**16
+# numbers of an output from which it is faster however few weights there are, since torch writes the
+# bias first, and a rectifier reads all of it again; where channels are joined, and depthwise
+FEWEST_OUTPUTS, FEWEST_DEPTHWISE = 2**19, 2**15
+
+
+# convolutions that pad as TensorFlow's "same" does, by timm's name: importing timm is slow
+SAME = "Conv2dSame"
+
+
+class Rectifier(NamedTuple):
+    """A rectifier as oneDNN calls it behind a convolution, and its limits."""
+
+    name: str
+    limits: tuple[()] | tuple[float, float] = ()
+
+    def rectify(self, output: Tensor) -> Tensor:
+        """Rectifies an output in place."""
+        if not self.limits:
+            return output.relu_()
+        least, most = self.limits
+        return F.hardtanh(output, least, most, inplace=True)
+
+
+def describe_rectifier(layer: nn.Module) -> Rectifier:
+    """Describes a ReLU or ReLU6."""
+    if isinstance(layer, nn.ReLU6):
+        return Rectifier("hardtanh", (layer.min_val, layer.max_val))
+    return Rectifier("relu")
 
 
 def can_replace_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -26,6 +57,35 @@ def can_replace_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
     )
+
+
+def can_fold_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tells whether a layer is such a convolution, or one that pads as TensorFlow does."""
+    if not pads_same(layer):
+        return can_replace_conv(layer)
+    plain = layer.padding == (0, 0) and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+    return plain and is_plain_weight(layer.weight)
+
+
+def pads_same(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Tells whether a convolution pads its inputs as TensorFlow's "same" does."""
+    return type(layer).__name__ == SAME and isinstance(layer, nn.Conv2d)
+
+
+def find_same_padding(layer: nn.Conv2d, shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Finds how such a convolution pads inputs [b c h w]: left, right, top, bottom."""
+    (down, across), sizes = layer.stride, layer.kernel_size
+    missing = (
+        max((ceil(side / stride) - 1) * stride + size - side, 0)
+        for side, stride, size in zip(shape[-2:], (down, across), sizes, strict=True)
+    )
+    high, wide = missing
+    return wide // 2, wide - wide // 2, high // 2, high - high // 2
+
+
+def is_depthwise(layer: nn.Conv2d) -> bool:
+    """Tells whether a convolution filters each channel by itself."""
+    return layer.groups == layer.in_channels == layer.out_channels
 
 
 def is_plain_weight(weight: Tensor) -> bool:
@@ -42,6 +102,15 @@ def can_prepack(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         and layer.weight.numel() >= FEWEST
         and is_prepacking_supported(OPERATORS)
     )
+
+
+def is_large(layer: nn.Conv2d, inputs: Tensor) -> bool:
+    """Tells whether a convolution pays off in oneDNN's operation however few weights it has."""
+    height, width = inputs.shape[2] // layer.stride[0], inputs.shape[3] // layer.stride[1]
+    outputs = len(inputs) * layer.out_channels * height * width
+    if layer.groups == 1:
+        return outputs >= FEWEST_OUTPUTS
+    return is_depthwise(layer) and outputs >= FEWEST_DEPTHWISE
 
 
 def is_prepacking_supported(operators: tuple[str, ...]) -> bool:
@@ -82,19 +151,35 @@ def is_unrecorded(inputs: Any = None, *more: Any, **others: Any) -> bool:
     )
 
 
-def prepack(layer: nn.Conv2d, weight: Tensor, inputs: Tensor) -> Tensor:
-    """Prepacks a convolution's weight for inputs of this shape; other shapes are slower."""
-    shapes = layer.padding, layer.stride, layer.dilation, layer.groups, inputs.shape
+def prepack(
+    layer: nn.Conv2d, weight: Tensor, inputs: Tensor, padding: Sequence[int] | None = None
+) -> Tensor:
+    """Prepacks a convolution's weight for inputs of this shape; other shapes are slower.
+
+    `padding` takes the place of the layer's own.
+    """
+    around = layer.padding if padding is None else padding
+    shapes = around, layer.stride, layer.dilation, layer.groups, inputs.shape
     prepacked: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *shapes)
     return prepacked
 
 
 def convolve(
-    layer: nn.Conv2d, inputs: Tensor, weight: Tensor, bias: Tensor | None, then: str = "none"
+    layer: nn.Conv2d,
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    rectifier: Rectifier | None = None,
+    padding: Sequence[int] | None = None,
 ) -> Tensor:
-    """Convolves with a prepacked weight; `then` may be "relu".  [b c h w]"""
-    shapes = layer.padding, layer.stride, layer.dilation, layer.groups
+    """Convolves with a prepacked weight, and rectifies in the same operation.  [b c h w]
+
+    `padding` takes the place of the layer's own.
+    """
+    around = layer.padding if padding is None else padding
+    shapes = around, layer.stride, layer.dilation, layer.groups
+    name, limits = rectifier or ("none", ())
     output: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        inputs, weight, bias, *shapes, then, [], ""
+        inputs, weight, bias, *shapes, name, limits, ""
     )
     return output

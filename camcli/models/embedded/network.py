@@ -37,22 +37,31 @@ STAGES = (
 def _make_convolution(
     c_in: int, c_out: int, kernel_size: int = 1, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """Builds a convolution that keeps the grid at stride 1, and leaves padding out above."""
-    padding = kernel_size // 2 if stride == 1 else 0
-    return nn.Conv2d(c_in, c_out, kernel_size, stride, padding, groups=groups, bias=False)
+    """Builds a convolution that keeps the grid at stride 1, and rounds its sides up above."""
+    if stride > 1:
+        return Conv2dSame(c_in, c_out, kernel_size, stride, groups=groups, bias=False)
+    return nn.Conv2d(c_in, c_out, kernel_size, 1, kernel_size // 2, groups=groups, bias=False)
 
 
 def _make_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
 
 
-def _pad(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """Pads as TensorFlow's "same" does where a convolution strides: an odd row goes to the end."""
-    if conv.stride == (1, 1):
-        return x
-    (kernel_size, _), (stride, _) = conv.kernel_size, conv.stride
-    height, width = (max((-(-s // stride) - 1) * stride + kernel_size - s, 0) for s in x.shape[-2:])
-    return F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+class Conv2dSame(nn.Conv2d):
+    """A convolution that pads as TensorFlow's "same" does: an odd row goes to the end.
+
+    Its name is timm's, by which such ones are known (camcli.models.acceleration).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pads, and convolves.  [b c h w] -> [b c h/s w/s]"""
+        (kernel_size, _), (stride, _) = self.kernel_size, self.stride
+        height, width = (
+            max((-(-s // stride) - 1) * stride + kernel_size - s, 0) for s in x.shape[-2:]
+        )
+        around = width // 2, width - width // 2, height // 2, height - height // 2
+        output: Tensor = self._conv_forward(F.pad(x, around), self.weight, self.bias)
+        return output
 
 
 class InvertedResidual(nn.Module):
@@ -78,7 +87,7 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Expands, filters each channel, projects, and adds that to an input of the same shape."""
         y: Tensor = self._relu0(self._bn0(self._expand_conv(x))) if self.expands else x
-        y = self._relu1(self._bn1(self._depthwise_conv(_pad(y, self._depthwise_conv))))
+        y = self._relu1(self._bn1(self._depthwise_conv(y)))
         y = self._bn2(self._project_conv(y))
         return x + y if self.adds_input else y
 
@@ -111,7 +120,7 @@ class EfficientNetLite0(nn.Module):
 
         Pictures are normalised by MEAN and STD.  [b 3 H W] -> logits [b k]
         """
-        x = self._relu0(self._bn0(self._conv_stem(_pad(x, self._conv_stem))))
+        x = self._relu0(self._bn0(self._conv_stem(x)))
         x = self.features(self._bn1(self._conv_head(self._blocks(x))))
         logits: Tensor = self._fc(self._avg_pooling(x))
         return logits

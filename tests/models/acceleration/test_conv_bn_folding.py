@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from types import MethodType
+from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
 from timm.layers import BatchNormAct2d
+from timm.layers import Conv2dSame as TimmsSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.module import register_module_forward_hook
@@ -19,9 +21,12 @@ from camcli.engine.answer_request import answer_request
 from camcli.engine.evidence import rescoring
 from camcli.engine.explain_request import ExplainRequest
 from camcli.engine.targets import TopKCategories
+from camcli.models.acceleration import conv_bn_folding, onednn_conv
 from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_foldable
 from camcli.models.acceleration.faster_forwards import accelerate
+from camcli.models.acceleration.onednn_conv import OPERATORS, is_prepacking_supported
 from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.embedded.network import Conv2dSame as EmbeddedSame
 from camcli.models.state.forward_patching import patch_forward
 from camcli.registry import METHODS, collect_evidence
 from tests.networks import network_for, noise
@@ -29,6 +34,9 @@ from tests.slow import mark_slow
 
 SCORED = [name for name in METHODS if "score" in collect_evidence([METHODS[name]])]
 LAST = torch.channels_last
+supported = pytest.mark.skipif(
+    not is_prepacking_supported(OPERATORS), reason="a processor where it was not tried"
+)
 
 
 class Net(nn.Module):
@@ -177,7 +185,9 @@ WAYS: dict[str, tuple[Callable[[Net, Tensor], Tensor], dict[str, nn.Module], str
     "without scale": (_straight, {"norm": nn.BatchNorm2d(4, affine=False)}, "conv norm relu"),
     "batch's own": (_straight, {"norm": nn.BatchNorm2d(4, track_running_stats=False)}, ""),
     "another activation": (_straight, {"relu": nn.SiLU()}, "conv norm"),
-    "bounded": (_straight, {"relu": nn.ReLU6()}, "conv norm"),
+    "bounded": (_straight, {"relu": nn.ReLU6()}, "conv norm relu"),
+    "bounded in place": (_straight, {"relu": nn.ReLU6(inplace=True)}, "conv norm relu"),
+    "bounded elsewhere": (_straight, {"relu": nn.Hardtanh(-1, 1)}, "conv norm"),
     "timm's": (_straight, {"norm": BatchNormAct2d(4), "relu": nn.Identity()}, "conv norm norm.act"),
     "timm's SiLU": (_straight, {"norm": BatchNormAct2d(4, act_layer="silu")}, "conv norm"),
     "timm's without": (_straight, {"norm": BatchNormAct2d(4, apply_act=False)}, "conv norm relu"),
@@ -236,6 +246,86 @@ def test_what_nobody_can_tell_is_folded(name: str) -> None:
         # its own again
         assert torch.equal(net(inputs), plain)
     assert not any("forward" in vars(layer) for layer in net.modules())
+
+
+@pytest.mark.parametrize("fewest", [0, 2**30], ids=["in oneDNN's operation", "in torch's"])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_what_is_bounded_at_6_stays_so(
+    fewest: int, recorded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn_conv, "FEWEST_OUTPUTS", fewest)
+    net, inputs = Net(_straight, relu=nn.ReLU6(inplace=True)), 20 * _inputs()
+    folding = find_foldable(net, inputs[:1])
+    inputs = inputs.contiguous(memory_format=LAST)
+    with torch.set_grad_enabled(recorded):
+        actual = folding.run_folded(lambda: net(inputs))
+    assert actual.amin() == 0
+    assert actual.amax() == 6
+    torch.testing.assert_close(actual, net(inputs))
+
+
+def _make_same(c_in: int, c_out: int, size: int, stride: int, groups: int, own: bool) -> nn.Conv2d:
+    if own:
+        return EmbeddedSame(c_in, c_out, size, stride, groups=groups, bias=False)
+    return TimmsSame(c_in, c_out, size, stride, groups=groups, bias=False)
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["embedded", "timm's"])
+@pytest.mark.parametrize("depthwise", [True, False])
+@pytest.mark.parametrize(("size", "stride"), [(3, 2), (5, 2), (5, 3), (2, 2), (4, 1)])
+def test_what_pads_as_tensorflow_does_is_folded_with_its_padding(
+    own: bool, depthwise: bool, size: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn_conv, "FEWEST_OUTPUTS", 0)
+    monkeypatch.setattr(onednn_conv, "FEWEST_DEPTHWISE", 0)
+    c_out, groups = (3, 3) if depthwise else (4, 1)
+    norm, relu = nn.BatchNorm2d(c_out), nn.ReLU6(inplace=True)
+    conv = _make_same(3, c_out, size, stride, groups, own)
+    net = Net(_straight, conv=conv, norm=norm, relu=relu)
+    folding = find_foldable(net, _inputs(1))
+    assert _count_folded(net, folding) == "conv norm relu"
+    # each side odd or even: the same weights are asked for with another padding
+    for shape in ((12, 8), (12, 8), (13, 8), (12, 9), (13, 9), (12, 8)):
+        inputs = noise(2, 3, shape).contiguous(memory_format=LAST)
+        for recorded in (False, True):
+            with torch.set_grad_enabled(recorded):
+                actual = folding.run_folded(lambda: net(inputs))  # noqa: B023
+            torch.testing.assert_close(actual, net(inputs))
+    assert folding.layers
+
+
+@supported
+@pytest.mark.parametrize(
+    ("outputs", "depthwise", "packs"),
+    [
+        (2**19, False, True),
+        (2**19 - 2**10, False, False),
+        (2**15, True, True),
+        (2**14, True, False),
+    ],
+)
+def test_small_weights_are_prepacked_for_large_outputs(
+    outputs: int, depthwise: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = 3 if depthwise else 4
+    conv = nn.Conv2d(3, c, 1, groups=c if depthwise else 1)
+    net = Net(_straight, conv=conv, norm=nn.BatchNorm2d(c))
+    side = 2**5
+    inputs = noise(-(-outputs // (c * side * 2)), 3, (side, 2)).contiguous(memory_format=LAST)
+    seen: list[int] = []
+    convolve = conv_bn_folding.convolve
+
+    def count(*args: Any) -> Tensor:
+        seen.append(len(args[1]))
+        return convolve(*args)
+
+    monkeypatch.setattr(conv_bn_folding, "convolve", count)
+    folding = find_foldable(net, inputs[:1])
+    seen.clear()
+    with torch.no_grad():
+        actual = folding.run_folded(lambda: net(inputs))
+        torch.testing.assert_close(actual, net(inputs))
+    assert seen == ([len(inputs)] if packs else [])
 
 
 @pytest.mark.parametrize("layout", [LAST, torch.contiguous_format], ids=["last", "contiguous"])
