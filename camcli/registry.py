@@ -64,8 +64,9 @@ EVIDENCE: Mapping[str, Declaration] = {
     "class_bias": Declaration(
         Scope.LAYER | Scope.CATEGORY, True, "what a head in front of pooling adds to it [b]"
     ),
+    "gradient_cache": Declaration(Scope.METHOD, False, "the gradients of all categories so far"),
     "gradients_at": Declaration(
-        Scope.LAYER | Scope.CATEGORY, True, "the same gradients for other inputs"
+        Scope.LAYER | Scope.CATEGORY | Scope.METHOD, True, "the same gradients for other inputs"
     ),
     "unfused_context": Declaration(Scope.BATCH, True, "a pass that can be differentiated twice"),
     "curvature": Declaration(

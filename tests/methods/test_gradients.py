@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 import camcli
+from camcli.engine.evidence import forward_backward
 from camcli.errors import MethodError, UnknownName, UsageError
 from camcli.methods.activation import KERNELS, fem, kpcacam
 from camcli.methods.gradient import segeigencam
@@ -125,6 +126,22 @@ def test_it_makes_one_pass_for_each_noisy_copy_of_the_batch() -> None:
     ranges = inputs.amax((1, 2, 3)) - inputs.amin((1, 2, 3))
     torch.testing.assert_close(deviations, (0.15 * ranges).expand(5, 2), rtol=0.03, atol=0)
     assert not any(torch.equal(a, b) for a, b in pairwise(seen[1:]))
+
+
+@pytest.mark.parametrize(("kept", "copies"), [(5, 5), (2, 2 + 3 * 3), (0, 3 * 5)])
+def test_noisy_copies_pass_once_for_all_classes_where_their_gradients_can_be_kept(
+    kept: int, copies: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs, sizes, seen = Curved(), noise(), [], []
+    options: dict[str, Any] = {"target_layers": "last", "set": {"samples": 5}}
+    explain = partial(camcli.heatmaps, model, inputs, "smoothgradcam++", **options)
+    with model.last.register_forward_hook(lambda _, __, output: sizes.append(output.numel())):
+        alone = [explain(targets=[t, t]) for t in (3, 1, 2)]
+    monkeypatch.setattr(forward_backward, "MOST_KEPT", kept * 3 * sizes[-1])
+    with model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0]))):
+        maps = explain(targets=[[3, 1, 2]] * 2)
+    assert seen == [2] * (1 + copies)
+    torch.testing.assert_close(maps, torch.stack(alone, 1))
 
 
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"sigma": -0.1}])

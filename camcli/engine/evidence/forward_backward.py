@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ from camcli.utils.profiling import stage
 Altered = Callable[[slice], Tensor]
 # logits [m n] of one picture, by its row, or of the whole batch in order (None) -> scores [m]
 ScoreFunction = Callable[[Tensor, int | None], Tensor]
+# for each call of a method, the gradients of all categories
+GradientCache = list[list[Tensor]]
+
+# numbers of gradients that are kept: 128 MiB
+MOST_KEPT = 2**25
 
 
 @evidence
@@ -166,15 +172,34 @@ def gradients(
 
 
 @evidence
-def gradients_at(context: BatchContext, layer: str, slot: int) -> Callable[[Tensor], Tensor]:
+def gradient_cache() -> GradientCache:
+    """The gradients of all categories that one method at one layer has asked for so far."""
+    return []
+
+
+@evidence
+def gradients_at(
+    context: BatchContext,
+    layer: str,
+    gradient_cache: GradientCache,
+    categories: Tensor,
+    slot: int,
+) -> Callable[[Tensor], Tensor]:
     """A function that returns the score's gradients at a layer for other inputs.
 
-    [b 3 H W] -> maps [b c h w]
+    [b 3 H W] -> maps [b c h w].  The inputs must not depend on the category, since they pass once
+    for all categories; where their gradients would take much memory, once for each.
     """
+    slots, calls = categories.shape[1], count()
 
     def compute_gradients(inputs: Tensor) -> Tensor:
+        call = next(calls)
+        if call < len(gradient_cache):
+            return gradient_cache[call][slot]
         with context.with_inputs(inputs.to(context.inputs)) as other:
             gradients: Tensor = other.get("gradients", layer, slot)
+            if slot == 0 and (call + 1) * slots * gradients.numel() <= MOST_KEPT:
+                gradient_cache.append([other.get("gradients", layer, s) for s in range(slots)])
         return gradients
 
     return compute_gradients
