@@ -30,9 +30,8 @@ class Scope(Flag):
     BATCH = 0
     LAYER = auto()
     CATEGORY = auto()
-    METHOD = (
-        auto()
-    )  # each method at each of its layers, also if the evidence does not depend on the layer
+    # each method at each of its layers, also if the evidence does not depend on the layer
+    METHOD = auto()
 
 
 @dataclass(frozen=True)
