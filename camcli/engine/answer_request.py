@@ -20,7 +20,7 @@ from camcli.methods.combine import CombinedMethod, combine
 from camcli.models.acceleration import PrepackCache, accelerate
 from camcli.models.multiple_inputs import add_other_inputs
 from camcli.models.outputs.interpretation import apply_output_reading
-from camcli.models.state import check_hookable, locks_model, preserve_state
+from camcli.models.state import check_hookable, locks_model, note_once, preserve_state
 from camcli.registry import METHODS, Method, collect_evidence, depends_on_category, depends_on_layer
 from camcli.utils.profiling import stage
 
@@ -65,7 +65,7 @@ def answer_request(
         k = max((categories.shape[1] for categories in chosen), default=1)
         maps = {
             method: {
-                layer: torch.cat([_widen(part.maps[method][layer], k) for part in parts])
+                layer: _join_maps([_widen(part.maps[method][layer], k) for part in parts])
                 for layer in layers
             }
             for method, layers in parts[0].maps.items()
@@ -90,6 +90,11 @@ def _widen(tensor: Tensor | None, k: int) -> Tensor | None:
         return tensor
     missing = tensor[:, -1:].expand(-1, k - tensor.shape[1], *tensor.shape[2:])
     return torch.cat([tensor, missing], 1)
+
+
+def _join_maps(parts: Sequence[Tensor]) -> Tensor:
+    # nothing else holds what a single part computed; what was expanded is written out
+    return parts[0].contiguous() if len(parts) == 1 else torch.cat(tuple(parts))
 
 
 def _join(parts: Iterable[Tensor | None]) -> Tensor | None:
@@ -120,7 +125,7 @@ def make_context(
     graph: bool,
 ) -> BatchContext:
     """Returns the context of a batch [b 3 H W] for a request."""
-    asked = collect_evidence(METHODS[name] for name in request.all_methods or METHODS)
+    asked = request.evidence if request.all_methods else collect_evidence(METHODS.values())
     return BatchContext(
         module,
         inputs,
@@ -265,7 +270,11 @@ def _combine(
     return {combined.name: {WHOLE: combine_parts(combined)} for combined in request.combined}
 
 
+def _find_floating_parameter(module: nn.Module) -> nn.Parameter | None:
+    return next((p for p in module.parameters() if p.is_floating_point()), None)
+
+
 def move_to_model(module: nn.Module, inputs: Tensor) -> Tensor:
     """Moves inputs to the device and the precision of the model's parameters."""
-    parameter = next((p for p in module.parameters() if p.is_floating_point()), None)
+    parameter = note_once(_find_floating_parameter, module)
     return inputs if parameter is None else inputs.to(parameter.device, parameter.dtype)

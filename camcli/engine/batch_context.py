@@ -20,6 +20,11 @@ from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int, str]
+# whether evidence exists for each layer, category and method; flags are slow to look into
+_IS_FOR_EACH = {
+    name: tuple(part in declared.scope for part in (Scope.LAYER, Scope.CATEGORY, Scope.METHOD))
+    for name, declared in EVIDENCE.items()
+}
 CHUNK = 32
 # a GPU needs more of them to be busy (camviz help speed)
 GPU_CHUNK = 128
@@ -92,12 +97,12 @@ class BatchContext:
 
         `asker` names the method and its layer, for evidence whose scope is one method.
         """
-        scope = EVIDENCE[name].scope
+        by_layer, by_category, by_method = _IS_FOR_EACH[name]
         key = (
             name,
-            layer if scope & Scope.LAYER else "",
-            slot if scope & Scope.CATEGORY else 0,
-            asker if scope & Scope.METHOD else "",
+            layer if by_layer else "",
+            slot if by_category else 0,
+            asker if by_method else "",
         )
         if key not in self._values:
             provided = {"context": self, "layer": layer, "slot": slot}

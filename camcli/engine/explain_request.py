@@ -133,7 +133,7 @@ class ExplainRequest:
                 "method, or give --combine mean."
             )
 
-    @property
+    @cached_property
     def all_methods(self) -> tuple[str, ...]:
         """All methods that run, alone or in a combination, each once."""
         return tuple(dict.fromkeys([*self.methods, *(method for method, _ in self.all_parts)]))
@@ -144,7 +144,7 @@ class ExplainRequest:
         of_parts = (layer for _, layer in self.all_parts if layer)
         return tuple(dict.fromkeys([*self.layers, *of_parts]))
 
-    @property
+    @cached_property
     def all_parts(self) -> tuple[tuple[str, str], ...]:
         """All (method, layer) pairs, of `parts` and of combinations, each once."""
         of_combined = (part for combined in self.combined for part in combined.parts)
@@ -173,17 +173,20 @@ class ExplainRequest:
         combined = self.find_combined(name)
         return combined.asks_class if combined else depends_on_category(name)
 
+    @cached_property
+    def evidence(self) -> frozenset[str]:
+        """All evidence that the methods need, directly or through other evidence."""
+        return collect_evidence(METHODS[m] for m in self.all_methods)
+
     @property
     def graph(self) -> bool:
         """Whether a method needs a backward pass."""
-        asked = collect_evidence(METHODS[m] for m in self.all_methods)
-        return any(EVIDENCE[e].backward for e in asked)
+        return any(EVIDENCE[e].backward for e in self.evidence)
 
     @property
     def many_passes(self) -> bool:
         """Whether a picture passes more than once: altered, augmented, or with noise."""
-        asked = collect_evidence(METHODS[m] for m in self.all_methods)
-        return bool(asked & MANY_PASSES) or self.aug_smooth or self.noise is not None
+        return bool(self.evidence & MANY_PASSES) or self.aug_smooth or self.noise is not None
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,6 @@ def _record(
         stack.enter_context(torch.inference_mode(not graph))
         # no_grad restores the caller's gradient mode, even if a hook has switched recording on
         stack.enter_context(torch.no_grad())
-        stack.enter_context(preserve_state(module))
         stack.enter_context(behind)
         stack.enter_context(attach_hooks(module, hooks))
         run = make_recordable(module) if graph else module

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +18,25 @@ class _StageStack(threading.local):
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+
+
+class StageBlock(ContextDecorator):
+    """A block, or a function, whose time counts for a stage; it may stand in itself."""
+
+    def __init__(self, stopwatch: Stopwatch, name: Stage) -> None:
+        self._stopwatch, self._name, self._begin = stopwatch, name, 0.0
+
+    def _recreate_cm(self) -> StageBlock:
+        # each call of a function has its own
+        return StageBlock(self._stopwatch, self._name)
+
+    def __enter__(self) -> None:
+        """Begins the stage."""
+        self._begin = self._stopwatch.begin()
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the stage, also where the block raises."""
+        self._stopwatch.end(self._name, self._begin)
 
 
 @dataclass
@@ -36,19 +54,22 @@ class Stopwatch:
     _inside: _StageStack = field(default_factory=_StageStack)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @contextmanager
-    def stage(self, name: Stage) -> Iterator[None]:
+    def stage(self, name: Stage) -> StageBlock:
         """Counts the time spent in a block, or a function, for a stage."""
-        begin = time.perf_counter()
+        return StageBlock(self, name)
+
+    def begin(self) -> float:
+        """Begins a stage, and says when."""
+        self._inside.seconds.append(0.0)
+        return time.perf_counter()
+
+    def end(self, name: Stage, begin: float) -> None:
+        """Ends the stage that began last in this thread."""
+        took = time.perf_counter() - begin
         inside = self._inside.seconds
-        inside.append(0.0)
-        try:
-            yield
-        finally:
-            took = time.perf_counter() - begin
-            self._add(name, took - inside.pop())
-            if inside:
-                inside[-1] += took
+        self._add(name, took - inside.pop())
+        if inside:
+            inside[-1] += took
 
     def _add(self, name: Stage, seconds: float) -> None:
         sums = self.seconds if threading.get_ident() == self._owner else self.of_other_threads

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -18,7 +18,8 @@ class _Change(Generic[Value]):
     """A setting changed to a value, the threads that need it so, and how it is put back."""
 
     value: Value
-    putting_back: ExitStack
+    # left to put it back
+    block: AbstractContextManager[Any]
     threads: list[int] = field(default_factory=list)
 
 
@@ -41,7 +42,8 @@ class SharedSetting(Generic[Value]):
         thread, change = threading.get_ident(), None
         try:
             with self._left:
-                self._left.wait_for(lambda: not self._is_needed_otherwise(value, thread))
+                if self._changes:
+                    self._left.wait_for(lambda: not self._is_needed_otherwise(value, thread))
                 change = self._change_to(value)
                 change.threads.append(thread)
             yield
@@ -58,8 +60,8 @@ class SharedSetting(Generic[Value]):
     def _change_to(self, value: Value) -> _Change[Value]:
         if self._changes and self._changes[-1].value == value:
             return self._changes[-1]
-        change = _Change(value, ExitStack())
-        change.putting_back.enter_context(self._change(value))
+        change = _Change(value, self._change(value))
+        change.block.__enter__()
         self._changes.append(change)
         return change
 
@@ -69,7 +71,7 @@ class SharedSetting(Generic[Value]):
                 change.threads.remove(thread)
             if not change.threads and change in self._changes:
                 self._changes.remove(change)
-                change.putting_back.close()
+                change.block.__exit__(None, None, None)
                 self._left.notify_all()
 
     def begin_anew(self, thread: int) -> None:

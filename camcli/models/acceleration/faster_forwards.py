@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from camcli.models.acceleration.onednn_linear import (
     is_onednn_usable,
 )
 from camcli.models.acceleration.prepack_cache import PrepackCache, PrepackedConv
-from camcli.models.state import has_patched_forward, list_modules
+from camcli.models.state import ModelParts, has_patched_forward, list_parts
 
 
 @contextmanager
@@ -30,10 +30,11 @@ def accelerate(module: nn.Module, prepack_cache: PrepackCache | None) -> Iterato
 
     With a cache of prepacked weights, weights are prepacked from the second pass on.
     """
-    layers = list_modules(module)
+    parts = list_parts(module)
+    having = [i for i, own in enumerate(parts.attributes) if "forward" in own]
     # a layer that has another forward already, such as compiled code, keeps it
-    is_patched = any("forward" in vars(layer) and has_patched_forward(layer) for layer in layers)
-    forwards = {} if is_patched else dict(_make_forwards(layers, prepack_cache))
+    is_patched = any(has_patched_forward(parts.modules[i]) for i in having)
+    forwards = {} if is_patched else dict(_make_forwards(parts, prepack_cache))
     # set by hand, since `patch_forward` for each layer of a transformer takes too long
     states = {layer: vars(layer) for layer in forwards if "forward" not in vars(layer)}
     try:
@@ -46,20 +47,18 @@ def accelerate(module: nn.Module, prepack_cache: PrepackCache | None) -> Iterato
 
 
 def _make_forwards(
-    layers: Sequence[nn.Module], prepack_cache: PrepackCache | None
+    parts: ModelParts, prepack_cache: PrepackCache | None
 ) -> Iterator[tuple[nn.Module, Callable[..., Any]]]:
     # by their classes first, which are few: to look at each layer takes a part of a small pass
-    kinds = {kind for kind in set(map(type, layers)) if kind is nn.Linear or is_fusable(kind)}
+    kinds = {kind for kind in parts.kinds if kind is nn.Linear or is_fusable(kind)}
     usable = is_onednn_usable()
-    for layer in layers:
-        if type(layer) not in kinds:
-            continue
+    for layer in [layer for layer in parts.modules if type(layer) in kinds] if kinds else ():
         if usable and can_accelerate_linear(layer):
             yield layer, OneDnnLinear(layer, prepack_cache)
         elif stand_in := make_fused_attention(layer):
             yield layer, stand_in
     if prepack_cache is not None:
-        for layer in layers:
+        for layer in parts.modules:
             if can_prepack(layer):
                 yield layer, PrepackedConv(layer, prepack_cache)
 

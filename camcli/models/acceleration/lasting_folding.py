@@ -30,7 +30,7 @@ from camcli.models.acceleration.faster_forwards import is_accelerated
 from camcli.models.acceleration.memory_format import accepts_channels_last
 from camcli.models.acceleration.onednn_conv import can_fold_conv
 from camcli.models.acceleration.prepack_cache import PrepackCache, find_prepack_cache
-from camcli.models.state import ModelCache, NestedCall, list_modules, seed_random_state
+from camcli.models.state import ModelCache, NestedCall, list_parts, seed_random_state
 
 Result = TypeVar("Result")
 # pictures in front of the dry run, which a single pass would not repay (camviz help speed)
@@ -101,11 +101,12 @@ def run_folded(module: nn.Module, inputs: Tensor, watched: WatchedPass[Result]) 
     def run() -> Result:
         return watched.run(inputs, watched.graph)
 
-    layers = list_modules(module)
-    cache = find_prepack_cache(layers)
+    parts = list_parts(module)
+    cache = find_prepack_cache(parts)
     if cache is None:
         _memories.of(module).clear()
         return run()
+    layers = parts.modules
     if not _is_plain(inputs):
         return run()
     memory = _recall(module, layers, cache)

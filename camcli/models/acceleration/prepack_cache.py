@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from camcli.models.acceleration.change_watch import TensorWatch, can_watch
 from camcli.models.acceleration.onednn_conv import convolve, is_plain, prepack
+from camcli.models.state import ModelParts
 
 
 @dataclass
@@ -67,7 +68,7 @@ class PrepackedConv:
         return self.plain(*args, **kwargs)
 
 
-def find_prepack_cache(layers: Iterable[nn.Module]) -> PrepackCache | None:
+def find_prepack_cache(parts: ModelParts) -> PrepackCache | None:
     """Finds what keeps the prepacked weights of these layers; None outside of a block."""
-    forwards = (vars(layer).get("forward") for layer in layers)
+    forwards = [own["forward"] for own in parts.attributes if "forward" in own]
     return next((f.prepack_cache for f in forwards if isinstance(f, PrepackedConv)), None)

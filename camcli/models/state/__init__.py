@@ -27,12 +27,13 @@ from camcli.models.state.model_state import (
     set_stance,
     unwrap,
 )
-from camcli.models.state.module_list import list_modules
+from camcli.models.state.module_list import ModelParts, list_modules, list_parts, note_once
 from camcli.models.state.randomization import find_weighted_layers, randomize_layers
 from camcli.models.state.weights_hash import hash_weights
 
 __all__ = [
     "ModelCache",
+    "ModelParts",
     "NestedCall",
     "call_on_model",
     "check_hookable",
@@ -45,11 +46,13 @@ __all__ = [
     "is_sharded",
     "keep_random_state",
     "list_modules",
+    "list_parts",
     "lock_loading",
     "lock_model",
     "lock_to_restore",
     "locks_model",
     "make_recordable",
+    "note_once",
     "patch_forward",
     "preserve_state",
     "randomize_layers",

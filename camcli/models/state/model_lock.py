@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakSet
 
@@ -21,7 +21,13 @@ from torch import nn
 
 from camcli.errors import ModelError
 from camcli.keywords import check_keywords
-from camcli.models.state.module_list import check_is_module, keep_notes
+from camcli.models.state.module_list import (
+    ModelParts,
+    check_is_module,
+    has_notes,
+    keep_notes,
+    look_through,
+)
 
 # seconds after which a thread that waits looks again whether that can end
 LOOK_AGAIN = 1.0
@@ -44,8 +50,14 @@ class _Claim:
     is_call: bool = False
     thread: int = field(default_factory=threading.get_ident)
 
-    def __post_init__(self) -> None:
-        self.ids = frozenset(map(id, self.objects))
+    @cached_property
+    def ids(self) -> frozenset[int]:
+        # only where there are other claims: many calls run alone
+        return frozenset(map(id, self.objects))
+
+    def holds(self, thing: object) -> bool:
+        """Tells whether something is among the objects."""
+        return thing is self.objects[0] or id(thing) in self.ids
 
     def stands_against(self, other: _Claim) -> bool:
         """Tells whether both cannot be held at the same time."""
@@ -59,6 +71,8 @@ class _Claims:
         self.changed = threading.Condition()
         self.held: list[_Claim] = []
         self.waiting: list[_Claim] = []
+        # how many were given back so far
+        self.ended = 0
 
     def take(self, claim: _Claim) -> None:
         """Waits until nobody holds any of it; raises NestedCall where that would be for ever."""
@@ -89,6 +103,7 @@ class _Claims:
         while claim in self.held:
             try:
                 with self.changed:
+                    self.ended += 1
                     self.held.remove(claim)
                     self.changed.notify_all()
             except KeyboardInterrupt as error:
@@ -176,7 +191,7 @@ def call_on_model(module: nn.Module) -> Iterator[None]:
     Hooks and forwards of the user's run in the middle of a pass that is looked at, and a second
     pass would be taken for the first.
     """
-    with _lock(module, is_call=True), keep_notes(module, is_call=True):
+    with _lock(module, is_call=True) as parts, keep_notes(module, parts, is_call=True):
         yield
 
 
@@ -184,7 +199,7 @@ def call_on_model(module: nn.Module) -> Iterator[None]:
 def lock_to_restore(module: nn.Module) -> Iterator[None]:
     """Locks a model to restore its state; Ctrl-C is handled when that is done."""
     interrupt: KeyboardInterrupt | None = None
-    claim = _Claim(_list_objects(module))
+    claim = _Claim(_list_objects(module, look_through(module)))
     try:
         while claim not in _claims.held:
             try:
@@ -211,7 +226,9 @@ def locks_model(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call_locked(*args: P.args, **kwargs: P.kwargs) -> R:
         module: Any = args[0] if args else kwargs["module"]
-        with lock_model(module), keep_notes(module):
+        if is_in_hand(module):
+            return function(*args, **kwargs)
+        with _lock(module, is_call=False) as parts, keep_notes(module, parts):
             return function(*args, **kwargs)
 
     return call_locked
@@ -235,14 +252,22 @@ def in_this_thread(
     return run
 
 
+def is_in_hand(module: nn.Module) -> bool:
+    """Tells whether this thread holds a model and keeps notes of it, so that nothing is to do."""
+    return has_notes(module) and any(claim.holds(module) for claim in _claims.own())
+
+
 @contextmanager
-def _lock(module: nn.Module, *, is_call: bool) -> Iterator[None]:
+def _lock(module: nn.Module, *, is_call: bool) -> Iterator[ModelParts | None]:
+    """Locks a model, and gives its parts where nobody can have changed them since it was."""
     check_is_module(module)
     own = _claims.own()
-    if not is_call and any(id(module) in claim.ids for claim in own):
-        yield
+    if not is_call and any(claim.holds(module) for claim in own):
+        yield None
         return
-    claim = _Claim(_list_objects(module), is_call)
+    ended = _claims.ended
+    parts = look_through(module)
+    claim = _Claim(_list_objects(module, parts), is_call)
     if is_call and any(c.is_call and not c.ids.isdisjoint(claim.ids) for c in own):
         raise NestedCall(
             f"This {type(module).__name__} is being explained, and one of its hooks, or its own"
@@ -250,7 +275,8 @@ def _lock(module: nn.Module, *, is_call: bool) -> Iterator[None]:
             " done, or explain a copy (copy.deepcopy)."
         )
     with _hold_claim(claim):
-        yield
+        # who held it in between may have changed it
+        yield parts if ended == _claims.ended else None
 
 
 @contextmanager
@@ -263,22 +289,15 @@ def _hold_claim(claim: _Claim) -> Iterator[None]:
         _claims.give_back(claim)
 
 
-def _list_objects(module: nn.Module) -> list[object]:
+def _list_objects(module: nn.Module, parts: ModelParts) -> list[object]:
     """Lists a module, all that is in it, and its parameters; keeping them keeps their addresses."""
-    modules, seen = [module], {module}
-    for part in modules:
-        for inner in tuple(part._modules.values()):
-            if inner is not None and inner not in seen:
-                seen.add(inner)
-                modules.append(inner)
-    if _torn and any(part in _torn for part in modules):
+    if _torn and any(part in _torn for part in parts.modules):
         raise ModelError(
             f"This {type(module).__name__} was being explained in another thread when this process"
             " was forked off, and stands in the middle of that. Load it anew here, or start the"
             ' process with "spawn", or before the thread.'
         )
-    parameters = [p for part in modules for p in tuple(part._parameters.values()) if p is not None]
-    return [*modules, *parameters]
+    return [*parts.modules, *parts.parameters]
 
 
 def _begin_anew() -> None:

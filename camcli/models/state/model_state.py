@@ -20,8 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 from camcli.errors import ModelError
 from camcli.models.inspection.quirks import SWITCHES
 from camcli.models.state.forward_patching import switch_off
-from camcli.models.state.model_lock import lock_model
-from camcli.models.state.module_list import check_is_module, keep_notes, list_modules, note_once
+from camcli.models.state.model_lock import is_in_hand, lock_model
+from camcli.models.state.module_list import (
+    ModelParts,
+    check_is_module,
+    keep_notes,
+    list_parts,
+    note_once,
+)
 from camcli.utils.shared_setting import SharedSetting
 
 
@@ -38,7 +44,11 @@ def _find_inner(module: nn.Module) -> nn.Module | None:
         inside: nn.Module = module.module
         return inside
     # recognised by the name of its class, because importing torch.compile's class is slow
-    return dict(module.named_children()).get("_orig_mod")
+    children = module._modules
+    # TorchScript's own dictionary has no get()
+    if "_orig_mod" not in children:
+        return None
+    return children["_orig_mod"]
 
 
 def has_classifier(module: nn.Module) -> bool:
@@ -61,10 +71,7 @@ def check_hookable(module: nn.Module) -> nn.Module:
 def _find_hookable(module: nn.Module) -> nn.Module:
     check_is_module(module)
     module = unwrap(module)
-    # by their types, which are few
-    if any(
-        issubclass(kind, torch.jit.ScriptModule) for kind in set(map(type, list_modules(module)))
-    ):
+    if any(issubclass(kind, torch.jit.ScriptModule) for kind in list_parts(module).kinds):
         kind = "TorchScript"
     elif isinstance(module, GraphModule) and not _has_called_layers(module):
         kind = "an exported program"
@@ -101,17 +108,13 @@ def _find_held(module: nn.Module) -> _HeldModel | None:
     return held if held and held.module is module else None
 
 
-def _keep_random_state(device: torch.device | None) -> AbstractContextManager[None]:
-    return _keep_random_state_of(device) if device else torch.random.fork_rng(())
-
-
 @contextmanager
-def _keep_random_state_of(device: torch.device) -> Iterator[None]:
-    state = torch.cuda.get_rng_state(device)
+def _keep_random_state(device: torch.device | None) -> Iterator[None]:
+    state = torch.cuda.get_rng_state(device) if device else torch.get_rng_state()
     try:
         yield
     finally:
-        torch.cuda.set_rng_state(state, device)
+        torch.cuda.set_rng_state(state, device) if device else torch.set_rng_state(state)
 
 
 # random states and the compiler's stance are the process's: the last call puts them back
@@ -134,11 +137,15 @@ _stance: SharedSetting[str] = SharedSetting(set_stance)
 def keep_random_state(devices: Iterable[torch.device] = ()) -> Iterator[None]:
     """Puts the random state back as it was before the first of the calls that run now."""
     with ExitStack() as stack:
-        for device in (None, *devices):
-            if device not in _random_states:
-                _random_states.setdefault(device, SharedSetting(_keep_random_state))
-            stack.enter_context(_random_states[device].hold_at(device))
+        _hold_random_states(stack, devices)
         yield
+
+
+def _hold_random_states(stack: ExitStack, devices: Iterable[torch.device]) -> None:
+    for device in (None, *devices):
+        if device not in _random_states:
+            _random_states.setdefault(device, SharedSetting(_keep_random_state))
+        stack.enter_context(_random_states[device].hold_at(device))
 
 
 def seed_random_state(seed: int, device: torch.device) -> None:
@@ -160,45 +167,60 @@ def preserve_state(module: nn.Module) -> Iterator[None]:
     if _find_held(module):
         yield
         return
-    with lock_model(module), keep_notes(module), _frozen(module):
-        yield
+    with ExitStack() as stack:
+        if not is_in_hand(module):
+            stack.enter_context(lock_model(module))
+            stack.enter_context(keep_notes(module))
+        with _frozen(module):
+            yield
 
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    layers = list_modules(module)
-    training = [layer.training for layer in layers]
-    # each of torch's own walks over the parameters takes as long as all of this
-    parameters = [p for layer in layers for p in layer._parameters.values() if p is not None]
-    buffers = [b for layer in layers for b in layer._buffers.values() if b is not None]
-    inference = any(map(Tensor.is_inference, chain(parameters, buffers)))
+    parts = list_parts(module)
+    parameters = parts.parameters
+    training = _read_modes(parts)
+    inference = any(map(Tensor.is_inference, chain(parameters, parts.buffers)))
     learning = [p for p in parameters if p.requires_grad and not (inference and p.is_inference())]
     devices = {p.device for p in parameters if p.is_cuda}
     # torch's own layers have none of the switches
-    torchs = {k for k in set(map(type, layers)) if k.__module__.startswith("torch.nn.modules.")}
-    switched = [layer for layer in layers if type(layer) not in torchs]
+    torchs = {kind for kind in parts.kinds if kind.__module__.startswith("torch.nn.modules.")}
+    switched = [layer for layer in parts.modules if type(layer) not in torchs]
     before, _of_thread.held = _of_thread.held, _HeldModel(module, inference)
     try:
-        with keep_random_state(devices), _disable_compiled_code(), switch_off(switched, SWITCHES):
+        with _hold_settings(devices), switch_off(switched, SWITCHES):
             # setting attributes of modules is slow, and most are in evaluation mode already
             if any(training):
                 module.eval()
+            # the method of the same name takes twice as long
             for parameter in learning:
-                parameter.requires_grad_(False)
+                parameter.requires_grad = False
             yield
     finally:
         _of_thread.held = before
         for parameter in learning:
-            parameter.requires_grad_(True)
-        if [layer.training for layer in layers] != training:
-            for layer, was_training in zip(layers, training, strict=True):
+            parameter.requires_grad = True
+        if _read_modes(parts) != training:
+            for layer, was_training in zip(parts.modules, training, strict=True):
                 layer.training = was_training
 
 
+def _read_modes(parts: ModelParts) -> list[bool]:
+    """Lists whether each module of a model is in training mode."""
+    try:
+        return [own["training"] for own in parts.attributes]
+    except KeyError:  # some, such as TorchScript's, keep it elsewhere
+        return [layer.training for layer in parts.modules]
+
+
 @contextmanager
-def _disable_compiled_code() -> Iterator[None]:
-    """Runs compiled parts as they were written: compiled code ignores hooks that came later."""
+def _hold_settings(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Keeps the random state, and has compiled parts run as they were written, in its block.
+
+    Compiled code ignores hooks that came later.
+    """
     with ExitStack() as stack:
+        _hold_random_states(stack, devices)
         # where torch's compiler was not imported, nothing is compiled; importing it is slow
         if "torch._dynamo" in sys.modules:
             stack.enter_context(_stance.hold_at("force_eager"))

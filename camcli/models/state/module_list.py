@@ -1,13 +1,15 @@
-"""Lists what a model consists of, and notes what else is asked of it often, once for a call."""
+"""Looks through a model once for a call, and notes what else is asked of it often."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from camcli.errors import UsageError
 
@@ -32,12 +34,36 @@ def check_is_module(given: Any) -> None:
     raise UsageError(f"A torch.nn.Module is asked for, not a {type(given).__name__}{way_on}.")
 
 
+@dataclass(frozen=True)
+class ModelParts:
+    """What a model consists of: its modules and their attributes, its parameters and buffers.
+
+    Each module stands there once, the model itself first.  Nobody may change the lists.
+    """
+
+    modules: list[nn.Module]
+    # of each module, the dictionary that holds them: a module's own way to find them is slow
+    attributes: list[dict[str, Any]]
+    parameters: list[nn.Parameter]
+    buffers: list[Tensor]
+
+    @cached_property
+    def kinds(self) -> frozenset[type[nn.Module]]:
+        """The classes of the modules, which are few."""
+        return frozenset(map(type, self.modules))
+
+
+def list_parts(module: nn.Module) -> ModelParts:
+    """Lists what a model consists of, once for a call."""
+    return note_once(look_through, module)
+
+
 def list_modules(module: nn.Module) -> list[nn.Module]:
     """Lists a module and all that is in it, each once, in no order that means anything.
 
     The list is shared: nobody may change it.
     """
-    return note_once(_walk, module)
+    return list_parts(module).modules
 
 
 def note_once(make: Callable[[nn.Module], Made], module: nn.Module) -> Made:
@@ -51,30 +77,54 @@ def note_once(make: Callable[[nn.Module], Made], module: nn.Module) -> Made:
     return made
 
 
+def has_notes(module: nn.Module) -> bool:
+    """Tells whether this thread keeps notes of a model already."""
+    notes = _of_thread.notes
+    return notes is not None and (look_through, module) in notes
+
+
 @contextmanager
-def keep_notes(module: nn.Module, *, is_call: bool = False) -> Iterator[None]:
+def keep_notes(
+    module: nn.Module, parts: ModelParts | None = None, *, is_call: bool = False
+) -> Iterator[None]:
     """Keeps what is noted of a held model until its block ends, because nobody changes its parts.
 
-    A call begins anew: another one may have changed them since.
+    A call begins anew: another one may have changed them since.  `parts` are its parts, if they
+    are known.
     """
-    before = _of_thread.notes
-    if before is not None and (_walk, module) in before and not is_call:
+    if has_notes(module) and not is_call:
         yield
         return
-    _of_thread.notes = {}
+    before, _of_thread.notes = _of_thread.notes, {}
     try:
-        list_modules(module)
+        _of_thread.notes[look_through, module] = parts or look_through(module)
         yield
     finally:
         _of_thread.notes = before
 
 
-def _walk(module: nn.Module) -> list[nn.Module]:
-    # torch's own walk builds every part's full name, which is slow
-    modules, waiting = {module}, [module]
-    for part in waiting:
-        for inner in part._modules.values():
-            if inner is not None and inner not in modules:
-                modules.add(inner)
-                waiting.append(inner)
-    return waiting
+def look_through(module: nn.Module) -> ModelParts:
+    """Lists what a model consists of, as it is now."""
+    # torch's own walks build every part's full name, which is slow
+    modules, seen = [module], {module}
+    attributes: list[dict[str, Any]] = []
+    for part in modules:
+        attributes.append(own := vars(part))
+        if inside := own["_modules"]:
+            # other threads may add to a dictionary in the meantime
+            for inner in tuple(inside.values()):
+                if inner is not None and inner not in seen:
+                    seen.add(inner)
+                    modules.append(inner)
+    return ModelParts(
+        modules,
+        attributes,
+        _list_held(attributes, "_parameters"),
+        _list_held(attributes, "_buffers"),
+    )
+
+
+def _list_held(attributes: list[dict[str, Any]], name: str) -> list[Any]:
+    """Lists what stands in one dictionary of each module."""
+    held = [tuple(inside.values()) for own in attributes if (inside := own[name])]
+    return [value for values in held for value in values if value is not None]

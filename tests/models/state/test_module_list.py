@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import camcli
-from camcli.models.state import module_list
+from camcli.models.state import ModelParts, model_lock, module_list
 from camcli.models.state.model_lock import call_on_model, lock_model, locks_model
 from camcli.models.state.module_list import keep_notes, list_modules, note_once
 from tests.networks import Staged, noise
@@ -73,14 +73,15 @@ def test_an_error_is_not_noted() -> None:
 
 def test_a_call_walks_over_a_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model, walked = Staged(), []
-    walk = module_list._walk
+    walk = module_list.look_through
 
-    def note(module: nn.Module) -> list[nn.Module]:
+    def note(module: nn.Module) -> ModelParts:
         walked.append(module)
         return walk(module)
 
     camcli.heatmaps(model, noise())
-    monkeypatch.setattr(module_list, "_walk", note)
+    for room in (module_list, model_lock):
+        monkeypatch.setattr(room, "look_through", note)
     camcli.heatmaps(model, noise())
     assert walked == [model]
 
