@@ -7,11 +7,13 @@ from itertools import count
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from camcli.engine.batch_context import BatchContext
 from camcli.engine.evidence.class_head import HEAD, LOGITS
+from camcli.engine.evidence.logit_gradient import begin_behind_logit
 from camcli.engine.hooks import Recording, check_logits, record
-from camcli.engine.targets import TopKCategories
+from camcli.engine.targets import PlainTarget, TopKCategories, logit
 from camcli.errors import MethodError, ModelError
 from camcli.models.acceleration import copy_to_model_format
 from camcli.models.inspection.layout import convert_to_maps
@@ -101,7 +103,9 @@ def activations(context: BatchContext, layer: str, recording: Recording) -> Tens
 
 
 @evidence
-def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -> dict[str, Tensor]:
+def raw_gradients(
+    context: BatchContext, recording: Recording, scores: Tensor, categories: Tensor, slot: int
+) -> dict[str, Tensor]:
     """The score's gradients at all target layers and at the head, from one backward pass.
 
     A layer on which the score does not depend gets zeros.  Raises MethodError if no gradient
@@ -115,11 +119,17 @@ def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -
         tensors[LOGITS] = recording.logits
         if recording.head is not None and recording.head[1].requires_grad:
             tensors[HEAD] = recording.head[1]
+    begin = _find_begin(context, recording, categories[:, slot])
+    outputs, gradient_there = begin or (sum_scores(scores), None)
     # one backward pass a category, since a batch of them (is_grads_batched) is slower (help speed)
     # a model with activation checkpointing runs some of its layers again here
     with stage("backward"), preserve_state(context.module):
         layer_gradients = torch.autograd.grad(
-            sum_scores(scores), list(tensors.values()), retain_graph=True, allow_unused=True
+            outputs,
+            list(tensors.values()),
+            gradient_there,
+            retain_graph=True,
+            allow_unused=True,
         )
     gradients = dict(zip(tensors, layer_gradients, strict=True))
     # dynamic quantisation leaves a graph that no gradient passes
@@ -129,6 +139,17 @@ def raw_gradients(context: BatchContext, recording: Recording, scores: Tensor) -
         name: torch.zeros_like(tensors[name]) if gradient is None else gradient
         for name, gradient in gradients.items()
     }
+
+
+def _find_begin(
+    context: BatchContext, recording: Recording, explained: Tensor
+) -> tuple[GradientEdge, Tensor] | None:
+    """Finds a later begin of the backward pass, if the explained number is a plain logit."""
+    logits = recording.logits
+    # the head's gradient begins at the logits
+    is_one = len(explained) == 1 < logits.shape[1] and not context.heads
+    is_logit = isinstance(context.target, PlainTarget) and context.target.function is logit
+    return begin_behind_logit(logits, int(explained)) if is_one and is_logit else None
 
 
 def _explain_no_gradient(context: BatchContext, layers: Sequence[str]) -> str:
@@ -157,6 +178,8 @@ def _advise_layer(context: BatchContext) -> str:
 
 def sum_scores(scores: Tensor) -> Tensor:
     """Sums scores; the sum's gradient by a picture is that of the picture's score.  [b] -> []"""
+    if scores.numel() == 1:
+        return scores
     # for several outputs torch imports sympy, which is slow, to check the gradient's shape
     with torch.enable_grad():
         return scores.sum()
