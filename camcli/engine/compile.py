@@ -29,6 +29,7 @@ from camcli.models.acceleration import (
     switch_on_fused_attention,
 )
 from camcli.models.state import (
+    StandIn,
     check_hookable,
     lock_loading,
     lock_model,
@@ -50,7 +51,7 @@ TOLERANCE = {"float32": 1e-3, "bf16": 5e-2, "fp16": 1e-2}
 _stance: SharedSetting[str] = SharedSetting(set_stance)
 
 
-class CompiledBlock:
+class CompiledBlock(StandIn):
     """A block's `forward`, which runs compiled wherever that is safe.
 
     Attention is fused only while the block runs compiled.

@@ -12,12 +12,12 @@ from camcli.models.acceleration.fused_window_attention import WINDOWS, FusedWind
 from camcli.models.acceleration.onednn_conv import is_unrecorded
 from camcli.models.inspection.attention import FUSED
 from camcli.models.inspection.quirks import FUSABLE
-from camcli.models.state import is_hooked
+from camcli.models.state import StandIn, is_hooked
 
 (SWITCH,) = FUSED
 
 
-class FusedAttention:
+class FusedAttention(StandIn):
     """A `forward` of an attention module in which its fused attention is switched on."""
 
     def __init__(self, layer: nn.Module) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from camcli.models.acceleration.onednn_conv import is_unrecorded
+from camcli.models.state import StandIn
 
 # torchvision's class for it
 WINDOWS = "ShiftedWindowAttention"
@@ -17,7 +18,7 @@ WINDOWS = "ShiftedWindowAttention"
 APART = -100.0
 
 
-class FusedWindowAttention:
+class FusedWindowAttention(StandIn):
     """A fused `forward` for torchvision's attention in shifted windows, arXiv:2103.14030.
 
     torchvision multiplies, softmaxes and multiplies in one function, so all of it is replaced.

@@ -15,6 +15,7 @@ from camcli.models.acceleration.onednn_conv import (
     is_unrecorded,
 )
 from camcli.models.acceleration.prepack_cache import PrepackCache
+from camcli.models.state import StandIn
 from camcli.utils.cpu import find_processor_maker
 
 # by the processor's maker: the instructions that oneDNN needs to be faster than MKL, as torch calls
@@ -29,7 +30,7 @@ OPERATORS = ("_linear_pointwise", "_reorder_linear_weight")
 FEWEST = 2**25
 
 
-class OneDnnLinear:
+class OneDnnLinear(StandIn):
     """A linear layer's `forward` in oneDNN, with its weight prepacked if a cache is given."""
 
     def __init__(self, layer: nn.Linear, prepack_cache: PrepackCache | None) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from camcli.models.acceleration.change_watch import TensorWatch, can_watch
 from camcli.models.acceleration.onednn_conv import convolve, is_plain, prepack
-from camcli.models.state import ModelParts
+from camcli.models.state import ModelParts, StandIn
 
 
 @dataclass
@@ -53,7 +53,7 @@ class PrepackCache:
         return seen.prepacked
 
 
-class PrepackedConv:
+class PrepackedConv(StandIn):
     """A convolution's `forward` that uses the prepacked weight once there is one."""
 
     def __init__(self, layer: nn.Conv2d, prepack_cache: PrepackCache) -> None:

@@ -1,6 +1,7 @@
 """A model in use: left as it was found, one call at a time, known again by its weights."""
 
 from camcli.models.state.forward_patching import (
+    StandIn,
     has_patched_forward,
     is_hooked,
     patch_forward,
@@ -35,6 +36,7 @@ __all__ = [
     "ModelCache",
     "ModelParts",
     "NestedCall",
+    "StandIn",
     "call_on_model",
     "check_hookable",
     "find_weighted_layers",

@@ -9,6 +9,10 @@ from typing import Any
 from torch import nn
 
 
+class StandIn:
+    """A forward that stands in for a layer's own one for a while, and does the same."""
+
+
 @contextmanager
 def switch_off(layers: Iterable[nn.Module], names: Iterable[str]) -> Iterator[None]:
     """Sets the named attributes to False where they are on, and puts them back afterwards."""

@@ -9,31 +9,34 @@ from weakref import WeakKeyDictionary, ref
 
 from torch import nn
 
-from camcli.models.state.module_list import list_modules, note_once
+from camcli.models.state.module_list import ModelParts, list_parts, note_once
 
 Measured = TypeVar("Measured")
 
 
 class _Parts:
-    """The parts that a model consists of; another object once they are others."""
+    """The parts of a model, and their classes; another object once they are others."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, parts: ModelParts) -> None:
         # not by addresses: a new part may get the address of one that is gone
-        self._references = list(map(ref, layers))
+        self._references = list(map(ref, parts.modules))
+        self._kinds = list(map(type, parts.modules))
 
-    def are(self, layers: list[nn.Module]) -> bool:
-        return [reference() for reference in self._references] == layers
+    def are(self, parts: ModelParts) -> bool:
+        return [reference() for reference in self._references] == parts.modules and list(
+            map(type, parts.modules)
+        ) == self._kinds
 
 
 _parts: WeakKeyDictionary[nn.Module, _Parts] = WeakKeyDictionary()
 
 
 def _find_parts(module: nn.Module) -> _Parts:
-    layers = list_modules(module)
+    listed = list_parts(module)
     parts = _parts.get(module)
-    # people swap a head or a stage between two calls
-    if parts is None or not parts.are(layers):
-        parts = _parts[module] = _Parts(layers)
+    # people swap a head or a stage between two calls, or give it another class
+    if parts is None or not parts.are(listed):
+        parts = _parts[module] = _Parts(listed)
     return parts
 
 
