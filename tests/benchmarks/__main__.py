@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tests.benchmarks.measure import measure_row
 from tests.benchmarks.rows import rows
 
 FIGURES = Path(__file__).with_name("figures.json")
-COMMANDS: Mapping[str, Mapping[str, Callable[[], list[dict[str, Any]]]]] = {
+COMMANDS: Mapping[str, Mapping[str, Callable[[], Iterable[dict[str, Any]]]]] = {
     "cpu": {
         "start-up": commands.start_up,
         "one-picture": commands.one_picture,

@@ -65,11 +65,12 @@ def one_picture() -> list[dict[str, Any]]:
     ]
 
 
-def folder() -> list[dict[str, Any]]:
+def folder() -> Iterator[dict[str, Any]]:
     """Times a folder of pictures beside the bare passes over as many, of several networks."""
     with tempfile.TemporaryDirectory() as place:
         pictures(Path(place, str(PICTURES)), PICTURES)
-        return [_time_folder(place, network, bar) for network, bar in FOLDER_BARS.items()]
+        for network, bar in FOLDER_BARS.items():
+            yield _time_folder(place, network, bar)
 
 
 def memory() -> list[dict[str, Any]]:
