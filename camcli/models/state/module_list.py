@@ -110,7 +110,7 @@ def look_through(module: nn.Module) -> ModelParts:
     attributes: list[dict[str, Any]] = []
     for part in modules:
         attributes.append(own := vars(part))
-        if inside := own["_modules"]:
+        if inside := _get_held(part, own, "_modules"):
             # other threads may add to a dictionary in the meantime
             for inner in tuple(inside.values()):
                 if inner is not None and inner not in seen:
@@ -119,12 +119,19 @@ def look_through(module: nn.Module) -> ModelParts:
     return ModelParts(
         modules,
         attributes,
-        _list_held(attributes, "_parameters"),
-        _list_held(attributes, "_buffers"),
+        _list_held(modules, attributes, "_parameters"),
+        _list_held(modules, attributes, "_buffers"),
     )
 
 
-def _list_held(attributes: list[dict[str, Any]], name: str) -> list[Any]:
+def _list_held(modules: list[nn.Module], attributes: list[dict[str, Any]], name: str) -> list[Any]:
     """Lists what stands in one dictionary of each module."""
-    held = [tuple(inside.values()) for own in attributes if (inside := own[name])]
+    dictionaries = (_get_held(*pair, name) for pair in zip(modules, attributes, strict=True))
+    held = [tuple(inside.values()) for inside in dictionaries if inside]
     return [value for values in held for value in values if value is not None]
+
+
+def _get_held(module: nn.Module, attributes: dict[str, Any], name: str) -> dict[str, Any]:
+    """Returns a dictionary of a module, which TorchScript's have elsewhere."""
+    found: dict[str, Any] = attributes[name] if name in attributes else getattr(module, name)
+    return found
