@@ -102,7 +102,7 @@ OPTION_INFO: Mapping[str, str] = {
     "export": "Write the boxes of a run's pictures into the output folder: coco, voc or yolo.",
     "sheet": "Draw the run's pictures and maps as one figure with colour bars: a .png, .svg or "
     ".pdf file; see camviz help figures.",
-    "save_path": "A folder, or a file for a single picture or video; default camviz-out.",
+    "save_path": f"A folder, or a file for a single picture or video; default {DEFAULT_FOLDER}.",
     "format": "jpg or png; default the input's own.",
     "save_map": "Write the raw map as well: npy, npz, png16 (16 bits of grey) or tif (float32).",
     "map_size": "The raw map's size: layer, input or image; default layer.",

@@ -1,4 +1,4 @@
-"""The options of `camviz explain`: their names, help and panels; values are checked in config."""
+"""What is typed behind a command: names, help and panels; values are checked in config."""
 
 from __future__ import annotations
 

@@ -177,7 +177,10 @@ def _advise_layer(context: BatchContext) -> str:
 
 
 def sum_scores(scores: Tensor) -> Tensor:
-    """Sums scores; the sum's gradient by a picture is that of the picture's score.  [b] -> []"""
+    """Sums scores; the sum's gradient by a picture is that of the picture's score.  [b] -> []
+
+    A single score is its own sum, and stays [1].
+    """
     if scores.numel() == 1:
         return scores
     # for several outputs torch imports sympy, which is slow, to check the gradient's shape

@@ -25,10 +25,10 @@ SAVING: Mapping[str, Mapping[str, Any]] = {
     "TIFF": {"compression": "tiff_deflate"},
 }
 
-# the same as OpenCV says it
+# the same for OpenCV
 JPEG_SETTINGS = (
     cv2.IMWRITE_JPEG_QUALITY,
-    95,
+    SAVING["JPEG"]["quality"],
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
     cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 )
@@ -82,7 +82,7 @@ def _encode_by_pillow(pixels: NDArray[np.uint8], kind: str, profile: bytes | Non
 
 
 def _encode_jpeg(pixels: NDArray[np.uint8]) -> memoryview:
-    """Encodes pixels [h w 3] by OpenCV: the bytes that Pillow gives, which takes a fifth longer."""
+    """Encodes pixels [h w 3] by OpenCV: the bytes that Pillow gives, with fewer copies."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     is_done, content = cv2.imencode(".jpg", bgr, JPEG_SETTINGS)
     if not is_done:

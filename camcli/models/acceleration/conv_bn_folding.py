@@ -31,14 +31,13 @@ from camcli.models.acceleration.onednn_conv import (
     can_prepack,
     convolve,
     describe_rectifier,
-    find_same_padding,
     is_depthwise,
     is_large,
     is_plain,
     is_prepacking_supported,
-    pads_same,
     prepack,
 )
+from camcli.models.same_padding import find_same_padding, pads_same
 from camcli.models.state import (
     has_patched_forward,
     list_modules,

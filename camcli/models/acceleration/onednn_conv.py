@@ -5,12 +5,13 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from functools import cache
-from math import ceil
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from camcli.models.same_padding import pads_same
 
 # processors on which it was measured
 PROCESSORS = ("x86_64", "amd64")
@@ -21,10 +22,6 @@ FEWEST = 2**16
 # numbers of an output from which it is faster however few weights there are, since torch writes the
 # bias first, and a rectifier reads all of it again; where channels are joined, and depthwise
 FEWEST_OUTPUTS, FEWEST_DEPTHWISE = 2**19, 2**15
-
-
-# convolutions that pad as TensorFlow's "same" does, by timm's name: importing timm is slow
-SAME = "Conv2dSame"
 
 
 class Rectifier(NamedTuple):
@@ -65,22 +62,6 @@ def can_fold_conv(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         return can_replace_conv(layer)
     plain = layer.padding == (0, 0) and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
     return plain and is_plain_weight(layer.weight)
-
-
-def pads_same(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Tells whether a convolution pads its inputs as TensorFlow's "same" does."""
-    return type(layer).__name__ == SAME and isinstance(layer, nn.Conv2d)
-
-
-def find_same_padding(layer: nn.Conv2d, shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Finds how such a convolution pads inputs [b c h w]: left, right, top, bottom."""
-    (down, across), sizes = layer.stride, layer.kernel_size
-    missing = (
-        max((ceil(side / stride) - 1) * stride + size - side, 0)
-        for side, stride, size in zip(shape[-2:], (down, across), sizes, strict=True)
-    )
-    high, wide = missing
-    return wide // 2, wide - wide // 2, high // 2, high - high // 2
 
 
 def is_depthwise(layer: nn.Conv2d) -> bool:

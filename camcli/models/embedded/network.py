@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from camcli.models.same_padding import Conv2dSame
 
 # TensorFlow's, with which the weights were trained
 BATCH_NORM_EPS = 1e-3
@@ -45,23 +46,6 @@ def _make_convolution(
 
 def _make_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, eps=BATCH_NORM_EPS)
-
-
-class Conv2dSame(nn.Conv2d):
-    """A convolution that pads as TensorFlow's "same" does: an odd row goes to the end.
-
-    Its name is timm's, by which such ones are known (camcli.models.acceleration).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Pads, and convolves.  [b c h w] -> [b c h/s w/s]"""
-        (kernel_size, _), (stride, _) = self.kernel_size, self.stride
-        height, width = (
-            max((-(-s // stride) - 1) * stride + kernel_size - s, 0) for s in x.shape[-2:]
-        )
-        around = width // 2, width - width // 2, height // 2, height - height // 2
-        output: Tensor = self._conv_forward(F.pad(x, around), self.weight, self.bias)
-        return output
 
 
 class InvertedResidual(nn.Module):

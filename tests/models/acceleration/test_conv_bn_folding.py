@@ -26,7 +26,7 @@ from camcli.models.acceleration.conv_bn_folding import ConvBnFolding, find_folda
 from camcli.models.acceleration.faster_forwards import accelerate
 from camcli.models.acceleration.onednn_conv import OPERATORS, is_prepacking_supported
 from camcli.models.acceleration.prepack_cache import PrepackCache
-from camcli.models.embedded.network import Conv2dSame as EmbeddedSame
+from camcli.models.same_padding import Conv2dSame as OwnSame
 from camcli.models.state.forward_patching import patch_forward
 from camcli.registry import METHODS, collect_evidence
 from tests.networks import network_for, noise
@@ -266,7 +266,7 @@ def test_what_is_bounded_at_6_stays_so(
 
 def _make_same(c_in: int, c_out: int, size: int, stride: int, groups: int, own: bool) -> nn.Conv2d:
     if own:
-        return EmbeddedSame(c_in, c_out, size, stride, groups=groups, bias=False)
+        return OwnSame(c_in, c_out, size, stride, groups=groups, bias=False)
     return TimmsSame(c_in, c_out, size, stride, groups=groups, bias=False)
 
 
