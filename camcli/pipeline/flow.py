@@ -7,28 +7,25 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError, OutputError, UnknownName
-from camcli.media.pictures.read import OpenPicture
-from camcli.pipeline import stages
-from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.frame_smoothing import FrameSmoothing
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.shutdown import StopRequest
-from camcli.pipeline.work_items import WorkItem
+from camcli.pipeline.work_items import Opened, Step, WorkItem
 from camcli.pipeline.workers.memory_budget import FOR_FILES, MemoryBudget, Need, resolve_memory
 from camcli.pipeline.workers.worker_pool import WorkerPool, WorkLine, start_workers, wait_for_any
 from camcli.pipeline.writing.output_writer import describe_failure
-from camcli.records import Outcome, Picture
+from camcli.records import Outcome
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
 Input = TypeVar("Input")
+Explained = TypeVar("Explained")
 Result = TypeVar("Result")
 
 # a batch waits for that many failures at most, times its size, until it is full
@@ -37,38 +34,54 @@ PATIENCE = 16
 FAILURES = (ImageError, MemoryError, UnknownName)
 
 
-class Ending(Protocol):
-    """The steps behind the model."""
+class SideWork(Protocol[Input, Explained]):
+    """The steps that go on beside the model, by `count` workers: each begins one, for later.
 
-    def draw(self, item: WorkItem, explanations: list[Explanation]) -> Any:
-        """Draws an item's explanations, in any thread and any order."""
+    At most `ahead` items are in each step.  Without workers a step is done when it is asked for.
+    """
+
+    @property
+    def count(self) -> int:
+        """The number of workers."""
+
+    @property
+    def ahead(self) -> int:
+        """How many items may be in each step."""
+
+    def open(self, item: WorkItem) -> Future[Opened | None]:
+        """Reads an item's file; there is none for a frame, or where the outcome is known."""
+
+    def prepare(self, step: Step[Opened]) -> Future[Input | None]:
+        """Decodes a picture and prepares it for the model."""
+
+    def draw(self, step: Step[Explained]) -> Future[Any]:
+        """Draws what the model said of an item."""
+
+    def hold(self) -> AbstractContextManager[None]:
+        """Leaves all cores to the model within a block, if it needs them."""
+
+
+class Ending(Protocol):
+    """The steps behind the drawing, one at a time and in order."""
 
     def finish(self, item: WorkItem, drawn: Any) -> Outcome:
-        """Makes an outcome of what was drawn, one at a time and in order; raises OutputError."""
+        """Makes an outcome of what was drawn; raises OutputError."""
 
     def pass_by(self, item: WorkItem) -> Outcome:
-        """Notes, in order, an item whose outcome is known already; raises OutputError."""
+        """Notes an item whose outcome is known already; raises OutputError."""
 
     def give_up(self, item: WorkItem, error: OutputError) -> NoReturn:
-        """Notes, in order, an item that could not be drawn; raises the error."""
+        """Notes an item that could not be drawn; raises the error."""
 
 
 @dataclass(frozen=True)
-class Work(Generic[Input]):
-    """The work on items: steps in front of the model, its batches, and steps behind it."""
+class Work(Generic[Input, Explained]):
+    """The work on items: steps beside the model, its batches, and what comes last."""
 
-    prepare: Callable[[WorkItem, Picture], Input]
-    explain: Callable[[Sequence[Input]], Iterator[list[Explanation]]]
+    beside: SideWork[Input, Explained]
+    explain: Callable[[Sequence[Input]], Iterator[Explained]]
     batch_size: int
     ending: Ending
-
-
-@dataclass(frozen=True)
-class Step(Generic[Result]):
-    """An item, and what was made of it: nothing where its outcome is known already."""
-
-    item: WorkItem
-    result: Result | None = None
 
 
 class _Place(Protocol):
@@ -79,19 +92,19 @@ class _Place(Protocol):
     def clear(self) -> None: ...
 
 
-class Flow(Generic[Input]):
+class Flow(Generic[Input, Explained]):
     """Takes items from their files to their outcomes, in order; each place keeps a few of them.
 
         coming -> opening -> decoding -> batch -> passes -> drawing -> finishing
 
     The caller that asks for outcomes moves items from one place to the next, runs the model, and
-    waits if nothing can be moved.  In the places whose names end in "-ing", threads work on items.
+    waits if nothing can be moved.  In the places whose names end in "-ing", workers are at items.
     """
 
     def __init__(
         self,
         items: Iterator[WorkItem],
-        work: Work[Input],
+        work: Work[Input, Explained],
         plan: Plan,
         options: Options,
         pool: WorkerPool,
@@ -100,29 +113,27 @@ class Flow(Generic[Input]):
         has_films: bool,
     ) -> None:
         self._items, self._work, self._plan, self._options = items, work, plan, options
-        self._pool, self._stop = pool, stop
+        self._beside, self._stop = work.beside, stop
         # a GPU runs the next batch while the results of this one are read
         self._passes_ahead = 1 if plan.classifier.device.type == "cuda" else 0
         memory = resolve_memory(options.max_memory)
-        self._budget = MemoryBudget(memory, max(1, pool.count))
+        self._budget = MemoryBudget(memory, max(1, work.beside.count))
         self._most_of_files = memory // FOR_FILES
-        self._smoothing = FrameSmoothing(options.smooth_frames) if options.smooth_frames else None
         self._has_ended = False
         self._error: Exception | None = None
 
         here = WorkerPool(0)
         # a film has a thread that decodes its next frame, and one that writes its frames
         self._pens = int(has_films and pool.count > 0)
-        # while the model runs a batch, the one before it is written and the next one is read
-        ahead = plan.batch_size + 1 if pool.count else 1
+        ahead = work.beside.ahead
         self._coming = WorkLine[None, "WorkItem | None"](pool if has_films else here, 1)
         self._upcoming = deque[WorkItem](maxlen=1)
-        self._opening = WorkLine[WorkItem, "OpenPicture | None"](pool, ahead)
-        self._opened = deque[Step[OpenPicture]](maxlen=1)
-        self._decoding = WorkLine[WorkItem, "Input | None"](pool, ahead)
+        self._opening = WorkLine[WorkItem, "Opened | None"](here, ahead)
+        self._opened = deque[Step[Opened]](maxlen=1)
+        self._decoding = WorkLine[WorkItem, "Input | None"](here, ahead)
         self._batch = deque[Step[Input]]()
-        self._passes = deque[Iterator[Step[list[Explanation]]]]()
-        self._drawing = WorkLine[WorkItem, Any](pool, ahead)
+        self._passes = deque[Iterator[Step[Explained]]]()
+        self._drawing = WorkLine[WorkItem, Any](here, ahead)
         self._finishing = WorkLine[WorkItem, Outcome](here, ahead)
 
     @property
@@ -168,7 +179,7 @@ class Flow(Generic[Input]):
 
     def _read(self) -> bool:
         """Opens, decodes and prepares as many of the next items as there is room for."""
-        if self._is_batch_due and not self._pool.count:
+        if self._is_batch_due and not self._beside.count:
             return False
         return any([self._fill_batch(), self._begin_decoding(), self._begin_opening()])
 
@@ -184,7 +195,7 @@ class Flow(Generic[Input]):
             if self._opening and self._opening.size + size > self._most_of_files:
                 break
             item = self._upcoming.popleft()
-            self._opening.begin(item, self._open, item, size=size)
+            self._opening.add(item, self._beside.open(item), size)
             moved = True
         return moved
 
@@ -207,15 +218,12 @@ class Flow(Generic[Input]):
         self._has_ended = not item
         return True
 
-    def _open(self, item: WorkItem) -> OpenPicture | None:
-        return stages.open_file(item.source, self._options.max_pixels) if item.is_file else None
-
     def _begin_decoding(self) -> bool:
         moved = False
         while self._decoding.has_room and self._has_opened() and not self._is_memory_full:
             step = self._opened.popleft()
             self._budget.enter(self._need(step))
-            self._decoding.begin(step.item, self._decode, step)
+            self._decoding.add(step.item, self._beside.prepare(step))
             moved = True
         return moved
 
@@ -229,7 +237,7 @@ class Flow(Generic[Input]):
         """Whether the next picture has no room until others have left."""
         return bool(self._opened) and not self._budget.has_room(self._need(self._opened[0]))
 
-    def _need(self, step: Step[OpenPicture]) -> Need:
+    def _need(self, step: Step[Opened]) -> Need:
         """Returns the memory that a picture or frame takes until all of it is written."""
         item, opened, overlays = step.item, step.result, self._plan.overlays_per_picture
         if item.outcome:
@@ -238,17 +246,7 @@ class Flow(Generic[Input]):
             return Need.of(item.frame.size, held=overlays)
         assert opened is not None
         need = Need.of(opened.size, at_work=overlays if self._plan.on_sheets else 0)
-        return replace(need, held=need.held + len(opened.content))
-
-    def _decode(self, step: Step[OpenPicture]) -> Input | None:
-        item, opened = step.item, step.result
-        if item.outcome:
-            return None
-        picture = item.frame
-        if picture is None:
-            assert opened is not None
-            picture = stages.decode(opened)
-        return self._work.prepare(item, picture)
+        return replace(need, held=need.held + opened.content_size)
 
     def _fill_batch(self) -> bool:
         moved = False
@@ -284,18 +282,13 @@ class Flow(Generic[Input]):
         self._batch.clear()
         inputs = [step.result for step in batch if step.result is not None]
         try:
-            with self._hold_threads():
+            with self._beside.hold():
                 explained = self._work.explain(inputs) if inputs else iter(())
         except Exception as error:
             self._break_off(error, self._batch)
             return True
         self._passes.append(_in_order(batch, explained))
         return True
-
-    def _hold_threads(self) -> AbstractContextManager[None]:
-        """Holds the threads while a model runs on the CPU, so that it has all cores."""
-        on_cpu = self._plan.classifier.device.type == "cpu"
-        return self._pool.hold() if on_cpu else nullcontext()
 
     # behind the model
 
@@ -315,16 +308,8 @@ class Flow(Generic[Input]):
             if step is None:
                 self._passes.popleft()
                 continue
-            self._drawing.begin(step.item, self._draw_one, self._smooth(step))
+            self._drawing.add(step.item, self._beside.draw(step))
         return moved
-
-    def _smooth(self, step: Step[list[Explanation]]) -> Step[list[Explanation]]:
-        if self._smoothing is None or step.result is None:
-            return step
-        return replace(step, result=self._smoothing.smooth(step.item.film, step.result))
-
-    def _draw_one(self, step: Step[list[Explanation]]) -> Any:
-        return None if step.result is None else self._work.ending.draw(step.item, step.result)
 
     def _finish(self) -> bool:
         """Passes on what is drawn, in order."""
@@ -382,8 +367,8 @@ class Flow(Generic[Input]):
 
 
 def _in_order(
-    batch: Sequence[Step[Input]], explained: Iterator[list[Explanation]]
-) -> Iterator[Step[list[Explanation]]]:
+    batch: Sequence[Step[Input]], explained: Iterator[Explained]
+) -> Iterator[Step[Explained]]:
     """Puts a batch's results and its failed items back in order."""
     for step in batch:
         yield Step(step.item, None if step.result is None else next(explained))

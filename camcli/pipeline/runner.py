@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from camcli.config import Options
 from camcli.errors import OutputError, TooManyFailures
 from camcli.models.load import Classifier
 from camcli.pipeline import stages
 from camcli.pipeline.explanation import Explanation
-from camcli.pipeline.flow import Ending, Flow, Work
+from camcli.pipeline.flow import Flow, Work
+from camcli.pipeline.frame_smoothing import FrameSmoothing
 from camcli.pipeline.plan import Plan, compile_model, make_plan
 from camcli.pipeline.run_state import RunState, Shard, open_run
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
+from camcli.pipeline.workers.thread_work import ThreadWork
 from camcli.pipeline.workers.worker_pool import WorkerPool, default_workers, start_workers
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_checks import check_outputs
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from camcli.pipeline.sheets.run_sheet import DrawnSheet
 
 Input = TypeVar("Input")
+Explained = TypeVar("Explained")
 
 
 def _ignore(_: object) -> None:
@@ -186,18 +189,40 @@ class _LocalRun:
             with self._write(scales) as ending:
                 yield from self._draw_again(spool, ending).outcomes()
 
-    def _explain(self, ending: Ending) -> Flow[PreparedPicture]:
+    def _explain(self, ending: WriteOutputs | LayAside) -> Flow[Any, Any]:
         """Reads the sources and explains them."""
         sources = self.state.claim_sources(self.callbacks.left_out)
-        work = Work(self._prepare, self._explain_batch, self.plan.batch_size, ending)
+        frames = self.options.smooth_frames
+        smoothing = FrameSmoothing(frames) if frames else None
+        beside = self._work_in_threads(self._prepare, ending, smoothing)
+        work = Work(beside, self._explain_batch, self.plan.batch_size, ending)
         return self._flow(list_items(sources, self.options, self.stop), work)
 
-    def _draw_again(self, spool: Spool, ending: Ending) -> Flow[list[Explanation]]:
+    def _draw_again(self, spool: Spool, ending: WriteOutputs) -> Flow[Any, Any]:
         """Reads the pictures again and draws the stored explanations."""
-        work = Work(restore_pixels, iter, 1, ending)
+        beside = self._work_in_threads(restore_pixels, ending)
+        work: Work[list[Explanation], list[Explanation]] = Work(beside, iter, 1, ending)
         return self._flow(read_again(iter(spool), self.options), work)
 
-    def _flow(self, items: Iterator[WorkItem], work: Work[Input]) -> Flow[Input]:
+    def _work_in_threads(
+        self,
+        prepare: Callable[[WorkItem, Picture], Input],
+        ending: WriteOutputs | LayAside,
+        smoothing: FrameSmoothing | None = None,
+    ) -> ThreadWork[Input]:
+        return ThreadWork(
+            self.pool,
+            prepare,
+            ending.draw,
+            self.options.max_pixels,
+            self.plan.batch_size,
+            holds=self.plan.classifier.device.type == "cpu",
+            smoothing=smoothing,
+        )
+
+    def _flow(
+        self, items: Iterator[WorkItem], work: Work[Input, Explained]
+    ) -> Flow[Input, Explained]:
         has_films = may_have_films(self.state.sources, self.options)
         return Flow(items, work, self.plan, self.options, self.pool, self.stop, has_films=has_films)
 

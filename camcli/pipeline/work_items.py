@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from camcli.config import Options
 from camcli.errors import ImageError
@@ -23,6 +23,8 @@ from camcli.records import Outcome, Picture, Source
 
 if TYPE_CHECKING:
     from camcli.pipeline.explanation import Explanation
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,26 @@ class WorkItem:
         """Returns the item with its failure as the outcome."""
         number = self.frame.frame if self.frame else None
         return replace(self, outcome=Outcome.failure(self.source, why, number))
+
+
+class Opened(Protocol):
+    """A picture file that was read and not decoded yet."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+
+    @property
+    def content_size(self) -> int:
+        """The file's size in bytes."""
+
+
+@dataclass(frozen=True)
+class Step(Generic[Result]):
+    """An item, and what was made of it: nothing where its outcome is known already."""
+
+    item: WorkItem
+    result: Result | None = None
 
 
 def may_have_films(sources: Sequence[Source], options: Options) -> bool:

@@ -19,6 +19,7 @@ from camcli.errors import ImageError, OutputError
 from camcli.pipeline.flow import PATIENCE, Flow, Work
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.work_items import WorkItem
+from camcli.pipeline.workers.thread_work import ThreadWork
 from camcli.pipeline.workers.worker_pool import start_workers
 from camcli.records import Outcome, Picture, Source
 
@@ -102,7 +103,10 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         def begin(
             items: Iterator[WorkItem], way: RecordedWork, stop: StopRequest | None = None
         ) -> Any:
-            work = Work(way.prepare, way.explain, way.size, way)
+            beside = ThreadWork(
+                pool, way.prepare, way.draw, 1, way.size, holds=way.device == "cpu"
+            )
+            work = Work(beside, way.explain, way.size, way)
             plan: Any = SimpleNamespace(
                 classifier=SimpleNamespace(device=torch.device(way.device)),
                 batch_size=way.size,

@@ -88,6 +88,11 @@ class OpenPicture:
         width, height = opened.size
         return height, width
 
+    @property
+    def content_size(self) -> int:
+        """The file's size in bytes."""
+        return len(self.content)
+
     def decode(self) -> Picture:
         """Decodes the pixels; raises ImageError."""
         try:

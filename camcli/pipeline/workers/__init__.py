@@ -7,6 +7,7 @@ PUBLIC = (
     "memory_budget.Need",
     "memory_budget.resolve_memory",
     "read_ahead.read_ahead",
+    "thread_work.ThreadWork",
     "worker_pool.WorkLine",
     "worker_pool.WorkerPool",
     "worker_pool.default_workers",

@@ -160,7 +160,11 @@ class WorkLine(Generic[Item, Result]):
         self, item: Item, function: Callable[..., Result], *arguments: Any, size: int = 0
     ) -> None:
         """Begins to call a function for an item."""
-        self._begun.append((item, self.pool.submit(function, *arguments), size))
+        self.add(item, self.pool.submit(function, *arguments), size)
+
+    def add(self, item: Item, future: Future[Result], size: int = 0) -> None:
+        """Adds an item for which something was begun already."""
+        self._begun.append((item, future, size))
 
     def take(self) -> tuple[Item, Future[Result]]:
         """Removes the first item, and returns it with its future."""

@@ -736,6 +736,19 @@ def test_maps_follow_each_other_from_frame_to_frame(
     np.testing.assert_array_equal(maps(plain, "still")[0], maps(smooth, "still")[0])
 
 
+def test_frames_on_one_scale_are_smoothed_once(
+    carry: Carry, input_folder: Path, tmp_path: Path
+) -> None:
+    write_video(input_folder / "clip.mp4")
+    asked = {"save_map": "npy", "target_category": "1", "smooth_frames": 4}
+    own = records_of(carry(**asked))
+    shared = records_of(carry(**asked, scale="run", save_path=tmp_path / "shared"))
+    assert len(own) == len(shared) > 4
+    for one, other in zip(own, shared, strict=True):
+        np.testing.assert_array_equal(np.load(one.outputs[-1]), np.load(other.outputs[-1]))
+        assert (one.minimum, one.maximum) == (other.minimum, other.maximum)
+
+
 # the command
 
 
