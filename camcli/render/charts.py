@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib.util import find_spec
 from itertools import cycle
-from math import ceil
+from math import ceil, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from camcli.errors import OutputError
+from camcli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,14 @@ Panel = TypeVar("Panel")
 HOW_TO_INSTALL = "pip install 'camviz[figures]'"
 WIDTH = 7.0  # inches, and points of the type: two columns of a paper
 TYPE, SMALL = 8, 7
-BARS_IN_ROW, CURVES_IN_ROW, LEGEND_COLUMNS = 3, 2, 4
+BARS_IN_ROW, CURVES_IN_ROW, STEPS_IN_ROW, LEGEND_COLUMNS = 3, 2, 3, 4
+NAMED_STEPS = 12
+# what would differ between two drawings of the same values
+METADATA: dict[str, Any] = {
+    ".png": {"Software": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 PLAIN, BEST, KNOWS_NOTHING, BASELINE_LINE = "#7fa8c9", "#d55e00", "#c8c8c8", "#8c8c8c"
 # Okabe and Ito's, which the colour-blind tell apart, without the yellow that paper swallows
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
@@ -90,6 +97,20 @@ class LinePanel:
     places: Sequence[float]
     lines: Sequence[Line]
     most: float
+
+
+@dataclass(frozen=True)
+class StepPanel:
+    """Lines from step to step [p], whose names stand below; no value is above 1.
+
+    `limits` are drawn across, as values on whose sides something else holds.
+    """
+
+    title: str
+    y_axis: str
+    steps: Sequence[str]
+    lines: Sequence[Line]
+    limits: Sequence[float] = ()
 
 
 def can_draw_charts() -> bool:
@@ -177,6 +198,35 @@ def draw_curves(panels: Sequence[LinePanel]) -> Figure:
         axis.set_title(panel.title, loc="left", fontweight="bold")
         axis.set_xlabel(panel.x_axis)
         axis.set_ylabel(panel.y_axis)
+    _draw_legend(figure, axes, lines)
+    return figure
+
+
+@_in_style
+def draw_steps(panels: Sequence[StepPanel]) -> Figure:
+    """Draws a panel a measure, the steps from left to right, and one legend for all."""
+    figure, axes = _make_figure(len(panels), min(STEPS_IN_ROW, len(panels)), 2.8)
+    lines = list({line.name: line for panel in panels for line in panel.lines}.values())
+    looks = _choose_looks(lines)
+    for panel, axis in zip(panels, axes, strict=True):
+        places = range(len(panel.steps))
+        for limit in (0, *panel.limits):
+            axis.axhline(limit, color="#333333", linewidth=0.6, linestyle="-" if not limit else ":")
+        for line in panel.lines:
+            axis.plot(places, line.values, label=line.name, marker=".", **looks[line.name])
+        least = [value for line in panel.lines for value in line.values if isfinite(value)]
+        axis.set_ylim(min([0, *least]) - 0.05, 1.05)
+        # of many steps some are named, the first among them
+        named = places[:: ceil(len(places) / NAMED_STEPS)]
+        names = [panel.steps[place] for place in named]
+        axis.set_xticks(named, names, rotation=45, ha="right", rotation_mode="anchor")
+        axis.set_title(panel.title, loc="left", fontweight="bold")
+        axis.set_ylabel(panel.y_axis)
+    _draw_legend(figure, axes, lines)
+    return figure
+
+
+def _draw_legend(figure: Figure, axes: Sequence[Axes], lines: Sequence[Line]) -> None:
     by_name = {label: handle for axis in axes for handle, label in _list_handles(axis)}
     figure.legend(
         [by_name[line.name] for line in lines],
@@ -185,7 +235,6 @@ def draw_curves(panels: Sequence[LinePanel]) -> Figure:
         ncols=min(LEGEND_COLUMNS, len(lines)),
         frameon=False,
     )
-    return figure
 
 
 def _list_handles(axis: Axes) -> list[tuple[Any, str]]:
@@ -222,15 +271,33 @@ def _make_figure(panels: int, columns: int, height: float) -> tuple[Figure, list
 
 def save_chart(figure: Figure, stem: Path) -> tuple[Path, Path]:
     """Writes a figure as PNG and as SVG, and returns the paths; raises OutputError."""
+    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
+    for path in (png, svg):
+        write_chart(figure, path)
+    return png, svg
+
+
+def check_chart(path: Path, option: str) -> None:
+    """Raises UsageError if no chart can be drawn there; `option` is what names the file."""
+    if path.suffix.lower() not in METADATA:
+        raise UsageError(f"{option} {path}: takes a .png, .svg or .pdf file.")
+    if path.exists():
+        raise UsageError(
+            f"{option} {path} exists already, and nothing is overwritten: name another file."
+        )
+    if not can_draw_charts():
+        raise UsageError(f"{option} is drawn by matplotlib: {HOW_TO_INSTALL}")
+
+
+def write_chart(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, SVG or PDF, as the suffix says; raises OutputError."""
     from matplotlib import style
 
-    png, svg = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.svg")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with style.context(["default", STYLE]):
-            figure.savefig(png, metadata={"Software": None})
-            figure.savefig(svg, metadata={"Date": None, "Creator": None})
+            figure.savefig(path, metadata=METADATA[path.suffix.lower()])
     except OSError as error:
         raise OutputError(
-            f"Cannot write {str(error.filename or stem)!r}: {error.strerror or error}."
+            f"Cannot write {str(error.filename or path)!r}: {error.strerror or error}."
         ) from error
-    return png, svg

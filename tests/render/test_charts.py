@@ -11,7 +11,8 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from camcli.errors import OutputError
+from camcli.errors import OutputError, UsageError
+from camcli.render import charts
 from camcli.render.charts import (
     BEST,
     KNOWS_NOTHING,
@@ -20,9 +21,13 @@ from camcli.render.charts import (
     BarPanel,
     Line,
     LinePanel,
+    StepPanel,
+    check_chart,
     draw_bars,
     draw_curves,
+    draw_steps,
     save_chart,
+    write_chart,
 )
 from tests.slow import mark_slow
 
@@ -90,6 +95,50 @@ def test_curves_have_bands_and_one_legend() -> None:
     assert by_name["uniform"].is_dashed() and not by_name["gradcam"].is_dashed()
 
 
+def test_steps_stand_from_left_to_right_under_their_names() -> None:
+    lines = (Line("gradcam", (1.0, 0.4, -0.2), ()), Line("eigencam", (1.0, float("nan"), 1.0), ()))
+    figure = draw_steps([StepPanel("rank", "y", ("trained", "fc", "conv"), lines, (0.9, 0.5))])
+    (axis,) = figure.axes
+    drawn = {str(line.get_label()): line for line in axis.lines}
+    np.testing.assert_array_equal(drawn["gradcam"].get_ydata(), [1.0, 0.4, -0.2])
+    np.testing.assert_array_equal(drawn["gradcam"].get_xdata(), [0, 1, 2])
+    assert np.isnan(drawn["eigencam"].get_ydata()[1])
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["trained", "fc", "conv"]
+    # zero and the limits lie across the whole panel
+    across = [line.get_ydata()[0] for line in axis.lines if str(line.get_label())[0] == "_"]
+    assert across == [0, 0.9, 0.5]
+    low, high = axis.get_ylim()
+    assert -0.5 < low < -0.2 and high > 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["gradcam", "eigencam"]
+    # of a hundred steps a few are named
+    many = StepPanel("rank", "y", [str(n) for n in range(100)], (Line("a", (0.5,) * 100, ()),))
+    named = [text.get_text() for text in draw_steps([many]).axes[0].get_xticklabels()]
+    assert named[:3] == ["0", "9", "18"] and len(named) == 12
+
+
+def test_a_chart_is_of_the_kind_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = StepPanel("rank", "y", ("a", "b"), (Line("m", (0.5, 0.2), ()),))
+    beginnings = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "PNG": b"\x89PNG"}
+    for suffix, beginning in beginnings.items():
+        path = tmp_path / "deep" / f"one.{suffix}"
+        check_chart(path, "--plot")
+        write_chart(draw_steps([panel]), path)
+        once = path.read_bytes()
+        assert once.startswith(beginning)
+        with pytest.raises(UsageError, match="exists already, and nothing is overwritten"):
+            check_chart(path, "--plot")
+        write_chart(draw_steps([panel]), path)
+        assert path.read_bytes() == once
+    for wrong in ("one.jpg", "one"):
+        with pytest.raises(UsageError, match=r"takes a \.png, \.svg or \.pdf file"):
+            check_chart(tmp_path / wrong, "--plot")
+    monkeypatch.setattr(charts, "can_draw_charts", lambda: False)
+    with pytest.raises(UsageError, match=r"pip install 'camviz\[figures\]'"):
+        check_chart(tmp_path / "two.png", "--plot")
+
+
 def test_twenty_methods_look_different() -> None:
     lines = [Line(f"m{n}", (0.1, 0.2, 0.3), (0.0, 0.0, 0.0)) for n in range(20)]
     panel = LinePanel("Deletion", "x", "y", (0.0, 0.5, 1.0), lines, 1)
@@ -115,5 +164,6 @@ def test_the_same_values_give_the_same_files(tmp_path: Path, kind: str) -> None:
         assert drawn.size[0] > 600
     root = ET.parse(first[1]).getroot()
     assert root.tag.endswith("svg") and b"<dc:date>" not in first[1].read_bytes()
+    (tmp_path / "none").touch()
     with pytest.raises(OutputError, match="Cannot write"):
         save_chart(draw_bars(PANELS), tmp_path / "none" / "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from camcli.engine.sanity import Order
-    from camcli.pipeline.evaluation.sanity_check import MethodSanity
+    from camcli.pipeline.evaluation.sanity_check import MethodSanity, SanityReport
 
 SANITY = "Sanity check"
 ORDERS = ("cascading", "independent")
@@ -45,10 +46,27 @@ OrderName = Annotated[
         show_default=False,
     ),
 ]
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot",
+        metavar="FILE",
+        help="Draw the similarities from layer to layer: a .png, .svg or .pdf file; needs "
+        "matplotlib (camviz[figures]).",
+        rich_help_panel=SANITY,
+        show_default=False,
+    ),
+]
 
 
 @with_some_flags(*MODEL_FLAGS)
-def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderName = None) -> None:
+def command(
+    images: list[str],
+    flags: Flags,
+    steps: Steps = None,
+    order: OrderName = None,
+    plot: Plot = None,
+) -> None:
     """Check whether maps depend on the weights and the class.
 
     And whether they follow the picture where it is flipped or shifted.
@@ -57,6 +75,8 @@ def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderNa
         raise UsageError("No image given. Name pictures or folders: camviz sanity IMAGE...")
     options = resolve_options(flags)
     count, chosen = _read_steps(steps), _read_order(order)
+    if plot is not None:
+        _check_plot(plot)
     printer = Printer("json" if flags.json else "text")
     sources = find_sources_of(images, flags, options)
     with stage("import"):
@@ -76,14 +96,33 @@ def command(images: list[str], flags: Flags, steps: Steps = None, order: OrderNa
     report = check_sanity(plan, options, sources, order=chosen, steps=count)
     for failure in report.failed:
         print_error(failure["error"])
+    figures = [] if plot is None else [_draw(report, plot)]
     if flags.json:
         subject = {"model": classifier.name, "layers": list(plan.request.layers)}
-        print_json(subject | asdict(report))
+        print_json(subject | asdict(report) | {"figures": figures})
     else:
         for result in report.methods:
             _print_method(result)
+        if figures:
+            printer.note(f"figures: {', '.join(figures)}")
     if report.failed:
         raise typer.Exit(EXIT_FAILED_IMAGES)
+
+
+def _check_plot(plot: Path) -> None:
+    """Raises UsageError or OutputError where nothing can be drawn, before the model is loaded."""
+    from camcli.media.atomic_files import check_writable
+    from camcli.render.charts import check_chart
+
+    check_chart(plot, "--plot")
+    check_writable(plot.parent)
+
+
+def _draw(report: SanityReport, plot: Path) -> str:
+    from camcli.pipeline.evaluation.figures import draw_sanity
+
+    draw_sanity(report, plot)
+    return str(plot)
 
 
 def _read_steps(steps: str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""Draws the results of an evaluation: bars, curves, and pictures where methods disagree most."""
+"""Draws results: bars, curves, pictures where methods disagree most, and sanity checks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from camcli.pipeline import stages
 from camcli.pipeline.evaluation.evaluation import RANDOM, Evaluation, read_picture
 from camcli.pipeline.evaluation.grid_game import Cell
 from camcli.pipeline.evaluation.metric_statistics import CurveResult, MetricResult
+from camcli.pipeline.evaluation.sanity_check import (
+    OTHER,
+    SAME,
+    MethodSanity,
+    SanityReport,
+    list_similarities,
+)
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan
@@ -24,10 +31,13 @@ from camcli.render.charts import (
     BarPanel,
     Line,
     LinePanel,
+    StepPanel,
     can_draw_charts,
     draw_bars,
     draw_curves,
+    draw_steps,
     save_chart,
+    write_chart,
 )
 from camcli.render.sheet_painting import draw_sheet
 
@@ -43,6 +53,7 @@ CURVES = {
     "road_most": ("share of the pixels imputed, hottest first", "ROAD, most relevant first"),
     "road_least": ("share of the pixels imputed, coldest first", "ROAD, least relevant first"),
 }
+SIMILARITY_TITLES = {"ssim": "SSIM", "rank": "Rank correlation", "hog": "HOG similarity"}
 
 
 def draw_charts(
@@ -80,6 +91,35 @@ def _make_lines(curve: CurveResult) -> LinePanel:
     lines = [Line(c.name, means, margins, c.is_baseline) for c, means, margins in rows]
     y_axis = f"mean probability, n = {curve.pictures}"
     return LinePanel(title, x_axis, y_axis, curve.shares, lines, most=1)
+
+
+def draw_sanity(report: SanityReport, path: Path) -> None:
+    """Draws how alike maps are after each step of fresh weights, a panel a similarity.
+
+    A cascade begins with the trained weights.  Raises OutputError if the file cannot be written.
+    """
+    is_cascade = report.order == "cascading"
+    panels = []
+    for name in list_similarities():
+        lines = [
+            Line(m.method, _list_values(m, name, is_cascade=is_cascade), ()) for m in report.methods
+        ]
+        steps = [step.layer or "(model)" for step in report.methods[0].steps]
+        panels.append(
+            StepPanel(
+                SIMILARITY_TITLES.get(name, name),
+                f"with the trained map, n = {report.pictures}",
+                ["trained", *steps] if is_cascade else steps,
+                lines,
+                (SAME, OTHER) if name == "rank" else (),
+            )
+        )
+    write_chart(draw_steps(panels), path)
+
+
+def _list_values(result: MethodSanity, similarity: str, *, is_cascade: bool) -> list[float]:
+    values = [step.similarities[similarity] for step in result.steps]
+    return [1.0, *values] if is_cascade else values
 
 
 def draw_disagreements(

@@ -18,6 +18,7 @@ from camcli.config import from_keywords
 from camcli.errors import UsageError
 from camcli.media.sources.listing import find_sources
 from camcli.models.load import Classifier
+from camcli.pipeline.evaluation import figures
 from camcli.pipeline.evaluation.evaluation import plan_evaluation
 from camcli.pipeline.evaluation.sanity_check import (
     SanityReport,
@@ -28,6 +29,7 @@ from camcli.pipeline.evaluation.sanity_check import (
     check_sanity,
 )
 from camcli.records import Preprocessing
+from camcli.render.charts import StepPanel
 from tests.networks import Staged
 
 
@@ -135,10 +137,52 @@ def test_the_command(
     report = json.loads(capsys.readouterr().out)
     assert (report["model"], report["order"], report["pictures"]) == ("small", "independent", 3)
     assert [len(method["steps"]) for method in report["methods"]] == [2]
-    for wrong in (["--steps", "0"], ["--steps", "some"], ["--order", "sideways"]):
+    assert report["figures"] == []
+    for wrong in (
+        ["--plot", "x.jpg"],
+        ["--steps", "0"],
+        ["--steps", "some"],
+        ["--order", "sideways"],
+    ):
         assert main([*typed, *wrong]) == 2
         assert "takes" in capsys.readouterr().err
     assert main(["sanity"]) == 2
     (folder / "torn.png").write_bytes(b"")
     assert main([*typed]) == 1
     assert "torn.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("order", "steps"),
+    [("cascading", ["trained", "fc", "stem.0"]), ("independent", ["fc", "stem.0"])],
+)
+def test_the_plot_has_what_the_table_says(
+    classifier: Classifier,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    order: str,
+    steps: list[str],
+) -> None:
+    monkeypatch.setattr(sanity, "load", lambda *_, **__: classifier)
+    drawn: list[StepPanel] = []
+    draw = figures.draw_steps
+    monkeypatch.setattr(figures, "draw_steps", lambda panels: drawn.extend(panels) or draw(panels))
+    plot = tmp_path / "deep" / "sanity.svg"
+    typed = ["sanity", str(folder), "--steps", "2", "-m", "small", "--order", order, "--json"]
+    assert main([*typed, "--method", "gradcam,eigencam", "--plot", str(plot)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["figures"] == [str(plot)] and plot.read_bytes().startswith(b"<?xml")
+    assert [panel.title for panel in drawn] == ["SSIM", "Rank correlation", "HOG similarity"]
+    assert drawn[1].limits == (0.9, 0.5) and list(drawn[0].steps) == steps
+    for panel, name in zip(drawn, ("ssim", "rank", "hog"), strict=True):
+        for line, method in zip(panel.lines, report["methods"], strict=True):
+            assert line.name == method["method"]
+            values = [step["similarities"][name] for step in method["steps"]]
+            expected = [1.0, *values] if order == "cascading" else values
+            assert list(line.values) == pytest.approx(expected, nan_ok=True)
+    # nothing is overwritten, and that is said before anything is loaded
+    monkeypatch.setattr(sanity, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    assert main([*typed, "--plot", str(plot)]) == 2
+    assert "exists already" in capsys.readouterr().err
