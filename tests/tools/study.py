@@ -7,7 +7,8 @@ off: where the heat lies, by the methods that cost a few passes, on all photos; 
 made of, by the same methods, on a part of the photos; all other metrics of these, and the methods
 that cost hundreds of passes at the settings of `tests.tools.semantics`, on a few.  Of methods whose
 maps are the same on this model, which is looked at first, one is measured for all.  Prints the
-tables of `camcli/docs/study.md`; `--tables` prints them of what is there already.
+tables of `camcli/docs/study.md`; `--tables` prints them of what is there already, and `--methods`
+measures others, for a row more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,12 @@ def list_parts(measured: Iterable[str]) -> tuple[Part, ...]:
         Part("perturbation", ("gradcam", *dear), few, FEW, SETTINGS),
         Part("others", cheap, others, FEW),
     )
+
+
+def list_parts_of(methods: Sequence[str]) -> tuple[Part, ...]:
+    """Returns the parts for methods of a few passes, with `methods` in the place of these."""
+    parts = list_parts(())
+    return tuple(replace(part, methods=tuple(methods)) for part in parts if "best" in part.methods)
 
 
 def evaluate(part: Part, folder: Path, save_path: Path) -> None:
@@ -179,10 +186,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--save-path", type=Path, default=Path("study"))
     parser.add_argument("--tables", action="store_true", help="of what is there already")
+    parser.add_argument("--methods", help="these alone, in all parts: a,b")
     words = parser.parse_args()
     words.save_path.mkdir(parents=True, exist_ok=True)
-    relatives = find_relatives(sorted((words.folder / "photos").glob("*.jpg"))[:FEW])
-    for part in list_parts(relatives):
+    if words.methods:
+        relatives: dict[str, tuple[str, ...]] = {}
+        parts = list_parts_of(words.methods.split(","))
+    else:
+        relatives = find_relatives(sorted((words.folder / "photos").glob("*.jpg"))[:FEW])
+        parts = list_parts(relatives)
+    for part in parts:
         if not words.tables:
             evaluate(part, words.folder, words.save_path)
         file = words.save_path / part.name / "evaluation.json"
