@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from camcli.media.annotations.outlines import Bitmap
 from camcli.media.annotations.values import Annotations, Instance, PictureAnnotations, list_labels
 
 VOID = 255  # of a mask with a palette: the edge of an object, of no class (Pascal VOC)
+LOOKED_AT = 8  # pictures of a folder, to tell masks from photos
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 
 
@@ -66,6 +67,22 @@ def _read_values(file: Path) -> tuple[NDArray[np.int64], bool]:
             raise ValueError("it has colours: save it as grey, or with a palette")
         values = values[..., 0]
     return values.astype(np.int64), is_indexed
+
+
+def look_like_photos(files: Sequence[Path]) -> bool:
+    """Tells whether most of the first pictures have colours, which no mask has."""
+    first = files[:LOOKED_AT]
+    return sum(_has_colours(file) for file in first) * 2 > len(first)
+
+
+def _has_colours(file: Path) -> bool:
+    try:
+        _read_values(file)
+    except ValueError:
+        return True
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        pass
+    return False
 
 
 def _make_instance(label: str, mask: NDArray[np.bool_]) -> Instance:

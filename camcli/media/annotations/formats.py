@@ -10,7 +10,12 @@ from camcli.errors import AnnotationError, UnknownName
 from camcli.media.annotations.coco import read_coco, write_coco
 from camcli.media.annotations.cub import IMAGES, read_cub
 from camcli.media.annotations.files import list_files, read_rows
-from camcli.media.annotations.folders import PICTURES, read_image_folder, read_masks
+from camcli.media.annotations.folders import (
+    PICTURES,
+    look_like_photos,
+    read_image_folder,
+    read_masks,
+)
 from camcli.media.annotations.tables import SHARES, read_table
 from camcli.media.annotations.values import Annotations, PictureAnnotations
 from camcli.media.annotations.voc import read_voc, write_voc
@@ -97,7 +102,10 @@ def _find_folder_format(folder: Path) -> str:
         if list_files(folder, suffixes):
             return name
     pictures = list_files(folder, PICTURES)
-    if pictures and all(file.suffix.lower() == ".png" for file in pictures):
+    # photos in folders of classes may be PNG, too
+    in_folders = [file for file in pictures if file.parent != folder]
+    is_png = pictures and all(file.suffix.lower() == ".png" for file in pictures)
+    if is_png and not (in_folders and look_like_photos(in_folders)):
         return "masks"
     if pictures:
         return "imagefolder"

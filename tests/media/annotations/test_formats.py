@@ -428,6 +428,26 @@ def test_formats_of_folders(tmp_path: Path) -> None:
         assert find_format(folder) == name
 
 
+def test_photos_in_folders_of_classes_are_no_masks_though_they_are_png(tmp_path: Path) -> None:
+    photo = np.zeros((8, 8, 3), np.uint8)
+    photo[..., 0] = 200
+    for name in ("photos/cat/a.png", "photos/dog/b.png", "photos/dog/c.png", "flat/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(tmp_path / name)
+    # one that is grey, and one that is torn
+    Image.fromarray(photo[..., 1]).save(tmp_path / "photos/cat/grey.png")
+    (tmp_path / "photos/dog/torn.png").write_bytes(b"")
+    assert find_format(tmp_path / "photos") == "imagefolder"
+    assert read_annotations(tmp_path / "photos").labels == ("cat", "dog")
+    # of coloured masks the fault is told, as before
+    assert find_format(tmp_path / "flat") == "masks"
+    for name in ("masks/cat/a.png", "masks/dog/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(MASK).save(tmp_path / name)
+    assert find_format(tmp_path / "masks") == "masks"
+    assert read_annotations(tmp_path / "masks").labels == ("cat", "dog")
+
+
 def test_a_pixel_belongs_to_a_box_that_holds_its_centre() -> None:
     assert draw_box(Box(0.5, 0, 2.5, 1), (1, 4)).tolist() == [[True, True, False, False]]
     assert not draw_box(Box(0.6, 0, 1.4, 1), (1, 4)).any()
