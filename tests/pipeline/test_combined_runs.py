@@ -206,6 +206,56 @@ def test_evaluate_measures_the_best_beside_others(
     assert "best" in capsys.readouterr().out
 
 
+def test_random_maps_stand_beside_a_combination_and_are_no_part_of_it(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    (pictures.parent / "net.py").write_text(
+        "import torch\nfrom tests.networks import Staged\n\n"
+        "def make():\n    torch.manual_seed(0)\n    return Staged(4)\n"
+    )
+    typed = ["evaluate", "in/a.png", "in/b.png", "-m", "net.py:make", "--img-size", "32x48"]
+    typed += ["--metrics", "complexity,max_sensitivity", "--no-plots", "--save-path", "out"]
+    asked = ["--method", "gradcam@middle,hirescam", "--combine", "product", "--batch-size", "1"]
+    assert main([*typed, *asked]) == 0
+    summary = json.loads((pictures.parent / "out/evaluation.json").read_text())
+    assert summary["combined"] == {"combined": "gradcam@middle x hirescam@last"}
+    names = [row["name"] for row in summary["metrics"][0]["contenders"]]
+    assert names == ["combined", "randomcam", "gaussian", "edges", "uniform"]
+    # the map is the one of a run
+    classifier = camcli.load_model("net.py:make", img_size=(32, 48))
+    (explanation,) = camcli.explain(
+        classifier, "in/a.png", ["gradcam@middle", "hirescam"], combine="product"
+    )
+    heat = explanation.sized_map("input").clip(0)
+    mean = float((heat / heat.max()).mean())
+    rows = map(json.loads, (pictures.parent / "out/evaluation.jsonl").read_text().splitlines())
+    (value,) = (
+        row["value"]
+        for row in rows
+        if (row["method"], row["metric"]) == ("combined", "complexity")
+        and "a.png" in row["picture"]
+    )
+    assert value == pytest.approx(mean, abs=1e-4)
+
+
+def test_what_best_is_for_is_asked_of_an_evaluation_too(
+    pictures: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pictures.parent)
+    (pictures.parent / "net.py").write_text(
+        "from tests.networks import Staged\n\ndef make():\n    return Staged(4)\n"
+    )
+    typed = ["evaluate", "in/a.png", "-m", "net.py:make", "--img-size", "32x48", "--no-plots"]
+    typed += ["--metrics", "complexity", "--save-path", "out", "--best-for", "evidence"]
+    assert main([*typed, "--method", "best"]) == 0
+    summary = json.loads((pictures.parent / "out/evaluation.json").read_text())
+    parts = "gradcamelementwise@middle x hirescam@middle x hirescam@last"
+    assert summary["combined"] == {"best": parts}
+    assert main([*typed, "--method", "gradcam"]) == 2
+    assert "belongs to --method best" in capsys.readouterr().err
+
+
 def test_sanity_names_what_the_best_is_made_of(
     pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

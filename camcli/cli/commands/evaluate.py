@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -44,8 +44,11 @@ if TYPE_CHECKING:
     from camcli.pipeline.run_state import Shard
     from camcli.records import Source
 
+Result = TypeVar("Result")
+
 ARROWS = {"higher": "\N{UPWARDS ARROW}", "lower": "\N{DOWNWARDS ARROW}"}
 EVALUATION = "Evaluation"
+NO_OBJECTS = "with --boxes that have no box or mask of these pictures"
 
 Metrics = Annotated[
     list[str] | None,
@@ -101,7 +104,8 @@ Layers = Annotated[
 ]
 # beside those of the model
 OWN_FLAGS = (
-    "text", "template", "workers", "engine", "ray_workers", "save_path", "resume", "quiet",
+    "text", "template", "best_for", "combine", "workers", "engine", "ray_workers", "save_path",
+    "resume", "quiet",
 )  # fmt: skip
 Plots = Annotated[
     bool,
@@ -179,6 +183,10 @@ def command(
     for method, why in plan.left_out.items():
         printer.note(f"left out: {method}: {why}")
     truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
+    if boxes is not None and not truth.has_objects:
+        chosen, left_out = choose_metrics(chosen, has_objects=False, why=NO_OBJECTS)
+        if left_out:
+            printer.note(left_out)
     evaluation = Evaluation(plan, options, chosen, truth)
     share = _take_share(sources, shard, options, printer) if shard else sources
     drawing = _Drawing(plots, disagreements)
@@ -378,16 +386,21 @@ def _print_results(
         printer.note(f"figures: {', '.join(figures)}")
 
 
-def make_tables(results: Sequence[MetricResult], width: int) -> Iterator[Table]:
-    """Yields tables below each other, each with as many metrics as fit the width, at least one."""
+def make_tables(
+    results: Sequence[Result], width: int, make: Callable[[Sequence[Result]], Table] | None = None
+) -> Iterator[Table]:
+    """Yields tables below each other, each with as many metrics as fit the width, at least one.
+
+    `make` makes a table of some of the results; by default that of an evaluation.
+    """
     from rich.console import Console
 
-    console, shown = Console(width=width), 0
+    console, shown, make = Console(width=width), 0, make or _make_table
     while shown < len(results):
         count = len(results) - shown
-        while count > 1 and _is_too_wide(_make_table(results[shown : shown + count]), console):
+        while count > 1 and _is_too_wide(make(results[shown : shown + count]), console):
             count -= 1
-        yield _make_table(results[shown : shown + count])
+        yield make(results[shown : shown + count])
         shown += count
 
 
@@ -397,7 +410,7 @@ def _is_too_wide(table: Table, console: Console) -> bool:
     )
 
 
-def _make_table(results: Sequence[MetricResult]) -> Table:
+def _make_table(results: Sequence[Any]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

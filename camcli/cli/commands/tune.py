@@ -17,6 +17,7 @@ from camcli.cli.commands.evaluate import (
     BoxNames,
     LabelMap,
     format_cell,
+    make_tables,
     read_truth,
 )
 from camcli.cli.commands.explain import (
@@ -27,7 +28,15 @@ from camcli.cli.commands.explain import (
 )
 from camcli.cli.model_loading import load
 from camcli.cli.options import MODEL_FLAGS, Flags, with_some_flags
-from camcli.cli.printer import Printer, print_error, print_json, print_path, print_text, show
+from camcli.cli.printer import (
+    Printer,
+    print_error,
+    print_json,
+    print_path,
+    print_text,
+    screen_width,
+    show,
+)
 from camcli.cli.progress import Tally, show_progress
 from camcli.errors import EXIT_FAILED_IMAGES, UsageError
 from camcli.utils.profiling import stage
@@ -117,6 +126,11 @@ def command(
     for what, why in tuning.left_out.items():
         printer.note(f"left out: {what}: {why}")
     truth = read_truth(boxes, label_map, box_names, sources, classifier, printer)
+    if boxes is not None and not truth.has_objects:
+        raise UsageError(
+            f"--boxes {boxes} has no box or mask of these pictures to rank by: leave it out to "
+            "rank by faithfulness."
+        )
     # not sooner: what loading a model frees is wanted no more
     keep_freed_memory(os.environ)
     resume_collecting()
@@ -225,7 +239,8 @@ def _print_all(
         print_path(str(path))
         return
     if held:
-        show(_make_table(held))
+        for table in make_tables(held, screen_width(), _make_table):
+            show(table)
         print_text(
             f"pictures held back, on which nothing was chosen: {result.schedule.held}; ~: the "
             "difference from the choice may be noise; [95 % interval]"

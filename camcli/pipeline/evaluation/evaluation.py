@@ -93,6 +93,11 @@ class Truth:
     # the digest of the annotations, by which they are recognised
     digest: str = ""
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether any picture has a box or a mask, and not labels alone."""
+        return any(_has_shape(known) for known in self.by_picture.values())
+
     def find(self, prepared: PreparedPicture) -> PictureAnnotations | None:
         """Returns a picture's annotations, or None."""
         source = prepared.picture.source
@@ -120,6 +125,8 @@ class Truth:
         known = self.find(prepared)
         if known is None:
             return {}, ()
+        if known.instances and not _has_shape(known):
+            return {}, ("its annotations are labels alone, without a box or a mask",)
         placed, notes = known.in_pixels(prepared.picture.size)
         categories = self.classes.categories
         names = {n for n, means in categories.items() if category in means} if categories else None
@@ -129,6 +136,10 @@ class Truth:
         if not mask.any() or not len(boxes):
             return {}, (*notes, f"the network sees no object of {label!r}")
         return {"mask": torch.from_numpy(mask), "boxes": torch.from_numpy(boxes)}, notes
+
+
+def _has_shape(known: PictureAnnotations) -> bool:
+    return any(i.box is not None or i.outline is not None for i in known.instances)
 
 
 def know_truth(
@@ -171,10 +182,13 @@ def _name_some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:3])) + more
 
 
-def choose_metrics(given: Sequence[str], *, has_objects: bool) -> tuple[tuple[str, ...], str]:
+def choose_metrics(
+    given: Sequence[str], *, has_objects: bool, why: str = "without --boxes"
+) -> tuple[tuple[str, ...], str]:
     """Returns the metrics to measure, and a line about those left out because they need boxes.
 
-    Raises UnknownName for an unknown metric, and UsageError if none is left.
+    `why` says in what case there are no objects.  Raises UnknownName for an unknown metric, and
+    UsageError if none is left.
     """
     asked = tuple(METRICS) if ALL in given else tuple(dict.fromkeys(given or USUAL_METRICS))
     for name in asked:
@@ -185,8 +199,12 @@ def choose_metrics(given: Sequence[str], *, has_objects: bool) -> tuple[tuple[st
     out = [name for name in asked if METRICS[name].needs]
     left = tuple(name for name in asked if name not in out)
     if not left:
-        raise UsageError(f"{', '.join(out)} need the objects of the pictures: give --boxes.")
-    return left, f"left out without --boxes: {', '.join(out)}" if out else ""
+        need = "needs" if len(out) == 1 else "need"
+        raise UsageError(
+            f"{', '.join(out)} {need} boxes or masks of the pictures' objects, and nothing can be "
+            f"measured {why}."
+        )
+    return left, f"left out {why}: {', '.join(out)}" if out else ""
 
 
 def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
@@ -196,8 +214,28 @@ def plan_evaluation(classifier: Classifier, options: Options) -> Plan:
     classes.
     """
     methods = options.method if ALL in options.method else (*options.method, RANDOM)
-    given = options.model_copy(update={"method": tuple(dict.fromkeys(methods))})
-    return plan_one_class(classifier, given)
+    if options.combine is None:
+        given = options.model_copy(update={"method": tuple(dict.fromkeys(methods))})
+        return plan_one_class(classifier, given)
+    alone = options.model_copy(update={"method": (RANDOM,), "combine": None, "set": {}})
+    return _add_beside(plan_one_class(classifier, options), plan_one_class(classifier, alone))
+
+
+def _add_beside(combined: Plan, single: Plan) -> Plan:
+    """Returns a plan for a combination, and for methods that are no part of it."""
+    request = replace(
+        single.request,
+        combined=combined.request.combined,
+        layouts=single.request.layouts | combined.request.layouts,
+        options=single.request.options | combined.request.options,
+    )
+    return replace(
+        single,
+        request=request,
+        doubts=single.doubts | combined.doubts,
+        combined_reasons=combined.combined_reasons,
+        batch_size=min(single.batch_size, combined.batch_size),
+    )
 
 
 def plan_one_class(classifier: Classifier, options: Options) -> Plan:

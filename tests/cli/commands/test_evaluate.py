@@ -8,8 +8,10 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
+from camcli.cli.commands import tune
 from camcli.cli.commands.evaluate import make_tables
 from camcli.pipeline.evaluation.metric_statistics import ContenderResult, MetricResult
+from camcli.pipeline.tuning.search_report import HeldMetric
 from camcli.registry import METRICS
 
 
@@ -38,3 +40,15 @@ def test_every_metric_is_readable_at_every_width(width: int) -> None:
     assert (len(tables) == 1) == (width == 4000)
     if width >= 80:
         assert max(map(len, text.getvalue().splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [30, 80, 200])
+def test_what_a_choice_is_worth_is_readable_at_every_width(width: int) -> None:
+    contenders = make_results(["deletion"])[0].contenders
+    names = ["score", "pointing_game", "heat_inside", "pixel_ap", "box_iou"]
+    held = [HeldMetric(name, "higher", contenders) for name in names]
+    text = io.StringIO()
+    for table in make_tables(held, width, tune._make_table):
+        Console(file=text, width=max(width, 60), highlight=False).print(table)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in text.getvalue()
+    assert [name for name in names if f"{name} \N{UPWARDS ARROW}" not in text.getvalue()] == []

@@ -6,6 +6,7 @@ import csv
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from camcli.pipeline.evaluation.evaluation import (
     Contender,
     Evaluation,
     PictureScores,
+    Truth,
     _see_boxes,
     _see_mask,
     choose_metrics,
@@ -216,11 +218,50 @@ def test_what_is_bad_is_told_and_the_rest_is_measured(classifier: Classifier, fo
     assert sorted(scores[0].values) == ["deletion"]
 
 
+@pytest.mark.usefixtures("small_embedded")
+def test_labels_alone_choose_the_class_and_leave_out_what_needs_boxes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, label in enumerate(("tabby", "espresso")):
+        place = tmp_path / "in" / label
+        place.mkdir(parents=True)
+        Image.fromarray(picture(number, 1)).save(place / f"{number}.png")
+    given = ["evaluate", str(tmp_path / "in"), "--boxes", str(tmp_path / "in"), "--img-size", "64"]
+    given += ["--no-plots", "--disagreements", "0", "--save-path", str(tmp_path / "out")]
+    assert main([*given, "--metrics", "pointing_game,complexity,box_iou"]) == 0
+    printed = capsys.readouterr()
+    left_out = (
+        "left out with --boxes that have no box or mask of these pictures: pointing_game, box"
+    )
+    assert left_out in printed.err and "sees no object" not in printed.err
+    assert "complexity" in printed.out and "pointing_game" not in printed.out
+    with (tmp_path / "out" / "evaluation.csv").open(newline="") as file:
+        labels = {Path(row["picture"]).name: row["label"] for row in csv.DictReader(file)}
+    assert "tabby" in labels["0.png"] and labels["1.png"] == "espresso"
+    assert main([*given, "--metrics", "pointing_game"]) == 2
+    assert "pointing_game needs boxes or masks of the pictures' objects" in capsys.readouterr().err
+    # nor is there anything to rank by
+    assert main(["tune", *given[1:6], "--img-size", "64"]) == 2
+    assert "tune needs 3 or more" in capsys.readouterr().err
+    Image.fromarray(picture(2, 2)).save(tmp_path / "in" / "tabby" / "2.png")
+    assert main(["tune", *given[1:4], "--img-size", "64", "--save-path", str(tmp_path)]) == 2
+    assert "has no box or mask of these pictures to rank by" in capsys.readouterr().err
+
+
+def test_a_label_beside_boxes_of_other_pictures_is_told() -> None:
+    known = PictureAnnotations("a.png", (Instance("red"),))
+    truth = Truth({Path("a.png"): known})
+    assert not truth.has_objects
+    prepared = SimpleNamespace(picture=SimpleNamespace(source=SimpleNamespace(path=Path("a.png"))))
+    objects, notes = truth.see_objects(prepared, 0, "red")  # type: ignore[arg-type]
+    assert objects == {} and notes == ("its annotations are labels alone, without a box or a mask",)
+
+
 def test_what_is_not_evaluated(classifier: Classifier) -> None:
     assert choose_metrics((), has_objects=True)[0][:3] == ("deletion", "insertion", "road")
     kept, left = choose_metrics(("all",), has_objects=False)
     assert "pointing_game" not in kept and "left out without --boxes: " in left
-    with pytest.raises(UsageError, match="pixel_ap need the objects of the pictures: give --boxes"):
+    with pytest.raises(UsageError, match=r"pixel_ap needs boxes .* measured without --boxes"):
         choose_metrics(("pixel_ap",), has_objects=False)
     with pytest.raises(UnknownName, match="Closest: 'deletion'"):
         choose_metrics(("deletions",), has_objects=False)
