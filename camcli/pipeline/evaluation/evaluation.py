@@ -226,13 +226,13 @@ def _add_beside(combined: Plan, single: Plan) -> Plan:
     request = replace(
         single.request,
         combined=combined.request.combined,
-        layouts=single.request.layouts | combined.request.layouts,
-        options=single.request.options | combined.request.options,
+        layouts={**single.request.layouts, **combined.request.layouts},
+        options={**single.request.options, **combined.request.options},
     )
     return replace(
         single,
         request=request,
-        doubts=single.doubts | combined.doubts,
+        doubts={**single.doubts, **combined.doubts},
         combined_reasons=combined.combined_reasons,
         batch_size=min(single.batch_size, combined.batch_size),
     )
