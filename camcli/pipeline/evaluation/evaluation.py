@@ -30,6 +30,7 @@ from camcli.models.load import Classifier
 from camcli.models.state import call_on_model
 from camcli.pipeline import stages
 from camcli.pipeline.evaluation.map_metrics import ScoreCurve, compute_agreement, measure_all
+from camcli.pipeline.evaluation.seen_objects import see_boxes, see_mask
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.picture_api import group_items
 from camcli.pipeline.plan import Plan, make_plan
@@ -37,7 +38,7 @@ from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.workers.read_ahead import read_ahead
 from camcli.pipeline.workers.worker_pool import WorkerPool
 from camcli.pipeline.writing.output_writer import describe_failure
-from camcli.records import Box, Source
+from camcli.records import Source
 from camcli.registry import ALL, METRICS
 
 RANDOM = "randomcam"
@@ -131,8 +132,8 @@ class Truth:
         categories = self.classes.categories
         names = {n for n, means in categories.items() if category in means} if categories else None
         size = (prepared.view.inputs.shape[-2], prepared.view.inputs.shape[-1])
-        mask = _see_mask(placed.masks(names)[0], prepared.view.box, size)
-        boxes = _see_boxes(placed.boxes(names), prepared.view.box, size)
+        mask = see_mask(placed.masks(names)[0], prepared.view.box, size)
+        boxes = see_boxes(placed.boxes(names), prepared.view.box, size)
         if not mask.any() or not len(boxes):
             return {}, (*notes, f"the network sees no object of {label!r}")
         return {"mask": torch.from_numpy(mask), "boxes": torch.from_numpy(boxes)}, notes
@@ -173,8 +174,10 @@ def know_truth(
             "all objects of a picture count for the explained class; --label-map says what names "
             "mean"
         )
-    digest = sha256(f"{annotations.digest} {sorted(classes.categories.items())}".encode())
-    return Truth(matches.by_picture, classes, tuple(notes), digest.hexdigest()[:12])
+    # what decides the classes of these pictures, and of those that come later
+    decides = annotations.digest, meanings, classifier.labels, bool(classes.categories)
+    digest = sha256(repr(decides).encode()).hexdigest()
+    return Truth(matches.by_picture, classes, tuple(notes), digest[:12])
 
 
 def _name_some(names: Sequence[str]) -> str:
@@ -480,21 +483,3 @@ def answer_methods(
         request = replace(request, noise=None, eigen_smooth=False)
     with call_on_model(plan.classifier.module):
         return answer_request(plan.classifier.module, images, choice, request, plan.prepack_cache)
-
-
-def _see_mask(mask: NDArray[np.bool_], view: Box, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Samples a picture's mask at the centres of the network's pixels.  [h w] -> [H W]"""
-    rows = np.floor(view.top + (np.arange(size[0]) + 0.5) / size[0] * view.height).astype(int)
-    columns = np.floor(view.left + (np.arange(size[1]) + 0.5) / size[1] * view.width).astype(int)
-    inside_rows = (rows >= 0) & (rows < mask.shape[0])
-    inside_columns = (columns >= 0) & (columns < mask.shape[1])
-    seen = mask[np.clip(rows, 0, mask.shape[0] - 1)][:, np.clip(columns, 0, mask.shape[1] - 1)]
-    return np.asarray(seen & inside_rows[:, None] & inside_columns)
-
-
-def _see_boxes(boxes: NDArray[np.float64], view: Box, size: tuple[int, int]) -> NDArray[np.float64]:
-    """Cuts boxes at the view's edges, in pixels of the network's input.  [n 4] -> [m 4]"""
-    corner = np.array([view.left, view.top] * 2)
-    scale = np.array([size[1] / view.width, size[0] / view.height] * 2)
-    seen = ((boxes - corner) * scale).clip(0, np.array([size[1], size[0]] * 2))
-    return np.asarray(seen[(seen[:, 2] > seen[:, 0]) & (seen[:, 3] > seen[:, 1])])

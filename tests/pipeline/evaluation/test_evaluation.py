@@ -29,8 +29,6 @@ from camcli.pipeline.evaluation.evaluation import (
     Evaluation,
     PictureScores,
     Truth,
-    _see_boxes,
-    _see_mask,
     choose_metrics,
     know_truth,
     plan_evaluation,
@@ -40,6 +38,7 @@ from camcli.pipeline.evaluation.metric_statistics import (
     describe_verdict,
     summarise_metric,
 )
+from camcli.pipeline.evaluation.seen_objects import see_boxes, see_mask
 from camcli.records import Box, Preprocessing, Source
 from camcli.registry import METRICS
 
@@ -202,6 +201,20 @@ def test_the_annotated_class_is_explained_and_not_the_predicted_one(
         know_truth(annotate("x.png"), sources, classifier)
 
 
+def test_more_pictures_have_the_same_annotations_and_other_meanings_have_not(
+    classifier: Classifier, folder: Path
+) -> None:
+    known = annotate("0.png").pictures + annotate("1.png", label="green").pictures
+    annotations, sources = Annotations(known, ("red", "green")), find_sources([folder])
+
+    def digest(count: int, meanings: dict[str, list[int]] | None = None) -> str:
+        return know_truth(annotations, sources[:count], classifier, meanings).digest
+
+    # the second picture brings a class of its own, and an evaluation goes on with it
+    assert digest(1) == digest(2)
+    assert len({digest(2), digest(2, {"red": [1]}), digest(2, {"red": [2]})}) == 3
+
+
 def test_what_is_bad_is_told_and_the_rest_is_measured(classifier: Classifier, folder: Path) -> None:
     (folder / "1.png").write_bytes(b"torn")
     truth = Annotations(annotate(*NAMES).pictures[:3], ("red",))
@@ -278,14 +291,14 @@ def test_a_network_sees_boxes_and_masks_through_its_view() -> None:
     view, size = Box(20, 10, 40, 30), (10, 10)
     boxes = np.array([[20, 10, 30, 20], [0, 0, 24, 60], [50, 0, 60, 10]], float)
     # the second is cut at the view's edges, the third is outside
-    assert _see_boxes(boxes, view, size).tolist() == [[0, 0, 5, 5], [0, 0, 2, 10]]
+    assert see_boxes(boxes, view, size).tolist() == [[0, 0, 5, 5], [0, 0, 2, 10]]
     mask = np.zeros((40, 60), bool)
     mask[10:20, 20:30] = True
-    seen = _see_mask(mask, view, size)
+    seen = see_mask(mask, view, size)
     assert seen[:5, :5].all() and seen.sum() == 25
     # padding shows what is outside the picture
     assert (
-        _see_mask(np.ones((4, 4), bool), Box(-4, 0, 8, 4), (2, 6)).tolist()
+        see_mask(np.ones((4, 4), bool), Box(-4, 0, 8, 4), (2, 6)).tolist()
         == [[False, False, True, True, False, False]] * 2
     )
 
