@@ -28,6 +28,7 @@ import camcli
 import camcli.methods
 import camcli.metrics
 from camcli.method_info import METHOD_INFO
+from camcli.method_terms import BEST
 from camcli.registry import METHODS, METRICS, depends_on_category
 from tests.tools.semantics import COCO
 
@@ -89,7 +90,7 @@ def list_methods() -> tuple[str, ...]:
 def list_parts(measured: Iterable[str]) -> tuple[Part, ...]:
     """Returns the runs of the study, made from the registries; `measured` stands for relatives."""
     dear = tuple(name for name in list_methods() if not METHOD_INFO[name].gradients)
-    cheap = ("best", *measured)
+    cheap = (BEST, *measured)
     others = tuple(name for name in METRICS if name not in (*WHERE, *SCORE))
     few = tuple(name for name in METRICS if name not in DEAR)
     return (
@@ -103,7 +104,7 @@ def list_parts(measured: Iterable[str]) -> tuple[Part, ...]:
 def list_parts_of(methods: Sequence[str]) -> tuple[Part, ...]:
     """Returns the parts for methods of a few passes, with `methods` in the place of these."""
     parts = list_parts(())
-    return tuple(replace(part, methods=tuple(methods)) for part in parts if "best" in part.methods)
+    return tuple(replace(part, methods=tuple(methods)) for part in parts if BEST in part.methods)
 
 
 def evaluate(part: Part, folder: Path, save_path: Path) -> None:
@@ -148,18 +149,25 @@ def _write_meanings(folder: Path, save_path: Path) -> str:
 
 
 def format_table(summary: Mapping[str, Any], relatives: Mapping[str, Sequence[str]]) -> str:
-    """Writes what an `evaluation.json` says as Markdown: a column a metric.
+    """Writes what an `evaluation.json` says as Markdown: what a map costs, and a column a metric.
 
     Relatives share a row.  The best mean is bold; one that may be as good, for all that the test
     can tell, has a `~`.
     """
     results = summary["metrics"]
     head = [f"{result['metric']} {_arrow(result)}" for result in results]
-    lines = [_join(["method", *head]), _join(["---"] * (len(head) + 1))]
+    lines = [_join(["method", "passes", *head]), _join(["---"] * (len(head) + 2))]
     for row in results[0]["contenders"]:
         names = ", ".join(relatives.get(row["name"], [row["name"]]))
-        lines.append(_join([names, *(_format_cell(result, row["name"]) for result in results)]))
+        cells = (_format_cell(result, row["name"]) for result in results)
+        lines.append(_join([names, _find_cost(row["name"]), *cells]))
     return "\n".join([f"{results[0]['pictures']} pictures\n", *lines])
+
+
+def _find_cost(name: str) -> str:
+    """Returns what a map costs; that of `best` is its parts', all of one pass."""
+    info = METHOD_INFO.get("gradcam" if name == BEST else name)
+    return info.cost if info else "none"
 
 
 def _arrow(result: Mapping[str, Any]) -> str:
