@@ -79,6 +79,8 @@ OPTION_INFO: Mapping[str, str] = {
     "that needs more goes alone; default 50% of what is free.",
     "workers": "Threads that read, draw and write beside the model, 0 for none; default one a "
     "core, at most 8; beside a model on the CPU they work between its passes.",
+    "processes": "Processes in place of these threads, where a fast GPU waits for pictures; see "
+    "camviz help speed; default 0.",
     "engine": "local, or ray: workers on a Ray cluster, or on this machine's GPUs or cores; see "
     "camviz help clusters; default local.",
     "ray_workers": "Workers of --engine ray, each with a model; default one a GPU, or a core.",

@@ -387,13 +387,15 @@ class Outcome:
     """The result of one picture: a record for each heatmap, or one that says why there is none.
 
     The outcomes of a video's frames are not its `last`.  The last one says how the video ended, and
-    has the stamps of the written videos.
+    has the stamps of the written videos.  `lines` are the records as the manifest has them, where
+    they were encoded beside the model.
     """
 
     source: Source
     records: tuple[Record, ...]
     last: bool = True
     files: Mapping[str, FileStamp] = field(default_factory=dict)
+    lines: bytes = b""
 
     @classmethod
     def failure(cls, source: Source, why: str, frame: int | None = None) -> Outcome:

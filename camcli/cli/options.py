@@ -189,6 +189,7 @@ class Flags:
     max_pixels: Annotated[Text, _option(PICTURE, "N", "--max-pixels")] = None
     max_memory: Annotated[Text, _option(PICTURE, "N|SHARE", "--max-memory")] = None
     workers: Annotated[Text, _option(PICTURE, "N", "--workers", "-j")] = None
+    processes: Annotated[Text, _option(PICTURE, "N", "--processes")] = None
     engine: Annotated[Text, _option(PICTURE, "NAME", "--engine")] = None
     ray_workers: Annotated[Text, _option(PICTURE, "N", "--ray-workers")] = None
     precision: Annotated[Text, _option(PICTURE, "NAME", "--precision")] = None

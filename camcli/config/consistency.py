@@ -13,6 +13,7 @@ def find_contradictions(options: Options) -> Iterator[UsageError]:
     """Yields an error for options that contradict each other, or that do nothing alone."""
     yield from _refuse_two_resumes(options)
     yield from _refuse_workers_without_ray(options)
+    yield from _refuse_processes(options)
     yield from _refuse_options_without_boxes(options)
     yield from _refuse_options_of_maps(options)
     yield from _refuse_two_choices_of_classes(options)
@@ -50,6 +51,28 @@ def _refuse_workers_without_ray(options: Options) -> Iterator[UsageError]:
     if options.ray_workers and options.engine != "ray":
         yield UsageError(
             f"--ray-workers {options.ray_workers} is for --engine ray: give both, or none."
+        )
+
+
+def _refuse_processes(options: Options) -> Iterator[UsageError]:
+    if not options.processes:
+        return
+    given = f"--processes {options.processes}"
+    if options.workers:
+        yield UsageError(
+            f"{given} stand in the place of the threads of --workers {options.workers}: give one "
+            "of the two."
+        )
+    if options.engine == "ray":
+        yield UsageError(f"{given} are of one machine: give --ray-workers with --engine ray.")
+    if options.scale == "run":
+        yield UsageError(
+            f"{given} draw each picture by itself, and --scale run all at the end: leave one of "
+            "the two out."
+        )
+    if options.compare is not None:
+        yield UsageError(
+            f"{given} draw the maps of one model, and --compare has two: leave one of the two out."
         )
 
 

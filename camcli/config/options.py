@@ -167,6 +167,7 @@ class Options(BaseModel, frozen=True, extra="forbid", protected_namespaces=()):
         BeforeValidator(parse_memory),
     ] = Field(default=0.5, description="bytes from 1, such as 2G, or a share, such as 50%")
     workers: int | None = Field(default=None, ge=0, description=NATURAL)
+    processes: int = Field(default=0, ge=0, description=NATURAL)
     engine: Annotated[Literal["local", "ray"], Choice] = Field(
         default="local", description="local or ray"
     )

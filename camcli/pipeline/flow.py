@@ -260,9 +260,16 @@ class Flow(Generic[Input, Explained]):
         """Whether a batch is full or cannot become full; failures alone do not wait."""
         if not self._batch:
             return False
-        readable, size = sum(not step.item.outcome for step in self._batch), self._work.batch_size
-        is_full = readable in (0, size) or len(self._batch) == PATIENCE * size
-        return is_full or self._is_reading_over
+        return self._is_batch_full or self._is_reading_over
+
+    @property
+    def _is_batch_full(self) -> bool:
+        """Whether no more fits into the batch, or nothing in it needs the model."""
+        size = self._work.batch_size
+        if len(self._batch) < size:
+            return all(step.item.outcome for step in self._batch)
+        readable = sum(not step.item.outcome for step in self._batch)
+        return readable in (0, size) or len(self._batch) == PATIENCE * size
 
     @property
     def _is_reading_over(self) -> bool:

@@ -11,7 +11,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from camcli.config import Options
 from camcli.engine.device.precision import choose_precision
@@ -21,7 +21,7 @@ from camcli.models.state import hash_weights
 from camcli.pipeline.plan import Plan
 from camcli.pipeline.writing.color_scale import Key, read_scales
 from camcli.pipeline.writing.output_naming import digest_shared_options
-from camcli.records import Outcome, Source
+from camcli.records import Outcome, Record, Source
 from camcli.registry import ALL
 from camcli.render.overlay import Scale
 from camcli.runs import Counts, Manifest, Mode, Rename, RunInfo, read_manifest
@@ -30,8 +30,8 @@ PACKAGES = ("camviz", "torch", "torchvision", "timm", "transformers")
 # options that decide how fast and how far a run goes, and not what it writes
 NOT_WRITTEN = frozenset(
     {
-        "device", "batch_size", "workers", "compile", "save_path", "recursive", "resume",
-        "skip_existing", "fail_fast", "max_failures", "max_pixels", "max_memory",
+        "device", "batch_size", "workers", "processes", "compile", "save_path", "recursive",
+        "resume", "skip_existing", "fail_fast", "max_failures", "max_pixels", "max_memory",
         "engine", "ray_workers", "export", "sheet", "report",
     }
 )  # fmt: skip
@@ -43,6 +43,33 @@ RESOLVED_ELSEWHERE = frozenset(
 NOTHING: Mapping[str, str] = {}
 
 Shard = tuple[int, int]
+
+
+class OutputPlaces(Protocol):
+    """What has to be known of a run to write an output."""
+
+    @property
+    def weights(self) -> str:
+        """The hash of the weights."""
+
+    @property
+    def shared_options(self) -> str:
+        """The digest of the options that make all pictures; empty if they depend on each other."""
+
+    def place(
+        self,
+        path: Path,
+        source: Source,
+        beside: Mapping[str, str] = NOTHING,
+        *,
+        method: str = "",
+        recipe: str = "",
+        rename: Rename | None = None,
+    ) -> Path:
+        """Returns where an output may be written without overwriting another run's file."""
+
+    def encode(self, source: Source, records: Sequence[Record]) -> bytes:
+        """Encodes all records of a picture as lines of the manifest; nothing where none is kept."""
 
 
 @dataclass
@@ -112,16 +139,21 @@ class RunState:
             path, source, beside, method=method, recipe=recipe, rename=rename
         )
 
+    def encode(self, source: Source, records: Sequence[Record]) -> bytes:
+        """Encodes all records of a picture as lines of the manifest; nothing where none is kept."""
+        return self.manifest.encode(source, records) if self.manifest else b""
+
     def add(self, outcome: Outcome) -> Outcome:
         """Records the outcome of a picture and returns it; a video counts as one picture."""
-        # maps of a compared model have that model's weights
-        records = tuple(
-            record if record.weights else replace(record, weights=self.weights)
-            for record in outcome.records
-        )
-        outcome = replace(outcome, records=records)
+        if not outcome.lines:
+            # maps of a compared model have that model's weights
+            records = tuple(
+                record if record.weights else replace(record, weights=self.weights)
+                for record in outcome.records
+            )
+            outcome = replace(outcome, records=records)
         self._append(outcome)
-        made = sum(not record.error for record in records)
+        made = sum(not record.error for record in outcome.records)
         # a video fails only once, at its first frame that fails
         fails = outcome.failed and not self._failing
         self._failing = self._failing or outcome.failed
@@ -138,7 +170,11 @@ class RunState:
         try:
             if self.manifest:
                 self.manifest.append(
-                    source, outcome.records, last=outcome.last, files=outcome.files
+                    source,
+                    outcome.records,
+                    last=outcome.last,
+                    files=outcome.files,
+                    lines=outcome.lines,
                 )
         except OutputError as error:
             self._lost = source, error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -20,6 +20,7 @@ from camcli.pipeline.run_state import RunState, Shard, open_run
 from camcli.pipeline.shutdown import StopRequest
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.work_items import WorkItem, list_items, may_have_films
+from camcli.pipeline.workers.process_work import ProcessWork, check_can_fork
 from camcli.pipeline.workers.thread_work import ThreadWork
 from camcli.pipeline.workers.worker_pool import WorkerPool, default_workers, start_workers
 from camcli.pipeline.writing.color_scale import ColorScales
@@ -93,14 +94,21 @@ def carry_out_plan(
     find_colormap(options.colormap)
     plan.check_named(sources)
     check_outputs(sources, plan, options)
+    check_can_fork(sources, options)
     made: list[Record] = []
     with open_run(plan, sources, options, shard) as state:
         callbacks.begins(state)
         threads = _count_threads(plan, state.sources, options)
-        with compile_model(plan) as blocks, start_workers(threads) as pool:
+        with (
+            # first, since threads would not be forked along
+            _start_processes(plan, state, options) as processes,
+            compile_model(plan) as blocks,
+            start_workers(0 if processes else threads) as pool,
+        ):
             if blocks is not None:
                 callbacks.compiled(blocks)
-            for outcome in _LocalRun(plan, state, options, stop, callbacks, pool).outcomes():
+            run = _LocalRun(plan, state, options, stop, callbacks, pool, processes)
+            for outcome in run.outcomes():
                 try:
                     recorded = stages.record(outcome, state)
                 except OutputError as error:
@@ -152,6 +160,19 @@ def _count_threads(plan: Plan, sources: Sequence[Source], options: Options) -> i
     return default_workers(plan.classifier.device.type)
 
 
+@contextmanager
+def _start_processes(plan: Plan, state: RunState, options: Options) -> Iterator[ProcessWork | None]:
+    """Starts the processes that a run asks for; a single picture leaves nothing to do for them."""
+    if not options.processes or len(state.sources) == 1:
+        yield None
+        return
+    scale = options.scale
+    assert scale != "run"
+    scales = ColorScales(None if scale == "image" else scale)
+    with ProcessWork(plan, options, state, scales, options.processes) as processes:
+        yield processes
+
+
 @dataclass(frozen=True)
 class _LocalRun:
     """A run's flows: one from files to overlays, or two if its pictures share one scale."""
@@ -162,6 +183,7 @@ class _LocalRun:
     stop: StopRequest
     callbacks: RunCallbacks
     pool: WorkerPool
+    processes: ProcessWork | None = None
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yields the outcomes of all sources, in order."""
@@ -192,11 +214,16 @@ class _LocalRun:
     def _explain(self, ending: WriteOutputs | LayAside) -> Flow[Any, Any]:
         """Reads the sources and explains them."""
         sources = self.state.claim_sources(self.callbacks.left_out)
+        items = list_items(sources, self.options, self.stop)
+        if self.processes:
+            return self._flow(
+                items, Work(self.processes, self.processes.explain, self.plan.batch_size, ending)
+            )
         frames = self.options.smooth_frames
         smoothing = FrameSmoothing(frames) if frames else None
         beside = self._work_in_threads(self._prepare, ending, smoothing)
         work = Work(beside, self._explain_batch, self.plan.batch_size, ending)
-        return self._flow(list_items(sources, self.options, self.stop), work)
+        return self._flow(items, work)
 
     def _draw_again(self, spool: Spool, ending: WriteOutputs) -> Flow[Any, Any]:
         """Reads the pictures again and draws the stored explanations."""

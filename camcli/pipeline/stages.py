@@ -75,21 +75,43 @@ def explain_batch(
     The classes are those of the plan, or of a `choice`.  It does not wait for a GPU until the first
     list is asked for.
     """
-    inputs = _stack([p.view.inputs for p in batch], plan.classifier.device)
-    choice = choice or plan.choice([p.category for p in batch])
+    inputs, categories = [p.view.inputs for p in batch], [p.category for p in batch]
+    result, clock = run_pass(inputs, categories, plan, choice)
+    return _explain_pictures(batch, result, clock, plan)
+
+
+def run_pass(
+    views: Sequence[Tensor],
+    categories: Sequence[int | None],
+    plan: Plan,
+    choice: CategoryChoice | None = None,
+) -> tuple[ExplainResult, DeviceTimer]:
+    """Explains views [3 H W] in one pass; a GPU may still be at it.
+
+    `categories` are those that a list names for the pictures.
+    """
+    inputs = _stack(views, plan.classifier.device)
+    choice = choice or plan.choice(categories)
     clock = DeviceTimer(plan.classifier.device)
     module = plan.classifier.module
     # other threads may use the model between batches
     with call_on_model(module):
         result = answer_request(module, inputs, choice, plan.request, plan.prepack_cache)
     clock.stop()
-    return _explain_pictures(batch, result, clock, plan)
+    return result, clock
+
+
+def fetch(result: ExplainResult, plan: Plan) -> ExplainResult:
+    """Returns a pass's result in main memory; waits for a GPU."""
+    return result if plan.classifier.device.type == "cpu" else result.to_cpu()
 
 
 def draw_picture(explanations: Sequence[Explanation], writer: OutputWriter) -> Outcome:
     """Draws a picture's heatmaps and writes their files; raises OutputError."""
     records = tuple(writer.write(explanations))
-    return Outcome(find_source(explanations[0].picture), records)
+    source = find_source(explanations[0].picture)
+    # here, since this may be beside the model
+    return Outcome(source, records, lines=writer.state.encode(source, records))
 
 
 def draw_frame(explanations: Sequence[Explanation], writer: OutputWriter) -> DrawnFrame:
@@ -110,8 +132,7 @@ def record(outcome: Outcome, state: RunState) -> Outcome:
 def _explain_pictures(
     batch: Sequence[PreparedPicture], result: ExplainResult, clock: DeviceTimer, plan: Plan
 ) -> Iterator[list[Explanation]]:
-    here = result if plan.classifier.device.type == "cpu" else result.to_cpu()
-    results = BatchResults(here, plan, clock.seconds / len(batch))
+    results = BatchResults(fetch(result, plan), plan, clock.seconds / len(batch))
     for row, p in enumerate(batch):
         yield list(results.of(p.picture, p.view, row))
 

@@ -18,7 +18,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 from camcli.errors import CamvizError, OutputError, UsageError
@@ -225,12 +224,13 @@ class Manifest:
         *,
         last: bool = True,
         files: Mapping[str, FileStamp] | None = None,
+        lines: bytes = b"",
     ) -> None:
         """Writes all records of a source in one piece, or, with `last=False`, some of a video.
 
         A video ends with `append(source, [])`: its latest record is held back until then, and gets
         the stamps `files` of the finished videos.  A source that failed has one record, with its
-        `error`.  Raises OutputError.
+        `error`.  `lines` are what `encode` made of the records before.  Raises OutputError.
         """
         id_ = identify_source(source)
         held = self._held.pop(id_, None)
@@ -240,15 +240,18 @@ class Manifest:
         if ready:
             if files:
                 ready[-1] = replace(ready[-1], files={**ready[-1].files, **files})
-            ends = [False] * (len(ready) - 1) + [last]
-            pairs = zip(ready, ends, strict=True)
-            self._write(b"".join(self._make_line(record, id_, end) for record, end in pairs))
+            self._write(lines or self.encode(source, ready, last=last))
         if last:
             with self._mutex:
                 if self._sources.get(self._find_owner(id_)) == DROPPED:
                     self._sources[self._find_owner(id_)] = DONE
                 for claim in self._claims.pop(id_, ()):
                     self._locks.leave(claim)
+
+    def encode(self, source: Source, records: Sequence[Record], *, last: bool = True) -> bytes:
+        """Encodes a picture's records; may be called from any thread, and in forked processes."""
+        id_, ends = identify_source(source), [*[False] * (len(records) - 1), last]
+        return b"".join(map(self._make_line, records, [id_] * len(records), ends))
 
     def finish(self, counts: Counts) -> None:
         """Writes `run.json`, which marks the run as complete; raises OutputError."""
@@ -262,12 +265,7 @@ class Manifest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Closes the manifest; without `finish` the run can be resumed."""
         if self._file is not None:
             os.close(self._file)

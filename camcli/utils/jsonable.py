@@ -32,6 +32,13 @@ def encode_json(value: Any, *, sort_keys: bool = False) -> str:
     """Encodes a value as a line of JSON in ASCII; numbers that are not finite become null."""
     try:
         # faster, since most of a value needs no conversion
-        return json.dumps(value, default=to_jsonable, allow_nan=False, sort_keys=sort_keys)
+        return json.dumps(value, default=_open_up, allow_nan=False, sort_keys=sort_keys)
     except (TypeError, ValueError):
         return json.dumps(to_jsonable(value), allow_nan=False, sort_keys=sort_keys)
+
+
+def _open_up(value: Any) -> Any:
+    """Converts a value itself, and leaves what is in it to the encoder."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return vars(value)
+    return to_jsonable(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import ContextDecorator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -43,8 +44,8 @@ class StageBlock(ContextDecorator):
 class Stopwatch:
     """Sums up what every stage took since it was made.
 
-    `seconds` are those of the thread that made it, `of_other_threads` those of all others, which
-    run at the same time.
+    `seconds` are those of the thread that made it, `of_other_threads` those of all others, and of
+    other processes, which run at the same time.
     """
 
     seconds: dict[Stage, float] = field(default_factory=dict)
@@ -70,6 +71,24 @@ class Stopwatch:
         self._add(name, took - inside.pop())
         if inside:
             inside[-1] += took
+
+    def add(self, seconds: Mapping[Stage, float]) -> None:
+        """Adds what another process's stages took."""
+        with self._lock:
+            for name, took in seconds.items():
+                self.of_other_threads[name] = self.of_other_threads.get(name, 0.0) + took
+
+    def sum_up(self) -> Mapping[Stage, float]:
+        """Returns what every stage took, in all threads together."""
+        names = dict.fromkeys([*self.seconds, *self.of_other_threads])
+        both = (self.seconds, self.of_other_threads)
+        return {name: sum(one.get(name, 0.0) for one in both) for name in names}
+
+    def begin_anew(self) -> None:
+        """Forgets what was measured before, in a process that was forked off."""
+        self.seconds.clear()
+        self.of_other_threads.clear()
+        self._inside.seconds.clear()
 
     def _add(self, name: Stage, seconds: float) -> None:
         sums = self.seconds if threading.get_ident() == self._owner else self.of_other_threads

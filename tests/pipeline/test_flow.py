@@ -103,9 +103,7 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
         def begin(
             items: Iterator[WorkItem], way: RecordedWork, stop: StopRequest | None = None
         ) -> Any:
-            beside = ThreadWork(
-                pool, way.prepare, way.draw, 1, way.size, holds=way.device == "cpu"
-            )
+            beside = ThreadWork(pool, way.prepare, way.draw, 1, way.size, holds=way.device == "cpu")
             work = Work(beside, way.explain, way.size, way)
             plan: Any = SimpleNamespace(
                 classifier=SimpleNamespace(device=torch.device(way.device)),

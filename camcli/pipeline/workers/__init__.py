@@ -1,4 +1,4 @@
-"""Threads that work beside the model, and the memory that pictures in flight may take."""
+"""Threads and processes beside the model, and the memory that pictures in flight may take."""
 
 # what other rooms may import; all else may change with this one
 PUBLIC = (
@@ -6,6 +6,8 @@ PUBLIC = (
     "memory_budget.MemoryBudget",
     "memory_budget.Need",
     "memory_budget.resolve_memory",
+    "process_work.ProcessWork",
+    "process_work.check_can_fork",
     "read_ahead.read_ahead",
     "thread_work.ThreadWork",
     "worker_pool.WorkLine",

@@ -54,6 +54,7 @@ class MemoryBudget:
     limit: int
     threads: int = 1
     _inside: deque[Need] = field(default_factory=deque)
+    _most: int = 0
 
     @property
     def taken(self) -> int:
@@ -62,15 +63,20 @@ class MemoryBudget:
 
     def has_room(self, need: Need) -> bool:
         """Tells whether a picture has room; one above the limit has room only if it is alone."""
-        return not self._inside or self._sum([*self._inside, need]) <= self.limit
+        # as if threads were at all of them
+        if not self._inside or self._most + need.held + need.at_work <= self.limit:
+            return True
+        return self._sum([*self._inside, need]) <= self.limit
 
     def enter(self, need: Need) -> None:
         """Adds a picture."""
         self._inside.append(need)
+        self._most += need.held + need.at_work
 
     def leave(self) -> None:
         """Removes the first picture in flight, once it is written."""
-        self._inside.popleft()
+        need = self._inside.popleft()
+        self._most -= need.held + need.at_work
 
     def _sum(self, needs: Collection[Need]) -> int:
         at_work = nlargest(self.threads, (need.at_work for need in needs))

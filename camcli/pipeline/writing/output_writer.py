@@ -15,7 +15,7 @@ from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_picture
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.run_state import RunState
+from camcli.pipeline.run_state import OutputPlaces
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_naming import (
     OutputName,
@@ -51,7 +51,7 @@ class OutputWriter:
 
     plan: Plan
     options: Options
-    state: RunState
+    state: OutputPlaces
     scales: ColorScales
 
     def write(self, explanations: Sequence[Explanation]) -> Iterator[Record]:
