@@ -152,14 +152,14 @@ def drop_output() -> None:
 
 
 def format_profile(stopwatch: Stopwatch) -> str:
-    """Tells where the time went, in seconds; what ran in threads has a line of its own."""
+    """Tells where the time went, in seconds; what ran beside it has a line of its own."""
     taken, total = stopwatch.seconds, stopwatch.total
     parts = [*_format_seconds(taken), f"other {total - sum(taken.values()):.2f}"]
     first = f"seconds: {', '.join(parts)}; {total:.2f} in all"
     if not stopwatch.of_other_threads:
         return first
     seconds = ", ".join(_format_seconds(stopwatch.of_other_threads))
-    return f"{first}\nseconds in threads beside the model: {seconds}"
+    return f"{first}\nseconds beside the model: {seconds}"
 
 
 def _format_seconds(seconds: Mapping[Stage, float]) -> list[str]:

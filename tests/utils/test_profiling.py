@@ -85,7 +85,7 @@ def test_what_runs_beside_the_model_is_told_by_itself(
     typed = ["-q", "--profile", "-j", "2", "--save-path", str(tmp_path / "out")]
     assert main([*pictures, *typed]) == 0
     run, neighbour = capsys.readouterr().err.splitlines()
-    assert neighbour.startswith("seconds in threads beside the model: ")
+    assert neighbour.startswith("seconds beside the model: ")
     assert re.findall(r"([a-z]+) \d", neighbour) == ["decode", "draw", "write"]
     assert not {"decode", "draw", "write"} & set(re.findall(r"([a-z]+) \d", run))
     assert "wait" in run
