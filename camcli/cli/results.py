@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from camcli.pipeline.sheets.run_sheet import DrawnSheet
     from camcli.records import Outcome, Record
 
-BEST_HINT = "; --method best was measured to lie on the object more often"
+# for every kind of network, since only passes of noise could tell which one this is
+BEST_HINT = (
+    "; --method best joins an earlier layer's map with this one's, or with attention's, and was "
+    "measured to lie on the object more often"
+)
 # of a picture, less than which is not worth a word
 LEAST_LEFT_OUT = 0.01
 

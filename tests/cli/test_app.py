@@ -67,8 +67,9 @@ def test_a_result_line(asked: Asked, run: Run, image: str) -> None:
     )
     assert result.err == (
         "camviz: the weights are fake\n"
-        "camviz: target layer layer4: the last 7x7 grid; --method best was measured "
-        "to lie on the object more often\n"
+        "camviz: target layer layer4: the last 7x7 grid; --method best joins an earlier layer's "
+        "map with this one's, or with attention's, and was measured to lie on the object more "
+        "often\n"
     )
     assert "target layer" not in run(image, "--target-layers", "layer4").err
 
