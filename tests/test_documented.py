@@ -66,8 +66,8 @@ NOT_HERE = {
 }
 MOST_NOT_HERE = 3
 # words with which a command prints, and writes nothing
-PRINTING = {"methods", "models", "help", "verify", "summary", "sanity", "completion", "evaluate"}
-PRINTING |= {"--preview-model", "serve"}
+PRINTING = {"methods", "metrics", "models", "help", "verify", "summary", "sanity", "completion"}
+PRINTING |= {"--preview-model", "serve", "evaluate"}
 # words with which a command takes many passes, or looks at what another has written
 ON_SMALL_NETWORK = {"all", "tune", "evaluate", "sanity", "rise"}
 ON_SMALL_NETWORK |= {"merge", "verify", "report", "summary"}

@@ -24,6 +24,7 @@ from camcli.cli.commands import (
     help,  # noqa: A004
     merge,
     methods,
+    metrics,
     models,
     report,
     sanity,
@@ -135,6 +136,7 @@ app.command("report", cls=Command)(report.command)
 app.command("summary", cls=Command)(summary.command)
 app.command("serve", cls=Command)(serve.command)
 app.command("methods", cls=Command)(methods.command)
+app.command("metrics", cls=Command)(metrics.command)
 app.command("models", cls=Command)(models.command)
 app.command("merge", cls=Command)(merge.command)
 app.command("verify", cls=Command)(verify.command)

@@ -28,6 +28,7 @@ COMMANDS = (
     "summary",
     "serve",
     "methods",
+    "metrics",
     "models",
     "merge",
     "verify",

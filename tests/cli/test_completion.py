@@ -39,7 +39,7 @@ def complete(*words: str) -> Candidates:
 def test_the_first_word_is_a_command_an_option_or_a_file() -> None:
     assert set(complete("").words) == set(COMMANDS)
     assert complete("").files
-    assert set(complete("m").words) == {"methods", "models", "merge"}
+    assert set(complete("m").words) == {"methods", "metrics", "models", "merge"}
     options = complete("--").words
     assert {"--model", "--no-pretrained", "--target-layers", "--colormap"} <= set(options)
     assert options["--top-k"] == "Explain the K best classes."

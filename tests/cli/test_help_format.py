@@ -21,8 +21,8 @@ from tests.cli.conftest import Asked, Run
 
 ESCAPE = "\x1b["
 COMMANDS = [
-    "explain", "evaluate", "tune", "sanity", "report", "summary", "serve", "methods", "models",
-    "merge", "verify", "help", "completion",
+    "explain", "evaluate", "tune", "sanity", "report", "summary", "serve", "methods", "metrics",
+    "models", "merge", "verify", "help", "completion",
 ]  # fmt: skip
 AND_TELL = """
 import sys

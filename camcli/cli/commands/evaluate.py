@@ -55,8 +55,8 @@ Metrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="NAMES",
-        help="By commas or repeated, or all; default deletion, insertion and road, and with "
-        "boxes pointing_game, heat_inside, pixel_ap and box_iou.",
+        help="By commas or repeated, or all (see camviz metrics); default deletion, insertion and "
+        "road, and with boxes pointing_game, heat_inside, pixel_ap and box_iou.",
         rich_help_panel=EVALUATION,
         show_default=False,
     ),

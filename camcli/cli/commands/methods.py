@@ -58,7 +58,7 @@ def _show_method(name: str, *, as_json: bool) -> None:
     table.add_row("asks a class", "yes" if card.asks_class else "no: its map is the same for all")
     table.add_row("passes a picture and class", card.cost)
     table.add_row("where", card.where)
-    table.add_row("paper", _link(card.paper))
+    table.add_row("paper", link_paper(card.paper))
     options = list_options(name)
     for place, option in enumerate(options):
         table.add_row("" if place else "options", str(option))
@@ -67,7 +67,7 @@ def _show_method(name: str, *, as_json: bool) -> None:
     print_text(f"\ncamviz IMAGE --method {name}{given}")
 
 
-def _link(paper: str) -> str:
+def link_paper(paper: str) -> str:
     """Returns where a paper is read, behind its name."""
     for kind, place in PAPERS.items():
         if paper.startswith(kind):

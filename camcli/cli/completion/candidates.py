@@ -92,6 +92,8 @@ def _find_argument(line: _Line, command: str) -> Candidates:
         "methods": lambda _: _list_methods(),
         "models": _list_models,
         "completion": lambda _: dict.fromkeys(SHELLS, ""),
+        # their names come with torch, which a person who completes does not wait for
+        "metrics": lambda _: {},
         "serve": lambda _: {},
     }
     if command in lists:
