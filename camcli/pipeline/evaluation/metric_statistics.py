@@ -19,6 +19,7 @@ from camcli.pipeline.evaluation.grid_game import Cell
 from camcli.registry import METRICS
 
 SIGNIFICANT = 0.05
+NAMED = 8  # contenders that a verdict names
 NORMAL = 1.959964  # standard deviations on each side that hold 95 % of a normal distribution
 
 Verdict = Literal["useful", "useless", "untold"]
@@ -301,7 +302,7 @@ def describe_verdict(result: MetricResult) -> str:
             f"{result.metric}: one picture has no interval, so no difference can be told from noise"
         )
     near = [row.name for row in result.contenders if row.is_noise]
-    noise = f"; its difference from {', '.join(near)} is noise" if near else ""
+    noise = f"; its difference from {_name_contenders(near)} is noise" if near else ""
     text = f"{result.metric}: {result.best} is best on {result.pictures} pictures{noise}"
     if result.best != result.best_method:
         text += f"; of the methods {result.best_method} is"
@@ -310,6 +311,13 @@ def describe_verdict(result: MetricResult) -> str:
     if result.verdict == "untold":
         return f"{text}; too few pictures to tell whether any method beats random maps"
     return text
+
+
+def _name_contenders(names: Sequence[str]) -> str:
+    """Names some contenders; of many, for which the table has marks, the first ones."""
+    if len(names) <= NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
 
 
 def to_plain(results: Iterable[MetricResult]) -> list[Mapping[str, object]]:

@@ -9,7 +9,11 @@ import numpy as np
 
 from camcli.cli.commands.evaluate import format_cell
 from camcli.pipeline.evaluation.evaluation import Contender
-from camcli.pipeline.evaluation.metric_statistics import summarise_metric, to_plain
+from camcli.pipeline.evaluation.metric_statistics import (
+    describe_verdict,
+    summarise_metric,
+    to_plain,
+)
 
 CONTENDERS = (Contender("gradcam"), Contender("randomcam", True), Contender("uniform", True))
 
@@ -44,3 +48,13 @@ def test_baselines_alone_have_a_best_one_among_them() -> None:
 
 def test_no_value_at_all_is_no_result() -> None:
     assert summarise_metric("flip_equivariance", CONTENDERS, np.full((2, 3), np.nan)) is None
+
+
+def test_a_verdict_on_thirty_methods_is_a_line_that_can_be_read() -> None:
+    contenders = [Contender(f"method{number}") for number in range(30)]
+    result = summarise_metric("deletion", contenders, np.random.default_rng(0).random((3, 30)))
+    assert result is not None
+    noise = [row.name for row in result.contenders if row.is_noise]
+    assert len(noise) == 29
+    named = f"its difference from {', '.join(noise[:8])} and 21 more is noise"
+    assert named in describe_verdict(result) and len(describe_verdict(result)) < 250
