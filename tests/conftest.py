@@ -1,11 +1,14 @@
 """What all tests share."""
 
+import contextlib
 import gc
+import importlib
 import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +39,27 @@ FEW_STEPS, ALL_STEPS = 100, 1000
 RARE_SEARCHES = (20_000, 10, 10)
 # passes of so many altered pictures are folded, as those of 128 are with all samples and masks
 FEW_FOLDED = 32
+
+
+# what takes long to compile and needs no torch
+BESIDE_TORCH = ("sympy", "scipy.stats", "hypothesis", "matplotlib.pyplot")
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """Has every other process import from the end: each finds compiled what another has imported.
+
+    In a new checkout all of them would compile the same files at the same time.
+    """
+    root, config = Path(__file__).parent, collector.config
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    is_all = config.args_source == config.ArgsSource.TESTPATHS
+    if collector.path != root or not is_all or number % 2 == 0:
+        return
+    files = sorted(path.relative_to(root.parent) for path in root.rglob("test_*.py"))
+    for name in (*BESIDE_TORCH, *(".".join(f.with_suffix("").parts) for f in reversed(files))):
+        # what cannot be imported or is skipped says so where it is collected
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(name)
 
 
 def pytest_collection_finish() -> None:
