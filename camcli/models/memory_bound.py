@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -73,17 +74,17 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.made = 0
         self.sizes: list[tuple[StorageWeakRef, int]] = []
         self.taken = 0
+        # blocks repeat, and the meta device is slow: an operation is asked once about its shapes
+        self.measured: dict[Any, int] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Runs an operation, unless what it would make is too large."""
         given = dict(kwargs or {})
-        returned = func._schema.returns
-        # views, and what is written in place, take nothing
-        if not returned or any(value.alias_info for value in returned):
+        if not _makes_tensors(func):
             return func(*args, **given)
-        size = _measure_size(func, args, given)
+        size = self._measure(func, args, given)
         if size > SMALL:
             self._take(size)
         self.made += 1
@@ -94,6 +95,18 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             first = next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
             self.sizes.append((StorageWeakRef(first.untyped_storage()), size))  # type: ignore[no-untyped-call]
         return output
+
+    def _measure(self, func: Any, args: Any, kwargs: dict[str, Any]) -> int:
+        if func is EMPTY or func is BATCH_NORM:
+            return _measure_size(func, args, kwargs)
+        try:
+            given = (_make_key(args), _make_key(tuple(kwargs.items())))
+            key = (func, *given, torch.get_default_dtype())
+            if key not in self.measured:
+                self.measured[key] = _measure_size(func, args, kwargs)
+            return self.measured[key]
+        except (TypeError, RuntimeError):  # no key, or a tensor without strides
+            return _measure_size(func, args, kwargs)
 
     def _take(self, size: int) -> None:
         if self.taken + size > self.most:
@@ -128,6 +141,24 @@ def _measure_size(func: Any, args: Any, kwargs: dict[str, Any]) -> int:
     return sum(prod(output.shape) * output.itemsize for output in outputs)
 
 
+@cache
+def _makes_tensors(func: Any) -> bool:
+    """Tells whether an operation makes tensors: views, and what is written in place, do not."""
+    returned = func._schema.returns
+    return bool(returned) and not any(value.alias_info for value in returned)
+
+
+def _make_key(value: Any) -> Any:
+    """Returns what stands for an argument: of a tensor, all that the meta device knows of it."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, list | tuple):
+        return tuple([_make_key(item) for item in value])
+    # 1, 1.0 and True are equal, and give tensors of other types
+    return type(value), value
+
+
+@cache
 def _takes_device(func: Any) -> bool:
     return any(argument.name == "device" for argument in func._schema.arguments)
 
