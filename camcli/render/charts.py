@@ -296,6 +296,10 @@ def write_chart(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with style.context(["default", STYLE]):
+            # laid out once, not before each file and again while it is drawn
+            if engine := figure.get_layout_engine():
+                engine.execute(figure)
+                figure.set_layout_engine(None)
             figure.savefig(path, metadata=METADATA[path.suffix.lower()])
     except OSError as error:
         raise OutputError(

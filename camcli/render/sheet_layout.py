@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from camcli.render.colour_bar import ColourBar
 
 DPI, POINTS = 300, 72  # in an inch
+# of zlib, for PNG: higher ones take twice the time for hardly a smaller file
+COMPRESS_LEVEL = 4
 ONE_COLUMN, TWO_COLUMNS, PAGE_HEIGHT = (round(cm / 2.54 * DPI) for cm in (8.5, 17.8, 23.0))
 FEW, MOST = 4, 8  # cells side by side in one column of a paper, and in two
 TEXT_POINTS = 6.5

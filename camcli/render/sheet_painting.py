@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from camcli.render.sheet_layout import DPI, FONT, PAPER, Cell, Grid, Page, lay_out
+from camcli.render.sheet_layout import COMPRESS_LEVEL, DPI, FONT, PAPER, Cell, Grid, Page, lay_out
 
 if TYPE_CHECKING:
     # it brings torch, and sheets are checked without
@@ -49,5 +49,6 @@ def write_png(page: Page) -> bytes:
     """Paints a page as a PNG file that says how large it is meant to be printed."""
     content, info = BytesIO(), PngInfo()
     info.add_text("Software", MAKER)
-    Image.fromarray(paint_page(page)).save(content, "PNG", dpi=(DPI, DPI), pnginfo=info)
+    about = {"dpi": (DPI, DPI), "pnginfo": info, "compress_level": COMPRESS_LEVEL}
+    Image.fromarray(paint_page(page)).save(content, "PNG", **about)
     return content.getvalue()

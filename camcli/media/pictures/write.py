@@ -19,10 +19,13 @@ from camcli.media.pictures.output_formats import find_format
 from camcli.records import FileStamp
 from camcli.utils.profiling import stage
 
+# of zlib, for PNG: higher ones take twice the time and more for hardly a smaller file
+COMPRESS_LEVEL = 4
 SAVING: Mapping[str, Mapping[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},  # thinned-out colour would blur the heatmap
     "WEBP": {"quality": 95},
     "TIFF": {"compression": "tiff_deflate"},
+    "PNG": {"compress_level": COMPRESS_LEVEL},
 }
 
 # the same for OpenCV
