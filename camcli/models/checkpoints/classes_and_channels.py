@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from torch import Tensor
 
 from camcli.models.checkpoints.checkpoint import Checkpoint
-from camcli.models.checkpoints.state_dict_matching import FittedWeights, fit_checkpoint
+from camcli.models.checkpoints.state_dict_matching import (
+    FittedWeights,
+    fit_checkpoint,
+    has_other_shapes_alone,
+)
 from camcli.models.model_spec import BuiltModel, ModelSpec, Weights
 
 # how many times a file's features of a class a model has at most
@@ -57,8 +62,12 @@ def build_for_checkpoint(
     `build` is the library's.  Returns the model, and how the checkpoint's weights fit it.
     """
     built = build(request)
-    fitted_weights = fit_checkpoint(checkpoint, built.module, built.convert, built.classifiers)
+    fit = partial(fit_checkpoint, checkpoint, built.module, built.convert, built.classifiers)
+    fitted_weights = fit(by_name=True)
     adapted = adapt_spec(built, fitted_weights, request)
+    if adapted == request and has_other_shapes_alone(fitted_weights):
+        fitted_weights = fit()
+        adapted = adapt_spec(built, fitted_weights, request)
     if adapted == request:
         return built, fitted_weights
     built = build(adapted)

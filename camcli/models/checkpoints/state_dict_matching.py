@@ -83,17 +83,30 @@ def fit_checkpoint(
     module: nn.Module,
     convert: Convert | None = None,
     classifiers: Sequence[str] = (),
+    *,
+    by_name: bool = False,
 ) -> FittedWeights:
     """Returns the checkpoint's weights under the model's names, in the reading that fits best."""
-    fit = partial(_fit, module=module, convert=convert, classifiers=classifiers)
+    # asked for once: each reading is held against it
+    model_state = module.state_dict()
+    fit = partial(
+        _fit, module=module, model_state=model_state, convert=convert, classifiers=classifiers
+    )
     best = fit(checkpoint)
-    if not best.faults:
+    # where the numbers of classes or channels alone differ, no other names are looked for
+    if not best.faults or (by_name and has_other_shapes_alone(best)):
         return best
-    for reading in _try_readings(checkpoint, module, fit):
+    for reading in _try_readings(checkpoint, module, model_state, fit):
         best = min(best, reading, key=_count_faults)
         if not best.faults:
             break
     return best
+
+
+def has_other_shapes_alone(fitted_weights: FittedWeights) -> bool:
+    """Tells whether all weights are there under the model's names, some in another shape."""
+    kinds = {kind for kind, _ in fitted_weights.faults}
+    return kinds == {"other shape"}
 
 
 def _count_faults(fitted_weights: FittedWeights) -> tuple[int, int]:
@@ -103,13 +116,15 @@ def _count_faults(fitted_weights: FittedWeights) -> tuple[int, int]:
 
 
 def _try_readings(
-    checkpoint: Checkpoint, module: nn.Module, fit: Callable[..., FittedWeights]
+    checkpoint: Checkpoint,
+    module: nn.Module,
+    model_state: Mapping[str, Tensor],
+    fit: Callable[..., FittedWeights],
 ) -> Iterator[FittedWeights]:
     """Yields the weights as other versions and libraries may have stored them."""
     weights = merge_stored(checkpoint)
     if weights is not checkpoint.weights:
         yield fit(checkpoint, UnprefixedWeights(weights, ()))
-    model_state = module.state_dict()
     loaders: tuple[Convert, ...] = (run_load_hooks, rename_by_transformers)
     for load in loaders:
         unprefixed = strip_prefix(weights, model_state)
@@ -181,11 +196,11 @@ def _fit(
     unprefixed: UnprefixedWeights | None = None,
     *,
     module: nn.Module,
+    model_state: Mapping[str, Tensor],
     convert: Convert | None,
     classifiers: Sequence[str],
 ) -> FittedWeights:
     """Fits one reading of the names; without one, the file's own."""
-    model_state = module.state_dict()
     given = unprefixed.weights if unprefixed else checkpoint.weights
     again = strip_prefix(given, model_state)
     plain, outside = again.weights, (*(unprefixed.outside if unprefixed else ()), *again.outside)
@@ -216,7 +231,7 @@ def _fit(
         checkpoint, plain, list_faults(plain, model_state), outside, head, projection=projection
     )
     return (
-        _convert(fitted_weights, module, convert)
+        _convert(fitted_weights, module, model_state, convert)
         if convert and fitted_weights.faults
         else fitted_weights
     )
@@ -250,8 +265,13 @@ def _find_other_head(
     return name.removesuffix(".weight") if is_classifier else ""
 
 
-def _convert(fitted_weights: FittedWeights, module: nn.Module, convert: Convert) -> FittedWeights:
-    model_state, plain = module.state_dict(), fitted_weights.weights
+def _convert(
+    fitted_weights: FittedWeights,
+    module: nn.Module,
+    model_state: Mapping[str, Tensor],
+    convert: Convert,
+) -> FittedWeights:
+    plain = fitted_weights.weights
     # a converter that was written for other files may fail; the names stay as they are then
     with contextlib.suppress(Exception), ignore_warnings():
         unprefixed = strip_prefix(convert(dict(plain), module), model_state)
@@ -310,6 +330,7 @@ def refit(fitted_weights: FittedWeights, built: BuiltModel) -> FittedWeights:
         fitted_weights.checkpoint,
         unprefixed,
         module=built.module,
+        model_state=model_state,
         convert=built.convert,
         classifiers=built.classifiers,
     )
