@@ -11,16 +11,19 @@ from camcli.models.checkpoints import (
     Checkpoint,
     FittedWeights,
     align_eps,
+    build_blank,
     build_for_checkpoint,
     carry_weights_between,
     carry_weights_over,
     computes_the_same,
     copy_weights,
+    draw_what_is_missing,
     find_counterpart,
     load_into,
     other_library_error,
     other_outputs_error,
     place_weights_by_order,
+    select_fitting_weights,
 )
 from camcli.models.hugging_face.repository import find_model_folder
 from camcli.models.memory_bound import check_numbers, limit_memory
@@ -33,6 +36,8 @@ LESS_OF_A_MODEL = (
     "they may stand in a preset, in the checkpoint or in the folder's config.json."
 )
 MANY_CLASSES = 2**16
+# whose constructors draw weights in place, and nothing else that a checkpoint does not have
+BLANK: tuple[Origin, ...] = ("embedded", "timm", "torchvision")
 NOT_COMPARED = "{}: what transformers computes with these weights was not compared.{}"
 
 
@@ -58,6 +63,12 @@ def _build_unbounded(origin: Origin, request: ModelSpec) -> BuiltModel:
     return built
 
 
+def _build_blank(origin: Origin, request: ModelSpec) -> BuiltModel:
+    """Builds a model that gets a checkpoint's weights: a library's own are not drawn before."""
+    build = partial(_build, origin)
+    return build_blank(build, request) if origin in BLANK else build(request)
+
+
 def build_with_own_weights(origin: Origin, request: ModelSpec) -> BuiltModel:
     """Builds a model with its library's weights, or with random ones and a warning of them."""
     built = _build(origin, request)
@@ -76,13 +87,13 @@ def build_with_checkpoint(
         attempts.append(
             (
                 origin,
-                *build_for_checkpoint(saved, partial(_build, origin), request),
+                *build_for_checkpoint(saved, partial(_build_blank, origin), request),
             )
         )
         if not attempts[-1][-1].faults:
             break
     origin, built, fitted = min(attempts, key=lambda attempt: len(attempt[-1].faults))
-    build = partial(_build, origin)
+    build = partial(_build_blank, origin)
     if fitted.faults:
         built, fitted = (
             _build_from_counterpart(origin, request, saved, strict)
@@ -92,6 +103,8 @@ def build_with_checkpoint(
         )
     # arguments are tried on timm's constructors, never on the user's code
     rebuild = build if origin == "timm" else None
+    if not (fitted.faults and strict):
+        built = draw_what_is_missing(built, select_fitting_weights(fitted, built.module))
     notes = load_into(built, fitted, request, strict=strict, build=rebuild)
     if not fitted.faults:
         notes = (*notes, *_compare_with_folder(origin, request, built, fitted, strict))
@@ -107,7 +120,7 @@ def _place_by_order(
     """
     if origin == TRANSFORMERS:
         return None
-    return place_weights_by_order(fitted, built, partial(_build, origin), request)
+    return place_weights_by_order(fitted, built, partial(_build_blank, origin), request)
 
 
 def _build_from_counterpart(
@@ -124,7 +137,7 @@ def _build_from_counterpart(
     kwargs = {k: v for k, v in request.model_kwargs.items() if k == "in_chans"}
     other = replace(request, name=name, model_kwargs=kwargs)
     try:
-        build = partial(_build, library)  # type: ignore[arg-type]
+        build = partial(_build_blank, library)  # type: ignore[arg-type]
         source, theirs = build_for_checkpoint(saved, build, other)
     except (ModelError, UnknownName):  # it cannot be built at this size
         return None
@@ -132,7 +145,7 @@ def _build_from_counterpart(
         own = {"in_chans": source.in_chans} if source.in_chans != 3 else {}
         kwargs = {**request.model_kwargs, **own}
         adapted = replace(request, num_classes=source.num_classes, model_kwargs=kwargs)
-        built = _build(origin, adapted)
+        built = _build_blank(origin, adapted)
         fitted_weights = carry_weights_over(theirs, source, built)
         if fitted_weights:
             return built, fitted_weights
@@ -155,12 +168,12 @@ def _build_from_twin(
         return None
     library, other = twin
     try:
-        source, theirs = build_for_checkpoint(saved, partial(_build, library), other)
+        source, theirs = build_for_checkpoint(saved, partial(_build_blank, library), other)
     except CamvizError:  # the library is not installed, or cannot build it
         return None
     if theirs.faults or bool(source.num_classes) != bool(built.num_classes):
         return None
-    own = _build(origin, replace(request, num_classes=source.num_classes))
+    own = _build_blank(origin, replace(request, num_classes=source.num_classes))
     carried = carry_weights_between(theirs, source, own)
     if carried and carried.faults and strict:
         raise other_outputs_error(saved, request, other.name)

@@ -57,7 +57,8 @@ class BuiltModel:
     `labels` are the library's own names, whether they fit the number of classes or not;
     `classifiers` names the layers whose outputs are the logits, `stems` those that see the input's
     channels; `reading` is how the output is read, where that was measured; `convert` rewrites
-    weights in the layouts that the library itself accepts.
+    weights in the layouts that the library itself accepts; `rebuild` builds the model anew where
+    its random weights were not drawn.
     """
 
     module: nn.Module
@@ -71,6 +72,7 @@ class BuiltModel:
     warnings: tuple[str, ...] = ()
     reading: OutputReading | None = None
     convert: Callable[[Weights, nn.Module], Weights] | None = None
+    rebuild: Callable[[], BuiltModel] | None = None
 
 
 def make_spec(

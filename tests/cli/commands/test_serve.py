@@ -111,7 +111,7 @@ def test_a_port_in_use_is_told_before_a_model_is_loaded(run: Run) -> None:
 
 def test_it_answers_until_ctrl_c_and_ends_in_good_order(folder: Path) -> None:
     words = [sys.executable, "-m", "camcli", "serve", "--port", "0", *MODEL]
-    environ = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder)}
+    environ = {"PYTHONPATH": str(ROOT), "PATH": "", "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder, env=environ
     ) as started:
