@@ -247,7 +247,10 @@ def _find_projection(
 
 
 def _find_other_head(
-    plain: Weights, outside: Weights, model_state: Weights, classifiers: Sequence[str]
+    plain: Weights,
+    outside: Weights,
+    model_state: Mapping[str, Tensor],
+    classifiers: Sequence[str],
 ) -> str:
     """Finds a classifier that stands elsewhere, as `fc.1` or beside the backbone as `classifier`.
 
