@@ -40,7 +40,7 @@ class _WithoutDrawing(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Runs a function of torch, unless it draws."""
-        given = dict(kwargs or {})
+        given = kwargs or {}
         if func not in DRAWING:
             return func(*args, **given)
         # functions of torch.nn.init name it
@@ -55,8 +55,9 @@ def build_blank(build: Callable[[ModelSpec], BuiltModel], request: ModelSpec) ->
         built = build(request)
     module = built.module
     blank = {tensor.data_ptr() for tensor in mode.blank}
+    buffers = {buffer.data_ptr() for buffer in module.buffers()} & blank
     # no checkpoint has what a module does not store
-    if any(b.data_ptr() in blank - _list_places(module) for b in module.buffers()):
+    if buffers and not buffers <= _list_places(module):
         return build(request)
     return replace(built, rebuild=lambda: build(request))
 
