@@ -179,13 +179,13 @@ METHOD_INFO: Mapping[str, MethodInfo] = {
     ),
     "fullgrad": MethodInfo(
         "all that the picture and every bias put into the score",
-        "2 forward, 1 backward",
+        "1 forward (2 for several pictures at once), 1 backward",
         "arXiv:1905.00780",
         "any model; complete for those in straight pieces, as of ReLU and BatchNorm",
     ),
     "guidedbackprop": MethodInfo(
         "gradients of the pixels that stay positive at every rectifier on the way back",
-        "2 forward, 1 backward",
+        GRADIENT,
         "arXiv:1412.6806",
         "models with ReLU, GELU, SiLU or their like",
     ),

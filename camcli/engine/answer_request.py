@@ -9,7 +9,7 @@ from typing import overload
 import torch
 from torch import Tensor, nn
 
-from camcli.engine.batch_context import BatchContext
+from camcli.engine.batch_context import BatchContext, FirstPass
 from camcli.engine.device.oom_chunks import run_in_chunks
 from camcli.engine.device.precision import use_precision
 from camcli.engine.explain_request import WHOLE, Details, ExplainRequest, ExplainResult
@@ -109,7 +109,7 @@ def _answer_batch(
         logits = context.get("logits") if choice else None
         categories = context.get("categories") if choice else None
         maps, details = _smooth_explanation(context, request)
-        calls = context.get("recording").calls
+        calls = context.get("recording").calls if context.layers else {}
         made = {**_fuse(maps, inputs, request), **_combine(maps, inputs, request)}
         for method, layer in request.parts:
             made[method] = {**made.get(method, {}), layer: maps[method][layer]}
@@ -137,7 +137,17 @@ def make_context(
         layouts=request.layouts,
         tokens=request.tokens,
         chunk=1 if request.reading.is_alone else request.chunk,
+        first_pass=_choose_first_pass(request),
     )
+
+
+def _choose_first_pass(request: ExplainRequest) -> FirstPass:
+    """Chooses the pass that gives the logits: one that a method needs anyway."""
+    if request.all_layers or not request.all_methods:
+        return "recording"
+    if "guided_pass" in request.evidence:
+        return "guided_pass"
+    return "full_pass" if "full_pass" in request.evidence else "recording"
 
 
 def _collect_references(context: BatchContext) -> Tensor | None:

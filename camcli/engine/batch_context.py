@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from camcli.records import Detailed
 from camcli.registry import EVIDENCE, EVIDENCE_FUNCTIONS, Method, Scope
 
 Key = tuple[str, str, int, str]
+# the evidence whose pass gives the logits
+FirstPass = Literal["recording", "guided_pass", "full_pass"]
 # whether evidence exists for each layer, category and method; flags are slow to look into
 _IS_FOR_EACH = {
     name: tuple(part in declared.scope for part in (Scope.LAYER, Scope.CATEGORY, Scope.METHOD))
@@ -71,6 +73,7 @@ class BatchContext:
         layouts: Mapping[str, Layout] | None = None,
         tokens: TokenOptions | None = None,
         chunk: int = CHUNK,
+        first_pass: FirstPass = "recording",
     ) -> None:
         self.module, self.inputs = check_hookable(module), inputs
         # measured before any hook is attached
@@ -79,6 +82,7 @@ class BatchContext:
         self.graph, self.heads, self.chunk = graph, graph and heads, chunk
         self.target = target or PlainTarget()
         self.tokens = tokens or TokenOptions()
+        self.first_pass: FirstPass = first_pass
         self._layouts = dict(layouts or {})
         self._values: dict[Key, Any] = {}
 

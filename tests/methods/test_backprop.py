@@ -190,11 +190,41 @@ def test_every_class_is_followed_back_through_the_same_pass() -> None:
     camcli.heatmaps(model, noise())
     model.stem.register_forward_hook(lambda *_: passes.append(1))
     heatmap = camcli.heatmaps(model, noise(), "guidedbackprop", targets=[[0, 1, 0], [2, 3, 2]])
-    assert len(passes) == 2  # the one that everything shares, and the guided one
+    assert len(passes) == 1  # the guided one gives the logits, too
     assert torch.equal(heatmap[:, 0], heatmap[:, 2])
     for slot, targets in enumerate([[0, 2], [1, 3]]):
         alone = camcli.heatmaps(model, noise(), "guidedbackprop", targets=targets)
         torch.testing.assert_close(heatmap[:, slot], alone)
+
+
+@pytest.mark.parametrize(
+    ("method", "pictures", "passes"),
+    [
+        (["guidedbackprop"], 1, 1),
+        (["guidedbackprop"], 2, 1),
+        (["fullgrad"], 1, 1),
+        # several pass one by one, and only the last of these passes is kept
+        (["fullgrad"], 2, 3),
+        (["guidedbackprop", "fullgrad"], 1, 2),
+        (["guidedgradcam"], 1, 2),
+        (["gradcam", "guidedbackprop", "fullgrad"], 1, 3),
+        (["gradcam"], 2, 1),
+    ],
+)
+def test_no_pass_runs_for_the_logits_alone(method: list[str], pictures: int, passes: int) -> None:
+    model, seen = Staged().eval(), []
+    inputs = noise(pictures)
+    # what is measured of a model once is measured now
+    camcli.heatmaps(model, inputs, method)
+    handle = model.stem.register_forward_hook(lambda *_: seen.append(1))
+    predicted = camcli.heatmaps(model, inputs, method)
+    assert len(seen) == passes
+    handle.remove()
+    with torch.no_grad():
+        classes = model(inputs).argmax(1).tolist()
+    named = camcli.heatmaps(model, inputs, method, targets=classes)
+    for name in method:
+        torch.testing.assert_close(predicted[name], named[name])
 
 
 @pytest.mark.parametrize(
