@@ -86,6 +86,8 @@ class Stopwatch:
 
     def begin_anew(self) -> None:
         """Forgets what was measured before, in a process that was forked off."""
+        # another thread may have held it then
+        self._lock = threading.Lock()
         self.seconds.clear()
         self.of_other_threads.clear()
         self._inside.seconds.clear()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import pickle
 import selectors
 import signal
+import socket
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -30,6 +32,10 @@ from camcli.utils.warning_filters import ignore_warnings
 QUESTION, TIMES, END = -1, -2, -3
 # errors that are made again of their message alone, and those by which a picture fails like them
 PORTABLE = (ImageError, OutputError, MemoryError)
+# seconds after which a process that has nothing to do looks whether it is still needed
+LOOK = 1.0
+# two runs of one program: what one forks must not keep the ends of the other's connections
+_FORKING = threading.Lock()
 
 CallBack = Callable[[Any], Any]
 
@@ -50,6 +56,8 @@ class _Process:
 
     pid: int
     connection: Connection
+    # becomes readable at its end; -1 where the system has none
+    handle: int = -1
     pending: dict[int, Future[Any]] = field(default_factory=dict)
     is_alive: bool = True
     # never held while something is sent, for which the process may have to be read from first
@@ -60,7 +68,16 @@ class _Process:
         """Sends a message; raises OSError where the process has died."""
         content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         with self._sending:
-            self.connection.send_bytes(content)
+            try:
+                self.connection.send_bytes(content)
+            except BaseException:
+                # what stands behind half a message would be read as its rest
+                self._hang_up()
+                raise
+
+    def _hang_up(self) -> None:
+        with suppress(OSError), socket.socket(fileno=os.dup(self.connection.fileno())) as end:
+            end.shutdown(socket.SHUT_WR)
 
     def receive(self) -> Any:
         """Receives a message; raises EOFError or OSError where the process has died."""
@@ -86,17 +103,23 @@ class ProcessPool:
         # a byte that all see: tasks that have not begun are dropped once it is set
         self._is_over = mmap(-1, 1)
         self._processes: list[_Process] = []
+        self._owner, self._has_ended = os.getpid(), False
+        self._reader = threading.Thread(target=self._read, name="camviz-reader", daemon=True)
         try:
-            with end_threads():
+            with _FORKING, end_threads(), _put_off_signals() as mask:
                 for number in range(size):
-                    self._processes.append(self._fork(number, make_worker))
-        except OSError as error:
+                    self._processes.append(self._fork(number, make_worker, mask))
+            self._reader.start()
+        except (OSError, RuntimeError) as error:
             self._let_go()
             raise UsageError(
                 f"--processes {size}: this machine starts no more ({error}). Give fewer."
             ) from error
-        self._reader = threading.Thread(target=self._read, name="camviz-reader", daemon=True)
-        self._reader.start()
+        except BaseException:
+            self._let_go()
+            raise
+        # a program may end with a run that it has begun and left: then no thread reads any more
+        atexit.register(self.end)
 
     def find_idlest(self) -> int:
         """Returns the number of the process that has least to do."""
@@ -124,11 +147,16 @@ class ProcessPool:
 
     def end(self) -> None:
         """Ends the processes when each has done its task; drops those that had not begun."""
+        # a process that the program forked by itself has a copy
+        if self._has_ended or os.getpid() != self._owner:
+            return
         self._is_over[0] = 1
         for process in self._processes:
             with suppress(OSError):
                 process.send(END, "", ())
         self._reader.join()
+        self._has_ended = True
+        atexit.unregister(self.end)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -137,33 +165,55 @@ class ProcessPool:
         for process in self._processes:
             with suppress(ChildProcessError):
                 os.waitpid(process.pid, 0)
+            if process.handle >= 0:
+                os.close(process.handle)
 
-    def _fork(self, number: int, make_worker: Callable[[int, Ask], object]) -> _Process:
+    def _fork(
+        self, number: int, make_worker: Callable[[int, Ask], object], mask: set[int]
+    ) -> _Process:
         here, there = Pipe()
         for stream in filter(None, (sys.stdout, sys.stderr)):
-            stream.flush()
+            # whoever prints next meets what is wrong with it
+            with suppress(OSError, ValueError):
+                stream.flush()
         # Python warns of threads, of which forked processes have none
         with ignore_warnings():
             pid = os.fork()
         if not pid:
             others = [here, *(process.connection for process in self._processes)]
-            _serve(there, others, self._is_over, partial(make_worker, number))
+            _serve(there, others, self._is_over, partial(make_worker, number), mask)
         there.close()
-        return _Process(pid, here)
+        return _Process(pid, here, _open_handle(pid))
 
     def _read(self) -> None:
         """Reads what the processes send, until all have ended."""
         with selectors.DefaultSelector() as selector:
             for process in self._processes:
                 selector.register(process.connection, selectors.EVENT_READ, process)
+                if process.handle >= 0:
+                    selector.register(process.handle, selectors.EVENT_READ, process)
             while selector.get_map():
-                for key, _ in selector.select():
-                    process = key.data
-                    try:
-                        self._take(process, process.receive())
-                    except (EOFError, OSError, _Died):
+                for process in {key.data.pid: key.data for key, _ in selector.select()}.values():
+                    if not self._listen(process):
                         selector.unregister(process.connection)
+                        if process.handle >= 0:
+                            selector.unregister(process.handle)
                         _mourn(process)
+
+    def _listen(self, process: _Process) -> bool:
+        """Takes a process's next message, if there is one; False where none will come any more."""
+        try:
+            if process.connection.poll():
+                self._take(process, process.receive())
+                return True
+        except (EOFError, OSError, _Died):
+            return False
+        except Exception:
+            # such as memory that is too small for the message: whoever waits must hear of it
+            os.kill(process.pid, signal.SIGKILL)
+            return False
+        # another program's process may hold the other end open
+        return False
 
     def _take(self, process: _Process, message: Any) -> None:
         number, is_done, value = message
@@ -218,6 +268,26 @@ def _death_error(process: _Process) -> UsageError:
     )
 
 
+def _open_handle(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # the end of its connection says the same
+        return -1
+
+
+@contextmanager
+def _put_off_signals() -> Iterator[set[int]]:
+    """Puts off Ctrl-C and SIGTERM in its block, and yields the signals that were put off before.
+
+    A process that is forked there would answer them as this one does, until it ignores them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield {int(number) for number in before}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 # in the forked process
 
 
@@ -226,6 +296,7 @@ def _serve(
     others: Iterable[Connection],
     is_over: mmap,
     make_worker: Callable[[Ask], object],
+    mask: set[int],
 ) -> NoReturn:
     """Does tasks until there are no more, or the process that gives them has died."""
     code = 1
@@ -233,7 +304,7 @@ def _serve(
         # who keeps an end of them would not see the other end close
         for other in others:
             other.close()
-        _settle_in()
+        _settle_in(mask)
         tasks = _Tasks(connection)
         tasks.work(make_worker(tasks.ask), is_over)
         code = 0
@@ -246,13 +317,14 @@ def _serve(
         os._exit(code)
 
 
-def _settle_in() -> None:
+def _settle_in(mask: set[int]) -> None:
     """Leaves signals and the terminal to the process that was forked, and the cores to others."""
     import torch
 
     # it says when to end: pictures under way are finished
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     # a progress bar writes through the others
     sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
     # its threads were not forked along
@@ -266,7 +338,7 @@ class _Tasks:
     """What a forked process has to do, in order."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self._connection, self._parent = connection, os.getppid()
         self._waiting: deque[Any] = deque()
 
     def work(self, worker: object, is_over: mmap) -> None:
@@ -305,6 +377,10 @@ class _Tasks:
         self._connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def _receive(self) -> Any:
+        # a process that the program forked by itself may hold the other end open
+        while not self._connection.poll(LOOK):
+            if os.getppid() != self._parent:
+                raise EOFError
         return pickle.loads(self._connection.recv_bytes())
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -241,3 +241,74 @@ def _is_there(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_a_send_that_is_interrupted_ends_its_process_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = ProcessPool(2, Desk, answer)
+    process = pool._processes[0]
+    assert result(pool.submit(0, "name"))
+
+    def break_off(_: bytes) -> None:
+        # the length of a message, and no message
+        os.write(process.connection.fileno(), b"\0\0\1\0half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process.connection, "send_bytes", break_off, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(0, "double", 4)
+    assert result(pool.submit(1, "double", 4)) == 8
+    pool.end()
+    pool.end()
+    assert not _is_there(process.pid)
+
+
+def test_what_cannot_be_taken_ends_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = ProcessPool(2, Desk, answer)
+
+    def fail() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(pool._processes[0], "receive", fail, raising=False)
+    with pytest.raises(UsageError, match="died"):
+        result(pool.submit(0, "double", 4))
+    assert result(pool.submit(1, "double", 4)) == 8
+    pool.end()
+
+
+def test_a_process_of_the_program_itself_holds_nobody_up() -> None:
+    # it has the ends of the connections, as one that was forked meanwhile
+    pool = ProcessPool(1, Desk, answer)
+    pid = os.fork()
+    if not pid:
+        pool.end()
+        time.sleep(PATIENCE)
+        os._exit(0)
+    try:
+        assert result(pool.submit(0, "double", 4)) == 8
+        begun = time.monotonic()
+        pool.end()
+        assert time.monotonic() - begun < PATIENCE / 2
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_pool_that_is_left_alone_ends_with_its_program() -> None:
+    script = PARENT.format(root=str(ROOT)).replace("time.sleep(60)", "")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=3 * PATIENCE
+    )
+    assert done.returncode == 0 and not done.stderr
+    assert not any(_is_there(int(word)) for word in done.stdout.split())
+
+
+def test_several_pools_start_at_once() -> None:
+    def start(_: int) -> list[Any]:
+        with processes(2) as pool:
+            return [result(pool.submit(n, "double", n)) for n in (0, 1)]
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(start, range(4))) == [[0, 2]] * 4
