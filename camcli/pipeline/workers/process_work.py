@@ -39,6 +39,7 @@ from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_writer import OutputWriter
 from camcli.records import Outcome, Record, Source
 from camcli.runs import Rename
+from camcli.utils.runtime_tuning import give_back_freed_memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -344,6 +345,15 @@ class _Worker:
 
     def draw(self, number: int, row: _Row, seconds: float) -> Outcome:
         """Draws a picture's heatmaps and writes their files; raises OutputError."""
+        height, width = self._prepared[number].picture.size
+        try:
+            return self._draw(number, row, seconds)
+        finally:
+            if height * width > self._most_pixels:
+                # it would stay with this process, while the next large picture is another's
+                give_back_freed_memory()
+
+    def _draw(self, number: int, row: _Row, seconds: float) -> Outcome:
         prepared = self._prepared.pop(number)
         results = BatchResults(row.restore(), self._plan, seconds)
         explanations = list(results.of(prepared.picture, prepared.view, 0))

@@ -6,16 +6,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from camcli.errors import UsageError
 from camcli.pipeline.distributed.sharding import count_local_processes
 from camcli.utils import cpu
 from camcli.utils.profiling import stage
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -48,8 +46,6 @@ class WorkerPool:
         self._executor = self._start(count) if count else None
 
     def _start(self, count: int) -> ThreadPoolExecutor:
-        from concurrent.futures import ThreadPoolExecutor
-
         import torch
 
         executor = ThreadPoolExecutor(count, "camviz", _work_alone)
@@ -75,8 +71,6 @@ class WorkerPool:
         """Calls a function as soon as a thread is free."""
         if self._executor:
             return self._executor.submit(self._call, function, *arguments)
-        from concurrent.futures import Future
-
         done: Future[Result] = Future()
         try:
             done.set_result(function(*arguments))
@@ -177,8 +171,6 @@ class WorkLine(Generic[Item, Result]):
 
     def clear(self) -> None:
         """Drops all items: none begins any more, and those that run are waited for."""
-        from concurrent.futures import wait
-
         # the last first, so that none begins while others are cancelled
         wait([future for _, future, _ in reversed(self._begun) if not future.cancel()])
         self._begun.clear()
@@ -187,7 +179,5 @@ class WorkLine(Generic[Item, Result]):
 @stage("wait")
 def wait_for_any(futures: Sequence[Future[Any]]) -> None:
     """Waits until one of several futures is done."""
-    from concurrent.futures import FIRST_COMPLETED, wait
-
     assert futures, "nothing is under way that could be waited for"
     wait(futures, return_when=FIRST_COMPLETED)

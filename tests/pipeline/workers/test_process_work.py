@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from camcli.pipeline import StopRequest, carry_out_plan, make_plan, stages
 from camcli.pipeline.workers import process_work
 from camcli.pipeline.workers.process_work import check_can_fork
 from camcli.records import Outcome, Preprocessing, Record, Source
+from tests.checkout import ROOT
 from tests.networks import Staged
 from tests.outputs import outputs
 
@@ -36,8 +38,7 @@ BAD = ("a03.jpg", "a04.jpg", "a11.jpg")
 FEW = ("a00.jpg", "a03.jpg")
 
 
-@pytest.fixture(scope="module")
-def small() -> Classifier:
+def make_small() -> Classifier:
     torch.manual_seed(0)
     size = (32, 48)
     preprocessing = Preprocessing(size, size, mean=(0.5,) * 3, std=(0.25,) * 3, fit="squash")
@@ -45,6 +46,11 @@ def small() -> Classifier:
     return Classifier(
         Staged(4).eval(), "small", "timm", preprocessing, labels, "by hand", 4, in_chans=3
     )
+
+
+@pytest.fixture(scope="module")
+def small() -> Classifier:
+    return make_small()
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +239,17 @@ def test_pictures_are_written_by_processes(
     assert 1 < len(writers) <= 3 and str(os.getpid()) not in writers
 
 
+def test_memory_of_large_pictures_is_given_back(
+    carry: Carry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setattr(process_work, "give_back_freed_memory", _note(lambda: None, log))
+    list(carry(processes=2))
+    assert not log.exists()
+    list(carry(processes=2, max_memory=10_000, save_path=tmp_path / "other"))
+    assert len(log.read_text().split()) == COUNT + 1 - len(BAD)
+
+
 def _note(function: Callable[..., Any], log: Path) -> Callable[..., Any]:
     def noted(*args: Any, **kwargs: Any) -> Any:
         with log.open("a") as file:
@@ -277,3 +294,30 @@ def test_other_systems_have_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(UsageError, match="--processes needs Linux"):
         check_can_fork([Source(Path("a.jpg"))], from_keywords(processes=2))
+
+
+ABANDONED = """
+import sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from tests.pipeline.workers.test_process_work import make_small
+from camcli.config import from_keywords
+from camcli.media.sources.listing import find_sources
+from camcli.pipeline import carry_out_plan, make_plan
+options = from_keywords(target_layers="last", batch_size=2, save_path=Path({out!r}), {way})
+outcomes = carry_out_plan(make_plan(make_small(), options), find_sources([{pictures!r}]), options)
+next(outcomes)
+"""
+
+
+@pytest.mark.parametrize("way", ["workers=2", "processes=2"])
+def test_a_run_that_is_left_alone_ends_with_its_program(
+    pictures: Path, tmp_path: Path, way: str
+) -> None:
+    out = tmp_path / "out"
+    script = ABANDONED.format(root=str(ROOT), out=str(out), pictures=str(pictures), way=way)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 1 <= len(lines_of(out)) < COUNT
