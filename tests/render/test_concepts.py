@@ -152,6 +152,8 @@ def test_text_grows_with_the_picture() -> None:
     assert height(60, 3000) == height(300, 600)
 
 
+# machines differ in their fonts
+@pytest.mark.filterwarnings("ignore:No font of this machine")
 @pytest.mark.parametrize(
     "label",
     [

@@ -16,6 +16,10 @@ from camcli.render.sheet_painting import MAKER, paint_page
 from camcli.render.sheet_vectors import make_figure, write_pdf, write_svg
 
 
+# machines differ in their fonts
+pytestmark = pytest.mark.filterwarnings("ignore:No font of this machine")
+
+
 @pytest.fixture
 def page() -> Page:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
