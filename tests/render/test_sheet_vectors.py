@@ -15,7 +15,6 @@ from camcli.render.sheet_layout import Cell, Line, Page, lay_out, plan_grid
 from camcli.render.sheet_painting import MAKER, paint_page
 from camcli.render.sheet_vectors import make_figure, write_pdf, write_svg
 
-
 # machines differ in their fonts
 pytestmark = pytest.mark.filterwarnings("ignore:No font of this machine")
 
