@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import warnings
@@ -27,3 +28,13 @@ def ignore_warnings(module: str = "") -> Iterator[None]:
     finally:
         with _lock:
             warnings.filters = [entry for entry in warnings.filters if entry is not own]
+
+
+def _begin_anew() -> None:
+    """Lets go, in a forked process, of what a thread held that was not forked with it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

@@ -206,6 +206,10 @@ class _Pillow:
                 if self._readers == 0:
                     self._settings.close()
 
+    def begin_anew(self) -> None:
+        """Lets go, in a forked process, of what a thread held that was not forked with it."""
+        self._lock = threading.Lock()
+
     def _allow(self, max_pixels: int) -> None:
         limit = Image.MAX_IMAGE_PIXELS
         # Pillow warns at its limit, and refuses at twice as many
@@ -215,6 +219,8 @@ class _Pillow:
 
 
 PILLOW = _Pillow()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=PILLOW.begin_anew)
 
 # what Pillow has to say it raises as well: on standard error, it would tear the progress bar
 logging.getLogger("PIL").addHandler(logging.NullHandler())

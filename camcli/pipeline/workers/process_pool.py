@@ -29,9 +29,11 @@ from camcli.utils.profiling import STOPWATCH
 from camcli.utils.warning_filters import ignore_warnings
 
 # the numbers of messages that are no results of tasks
-QUESTION, TIMES, END = -1, -2, -3
+QUESTION, TIMES, END, READY = -1, -2, -3, -4
 # errors that are made again of their message alone, and those by which a picture fails like them
 PORTABLE = (ImageError, OutputError, MemoryError)
+# seconds in which a forked process has to begin
+PATIENCE = 60.0
 # seconds after which a process that has nothing to do looks whether it is still needed
 LOOK = 1.0
 # two runs of one program: what one forks must not keep the ends of the other's connections
@@ -109,6 +111,8 @@ class ProcessPool:
             with _FORKING, end_threads(), _put_off_signals() as mask:
                 for number in range(size):
                     self._processes.append(self._fork(number, make_worker, mask))
+            for process in self._processes:
+                _greet(process)
             self._reader.start()
         except (OSError, RuntimeError) as error:
             self._let_go()
@@ -116,6 +120,8 @@ class ProcessPool:
                 f"--processes {size}: this machine starts no more ({error}). Give fewer."
             ) from error
         except BaseException:
+            for process in self._processes:
+                os.kill(process.pid, signal.SIGKILL)
             self._let_go()
             raise
         # a program may end with a run that it has begun and left: then no thread reads any more
@@ -247,6 +253,18 @@ class ProcessPool:
         process.send(QUESTION, kind, value)
 
 
+def _greet(process: _Process) -> None:
+    """Waits until a process is there; raises UsageError where it is not."""
+    # who waits for a thread that was not forked along waits for ever: torch's process groups do
+    with suppress(EOFError, OSError):
+        if process.connection.poll(PATIENCE) and process.receive()[0] == READY:
+            return
+    raise UsageError(
+        "--processes: what this program holds does not outlive a fork, so that a process did not "
+        "begin: leave it out, threads (--workers) do the work."
+    )
+
+
 class _Died(Exception):
     """A process died while it was asked."""
 
@@ -343,6 +361,7 @@ class _Tasks:
 
     def work(self, worker: object, is_over: mmap) -> None:
         """Does tasks until the last."""
+        self._send(READY, True, None)
         while True:
             number, task, arguments = self._waiting.popleft() if self._waiting else self._receive()
             if number == END:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from camcli.errors import ImageError, OutputError, UnknownName, UsageError
+from camcli.pipeline.workers import process_pool
 from camcli.pipeline.workers.process_pool import Ask, ProcessPool
 from camcli.utils.profiling import STOPWATCH, stage
 from tests.checkout import ROOT
@@ -305,10 +306,52 @@ def test_a_pool_that_is_left_alone_ends_with_its_program() -> None:
     assert not any(_is_there(int(word)) for word in done.stdout.split())
 
 
-def test_several_pools_start_at_once() -> None:
-    def start(_: int) -> list[Any]:
-        with processes(2) as pool:
-            return [result(pool.submit(n, "double", n)) for n in (0, 1)]
+SEVERAL = """
+import sys
+sys.path.insert(0, {root!r})
+from concurrent.futures import ThreadPoolExecutor
+from tests.pipeline.workers.test_process_pool import processes, result
+def start(_):
+    with processes(2) as pool:
+        return [result(pool.submit(n, "double", n)) for n in (0, 1)]
+with ThreadPoolExecutor(4) as threads:
+    assert list(threads.map(start, range(4))) == [[0, 2]] * 4
+"""
 
-    with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(start, range(4))) == [[0, 2]] * 4
+
+def test_several_pools_start_at_once() -> None:
+    # a program of its own: a fork clears what threads hold, and not all libraries outlive that
+    script = SEVERAL.format(root=str(ROOT))
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=3 * PATIENCE)
+
+
+class Sleeper(Desk):
+    """A process that does not begin."""
+
+    def __init__(self, number: int, ask: Ask) -> None:
+        super().__init__(number, ask)
+        time.sleep(0 if number == 0 else 2 * PATIENCE)
+
+
+class Broken(Desk):
+    """A process that dies before it begins."""
+
+    def __init__(self, number: int, ask: Ask) -> None:
+        super().__init__(number, ask)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("desk", [Sleeper, Broken])
+def test_a_process_that_does_not_begin_is_told(
+    desk: type[Desk], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_pool, "PATIENCE", 1.0)
+    before = _list_children()
+    with pytest.raises(UsageError, match="a process did not begin"):
+        ProcessPool(2, desk, answer)
+    assert _list_children() == before
+
+
+def _list_children() -> set[str]:
+    children = Path("/proc/self/task").glob("*/children")
+    return {pid for path in children for pid in path.read_text().split()}
