@@ -60,19 +60,19 @@ def _refuse_processes(options: Options) -> Iterator[UsageError]:
     given = f"--processes {options.processes}"
     if options.workers:
         yield UsageError(
-            f"{given} stand in the place of the threads of --workers {options.workers}: give one "
+            f"{given} stands in the place of the threads of --workers {options.workers}: give one "
             "of the two."
         )
     if options.engine == "ray":
-        yield UsageError(f"{given} are of one machine: give --ray-workers with --engine ray.")
+        yield UsageError(f"{given} is for one machine: give --ray-workers with --engine ray.")
     if options.scale == "run":
         yield UsageError(
-            f"{given} draw each picture by itself, and --scale run all at the end: leave one of "
+            f"{given} draws each picture by itself, and --scale run all at the end: leave one of "
             "the two out."
         )
     if options.compare is not None:
         yield UsageError(
-            f"{given} draw the maps of one model, and --compare has two: leave one of the two out."
+            f"{given} draws the maps of one model, and --compare has two: leave one of the two out."
         )
 
 

@@ -40,9 +40,22 @@ RESOLVED_ELSEWHERE = frozenset(
     {"checkpoint", "class_map", "target", "frames", "preprocessing", "layers_sweep", "compare"}
 )
 
-NOTHING: Mapping[str, str] = {}
-
 Shard = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class OutputClaim:
+    """An output that a source is to be written to: its plain path, and what makes it.
+
+    `beside` has the endings of the files beside it, and how they are made; `recipe` is the digest
+    of what makes the picture.
+    """
+
+    path: Path
+    source: Source
+    beside: Mapping[str, str] = field(default_factory=dict)
+    method: str = ""
+    recipe: str = ""
 
 
 class OutputPlaces(Protocol):
@@ -56,16 +69,7 @@ class OutputPlaces(Protocol):
     def shared_options(self) -> str:
         """The digest of the options that make all pictures; empty if they depend on each other."""
 
-    def place(
-        self,
-        path: Path,
-        source: Source,
-        beside: Mapping[str, str] = NOTHING,
-        *,
-        method: str = "",
-        recipe: str = "",
-        rename: Rename | None = None,
-    ) -> Path:
+    def place(self, claim: OutputClaim, rename: Rename) -> Path:
         """Returns where an output may be written without overwriting another run's file."""
 
     def encode(self, source: Source, records: Sequence[Record]) -> bytes:
@@ -117,26 +121,20 @@ class RunState:
                 left_out(-1)
                 yield source
 
-    def place(
-        self,
-        path: Path,
-        source: Source,
-        beside: Mapping[str, str] = NOTHING,
-        *,
-        method: str = "",
-        recipe: str = "",
-        rename: Rename | None = None,
-    ) -> Path:
+    def place(self, claim: OutputClaim, rename: Rename) -> Path:
         """Returns where an output may be written without overwriting another run's file.
 
-        `beside` has the endings of the files beside it, and how they are made; `recipe` is the
-        digest of what makes the picture, and `rename` makes a name that says what differs from
-        another run.
+        `rename` makes a name that says what differs from another run.
         """
         if self.manifest is None:
-            return path
+            return claim.path
         return self.manifest.place(
-            path, source, beside, method=method, recipe=recipe, rename=rename
+            claim.path,
+            claim.source,
+            claim.beside,
+            method=claim.method,
+            recipe=claim.recipe,
+            rename=rename,
         )
 
     def encode(self, source: Source, records: Sequence[Record]) -> bytes:

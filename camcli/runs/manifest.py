@@ -240,7 +240,8 @@ class Manifest:
         if ready:
             if files:
                 ready[-1] = replace(ready[-1], files={**ready[-1].files, **files})
-            self._write(lines or self.encode(source, ready, last=last))
+            is_as_encoded = lines and not (held or files)
+            self._write(lines if is_as_encoded else self.encode(source, ready, last=last))
         if last:
             with self._mutex:
                 if self._sources.get(self._find_owner(id_)) == DROPPED:

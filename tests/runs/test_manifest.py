@@ -268,6 +268,22 @@ def test_a_video_is_written_bit_by_bit(tmp_path: Path) -> None:
     assert actual == [(a, 0, False), (b, None, True), (a, 1, False), (a, 2, True)]
 
 
+def test_lines_that_are_encoded_before_are_written_as_they_are(tmp_path: Path) -> None:
+    plain, encoded = tmp_path / "plain", tmp_path / "encoded"
+    for folder in (plain, encoded):
+        with Manifest.open(folder, RunInfo(PLAIN)) as manifest:
+            pair = [record(B, rank=0), record(B, rank=1)]
+            lines = manifest.encode(B, pair) if folder == encoded else b""
+            manifest.append(B, pair, lines=lines)
+            # a frame that is held back comes first
+            manifest.append(A, [record(A, frame=0)], last=False)
+            last = record(A, frame=1)
+            lines = manifest.encode(A, [last]) if folder == encoded else b""
+            manifest.append(A, [last], lines=lines)
+    assert len(read_records(plain)) == 4
+    assert read_records(encoded) == read_records(plain)
+
+
 @pytest.mark.parametrize(
     "line",
     [b"rubbish\n", b"{}\n", b"[1]\n", b"3\n", b'{"run": 1, "id": "x"}\n', b'{"run":"a"', b"\xff\n"],

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -30,11 +31,10 @@ DRAWING = frozenset(
 
 
 class _WithoutDrawing(TorchFunctionMode):
-    """Leaves tensors as they were allocated where they would be filled with random numbers."""
+    """Fills tensors with NaN where they would be filled with random numbers.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.blank: list[Tensor] = []
+    NaN goes on into all that is made of it, so that nothing undrawn is used without a word.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -45,19 +45,18 @@ class _WithoutDrawing(TorchFunctionMode):
             return func(*args, **given)
         # functions of torch.nn.init name it
         tensor = args[0] if args else given["tensor"]
-        self.blank.append(tensor)
-        return tensor
+        with torch.no_grad():
+            return tensor.fill_(torch.nan)
 
 
 def build_blank(build: Callable[[ModelSpec], BuiltModel], request: ModelSpec) -> BuiltModel:
     """Builds a model whose random weights are not drawn; its `rebuild` builds it with them."""
-    with _WithoutDrawing() as mode:
+    with _WithoutDrawing():
         built = build(request)
-    module = built.module
-    blank = {tensor.data_ptr() for tensor in mode.blank}
-    buffers = {buffer.data_ptr() for buffer in module.buffers()} & blank
+    stored = _list_places(built.module)
     # no checkpoint has what a module does not store
-    if buffers and not buffers <= _list_places(module):
+    unstored = [buffer for buffer in built.module.buffers() if buffer.data_ptr() not in stored]
+    if any(buffer.isnan().any() for buffer in unstored):
         return build(request)
     return replace(built, rebuild=lambda: build(request))
 

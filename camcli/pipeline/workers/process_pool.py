@@ -35,7 +35,7 @@ PORTABLE = (ImageError, OutputError, MemoryError)
 # seconds in which a forked process has to begin
 PATIENCE = 60.0
 # seconds after which a process that has nothing to do looks whether it is still needed
-LOOK = 1.0
+CHECK_INTERVAL = 1.0
 # two runs of one program: what one forks must not keep the ends of the other's connections
 _FORKING = threading.Lock()
 
@@ -48,7 +48,7 @@ class Ask(Protocol):
     `answer` answers what is asked back meanwhile.  An error that the question meets is raised.
     """
 
-    def __call__(self, *question: Any, answer: CallBack) -> Any:
+    def __call__(self, question: Any, *, answer: CallBack) -> Any:
         """Returns the answer."""
 
 
@@ -112,7 +112,7 @@ class ProcessPool:
                 for number in range(size):
                     self._processes.append(self._fork(number, make_worker, mask))
             for process in self._processes:
-                _greet(process)
+                _await_start(process)
             self._reader.start()
         except (OSError, RuntimeError) as error:
             self._let_go()
@@ -204,7 +204,7 @@ class ProcessPool:
                         selector.unregister(process.connection)
                         if process.handle >= 0:
                             selector.unregister(process.handle)
-                        _mourn(process)
+                        _fail_pending(process)
 
     def _listen(self, process: _Process) -> bool:
         """Takes a process's next message, if there is one; False where none will come any more."""
@@ -253,7 +253,7 @@ class ProcessPool:
         process.send(QUESTION, kind, value)
 
 
-def _greet(process: _Process) -> None:
+def _await_start(process: _Process) -> None:
     """Waits until a process is there; raises UsageError where it is not."""
     # who waits for a thread that was not forked along waits for ever: torch's process groups do
     with suppress(EOFError, OSError):
@@ -269,7 +269,7 @@ class _Died(Exception):
     """A process died while it was asked."""
 
 
-def _mourn(process: _Process) -> None:
+def _fail_pending(process: _Process) -> None:
     """Fails the tasks of a process that has died."""
     with process.lock:
         process.is_alive = False
@@ -322,8 +322,8 @@ def _serve(
         # who keeps an end of them would not see the other end close
         for other in others:
             other.close()
-        _settle_in(mask)
-        tasks = _Tasks(connection)
+        _prepare_process(mask)
+        tasks = _TaskLoop(connection)
         tasks.work(make_worker(tasks.ask), is_over)
         code = 0
     except (EOFError, OSError):
@@ -335,7 +335,7 @@ def _serve(
         os._exit(code)
 
 
-def _settle_in(mask: set[int]) -> None:
+def _prepare_process(mask: set[int]) -> None:
     """Leaves signals and the terminal to the process that was forked, and the cores to others."""
     import torch
 
@@ -352,7 +352,7 @@ def _settle_in(mask: set[int]) -> None:
     gc.freeze()
 
 
-class _Tasks:
+class _TaskLoop:
     """What a forked process has to do, in order."""
 
     def __init__(self, connection: Connection) -> None:
@@ -377,7 +377,7 @@ class _Tasks:
                 continue
             self._send(number, True, result)
 
-    def ask(self, *question: Any, answer: CallBack) -> Any:
+    def ask(self, question: Any, *, answer: CallBack) -> Any:
         """Asks the process that was forked, and waits for its answer."""
         self._send(QUESTION, True, question)
         while True:
@@ -397,7 +397,7 @@ class _Tasks:
 
     def _receive(self) -> Any:
         # a process that the program forked by itself may hold the other end open
-        while not self._connection.poll(LOOK):
+        while not self._connection.poll(CHECK_INTERVAL):
             if os.getppid() != self._parent:
                 raise EOFError
         return pickle.loads(self._connection.recv_bytes())

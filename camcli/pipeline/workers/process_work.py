@@ -30,11 +30,11 @@ from camcli.models.outputs.interpretation import OutputReading
 from camcli.pipeline import stages
 from camcli.pipeline.batch_results import BatchResults
 from camcli.pipeline.plan import Plan, find_input_shape
-from camcli.pipeline.run_state import NOTHING, OutputPlaces
+from camcli.pipeline.run_state import OutputClaim, OutputPlaces
 from camcli.pipeline.stages import PreparedPicture
 from camcli.pipeline.work_items import Opened, Step, WorkItem, may_have_films
 from camcli.pipeline.workers.memory_budget import AT_WORK, FOR_FILES, HELD, resolve_memory
-from camcli.pipeline.workers.process_pool import Ask, CallBack, ProcessPool
+from camcli.pipeline.workers.process_pool import Ask, ProcessPool
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_writer import OutputWriter
 from camcli.records import Outcome, Record, Source
@@ -128,7 +128,7 @@ class ProcessWork:
             writer = OutputWriter(resolved, options, places, scales)
             return _Worker(number, resolved, options.max_pixels, most_pixels, self._views, writer)
 
-        self._pool = ProcessPool(count, make_worker, self._answer)
+        self._pool = ProcessPool(count, make_worker, state.place)
 
     def open(self, item: WorkItem) -> Future[Opened | None]:
         """Reads an item's file; there is none where the outcome is known."""
@@ -175,11 +175,6 @@ class ProcessWork:
     def hold(self) -> AbstractContextManager[None]:
         """Holds nothing: processes do not wait for each other."""
         return nullcontext()
-
-    def _answer(self, question: Any, call_back: CallBack) -> Path:
-        path, source, beside, method, recipe, can_rename = question
-        rename = call_back if can_rename else None
-        return self._state.place(path, source, beside, method=method, recipe=recipe, rename=rename)
 
     def __enter__(self) -> Self:
         return self
@@ -284,24 +279,9 @@ class _AskedPlaces:
     encode: Callable[[Source, Sequence[Record]], bytes]
     ask: Ask
 
-    def place(
-        self,
-        path: Path,
-        source: Source,
-        beside: Mapping[str, str] = NOTHING,
-        *,
-        method: str = "",
-        recipe: str = "",
-        rename: Rename | None = None,
-    ) -> Path:
+    def place(self, claim: OutputClaim, rename: Rename) -> Path:
         """Returns where an output may be written without overwriting another run's file."""
-
-        def answer(other: Any) -> Any:
-            assert rename is not None
-            return rename(other)
-
-        question = path, source, dict(beside), method, recipe, rename is not None
-        placed: Path = self.ask(*question, answer=answer)
+        placed: Path = self.ask(claim, answer=rename)
         return placed
 
 

@@ -15,7 +15,7 @@ from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_picture
 from camcli.pipeline.explanation import Explanation
 from camcli.pipeline.plan import Plan
-from camcli.pipeline.run_state import OutputPlaces
+from camcli.pipeline.run_state import OutputClaim, OutputPlaces
 from camcli.pipeline.writing.color_scale import ColorScales
 from camcli.pipeline.writing.output_naming import (
     OutputName,
@@ -148,9 +148,8 @@ class OutputWriter:
         # a sheet shows more than its record says
         shared = "" if record.method == ALL else self.state.shared_options
         recipe, method = make_recipe(shared, record), record.method
-        path = self.state.place(
-            name.plain, source, beside, method=method, recipe=recipe, rename=name.rename
-        )
+        claim = OutputClaim(name.plain, source, beside, method, recipe)
+        path = self.state.place(claim, name.rename)
         return path, replace(record, recipe=recipe, renamed=name.find_reason(path))
 
     def place_frame(self, explanation: Explanation) -> Path:
@@ -210,7 +209,9 @@ class OutputWriter:
                 drawn = self._sheet(shown, regions)
                 sheet = {str(path): write_picture(drawn, path, first.picture.profile)}
             except (ImageError, MemoryError) as error:
-                yield replace(first.record, method=ALL, error=describe_failure(error, path))
+                weights = first.record.weights or self.state.weights
+                failure = describe_failure(error, path)
+                yield replace(first.record, method=ALL, weights=weights, error=failure)
                 continue
             for explanation, hot in zip(shown, regions, strict=True):
                 key = (explanation.method, *explanation.map.layers)

@@ -17,6 +17,7 @@ from camcli.media.output_place import is_file
 from camcli.media.pictures.write import write_picture
 from camcli.media.videos import VideoFile, name_video
 from camcli.pipeline.explanation import Explanation
+from camcli.pipeline.run_state import OutputClaim
 from camcli.pipeline.work_items import Film
 from camcli.pipeline.writing.color_scale import Key, scale_key
 from camcli.pipeline.writing.output_naming import OutputName, place_in_name
@@ -115,7 +116,8 @@ class FrameWriter:
             )
 
         name, state = OutputName(source, record, options, make), self.writer.state
-        path = state.place(name.plain, source, method=record.method, rename=name.rename)
+        claim = OutputClaim(name.plain, source, method=record.method)
+        path = state.place(claim, name.rename)
         return path, name.find_reason(path)
 
 

@@ -87,6 +87,14 @@ def test_what_a_checkpoint_lacks_is_random_and_always_the_same(tmp_path: Path, n
     assert 0 < float(weight.std()) < 1
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_not_drawn_is_no_number(name: str) -> None:
+    with torch.random.fork_rng():
+        blank = build_blank(build, ModelSpec(name, False)).module
+    assert any(weight.isnan().any() for weight in blank.parameters())
+    assert not any(buffer.isnan().any() for buffer in blank.buffers())
+
+
 def test_a_models_own_weights_are_none_of_a_checkpoint() -> None:
     request = ModelSpec("test_resnet", False)
     with torch.random.fork_rng():
@@ -103,18 +111,21 @@ def test_a_models_own_weights_are_none_of_a_checkpoint() -> None:
 
 
 class Noisy(nn.Module):
-    """It has a random buffer that it does not store."""
+    """It has a random buffer that it does not store, or one that is made of random numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: float) -> None:
         super().__init__()
         self.fc = nn.Linear(3, 2)
-        self.register_buffer("noise", torch.zeros(4).normal_(), persistent=False)
+        drawn = torch.zeros(4).normal_()
+        noise = drawn if scale == 1 else scale * drawn
+        self.register_buffer("noise", noise, persistent=False)
 
 
-def test_what_is_random_and_not_stored_is_drawn() -> None:
+@pytest.mark.parametrize("scale", [1, 0.5])
+def test_what_is_random_and_not_stored_is_drawn(scale: float) -> None:
     def build_noisy(request: ModelSpec) -> BuiltModel:
         preprocessing = from_timm.build(ModelSpec("test_resnet", False)).preprocessing
-        return BuiltModel(Noisy(), preprocessing, 2, request.name, ())
+        return BuiltModel(Noisy(scale), preprocessing, 2, request.name, ())
 
     with torch.random.fork_rng():
         built = build_blank(build_noisy, ModelSpec("noisy", False))

@@ -167,6 +167,7 @@ def test_a_sheet_that_cannot_be_written_is_an_error(
     (record,) = _run(embedded, photo, tmp_path)
     assert (record.method, record.sheet) == ("all", "")
     assert "JPEG holds at most 100 pixels" in record.error
+    assert record.weights
 
 
 @pytest.mark.parametrize("style", ["", "--json", "-q"])
